@@ -1,0 +1,67 @@
+# Works on a fresh machine with Python 3.11 to 3.13 and make: every target makes the virtual
+# environment that it needs and installs into it, once for each state of pyproject.toml.
+PYTHON ?= python3
+VENV ?= .venv
+PARITY_VENV ?= .venv-parity
+TORCH ?= torch==2.13.0
+JOBS ?= 2
+
+# Installs this package with its test tools into the environment $(1), made anew unless it
+# has a working pip; then stamps it.
+define install_into
+	@command -v $(PYTHON) >/dev/null || { echo "error: no '$(PYTHON)' here; install Python 3.11 to 3.13 or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+		|| { echo "error: $$($(PYTHON) --version) does not fit, 3.11 to 3.13 does; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+	@echo "Installing into $(1): about 75 packages and 1.2 GB, a minute or two"
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $(1)/.installed
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format parity clean
+
+help:  ## say what each target does
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) PARITY_VENV=$(PARITY_VENV) JOBS=$(JOBS)"
+
+$(VENV)/.installed: pyproject.toml
+	$(call install_into,$(VENV))
+
+$(PARITY_VENV)/.installed: pyproject.toml
+	$(call install_into,$(PARITY_VENV))
+
+install: $(VENV)/.installed  ## make the virtual environment and install, test tools included
+
+demo: $(VENV)/.installed  ## run the whole pipeline on the embedded storefront: a table and a report
+	$(VENV)/bin/delrec run --config=configs/storefront.py --workdir=runs/storefront
+
+test: $(VENV)/.installed  ## run the tests that need no GPU, no torch and no patience
+	$(VENV)/bin/python -m pytest -m "not slow and not parity and not gpu" -n $(JOBS)
+
+lint: $(VENV)/.installed  ## check with ruff (lint and format) and mypy, changing nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed  ## let ruff rewrite what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# torch and peft come in one pip call, so that the exact version binds peft's choice too. Only a
+# torch that cannot be had here skips the tests; anything else that fails is a failure.
+parity: $(PARITY_VENV)/.installed  ## compare with PyTorch transformers and peft, in their own environment
+	@pip="$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check"; \
+	if $(PARITY_VENV)/bin/python -c 'import torch, peft' 2>/dev/null || $$pip "$(TORCH)" peft; then \
+		$(PARITY_VENV)/bin/python -m pytest -m parity; \
+	elif $$pip --dry-run "$(TORCH)"; then \
+		echo "error: $(TORCH) can be installed here, peft beside it cannot (pip's reason is above)" >&2; exit 1; \
+	else \
+		echo "parity tests SKIPPED: $(TORCH) cannot be installed here (pip's reason is above)"; \
+	fi
+
+clean:  ## remove .venv, .venv-parity, caches and build leftovers (runs/ stays)
+	rm -rf .venv .venv-parity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,295 @@
+"""Tables laid out for reading: one `Block` is printed in the terminal, in markdown and in HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from delrec_jax.evaluation.records import METRICS, SYSTEMS
+
+Row = Mapping[str, Any]
+
+SYSTEM_LABELS = {
+    "popularity": "Popularity",
+    "teacher": "Teacher",
+    "lm_no_prompt": "LM, no prompt",
+    "lm_random_prompt": "LM + random prompt",
+    "lm_shuffled_prompt": "LM + shuffled prompt",
+    "lm_distilled_prompt": "LM + distilled prompt",
+    "lm_true_prompt": "LM + true-item prompt",
+    "lm_tuned_random_prompt": "Tuned LM + random prompt",
+    "delrec": "DELRec",
+    "lm_words": "LM + plain words",
+    "oracle": "Oracle",
+}
+SHARE_COLUMN = "of oracle"
+WITH_INTERVAL = ("HR@1", "NDCG@10")
+PARTS = ("headline", "cold", "few_labels")
+
+_FILE_WIDTH = 120
+
+_PROTOCOL_ORDER = ("full", "sampled", "rerank")
+_PROTOCOL_NAMES = {
+    "full": "ranked in the whole catalogue",
+    "sampled": "ranked among the target and random unseen items",
+    "rerank": "ranked among the teacher's best candidates (target may be absent: a miss)",
+}
+
+
+class Cell(NamedTuple):
+    """One cell: its text, and an interval shown more quietly."""
+
+    text: str
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a block; `name` is the machine name, by which it is styled."""
+
+    name: str  # "" where no line stands out
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table with its title and one sentence that says how to read it."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]  # the first is the label's
+    lines: tuple[Line, ...]
+    part: str = "headline"  # one of PARTS
+
+
+def result_blocks(rows: Sequence[Row]) -> list[Block]:
+    """One block per corpus, split and protocol: headline ones, then cold, then few labels.
+
+    Args:
+        rows: rows of `metrics.json`.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["corpus"], row["split"], row["protocol"]), []).append(row)
+    oracle = {
+        (row["corpus"], row["split"], row["protocol"], row["seed"]): row["value"]
+        for row in rows
+        if row["system"] == "oracle" and row["metric"] == "HR@1"
+    }
+    blocks = [_result_block(group, oracle) for _, group in sorted(groups.items(), key=_order)]
+    return sorted(blocks, key=lambda block: PARTS.index(block.part))
+
+
+def whole_protocols(rows: Sequence[Row]) -> list[str]:
+    """Protocols over all test users (no cold or warm part), in the order of the tables."""
+    names = {row["protocol"] for row in rows if "@" not in row["protocol"] + row["split"]}
+    return sorted(names, key=_protocol_order)
+
+
+def comparison_block(comparisons: Sequence[Row]) -> Block:
+    """The significance table.
+
+    Args:
+        comparisons: dicts of `evaluation.significance.Comparison` (`dataclasses.asdict`).
+    """
+    lines = [
+        Line(
+            name="",
+            label=f"{SYSTEM_LABELS[row['system']]} vs {_reference_label(row)}",
+            cells=(
+                Cell(_protocol_label(row)),
+                Cell(row["metric"]),
+                Cell(f"{row['difference']:+.3f}", _interval(row, signed=True)),
+                Cell(_p_text(row["p_adjusted"])),
+                Cell(_verdict(row)),
+            ),
+        )
+        for row in comparisons
+    ]
+    return Block(
+        title="Paired tests",
+        note="Difference of means over the same users with its 95 % bootstrap interval; "
+        "sign-flip test, p-values corrected by Holm within a family (protocol and metric). "
+        "A tie means: not told apart at 5 %.",
+        columns=("Comparison", "Protocol", "Metric", "Difference [95 %]", "p (Holm)", "Reading"),
+        lines=tuple(lines),
+    )
+
+
+def agreement_block(agreement: Sequence[Row]) -> Block:
+    """Agreement with the teacher, one line per prompt, one column per measure.
+
+    Args:
+        agreement: {"prompt", "measure", "value", "ci_low", "ci_high", "users"} per row.
+    """
+    measures = list(dict.fromkeys(row["measure"] for row in agreement))
+    found = {(row["prompt"], row["measure"]): row for row in agreement}
+    users = sorted({row["users"] for row in agreement})
+    lines = [
+        Line(
+            name=prompt,
+            label=prompt,
+            cells=tuple(_measured(found.get((prompt, measure))) for measure in measures),
+        )
+        for prompt in dict.fromkeys(row["prompt"] for row in agreement)
+    ]
+    return Block(
+        title="Agreement with the teacher",
+        note=f"{' / '.join(map(str, users))} held-out users, over the stated candidates. A rise "
+        "above no prompt is no evidence: the shuffled teacher's prompt is the control.",
+        columns=("Prompt", *measures),
+        lines=tuple(lines),
+    )
+
+
+def to_rich(block: Block) -> Table:
+    """The block for the terminal."""
+    title = Text.assemble((block.title, "bold"), "\n", (block.note, "dim"))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for place, name in enumerate(block.columns):
+        table.add_column(Text(name), justify="left" if place == 0 else "right", overflow="fold")
+    for line in block.lines:
+        # Text, not str: rich would read the brackets of an interval as markup.
+        # No space inside it: a narrow terminal breaks before an interval, never in it.
+        intervals = [cell.interval.replace(", ", ",") for cell in line.cells]
+        cells = [
+            Text(f"{cell.text} {interval}".strip())
+            for cell, interval in zip(line.cells, intervals, strict=True)
+        ]
+        table.add_row(Text(line.label), *cells, style="bold" if line.name == "delrec" else None)
+    return table
+
+
+def print_blocks(blocks: Sequence[Block], *, console: Console | None = None) -> None:
+    """Print blocks one under the other; in a file or a pipe, wide enough for one line a row."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _FILE_WIDTH)
+    for block in blocks:
+        console.print(to_rich(block))
+        console.print()
+
+
+def to_markdown(block: Block) -> str:
+    """The block as a markdown table with title and note, for the docs."""
+    rule = ["---"] + ["---:"] * (len(block.columns) - 1)
+    rows = [block.columns, rule]
+    for line in block.lines:
+        texts = [f"{cell.text} {cell.interval}".strip() for cell in line.cells]
+        rows.append([line.label, *texts])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"**{block.title}**\n\n{block.note}\n\n{table}\n"
+
+
+def _order(item: tuple[tuple[str, str, str], Any]) -> tuple:
+    """Blocks by corpus, split and protocol."""
+    corpus, split, protocol = item[0]
+    return corpus, split, _protocol_order(protocol)
+
+
+def _protocol_order(protocol: str) -> tuple[int, str]:
+    """Full, sampled, rerank, then others by name; within one: cold, then warm."""
+    family = _family(protocol)
+    known = family in _PROTOCOL_ORDER
+    return (_PROTOCOL_ORDER.index(family) if known else len(_PROTOCOL_ORDER)), protocol
+
+
+def _family(protocol: str) -> str:
+    return protocol.partition("@")[0].partition("-")[0]
+
+
+def _result_block(rows: Sequence[Row], oracle: Mapping[tuple, float]) -> Block:
+    corpus, split, protocol = (rows[0][name] for name in ("corpus", "split", "protocol"))
+    base, _, labels = split.partition("@")
+    bounds = {
+        seed: value
+        for (its_corpus, its_split, its_protocol, seed), value in oracle.items()
+        if (its_corpus, its_split, its_protocol) == (corpus, base, protocol)
+    }
+    systems: dict[tuple[str, str, int], dict[str, Row]] = {}
+    for row in rows:
+        key = (row["system"], row["teacher"], row["seed"])
+        systems.setdefault(key, {})[row["metric"]] = row
+    several_seeds = len({seed for _, _, seed in systems}) > 1
+    # An oracle has no teacher: only its own column of names tells runs apart.
+    several_teachers = len({teacher for _, teacher, _ in systems if teacher}) > 1
+    lines = []
+    for key in sorted(systems, key=lambda key: (SYSTEMS.index(key[0]), *key[1:])):
+        label = _system_label(key, teachers=several_teachers, seeds=several_seeds)
+        cells = _metric_cells(systems[key])
+        if bounds:
+            cells += (_share(systems[key], bounds.get(key[2])),)
+        lines.append(Line(name=key[0], label=label, cells=cells))
+    part = "few_labels" if labels else "cold" if "@" in protocol else "headline"
+    users = "/".join(str(count) for count in sorted({row["users"] for row in rows}))
+    return Block(
+        title=f"{corpus} · {base} · {protocol}" + (f" · labels of {labels}" if labels else ""),
+        note=f"{users} test users, {_protocol_note(protocol)}; [95 % bootstrap interval]."
+        + (f" {SHARE_COLUMN!r}: share of the oracle's HR@1." if bounds else ""),
+        columns=("System", *METRICS, *((SHARE_COLUMN,) if bounds else ())),
+        lines=tuple(lines),
+        part=part,
+    )
+
+
+def _protocol_note(protocol: str) -> str:
+    text = _PROTOCOL_NAMES.get(_family(protocol), f"protocol {protocol}")
+    target = {"cold": "; targets never seen in training", "warm": "; targets seen in training"}
+    return text + target.get(protocol.partition("@")[2], "")
+
+
+def _system_label(key: tuple[str, str, int], *, teachers: bool, seeds: bool) -> str:
+    system, teacher, seed = key
+    label = SYSTEM_LABELS[system]
+    if teacher and (teachers or system == "teacher"):
+        label += f" ({teacher})"
+    return label + (f", seed {seed}" if seeds else "")
+
+
+def _metric_cells(values: Mapping[str, Row]) -> tuple[Cell, ...]:
+    cells = []
+    for metric in METRICS:
+        row = values.get(metric)
+        interval = _interval(row) if row and metric in WITH_INTERVAL else ""
+        cells.append(Cell(f"{row['value']:.3f}", interval) if row else Cell("–"))
+    return tuple(cells)
+
+
+def _share(values: Mapping[str, Row], bound: float | None) -> Cell:
+    if not bound or "HR@1" not in values:
+        return Cell("–")
+    return Cell(f"{100 * values['HR@1']['value'] / bound:.0f} %")
+
+
+def _measured(row: Row | None) -> Cell:
+    return Cell(f"{row['value']:.3f}", _interval(row)) if row else Cell("–")
+
+
+def _interval(row: Row, *, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"[{row['ci_low']:{form}}, {row['ci_high']:{form}}]"
+
+
+def _reference_label(row: Row) -> str:
+    label = SYSTEM_LABELS[row["reference"]]
+    differs = row["reference_labels"] != row["labels"]
+    return f"{label} ({row['reference_labels']} labels)" if differs else label
+
+
+def _protocol_label(row: Row) -> str:
+    return row["protocol"] if row["labels"] == "all" else f"{row['protocol']}, {row['labels']}"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _verdict(row: Row) -> str:
+    if row["p_adjusted"] >= 0.05:
+        return "tie"
+    return "better" if row["difference"] > 0 else "worse"

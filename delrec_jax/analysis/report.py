@@ -1,0 +1,190 @@
+"""The report of a run: one HTML page that needs nothing but itself.
+
+`ReportData` is plain data (rows, dicts, strings), so that this file knows no model and a
+report can be written again from the files of a workdir.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from delrec_jax.analysis import plots
+from delrec_jax.analysis.blocks import (
+    SHARE_COLUMN,
+    SYSTEM_LABELS,
+    agreement_block,
+    comparison_block,
+    result_blocks,
+    whole_protocols,
+)
+from delrec_jax.errors import UserError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WorkedExample:
+    """One user's question and every shown system's answer."""
+
+    user: str
+    history: tuple[str, ...]  # titles, oldest first
+    target: str  # the title that came next
+    candidates: tuple[str, ...]  # titles, distinct
+    ranks: Mapping[str, Sequence[float]]  # system -> rank of each candidate, in their order
+    cold: bool = False  # the target was never seen in training
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One picture of the training logs: a measured value by step."""
+
+    key: str  # as logged, for example "loss"
+    title: str
+    runs: Mapping[str, str] | None = None  # runs to show -> label; all when None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page shows."""
+
+    title: str
+    summary: Mapping[str, str]  # corpus, sizes, language model, teacher, seed ...
+    metrics: Sequence[Row]  # rows of metrics.json
+    command: str  # reproduces the run
+    config: Mapping[str, Any]  # resolved
+    comparisons: Sequence[Row] = ()  # dicts of evaluation.significance.Comparison
+    agreement: Sequence[Row] = ()  # {"prompt", "measure", "value", "ci_low", "ci_high", "users"}
+    log: Sequence[Row] = ()  # rows of metrics.jsonl files
+    curves: Sequence[Curve] = ()
+    adapter_ranks: Sequence[Row] = ()  # {"layer", "projection", "rank"}
+    examples: Sequence[WorkedExample] = ()
+    notes: Sequence[str] = field(default=())  # what a reader must know to read it honestly
+
+
+def render_report(data: ReportData) -> str:
+    """The page as text.
+
+    Raises:
+        UserError: there are no metric rows, a curve is asked that no run logged, or an
+            example whose ranks do not fit its candidates.
+    """
+    if not data.metrics:
+        raise UserError("report: no metric rows; run `delrec evaluate` on this workdir first")
+    blocks = result_blocks(data.metrics)
+    environment = Environment(
+        loader=PackageLoader("delrec_jax.analysis"),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        tiles=_tiles(data.metrics),
+        parts={part: [block for block in blocks if block.part == part] for part in _PART_TITLES},
+        part_titles=_PART_TITLES,
+        comparison=comparison_block(data.comparisons) if data.comparisons else None,
+        agreement=agreement_block(data.agreement) if data.agreement else None,
+        figures=_figures(data),
+        examples=[_example(example) for example in data.examples],
+        config=json.dumps(data.config, indent=2, sort_keys=True, default=str),
+    )
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page, whole or not at all; errors as in `render_report`."""
+    page = render_report(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+_PART_TITLES = {
+    "headline": "Results",
+    "cold": "Cold and warm targets",
+    "few_labels": "With few labels",
+}
+
+
+def _tiles(metrics: Sequence[Row]) -> list[dict[str, str]]:
+    """HR@1 of DELRec, of the teacher and of the oracle, in the first protocol's table."""
+    first = result_blocks(metrics)[0]
+    tiles = []
+    for line in first.lines:
+        if line.name in ("teacher", "lm_distilled_prompt", "delrec", "oracle"):
+            hit = line.cells[0]
+            share = line.cells[-1].text if first.columns[-1] == SHARE_COLUMN else ""
+            note = f"{share} of the oracle" if share and line.name != "oracle" else ""
+            tiles.append(
+                {
+                    "name": line.name,
+                    "label": line.label,
+                    "value": hit.text,
+                    "interval": hit.interval,
+                    "note": note,
+                }
+            )
+    return tiles
+
+
+def _figures(data: ReportData) -> dict[str, list[Markup]]:
+    """The page's pictures by section, as trusted markup (made here, not user's text)."""
+    bars = [
+        plots.metric_bars(
+            data.metrics, metric="HR@1", protocol=protocol, title=f"HR@1 · {protocol}"
+        )
+        for protocol in whole_protocols(data.metrics)
+    ]
+    measures = dict.fromkeys(row["measure"] for row in data.agreement)
+    agreement = [
+        plots.agreement_bars(data.agreement, measure=measure, title=measure) for measure in measures
+    ]
+    curves = [
+        plots.curve_plot(data.log, key=curve.key, title=curve.title, runs=curve.runs)
+        for curve in data.curves
+    ]
+    ranks = []
+    if data.adapter_ranks:
+        ranks = [plots.rank_picture(data.adapter_ranks, title="AdaLoRA ranks after tuning")]
+    sections = {"bars": bars, "agreement": agreement, "curves": curves, "ranks": ranks}
+    return {name: [Markup(figure) for figure in made] for name, made in sections.items()}
+
+
+def _example(example: WorkedExample) -> dict[str, Any]:
+    """An example as lines, best candidate of the last system first."""
+    for system, ranks in example.ranks.items():
+        if len(ranks) != len(example.candidates):
+            raise UserError(
+                f"report: example of user '{example.user}': {len(ranks)} ranks of '{system}' for "
+                f"{len(example.candidates)} candidates; give one rank per candidate"
+            )
+    if not example.ranks:
+        raise UserError(f"report: example of user '{example.user}' shows no system's ranks")
+    systems = list(example.ranks)
+    order = sorted(
+        range(len(example.candidates)), key=lambda place: example.ranks[systems[-1]][place]
+    )
+    lines = [
+        {
+            "title": example.candidates[place],
+            "ranks": [f"{example.ranks[system][place]:g}" for system in systems],
+            "is_target": example.candidates[place] == example.target,
+        }
+        for place in order
+    ]
+    return {
+        "user": example.user,
+        "history": example.history,
+        "target": example.target,
+        "cold": example.cold,
+        "systems": [SYSTEM_LABELS.get(system, system) for system in systems],
+        "lines": lines,
+        "found": example.target in example.candidates,
+    }

@@ -1,0 +1,163 @@
+"""Result rows out of rank records, and `metrics.json`.
+
+A row is one metric of one system on one part of the test users. The part is in the names:
+protocol "full@cold" and "full@warm" split "full" by whether the target was seen in training;
+split "leave_one_out@100-users" holds systems tuned with the labels of 100 users only.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.records import metric_values, summarise, wide_expected
+
+Row = Mapping[str, Any]
+
+ROW_KEYS = (
+    "corpus",
+    "split",
+    "protocol",
+    "system",
+    "teacher",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "users",
+    "seed",
+)
+_GROUP = ("corpus", "split", "protocol", "system", "teacher", "seed")
+
+
+def metrics_rows(
+    records: pl.DataFrame, expected: pl.DataFrame | None = None, *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Every metric of every system, with 95 % bootstrap intervals over users.
+
+    Where a protocol has cold targets, its cold and its warm users come apart as well. The
+    oracle's rows come from the expected values, never from its realised ranks.
+
+    Args:
+        records: rank records of one corpus, split and seed of the run where `expected` is
+            given (the oracle's rows take these names from them).
+        expected: the oracle's expected values, where the process is known.
+        seed: of the bootstrap.
+
+    Returns:
+        Rows with exactly the keys of `metrics.json`, in its order.
+
+    Raises:
+        UserError: no records, or an oracle that cannot be told to belong to one run.
+    """
+    if records.is_empty():
+        raise UserError("records: no rows; run `delrec evaluate` before the report")
+    values = metric_values(records.filter(pl.col("system") != "oracle"))
+    few = pl.col("labels") != "all"
+    split = pl.when(few).then(pl.col("split") + "@" + pl.col("labels")).otherwise(pl.col("split"))
+    values = values.with_columns(split.alias("split"))
+    tables = [_summary(values, seed=seed)]
+    if expected is not None:
+        tables.append(_summary(_oracle_values(records, expected), seed=seed))
+    return sorted_rows([row for table in tables for row in table.to_dicts()])
+
+
+def sorted_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows in the order of `metrics.json`, keys in theirs."""
+    names = ("corpus", "split", "protocol", "system", "teacher", "seed", "metric")
+    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in names))
+    return [{key: row[key] for key in ROW_KEYS} for row in ordered]
+
+
+def write_metrics_json(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as JSON, one per line, whole or not at all.
+
+    The bytes depend on the rows only, not on their order: equal runs give equal files.
+
+    Raises:
+        UserError: a row has other keys than `ROW_KEYS`.
+    """
+    for number, row in enumerate(rows):
+        _check_keys(row, where=f"{path}, row {number}")
+    lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in sorted_rows(rows)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_metrics_json(path: Path) -> list[dict[str, Any]]:
+    """Read rows written by `write_metrics_json`.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or a row has other keys.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `delrec evaluate` and `delrec report` first")
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it and report again") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: holds a {type(rows).__name__}, expected a list of rows")
+    for number, row in enumerate(rows):
+        _check_keys(row, where=f"{path}, row {number}")
+    return rows
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`: {"run": ..., "step": ..., measured values ...}.
+
+    Raises:
+        UserError: the file is missing, or a line is no JSON object with run and step.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such training log; run the stage that writes it first")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not {"run", "step"} <= set(row):
+            raise UserError(
+                f"{path}, line {number}: not a JSON object with 'run' and 'step' ({line[:60]!r}); "
+                "remove the line or run the stage again"
+            )
+        rows.append(row)
+    return rows
+
+
+def _summary(values: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Means and intervals of all users, and of cold and warm ones where there are cold ones."""
+    has_cold = pl.col("cold").any().over("corpus", "split", "protocol")
+    part = pl.when("cold").then(pl.lit("@cold")).otherwise(pl.lit("@warm"))
+    parts = values.filter(has_cold).with_columns(pl.col("protocol") + part)
+    return summarise(pl.concat([values, parts]), _GROUP, seed=seed)
+
+
+def _oracle_values(records: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFrame:
+    """Expected values in the shape of metric values, under the run's own names."""
+    runs = records.select("corpus", "split", "seed").unique()
+    if len(runs) != 1:
+        raise UserError(
+            f"expected values: the records mix {len(runs)} runs (corpus, split, seed), so the "
+            "oracle's cannot be told; report each run by itself"
+        )
+    names = {"system": "oracle", "teacher": ""} | runs.to_dicts()[0]
+    shared = [pl.lit(value).alias(name) for name, value in names.items()]
+    return wide_expected(expected).with_columns(shared)
+
+
+def _check_keys(row: Any, *, where: str) -> None:
+    keys = set(row) if isinstance(row, Mapping) else set()
+    if keys != set(ROW_KEYS):
+        differing = sorted(keys ^ set(ROW_KEYS))
+        raise UserError(
+            f"{where}: keys missing or unknown: {', '.join(differing)}; a row has exactly "
+            f"{', '.join(ROW_KEYS)}"
+        )

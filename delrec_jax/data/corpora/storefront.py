@@ -1,0 +1,28 @@
+"""TFDS builder of the embedded storefront, a generated corpus."""
+
+import dataclasses
+
+from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
+from delrec_jax.data.corpora.storefront_world import (
+    StorefrontConfig,
+    make_world,
+    sample_interactions,
+)
+from delrec_jax.data.interactions import Corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class StorefrontSettings:
+    """A world and its seed, from which `make_world` rebuilds it without reading rows."""
+
+    config: StorefrontConfig
+    seed: int
+
+
+class StorefrontCorpus(SequenceCorpusBuilder[StorefrontSettings]):
+    """Rows drawn from a storefront; the whole catalogue is kept, unsold items too."""
+
+    def parse(self) -> Corpus:
+        """Draws the rows; nothing is ever dropped."""
+        world = make_world(self.settings.config, self.settings.seed)
+        return Corpus("storefront", world.catalogue, sample_interactions(world), {})

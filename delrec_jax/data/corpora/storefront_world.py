@@ -1,0 +1,287 @@
+"""The storefront's shoppers: a process whose exact next-item distribution is known.
+
+Each user has a hidden profile, drawn once, that says how often three behaviours are
+followed: `continuation` and `drift` are steps from the latest item (see
+`storefront_catalogue`), `popularity` ignores the history. The next item is drawn from
+their mixture over the items that are open: never one seen before, and no new release
+("cold" item) before a user's last interaction. The first item comes from popularity.
+
+Whoever knows this process but not the profile can do no better than the posterior
+predictive distribution, which `next_item_distributions` computes exactly
+(`storefront_process`): the oracle of the tables. Nothing here returns a user's profile.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int, Int32
+
+from delrec_jax import prng
+from delrec_jax.data.corpora import storefront_process
+from delrec_jax.data.corpora.storefront_catalogue import (
+    BEHAVIOUR_WORDS,
+    behaviour_maps,
+    build_catalogue,
+)
+from delrec_jax.data.interactions import Catalogue, Interactions, from_rows
+from delrec_jax.errors import UserError
+
+__all__ = [
+    "BEHAVIOUR_WORDS",
+    "StorefrontConfig",
+    "World",
+    "behaviours",
+    "expectations",
+    "make_world",
+    "next_item_distribution",
+    "next_item_distributions",
+    "sample_interactions",
+]
+
+_RELEASE = 1_700_000_000  # Unix seconds; new releases are on sale from here on
+_DAY = 86_400
+_CHUNK = 2048  # users a block, which bounds the memory of [users, items] arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class StorefrontConfig:
+    """Size and process of the storefront.
+
+    Attributes:
+      genres: Number of genres.
+      series: Series in each genre.
+      volumes: Volumes of each series.
+      users: Number of users.
+      catalogue_seed: Of the titles; worlds of different `seed` share the catalogue.
+      min_length: Interactions of the shortest history.
+      max_length: Interactions of the longest.
+      mean_extra: Mean of the Poisson number of interactions above `min_length`.
+      cold_share: Share of the items that are new releases.
+      collector_share: Share of users with the first profile; the others have the second.
+      collector: Weights of (continuation, drift, popularity) of the first profile.
+      wanderer: The same of the second.
+      zipf: Exponent of the popularity; the item of rank r has weight r ** -zipf.
+      uniform: Share of the uniform distribution within `popularity`.
+    """
+
+    genres: int = 6
+    series: int = 5
+    volumes: int = 8
+    users: int = 600
+    catalogue_seed: int = 0
+    min_length: int = 5
+    max_length: int = 14
+    mean_extra: float = 4.0
+    cold_share: float = 0.3
+    collector_share: float = 0.7
+    collector: tuple[float, ...] = (0.56, 0.18, 0.26)
+    wanderer: tuple[float, ...] = (0.38, 0.33, 0.29)
+    zipf: float = 1.0
+    uniform: float = 0.2
+
+    @property
+    def num_items(self) -> int:
+        """The size of the catalogue."""
+        return self.genres * self.series * self.volumes
+
+    @property
+    def num_cold(self) -> int:
+        """The number of new releases."""
+        return round(self.cold_share * self.num_items)
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """One storefront: its shelves and its law, and no user's row.
+
+    Attributes:
+      config: What it was made from.
+      seed: Of rows, cold items and popularity.
+      catalogue: The items.
+      process: The law of the next item.
+    """
+
+    config: StorefrontConfig
+    seed: int
+    catalogue: Catalogue
+    process: storefront_process.Process
+
+
+def make_world(config: StorefrontConfig, seed: int) -> World:
+    """The world of a configuration, without drawing a single user.
+
+    Args:
+      config: Size and process.
+      seed: Of the cold items, the popularity and (later) the rows.
+
+    Raises:
+      UserError: if a value is out of its range.
+    """
+    _check(config)
+    shape = {"genres": config.genres, "series": config.series, "volumes": config.volumes}
+    maps = behaviour_maps(**shape)
+    cold = np.zeros(config.num_items, bool)
+    cold[prng.generator(seed, "storefront/cold").permutation(len(cold))[: config.num_cold]] = True
+    ranks = prng.generator(seed, "storefront/popularity").permutation(len(cold)) + 1.0
+    zipf = ranks**-config.zipf
+    process = storefront_process.Process(
+        popularity=(1 - config.uniform) * zipf / zipf.sum() + config.uniform / len(cold),
+        continuation=maps["continuation"],
+        drift=maps["next_genre_next_volume"],
+        cold=cold,
+        shares=np.array([config.collector_share, 1 - config.collector_share]),
+        weights=np.array([config.collector, config.wanderer], float),
+    )
+    return World(config, seed, build_catalogue(**shape, seed=config.catalogue_seed), process)
+
+
+def behaviours(world: World) -> dict[str, Int32[np.ndarray, "I"]]:
+    """The item each named behaviour leads to from every item; see `behaviour_maps`."""
+    config = world.config
+    return behaviour_maps(genres=config.genres, series=config.series, volumes=config.volumes)
+
+
+def next_item_distribution(
+    world: World, history: Int[np.ndarray, "L"], *, released: bool
+) -> Float64[np.ndarray, "I"]:
+    """The exact distribution of one user's next item; see `next_item_distributions`."""
+    return next_item_distributions(world, [history], released=released)[0]
+
+
+def next_item_distributions(
+    world: World, histories: Sequence[Int[np.ndarray, "L"]], *, released: bool
+) -> Float64[np.ndarray, "U I"]:
+    """P(next item | history) under the process, the hidden profile summed out.
+
+    Args:
+      world: The process.
+      histories: One array of items a user, oldest first; an entry of -1 is padding, so a
+        padded [U, L] array is taken as well. It must be the whole history: the profile is
+        judged from all of it.
+      released: Whether the next interaction is the user's last, when new releases are on
+        sale: True for the test target, False for all before it.
+
+    Returns:
+      float64 [U, I]; rows sum to 1, seen items (and unreleased ones) have 0.
+
+    Raises:
+      UserError: if a history holds a new release (these come last), an item twice, or a
+        number outside the catalogue.
+    """
+    result = np.empty((len(histories), world.catalogue.num_items))
+    for begin in range(0, len(histories), _CHUNK):
+        rows = _aligned(world, histories[begin : begin + _CHUNK])
+        shoppers = storefront_process.start(
+            world.process, np.tile(world.process.shares, (len(rows), 1))
+        )
+        for column in rows.T:
+            shoppers = storefront_process.advance(world.process, shoppers, column)
+        result[begin : begin + len(rows)] = storefront_process.distributions(
+            world.process, shoppers, np.full(len(rows), released)
+        )
+    return result
+
+
+def sample_interactions(world: World) -> Interactions:
+    """Draws every user's row; a row does not depend on the number of users.
+
+    Returns:
+      Histories of varying length, in time order, without repeats. Only a user's last
+      item can be a new release.
+    """
+    rows: list[np.ndarray] = []
+    times: list[np.ndarray] = []
+    for begin in range(0, world.config.users, _CHUNK):
+        users = range(begin, min(begin + _CHUNK, world.config.users))
+        random = [prng.generator(world.seed, "storefront/user", user) for user in users]
+        lengths = np.array([_draw_length(world.config, generator) for generator in random])
+        rows.extend(storefront_process.sample_rows(world.process, random, lengths))
+        times.extend(_draw_times(g, n) for g, n in zip(random, lengths, strict=True))
+    return from_rows([f"user{user:06d}" for user in range(world.config.users)], rows, times)
+
+
+def expectations(world: World, interactions: Interactions) -> dict[str, float]:
+    """What can be reached at the test step of these rows.
+
+    Args:
+      world: The process.
+      interactions: Rows drawn from it.
+
+    Returns:
+      `oracle_hr1` (mean over users of the largest probability of an unseen item: the
+      expected full-catalogue hit rate of the best ranking), `continuation_is_best` (share
+      of users whose most probable item is the continuation), `cold_targets` (share of
+      last items that are new releases) and `popularity_hr1` (hit rate of the unseen item
+      that is most frequent in all but everybody's last two items).
+    """
+    rows = [interactions.history(user) for user in range(interactions.num_users)]
+    exact = next_item_distributions(world, [row[:-1] for row in rows], released=True)
+    last, before = np.array([row[-1] for row in rows]), np.array([row[-2] for row in rows])
+    trained = np.concatenate([row[:-2] for row in rows])
+    counts = np.bincount(trained, minlength=world.catalogue.num_items)
+    unseen_counts = np.where(exact > 0, counts, -1)
+    return {
+        "oracle_hr1": float(exact.max(axis=1).mean()),
+        "continuation_is_best": float(
+            np.mean(exact.argmax(axis=1) == world.process.continuation[before])
+        ),
+        "cold_targets": float(world.process.cold[last].mean()),
+        "popularity_hr1": float(np.mean(unseen_counts.argmax(axis=1) == last)),
+    }
+
+
+def _draw_length(config: StorefrontConfig, generator: np.random.Generator) -> int:
+    return min(config.max_length, config.min_length + int(generator.poisson(config.mean_extra)))
+
+
+def _draw_times(generator: np.random.Generator, length: int) -> np.ndarray:
+    """Seconds: days apart, all but the last before the release of the new items."""
+    gaps = 1 + (generator.exponential(3.0, length) * _DAY).astype(np.int64)
+    return np.append(_RELEASE - np.cumsum(gaps[:-1])[::-1], _RELEASE + gaps[-1])
+
+
+def _aligned(world: World, histories: Sequence[Int[np.ndarray, "L"]]) -> Int32[np.ndarray, "U L"]:
+    """Histories without their padding, as rows filled up with -1 at the end."""
+    rows = [np.asarray(history)[np.asarray(history) >= 0] for history in histories]
+    result = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
+    for position, row in enumerate(rows):
+        outside = row >= world.catalogue.num_items
+        if outside.any() or world.process.cold[row[~outside]].any() or len(set(row)) < len(row):
+            raise UserError(
+                f"storefront: history {row.tolist()} cannot happen in this world: items are "
+                f"below {world.catalogue.num_items}, new releases come only last, and nothing "
+                "is taken twice; give the items before the one to be predicted, and check "
+                "that data.seed and data.storefront are those of the rows"
+            )
+        result[position, : len(row)] = row
+    return result
+
+
+def _check(config: StorefrontConfig) -> None:
+    warm = config.num_items - config.num_cold
+    smallest = min(config.genres, config.series, config.volumes, config.users)
+    rules = {
+        "genres, series, volumes and users at least 1": smallest >= 1,
+        "2 <= min_length <= max_length": 2 <= config.min_length <= config.max_length,
+        "mean_extra at least 0": config.mean_extra >= 0,
+        "cold_share from 0 to below 1": 0 <= config.cold_share < 1,
+        f"max_length at most the {warm} items that are not new releases": config.max_length <= warm,
+        "collector_share from 0 to 1": 0 <= config.collector_share <= 1,
+        "uniform from 0 to 1": 0 <= config.uniform <= 1,
+        "zipf at least 0": config.zipf >= 0,
+        "collector: three weights >= 0 that sum to 1, the last > 0": _is_mixture(config.collector),
+        "wanderer: three weights >= 0 that sum to 1, the last > 0": _is_mixture(config.wanderer),
+    }
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise UserError(f"data.storefront: must have {broken[0]}; got {config}")
+
+
+def _is_mixture(weights: Sequence[float]) -> bool:
+    return (
+        len(weights) == 3
+        and min(weights) >= 0
+        and weights[2] > 0
+        and bool(np.isclose(sum(weights), 1.0))
+    )

@@ -1,0 +1,160 @@
+"""A corpus in memory: the catalogue, everybody's interactions, and what was left out.
+
+Items are numbered 0..I-1 in the order of the catalogue and users 0..U-1 in the order
+of the interactions; every array of the project speaks these numbers, and raw ids and
+titles appear only where people read or write.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """What can be recommended.
+
+    Attributes:
+      ids: Raw item ids of the source; the position is the item's number.
+      titles: One title an item, non-empty and unique.
+      attributes: Name (such as "genre") to one value an item; "" where unknown.
+    """
+
+    ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    attributes: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self):
+        columns = {"titles": self.titles, **self.attributes}
+        wrong = [name for name, values in columns.items() if len(values) != len(self.ids)]
+        if wrong:
+            raise ValueError(f"{wrong} do not have one value for each of {len(self.ids)} items")
+        if len(set(self.ids)) < len(self.ids):
+            raise ValueError("item ids must be unique")
+        if len(set(self.titles)) < len(self.titles) or not all(self.titles):
+            raise ValueError("titles must be unique and non-empty")
+
+    @property
+    def num_items(self) -> int:
+        """The number of items, I."""
+        return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interactions:
+    """Everybody's sequences as compressed rows, each in time order.
+
+    Attributes:
+      user_ids: Raw user ids of the source; the position is the user's number.
+      offsets: int64 [U+1]; user u owns `items[offsets[u]:offsets[u + 1]]`.
+      items: int32 [N] item numbers.
+      times: int64 [N] seconds (or positions, where the source has only an order).
+    """
+
+    user_ids: tuple[str, ...]
+    offsets: Int64[np.ndarray, "U+1"]
+    items: Int32[np.ndarray, "N"]
+    times: Int64[np.ndarray, "N"]
+
+    def __post_init__(self):
+        if len(self.offsets) != len(self.user_ids) + 1:
+            raise ValueError(f"{len(self.user_ids)} users need one offset more")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
+            raise ValueError("offsets must run from 0 to the number of interactions")
+        if np.any(np.diff(self.offsets) < 0) or len(self.items) != len(self.times):
+            raise ValueError("offsets must not fall, and each item has one time")
+
+    @property
+    def num_users(self) -> int:
+        """The number of users, U."""
+        return len(self.user_ids)
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, "U"]:
+        """The number of interactions of each user."""
+        return np.diff(self.offsets)
+
+    def history(self, user: int) -> Int32[np.ndarray, "L"]:
+        """All items of one user, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A named catalogue with its interactions.
+
+    Attributes:
+      name: The corpus' name in every report.
+      catalogue: The items.
+      interactions: The sequences; every item number is below `catalogue.num_items`.
+      dropped: Reason to the number of rows that were left out or changed for it.
+    """
+
+    name: str
+    catalogue: Catalogue
+    interactions: Interactions
+    dropped: Mapping[str, int]
+
+
+def from_rows(
+    user_ids: Sequence[str],
+    rows: Sequence[Int32[np.ndarray, "L"]],
+    times: Sequence[Int64[np.ndarray, "L"]],
+) -> Interactions:
+    """Compresses one array of items and one of times a user into `Interactions`."""
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return Interactions(
+        user_ids=tuple(user_ids),
+        offsets=offsets,
+        items=np.concatenate([np.zeros(0, np.int32), *rows]).astype(np.int32),
+        times=np.concatenate([np.zeros(0, np.int64), *times]).astype(np.int64),
+    )
+
+
+def untitled(item_id: str) -> str:
+    """The stand-in title of an item whose source has none."""
+    return f"untitled item {item_id}"
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """SHA-256 (hex) of the content: ids, titles, attributes and sequences, not the name."""
+    catalogue, interactions = corpus.catalogue, corpus.interactions
+    digest = hashlib.sha256()
+    text = [catalogue.ids, catalogue.titles, dict(catalogue.attributes), interactions.user_ids]
+    digest.update(json.dumps(text, sort_keys=True).encode())
+    for array in (interactions.offsets, interactions.items, interactions.times):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def statistics(corpus: Corpus) -> dict[str, int | float | str]:
+    """The corpus in figures.
+
+    Args:
+      corpus: A corpus with at least one interaction.
+
+    Returns:
+      Numbers of users, items and interactions, the lengths' mean, median, minimum and
+      maximum, the share of items with a title of their own, the first and last time
+      (units of the source) and the content's fingerprint.
+    """
+    catalogue, interactions = corpus.catalogue, corpus.interactions
+    lengths = interactions.lengths
+    titled = [t != untitled(i) for t, i in zip(catalogue.titles, catalogue.ids, strict=True)]
+    return {
+        "users": interactions.num_users,
+        "items": catalogue.num_items,
+        "interactions": len(interactions.items),
+        "length_mean": float(lengths.mean()),
+        "length_median": float(np.median(lengths)),
+        "length_min": int(lengths.min()),
+        "length_max": int(lengths.max()),
+        "titled": float(np.mean(titled)),
+        "time_first": int(interactions.times.min()),
+        "time_last": int(interactions.times.max()),
+        "fingerprint": fingerprint(corpus),
+    }

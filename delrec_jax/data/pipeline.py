@@ -1,0 +1,95 @@
+"""Input pipelines on grain: from an index to an example, to a padded batch, resumable anywhere.
+
+An example is a pure function of (index, its own random generator), so the stream at step n is the same
+whether or not the run was interrupted before it. Texts are padded to a few bucket lengths: few compiled shapes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+Example = Mapping[str, np.ndarray]
+PAD = 0
+
+
+def bucket_length(length: int, buckets: Sequence[int]) -> int:
+    """The smallest bucket that holds `length` tokens (the largest one must)."""
+    for bucket in buckets:
+        if length <= bucket:
+            return bucket
+    raise ValueError(f"a text of {length} tokens exceeds the largest bucket {buckets[-1]}")
+
+
+def make_buckets(longest: int, multiple: int = 32) -> tuple[int, ...]:
+    """Bucket lengths up to `longest`: multiples that grow by a quarter, so that little padding is computed."""
+    buckets = [multiple]
+    while buckets[-1] < longest:
+        step = max(multiple, buckets[-1] // 4 // multiple * multiple)
+        buckets.append(buckets[-1] + step)
+    return tuple(buckets)
+
+
+def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Stacks token arrays into int32 [B, length], padded on the right with 0."""
+    result = np.full((len(texts), length), PAD, np.int32)
+    for row, text in zip(result, texts, strict=True):
+        row[: len(text)] = text
+    return result
+
+
+def collate(examples: Sequence[Example], buckets: Sequence[int]) -> dict[str, np.ndarray]:
+    """Stacks examples; `ids` are padded to the bucket of the longest text, all else must agree in shape."""
+    longest = max(len(example["ids"]) for example in examples)
+    batch = {
+        name: np.stack([example[name] for example in examples])
+        for name in examples[0]
+        if name != "ids"
+    }
+    batch["ids"] = pad_texts(
+        [example["ids"] for example in examples], bucket_length(longest, buckets)
+    )
+    return batch
+
+
+def training_iterator(
+    make_example: Callable[[int, np.random.Generator], Example],
+    num_examples: int,
+    *,
+    batch_size: int,
+    buckets: Sequence[int],
+    seed: int,
+) -> Any:
+    """An endless shuffled iterator of padded batches with `get_state` and `set_state`.
+
+    Args:
+      make_example: index and generator -> example.
+      num_examples: indices of one epoch.
+      batch_size: examples a batch.
+      buckets: lengths that texts are padded to, ascending.
+      seed: of shuffling and of the examples' generators.
+    """
+    dataset = (
+        grain.MapDataset.range(num_examples)
+        .seed(seed)
+        .shuffle()
+        .repeat(None)
+        .random_map(lambda index, rng: make_example(int(index), rng))
+        .batch(batch_size, batch_fn=lambda examples: collate(examples, buckets))
+    )
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+    return iter(dataset.to_iter_dataset(options))
+
+
+def padded_batches(
+    examples: Sequence[Example], *, batch_size: int, buckets: Sequence[int]
+) -> list[tuple[dict[str, np.ndarray], int]]:
+    """All examples once, in order, for evaluation: (batch, number of real rows); the last batch repeats its last row."""
+    batches = []
+    for start in range(0, len(examples), batch_size):
+        chunk = list(examples[start : start + batch_size])
+        real = len(chunk)
+        chunk += [chunk[-1]] * (batch_size - real)
+        batches.append((collate(chunk, buckets), real))
+    return batches

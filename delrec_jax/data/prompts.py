@@ -1,0 +1,264 @@
+"""Prompts as integers: each task's text assembled from pieces that were tokenised once.
+
+The text of an example is `template pieces + title pieces + soft slots + sentinel`; here they are concatenated as
+arrays, which is all that the input pipeline does per example. When a text is too long its OLDEST history
+items go; instruction, candidates, soft slots and MASK never do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32
+
+from delrec_jax.data import templates
+from delrec_jax.data.templates import Field
+from delrec_jax.errors import UserError
+
+Ids = Int32[np.ndarray, "T"]
+_NOTHING = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How texts are built.
+
+    Attributes:
+      max_tokens: longest text, in tokens; older history goes first.
+      max_history: most items of a history that are shown.
+      show_candidates: list the candidate set in the text (the reference does; about 5 times as many tokens).
+      show_ranks: RPS lists ranks 2..h of the teacher as well (the reference does).
+      ta_example: items of TA's in-context example (`a` of the method: 4 or 6).
+    """
+
+    max_tokens: int = 512
+    max_history: int = 50
+    show_candidates: bool = False
+    show_ranks: bool = False
+    ta_example: int = 4
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Everything a text can consist of, tokenised once.
+
+    Attributes:
+      titles: one array an item.
+      tasks: for each (task, with its PATTERN sentence or not) the template with text replaced by tokens.
+      separator: between two titles.
+      sentinel: `<extra_id_0>`.
+      codes: one-token names of the candidates, for the `index` verbaliser; empty = candidates have none.
+      config: limits and switches.
+    """
+
+    titles: tuple[Ids, ...]
+    tasks: Mapping[tuple[str, bool], tuple[Ids | Field, ...]]
+    separator: Ids
+    sentinel: int
+    codes: tuple[int, ...]
+    config: PromptConfig
+
+
+def tokenise_pieces(
+    encode_many,
+    titles: Sequence[str],
+    *,
+    domain: str,
+    teacher: str,
+    sentinel: int,
+    codes: Sequence[int] = (),
+    config: PromptConfig,
+) -> Pieces:
+    """Tokenises titles and template texts, each once.
+
+    Args:
+      encode_many: texts -> lists of ids, without end-of-sequence.
+      titles: of the catalogue.
+      domain: `movies`, `games`, `items` or `home`.
+      teacher: the conventional model's name in the text.
+      sentinel: id of `<extra_id_0>`.
+      codes: ids of the candidates' one-token names (verbaliser `index`).
+      config: limits and switches.
+    """
+    words = templates.domain(domain)
+
+    def arrays(texts: Sequence[str]) -> list[Ids]:
+        return [np.array(ids, np.int32) for ids in encode_many(list(texts))]
+
+    omitted = set()
+    if not (config.show_candidates or codes):
+        omitted.add(Field.CANDIDATES)
+    if not config.show_ranks:
+        omitted.add(Field.RANKED)
+    tasks = {}
+    for name, template in templates.TASKS.items():
+        for with_pattern in (True, False):
+            hidden = omitted if with_pattern else omitted | {Field.PATTERN}
+            tasks[name, with_pattern] = tuple(
+                part
+                if isinstance(part, Field)
+                else arrays([templates.fill(part, words, teacher)])[0]
+                for part in templates.without(template, hidden)
+            )
+    return Pieces(
+        titles=tuple(arrays(titles)),
+        tasks=tasks,
+        separator=arrays([templates.SEPARATOR])[0],
+        sentinel=sentinel,
+        codes=tuple(codes),
+        config=config,
+    )
+
+
+def join_titles(pieces: Pieces, items: Sequence[int]) -> Ids:
+    """Titles with separators between them."""
+    parts: list[Ids] = []
+    for item in items:
+        parts += [pieces.separator, pieces.titles[item]]
+    return np.concatenate(parts[1:]) if parts else _NOTHING
+
+
+def list_candidates(pieces: Pieces, items: Sequence[int]) -> Ids:
+    """The candidate set as text, each title behind its code where there are codes."""
+    if not pieces.codes:
+        return join_titles(pieces, items)
+    parts: list[Ids] = []
+    for code, item in zip(pieces.codes, items, strict=False):
+        parts += [pieces.separator, np.array([code], np.int32), pieces.titles[item]]
+    return np.concatenate(parts[1:])
+
+
+def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Sequence[int]) -> Ids:
+    """Concatenates a task's text; an empty PATTERN leaves its sentence out.
+
+    Args:
+      pieces: tokenised pieces.
+      task: `ta`, `rps` or `lsr`.
+      fields: tokens of every field but HISTORY and MASK.
+      history: items of the HISTORY field, oldest first.
+
+    Returns:
+      Token ids, at most `max_tokens`.
+
+    Raises:
+      UserError: the text is too long even with one history item.
+    """
+    template = pieces.tasks[task, len(fields[Field.PATTERN]) > 0]
+    fields = {**fields, Field.MASK: np.array([pieces.sentinel], np.int32)}
+    fixed = sum(
+        len(fields[part]) if isinstance(part, Field) else len(part)
+        for part in template
+        if part is not Field.HISTORY
+    )
+    kept = _newest_that_fit(pieces, history, pieces.config.max_tokens - fixed)
+    if len(history) and not kept:
+        raise UserError(
+            f"prompts.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
+            "history; raise it, shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)"
+        )
+    fields[Field.HISTORY] = join_titles(pieces, kept)
+    return np.concatenate([fields[part] if isinstance(part, Field) else part for part in template])
+
+
+def opening(pieces: Pieces, task: str, history: Sequence[int]) -> Ids:
+    """A task's text up to and with its history; `question` goes on from there."""
+    template = pieces.tasks[task, True]
+    head = template[: _after_history(template) - 1]
+    return np.concatenate([*head, join_titles(pieces, history)])  # type: ignore[list-item]
+
+
+def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
+    """What follows the history in a task's text: the other half of `opening`.
+
+    Only for tasks and settings whose tail has no other fields (no candidates, no ranks).
+    """
+    template = pieces.tasks[task, len(pattern) > 0]
+    fields = {Field.PATTERN: pattern, Field.MASK: np.array([pieces.sentinel], np.int32)}
+    tail = template[_after_history(template) :]
+    return np.concatenate([fields[part] if isinstance(part, Field) else part for part in tail])
+
+
+def _after_history(template: Sequence[Ids | Field]) -> int:
+    """Index of the part that follows HISTORY (`tuple.index` would compare arrays)."""
+    return next(i for i, part in enumerate(template) if part is Field.HISTORY) + 1
+
+
+def _newest_that_fit(pieces: Pieces, history: Sequence[int], room: int) -> list[int]:
+    """The newest items whose titles and separators fit into `room` tokens, oldest first."""
+    kept: list[int] = []
+    for item in reversed(history[max(0, len(history) - pieces.config.max_history) :]):
+        room -= len(pieces.titles[item]) + (len(pieces.separator) if kept else 0)
+        if room < 0:
+            break
+        kept.append(int(item))
+    return kept[::-1]
+
+
+def recommendation(
+    pieces: Pieces, history: Sequence[int], *, pattern: Ids, candidates: Sequence[int] = ()
+) -> Ids:
+    """LSR: the text of stage 2 and of evaluation."""
+    fields = {
+        Field.PATTERN: pattern,
+        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+    }
+    return assemble(pieces, "lsr", fields, history)
+
+
+def pattern_simulating(
+    pieces: Pieces,
+    history: Sequence[int],
+    *,
+    pattern: Ids,
+    candidates: Sequence[int] = (),
+    ranked: Sequence[int] = (),
+) -> Ids:
+    """RPS: which item would the teacher rank first? `ranked` are its ranks 2..h, shown on demand."""
+    fields = {
+        Field.PATTERN: pattern,
+        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+        Field.RANKED: join_titles(pieces, ranked),
+    }
+    return assemble(pieces, "rps", fields, history)
+
+
+def temporal_analysis(
+    pieces: Pieces, sequence: Sequence[int], *, pattern: Ids, candidates: Sequence[int] = ()
+) -> Ids:
+    """TA: which item came between i_{n-2} and i_n? After an example of the same user.
+
+    With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
+    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text.
+
+    Args:
+      pieces: tokenised pieces.
+      sequence: i_1..i_n, at least `ta_min_length(config)` items.
+      pattern: soft slots or words.
+      candidates: shown when the config says so.
+
+    Raises:
+      ValueError: the sequence is too short.
+    """
+    a = pieces.config.ta_example
+    if len(sequence) < ta_min_length(pieces.config):
+        raise ValueError(f"TA needs {ta_min_length(pieces.config)} items, not {len(sequence)}")
+    fields = {
+        Field.EARLIER: join_titles(pieces, sequence[: a - 2]),
+        Field.GAP_EARLIER: pieces.titles[sequence[a - 2]],
+        Field.AFTER_EARLIER: pieces.titles[sequence[a - 1]],
+        Field.AFTER: pieces.titles[sequence[-1]],
+        Field.PATTERN: pattern,
+        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+    }
+    return assemble(pieces, "ta", fields, sequence[a - 1 : -2])
+
+
+def ta_min_length(config: PromptConfig) -> int:
+    """Fewest items of which TA can be asked: the example, one item before the gap, the gap, its successor."""
+    return config.ta_example + 2
+
+
+def list_candidates_if_shown(pieces: Pieces, candidates: Sequence[int]) -> Ids:
+    """The CANDIDATES field: empty where the template has no such field."""
+    shown = pieces.config.show_candidates or bool(pieces.codes)
+    return list_candidates(pieces, candidates) if shown else _NOTHING

@@ -1,0 +1,258 @@
+"""Ranks of targets, on device, over the whole catalogue or over stated candidates.
+
+One rule for every system: a rank is 1-based and a tie gets the mean of the ranks it
+covers, `greater + 1 + ties / 2`, where two scores tie only when they are exactly equal.
+A score of -inf is the ordinary lowest score: items that a system cannot score tie at the
+bottom. NaN and +inf mean a broken model: inside jit they turn the row's rank into NaN, on
+the host `rank_users` (or `check_finite`) turns that into an error. Nothing samples here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from scipy import stats
+
+from delrec_jax.errors import UserError
+
+ScoreFn = Callable[[Int[np.ndarray, "B"]], Array | np.ndarray]
+RankFn = Callable[[Array, Int[np.ndarray, "B"]], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks of all users under one protocol."""
+
+    rank: Float[np.ndarray, "U"]  # float64, >= 1; infinity: the target is not a candidate
+    ties: Int[np.ndarray, "U"]  # other items with exactly the target's score
+
+
+def _mean_tie_rank(
+    scores: Array, target_score: Array, *, ranked: Array | bool, broken: Array
+) -> tuple[Array, Array]:
+    """Rank and ties of `target_score` [B] among the `ranked` places of `scores` [B, N]."""
+    greater = jnp.sum((scores > target_score[:, None]) & ranked, axis=1)
+    ties = jnp.sum((scores == target_score[:, None]) & ranked, axis=1) - 1  # not itself
+    rank = greater.astype(jnp.float32) + 1 + ties.astype(jnp.float32) / 2
+    return jnp.where(broken, jnp.nan, rank), ties
+
+
+def _has_broken_score(scores: Array) -> Array:
+    return jnp.any(jnp.isnan(scores) | jnp.isposinf(scores), axis=1)
+
+
+@jax.jit
+def rank_full(
+    scores: Float[Array, "B I"],
+    targets: Int[Array, "B"],
+    seen: Bool[Array, "B I"] | None = None,
+) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
+    """Rank of each target over the whole catalogue.
+
+    Args:
+        scores: one score per item, higher is better.
+        targets: item index of each row's target.
+        seen: items left out of the ranking; the target itself never is.
+
+    Returns:
+        Mean-tie rank (NaN where a score is NaN or +inf, or the target is no item) and the
+        number of other ranked items that tie with the target.
+    """
+    num_items = scores.shape[1]
+    is_target = jnp.arange(num_items) == targets[:, None]
+    target_score = jnp.take_along_axis(scores, jnp.clip(targets, 0)[:, None], axis=1)[:, 0]
+    unknown = (targets < 0) | (targets >= num_items)
+    return _mean_tie_rank(
+        scores,
+        target_score,
+        ranked=True if seen is None else ~seen | is_target,
+        broken=_has_broken_score(scores) | unknown,
+    )
+
+
+@jax.jit
+def rank_candidates(
+    scores: Float[Array, "B C"],
+    candidates: Int[Array, "B C"],
+    targets: Int[Array, "B"],
+) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
+    """Rank of each target among its own candidates.
+
+    Args:
+        scores: one score per candidate, higher is better.
+        candidates: distinct item indices; -1 fills rows that are shorter and is not ranked.
+        targets: item index of each row's target.
+
+    Returns:
+        Mean-tie rank (infinity where the target is not a candidate, NaN where a score is NaN
+        or +inf) and the number of other candidates that tie with the target (0 for a miss).
+    """
+    filled = candidates >= 0
+    is_target = filled & (candidates == targets[:, None])
+    found = is_target.any(axis=1)
+    place = jnp.argmax(is_target, axis=1)[:, None]
+    rank, ties = _mean_tie_rank(
+        scores,
+        jnp.take_along_axis(scores, place, axis=1)[:, 0],
+        ranked=filled,
+        broken=_has_broken_score(jnp.where(filled, scores, 0)),
+    )
+    missed = ~found & ~jnp.isnan(rank)
+    return jnp.where(missed, jnp.inf, rank), jnp.where(found, ties, 0)
+
+
+@partial(jax.jit, static_argnames="num_items")
+def seen_items(histories: Int[Array, "B L"], *, num_items: int) -> Bool[Array, "B I"]:
+    """Which items occur in each history (-1 is padding)."""
+    rows = jnp.arange(len(histories))[:, None]
+    # -1 would count from the end: send it past the end, where "drop" ignores it.
+    places = jnp.where(histories < 0, num_items, histories)
+    empty = jnp.zeros((len(histories), num_items), bool)
+    return empty.at[rows, places].set(True, mode="drop")
+
+
+@jax.jit
+def gather_candidates(
+    scores: Float[Array, "B I"], candidates: Int[Array, "B C"]
+) -> Float[Array, "B C"]:
+    """Scores of the candidates out of scores of the catalogue; -inf at padding (-1)."""
+    picked = jnp.take_along_axis(scores, jnp.clip(candidates, 0), axis=1)
+    return jnp.where(candidates < 0, -jnp.inf, picked)
+
+
+def full_ranker(
+    targets: Int[np.ndarray, "U"], histories: Int[np.ndarray, "U L"] | None = None
+) -> RankFn:
+    """A ranker for `rank_users`: whole catalogue, items of the history left out.
+
+    Args:
+        targets: target item of each user.
+        histories: ALL items that each user has seen before the target, padded with -1 (a
+            cut history would let seen items back in); None leaves nothing out.
+    """
+
+    def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:
+        if histories is None:
+            return rank_full(scores, targets[users])
+        seen = seen_items(jnp.asarray(histories[users]), num_items=scores.shape[1])
+        return rank_full(scores, targets[users], seen)
+
+    return rank
+
+
+def candidate_ranker(
+    targets: Int[np.ndarray, "U"],
+    candidates: Int[np.ndarray, "U C"],
+    *,
+    full_scores: bool = False,
+) -> RankFn:
+    """A ranker for `rank_users`: each user's stored candidates.
+
+    Args:
+        targets: target item of each user.
+        candidates: candidate items of each user, padded with -1.
+        full_scores: the system scores the whole catalogue [B, I] (the candidates' scores
+            are picked from it); otherwise it scores the candidates, [B, C], in their order.
+    """
+
+    def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:
+        chosen = candidates[users]
+        if full_scores:
+            scores = gather_candidates(scores, chosen)
+        return rank_candidates(scores, chosen, targets[users])
+
+    return rank
+
+
+def fixed_batches(
+    num_users: int, batch_size: int
+) -> Iterator[tuple[Int[np.ndarray, "B"], Bool[np.ndarray, "B"]]]:
+    """User indices in batches of one size, and which of them count.
+
+    The last batch repeats the last user up to the size, so that one shape compiles.
+    """
+    for start in range(0, num_users, batch_size):
+        users = np.arange(start, start + batch_size, dtype=np.int32)
+        yield np.minimum(users, num_users - 1), users < num_users
+
+
+def check_finite(scores: Float[np.ndarray, "B N"], *, what: str) -> None:
+    """Refuse scores that cannot be ranked (host side; -inf is allowed).
+
+    Raises:
+        UserError: a score is NaN or +inf; names `what`, the row and the remedy.
+    """
+    scores = np.asarray(scores)
+    bad = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
+    _refuse_broken(bad, what=what)
+
+
+def _refuse_broken(bad: np.ndarray, *, what: str) -> None:
+    if bad.any():
+        raise UserError(
+            f"{what}: scores of {bad.sum()} of {bad.size} users cannot be ranked (NaN, +inf or "
+            f"a target outside the catalogue), first at row {np.flatnonzero(bad)[0]}; the model "
+            "has probably diverged: lower its learning rate, or start it again from a sound "
+            "checkpoint"
+        )
+
+
+def _to_device(scores: Array | np.ndarray, *, what: str) -> Array:
+    """Scores as a device array without making or breaking a tie.
+
+    JAX would round 64-bit scores to 32 bits, where different ones can become equal: such
+    rows are replaced by their dense ranks, which have the same order and the same ties.
+    """
+    if isinstance(scores, np.ndarray) and scores.dtype.itemsize > 4:
+        check_finite(scores, what=what)
+        scores = stats.rankdata(scores, method="dense", axis=1).astype(np.int32)
+    return jnp.asarray(scores)
+
+
+def rank_users(
+    score_fn: ScoreFn,
+    rankers: Mapping[str, RankFn],
+    *,
+    num_users: int,
+    batch_size: int,
+    what: str = "system",
+) -> dict[str, Ranks]:
+    """Score every user once, in batches of one shape, and rank under every protocol.
+
+    Args:
+        score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect; for a
+            ready matrix, `lambda users: matrix[users]`.
+        rankers: protocol -> ranker, from `full_ranker` or `candidate_ranker`.
+        num_users: rows 0..num_users-1 are ranked.
+        batch_size: users per call; the last batch is filled up and the filling dropped.
+        what: name of the system in errors.
+
+    Returns:
+        Protocol -> ranks of all users, in order.
+
+    Raises:
+        UserError: there is no user, or scores that cannot be ranked.
+    """
+    if num_users < 1:
+        raise UserError(f"{what}: 0 users to rank; the evaluated part of the split is empty")
+    parts: dict[str, list[tuple[Array, Array]]] = {protocol: [] for protocol in rankers}
+    for users, _ in fixed_batches(num_users, batch_size):
+        scores = _to_device(score_fn(users), what=what)
+        for protocol, ranker in rankers.items():
+            parts[protocol].append(ranker(scores, users))
+    return {
+        protocol: _collect(ranked, num_users=num_users, what=f"{what}, {protocol}")
+        for protocol, ranked in parts.items()
+    }
+
+
+def _collect(parts: list[tuple[Array, Array]], *, num_users: int, what: str) -> Ranks:
+    """Batches joined on the host; the last batch's filling is cut off."""
+    rank = np.concatenate([np.asarray(rank, np.float64) for rank, _ in parts])[:num_users]
+    ties = np.concatenate([np.asarray(ties, np.int32) for _, ties in parts])[:num_users]
+    _refuse_broken(np.isnan(rank), what=what)
+    return Ranks(rank=rank, ties=ties)

@@ -1,0 +1,285 @@
+"""Rank records: one parquet row per user, system and protocol, and what is read off them.
+
+Everything after evaluation (metrics, tests, tables, plots) starts from these files, so
+no number in a report needs a model to be checked. A second file holds expected metric
+values (of the oracle), which are computed from probabilities and have no rank.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_of_ranks
+
+__all__ = [
+    "EXPECTED_SCHEMA",
+    "METRICS",
+    "RECORD_SCHEMA",
+    "SYSTEMS",
+    "RecordKey",
+    "expected_table",
+    "metric_values",
+    "read_expected",
+    "read_records",
+    "record_table",
+    "summarise",
+    "wide_expected",
+    "write_expected",
+    "write_records",
+]
+
+# In the order of every table.
+SYSTEMS = (
+    "popularity",
+    "teacher",
+    "lm_no_prompt",
+    "lm_random_prompt",
+    "lm_shuffled_prompt",
+    "lm_distilled_prompt",
+    "lm_true_prompt",
+    "lm_tuned_random_prompt",
+    "delrec",
+    "lm_words",
+    "oracle",
+)
+
+_Schema = Mapping[str, type[pl.DataType]]
+
+RECORD_SCHEMA: _Schema = {
+    "user": pl.Int32,  # index
+    "corpus": pl.String,
+    "split": pl.String,
+    "protocol": pl.String,  # "full", "sampled-20", ...
+    "system": pl.String,  # one of SYSTEMS
+    "teacher": pl.String,  # "" where no teacher is involved
+    "seed": pl.Int64,
+    "target": pl.Int32,  # item index
+    "rank": pl.Float64,  # mean rank of its tie; infinity: not among the candidates
+    "ties": pl.Int32,
+    "candidates": pl.Int32,  # how many items were ranked
+    "candidate_hash": pl.String,  # "" for the whole catalogue
+    "cold": pl.Boolean,  # the target has no interaction in training
+    "labels": pl.String,  # "all", or "100-users" where tuned with few
+}
+RECORD_IDENTITY = ("corpus", "split", "labels", "protocol", "system", "teacher", "seed", "user")
+
+EXPECTED_SCHEMA: _Schema = {
+    "user": pl.Int32,
+    "protocol": pl.String,
+    "metric": pl.String,  # one of METRICS
+    "value": pl.Float64,  # in [0, 1]
+    "cold": pl.Boolean,
+}
+EXPECTED_IDENTITY = ("protocol", "metric", "user")
+
+
+@dataclass(frozen=True)
+class RecordKey:
+    """What all rows of one system under one protocol have in common."""
+
+    corpus: str
+    split: str
+    protocol: str
+    system: str
+    teacher: str = ""
+    seed: int = 0
+    labels: str = "all"
+    candidate_hash: str = ""
+
+
+def record_table(
+    key: RecordKey,
+    *,
+    users: Int[np.ndarray, "U"],
+    targets: Int[np.ndarray, "U"],
+    ranks: Float[np.ndarray, "U"],
+    ties: Int[np.ndarray, "U"],
+    candidates: Int[np.ndarray, "U"] | int,
+    cold: Bool[np.ndarray, "U"],
+) -> pl.DataFrame:
+    """The rank records of one system under one protocol.
+
+    Args:
+        key: the columns that are the same in every row.
+        users: user indices.
+        targets: target items.
+        ranks: mean-tie ranks; infinity is a miss.
+        ties: other items tied with the target.
+        candidates: number of ranked items, one for all users or one each.
+        cold: whether the target has no training interaction.
+
+    Raises:
+        UserError: an unknown system, an impossible rank or a user twice.
+    """
+    columns = {
+        "user": np.asarray(users, np.int32),
+        "target": np.asarray(targets, np.int32),
+        "rank": np.asarray(ranks, np.float64),
+        "ties": np.asarray(ties, np.int32),
+        "candidates": np.broadcast_to(np.asarray(candidates, np.int32), (len(users),)),
+        "cold": np.asarray(cold, bool),
+    }
+    shared = [pl.lit(value).alias(name) for name, value in asdict(key).items()]
+    table = pl.DataFrame(columns).with_columns(shared)
+    return _checked_records(_ordered(table, RECORD_SCHEMA), where=f"records of {key.system}")
+
+
+def expected_table(
+    protocol: str,
+    *,
+    users: Int[np.ndarray, "U"],
+    values: Mapping[str, Float[np.ndarray, "U"]],
+    cold: Bool[np.ndarray, "U"],
+) -> pl.DataFrame:
+    """Expected metric values per user (`metrics.expected_metrics`), one row per metric."""
+    wide = pl.DataFrame({"user": users, "cold": np.asarray(cold, bool), **values})
+    table = wide.unpivot(index=["user", "cold"], variable_name="metric", value_name="value")
+    table = table.with_columns(pl.lit(protocol).alias("protocol"))
+    return _checked_expected(_ordered(table, EXPECTED_SCHEMA), where="expected values")
+
+
+def write_records(path: Path, records: pl.DataFrame) -> None:
+    """Check and write rank records as parquet, whole or not at all."""
+    _write_parquet(path, _checked_records(records, where=str(path)))
+
+
+def read_records(path: Path) -> pl.DataFrame:
+    """Read rank records.
+
+    Raises:
+        UserError: the file is missing or broken, a column is missing or of another type, or
+            a value is impossible; names the file and the column.
+    """
+    return _checked_records(_read_parquet(path), where=str(path))
+
+
+def write_expected(path: Path, expected: pl.DataFrame) -> None:
+    """Check and write expected values as parquet, whole or not at all."""
+    _write_parquet(path, _checked_expected(expected, where=str(path)))
+
+
+def read_expected(path: Path) -> pl.DataFrame:
+    """Read expected values; errors as in `read_records`."""
+    return _checked_expected(_read_parquet(path), where=str(path))
+
+
+def metric_values(records: pl.DataFrame) -> pl.DataFrame:
+    """The records with one more column per metric of `METRICS`."""
+    values = metrics_of_ranks(records["rank"].to_numpy())
+    return records.with_columns(pl.Series(name, column) for name, column in values.items())
+
+
+def wide_expected(expected: pl.DataFrame) -> pl.DataFrame:
+    """Expected values with one row per user and protocol, one column per metric."""
+    return expected.pivot(on="metric", index=["protocol", "user", "cold"], values="value")
+
+
+def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.DataFrame:
+    """Mean and 95 % bootstrap interval over users of every metric in every group.
+
+    Args:
+        values: one row per user with a column per metric, from `metric_values` or
+            `wide_expected`.
+        by: the columns that make a group.
+        seed: of the bootstrap.
+
+    Returns:
+        Columns `by`, metric, value, ci_low, ci_high, users.
+    """
+    rows = []
+    # Sorted, so that the order of the rows in a file cannot move an interval.
+    for group in values.sort(*by, "user").partition_by(by, maintain_order=True):
+        intervals = bootstrap_intervals(group.select(METRICS).to_numpy(), seed=seed)
+        shared = {name: group[name][0] for name in by} | {"users": len(group)}
+        for metric, interval in zip(METRICS, intervals, strict=True):
+            measured = {
+                "metric": metric,
+                "value": interval.value,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+            }
+            rows.append(shared | measured)
+    columns = [*by, "metric", "value", "ci_low", "ci_high", "users"]
+    return pl.DataFrame(rows, infer_schema_length=None).select(columns) if rows else pl.DataFrame()
+
+
+def _ordered(table: pl.DataFrame, schema: _Schema) -> pl.DataFrame:
+    """The schema's columns, in its order and types."""
+    return table.select(pl.col(name).cast(kind) for name, kind in schema.items())
+
+
+def _write_parquet(path: Path, table: pl.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        table.write_parquet(temporary)
+        os.replace(temporary, path)  # readers see the old file or the new one, never a part
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such records file; run `delrec evaluate` on this workdir first"
+        )
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}); delete it and "
+            "run `delrec evaluate` again"
+        ) from error
+
+
+def _checked_records(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
+    table = _check_schema(table, RECORD_SCHEMA, where=where)
+    _refuse(table, "system", ~pl.col("system").is_in(SYSTEMS), where, f"one of {list(SYSTEMS)}")
+    _refuse(table, "rank", ~(pl.col("rank") >= 1) | pl.col("rank").is_nan(), where, "a rank >= 1")
+    _refuse(table, "ties", pl.col("ties") < 0, where, "0 or more")
+    twice = pl.struct(RECORD_IDENTITY).is_duplicated()
+    _refuse(table, "user", twice, where, f"one row for each of {list(RECORD_IDENTITY)}")
+    return table
+
+
+def _checked_expected(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
+    table = _check_schema(table, EXPECTED_SCHEMA, where=where)
+    _refuse(table, "metric", ~pl.col("metric").is_in(METRICS), where, f"one of {list(METRICS)}")
+    inside = pl.col("value").is_between(-1e-9, 1 + 1e-6)  # sums of probabilities, rounded
+    _refuse(table, "value", ~inside, where, "a value from 0 to 1")
+    twice = pl.struct(EXPECTED_IDENTITY).is_duplicated()
+    _refuse(table, "user", twice, where, f"one row for each of {list(EXPECTED_IDENTITY)}")
+    return table
+
+
+def _check_schema(table: pl.DataFrame, schema: _Schema, *, where: str) -> pl.DataFrame:
+    """The schema's columns of `table`; an error where one is missing, mistyped or null."""
+    remedy = "write it with this version's `delrec evaluate`"
+    for name, kind in schema.items():
+        if name not in table.columns:
+            raise UserError(
+                f"{where}: column '{name}' is missing (found: {', '.join(table.columns)}); {remedy}"
+            )
+        if table.schema[name] != kind:
+            raise UserError(
+                f"{where}: column '{name}' is {table.schema[name]}, expected {kind()}; {remedy}"
+            )
+        if table[name].null_count():
+            raise UserError(f"{where}: column '{name}' has empty values; {remedy}")
+    return table.select(list(schema))
+
+
+def _refuse(table: pl.DataFrame, column: str, bad: pl.Expr, where: str, expected: str) -> None:
+    """Raise for the first row where `bad` holds."""
+    wrong = table.with_row_index("row").filter(bad)
+    if len(wrong):
+        raise UserError(
+            f"{where}: column '{column}', row {wrong['row'][0]}: found {wrong[column][0]!r}, "
+            f"expected {expected}; evaluate again into an empty records folder"
+        )

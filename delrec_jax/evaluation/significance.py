@@ -1,0 +1,210 @@
+"""Paired tests between systems over the same users.
+
+The difference of two systems' means gets a percentile bootstrap interval over users and
+a two-sided sign-flip permutation test (under the null a user's two values can be swapped);
+p-values of one family of comparisons are corrected by Holm's step-down method.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from delrec_jax import prng
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
+from delrec_jax.evaluation.records import metric_values
+
+CONTROLS = (
+    "lm_no_prompt",
+    "lm_random_prompt",
+    "lm_shuffled_prompt",
+    "lm_distilled_prompt",
+    "lm_true_prompt",
+    "lm_tuned_random_prompt",
+    "lm_words",
+)
+PROMPT_CONTROLS = ("lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt")
+
+_CHUNK_ELEMENTS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paired comparison; `difference` is system minus reference."""
+
+    corpus: str
+    split: str
+    labels: str
+    protocol: str
+    metric: str
+    system: str
+    reference: str
+    reference_labels: str  # "all" where the reference has none of its own under `labels`
+    users: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    p_adjusted: float  # Holm over the family; the plain p-value outside a family
+
+
+def sign_flip_p_value(
+    differences: Float[np.ndarray, "U"], *, seed: int, resamples: int = 10_000
+) -> float:
+    """Two-sided p-value of the mean of paired differences under random signs.
+
+    Args:
+        differences: value of the system minus value of the reference, per user.
+        seed: of the stream "sign-flip".
+        resamples: number of random sign patterns.
+
+    Returns:
+        (1 + patterns at least as extreme) / (1 + resamples), never 0.
+    """
+    moved = np.asarray(differences, np.float64)
+    moved = moved[moved != 0]  # a zero keeps its value under either sign
+    if not moved.size:
+        return 1.0
+    generator = prng.generator(seed, "sign-flip")
+    # Differences are sums of few distinct values: equal totals may differ by rounding.
+    threshold = abs(moved.sum()) * (1 - 1e-9) - 1e-12
+    chunk = max(1, _CHUNK_ELEMENTS // moved.size)
+    extreme = 0
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        signs = generator.integers(0, 2, (rows, moved.size)) * 2.0 - 1.0
+        totals = np.einsum("ru,u->r", signs, moved)
+        extreme += int((np.abs(totals) >= threshold).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted.tolist()
+
+
+def compare(
+    records: pl.DataFrame,
+    system: str,
+    reference: str,
+    metric: str,
+    *,
+    protocol: str = "full",
+    labels: str = "all",
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Comparison:
+    """Paired comparison of two systems over the same users, targets and candidates.
+
+    Args:
+        records: rank records of one run (one corpus, split, teacher and seed per system).
+        system: the system whose advantage is asked.
+        reference: what it is compared with; where it has no records with these `labels`
+            (a frozen LM is not tuned), those with "all" are taken, as the result says.
+        metric: one of `METRICS`.
+        protocol: the protocol of both.
+        labels: which labels the systems were tuned with.
+        seed: of the bootstrap and the permutations.
+        resamples: sign patterns of the test.
+
+    Raises:
+        UserError: unknown metric, a system without records, several runs mixed in one
+            system, or the two were not measured on the same users, targets and candidates.
+    """
+    if metric not in METRICS:
+        raise UserError(f"metric: unknown '{metric}'; choose one of {', '.join(METRICS)}")
+    ours = _rows_of(records, system, protocol=protocol, labels=labels)
+    own_labels = not records.filter(system=reference, protocol=protocol, labels=labels).is_empty()
+    theirs = _rows_of(records, reference, protocol=protocol, labels=labels if own_labels else "all")
+    for column in ("user", "corpus", "split", "target", "candidate_hash"):
+        if not ours[column].equals(theirs[column]):
+            raise UserError(
+                f"records, protocol '{protocol}': column '{column}' differs between '{system}' "
+                f"and '{reference}', so they cannot be paired; evaluate both in one run"
+            )
+    difference = (metric_values(ours)[metric] - metric_values(theirs)[metric]).to_numpy()
+    interval = bootstrap_interval(difference, seed=seed)
+    p_value = sign_flip_p_value(difference, seed=seed, resamples=resamples)
+    return Comparison(
+        corpus=ours["corpus"][0],
+        split=ours["split"][0],
+        labels=labels,
+        protocol=protocol,
+        metric=metric,
+        system=system,
+        reference=reference,
+        reference_labels=theirs["labels"][0],
+        users=len(ours),
+        difference=interval.value,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        p_value=p_value,
+        p_adjusted=p_value,
+    )
+
+
+def standard_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs asked of every run, among the systems that are there.
+
+    Every system against the teacher, DELRec against every control, and the distilled prompt
+    against no, a random and a shuffled teacher's prompt (a rise above no prompt alone is no
+    evidence of distillation). The oracle is a bound and is not tested.
+    """
+    pairs = [(name, "teacher") for name in systems if name != "teacher"]
+    pairs += [("delrec", control) for control in CONTROLS]
+    pairs += [("lm_distilled_prompt", control) for control in PROMPT_CONTROLS]
+    there = set(systems) - {"oracle"}
+    return [(a, b) for a, b in pairs if a in there and b in there]
+
+
+def compare_family(
+    records: pl.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    metric: str,
+    *,
+    protocol: str = "full",
+    labels: str = "all",
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> list[Comparison]:
+    """`compare` for each pair, with p-values corrected by Holm over all of them."""
+    family = [
+        compare(
+            records,
+            system,
+            reference,
+            metric,
+            protocol=protocol,
+            labels=labels,
+            seed=seed,
+            resamples=resamples,
+        )
+        for system, reference in pairs
+    ]
+    adjusted = holm([one.p_value for one in family])
+    return [replace(one, p_adjusted=p) for one, p in zip(family, adjusted, strict=True)]
+
+
+def _rows_of(records: pl.DataFrame, system: str, *, protocol: str, labels: str) -> pl.DataFrame:
+    """One system's rows under one protocol, by user."""
+    chosen = records.filter(system=system, protocol=protocol, labels=labels)
+    if chosen.is_empty():
+        there = ", ".join(records["system"].unique(maintain_order=True))
+        raise UserError(
+            f"records: system '{system}' has no rows under protocol '{protocol}', labels "
+            f"'{labels}' (systems there: {there}); evaluate it first"
+        )
+    if chosen["user"].is_duplicated().any():
+        raise UserError(
+            f"records: system '{system}' under '{protocol}' mixes several runs (seed, teacher, "
+            "corpus or split); filter the records to one"
+        )
+    return chosen.sort("user")

@@ -1,0 +1,118 @@
+"""AdaLoRA: W + (alpha / r) A diag(E) B beside any projection, as a separate tree of parameters.
+
+The adapters live in their own Flax collection, `adapters`, at the path of the projection they change. The
+base parameters keep their names and values, so pretrained weights load with no renaming, freezing is the
+choice of which collection is differentiated, and a model without the collection is the plain T5.
+
+Source: Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023, eq. 3
+(the triplet), eq. 4 (the penalty). The numbers follow `peft`, shown in tests/parity.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jaxtyping import Array, Float
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.t5_config import T5Config
+
+Tree = dict[str, Any]
+
+
+class Projection(nn.Module):
+    """A linear map without bias that adds its adapter when the `adapters` collection holds one."""
+
+    config: T5Config
+    features: int
+    stddev: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T F"]:
+        """Returns x W, plus the scaled low-rank update where there is an adapter."""
+        dtype = self.config.compute_dtype
+        kernel = self.param(
+            "kernel", nn.initializers.normal(self.stddev), (x.shape[-1], self.features)
+        )
+        y = x.astype(dtype) @ kernel.astype(dtype)
+        if self.config.adapters is None or not self.has_variable("adapters", "A"):
+            return y
+        a, e, b = (self.get_variable("adapters", name).astype(dtype) for name in "AEB")
+        dropped = nn.Dropout(self.config.adapters.dropout)(x.astype(dtype), deterministic)
+        return y + scaling(self.config.adapters) * ((dropped @ a) * e) @ b
+
+
+def scaling(config: AdaLoRAConfig) -> float:
+    """alpha / r; the 1e-5 is `peft`'s guard and is kept so that merged weights agree to the last digit."""
+    return config.alpha / (config.init_rank + 1e-5)
+
+
+def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
+    """Makes the adapters of every projection whose name is among `config.targets`.
+
+    E starts at zero, so that the adapted model equals the base model; A and B are N(0, 0.02^2).
+
+    Args:
+      params: the base parameters; leaves at `.../NAME/kernel` of shape [in, out].
+      config: which names, and the rank R.
+      key: random key.
+
+    Returns:
+      A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path.
+
+    Raises:
+      UserError: no projection has one of the names.
+    """
+    kernels = {
+        path[:-1]: kernel
+        for path, kernel in traverse_util.flatten_dict(params).items()
+        if path[-1] == "kernel" and path[-2] in config.targets
+    }
+    if not kernels:
+        raise UserError(
+            f"tune.adalora.targets {config.targets} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
+        )
+    flat = {}
+    for path, path_key in zip(
+        sorted(kernels), jax.random.split(key, len(kernels)), strict=True
+    ):
+        key_a, key_b = jax.random.split(path_key)
+        inner, outer = kernels[path].shape
+        flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (inner, config.init_rank))
+        flat[(*path, "E")] = jnp.zeros(config.init_rank)
+        flat[(*path, "B")] = 0.02 * jax.random.normal(key_b, (config.init_rank, outer))
+    return traverse_util.unflatten_dict(flat)
+
+
+def merge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
+    """Base parameters with every adapter added into its kernel: the same function without the collection."""
+    flat = traverse_util.flatten_dict(params)
+    triplets = traverse_util.flatten_dict(adapters)
+    for path in {path[:-1] for path in triplets}:
+        a, e, b = (triplets[(*path, name)] for name in "AEB")
+        flat[(*path, "kernel")] = flat[(*path, "kernel")] + scaling(config) * (a * e) @ b
+    return traverse_util.unflatten_dict(flat)
+
+
+def orthogonality_penalty(adapters: Tree) -> Float[Array, ""]:
+    """Mean over all A and B of the Frobenius norm of P P^T - I (eq. 4; the mean is `peft`'s)."""
+    norms = []
+    for path, value in traverse_util.flatten_dict(adapters).items():
+        if path[-1] == "E":
+            continue
+        gram = value.T @ value if path[-1] == "A" else value @ value.T
+        norms.append(jnp.linalg.norm(gram - jnp.eye(gram.shape[0])))
+    return jnp.stack(norms).mean()
+
+
+def rank_pattern(adapters: Tree) -> dict[str, int]:
+    """The rank in use of every adapter: how many entries of E are not zero, by path."""
+    flat = traverse_util.flatten_dict(adapters)
+    return {
+        "/".join(path[:-1]): int((value != 0).sum())
+        for path, value in sorted(flat.items())
+        if path[-1] == "E"
+    }

@@ -1,0 +1,68 @@
+"""Asking the language model: hidden states at the MASKs of a text, through one decoder position each.
+
+For each sentinel of the text the decoder reads two tokens, the start token and the sentinel (T5's own format); the
+hidden state at the sentinel answers it. The pairs of one text share its encoding and do not see each other.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from delrec_jax.language.soft_prompt import embed_with_prompt
+from delrec_jax.language.t5 import T5
+
+START = 0  # T5 starts its decoder with the padding token
+
+
+def hidden_at_masks(
+    module: T5,
+    params: Any,
+    ids: Int[Array, "B T"],
+    sentinels: Int[Array, "B Q"],
+    *,
+    prompt: Float[Array, "K D"] | None = None,
+    adapters: Any = None,
+    dropout_key: jax.Array | None = None,
+) -> Float[Array, "B Q D"]:
+    """Encodes the texts and decodes one position for each sentinel.
+
+    Args:
+      module: the T5.
+      params: its base parameters.
+      ids: texts, 0 = padding, slot ids from the vocabulary's size on.
+      sentinels: ids of the sentinels asked for; 0 where a text asks fewer.
+      prompt: the soft prompt, when texts have slots.
+      adapters: AdaLoRA's tree, when the module has adapters.
+      dropout_key: given while training with dropout; None = deterministic.
+
+    Returns:
+      Hidden states ready for the vocabulary head.
+    """
+    variables = {"params": params} | ({} if adapters is None else {"adapters": adapters})
+    deterministic = dropout_key is None
+    encoder_key, decoder_key = (None, None) if deterministic else jax.random.split(dropout_key)
+    mask = ids != 0
+    embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
+    encoded = module.apply(
+        variables, embedded, mask, deterministic, method="encode", rngs=_rngs(encoder_key)
+    )
+    queries = sentinels.shape[1]
+    pairs = jnp.stack([jnp.full_like(sentinels, START), sentinels], axis=-1)
+    hidden = module.apply(
+        variables,
+        pairs.reshape(len(ids), 2 * queries),
+        encoded,
+        mask,
+        segments=jnp.repeat(jnp.arange(queries), 2)[None],
+        positions=jnp.tile(jnp.arange(2), queries)[None],
+        deterministic=deterministic,
+        method="decode",
+        rngs=_rngs(decoder_key),
+    )
+    return hidden[:, 1::2]
+
+
+def _rngs(key: jax.Array | None) -> dict[str, jax.Array]:
+    return {} if key is None else {"dropout": key}

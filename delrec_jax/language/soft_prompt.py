@@ -1,0 +1,71 @@
+"""The soft prompt: K trainable vectors at reserved places of the text.
+
+The ids `vocab_size .. vocab_size + K - 1` mark the slots. An example stays an array of integers until the
+embedding, where slots take rows of the prompt and all other ids rows of the frozen table (design 4.6).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from delrec_jax.errors import UserError
+
+
+def slot_ids(vocab_size: int, length: int) -> list[int]:
+    """The reserved ids of a prompt of `length` slots."""
+    return list(range(vocab_size, vocab_size + length))
+
+
+def embed_with_prompt(
+    table: Float[Array, "V D"], prompt: Float[Array, "K D"] | None, ids: Int[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Looks ids up in the table, and slot ids in the prompt.
+
+    Args:
+      table: the frozen embedding table of the language model.
+      prompt: the soft prompt; None when no text has slots.
+      ids: token ids, slot ids from V on.
+
+    Returns:
+      The embedded text; gradients reach `prompt` only through its slots.
+    """
+    if prompt is None:
+        return table[ids]
+    vocab_size = table.shape[0]
+    slots = jnp.clip(ids - vocab_size, 0, prompt.shape[0] - 1)
+    is_slot: Bool[Array, "B T"] = ids >= vocab_size
+    words = table[jnp.minimum(ids, vocab_size - 1)]
+    return jnp.where(is_slot[..., None], prompt[slots], words)
+
+
+def init_prompt(
+    kind: str,
+    table: Float[Array, "V D"],
+    length: int,
+    key: jax.Array,
+    *,
+    text_ids: list[int] | None = None,
+) -> Float[Array, "K D"]:
+    """An untrained prompt.
+
+    Args:
+      kind: `normal` (the table's mean and standard deviation), `vocabulary` (rows of random tokens) or
+        `text` (rows of `text_ids`, repeated to the length).
+      table: the embedding table that it will stand beside.
+      length: K.
+      key: random key.
+      text_ids: tokens of the words to start from, for `text`.
+
+    Raises:
+      UserError: unknown kind, or `text` without words.
+    """
+    if kind == "normal":
+        noise = jax.random.normal(key, (length, table.shape[1]))
+        return table.mean() + table.std() * noise
+    if kind == "vocabulary":
+        return table[jax.random.choice(key, table.shape[0], (length,), replace=False)]
+    if kind == "text":
+        if not text_ids:
+            raise UserError("distill.init is 'text' but distill.init_text is empty: give it some words")
+        return table[jnp.resize(jnp.asarray(text_ids), length)]
+    raise UserError(f"distill.init is {kind!r}: use 'normal', 'vocabulary' or 'text'")

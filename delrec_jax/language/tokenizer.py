@@ -1,0 +1,145 @@
+"""Tokenizers with T5's conventions: pad 0, `</s>` 1, `<unk>` 2, sentinels at the top, `<extra_id_0>` highest.
+
+Flan-T5's own tokenizer is read by `transformers`; where no pretrained one is wanted, `train_tokenizer`
+makes one from the catalogue's text by the `tokenizers` library.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+from delrec_jax.errors import UserError
+
+PAD, EOS, UNK = 0, 1, 2
+_SPECIAL = ["<pad>", "</s>", "<unk>"]
+
+
+class Tokenizer:
+    """What the project needs of a tokenizer: pieces of text to ids, ids to text, sentinels, codes.
+
+    Attributes:
+      vocab_size: ids that exist, sentinels included.
+      name: the directory it was read from.
+    """
+
+    def __init__(self, directory: str | Path):
+        """Reads a Hugging Face tokenizer directory.
+
+        Raises:
+          UserError: the directory holds no tokenizer, or one that does not follow T5's conventions.
+        """
+        if not (Path(directory) / "tokenizer.json").is_file():
+            raise UserError(f"{directory}: no tokenizer.json there; point lm.tokenizer at a Hugging Face tokenizer directory")
+        from transformers import AutoTokenizer  # slow to import: only when one is read
+
+        self._backend = AutoTokenizer.from_pretrained(str(directory))
+        self.name = str(directory)
+        self.vocab_size = len(self._backend)
+        if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD, EOS):
+            raise UserError(
+                f"{directory}: pad is {self._backend.pad_token_id} and </s> is {self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a piece of text, without `</s>`."""
+        return self._backend(text, add_special_tokens=False)["input_ids"]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many pieces at once, each without `</s>`."""
+        return self._backend(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def sentinel(self, index: int) -> int:
+        """Id of `<extra_id_index>`.
+
+        Raises:
+          UserError: there are fewer sentinels.
+        """
+        token = self._backend.convert_tokens_to_ids(f"<extra_id_{index}>")
+        if token is None or token == UNK:
+            raise UserError(f"{self.name}: no <extra_id_{index}>; the text asks more questions than the tokenizer has sentinels")
+        return token
+
+    def codes(self, count: int) -> list[int]:
+        """One-token codes `A`, `B`, ... for the `index` verbaliser.
+
+        Raises:
+          UserError: fewer than `count` letters or numbers are single tokens.
+        """
+        names = [chr(ord("A") + i) for i in range(26)] + [str(i) for i in range(1, 1000)]
+        found: dict[int, None] = {}
+        for ids in self.encode_many(names):
+            if len(ids) == 1 and ids[0] != UNK:
+                found[ids[0]] = None
+            if len(found) == count:
+                return list(found)
+        raise UserError(
+            f"{self.name}: only {len(found)} one-token codes, but {count} candidates; lower the number of candidates or use lm.verbalizer=mean"
+        )
+
+
+def _trained(algorithm: str, texts: Sequence[str], vocab_size: int) -> Backend:
+    """Trains one algorithm on the texts; specials first, sentinels are added later."""
+    # Words and punctuation apart: "Harbor:" must not become a word of its own.
+    pre = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always"),
+            pre_tokenizers.Punctuation(),
+        ]
+    )
+    if algorithm == "bpe":
+        backend = Backend(models.BPE(unk_token="<unk>"))
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False
+        )
+    else:
+        backend = Backend(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size, special_tokens=_SPECIAL, unk_token="<unk>", show_progress=False
+        )
+    backend.pre_tokenizer = pre
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    backend.train_from_iterator(texts, trainer)
+    return backend
+
+
+def train_tokenizer(
+    texts: Sequence[str], titles: Sequence[str], *, vocab_size: int, sentinels: int, directory: Path
+) -> Tokenizer:
+    """Trains BPE and Unigram on `texts` and keeps the one that needs fewer tokens for the titles.
+
+    Args:
+      texts: the corpus: titles and the words of all templates, once each or more.
+      titles: what is to be split well.
+      vocab_size: ids in all, sentinels included.
+      sentinels: number of `<extra_id_*>`.
+      directory: where `tokenizer.json` and `tokenizer_config.json` are written.
+
+    Returns:
+      The kept tokenizer, read back from `directory`.
+    """
+    room = vocab_size - sentinels
+    trained = [_trained(algorithm, texts, room) for algorithm in ("bpe", "unigram")]
+    lengths = [sum(len(e.ids) for e in backend.encode_batch(list(titles))) for backend in trained]
+    best = trained[lengths.index(min(lengths))]
+    # From the highest index down, so that <extra_id_0> gets the highest id, as in T5.
+    best.add_special_tokens([f"<extra_id_{i}>" for i in reversed(range(sentinels))])
+    best.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", EOS)]
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    best.save(str(directory / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    return Tokenizer(directory)

@@ -1,0 +1,22 @@
+"""Ranking losses over item scores: the label among a candidate set or the whole catalogue (method.md, stage 2)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def catalogue_cross_entropy(
+    scores: Float[Array, "... I"], labels: Int[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """-log softmax(scores)[label] over the catalogue; a label of -1 has loss 0 and weight 0."""
+    real = labels >= 0
+    picked = jnp.take_along_axis(scores, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    losses = jax.nn.logsumexp(scores, axis=-1) - picked
+    return jnp.where(real, losses, 0.0), real.astype(jnp.float32)
+
+
+def candidate_cross_entropy(
+    scores: Float[Array, "B C"], targets: Float[Array, "B C"]
+) -> Float[Array, "B"]:
+    """Cross-entropy of softmax(scores) to a target distribution over the candidates (one-hot or soft)."""
+    return -(targets * jax.nn.log_softmax(scores, axis=-1)).sum(-1)

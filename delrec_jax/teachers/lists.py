@@ -1,0 +1,259 @@
+"""The teacher's lists: what stage 1 distils, made once per checkpoint and kept on disk.
+
+A list holds the teacher's h best items for a history, best first, and random negatives
+up to m candidates, with the teacher's scores for all of them (so that the whole order can
+be distilled and not only its head).
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from delrec_jax.errors import UserError
+from delrec_jax.prng import generator
+from delrec_jax.teachers.protocol import PADDING, ScoreFn
+
+_STREAM = "teacher-negatives"
+
+
+@dataclass(frozen=True)
+class ListSettings:
+    """What a list holds.
+
+    Attributes:
+        top_h: h, the teacher's best items, in order.
+        num_candidates: m, items in all; m - h are random negatives.
+        seed: of the negatives.
+    """
+
+    top_h: int = 10
+    num_candidates: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top_h < 1:
+            raise UserError(f"distill.top_h: {self.top_h} must be at least 1")
+        if self.top_h > self.num_candidates:
+            raise UserError(
+                f"distill.top_h={self.top_h} is larger than "
+                f"distill.num_candidates={self.num_candidates}; lower the one or raise the other"
+            )
+
+
+@dataclass(frozen=True)
+class TeacherLists:
+    """Lists of N histories.
+
+    Attributes:
+        items: int32 [N, m], the top h first and in order, then the negatives.
+        scores: float32 [N, m], the teacher's scores of `items`.
+    """
+
+    items: Int[np.ndarray, "N m"]
+    scores: Float[np.ndarray, "N m"]
+
+
+@dataclass(frozen=True)
+class ListsKey:
+    """What lists depend on; lists of another key are stale.
+
+    Attributes:
+        checkpoint: id of the teacher's checkpoint.
+        settings: h, m and the seed.
+        inputs: hash of histories, seen and allowed items, by `inputs_hash`.
+    """
+
+    checkpoint: str
+    settings: ListSettings
+    inputs: str
+
+
+def top_lists(
+    score_fn: ScoreFn,
+    histories: Int[np.ndarray, "N L"],
+    *,
+    top_h: int,
+    allowed: Bool[np.ndarray, " I"],
+    seen: Int[np.ndarray, "N S"] | None = None,
+    batch_size: int = 256,
+) -> tuple[Int[np.ndarray, "N h"], Float[np.ndarray, "N h"]]:
+    """The teacher's best items for each history, best first.
+
+    Args:
+        score_fn: the teacher's `scores`; compiled here, once.
+        histories: left-padded with -1; may be shorter than what the user has seen.
+        top_h: h, items a list.
+        allowed: False keeps an item out of all lists (the teacher never saw it).
+        seen: items to leave out, a row each, padded with -1 anywhere; None leaves none out.
+        batch_size: rows a compiled call; the last batch is padded and cut.
+
+    Returns:
+        `(items, scores)`, int32 and float32. Items of equal score stand in index order.
+
+    Raises:
+        UserError: a row has fewer than h allowed unseen items, or scores are not finite.
+    """
+    batches = _ranked_batches(
+        score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
+    )
+    tops = [(top, np.take_along_axis(scores, top, 1)) for _, top, scores, _ in batches]
+    empty = (np.zeros((0, top_h), np.int32), np.zeros((0, top_h), np.float32))
+    items, scores = zip(*tops, strict=True) if tops else ((empty[0],), (empty[1],))
+    return np.concatenate(items), np.concatenate(scores)
+
+
+def distillation_lists(
+    score_fn: ScoreFn,
+    histories: Int[np.ndarray, "N L"],
+    *,
+    settings: ListSettings,
+    allowed: Bool[np.ndarray, " I"],
+    seen: Int[np.ndarray, "N S"] | None = None,
+    batch_size: int = 256,
+) -> TeacherLists:
+    """The teacher's top h and m - h random negatives, with scores for all.
+
+    Negatives are allowed, unseen, distinct and not in the top h. Those of row n follow from
+    (seed, n) and the row's own items alone: other rows and the batch size do not matter.
+
+    Args:
+        score_fn: see `top_lists`, as for the other arguments.
+        histories: see `top_lists`.
+        settings: h, m and the seed of the negatives.
+        allowed: see `top_lists`.
+        seen: see `top_lists`.
+        batch_size: see `top_lists`.
+
+    Raises:
+        UserError: a row has fewer than m allowed unseen items, or scores are not finite.
+    """
+    extra = settings.num_candidates - settings.top_h
+    items = np.zeros((len(histories), settings.num_candidates), np.int32)
+    scores = np.zeros(items.shape, np.float32)
+    for start, top, batch_scores, open_items in _ranked_batches(
+        score_fn,
+        histories,
+        top_h=settings.top_h,
+        allowed=allowed,
+        seen=seen,
+        batch_size=batch_size,
+    ):
+        np.put_along_axis(open_items, top, False, axis=1)
+        for row, pool_mask in enumerate(open_items):
+            pool = np.flatnonzero(pool_mask)
+            _check_enough(len(pool) + settings.top_h, settings.num_candidates, start + row)
+            draw = generator(settings.seed, _STREAM, start + row)
+            negatives = draw.choice(pool, extra, replace=False)
+            items[start + row] = np.concatenate([top[row], negatives])
+        rows = slice(start, start + len(top))
+        scores[rows] = np.take_along_axis(batch_scores, items[rows], 1)
+    return TeacherLists(items=items, scores=scores)
+
+
+def _ranked_batches(
+    score_fn: ScoreFn,
+    histories: np.ndarray,
+    *,
+    top_h: int,
+    allowed: np.ndarray,
+    seen: np.ndarray | None,
+    batch_size: int,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (first row, top items [b, h], scores [b, I], open items [b, I]), checked."""
+    if top_h > len(allowed):
+        _check_enough(len(allowed), top_h, 0)
+    seen = np.full((len(histories), 1), PADDING, np.int32) if seen is None else seen
+    allowed_items = jnp.asarray(allowed)
+
+    @jax.jit
+    def rank(histories: Array, seen: Array) -> tuple[Array, Array, Array]:
+        scores = score_fn(histories).astype(jnp.float32)  # [B, I]
+        rows = jnp.arange(len(seen))[:, None]
+        # A negative index would wrap around to the last items: send padding out of bounds.
+        columns = jnp.where(seen < 0, scores.shape[1], seen)
+        unseen = jnp.ones(scores.shape, bool).at[rows, columns].set(False, mode="drop")
+        open_items = unseen & allowed_items
+        _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)
+        return top, scores, open_items
+
+    for start in range(0, len(histories), batch_size):
+        count = min(batch_size, len(histories) - start)
+        parts = (_padded_rows(x[start : start + count], batch_size) for x in (histories, seen))
+        top, scores, open_items = (np.array(x)[:count] for x in rank(*parts))
+        if not np.isfinite(scores).all():
+            raise UserError(
+                f"the teacher's scores for row {start} or later are not finite: its training "
+                "diverged; lower teacher.learning_rate and train it again"
+            )
+        free = open_items.sum(1)
+        _check_enough(int(free.min()), top_h, start + int(free.argmin()))
+        yield start, top.astype(np.int32), scores, open_items
+
+
+def _padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows, and rows of padding up to `count`: one compiled shape for all batches."""
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PADDING)
+
+
+def _check_enough(available: int, needed: int, row: int) -> None:
+    """Raises a UserError when a list cannot be filled."""
+    if available < needed:
+        raise UserError(
+            f"teacher lists: row {row} has {available} items that the teacher knows and the "
+            f"user has not seen, {needed} are needed; lower distill.top_h or "
+            "distill.num_candidates"
+        )
+
+
+def inputs_hash(*arrays: np.ndarray | None) -> str:
+    """SHA-256 of arrays with their shapes and types: the rows that lists were made for."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        value = np.zeros(0) if array is None else np.ascontiguousarray(array)
+        digest.update(f"{array is None} {value.dtype.str} {value.shape};".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def save_lists(path: Path, lists: TeacherLists, *, key: ListsKey) -> None:
+    """Writes lists and their key to an npz file; a file is whole or absent, never half."""
+    header = {"key": asdict(key), "content": inputs_hash(lists.items, lists.scores)}
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, header=text, items=lists.items, scores=lists.scores)
+    os.replace(partial, path)
+
+
+def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:
+    """Reads lists that were made under `key`.
+
+    Raises:
+        UserError: the file is missing, damaged or altered, or belongs to another
+            checkpoint, other settings or other histories. The caller may make them anew.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes())
+            lists = TeacherLists(items=file["items"], scores=file["scores"])
+        content, found = header["content"], header["key"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read as teacher lists ({error}); delete it") from error
+    if content != inputs_hash(lists.items, lists.scores):
+        raise UserError(f"{path}: its content was altered after it was written; delete it")
+    for name, value in asdict(key).items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{path}: made for {name} {found.get(name)}, asked for {value}; delete it to "
+                "have it made again"
+            )
+    return lists

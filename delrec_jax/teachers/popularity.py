@@ -1,0 +1,42 @@
+"""The simplest teacher and the first control: how often each item occurs in training."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from delrec_jax.errors import UserError
+
+
+class PopularityTeacher(struct.PyTreeNode):
+    """Scores every item by its count, whatever the history.
+
+    Attributes:
+        counts: interactions of each item in the training part, float32 [I] (exact up to
+            16.7 million interactions of one item).
+    """
+
+    counts: Float[Array, " I"]
+
+    def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
+        """The same counts for each row; ties stay ties, the ranking must treat them."""
+        return jnp.broadcast_to(self.counts, (histories.shape[0], self.counts.shape[0]))
+
+
+def popularity_teacher(items: Int[np.ndarray, " N"], num_items: int) -> PopularityTeacher:
+    """Counts the interactions of the training part.
+
+    Args:
+        items: the item of each training interaction, all users one after the other.
+        num_items: size of the catalogue, I; items without interactions score 0.
+
+    Raises:
+        UserError: an item index is outside the catalogue.
+    """
+    if items.size and not 0 <= items.min() <= items.max() < num_items:
+        raise UserError(
+            f"training interactions: item indices {items.min()}..{items.max()} do not fit a "
+            f"catalogue of {num_items} items; prepare interactions and catalogue together"
+        )
+    counts = np.bincount(items, minlength=num_items)
+    return PopularityTeacher(counts=jnp.asarray(counts, dtype=jnp.float32))

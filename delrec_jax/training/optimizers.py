@@ -1,0 +1,78 @@
+"""Optimizers and schedules by name: Adam, AdamW and Lion with warm-up, decay and clipping."""
+
+from dataclasses import dataclass
+
+import optax
+
+from delrec_jax.errors import UserError
+
+_OPTIMIZERS = ("adam", "adamw", "lion")
+_SCHEDULES = ("cosine", "linear", "constant")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """One optimizer with its schedule.
+
+    Attributes:
+      name: `adam`, `adamw` or `lion`.
+      learning_rate: peak.
+      schedule: `cosine`, `linear` or `constant` after the warm-up.
+      final_fraction: share of the peak that the schedule ends at.
+      warmup_steps: linear, from 0.
+      weight_decay: decoupled (not with `adam`).
+      clip: largest global norm of the gradient, applied before the update; 0 = off.
+      b1: first moment.
+      b2: second moment.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    final_fraction: float = 0.02
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.98
+
+    def __post_init__(self):
+        if self.name not in _OPTIMIZERS:
+            raise UserError(f"optimizer.name is {self.name!r}: use one of {', '.join(_OPTIMIZERS)}")
+        if self.schedule not in _SCHEDULES:
+            raise UserError(
+                f"optimizer.schedule is {self.schedule!r}: use one of {', '.join(_SCHEDULES)}"
+            )
+
+
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Warm-up, then decay that ends exactly at the last planned step.
+
+    Raises:
+      UserError: the warm-up is as long as the run.
+    """
+    if config.warmup_steps >= total_steps:
+        raise UserError(
+            f"optimizer.warmup_steps is {config.warmup_steps}, but the run has {total_steps} steps: lower it or train longer"
+        )
+    peak, end = config.learning_rate, config.learning_rate * config.final_fraction
+    steps = total_steps - config.warmup_steps
+    after = {
+        "cosine": optax.cosine_decay_schedule(peak, steps, config.final_fraction),
+        "linear": optax.linear_schedule(peak, end, steps),
+        "constant": optax.constant_schedule(peak),
+    }[config.schedule]
+    warmup = optax.linear_schedule(0.0, peak, config.warmup_steps)
+    return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Clipping, then the named optimizer on its schedule."""
+    rate = learning_rate_schedule(config, total_steps)
+    if config.name == "adam":
+        core = optax.adam(rate, b1=config.b1, b2=config.b2)
+    elif config.name == "adamw":
+        core = optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
+    else:
+        core = optax.lion(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip), core) if config.clip else core

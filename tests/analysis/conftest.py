@@ -1,0 +1,159 @@
+"""A made-up run: ranks drawn at random, so that every table and figure has something to show."""
+
+from dataclasses import asdict
+
+import numpy as np
+import polars as pl
+import pytest
+
+from delrec_jax.analysis.report import Curve, ReportData, WorkedExample
+from delrec_jax.analysis.tables import metrics_rows
+from delrec_jax.evaluation.metrics import expected_metrics
+from delrec_jax.evaluation.records import SYSTEMS, RecordKey, expected_table, record_table
+from delrec_jax.evaluation.significance import compare_family, standard_pairs
+
+USERS = 120
+HIT_SHARE = dict(
+    zip(SYSTEMS, (0.04, 0.3, 0.05, 0.06, 0.03, 0.4, 0.43, 0.28, 0.45, 0.35, 0.5), strict=True)
+)
+
+
+def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame:
+    generator = np.random.default_rng([len(system), len(protocol), len(labels)])
+    hit = generator.random(USERS) < HIT_SHARE[system]
+    ranks = np.where(hit, 1.0, generator.integers(2, 40, USERS))
+    if protocol == "rerank-20":
+        ranks = np.where(ranks > 20, np.inf, ranks)
+    key = RecordKey(
+        corpus="storefront",
+        split="leave_one_out",
+        protocol=protocol,
+        system=system,
+        teacher="" if system == "popularity" else "sasrec",
+        labels=labels,
+        candidate_hash="" if protocol == "full" else "0123abcd",
+    )
+    return record_table(
+        key,
+        users=np.arange(USERS),
+        targets=np.arange(USERS) % 40,
+        ranks=ranks,
+        ties=np.zeros(USERS, int),
+        candidates=240 if protocol == "full" else 20,
+        cold=np.arange(USERS) % 10 < 3,
+    )
+
+
+@pytest.fixture(scope="session")
+def records() -> pl.DataFrame:
+    protocols = ("full", "sampled-20", "rerank-20")
+    tables = [
+        _records(system, protocol=protocol)
+        for system in SYSTEMS
+        if system != "oracle"
+        for protocol in protocols
+    ]
+    few = ("lm_tuned_random_prompt", "delrec")
+    tables += [_records(system, protocol="full", labels="100-users") for system in few]
+    return pl.concat(tables)
+
+
+@pytest.fixture(scope="session")
+def expected() -> pl.DataFrame:
+    probabilities = np.random.default_rng(0).dirichlet(np.full(40, 0.08), USERS)
+    return expected_table(
+        "full",
+        users=np.arange(USERS),
+        values=expected_metrics(probabilities),
+        cold=np.arange(USERS) % 10 < 3,
+    )
+
+
+@pytest.fixture(scope="session")
+def rows(records: pl.DataFrame, expected: pl.DataFrame) -> list[dict]:
+    return metrics_rows(records, expected)
+
+
+@pytest.fixture(scope="session")
+def agreement() -> list[dict]:
+    shares = {
+        "no prompt": (0.12, 0.05),
+        "random prompt": (0.10, 0.02),
+        "shuffled teacher": (0.15, -0.08),
+        "distilled": (0.61, 0.47),
+    }
+    return [
+        {
+            "prompt": prompt,
+            "measure": measure,
+            "value": value,
+            "ci_low": value - 0.05,
+            "ci_high": value + 0.05,
+            "users": 200,
+        }
+        for prompt, values in shares.items()
+        for measure, value in zip(("top-1 agreement", "Kendall tau"), values, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session")
+def log() -> list[dict]:
+    rows = []
+    for run, end in (("prompt/distilled", 0.6), ("prompt/shuffled", 0.15), ("prompt/true", 0.5)):
+        for step in range(0, 801, 50):
+            rise = end * (1 - np.exp(-step / 200))
+            rows.append({"run": run, "step": step, "loss": 3.0 - 2 * rise})
+            rows.append({"run": run, "step": step, "valid/agreement": rise})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def report_data(records, rows, agreement, log) -> ReportData:
+    systems = [system for system in SYSTEMS if system != "oracle"]
+    family = compare_family(records, standard_pairs(systems), "HR@1", resamples=999)
+    titles = tuple(f"Silver Harbor: A Mystery, Book {number}" for number in ("One", "Two", "Three"))
+    example = WorkedExample(
+        user="u17",
+        history=titles[:2],
+        target=titles[2],
+        candidates=(*titles[2:], "Quiet Orchard: A Romance, Part Four", "A <b>bold</b> & title"),
+        ranks={"teacher": (2.5, 1, 2.5), "delrec": (1, 2, 3)},
+        cold=True,
+    )
+    absent = WorkedExample(
+        user="u18",
+        history=titles,
+        target="Never Listed",
+        candidates=titles,
+        ranks={"teacher": (3, 2, 1), "delrec": (1, 2, 3)},
+    )
+    return ReportData(
+        title="DELRec on the embedded storefront",
+        summary={
+            "Corpus": "storefront: 600 users, 240 items, 5,731 interactions",
+            "Split": "leave-one-out, 600 test users, 30 % cold targets",
+            "Language model": "mini T5, width 96, 2 + 1 layers, 0.7 M parameters",
+            "Teacher": "SASRec, width 64, 2 blocks",
+            "Soft prompt": "20 slots",
+            "Seed": "0",
+        },
+        metrics=rows,
+        command="delrec run --config=configs/storefront.py --workdir=runs/storefront",
+        config={"data": {"corpus": "storefront", "seed": 0}, "distill": {"learning_rate": 0.1}},
+        comparisons=[asdict(one) for one in family],
+        agreement=agreement,
+        log=log,
+        curves=(
+            Curve("loss", "Stage 1: training loss"),
+            Curve("valid/agreement", "Stage 1: agreement, validation users"),
+        ),
+        adapter_ranks=[
+            {"layer": f"encoder {layer}", "projection": projection, "rank": rank}
+            for layer, projection, rank in ((0, "q", 2), (0, "v", 8), (1, "q", 5), (1, "v", 0))
+        ],
+        examples=(example, absent),
+        notes=(
+            "The storefront is a generated corpus: no result on it is a result on real data.",
+            "The demonstration is built so that a prompt can express the pattern.",
+        ),
+    )

@@ -1,0 +1,121 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from delrec_jax.analysis.report import Curve, WorkedExample, render_report, write_report
+from delrec_jax.errors import UserError
+
+VOID = {"meta", "link", "br", "path", "use", "rect", "line", "image"}
+
+
+class Page(HTMLParser):
+    """Collects text, links and ids, and fails on tags that do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.words, self.ids, self.links = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs[name] for name in ("href", "src", "xlink:href") if name in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def text(report_data):
+    return render_report(report_data)
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_the_page_needs_nothing_outside_itself(text, page):
+    assert "http" not in text and "//" not in re.sub(r"data:[^\"]*", "", text).replace("*/", "")
+    assert "<script" not in text and "@import" not in text
+    assert all(link.startswith(("#", "data:")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_every_part_is_on_the_page(page, report_data):
+    for part in (
+        "headline", "cold", "few_labels", "tests", "agreement", "training", "examples", "notes",
+        "reproduce",
+    ):  # fmt: skip
+        assert part in page.ids
+    words = "".join(page.words)
+    for said in (
+        *report_data.summary.values(),
+        *report_data.notes,
+        report_data.command,
+        '"learning_rate": 0.1',
+        "79 % of the oracle",
+        "cold target",
+        "not among the candidates",
+        "LM + distilled prompt vs LM + shuffled prompt",
+    ):
+        assert said in words, said
+
+
+def test_figures_are_markup_and_user_text_is_not(text, page):
+    assert text.count("<svg ") == 3 + 2 + 2 + 1
+    assert "A <b>bold</b> & title" in "".join(page.words)
+    assert "<b>bold" not in text
+
+
+def test_examples_mark_the_target_and_order_by_the_last_system(text):
+    example = text[text.index('id="examples"') :]
+    rows = re.findall(r"<tr( class=\"target\")?><td>(.*?)</tr>", example)
+    assert [bool(marked) for marked, _ in rows] == [True, False, False] + [False] * 3
+    assert "Three" in rows[0][1] and ">2.5<" in rows[0][1] and ">1<" in rows[0][1]
+
+
+def test_empty_sections_leave_no_trace(report_data):
+    bare = replace(
+        report_data,
+        metrics=[row for row in report_data.metrics if row["protocol"] == "full"][:6],
+        comparisons=(), agreement=(), log=(), curves=(), adapter_ranks=(), examples=(), notes=(),
+    )  # fmt: skip
+    page = Page(render_report(bare))
+    assert set(page.ids) & {
+        "headline", "cold", "few_labels", "tests", "agreement", "training", "examples", "notes",
+    } == {"headline"}  # fmt: skip
+
+
+def test_missing_inputs_are_user_errors(report_data):
+    with pytest.raises(UserError, match="no metric rows"):
+        render_report(replace(report_data, metrics=()))
+    with pytest.raises(UserError, match="no run logged 'absent'"):
+        render_report(replace(report_data, curves=(Curve("absent", "t"),)))
+    short = WorkedExample("u9", ("a",), "b", ("b", "c"), {"teacher": (1,)})
+    with pytest.raises(UserError, match=r"'u9': 1 ranks of 'teacher' for 2 candidates"):
+        render_report(replace(report_data, examples=(short,)))
+    with pytest.raises(UserError, match="'u9' shows no system"):
+        render_report(replace(report_data, examples=(replace(short, ranks={}),)))
+
+
+def test_the_same_data_gives_the_same_file(tmp_path, report_data, text):
+    path = tmp_path / "report" / "index.html"
+    write_report(path, report_data)
+    assert path.read_text(encoding="utf-8") == text
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]

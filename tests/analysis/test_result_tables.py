@@ -1,0 +1,203 @@
+import io
+import json
+from dataclasses import asdict
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from delrec_jax.analysis import blocks, tables
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.records import SYSTEMS
+from delrec_jax.evaluation.significance import compare_family
+
+
+def pick(rows, **wanted):
+    found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    assert len(found) == 1, (wanted, len(found))
+    return found[0]
+
+
+def test_rows_have_exactly_the_agreed_keys_and_every_part(rows):
+    assert all(tuple(row) == tables.ROW_KEYS for row in rows)
+    assert {row["protocol"] for row in rows} == {
+        f"{name}{part}"
+        for name in ("full", "sampled-20", "rerank-20")
+        for part in ("", "@cold", "@warm")
+    }
+    assert {row["split"] for row in rows} == {"leave_one_out", "leave_one_out@100-users"}
+    few = {row["system"] for row in rows if "@" in row["split"]}
+    assert few == {"delrec", "lm_tuned_random_prompt"}
+
+
+def test_values_are_means_over_the_right_users(rows, records):
+    ranks = records.filter(system="delrec", protocol="full", labels="all")
+    main = {"split": "leave_one_out", "system": "delrec", "metric": "HR@1"}
+    for protocol, part in (
+        ("full", ranks),
+        ("full@cold", ranks.filter("cold")),
+        ("full@warm", ranks.filter(~pl.col("cold"))),
+    ):
+        row = pick(rows, protocol=protocol, **main)
+        assert row["value"] == pytest.approx((part["rank"] == 1).mean())
+        assert row["users"] == len(part)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+def test_the_oracle_comes_from_expected_values_and_not_from_its_ranks(rows, records, expected):
+    realised = records.filter(system="delrec", labels="all").with_columns(
+        pl.lit("oracle").alias("system"), pl.lit(1.0).alias("rank")
+    )
+    again = tables.metrics_rows(pl.concat([records, realised]), expected)
+    assert again == rows
+    row = pick(rows, protocol="full@cold", system="oracle", metric="MRR")
+    cold = expected.filter(pl.col("cold") & (pl.col("metric") == "MRR"))
+    assert row["value"] == pytest.approx(cold["value"].mean())
+    without = tables.metrics_rows(pl.concat([records, realised]))
+    assert "oracle" not in {row["system"] for row in without}
+
+
+def test_no_cold_targets_means_no_parts(records):
+    warm = records.with_columns(pl.lit(False).alias("cold"))
+    assert not [row for row in tables.metrics_rows(warm) if "@" in row["protocol"]]
+
+
+def test_an_oracle_of_mixed_runs_is_refused(records, expected):
+    mixed = pl.concat([records, records.with_columns(pl.lit(9, pl.Int64).alias("seed"))])
+    with pytest.raises(UserError, match="mix 2 runs"):
+        tables.metrics_rows(mixed, expected)
+    with pytest.raises(UserError, match="no rows"):
+        tables.metrics_rows(records.clear())
+
+
+def test_metrics_json_is_bit_identical_for_equal_runs(tmp_path, records, expected):
+    shuffled = records.sample(fraction=1, shuffle=True, seed=4)
+    for name, table, step in (("a", records, 1), ("b", shuffled, -1)):
+        rows = tables.metrics_rows(table, expected)[::step]
+        tables.write_metrics_json(tmp_path / name, rows)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_metrics_json_round_trip_and_its_errors(tmp_path, rows):
+    path = tmp_path / "metrics.json"
+    tables.write_metrics_json(path, rows)
+    assert tables.read_metrics_json(path) == rows == json.loads(path.read_text())
+    with pytest.raises(UserError, match=r"row 0.*seed"):
+        tables.write_metrics_json(path, [{k: v for k, v in rows[0].items() if k != "seed"}])
+    with pytest.raises(UserError, match=r"row 1.*extra"):
+        tables.write_metrics_json(path, [rows[0], rows[0] | {"extra": 1}])
+    assert tables.read_metrics_json(path) == rows
+    for text, message in (("[{]", "not JSON"), ("{}", "expected a list"), ("[3]", "row 0")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            tables.read_metrics_json(path)
+    with pytest.raises(UserError, match="no such file"):
+        tables.read_metrics_json(tmp_path / "none.json")
+
+
+def test_training_logs_name_the_broken_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"run": "a", "step": 1, "loss": 2}\n{"run": "a", "step": 2}\n')
+    assert [row["step"] for row in tables.read_log(path)] == [1, 2]
+    for broken in ('{"run": "a", "st', '{"run": "a"}', "7"):
+        path.write_text('{"run": "a", "step": 1}\n' + broken)
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
+            tables.read_log(path)
+    with pytest.raises(UserError, match="no such training log"):
+        tables.read_log(tmp_path / "none")
+
+
+def test_blocks_follow_the_order_of_parts_protocols_and_systems(rows):
+    found = blocks.result_blocks(rows)
+    names = [(block.part, block.title.split(" · ")[2]) for block in found]
+    assert names[:4] == [
+        ("headline", "full"),
+        ("headline", "sampled-20"),
+        ("headline", "rerank-20"),
+        ("cold", "full@cold"),
+    ]
+    assert names[-1][0] == "few_labels"
+    assert [line.name for line in found[0].lines] == list(SYSTEMS)
+    assert blocks.whole_protocols(rows) == ["full", "sampled-20", "rerank-20"]
+
+
+def test_share_of_the_oracle_stands_only_where_there_is_one(rows):
+    full, sampled = blocks.result_blocks(rows)[:2]
+    assert full.columns[-1] == blocks.SHARE_COLUMN
+    assert sampled.columns[-1] == "MRR"
+    wanted = {"split": "leave_one_out", "protocol": "full", "metric": "HR@1"}
+    share = (
+        pick(rows, system="teacher", **wanted)["value"]
+        / pick(rows, system="oracle", **wanted)["value"]
+    )
+    shares = {line.name: line.cells[-1].text for line in full.lines}
+    assert shares["teacher"] == f"{100 * share:.0f} %"
+    assert shares["oracle"] == "100 %"
+
+
+def test_few_labels_are_measured_against_the_whole_runs_oracle(rows):
+    few = next(block for block in blocks.result_blocks(rows) if block.part == "few_labels")
+    assert few.columns[-1] == blocks.SHARE_COLUMN
+    assert all(line.cells[-1].text.endswith("%") for line in few.lines)
+
+
+def test_several_teachers_and_seeds_are_told_apart(rows):
+    row = next(row for row in rows if row["system"] == "delrec" and row["protocol"] == "full")
+    lines = blocks.result_blocks([row, row | {"teacher": "caser"}, row | {"seed": 7}])[0].lines
+    assert [line.label for line in lines] == [
+        "DELRec (caser), seed 0",
+        "DELRec (sasrec), seed 0",
+        "DELRec (sasrec), seed 7",
+    ]
+
+
+def test_terminal_and_markdown_show_the_same_numbers(rows):
+    block = blocks.result_blocks(rows)[0]
+    stream = io.StringIO()
+    blocks.print_blocks([block], console=Console(file=stream))
+    printed, markdown = stream.getvalue(), blocks.to_markdown(block)
+    teacher = next(line for line in block.lines if line.name == "teacher")
+    assert teacher.cells[0].interval.startswith("[0.")
+    row = next(line for line in printed.splitlines() if "Teacher (sasrec)" in line)
+    for cell in teacher.cells:
+        assert cell.text in row
+        assert cell.interval.replace(", ", ",") in row
+    expected = " | ".join(f"{cell.text} {cell.interval}".strip() for cell in teacher.cells)
+    assert f"| Teacher (sasrec) | {expected} |" in markdown
+
+
+def test_brackets_in_names_are_not_markup_of_the_terminal():
+    line = blocks.Line("", "[red]label", (blocks.Cell("[b]1[/b]", "[bold]"),))
+    stream = io.StringIO()
+    block = blocks.Block("[u]title", "[i]note", ("[b]name", "[b]value"), (line,))
+    blocks.print_blocks([block], console=Console(file=stream))
+    for said in ("[red]label", "[b]1[/b] [bold]", "[u]title", "[i]note", "[b]name"):
+        assert said in stream.getvalue()
+
+
+def test_comparisons_read_better_worse_and_tie(records):
+    pairs = [("delrec", "popularity"), ("lm_no_prompt", "teacher"), ("delrec", "delrec")]
+    family = compare_family(records, pairs, "HR@1", resamples=999)
+    lines = blocks.comparison_block([asdict(one) for one in family]).lines
+    assert [line.cells[-1].text for line in lines] == ["better", "worse", "tie"]
+    assert lines[0].label == "DELRec vs Popularity"
+    assert lines[0].cells[2].text.startswith("+")
+
+
+def test_small_p_values_are_not_printed_as_zero(records):
+    one = asdict(compare_family(records, [("delrec", "teacher")], "HR@1", resamples=99)[0])
+    cells = blocks.comparison_block([one | {"p_adjusted": 0.0001}]).lines[0].cells
+    assert cells[3].text == "< 0.001"
+    few = one | {"labels": "100-users"}
+    line = blocks.comparison_block([few]).lines[0]
+    assert (line.label, line.cells[0].text) == ("DELRec vs Teacher (all labels)", "full, 100-users")
+
+
+def test_agreement_leaves_a_dash_where_nothing_was_measured(agreement):
+    assert np.all([row["users"] == 200 for row in agreement])
+    block = blocks.agreement_block(agreement[:-1])
+    assert block.columns == ("Prompt", "top-1 agreement", "Kendall tau")
+    assert [line.label for line in block.lines][-1] == "distilled"
+    assert [cell.text for cell in block.lines[-1].cells] == ["0.610", "–"]

@@ -1,0 +1,172 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delrec_jax.data.candidates import (
+    load_candidates,
+    rerank_candidates,
+    sampled_candidates,
+    save_candidates,
+)
+from delrec_jax.data.interactions import from_rows
+from delrec_jax.data.splits import leave_one_out
+from delrec_jax.errors import UserError
+
+ITEMS = 30
+
+
+def make_split(rows, names=None):
+    names = names or [f"u{k}" for k in range(len(rows))]
+    times = [np.arange(len(row)) for row in rows]
+    return leave_one_out(from_rows(names, [np.array(row, int) for row in rows], times))
+
+
+rows_of_items = st.lists(
+    st.lists(st.integers(0, ITEMS - 1), unique=True, min_size=3, max_size=10),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows_of_items, st.integers(2, 20), st.integers(0, 99), st.sampled_from(["valid", "test"]))
+def test_invariants(rows, m, seed, part):
+    split = make_split(rows)
+    candidates = sampled_candidates(split, part, m, seed=seed, num_items=ITEMS)
+    assert candidates.items.shape == (len(rows), m)
+    assert candidates.items.dtype == np.int32
+    for row, drawn in enumerate(candidates.items.tolist()):
+        assert len(set(drawn)) == m
+        assert set(drawn) <= set(range(ITEMS))
+        target = rows[row][-1] if part == "test" else rows[row][-2]
+        # Of all that the user ever meets only the part's own target may be there.
+        assert set(drawn) & set(rows[row]) == {target}
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows_of_items, st.integers(0, 99))
+def test_a_users_draw_does_not_depend_on_other_users(rows, seed):
+    names = [f"u{k}" for k in range(len(rows))]
+    together = sampled_candidates(make_split(rows, names), "test", 8, seed=seed, num_items=ITEMS)
+    alone = sampled_candidates(
+        make_split(rows[-1:], names[-1:]), "test", 8, seed=seed, num_items=ITEMS
+    )
+    assert together.items[-1].tolist() == alone.items[0].tolist()
+
+
+def test_draws_differ_by_seed_part_and_user_and_repeat_otherwise():
+    split = make_split([[0, 1, 2, 3]] * 2)
+
+    def draw(part, seed):
+        return sampled_candidates(split, part, 10, seed=seed, num_items=ITEMS)
+
+    first = draw("test", 0)
+    assert np.array_equal(first.items, draw("test", 0).items)
+    assert first.hash == draw("test", 0).hash
+    assert not np.array_equal(first.items, draw("test", 1).items)
+    negatives = [set(first.items[0]) - {3}, set(first.items[1]) - {3}]
+    assert negatives[0] != negatives[1]
+    assert negatives[0] != set(draw("valid", 0).items[0]) - {2}
+    assert len({first.hash, draw("test", 1).hash, draw("valid", 0).hash}) == 3
+
+
+def test_the_position_of_the_target_says_nothing_and_negatives_are_uniform():
+    count, m = 4000, 5
+    split = make_split([[0, 1, 2]] * count)
+    drawn = sampled_candidates(split, "test", m, seed=0, num_items=13).items
+    places = np.bincount(np.argmax(drawn == 2, axis=1), minlength=m)
+    assert np.all(np.abs(places - count / m) < 5 * np.sqrt(count / m))
+    per_item = np.bincount(drawn.ravel(), minlength=13)
+    assert per_item[:3].tolist() == [0, 0, count]
+    expected = count * (m - 1) / 10
+    assert np.all(np.abs(per_item[3:] - expected) < 5 * np.sqrt(expected))
+
+
+def test_the_whole_rest_of_the_catalogue_can_be_asked_and_not_one_more():
+    split = make_split([[0, 1, 2]])
+    drawn = sampled_candidates(split, "test", 8, seed=0, num_items=10)
+    assert sorted(drawn.items[0].tolist()) == [2, 3, 4, 5, 6, 7, 8, 9]
+    with pytest.raises(UserError, match=r"sampled-9 needs 8 .*'u0' leaves 7 of 10; .* 8 or less"):
+        sampled_candidates(split, "test", 9, seed=0, num_items=10)
+    with pytest.raises(UserError, match="at least 2"):
+        sampled_candidates(split, "test", 1, seed=0, num_items=10)
+
+
+def test_save_and_load(tmp_path):
+    split = make_split([[0, 1, 2, 3], [4, 5, 6]])
+    candidates = sampled_candidates(split, "valid", 6, seed=3, num_items=ITEMS)
+    path = tmp_path / "deeper" / "valid.npz"
+    save_candidates(candidates, path)
+    loaded = load_candidates(path)
+    for field in dataclasses.fields(candidates):
+        before, after = getattr(candidates, field.name), getattr(loaded, field.name)
+        assert np.array_equal(before, after), field.name
+        assert type(before) is type(after)
+    assert loaded.items.dtype == np.int32
+    assert [entry.name for entry in path.parent.iterdir()] == ["valid.npz"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"items": np.arange(12, dtype=np.int32).reshape(2, 6)},
+        {"users": np.array([0, 2], np.int32)},
+        {"seed": 4},
+        {"part": "test"},
+        {"hash": "0" * 64},
+    ],
+)
+def test_an_altered_file_is_refused(tmp_path, change):
+    split = make_split([[0, 1, 2, 3], [4, 5, 6]])
+    candidates = sampled_candidates(split, "valid", 6, seed=3, num_items=ITEMS)
+    save_candidates(dataclasses.replace(candidates, **change), tmp_path / "c.npz")
+    with pytest.raises(UserError, match=r"c\.npz.*altered.*delrec prepare"):
+        load_candidates(tmp_path / "c.npz")
+
+
+def test_missing_and_damaged_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such candidate file"):
+        load_candidates(tmp_path / "none.npz")
+    split = make_split([[0, 1, 2]])
+    candidates = sampled_candidates(split, "test", 3, seed=0, num_items=ITEMS)
+    path = tmp_path / "c.npz"
+    save_candidates(candidates, path)
+    content = path.read_bytes()
+    for damaged in (b"", b"text", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"c\.npz: not a readable candidate file"):
+            load_candidates(path)
+
+
+def test_rerank_by_hand():
+    scores = np.array([[0.1, 0.9, 0.5, 0.5, 0.5, 0.2], [6, 5, 4, 3, 2, 1]], np.float32)
+    histories = np.array([[-1, 1], [0, 2]])
+    assert rerank_candidates(scores, histories, 3).tolist() == [[2, 3, 4], [1, 3, 4]]
+    assert rerank_candidates(scores, histories, 2).tolist() == [[2, 3], [1, 3]]
+    assert rerank_candidates(scores, histories, 4).tolist() == [[2, 3, 4, 5], [1, 3, 4, 5]]
+    with pytest.raises(UserError, match=r"rerank-5 .* row 1 leaves 4 of 6"):
+        rerank_candidates(scores, histories, 5)
+    with pytest.raises(ValueError, match="finite"):
+        rerank_candidates(scores * np.nan, histories, 2)
+
+
+def test_rerank_breaks_hundreds_of_ties_by_index():
+    scores = np.array([[item % 2 for item in range(1000)]], float)
+    ranked = rerank_candidates(scores, np.array([[1]]), 600)[0].tolist()
+    assert ranked == [*range(3, 1000, 2), *range(0, 202, 2)]
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=4, max_size=12),
+    st.sets(st.integers(0, 3), max_size=2),
+    st.integers(1, 2),
+)
+def test_rerank_is_a_sort_by_score_then_index(values, seen, m):
+    scores = np.array([values], float)
+    history = np.array([[*seen, -1]])
+    order = sorted((-value, item) for item, value in enumerate(values) if item not in seen)
+    expected = [item for _, item in order[:m]]
+    assert rerank_candidates(scores, history, m).tolist() == [expected]

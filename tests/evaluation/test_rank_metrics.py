@@ -1,0 +1,112 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from delrec_jax import prng
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation import metrics
+
+
+def test_hand_worked_metrics():
+    values = metrics.metrics_of_ranks(np.array([1, 2, 1.5, 5, 10, 11, np.inf]))
+    log = np.log2
+    expected = {
+        "HR@1": [1, 0, 0, 0, 0, 0, 0],
+        "HR@5": [1, 1, 1, 1, 0, 0, 0],
+        "HR@10": [1, 1, 1, 1, 1, 0, 0],
+        "NDCG@5": [1, 1 / log(3), 1 / log(2.5), 1 / log(6), 0, 0, 0],
+        "NDCG@10": [1, 1 / log(3), 1 / log(2.5), 1 / log(6), 1 / log(11), 0, 0],
+        "MRR": [1, 0.5, 2 / 3, 0.2, 0.1, 1 / 11, 0],
+    }
+    assert tuple(values) == metrics.METRICS == tuple(expected)
+    for name, column in expected.items():
+        np.testing.assert_allclose(values[name], column, err_msg=name)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.5, 0, -1])
+def test_impossible_ranks_are_refused(bad):
+    with pytest.raises(UserError, match="row 1"):
+        metrics.metrics_of_ranks(np.array([1.0, bad]))
+
+
+def test_expected_metrics_by_enumerating_the_target():
+    probabilities = np.array([[0.1, 0.5, 0.2, 0.0], [0.25, 0.25, 0.3, 0.2]])
+    # Ranks by probability, ties at their mean; row 0 misses with probability 0.2.
+    ranks = np.array([[3, 1, 2, 4], [2.5, 2.5, 1, 4]])
+    expected = metrics.expected_metrics(probabilities)
+    for user, name in itertools.product(range(2), metrics.METRICS):
+        gains = metrics.metrics_of_ranks(ranks[user])[name]
+        assert expected[name][user] == pytest.approx((probabilities[user] * gains).sum()), name
+    assert expected["HR@1"].tolist() == [0.5, 0.3]
+
+
+def test_expected_metrics_agree_with_drawn_targets():
+    generator = np.random.default_rng(3)
+    probabilities = generator.dirichlet(np.full(12, 0.5))
+    drawn = generator.choice(12, 20_000, p=probabilities)
+    ranks = stats.rankdata(-probabilities)[drawn]
+    expected = metrics.expected_metrics(probabilities[None])
+    for name, values in metrics.metrics_of_ranks(ranks).items():
+        assert values.mean() == pytest.approx(expected[name][0], abs=0.02), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_no_other_ranking_has_a_higher_expected_hit_rate(seed):
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet(np.ones(15))
+    other = metrics.metrics_of_ranks(1.0 + generator.permutation(15))
+    best = metrics.expected_metrics(probabilities[None])
+    for name in metrics.METRICS:
+        assert (probabilities * other[name]).sum() <= best[name][0] + 1e-12
+
+
+@pytest.mark.parametrize("row", [[-0.1, 0.5], [0.7, 0.7], [np.nan, 0.1]])
+def test_wrong_probabilities_are_refused(row):
+    with pytest.raises(UserError, match="row 1"):
+        metrics.expected_metrics(np.array([[0.5, 0.5], row]))
+
+
+def test_bootstrap_equals_scipy_on_the_same_draws():
+    values = np.random.default_rng(0).random((83, 3))
+    ours = metrics.bootstrap_intervals(values, seed=5, resamples=400)
+    theirs = stats.bootstrap(
+        (values.T,),
+        np.mean,
+        axis=-1,
+        n_resamples=400,
+        method="percentile",
+        rng=prng.generator(5, "bootstrap"),
+    ).confidence_interval
+    np.testing.assert_allclose([one.value for one in ours], values.mean(axis=0))
+    np.testing.assert_allclose([one.low for one in ours], theirs.low)
+    np.testing.assert_allclose([one.high for one in ours], theirs.high)
+
+
+def test_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
+    values = np.random.default_rng(1).random(50)
+    whole = metrics.bootstrap_interval(values, seed=1, resamples=99)
+    monkeypatch.setattr(metrics, "_CHUNK_ELEMENTS", 50 * 7)
+    assert metrics.bootstrap_interval(values, seed=1, resamples=99) == whole
+    assert metrics.bootstrap_interval(values, seed=2, resamples=99) != whole
+
+
+def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
+    generator = np.random.default_rng(7)
+    covered = 0
+    for trial in range(200):
+        interval = metrics.bootstrap_interval(
+            (generator.random(100) < 0.3).astype(float), seed=trial, resamples=300
+        )
+        covered += interval.low <= 0.3 <= interval.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_bootstrap_without_users_or_with_nan_is_an_error():
+    for values in (np.array([]), np.array([1.0, np.nan])):
+        with pytest.raises(UserError, match="bootstrap"):
+            metrics.bootstrap_interval(values, seed=0)

@@ -1,0 +1,137 @@
+import itertools
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation import significance as sig
+from delrec_jax.evaluation.records import RecordKey, record_table
+
+
+def table(system, ranks, *, targets=None, **key):
+    key = {"corpus": "toy", "split": "leave_one_out", "protocol": "full"} | key
+    users = np.arange(len(ranks))
+    return record_table(
+        RecordKey(system=system, **key),
+        users=users,
+        targets=users if targets is None else targets,
+        ranks=np.asarray(ranks, float),
+        ties=np.zeros(len(ranks), int),
+        candidates=9,
+        cold=np.zeros(len(ranks), bool),
+    )
+
+
+def test_sign_flip_agrees_with_all_sign_patterns():
+    differences = np.array([0.5, -0.2, 0.9, 0.4, 0.0, 0.3, -0.1, 0.8])
+    patterns = np.array(list(itertools.product((-1, 1), repeat=8)))
+    exact = (np.abs(patterns @ differences) >= abs(differences.sum()) - 1e-12).mean()
+    ours = sig.sign_flip_p_value(differences, seed=0, resamples=40_000)
+    assert ours == pytest.approx(exact, abs=0.01)
+
+
+def test_sign_flip_agrees_with_the_exact_binomial_test_on_hits():
+    # 0/1 metrics: among discordant users the signs are fair coins (the exact McNemar test).
+    differences = np.array([1] * 14 + [-1] * 4 + [0] * 60)
+    exact = stats.binomtest(14, 18).pvalue
+    assert sig.sign_flip_p_value(differences, seed=1, resamples=40_000) == pytest.approx(
+        exact, abs=0.005
+    )
+
+
+def test_sign_flip_of_no_difference_is_one_and_is_never_zero():
+    assert sig.sign_flip_p_value(np.zeros(5), seed=0) == 1.0
+    assert sig.sign_flip_p_value(np.ones(200), seed=0, resamples=99) == 0.01
+
+
+def test_sign_flip_does_not_depend_on_its_chunks(monkeypatch):
+    differences = np.random.default_rng(0).normal(0.1, 1, 40)
+    whole = sig.sign_flip_p_value(differences, seed=3, resamples=500)
+    monkeypatch.setattr(sig, "_CHUNK_ELEMENTS", 40 * 8)
+    assert sig.sign_flip_p_value(differences, seed=3, resamples=500) == whole
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, made monotone: .04 .06 .06 .06.
+    assert sig.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert sig.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert sig.holm([]) == []
+
+
+def test_compare_reads_the_right_systems_and_sign():
+    records = pl.concat([table("delrec", [1, 1, 1, 2]), table("teacher", [1, 2, 5, 2])])
+    one = sig.compare(records, "delrec", "teacher", "HR@1", resamples=99)
+    assert (one.difference, one.users, one.protocol) == (0.5, 4, "full")
+    assert one.ci_low <= 0.5 <= one.ci_high
+    other = sig.compare(records, "teacher", "delrec", "HR@1", resamples=99)
+    assert other.difference == -0.5
+    assert other.p_value == one.p_value == one.p_adjusted
+
+
+def test_pairing_is_by_user_and_not_by_row():
+    first = table("delrec", [1, 1, 5, 5])
+    second = table("teacher", [1, 1, 5, 5]).reverse()
+    one = sig.compare(pl.concat([first, second]), "delrec", "teacher", "HR@1", resamples=99)
+    assert (one.ci_low, one.ci_high, one.p_value) == (0.0, 0.0, 1.0)
+
+
+def test_what_cannot_be_paired_is_refused():
+    base = table("delrec", [1, 2])
+    with pytest.raises(UserError, match="column 'target' differs"):
+        other = table("teacher", [1, 2], targets=np.array([0, 7]))
+        sig.compare(pl.concat([base, other]), "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="column 'candidate_hash' differs"):
+        other = table("teacher", [1, 2], candidate_hash="x")
+        sig.compare(pl.concat([base, other]), "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="column 'user' differs"):
+        sig.compare(pl.concat([base, table("teacher", [1])]), "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="mixes several runs"):
+        sig.compare(pl.concat([base, table("delrec", [1, 2], seed=1)]), "delrec", "delrec", "MRR")
+    with pytest.raises(UserError, match=r"'teacher' has no rows.*there: delrec"):
+        sig.compare(base, "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="unknown 'AUC'"):
+        sig.compare(base, "delrec", "delrec", "AUC")
+
+
+def test_few_labels_fall_back_for_the_reference_only_and_say_so():
+    records = pl.concat(
+        [
+            table("delrec", [1, 1]),
+            table("delrec", [2, 2], labels="100-users"),
+            table("teacher", [1, 2]),
+        ]
+    )
+    one = sig.compare(records, "delrec", "teacher", "HR@1", labels="100-users", resamples=99)
+    assert (one.difference, one.labels, one.reference_labels) == (-0.5, "100-users", "all")
+    with pytest.raises(UserError, match="'teacher' has no rows"):
+        sig.compare(records, "teacher", "delrec", "HR@1", labels="100-users")
+
+
+def test_standard_pairs_and_the_family():
+    pairs = sig.standard_pairs(
+        ["popularity", "teacher", "lm_shuffled_prompt", "lm_distilled_prompt", "delrec", "oracle"]
+    )
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == {
+        ("popularity", "teacher"),
+        ("lm_shuffled_prompt", "teacher"),
+        ("lm_distilled_prompt", "teacher"),
+        ("delrec", "teacher"),
+        ("delrec", "lm_shuffled_prompt"),
+        ("delrec", "lm_distilled_prompt"),
+        ("lm_distilled_prompt", "lm_shuffled_prompt"),
+    }
+    records = pl.concat(
+        [
+            table("delrec", [1] * 30),
+            table("teacher", [2] * 30),
+            table("popularity", [2] * 29 + [1]),
+        ]
+    )
+    family = sig.compare_family(
+        records, [("delrec", "teacher"), ("popularity", "teacher")], "HR@1", resamples=999
+    )
+    assert [one.p_adjusted for one in family] == sig.holm([one.p_value for one in family])
+    assert family[0].p_adjusted == pytest.approx(2 * family[0].p_value)
