@@ -82,6 +82,19 @@ def training_iterator(
     return iter(dataset.to_iter_dataset(options))
 
 
+def batch_iterator(
+    make_batch: Callable[[int, np.random.Generator], Any], *, seed: int
+) -> Any:
+    """An endless iterator of batches that are drawn whole, by their number; resumable like `training_iterator`."""
+    dataset = (
+        grain.MapDataset.range(1 << 31)
+        .seed(seed)
+        .random_map(lambda index, rng: make_batch(int(index), rng))
+    )
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+    return iter(dataset.to_iter_dataset(options))
+
+
 def padded_batches(
     examples: Sequence[Example], *, batch_size: int, buckets: Sequence[int]
 ) -> list[tuple[dict[str, np.ndarray], int]]:

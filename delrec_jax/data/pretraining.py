@@ -1,14 +1,17 @@
 """Texts that a small language model is pre-trained on where no pretrained weights are at hand (design 4.12).
 
-Three kinds, mixed by share, several questions in each text:
+Five kinds; a batch holds one kind, so that short texts come in many rows and no row is mostly padding:
 
-- `instructed`: a history and an instruction in plain words where a soft prompt will stand later; the answer is what
-  the instruction says of the last item. It comes from the catalogue's attributes alone: no user's row is read.
-- `attributes`: "The genre of TITLE is : MASK".
+- `short`: a title or two and one instruction in plain words; the answer is what it says of the last title.
+- `several`: a longer history and several instructions, each with its own MASK.
+- `full`: the whole template of RPS or LSR, the instruction where a soft prompt will stand later, then more of them.
+- `attributes`: "The genre of TITLE is : MASK", several in a text.
 - `cloze`: a user's training history with titles masked, and its next item.
+
+The first three come from the catalogue's attributes alone: no user's row is read. Only `cloze` reads the training part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +19,7 @@ from jaxtyping import Bool, Int32
 
 from delrec_jax.data import prompts
 from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.pipeline import collate
 from delrec_jax.data.prompts import Ids, Pieces
 from delrec_jax.errors import UserError
 
@@ -27,35 +31,38 @@ class PretrainTextConfig:
     """Shares and shapes of the texts.
 
     Attributes:
-      instructed: share of instructed texts (needs a catalogue with known relations: the storefront).
-      attributes: share of attribute questions.
-      cloze: share of masked histories (reads the training part).
+      short, several, full, attributes, cloze: shares of the batches; the first three need a catalogue with known
+        relations (the storefront), `attributes` one with attributes, `cloze` interactions.
       queries: questions a text, at most.
-      full_texts: share of instructed texts that use a task's whole template; the others are just history and
-        instructions, which are short and hence many.
-      no_instruction: share of instructed texts whose instruction is left out.
-      history: longest history of an instructed text, in items.
+      no_instruction: share of `full` texts whose instruction is left out: any behaviour may be meant.
+      history: longest history of `several` and `full`, in items.
       window: longest history of a cloze text, in items.
       mask_rate: share of a cloze history's titles that are masked.
       heldout_items: share of items that are never an answer, for the gate.
+      batch_tokens: tokens of a batch, padding included.
+      short_first: batches at the start that are `short` only: look-ups are found sooner in short texts.
     """
 
-    instructed: float = 0.8
-    attributes: float = 0.2
+    short: float = 0.4
+    several: float = 0.2
+    full: float = 0.3
+    attributes: float = 0.1
     cloze: float = 0.0
     queries: int = 4
-    full_texts: float = 0.3
-    no_instruction: float = 0.15
+    no_instruction: float = 0.2
     history: int = 6
     window: int = 32
     mask_rate: float = 0.3
     heldout_items: float = 0.1
+    batch_tokens: int = 4096
+    short_first: int = 0
 
     def __post_init__(self):
-        shares = (self.instructed, self.attributes, self.cloze)
+        shares = (self.short, self.several, self.full, self.attributes, self.cloze)
         if min(shares) < 0 or sum(shares) <= 0:
             raise UserError(
-                f"pretrain.text: shares instructed, attributes, cloze are {shares}: at least one must be positive, none negative"
+                f"pretrain.text: the shares of short, several, full, attributes, cloze are {shares}: at least one must be "
+                "positive, none negative"
             )
 
 
@@ -102,19 +109,59 @@ def answer_width(material: Material) -> int:
     return max(len(answer) for answer in [*material.pieces.titles, *values])
 
 
-def make_example(material: Material, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draws one text with its questions.
+@dataclass(frozen=True)
+class BatchShape:
+    """One kind of text in a batch of fixed shape: how often, how many rows, how many tokens each."""
+
+    name: str
+    draw: Callable[[Material, np.random.Generator], tuple[Ids, list[Question]]]
+    share: float
+    rows: int
+    tokens: int
+
+
+def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[BatchShape]:
+    """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, longer ones are drawn again."""
+    config = material.config
+    kinds = (short_text, several_text, full_text, attribute_text, cloze_text)
+    shapes = []
+    for draw in kinds:
+        name = draw.__name__.removesuffix("_text").replace("attribute", "attributes")
+        share = getattr(config, name)
+        if share > 0:
+            rng = np.random.default_rng(seed)
+            lengths = [len(draw(material, rng)[0]) for _ in range(256)]
+            longest = int(np.ceil(np.quantile(lengths, 0.98) / 8) * 8)
+            tokens = min(longest, max_tokens)
+            rows = max(8, config.batch_tokens // tokens // 8 * 8)
+            shapes.append(BatchShape(name, draw, share, rows, tokens))
+    return shapes
+
+
+def make_batch(
+    material: Material,
+    shapes: Sequence[BatchShape],
+    width: int,
+    *,
+    index: int,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Draws batch number `index`, of one kind.
 
     Returns:
-      `ids` [T]; `sentinels` [Q], 0 where unused; `answers` [Q, W] tokens, 0 where unused; `items` [Q], -1 where the
-      answer is no item.
+      `ids` [B, T]; `sentinels` [B, Q], 0 where unused; `answers` [B, Q, W] tokens, 0 where unused; `items` [B, Q], -1
+      where the answer is no item.
     """
-    config = material.config
-    kinds = (instructed_text, attribute_text, cloze_text)
-    shares = np.cumsum([config.instructed, config.attributes, config.cloze])
-    kind = kinds[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
-    text, questions = kind(material, rng)
-    return as_example(material, text, questions, width)
+    if index < material.config.short_first:
+        shapes = [shape for shape in shapes if shape.name == "short"] or shapes
+    shares = np.cumsum([shape.share for shape in shapes])
+    shape = shapes[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
+    examples = []
+    while len(examples) < shape.rows:
+        text, questions = shape.draw(material, rng)
+        if len(text) <= shape.tokens and questions:
+            examples.append(as_example(material, text, questions, width))
+    return collate(examples, (shape.tokens,))
 
 
 def as_example(
@@ -136,42 +183,66 @@ def _draw_item(material: Material, rng: np.random.Generator) -> int:
     return int(rng.integers(len(material.pieces.titles)))
 
 
-def instructed_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """A history of varying length and some instructions on how it goes on.
-
-    The history walks by random behaviours, as a store's customers do, or jumps at random. A full text asks its first
-    question by the template of RPS or LSR. A text without instruction asks once, and any behaviour may be meant.
-    """
-    config = material.config
+def _ask(
+    material: Material, history: Sequence[int], count: int, rng: np.random.Generator, *, start: int = 0
+) -> tuple[list[Ids], list[Question]]:
+    """`count` different instructions about the last item, outside a template; held-out answers are left out."""
+    parts: list[Ids] = []
+    questions: list[Question] = []
     names = list(material.maps)
-    history = _walk(material, names, rng)
-    silent = rng.random() < config.no_instruction
-    full = silent or rng.random() < config.full_texts
-    task = "rps" if rng.random() < 0.5 else "lsr"
-    opened = (
-        prompts.opening(material.pieces, task, history)
-        if full
-        else prompts.join_titles(material.pieces, history)
-    )
-    parts, questions = [opened], []
-    for pick in rng.permutation(len(names))[: 1 if silent else config.queries]:
+    for pick in rng.permutation(len(names))[:count]:
         item = int(material.maps[names[pick]][history[-1]])
-        if material.heldout[item]:
-            continue
-        phrases = material.words[names[pick]]
-        pattern = _NO_PATTERN if silent else phrases[int(rng.integers(len(phrases)))]
-        if full and not questions:
-            parts.append(prompts.question(material.pieces, task, pattern))
-        else:
-            sentinel = np.array([material.sentinels[len(questions)]], np.int32)
-            parts += [material.joints[0], pattern, material.joints[1], sentinel]
-        questions.append(Question(material.pieces.titles[item], item))
-    return np.concatenate(parts), questions
+        if not material.heldout[item]:
+            sentinel = material.sentinels[start + len(questions)]
+            pattern = _phrase(material, names[pick], rng)
+            parts += [material.joints[0], pattern, material.joints[1], np.array([sentinel], np.int32)]
+            questions.append(Question(material.pieces.titles[item], item))
+    return parts, questions
 
 
-def _walk(material: Material, names: Sequence[str], rng: np.random.Generator) -> list[int]:
+def _phrase(material: Material, name: str, rng: np.random.Generator) -> Ids:
+    phrases = material.words[name]
+    return phrases[int(rng.integers(len(phrases)))]
+
+
+def short_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """One or two titles, one instruction."""
+    history = _walk(material, 2, rng)
+    parts, questions = _ask(material, history, 1, rng)
+    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
+
+
+def several_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """A history of varying length, several instructions."""
+    history = _walk(material, material.config.history, rng)
+    parts, questions = _ask(material, history, material.config.queries, rng)
+    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
+
+
+def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """The template of RPS or LSR with an instruction in the prompt's place, or with none and any behaviour meant."""
+    history = _walk(material, material.config.history, rng)
+    names = list(material.maps)
+    name = names[int(rng.integers(len(names)))]
+    item = int(material.maps[name][history[-1]])
+    if material.heldout[item]:
+        return _NO_PATTERN, []
+    task = "rps" if rng.random() < 0.5 else "lsr"
+    silent = rng.random() < material.config.no_instruction
+    pattern = _NO_PATTERN if silent else _phrase(material, name, rng)
+    opened = prompts.opening(material.pieces, task, history)
+    asked = prompts.question(material.pieces, task, pattern)
+    first = Question(material.pieces.titles[item], item)
+    count = int(rng.integers(material.config.queries))
+    parts, questions = _ask(material, history, count, rng, start=1)
+    return np.concatenate([opened, asked, *parts]), [first, *questions]
+
+
+def _walk(material: Material, longest: int, rng: np.random.Generator) -> list[int]:
+    """A history that goes on by random behaviours, as a store's customers do, or jumps at random."""
+    names = list(material.maps)
     history = [_draw_item(material, rng)]
-    for _ in range(int(rng.integers(material.config.history))):
+    for _ in range(int(rng.integers(longest))):
         jump = rng.random() < 0.3
         step = material.maps[names[int(rng.integers(len(names)))]]
         history.append(_draw_item(material, rng) if jump else int(step[history[-1]]))

@@ -150,8 +150,9 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Se
         for part in template
         if part is not Field.HISTORY
     )
-    kept = _newest_that_fit(pieces, history, pieces.config.max_tokens - fixed)
-    if len(history) and not kept:
+    room = pieces.config.max_tokens - fixed
+    kept = _newest_that_fit(pieces, history, room)
+    if room < 0 or (len(history) and not kept):
         raise UserError(
             f"prompts.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
             "history; raise it, shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)"

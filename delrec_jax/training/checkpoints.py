@@ -66,7 +66,7 @@ def save_tree(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, partial)
+    save_file({name: np.asarray(value, order="C") for name, value in flat.items()}, partial)
     path.with_suffix(".json").write_text(json.dumps(meta, indent=1, sort_keys=True))
     partial.rename(path)
 

@@ -111,7 +111,7 @@ def log() -> list[dict]:
 def report_data(records, rows, agreement, log) -> ReportData:
     systems = [system for system in SYSTEMS if system != "oracle"]
     family = compare_family(records, standard_pairs(systems), "HR@1", resamples=999)
-    titles = tuple(f"Silver Harbor: A Mystery, Book {number}" for number in ("One", "Two", "Three"))
+    titles = tuple(f"Silver Harbor Mystery Book {number}" for number in ("One", "Two", "Three"))
     example = WorkedExample(
         user="u17",
         history=titles[:2],

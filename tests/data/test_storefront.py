@@ -232,7 +232,7 @@ def test_titles_say_genre_series_and_volume_in_as_many_words_each():
     assert catalogue.num_items == 240
     rows = zip(catalogue.titles, *catalogue.attributes.values(), strict=True)
     for title, genre, series, volume in rows:
-        assert title.startswith(f"{series}: A {genre}, ")
+        assert title.startswith(f"{series} {genre} ")
         assert title.endswith(f" {volume}")
         assert len(title.split()) == 6
         assert len(series.split()) == 2

@@ -1,8 +1,8 @@
 """The storefront's shelves: titles of several words and what relates them.
 
 An item is a volume of a series of a genre, numbered `(genre * series + slot) * volumes +
-volume`. Its title says all three in words, which its number does not: "Silver Harbor: A
-Mystery, Book Three". Everything here depends on the catalogue's own seed, never on a
+volume`. Its title says all three in words, which its number does not: "Silver Harbor
+Mystery Book Three". Everything here depends on the catalogue's own seed, never on a
 user, so a language model may be trained on all of it.
 """
 
@@ -116,7 +116,7 @@ def build_catalogue(*, genres: int, series: int, volumes: int, seed: int) -> Cat
     ]
     return Catalogue(
         ids=tuple(f"item{index:05d}" for index in range(len(rows))),
-        titles=tuple(f"{name}: A {genre}, {form} {number}" for genre, name, number, form in rows),
+        titles=tuple(f"{name} {genre} {form} {number}" for genre, name, number, form in rows),
         attributes={
             "genre": tuple(row[0] for row in rows),
             "series": tuple(row[1] for row in rows),

@@ -1,0 +1,150 @@
+"""The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from delrec_jax import config as configuration
+from delrec_jax.errors import UserError
+
+STAGES = ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report")
+COMMANDS = ("run", *STAGES, "prompts", "recommend")
+
+USAGE = f"""delrec: distil a sequential recommender into a language model
+
+  delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage in order
+  delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
+  delrec prompts   --config=FILE --workdir=DIR --n=2          whole examples of each task, for reading
+  delrec recommend --workdir=DIR --history="Title; Title" -k 10
+
+  --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
+  --update             make the stages of a workdir anew that a changed config touches
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command; a user's mistake is one line on stderr and exit status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(arguments)
+    except UserError as error:
+        print(f"delrec: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("delrec: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return
+    command = arguments[0]
+    if command not in COMMANDS:
+        raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
+    values = _parse(command, [_long(argument) for argument in arguments[1:]])
+    # Imported late: JAX takes seconds to load, and a typo in a flag should not wait for it.
+    from delrec_jax.stages.workspace import Workspace, read_json
+
+    if not values.workdir:
+        raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
+    workdir = Path(values.workdir)
+    if values.config is None:
+        if command not in ("recommend", "report", "evaluate"):
+            raise UserError(f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={workdir}")
+        if not (workdir / "config.json").exists():
+            raise UserError(f"{workdir / 'config.json'} is not there: give the --workdir of a run, or --config=FILE")
+        settings = ConfigDict(read_json(workdir / "config.json"), convert_dict=True)
+    else:
+        settings = values.config
+    ws = Workspace(workdir, configuration.from_config(settings), update=values.update)
+    _run(command, ws, values)
+
+
+def _run(command: str, ws, values: flags.FlagValues) -> None:
+    if command == "prompts":
+        from delrec_jax.stages.prompts import show_prompts
+
+        show_prompts(ws, values.n)
+    elif command == "recommend":
+        from delrec_jax.stages.recommend import recommend
+
+        recommend(ws, values.history, values.k)
+    else:
+        from delrec_jax.stages.pipeline import run_all, run_stage
+
+        run_all(ws) if command == "run" else run_stage(ws, command)
+
+
+def _long(argument: str) -> str:
+    """`-k` as absl wants it."""
+    return "--k" if argument == "-k" else argument
+
+
+def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
+    """Reads flags into a set of their own: no global state.
+
+    Raises:
+      UserError: an unknown flag or key, a bad value, a config file that cannot be read.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "config file", flag_values=values)
+    flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
+    flags.DEFINE_bool("update", False, "remake what a changed config touches", flag_values=values)
+    flags.DEFINE_integer("n", 2, "prompts: examples a task", flag_values=values)
+    flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
+    flags.DEFINE_integer("k", 10, "recommend: length of the list", flag_values=values)
+    path = _config_path(arguments)
+    if path is not None:
+        _check_overrides(path, arguments)
+    try:
+        rest = values(["delrec", *arguments])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
+        raise UserError(f"{command}: {_one_line(error)}") from error
+    if rest:
+        raise UserError(f"{command}: {rest[0]!r} is no flag; flags start with --, see delrec --help")
+    return values
+
+
+def _config_path(arguments: list[str]) -> Path | None:
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config="))
+        if argument == "--config" and place + 1 < len(arguments):
+            return Path(arguments[place + 1])
+    return None
+
+
+def _check_overrides(path: Path, arguments: list[str]) -> None:
+    """Names the nearest key before ml_collections trips over an unknown one."""
+    if not path.is_file():
+        raise UserError(f"--config={path}: there is no such file; the ready ones are in configs/")
+    spec = importlib.util.spec_from_file_location("delrec_config", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config={path}: is no Python file; the ready ones are in configs/")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        known = configuration.leaf_keys(module.get_config().to_dict())
+    except UserError:
+        raise
+    except Exception as error:
+        # A config file is the user's code: whatever it raises is theirs to read, in one line.
+        raise UserError(f"--config={path}: {type(error).__name__}: {_one_line(error)}") from error
+    for argument in arguments:
+        if argument.startswith("--config."):
+            key = argument.removeprefix("--config.").split("=")[0]
+            if key not in known:
+                raise UserError(configuration.unknown_key(key, known))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The whole experiment as frozen dataclasses, built strictly from a config file and its overrides.
+
+Each stage's dataclass stands beside the code it configures; here they are put together. Config files are
+`ml_collections` (`configs/*.py`), so `--config.distill.learning_rate=...` works as everywhere in the field; a key that
+does not exist or a value of the wrong type is an error that names the key and the nearest one.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from delrec_jax.data.corpora import DataConfig
+from delrec_jax.data.pretraining import PretrainTextConfig
+from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.objectives.task_weighting import WeightingConfig
+from delrec_jax.teachers.sasrec import SASRecConfig
+from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.optimizers import OptimizerConfig
+from delrec_jax.training.sharding import MeshConfig
+
+
+@dataclass(frozen=True)
+class CandidatesConfig:
+    """Candidate sets of the protocols `sampled-NUM` and `rerank-RERANK`."""
+
+    num: int = 20
+    rerank: int = 20
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The language model.
+
+    Attributes:
+      t5: its shape; the vocabulary's size is the tokenizer's when `pretrain` makes one.
+      vocab_size: ids of a trained tokenizer, sentinels included, at most.
+      sentinels: number of `<extra_id_*>` of a trained tokenizer.
+      verbalizer: `mean` (ranks the whole catalogue) or `index` (one-token codes, candidates only).
+      weights: a Hugging Face directory or hub name; not there yet, must be empty.
+    """
+
+    t5: T5Config = T5Config(
+        d_model=64, d_kv=32, d_ff=128, num_layers=2, num_decoder_layers=1, num_heads=2, dropout_rate=0.0
+    )
+    vocab_size: int = 600
+    sentinels: int = 32
+    verbalizer: str = "mean"
+    weights: str = ""
+
+    def __post_init__(self):
+        if self.verbalizer not in ("mean", "index"):
+            raise UserError(f"lm.verbalizer is {self.verbalizer!r}: use 'mean' or 'index'")
+        if self.weights:
+            raise UserError(
+                "lm.weights: reading pretrained weights is not there yet; leave it empty, and `delrec pretrain` trains a "
+                "small T5 on the catalogue's text"
+            )
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The conventional recommender."""
+
+    name: str = "sasrec"
+    sasrec: SASRecConfig = SASRecConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
+    batch_size: int = 64
+
+    def __post_init__(self):
+        if self.name not in ("sasrec", "popularity"):
+            raise UserError(f"teacher.name is {self.name!r}: use 'sasrec' or 'popularity'")
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What the pre-trained LM must have learned before it is worth distilling into: least accuracies on held-out items.
+
+    Attributes:
+      attributes: attribute questions, best word of all the attribute's values.
+      next_in_series: "the next volume" of a series, top-1 of the whole catalogue; needs known relations.
+      next_item: HR@10 of the next item for validation users, over the whole catalogue.
+    """
+
+    attributes: float = 0.0
+    next_in_series: float = 0.0
+    next_item: float = 0.0
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-training of a small T5 on the catalogue's own text.
+
+    Attributes:
+      text: which texts, in which shares.
+      bag_weight: weight of the words' loss.
+      catalogue_weight: weight of the cross-entropy over all titles, for answers that are titles.
+    """
+
+    text: PretrainTextConfig = PretrainTextConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, warmup_steps=60, weight_decay=0.01)
+    loop: LoopConfig = LoopConfig(steps=1500, evaluate_every=250)
+    batch_size: int = 64
+    bag_weight: float = 1.0
+    catalogue_weight: float = 0.0
+    gate: GateConfig = GateConfig()
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Stage 1: the teacher's pattern into a soft prompt.
+
+    Attributes:
+      length: soft slots, K.
+      init: `normal`, `vocabulary` or `text` (then `init_text`).
+      top_h: the teacher's best items among the candidates.
+      num_candidates: candidates of a text, m.
+      rps_label: `top1` (the reference) or `listwise`.
+      temperature: tau of `listwise`.
+      positions: RPS texts a user, at most.
+      ta_share: share of TA among the texts of a batch.
+      train_users, valid_users: shares of users that train and select; the others are reported on.
+      select_by: `agreement` (top-1), `kendall_tau` or `likelihood` on the validation users.
+      weighting: how TA and RPS are weighted.
+    """
+
+    length: int = 8
+    init: str = "normal"
+    init_text: str = ""
+    top_h: int = 10
+    num_candidates: int = 20
+    rps_label: str = "listwise"
+    temperature: float = 1.0
+    positions: int = 4
+    ta_share: float = 0.25
+    train_users: float = 0.7
+    valid_users: float = 0.1
+    select_by: str = "agreement"
+    weighting: WeightingConfig = WeightingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-1, b2=0.999)
+    loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100)
+    batch_size: int = 64
+
+    def __post_init__(self):
+        if self.top_h > self.num_candidates:
+            raise UserError(
+                f"distill.top_h is {self.top_h}, but a text has only distill.num_candidates = {self.num_candidates} "
+                "candidates: lower the one or raise the other"
+            )
+        if self.select_by not in ("agreement", "kendall_tau", "likelihood"):
+            raise UserError(
+                f"distill.select_by is {self.select_by!r}: use 'agreement', 'kendall_tau' or 'likelihood'"
+            )
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Stage 2: AdaLoRA on the language model, the prompt frozen.
+
+    Attributes:
+      adalora: targets, ranks, phases.
+      positions: labels a training user, at most (the latest ones).
+      loss_over: `catalogue` or `candidates` (then `num_candidates` with the label).
+      few_users: users whose labels the few-label runs may use; 0 = no such runs.
+    """
+
+    adalora: AdaLoRAConfig = AdaLoRAConfig()
+    positions: int = 8
+    loss_over: str = "catalogue"
+    num_candidates: int = 20
+    few_users: int = 100
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    loop: LoopConfig = LoopConfig(steps=200, evaluate_every=40)
+    batch_size: int = 64
+
+    def __post_init__(self):
+        if self.loss_over not in ("catalogue", "candidates"):
+            raise UserError(f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Batches of texts, and bootstrap resamples of the intervals."""
+
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    candidates: CandidatesConfig = CandidatesConfig()
+    prompts: PromptConfig = PromptConfig()
+    lm: LMConfig = LMConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    distill: DistillConfig = DistillConfig()
+    tune: TuneConfig = TuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    mesh: MeshConfig = MeshConfig()
+    seed: int = 0
+
+
+def default_config() -> ConfigDict:
+    """The defaults as a mutable ConfigDict; what config files start from."""
+    return ConfigDict(dataclasses.asdict(Experiment()), convert_dict=True)
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain nested dictionaries, as JSON would hold them."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def from_config(config: ConfigDict) -> Experiment:
+    """Builds the experiment from a config file's dictionary.
+
+    Raises:
+      UserError: an unknown key (with the nearest one), a wrong type, or values that cannot go together.
+    """
+    return _build(Experiment, config.to_dict(), "")
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            raise UserError(unknown_key(prefix + key, [prefix + name for name in known]))
+    return cls(**{key: _value(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, key + ".")  # type: ignore[arg-type]
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        inner = typing.get_args(hint)[0]
+        return tuple(_value(inner, item, key) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is not hint:
+        raise UserError(
+            f"config.{key} is {value!r} ({type(value).__name__}), but it must be of type {hint.__name__}"
+        )
+    return value
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a key that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"config.{key} does not exist; did you mean config.{near[0]}?"
+
+
+def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all values of a nested dictionary."""
+    keys = []
+    for name, value in values.items():
+        dotted = f"{prefix}{name}"
+        keys += leaf_keys(value, dotted + ".") if isinstance(value, Mapping) else [dotted]
+    return keys

@@ -1,0 +1,153 @@
+"""What stages hand to one another through the workdir, read back as objects."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delrec_jax.data import splits
+from delrec_jax.data.candidates import CandidateSet, load_candidates
+from delrec_jax.data.corpora import load_corpus
+from delrec_jax.data.corpora.storefront_world import World, make_world
+from delrec_jax.data.interactions import Corpus
+from delrec_jax.data.prompts import Pieces, tokenise_pieces
+from delrec_jax.data.splits import Split
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.soft_prompt import slot_ids
+from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.tokenizer import Tokenizer
+from delrec_jax.language.verbalizer import title_matrix
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.teachers.popularity import popularity_teacher
+from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.teachers.sasrec import SASRec, SASRecTeacher
+from delrec_jax.training.checkpoints import load_tree
+
+TEACHER_NAMES = {"sasrec": "SASRec", "popularity": "popularity"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The corpus, its one split, and the stored candidates.
+
+    Attributes:
+      world: the storefront's law, for the oracle; None on real data.
+      candidates: by part, `valid` and `test`.
+    """
+
+    corpus: Corpus
+    split: Split
+    candidates: dict[str, CandidateSet]
+    world: World | None
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return self.corpus.catalogue.num_items
+
+
+@dataclass(frozen=True)
+class Language:
+    """The frozen language model with everything that turns items into its texts.
+
+    Attributes:
+      params: frozen parameters, on device.
+      slots: ids that mark the soft prompt's places.
+    """
+
+    tokenizer: Tokenizer
+    ranker: Ranker
+    params: Any
+    pieces: Pieces
+    slots: np.ndarray
+
+    def ids(self, text: str) -> np.ndarray:
+        """Tokens of a text."""
+        return np.array(self.tokenizer.encode(text), np.int32)
+
+
+def load_data(ws: Workspace) -> Data:
+    """Reads what `prepare` stored."""
+    folder, config = ws.folder("prepare"), ws.experiment.data
+    corpus = load_corpus(config, folder / "corpus")
+    sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}
+    world = make_world(config.storefront, config.seed) if config.corpus == "storefront" else None
+    return Data(corpus, splits.leave_one_out(corpus.interactions), sets, world)
+
+
+def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) -> Pieces:
+    """Tokenises the catalogue and the templates of the config's domain."""
+    config = ws.experiment
+    count = max(config.candidates.num, config.candidates.rerank, config.distill.num_candidates)
+    codes = tokenizer.codes(count) if config.lm.verbalizer == "index" else []
+    return tokenise_pieces(
+        tokenizer.encode_many,
+        titles,
+        domain=config.data.domain,
+        teacher=TEACHER_NAMES[config.teacher.name],
+        sentinel=tokenizer.sentinel(0),
+        codes=codes,
+        config=config.prompts,
+    )
+
+
+def make_ranker(ws: Workspace, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
+    """The language model's shape with the catalogue's titles."""
+    config = ws.experiment
+    shape: T5Config = replace(
+        config.lm.t5, vocab_size=tokenizer.vocab_size, adapters=config.tune.adalora
+    )
+    tokens, weights = title_matrix([title.tolist() for title in pieces.titles])
+    return Ranker(T5(shape), tokens, weights, pieces.sentinel, config.lm.verbalizer, pieces.codes)
+
+
+def load_language(ws: Workspace, data: Data) -> Language:
+    """Reads what `pretrain` stored."""
+    folder = ws.folder("pretrain")
+    tokenizer = Tokenizer(folder / "tokenizer")
+    pieces = make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    params, _ = load_tree(folder / "model" / "result.safetensors")
+    slots = np.array(slot_ids(tokenizer.vocab_size, ws.experiment.distill.length), np.int32)
+    ranker = make_ranker(ws, tokenizer, pieces)
+    return Language(tokenizer, ranker, jax.tree.map(jnp.asarray, params), pieces, slots)
+
+
+def load_teacher(ws: Workspace, data: Data) -> ScoreFn:
+    """The trained teacher's scores(histories [B, L]) -> [B, I]."""
+    config = ws.experiment.teacher
+    if config.name == "popularity":
+        return popularity_teacher(data.split.train.items, data.num_items).scores
+    params, _ = load_tree(ws.folder("teach") / "model" / "result.safetensors")
+    module = SASRec(config.sasrec, data.num_items)
+    return SASRecTeacher(jax.tree.map(jnp.asarray, params), module).scores
+
+
+def teacher_length(ws: Workspace) -> int:
+    """Items of a history that the teacher reads."""
+    return ws.experiment.teacher.sasrec.max_length
+
+
+def load_prompt(ws: Workspace, name: str) -> jax.Array:
+    """A soft prompt [K, D] of stage 1: `distilled`, `shuffled`, `true`, `random` or `true_few`."""
+    tree, _ = load_tree(prompt_path(ws, name))
+    return jnp.asarray(tree["prompt"])
+
+
+def prompt_path(ws: Workspace, name: str) -> Path:
+    """Where stage 1 stores a prompt."""
+    return ws.folder("distill") / name / "result.safetensors"
+
+
+def adapter_path(ws: Workspace, name: str) -> Path:
+    """Where stage 2 stores adapters."""
+    return ws.folder("tune") / name / "result.safetensors"
+
+
+def load_adapters(ws: Workspace, name: str) -> Any:
+    """AdaLoRA's tree of one run of stage 2."""
+    tree, _ = load_tree(adapter_path(ws, name))
+    return jax.tree.map(jnp.asarray, tree)

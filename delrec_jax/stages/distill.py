@@ -1,0 +1,217 @@
+"""`delrec distill`: stage 1, the teacher's pattern into a soft prompt of the frozen language model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from delrec_jax import prng
+from delrec_jax.data.pipeline import make_buckets, padded_batches, training_iterator
+from delrec_jax.evaluation.metrics import bootstrap_interval
+from delrec_jax.language.soft_prompt import init_prompt
+from delrec_jax.objectives.next_item import candidate_cross_entropy
+from delrec_jax.objectives.task_weighting import WeightingConfig, init_weighting, weighted_gradients
+from delrec_jax.stages import assets, distill_texts
+from delrec_jax.stages.distill_texts import RPS, TA, Texts
+from delrec_jax.stages.workspace import Workspace, write_json
+from delrec_jax.teachers.lists import ListsKey, ListSettings, inputs_hash, load_lists, save_lists
+from delrec_jax.training.checkpoints import save_tree
+from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import make_mesh
+from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.writers import say
+
+_ONLY_ROWS = WeightingConfig(kind="fixed", ta_weight=0.0)  # `true` has no TA texts
+_NO_PATTERN = np.zeros(0, np.int32)
+
+
+def distill(ws: Workspace) -> None:
+    """Trains the distilled prompt and its controls, and reports their agreement with the teacher on held-out users."""
+    data = assets.load_data(ws)
+    language = assets.load_language(ws, data)
+    parts = distill_texts.user_parts(ws, data)
+    trainer = _Trainer(ws, language, data, _cached_texts(ws, data, language, parts["valid"], "valid"))
+    teacher = _cached_texts(ws, data, language, parts["train"], "train")
+    shuffled = distill_texts.make_texts(ws, language, parts["train"], "shuffled", teacher.lists)
+    trainer.fit("distilled", teacher)
+    trainer.fit("shuffled", shuffled)
+    trainer.fit("true", distill_texts.make_texts(ws, language, parts["train"], "true"))
+    few = ws.experiment.tune.few_users
+    if few:
+        trainer.fit("true_few", distill_texts.make_texts(ws, language, parts["train"][:few], "true"))
+    save_tree(assets.prompt_path(ws, "random"), {"prompt": trainer.start("random")}, {})
+    heldout = _cached_texts(ws, data, language, parts["heldout"], "heldout")
+    write_json(ws.folder("distill") / "agreement.json", _report(ws, trainer, heldout))
+
+
+def _cached_texts(
+    ws: Workspace, data: assets.Data, language: assets.Language, users: np.ndarray, name: str
+) -> Texts:
+    """RPS texts of these users with the teacher's lists, which are kept by the teacher's fingerprint."""
+    config = ws.experiment.distill
+    rows = distill_texts.latest_rows(data, users, config.positions, labelled=False)
+    settings = ListSettings(config.top_h, config.num_candidates, ws.experiment.seed)
+    key = ListsKey(ws.fingerprint("teach"), settings, inputs_hash(rows.users, rows.ends))
+    path = ws.folder("distill") / f"lists_{name}.npz"
+    if not path.exists():
+        lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)
+        save_lists(path, lists, key=key)
+    return distill_texts.make_texts(ws, language, users, "teacher", load_lists(path, key=key))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a prompt answers as the teacher would: one value a text."""
+
+    agreement: np.ndarray
+    kendall_tau: np.ndarray
+    likelihood: np.ndarray
+
+
+class _Trainer:
+    """Trains prompts under one compiled step; the source of the labels is in the batches alone."""
+
+    def __init__(self, ws: Workspace, language: assets.Language, data: assets.Data, valid: Texts):
+        self.ws, self.language, self.valid = ws, language, valid
+        self.config = ws.experiment.distill
+        self.mesh = make_mesh(ws.experiment.mesh)
+        self.buckets = make_buckets(ws.experiment.prompts.max_tokens, multiple=16)
+        ranker = language.ranker
+        self._scores = jax.jit(
+            lambda params, prompt, ids, candidates: ranker.candidate_scores(
+                params, ids, candidates, prompt=prompt
+            )
+        )
+
+    def start(self, name: str) -> jax.Array:
+        """The untrained prompt of a run; `random` differs from the start of the trained ones."""
+        seed = self.ws.experiment.seed
+        key = prng.key(seed, "prompt/random" if name == "random" else "prompt/init")
+        table = self.language.params["shared"]["embedding"]
+        words = self.language.ids(self.config.init_text).tolist()
+        return init_prompt(self.config.init, table, self.config.length, key, text_ids=words)
+
+    def fit(self, name: str, texts: Texts) -> None:
+        """Trains one prompt, or resumes it, or leaves a finished one."""
+        weighting = _ONLY_ROWS if texts.source == "true" else self.config.weighting
+        optimizer = make_optimizer(self.config.optimizer, self.config.loop.steps)
+        params = {"prompt": self.start(name), **init_weighting(weighting)}
+        _, result = fit(
+            Run(
+                name=f"prompt/{name}",
+                directory=self.ws.folder("distill") / name,
+                state=create_state(params, optimizer),
+                frozen=self.language.params,
+                batches=training_iterator(
+                    texts.example,
+                    len(texts.rows.users),
+                    batch_size=self.config.batch_size,
+                    buckets=self.buckets,
+                    seed=self.ws.experiment.seed,
+                ),
+                step=make_train_step(prompt_gradients(self.language.ranker, weighting), optimizer, self.mesh),
+                evaluate=lambda params: self._validate(params["prompt"], texts),
+                monitor="valid/selection",
+                config=self.config.loop,
+                key=prng.key(self.ws.experiment.seed, "prompt/dropout"),
+                mesh=self.mesh,
+            )
+        )
+        say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
+
+    def _validate(self, prompt: jax.Array, texts: Texts) -> dict[str, float]:
+        """Agreement on the validation users; each source is selected by its own labels, never by another's."""
+        teacher = self.read(prompt, self.valid, self.language.slots)
+        metrics = {
+            "valid/agreement": float(teacher.agreement.mean()),
+            "valid/kendall_tau": float(teacher.kendall_tau.mean()),
+            "valid/likelihood": float(teacher.likelihood.mean()),
+        }
+        if texts.source == "teacher":
+            return metrics | {"valid/selection": metrics[f"valid/{self.config.select_by}"]}
+        return metrics | {"valid/selection": self._own_selection(prompt, texts)}
+
+    def _own_selection(self, prompt: jax.Array, texts: Texts) -> float:
+        own = distill_texts.make_texts(
+            self.ws, self.language, np.unique(self.valid.rows.users), texts.source, self.valid.lists
+        )
+        rng = np.random.default_rng(self.ws.experiment.seed)
+        if texts.source == "shuffled":
+            return float(getattr(self.read(prompt, own, self.language.slots), self.config.select_by).mean())
+        examples = [own._row(index, rng) for index in range(len(own.rows.users))]
+        scores, targets = self._score(prompt, examples)
+        return float((scores.argmax(1) == targets.argmax(1)).mean())
+
+    def _score(self, prompt: jax.Array | None, examples: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        scores, targets = [], []
+        for batch, real in padded_batches(examples, batch_size=128, buckets=self.buckets):
+            found = self._scores(self.language.params, prompt, batch["ids"], batch["candidates"])
+            scores.append(np.asarray(found)[:real])
+            targets.append(batch["targets"][:real])
+        return np.concatenate(scores), np.concatenate(targets)
+
+    def read(self, prompt: jax.Array | None, texts: Texts, pattern: np.ndarray) -> _Reading:
+        """Compares the LM's order of each list with the teacher's."""
+        order = np.arange(texts.lists.items.shape[1])
+        examples = []
+        for index, (user, end) in enumerate(zip(texts.rows.users, texts.rows.ends, strict=True)):
+            shown = texts.data.split.train.history(int(user))[:end]
+            # The lists stand best first: an order by chance, so that a position tells nothing.
+            shuffled = prng.generator(self.ws.experiment.seed, "distill/order", index).permutation(order)
+            examples.append((texts.listed(index, shown, shuffled, pattern), texts.lists.scores[index][shuffled]))
+        scores, targets = self._score(prompt, [example for example, _ in examples])
+        teacher = np.stack([given for _, given in examples])
+        log_probabilities = jax.nn.log_softmax(scores, axis=-1)
+        return _Reading(
+            agreement=(scores.argmax(1) == teacher.argmax(1)).astype(float),
+            kendall_tau=np.array(
+                [stats.kendalltau(a, b).statistic for a, b in zip(scores, teacher, strict=True)]
+            ),
+            likelihood=np.asarray((targets * log_probabilities).sum(1)),
+        )
+
+
+def prompt_gradients(ranker: Any, weighting: WeightingConfig):
+    """Stage 1's gradient: TA and RPS share one prompt and one pass; the LM is an argument and never changes."""
+
+    def gradients(params, frozen, batch, key):
+        def task_losses(params):
+            scores = ranker.candidate_scores(
+                frozen, batch["ids"], batch["candidates"], prompt=params["prompt"]
+            )
+            losses = candidate_cross_entropy(scores, batch["targets"])
+            members = jnp.stack([batch["task"] == TA, batch["task"] == RPS]).astype(jnp.float32)
+            return (members @ losses) / jnp.maximum(members.sum(1), 1)
+
+        return weighted_gradients(task_losses, params, weighting)
+
+    return gradients
+
+
+def _report(ws: Workspace, trainer: _Trainer, heldout: Texts) -> list[dict[str, Any]]:
+    """Agreement with the teacher of held-out users, a value a user, for four prompts."""
+    users, place = np.unique(heldout.rows.users, return_inverse=True)
+    rows = []
+    for name in ("none", "random", "shuffled", "distilled"):
+        prompt = None if name == "none" else assets.load_prompt(ws, name)
+        pattern = _NO_PATTERN if name == "none" else trainer.language.slots
+        reading = trainer.read(prompt, heldout, pattern)
+        for measure in ("agreement", "kendall_tau"):
+            sums = np.bincount(place, getattr(reading, measure))
+            value = bootstrap_interval(sums / np.bincount(place), seed=ws.experiment.seed)
+            rows.append(
+                {
+                    "prompt": name,
+                    "measure": {"agreement": "top-1 agreement", "kendall_tau": "Kendall tau"}[measure],
+                    "value": value.value,
+                    "ci_low": value.low,
+                    "ci_high": value.high,
+                    "users": len(users),
+                }
+            )
+            say(f"  held-out users, {name} prompt, {measure}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]")
+    return rows

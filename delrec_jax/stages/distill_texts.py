@@ -1,0 +1,189 @@
+"""Stage 1's examples: TA and RPS texts with candidates and target distributions, for three sources of labels.
+
+`teacher`   RPS labels are the teacher's lists for the text's own history.
+`shuffled`  the lists are dealt to other histories: the control that shows whether distillation is real.
+`true`      the text is LSR's and the label the item that really came next: what labels alone can do.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.config import Experiment
+from delrec_jax.data import prompts
+from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.splits import PADDING, partition_users
+from delrec_jax.objectives import pattern_simulating, temporal_analysis
+from delrec_jax.stages.assets import Data, Language, load_data, load_teacher, teacher_length
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
+
+TA, RPS = 0, 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Positions of training histories: the history is the user's first `ends` items.
+
+    Attributes:
+      users: int32 [N].
+      ends: int32 [N].
+    """
+
+    users: np.ndarray
+    ends: np.ndarray
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What an example is drawn from.
+
+    Attributes:
+      rows: RPS (or LSR) positions.
+      lists: candidates and teacher's scores for each row, already shuffled for the control.
+      labels: the item that follows each row, for `true`; unused otherwise.
+      ta_users: users whose training part is long enough for TA.
+      known: items that occur in the training part: negatives come from these.
+    """
+
+    source: str
+    rows: Rows
+    lists: TeacherLists
+    labels: np.ndarray
+    ta_users: np.ndarray
+    known: np.ndarray
+    pieces: Pieces
+    slots: np.ndarray
+    data: Data
+    config: Experiment
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One text: TA with the config's share (never for `true`), else the row's."""
+        if self.source != "true" and len(self.ta_users) and rng.random() < self.config.distill.ta_share:
+            return self._temporal(int(rng.choice(self.ta_users)), rng)
+        return self._row(index, rng)
+
+    def _temporal(self, user: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        sequence = self.data.split.train.history(user)
+        shortest = prompts.ta_min_length(self.pieces.config)
+        end = int(rng.integers(shortest, len(sequence) + 1))
+        label = int(sequence[end - 2])
+        candidates = self._with_negatives(label, self.data.split.train.history(user), rng)
+        text = prompts.temporal_analysis(
+            self.pieces, sequence[:end], pattern=self.slots, candidates=candidates
+        )
+        target = temporal_analysis.candidate_target(candidates, label)
+        return _example(text, candidates, target, TA)
+
+    def _with_negatives(self, label: int, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The label and m - 1 unseen items that the training part knows, in random order."""
+        count = self.config.distill.num_candidates
+        pool = np.setdiff1d(self.known, np.append(seen, label))
+        negatives = rng.choice(pool, count - 1, replace=False)
+        return rng.permutation(np.append(negatives, label)).astype(np.int32)
+
+    def _row(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        history = self.data.split.train.history(int(self.rows.users[index]))
+        shown = history[: self.rows.ends[index]]
+        if self.source == "true":
+            label = int(self.labels[index])
+            candidates = self._with_negatives(label, history, rng)
+            target = temporal_analysis.candidate_target(candidates, label)
+            text = prompts.recommendation(
+                self.pieces, shown, pattern=self.slots, candidates=candidates
+            )
+            return _example(text, candidates, target, RPS)
+        return self.listed(index, shown, rng.permutation(self.lists.items.shape[1]), self.slots)
+
+    def listed(
+        self, index: int, shown: np.ndarray, order: np.ndarray, pattern: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The RPS text of a row, its candidates in the given order."""
+        distill = self.config.distill
+        items = self.lists.items[index]
+        target = pattern_simulating.teacher_target(
+            self.lists.scores[index], kind=distill.rps_label, temperature=distill.temperature
+        )
+        text = prompts.pattern_simulating(
+            self.pieces,
+            shown,
+            pattern=pattern,
+            candidates=items[order],
+            ranked=items[1 : distill.top_h],
+        )
+        return _example(text, items[order], target[order], RPS)
+
+
+def _example(text, candidates, target, task: int) -> dict[str, np.ndarray]:
+    return {"ids": text, "candidates": candidates, "targets": target, "task": np.int32(task)}
+
+
+def user_parts(ws: Workspace, data: Data) -> dict[str, np.ndarray]:
+    """Who trains the prompt, who selects it, and who is only reported on."""
+    config = ws.experiment.distill
+    fractions = {
+        "train": config.train_users,
+        "valid": config.valid_users,
+        "heldout": 1 - config.train_users - config.valid_users,
+    }
+    return partition_users(data.split.users, fractions, ws.experiment.seed)
+
+
+def latest_rows(data: Data, users: np.ndarray, positions: int, *, labelled: bool) -> Rows:
+    """The latest `positions` histories of each user's training part; labelled ones have a next item there."""
+    pairs = []
+    for user in users:
+        length = int(data.split.train.lengths[user]) - (1 if labelled else 0)
+        pairs += [(user, end) for end in range(max(1, length - positions + 1), length + 1)]
+    table = np.array(pairs, np.int32).reshape(-1, 2)
+    return Rows(table[:, 0], table[:, 1])
+
+
+def make_lists(ws: Workspace, data: Data, rows: Rows, *, seed: int) -> TeacherLists:
+    """The teacher's lists for rows; items it never saw, and items the user has seen, stay out."""
+    config, length = ws.experiment.distill, teacher_length(ws)
+    longest = int(rows.ends.max())
+    seen = np.full((len(rows.users), longest), PADDING, np.int32)
+    histories = np.full((len(rows.users), length), PADDING, np.int32)
+    for index, (user, end) in enumerate(zip(rows.users, rows.ends, strict=True)):
+        history = data.split.train.history(int(user))[:end]
+        seen[index, :end] = history
+        histories[index, max(0, length - end) :] = history[-length:]
+    settings = ListSettings(config.top_h, config.num_candidates, seed)
+    return distillation_lists(
+        load_teacher(ws, data),
+        histories,
+        settings=settings,
+        allowed=~data.split.cold_items(data.num_items),
+        seen=seen,
+    )
+
+
+def make_texts(
+    ws: Workspace, language: Language, users: np.ndarray, source: str, lists: TeacherLists | None = None
+) -> Texts:
+    """Everything the examples of one source are drawn from, for these users."""
+    data, config = load_data(ws), ws.experiment
+    rows = latest_rows(data, users, config.distill.positions, labelled=source == "true")
+    train = data.split.train
+    labels = train.items[train.offsets[rows.users] + np.minimum(rows.ends, train.lengths[rows.users] - 1)]
+    if lists is None:
+        empty = np.zeros((0, config.distill.num_candidates))
+        lists = TeacherLists(empty.astype(np.int32), empty.astype(np.float32))
+    if source == "shuffled":
+        order = prng.generator(config.seed, "distill/shuffle").permutation(len(rows.users))
+        lists = TeacherLists(lists.items[order], lists.scores[order])
+    shortest = prompts.ta_min_length(config.prompts)
+    return Texts(
+        source=source,
+        rows=rows,
+        lists=lists,
+        labels=labels,
+        ta_users=np.array([u for u in users if train.lengths[u] >= shortest]),
+        known=np.flatnonzero(~data.split.cold_items(data.num_items)),
+        pieces=language.pieces,
+        slots=language.slots,
+        data=data,
+        config=config,
+    )

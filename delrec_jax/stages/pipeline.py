@@ -1,0 +1,50 @@
+"""All stages in order: what is finished is skipped, what was interrupted goes on."""
+
+import time
+from collections.abc import Callable
+
+from delrec_jax.errors import UserError
+from delrec_jax.stages.distill import distill
+from delrec_jax.stages.evaluate import evaluate
+from delrec_jax.stages.prepare import prepare
+from delrec_jax.stages.pretrain import pretrain
+from delrec_jax.stages.report import report
+from delrec_jax.stages.teach import teach
+from delrec_jax.stages.tune import tune
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.writers import say
+
+RUNNERS: dict[str, Callable[[Workspace], None]] = {
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "teach": teach,
+    "distill": distill,
+    "tune": tune,
+    "evaluate": evaluate,
+    "report": report,
+}
+
+
+def run_stage(ws: Workspace, stage: str) -> None:
+    """Runs one stage unless it is finished; the report is always made (and printed) again.
+
+    Raises:
+      UserError: a stage that it needs is not finished.
+    """
+    if stage not in RUNNERS:
+        raise UserError(f"no stage {stage!r}: use one of {', '.join(RUNNERS)}")
+    if ws.finished(stage) and stage != "report":
+        say(f"{stage}: finished before, skipped")
+        return
+    say(f"{stage} ...")
+    started = time.monotonic()
+    ws.begin(stage)
+    RUNNERS[stage](ws)
+    ws.finish(stage)
+    say(f"{stage}: done in {time.monotonic() - started:.0f} s")
+
+
+def run_all(ws: Workspace) -> None:
+    """Every stage in the order of the data."""
+    for stage in RUNNERS:
+        run_stage(ws, stage)

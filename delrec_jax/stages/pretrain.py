@@ -1,0 +1,168 @@
+"""`delrec pretrain`: a tokenizer and a small T5 from the catalogue's own text, and a gate on what it learned."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.data import pretraining, templates
+from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
+from delrec_jax.data.pipeline import batch_iterator
+from delrec_jax.data.pretraining import Material
+from delrec_jax.errors import UserError
+from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.initialise import init_for_copying
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.tokenizer import Tokenizer, train_tokenizer
+from delrec_jax.objectives.next_item import catalogue_cross_entropy
+from delrec_jax.objectives.span_corruption import bag_loss
+from delrec_jax.stages import assets
+from delrec_jax.stages.pretrain_gate import Gate
+from delrec_jax.stages.workspace import Workspace, write_json
+from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import make_mesh
+from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.writers import say
+
+_QUESTION_TEXTS = ("The {name} of", "is :")
+_JOINTS = (".", ":")
+_TEMPLATE_REPEATS = 20  # the few template words must be whole tokens beside thousands of titles
+
+
+def pretrain(ws: Workspace) -> None:
+    """Trains tokenizer and T5; the LM never reads validation or test items, nor (storefront) any row at all.
+
+    Raises:
+      UserError: the gate failed: what the LM learned is under `pretrain.gate`.
+    """
+    config, data = ws.experiment, assets.load_data(ws)
+    folder = ws.folder("pretrain")
+    tokenizer = _tokenizer(ws, data)
+    pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    ranker = assets.make_ranker(ws, tokenizer, pieces)
+    material = make_material(ws, data, tokenizer, pieces)
+    gate = Gate.build(ws, data, material, ranker)
+    width = pretraining.answer_width(material)
+    shapes = pretraining.batch_shapes(
+        material, max_tokens=config.prompts.max_tokens, seed=config.seed
+    )
+    say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
+    optimizer = make_optimizer(config.pretrain.optimizer, config.pretrain.loop.steps)
+    mesh = make_mesh(config.mesh)
+    params, result = fit(
+        Run(
+            name="lm",
+            directory=folder / "model",
+            state=create_state(init_for_copying(ranker.module, prng.key(config.seed, "lm/init")), optimizer),
+            frozen=None,
+            batches=batch_iterator(
+                lambda index, rng: pretraining.make_batch(
+                    material, shapes, width, index=index, rng=rng
+                ),
+                seed=config.seed,
+            ),
+            step=make_train_step(mean_loss_gradients(pretrain_loss(ws, ranker)), optimizer, mesh),
+            evaluate=gate.measure,
+            monitor="gate",
+            config=config.pretrain.loop,
+            key=prng.key(config.seed, "lm/dropout"),
+            mesh=mesh,
+            select="last",
+        )
+    )
+    learned = gate.measure(params)
+    write_json(folder / "gate.json", learned)
+    say("  learned: " + ", ".join(f"{name} {value:.3f}" for name, value in learned.items()))
+    gate.check(learned, result["steps"])
+
+
+def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
+    """Trained on titles, attributes and the words of templates and instructions; kept when it is there."""
+    folder = ws.folder("pretrain") / "tokenizer"
+    if (folder / "tokenizer_config.json").exists():
+        return Tokenizer(folder)
+    config, catalogue = ws.experiment, data.corpus.catalogue
+    words = templates.all_words(
+        templates.domain(config.data.domain), assets.TEACHER_NAMES[config.teacher.name]
+    )
+    words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
+    words += list(_JOINTS)
+    if data.world is not None:
+        words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
+    values = [value for column in catalogue.attributes.values() for value in column if value]
+    return train_tokenizer(
+        [*catalogue.titles, *values, *words * _TEMPLATE_REPEATS],
+        catalogue.titles,
+        vocab_size=config.lm.vocab_size,
+        sentinels=config.lm.sentinels,
+        directory=folder,
+    )
+
+
+def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces: Any) -> Material:
+    """Tokenises what pre-training texts consist of.
+
+    Raises:
+      UserError: a share asks for texts that the corpus cannot give.
+    """
+    config = ws.experiment.pretrain.text
+    if data.world is None and config.short + config.several + config.full > 0:
+        raise UserError(
+            "pretrain.text: short, several and full need a catalogue with known relations, which only the storefront has; "
+            "set them to 0 and use cloze and attributes"
+        )
+
+    def ids(text: str) -> np.ndarray:
+        return np.array(tokenizer.encode(text), np.int32)
+
+    catalogue = data.corpus.catalogue
+    maps = {} if data.world is None else behaviours(data.world)
+    heldout = np.zeros(data.num_items, bool)
+    count = int(config.heldout_items * data.num_items)
+    heldout[prng.generator(ws.experiment.seed, "lm/heldout").permutation(data.num_items)[:count]] = True
+    return Material(
+        pieces=pieces,
+        sentinels=[tokenizer.sentinel(index) for index in range(config.queries)],
+        maps=maps,
+        joints=(ids(_JOINTS[0]), ids(_JOINTS[1])),
+        words={name: [ids(phrase) for phrase in BEHAVIOUR_WORDS[name]] for name in maps},
+        attribute_heads={
+            name: (ids(_QUESTION_TEXTS[0].format(name=name)), ids(_QUESTION_TEXTS[1]))
+            for name in catalogue.attributes
+        },
+        attribute_values={
+            name: [ids(value) if value else np.zeros(0, np.int32) for value in column]
+            for name, column in catalogue.attributes.items()
+        },
+        train=data.split.train,
+        heldout=heldout,
+        config=config,
+    )
+
+
+def pretrain_loss(ws: Workspace, ranker: Ranker):
+    """The loss of a batch's questions: the answer's words, and among all titles where the answer is one."""
+    config = ws.experiment.pretrain
+
+    def loss(params, frozen, batch, key):
+        dropout = key if ranker.module.config.dropout_rate > 0 else None
+        hidden = hidden_at_masks(
+            ranker.module, params, batch["ids"], batch["sentinels"], dropout_key=dropout
+        )
+        losses = weights = jnp.zeros(batch["items"].shape)
+        metrics: dict[str, jax.Array] = {}
+        if config.bag_weight:
+            logits = ranker.module.apply({"params": params}, hidden, method="logits")
+            losses, weights = bag_loss(logits, batch["answers"])
+            losses = config.bag_weight * losses
+        if config.catalogue_weight:
+            scores = jnp.einsum("bqd,id->bqi", hidden, ranker.item_vectors(params))
+            ranking, asked = catalogue_cross_entropy(scores, batch["items"])
+            losses, weights = losses + config.catalogue_weight * ranking, jnp.maximum(weights, asked)
+            metrics["loss/catalogue"] = ranking.sum() / jnp.maximum(asked.sum(), 1)
+        return losses, weights, metrics
+
+    return loss

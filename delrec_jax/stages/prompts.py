@@ -1,0 +1,58 @@
+"""`delrec prompts`: whole examples of each task with label and target mask, for reading."""
+
+from typing import Any
+
+import numpy as np
+
+from delrec_jax.data import prompts
+from delrec_jax.language.tokenizer import PAD
+from delrec_jax.stages import assets, distill_texts
+from delrec_jax.stages.assets import Data, Language
+from delrec_jax.stages.workspace import Workspace
+
+
+def show_prompts(ws: Workspace, count: int) -> None:
+    """Prints `count` examples of TA, RPS and LSR as the models read them.
+
+    The target mask marks the one place of the text that is asked for: `^` under MASK's token, `.` elsewhere.
+    """
+    data = assets.load_data(ws)
+    language = assets.load_language(ws, data)
+    users = data.split.users[: max(count, 1)]
+    rows = distill_texts.latest_rows(data, users, 1, labelled=False)
+    lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)
+    texts = distill_texts.make_texts(ws, language, users, "teacher", lists)
+    rng = np.random.default_rng(ws.experiment.seed)
+    for index, user in enumerate(users[:count]):
+        if user in texts.ta_users:
+            _show(data, language, "Temporal Analysis (TA)", texts._temporal(int(user), rng))
+        shown = data.split.train.history(int(user))
+        order = rng.permutation(lists.items.shape[1])
+        example = texts.listed(int(np.flatnonzero(texts.rows.users == user)[0]), shown, order, language.slots)
+        _show(data, language, "Recommendation Pattern Simulating (RPS)", example)
+        candidates = data.candidates["valid"].items[index]
+        label = int(data.split.valid_target[index])
+        ids = prompts.recommendation(
+            language.pieces, shown, pattern=language.slots, candidates=candidates
+        )
+        target = (candidates == label).astype(np.float32)
+        _show(data, language, "Next item (LSR)", {"ids": ids, "candidates": candidates, "targets": target})
+
+
+def _show(data: Data, language: Language, name: str, example: dict[str, Any]) -> None:
+    ids, candidates, targets = example["ids"], example["candidates"], example["targets"]
+    best = int(np.argmax(targets))
+    tokens = [_token(language, int(token)) for token in ids]
+    mask = ["^" if token == language.pieces.sentinel else "." for token in ids]
+    titles = data.corpus.catalogue.titles
+    print(f"== {name}: {len(ids)} tokens, padding id {PAD}")
+    print(" ".join(tokens))
+    print("target mask: " + "".join(mask))
+    print(f"label: {titles[candidates[best]]}  (weight {targets[best]:.3f})")
+    print("candidates: " + "; ".join(titles[item] for item in candidates))
+    print()
+
+
+def _token(language: Language, token: int) -> str:
+    slot = token - language.tokenizer.vocab_size
+    return f"[P{slot}]" if slot >= 0 else language.tokenizer.decode([token]).strip() or "_"

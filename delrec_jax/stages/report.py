@@ -1,0 +1,152 @@
+"""`delrec report`: records to `metrics.json`, the table on the terminal, and one self-contained page."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
+from delrec_jax.config import to_dict
+from delrec_jax.evaluation import records, significance
+from delrec_jax.stages import assets, systems
+from delrec_jax.stages.systems import LanguageScorer
+from delrec_jax.stages.workspace import Workspace, read_json
+from delrec_jax.training.checkpoints import load_tree
+
+_METRIC = "HR@1"
+
+
+def report(ws: Workspace) -> None:
+    """Writes `report/metrics.json` and `report/index.html`, and prints the tables."""
+    folder = ws.folder("report")
+    table = records.read_records(ws.folder("evaluate") / "records.parquet")
+    expected = ws.folder("evaluate") / "expected.parquet"
+    rows = tables.metrics_rows(
+        table, records.read_expected(expected) if expected.exists() else None, seed=ws.experiment.seed
+    )
+    tables.write_metrics_json(folder / "metrics.json", rows)
+    data = assets.load_data(ws)
+    write_report(folder / "index.html", _report_data(ws, data, table, rows))
+    blocks.print_blocks(blocks.result_blocks(rows))
+    print(f"report: {folder / 'index.html'}")
+
+
+def _report_data(
+    ws: Workspace, data: assets.Data, table: pl.DataFrame, rows: list[dict[str, Any]]
+) -> ReportData:
+    facts = read_json(ws.folder("prepare") / "statistics.json")
+    config = ws.experiment
+    log = []
+    for stage in ("pretrain", "teach", "distill", "tune"):
+        for path in sorted(ws.folder(stage).glob("*/metrics.jsonl")):
+            log += tables.read_log(path)
+    pairs = significance.standard_pairs(table["system"].unique(maintain_order=True).to_list())
+    compared = significance.compare_family(table, pairs, _METRIC, seed=config.seed)
+    return ReportData(
+        title=f"DELRec on {data.corpus.name}",
+        summary={
+            "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
+            "split": f"leave one out, {facts['evaluated_users']} users evaluated, {facts['cold_items']} cold items",
+            "teacher": assets.TEACHER_NAMES[config.teacher.name],
+            "language model": f"T5, d_model {config.lm.t5.d_model}, {config.lm.t5.num_layers}+{config.lm.t5.num_decoder_layers} "
+            "layers, pre-trained here",
+            "seed": str(config.seed),
+        },
+        metrics=rows,
+        command="delrec run --config=FILE --workdir=DIR (with config.json below)",
+        config=to_dict(config),
+        comparisons=[asdict(one) for one in compared],
+        agreement=read_json(ws.folder("distill") / "agreement.json"),
+        log=log,
+        curves=_curves(log),
+        adapter_ranks=_adapter_ranks(ws),
+        examples=_examples(ws, data),
+        notes=_notes(ws, data),
+    )
+
+
+def _curves(log: list[dict[str, Any]]) -> list[Curve]:
+    prompts = {f"prompt/{name}": name for name in ("distilled", "shuffled", "true")}
+    adapters = {"adapter/distilled": "distilled prompt", "adapter/random": "random prompt"}
+    wanted = [
+        Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
+        Curve("valid/NDCG@10", "Teacher: validation NDCG@10", {"teacher": "teacher"}),
+        Curve("loss", "Stage 1: training loss", prompts),
+        Curve("valid/agreement", "Stage 1: top-1 agreement with the teacher, validation users", prompts),
+        Curve("loss", "Stage 2: training loss", adapters),
+        Curve("valid/HR@1", "Stage 2: validation HR@1 among candidates", adapters),
+    ]
+    logged = {(row["run"], key) for row in log for key in row}
+    return [
+        curve for curve in wanted if any((run, curve.key) in logged for run in curve.runs or {})
+    ]
+
+
+def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
+    _, meta = load_tree(assets.adapter_path(ws, "distilled"))
+    rows = []
+    for path, rank in meta["ranks"].items():
+        *layer, projection = path.split("/")
+        rows.append({"layer": "/".join(layer), "projection": projection, "rank": rank})
+    return rows
+
+
+def _examples(ws: Workspace, data: assets.Data) -> list[WorkedExample]:
+    """Two users: the first whose target is cold and the first whose is not (or just the first two)."""
+    language = assets.load_language(ws, data)
+    if language.ranker.kind != "mean":
+        return []
+    cold = data.split.cold_items(data.num_items)[data.split.test_target]
+    chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
+    scorer = LanguageScorer(ws, language)
+    system = systems.language_systems(ws, data, language)["delrec", "all"]
+    teacher = systems.conventional_systems(ws, data, "test")["teacher"]
+    titles = data.corpus.catalogue.titles
+    examples = []
+    for row in chosen[:2]:
+        user = int(data.split.users[row])
+        history, target = data.split.history("test", user), int(data.split.test_target[row])
+        candidates = data.candidates["test"].items[row]
+        ids = scorer.texts(system, [history], [candidates])
+        own = np.asarray(scorer.candidates(system, ids, candidates[None]))[0]
+        given = np.asarray(teacher(np.array([row])))[0][candidates]
+        ranks = {"teacher": _ranks(given), "delrec": _ranks(own)}
+        examples.append(
+            WorkedExample(
+                user=str(row),
+                history=tuple(titles[item] for item in history[-10:]),
+                target=titles[target],
+                candidates=tuple(titles[item] for item in candidates),
+                ranks=ranks,
+                cold=bool(cold[row]),
+            )
+        )
+    return examples
+
+
+def _ranks(scores: np.ndarray) -> list[float]:
+    return [float((scores > s).sum() + 1 + ((scores == s).sum() - 1) / 2) for s in scores]
+
+
+def _notes(ws: Workspace, data: assets.Data) -> list[str]:
+    notes = [
+        "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
+        "without the items a user has seen.",
+        "A rise of the distilled prompt above no prompt is no evidence of distillation: the prompt from a shuffled teacher "
+        "is the control that counts.",
+    ]
+    if data.world is not None:
+        notes += [
+            "The storefront is generated. The language model was pre-trained on the catalogue's text and on instructions "
+            "among which are the behaviours of the store's customers: this demonstration is built so that a prompt CAN "
+            "express the pattern. It never saw a row of interactions. No figure here is a result on real data.",
+            "The oracle's figures are computed from the generating process, not estimated from these users.",
+        ]
+    else:
+        notes.append(
+            "The language model is a small T5 pre-trained here on this corpus' titles, attributes and training histories; "
+            "it has no knowledge of the world. With pretrained weights these figures will differ."
+        )
+    return notes

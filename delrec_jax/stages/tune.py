@@ -1,0 +1,183 @@
+"""`delrec tune`: stage 2, AdaLoRA on the language model with the prompt frozen, to rank the next item."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.data import prompts
+from delrec_jax.data.pipeline import make_buckets, padded_batches, training_iterator
+from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
+from delrec_jax.language.rank_allocation import (
+    allocation_state,
+    ranks_in_use,
+    with_rank_allocation,
+)
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.objectives.next_item import candidate_cross_entropy, catalogue_cross_entropy
+from delrec_jax.objectives.temporal_analysis import candidate_target
+from delrec_jax.stages import assets, distill_texts
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import make_mesh
+from delrec_jax.training.steps import TrainState, create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.writers import say
+
+
+def tune(ws: Workspace) -> None:
+    """Tunes with the distilled and with the random prompt, on all labels and on few, under the same budget."""
+    data = assets.load_data(ws)
+    language = assets.load_language(ws, data)
+    users = distill_texts.user_parts(ws, data)
+    trainer = _Trainer(ws, language, data)
+    few = ws.experiment.tune.few_users
+    for name in ("distilled", "random"):
+        trainer.fit(name, name, data.split.users)
+        if few:
+            trainer.fit(f"{name}_few", name, users["train"][:few])
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Next items inside the training part: history = the user's first `ends` items, label = the one after."""
+
+    rows: distill_texts.Rows
+    items: np.ndarray
+
+
+class _Trainer:
+    def __init__(self, ws: Workspace, language: assets.Language, data: assets.Data):
+        self.ws, self.language, self.data = ws, language, data
+        self.config = ws.experiment.tune
+        self.buckets = make_buckets(ws.experiment.prompts.max_tokens, multiple=16)
+        self.mesh = make_mesh(ws.experiment.mesh)
+        inner = make_optimizer(self.config.optimizer, self.config.loop.steps)
+        self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)
+        gradients = mean_loss_gradients(ranking_loss(language.ranker, self.config.adalora.orthogonality))
+        self.step = make_train_step(gradients, self.optimizer, self.mesh)
+        self.known = np.flatnonzero(~data.split.cold_items(data.num_items))
+        ranker = language.ranker
+        self._scores = jax.jit(
+            lambda params, prompt, adapters, ids, candidates: ranker.candidate_scores(
+                params, ids, candidates, prompt=prompt, adapters=adapters
+            )
+        )
+
+    def fit(self, name: str, prompt_name: str, users: np.ndarray) -> None:
+        """Trains one set of adapters, or resumes it, or leaves a finished one."""
+        seed = self.ws.experiment.seed
+        prompt = assets.load_prompt(self.ws, prompt_name)
+        labels = self._labels(users)
+        params = init_adapters(self.language.params, self.config.adalora, prng.key(seed, "adapters/init"))
+        _, result = fit(
+            Run(
+                name=f"adapter/{name}",
+                directory=self.ws.folder("tune") / name,
+                state=create_state(params, self.optimizer),
+                frozen={"params": self.language.params, "prompt": prompt},
+                batches=training_iterator(
+                    lambda index, rng: self._example(labels, index, rng),
+                    len(labels.items),
+                    batch_size=self.config.batch_size,
+                    buckets=self.buckets,
+                    seed=seed,
+                ),
+                step=self.step,
+                evaluate=self._validator(prompt),
+                monitor="valid/selection",
+                config=self.config.loop,
+                key=prng.key(seed, "adapters/dropout"),
+                mesh=self.mesh,
+                summary=_ranks,
+            )
+        )
+        ranks = sorted(result["ranks"].values())
+        say(
+            f"  adapter {name}: {len(labels.items)} labels, selected step {result['best_step']} of {result['steps']}, "
+            f"ranks {ranks[0]}..{ranks[-1]} of {self.config.adalora.init_rank}"
+        )
+
+    def _labels(self, users: np.ndarray) -> Labels:
+        rows = distill_texts.latest_rows(self.data, users, self.config.positions, labelled=True)
+        train = self.data.split.train
+        kept = rows.ends < train.lengths[rows.users]
+        rows = distill_texts.Rows(rows.users[kept], rows.ends[kept])
+        return Labels(rows, train.items[train.offsets[rows.users] + rows.ends])
+
+    def _example(self, labels: Labels, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        history = self.data.split.train.history(int(labels.rows.users[index]))
+        shown, label = history[: labels.rows.ends[index]], int(labels.items[index])
+        if self.config.loss_over == "catalogue":
+            text = prompts.recommendation(self.language.pieces, shown, pattern=self.language.slots)
+            return {"ids": text, "label": np.int32(label)}
+        pool = np.setdiff1d(self.known, np.append(history, label))
+        negatives = rng.choice(pool, self.config.num_candidates - 1, replace=False)
+        candidates = rng.permutation(np.append(negatives, label)).astype(np.int32)
+        text = prompts.recommendation(
+            self.language.pieces, shown, pattern=self.language.slots, candidates=candidates
+        )
+        return {"ids": text, "candidates": candidates, "targets": candidate_target(candidates, label)}
+
+    def _validator(self, prompt: jax.Array):
+        """Likelihood and HR@1 of the validation item among the stored candidates of all users."""
+        sets = self.data.candidates["valid"]
+        examples = []
+        for user, target, candidates in zip(
+            sets.users, self.data.split.valid_target, sets.items, strict=True
+        ):
+            history = self.data.split.history("valid", int(user))
+            text = prompts.recommendation(
+                self.language.pieces, history, pattern=self.language.slots, candidates=candidates
+            )
+            targets = candidate_target(candidates, int(target))
+            examples.append({"ids": text, "candidates": candidates, "targets": targets})
+        batches = padded_batches(examples, batch_size=128, buckets=self.buckets)
+
+        def evaluate(adapters: Any) -> dict[str, float]:
+            hits, likelihoods = [], []
+            for batch, real in batches:
+                scores = self._scores(
+                    self.language.params, prompt, adapters, batch["ids"], batch["candidates"]
+                )
+                losses = candidate_cross_entropy(scores, jnp.asarray(batch["targets"]))
+                likelihoods.append(-np.asarray(losses)[:real])
+                right = scores.argmax(1) == batch["targets"].argmax(1)
+                hits.append(np.asarray(right)[:real])
+            likelihood = float(np.concatenate(likelihoods).mean())
+            hit_rate = float(np.concatenate(hits).mean())
+            return {
+                "valid/HR@1": hit_rate,
+                "valid/likelihood": likelihood,
+                "valid/selection": hit_rate,
+            }
+
+        return evaluate
+
+
+def ranking_loss(ranker: Ranker, orthogonality: float):
+    """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty."""
+
+    def loss(adapters, frozen, batch, key):
+        options = {"prompt": frozen["prompt"], "adapters": adapters, "dropout_key": key}
+        penalty = {"penalty": orthogonality * orthogonality_penalty(adapters)}
+        if "label" in batch:
+            scores = ranker.catalogue_scores(frozen["params"], batch["ids"], **options)
+            losses, weights = catalogue_cross_entropy(scores, batch["label"])
+            return losses, weights, penalty
+        scores = ranker.candidate_scores(
+            frozen["params"], batch["ids"], batch["candidates"], **options
+        )
+        losses = candidate_cross_entropy(scores, batch["targets"])
+        return losses, jnp.ones_like(losses), penalty
+
+    return loss
+
+
+def _ranks(state: TrainState) -> dict[str, Any]:
+    """The rank pattern at the end of training, stored beside the adapters."""
+    ranks = ranks_in_use(allocation_state(state.opt_state))
+    return {"ranks": {path: int(rank) for path, rank in ranks.items()}}

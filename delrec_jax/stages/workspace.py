@@ -1,0 +1,155 @@
+"""A run's directory: which stage depends on what, what is finished, and that nothing is ever mixed.
+
+Every stage has a fingerprint of the settings it reads and of the stages it builds on. A finished stage with the same
+fingerprint is skipped, an interrupted one resumes, and one made by other settings is refused or (on request) made anew.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delrec_jax.config import Experiment, leaf_keys, to_dict
+from delrec_jax.errors import UserError
+
+# Raised when a change of the code makes old results of a stage wrong.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a stage reads: other stages and parts of the config; `folder` is where it writes."""
+
+    folder: str
+    needs: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+STAGES: dict[str, StageSpec] = {
+    "prepare": StageSpec("data", (), ("data", "candidates", "seed")),
+    "pretrain": StageSpec("lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh")),
+    "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh")),
+    "distill": StageSpec("prompt", ("pretrain", "teach"), ("distill",)),
+    "tune": StageSpec("adapter", ("distill",), ("tune",)),
+    "evaluate": StageSpec("records", ("tune",), ("evaluate",)),
+    "report": StageSpec("report", ("evaluate",), ()),
+}
+
+
+class Workspace:
+    """One workdir with its experiment."""
+
+    def __init__(self, workdir: Path, experiment: Experiment, *, update: bool = False):
+        """Opens a workdir; writes `config.json` into a new one.
+
+        Raises:
+          UserError: the workdir belongs to another config and `update` is not set, or it cannot be written.
+        """
+        self.root = workdir
+        self.experiment = experiment
+        self._settings = to_dict(experiment)
+        self._update = update
+        path = workdir / "config.json"
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._check_same(path)
+            write_json(path, self._settings)
+        except OSError as error:
+            raise UserError(f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to") from error
+
+    def _check_same(self, path: Path) -> None:
+        before = read_json(path)
+        changed = [
+            key
+            for key in leaf_keys(self._settings)
+            if _at(before, key) != _at(self._settings, key)
+        ]
+        if changed and not self._update:
+            shown = ", ".join(
+                f"{key} ({_at(before, key)!r} there, {_at(self._settings, key)!r} now)" for key in changed[:4]
+            )
+            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+            raise UserError(
+                f"--workdir={self.root} belongs to another config: {shown}{more}; give another --workdir, or --update to "
+                "make the stages anew that this touches"
+            )
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage writes."""
+        return self.root / STAGES[stage].folder
+
+    def fingerprint(self, stage: str) -> str:
+        """SHA-256 of everything that a stage depends on."""
+        spec = STAGES[stage]
+        content = {
+            "format": _FORMAT,
+            "stage": stage,
+            "settings": {key: _at(self._settings, key) for key in spec.settings},
+            "needs": {name: self.fingerprint(name) for name in spec.needs},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def finished(self, stage: str) -> bool:
+        """Whether a stage's results are there and belong to this config."""
+        marker = self._marker(stage)
+        return marker.get("fingerprint") == self.fingerprint(stage) and marker["finished"]
+
+    def begin(self, stage: str) -> Path:
+        """Prepares a stage's folder: keeps what an interrupted run of the same settings left, removes all else.
+
+        Raises:
+          UserError: a stage that it needs is not finished.
+        """
+        for name in STAGES[stage].needs:
+            if not self.finished(name):
+                raise UserError(
+                    f"{stage} needs the results of {name}, which are not in {self.root}: run `delrec {name}` with the same "
+                    "flags first, or `delrec run` for all stages"
+                )
+        folder = self.folder(stage)
+        if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._mark(stage, finished=False)
+        return folder
+
+    def finish(self, stage: str) -> None:
+        """Marks a stage as done."""
+        self._mark(stage, finished=True)
+
+    def _marker(self, stage: str) -> dict[str, Any]:
+        path = self.folder(stage) / "stage.json"
+        return read_json(path) if path.exists() else {}
+
+    def _mark(self, stage: str, *, finished: bool) -> None:
+        content = {"fingerprint": self.fingerprint(stage), "finished": finished}
+        write_json(self.folder(stage) / "stage.json", content)
+
+
+def _at(settings: dict[str, Any], dotted: str) -> Any:
+    value: Any = settings
+    for name in dotted.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a workdir.
+
+    Raises:
+      UserError: the file is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it, and the stage is run again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1, sort_keys=True))
+    partial.rename(path)

@@ -1,0 +1,171 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from delrec_jax.data.pipeline import (
+    batch_iterator,
+    bucket_length,
+    collate,
+    make_buckets,
+    pad_texts,
+    padded_batches,
+    training_iterator,
+)
+
+BUCKETS = (4, 8)
+
+
+def example(index, rng):
+    """A text of 1 to 7 tokens that says where it comes from, and a random draw."""
+    return {
+        "ids": np.full(1 + index % 7, index + 1, np.int32),
+        "index": np.int32(index),
+        "draw": np.float32(rng.random()),
+    }
+
+
+def iterator(seed=0, make=example, batch_size=3, num=10):
+    return training_iterator(make, num, batch_size=batch_size, buckets=BUCKETS, seed=seed)
+
+
+def take(source, count):
+    return [next(source) for _ in range(count)]
+
+
+def assert_same(left, right):
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_bucket_length():
+    assert [bucket_length(n, BUCKETS) for n in (0, 1, 4, 5, 8)] == [4, 4, 4, 8, 8]
+    with pytest.raises(ValueError, match="9 tokens exceeds the largest bucket 8"):
+        bucket_length(9, BUCKETS)
+
+
+def test_make_buckets_by_hand():
+    assert make_buckets(300) == (32, 64, 96, 128, 160, 192, 224, 256, 320)
+    assert make_buckets(32) == (32,)
+    assert make_buckets(33) == (32, 64)
+    assert make_buckets(10, multiple=4) == (4, 8, 12)
+
+
+@pytest.mark.parametrize("longest", [1, 31, 32, 33, 512, 1065])
+def test_buckets_hold_the_longest_and_grow_slowly(longest):
+    buckets = make_buckets(longest)
+    assert longest <= buckets[-1]
+    assert len(buckets) == 1 or buckets[-2] < longest
+    for small, large in zip(buckets, buckets[1:], strict=False):
+        assert large % 32 == 0 and 0 < large - small <= max(32, small // 4)
+
+
+def test_pad_texts():
+    texts = [np.array([5, 6], np.int32), np.array([], np.int32), np.array([7, 8, 9], np.int32)]
+    padded = pad_texts(texts, 4)
+    np.testing.assert_array_equal(padded, [[5, 6, 0, 0], [0, 0, 0, 0], [7, 8, 9, 0]])
+    assert padded.dtype == np.int32
+
+
+def test_collate_pads_texts_to_the_bucket_of_the_longest():
+    rng = np.random.default_rng(0)
+    short = collate([example(0, rng), example(3, rng)], BUCKETS)
+    np.testing.assert_array_equal(short["ids"], [[1, 0, 0, 0], [4, 4, 4, 4]])
+    np.testing.assert_array_equal(short["index"], [0, 3])
+    assert collate([example(0, rng), example(4, rng)], BUCKETS)["ids"].shape == (2, 8)
+
+
+def test_one_epoch_meets_every_example_once_and_the_next_one_in_another_order():
+    batches = take(iterator(batch_size=5), 4)
+    seen = np.concatenate([batch["index"] for batch in batches])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert list(seen[:10]) != list(range(10))
+    assert list(seen[:10]) != list(seen[10:])
+
+
+def test_same_seed_same_stream_other_seed_other_stream():
+    assert_same(take(iterator(), 12), take(iterator(), 12))
+    a, b = take(iterator(seed=0), 4), take(iterator(seed=1), 4)
+    assert any((x["index"] != y["index"]).any() for x, y in zip(a, b, strict=True))
+    assert all((x["draw"] != y["draw"]).all() for x, y in zip(a, b, strict=True))
+
+
+def test_draws_differ_between_epochs():
+    batches = take(iterator(batch_size=10), 2)
+    order = [np.argsort(batch["index"]) for batch in batches]
+    first, second = (batch["draw"][o] for batch, o in zip(batches, order, strict=True))
+    assert (first != second).all()
+
+
+def test_the_stream_of_examples_does_not_depend_on_how_it_is_cut_into_batches():
+    threes, sixes = take(iterator(batch_size=3), 4), take(iterator(batch_size=6), 2)
+    for name in ("index", "draw"):
+        np.testing.assert_array_equal(
+            np.concatenate([b[name] for b in threes]), np.concatenate([b[name] for b in sixes])
+        )
+
+
+def test_an_example_is_a_pure_function_of_its_index_and_generator():
+    calls = []
+
+    def spying(index, rng):
+        before = copy.deepcopy(rng)
+        made = example(index, rng)
+        calls.append((index, before, made))
+        return made
+
+    batch = next(iterator(make=spying, batch_size=10))
+    # The prefetcher runs ahead into later epochs: the first ten calls made the first batch.
+    by_index = {index: (rng, made) for index, rng, made in calls[:10]}
+    assert sorted(by_index) == list(range(10))
+    for row, index in enumerate(batch["index"].tolist()):
+        rng, made = by_index[index]
+        assert example(index, rng)["draw"] == made["draw"] == batch["draw"][row]
+
+
+@pytest.mark.parametrize("done", [0, 1, 5, 9])
+def test_a_fresh_iterator_goes_on_where_the_state_was_taken(done):
+    whole = take(iterator(), 12)
+    first = iterator()
+    take(first, done)
+    state = json.loads(json.dumps(first.get_state()))  # a checkpoint stores it as JSON
+    fresh = iterator()
+    take(fresh, 2)  # wherever it stood before
+    fresh.set_state(state)
+    assert_same(take(fresh, 12 - done), whole[done:])
+
+
+def test_whole_batches_resume_too():
+    def make(index, rng):
+        return {"index": index, "draw": rng.random(3)}
+
+    whole = take(batch_iterator(make, seed=4), 6)
+    draws = np.concatenate([batch["draw"] for batch in whole])
+    assert len(set(draws.tolist())) == 18
+    assert [batch["index"] for batch in whole] == list(range(6))
+    assert (next(batch_iterator(make, seed=5))["draw"] != whole[0]["draw"]).all()
+    first = batch_iterator(make, seed=4)
+    take(first, 4)
+    fresh = batch_iterator(make, seed=4)
+    fresh.set_state(json.loads(json.dumps(first.get_state())))
+    assert_same(take(fresh, 2), whole[4:])
+
+
+def test_padded_batches_repeat_the_last_row_and_count_the_real_ones():
+    rng = np.random.default_rng(0)
+    batches = padded_batches([example(i, rng) for i in range(5)], batch_size=3, buckets=BUCKETS)
+    assert [real for _, real in batches] == [3, 2]
+    np.testing.assert_array_equal(batches[0][0]["index"], [0, 1, 2])
+    np.testing.assert_array_equal(batches[1][0]["index"], [3, 4, 4])
+    np.testing.assert_array_equal(batches[1][0]["ids"][1], batches[1][0]["ids"][2])
+    assert batches[0][0]["ids"].shape == (3, 4) and batches[1][0]["ids"].shape == (3, 8)
+
+
+def test_padded_batches_of_full_and_of_no_batches():
+    rng = np.random.default_rng(0)
+    full = padded_batches([example(i, rng) for i in range(4)], batch_size=2, buckets=BUCKETS)
+    assert [real for _, real in full] == [2, 2]
+    assert padded_batches([], batch_size=2, buckets=BUCKETS) == []

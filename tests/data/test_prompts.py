@@ -1,0 +1,380 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delrec_jax.data import prompts, templates
+from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.errors import UserError
+
+FLAN = Path(__file__).resolve().parents[3] / "shared" / "models" / "flan-t5-small-tokenizer"
+TITLES = ["Alien", "Big Fish", "Casino", "Dune", "Enemy Mine", "Fargo", "Gattaca", "Heat", "Ikiru"]
+EVERYTHING = PromptConfig(show_candidates=True, show_ranks=True)
+
+
+class Words:
+    """A tokenizer whose tokens are words; it learns them as they come."""
+
+    def __init__(self):
+        self.known = {}
+
+    def encode(self, text):
+        return [self.known.setdefault(word, len(self.known) + 1) for word in text.split()]
+
+    def encode_many(self, texts):
+        return [self.encode(text) for text in texts]
+
+    def array(self, text):
+        return np.array(self.encode(text), np.int32)
+
+    def decode(self, ids):
+        word = {number: word for word, number in self.known.items()}
+        return " ".join(word[int(i)] for i in ids)
+
+
+def make(config=EVERYTHING, *, domain="movies", titles=TITLES, codes=""):
+    words = Words()
+    pieces = prompts.tokenise_pieces(
+        words.encode_many,
+        titles,
+        domain=domain,
+        teacher="SASRec",
+        sentinel=words.encode("MASK")[0],
+        codes=words.encode(codes),
+        config=config,
+    )
+    return words, pieces
+
+
+# i_1..i_7 are Alien to Gattaca; with a = 4 the example's gap is Casino and the label is Fargo.
+GOLDEN = {
+    ("ta", "movies"): (
+        "The user has watched these movies in order : Alien ; Big Fish ; the placeholder . "
+        "The next movie is : Dune . The most recent movie the placeholder is : Casino . "
+        "Then the user has watched these movies in order : Dune ; Enemy Mine ; the placeholder . "
+        "The next movie is : Gattaca . The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate movies are : Heat ; Fargo ; Ikiru . "
+        "The most recent movie the placeholder is : MASK"
+    ),
+    ("ta", "games"): (
+        "The user has played these games in order : Alien ; Big Fish ; the placeholder . "
+        "The next game is : Dune . The most recent game the placeholder is : Casino . "
+        "Then the user has played these games in order : Dune ; Enemy Mine ; the placeholder . "
+        "The next game is : Gattaca . The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate games are : Heat ; Fargo ; Ikiru . "
+        "The most recent game the placeholder is : MASK"
+    ),
+    ("ta", "items"): (
+        "The user has purchased these items in order : Alien ; Big Fish ; the placeholder . "
+        "The next item is : Dune . The most recent item the placeholder is : Casino . "
+        "Then the user has purchased these items in order : Dune ; Enemy Mine ; the placeholder . "
+        "The next item is : Gattaca . The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate items are : Heat ; Fargo ; Ikiru . "
+        "The most recent item the placeholder is : MASK"
+    ),
+    ("ta", "home"): (
+        "The user has purchased these home products in order : Alien ; Big Fish ; the placeholder "
+        ". The next home product is : Dune . The most recent home product the placeholder is : "
+        "Casino . Then the user has purchased these home products in order : Dune ; Enemy Mine ; "
+        "the placeholder . The next home product is : Gattaca . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate home products are : Heat ; Fargo ; Ikiru . "
+        "The most recent home product the placeholder is : MASK"
+    ),
+    ("rps", "movies"): (
+        "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate movies are : Heat ; Fargo ; Ikiru . "
+        "After the first the SASRec model ranks : Ikiru ; Heat . "
+        "The next movie predicted by the SASRec model might be : MASK"
+    ),
+    ("rps", "games"): (
+        "The user has played these games in order : Alien ; Big Fish ; Casino . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate games are : Heat ; Fargo ; Ikiru . "
+        "After the first the SASRec model ranks : Ikiru ; Heat . "
+        "The next game predicted by the SASRec model might be : MASK"
+    ),
+    ("rps", "items"): (
+        "The user has purchased these items in order : Alien ; Big Fish ; Casino . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate items are : Heat ; Fargo ; Ikiru . "
+        "After the first the SASRec model ranks : Ikiru ; Heat . "
+        "The next item predicted by the SASRec model might be : MASK"
+    ),
+    ("rps", "home"): (
+        "The user has purchased these home products in order : Alien ; Big Fish ; Casino . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The candidate home products are : Heat ; Fargo ; Ikiru . "
+        "After the first the SASRec model ranks : Ikiru ; Heat . "
+        "The next home product predicted by the SASRec model might be : MASK"
+    ),
+    ("lsr", "movies"): (
+        "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
+        "Refer to the recommendation pattern of the SASRec model : P0 P1 . "
+        "The candidate movies are : Heat ; Fargo ; Ikiru . "
+        "The next movie the user will watch is : MASK"
+    ),
+    ("lsr", "games"): (
+        "The user has played these games in order : Alien ; Big Fish ; Casino . "
+        "Refer to the recommendation pattern of the SASRec model : P0 P1 . "
+        "The candidate games are : Heat ; Fargo ; Ikiru . "
+        "The next game the user will play is : MASK"
+    ),
+    ("lsr", "items"): (
+        "The user has purchased these items in order : Alien ; Big Fish ; Casino . "
+        "Refer to the recommendation pattern of the SASRec model : P0 P1 . "
+        "The candidate items are : Heat ; Fargo ; Ikiru . "
+        "The next item the user will purchase is : MASK"
+    ),
+    ("lsr", "home"): (
+        "The user has purchased these home products in order : Alien ; Big Fish ; Casino . "
+        "Refer to the recommendation pattern of the SASRec model : P0 P1 . "
+        "The candidate home products are : Heat ; Fargo ; Ikiru . "
+        "The next home product the user will purchase is : MASK"
+    ),
+}
+CANDIDATES = [7, 5, 8]
+
+
+def build(task, pieces, pattern):
+    if task == "ta":
+        return prompts.temporal_analysis(
+            pieces, list(range(7)), pattern=pattern, candidates=CANDIDATES
+        )
+    if task == "rps":
+        return prompts.pattern_simulating(
+            pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES, ranked=[8, 7]
+        )
+    return prompts.recommendation(pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES)
+
+
+@pytest.mark.parametrize(("task", "domain"), GOLDEN)
+def test_golden(task, domain):
+    words, pieces = make(domain=domain)
+    text = build(task, pieces, words.array("P0 P1"))
+    assert words.decode(text) == GOLDEN[task, domain]
+    assert text.dtype == np.int32
+
+
+def test_candidates_and_ranks_are_left_out_unless_asked_for():
+    words, pieces = make(PromptConfig())
+    texts = {
+        task: words.decode(build(task, pieces, words.array("P0 P1"))) for task in templates.TASKS
+    }
+    assert texts == {
+        "ta": (
+            "The user has watched these movies in order : Alien ; Big Fish ; the placeholder . "
+            "The next movie is : Dune . The most recent movie the placeholder is : Casino . "
+            "Then the user has watched these movies in order : Dune ; Enemy Mine ; "
+            "the placeholder . The next movie is : Gattaca . "
+            "The recommendation pattern of the SASRec model is : P0 P1 . "
+            "The most recent movie the placeholder is : MASK"
+        ),
+        "rps": (
+            "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
+            "The recommendation pattern of the SASRec model is : P0 P1 . "
+            "The next movie predicted by the SASRec model might be : MASK"
+        ),
+        "lsr": (
+            "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
+            "Refer to the recommendation pattern of the SASRec model : P0 P1 . "
+            "The next movie the user will watch is : MASK"
+        ),
+    }
+
+
+def test_ranks_without_candidates():
+    words, pieces = make(PromptConfig(show_ranks=True))
+    assert words.decode(build("rps", pieces, words.array("P0"))).endswith(
+        "model is : P0 . After the first the SASRec model ranks : Ikiru ; Heat . "
+        "The next movie predicted by the SASRec model might be : MASK"
+    )
+
+
+@pytest.mark.parametrize("task", templates.TASKS)
+def test_an_empty_pattern_leaves_its_sentence_out(task):
+    words, pieces = make()
+    sentence = {
+        "ta": ". The recommendation pattern of the SASRec model is : P0 P1 ",
+        "rps": ". The recommendation pattern of the SASRec model is : P0 P1 ",
+        "lsr": ". Refer to the recommendation pattern of the SASRec model : P0 P1 ",
+    }[task]
+    expected = GOLDEN[task, "movies"]
+    assert expected.count(sentence) == 1
+    text = words.decode(build(task, pieces, np.zeros(0, np.int32)))
+    assert text == expected.replace(sentence, "")
+
+
+def test_codes_stand_before_the_candidates_and_show_them():
+    words, pieces = make(PromptConfig(), codes="A B C D")
+    text = words.decode(build("lsr", pieces, words.array("P0 P1")))
+    listed = ". The candidate movies are : A Heat ; B Fargo ; C Ikiru . "
+    assert text == GOLDEN["lsr", "movies"].replace(
+        ". The candidate movies are : Heat ; Fargo ; Ikiru . ", listed
+    )
+    assert listed in text
+
+
+@pytest.mark.parametrize("a", [4, 6])
+@pytest.mark.parametrize("extra", [0, 1, 4])
+def test_the_label_of_ta_is_nowhere_in_its_text_unless_it_is_shown_as_a_candidate(a, extra):
+    titles = [f"title{i}" for i in range(20)]
+    sequence = list(range(a + 2 + extra))
+    label = titles[sequence[-2]]
+    words, pieces = make(PromptConfig(ta_example=a), titles=titles)
+    text = words.decode(prompts.temporal_analysis(pieces, sequence, pattern=words.array("P0")))
+    assert label not in text.split()
+    # All others are shown; i_a closes the example and opens the query.
+    shown = [word for word in text.split() if word.startswith("title")]
+    expected = [*sequence[: a - 2], a - 1, a - 2, *sequence[a - 1 : -2], sequence[-1]]
+    assert shown == [titles[i] for i in expected]
+    words, pieces = make(PromptConfig(ta_example=a, show_candidates=True), titles=titles)
+    text = words.decode(
+        prompts.temporal_analysis(
+            pieces, sequence, pattern=words.array("P0"), candidates=[15, sequence[-2]]
+        )
+    )
+    assert text.split().count(label) == 1
+    assert f"are : title15 ; {label} ." in text
+
+
+def test_a_sequence_too_short_for_ta():
+    words, pieces = make()
+    assert prompts.ta_min_length(pieces.config) == 6
+    with pytest.raises(ValueError, match="TA needs 6 items, not 5"):
+        prompts.temporal_analysis(pieces, list(range(5)), pattern=words.array("P0"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_truncation_drops_only_the_oldest_history(data):
+    lengths = data.draw(st.lists(st.integers(1, 5), min_size=9, max_size=9), label="title lengths")
+    titles = [" ".join(f"t{i}.{j}" for j in range(n)) for i, n in enumerate(lengths)]
+    task = data.draw(st.sampled_from(["ta", "rps", "lsr"]))
+    show = data.draw(st.booleans())
+    history = data.draw(st.lists(st.integers(0, 8), max_size=14), label="history")
+    if task == "ta":
+        history = [0, 1, 2, *history, 3, 4, 5]
+    config = PromptConfig(
+        max_tokens=data.draw(st.integers(10, 160)),
+        max_history=data.draw(st.integers(1, 10)),
+        show_candidates=show,
+    )
+    words, pieces = make(config, titles=titles)
+    slots = " ".join(f"P{i}" for i in range(data.draw(st.integers(0, 4))))
+    pattern = words.array(slots)
+    function = {
+        "ta": prompts.temporal_analysis,
+        "rps": prompts.pattern_simulating,
+        "lsr": prompts.recommendation,
+    }[task]
+    try:
+        text = words.decode(function(pieces, history, pattern=pattern, candidates=[6, 7]))
+    except UserError:
+        # Refused only when even one item of history would not have fitted.
+        _, roomy = make(PromptConfig(show_candidates=show), titles=titles)
+        least = [*history[:3], *history[3:-2][-1:], *history[-2:]] if task == "ta" else history[-1:]
+        text = function(roomy, least, pattern=pattern, candidates=[6, 7])
+        assert len(text) > config.max_tokens
+        return
+    assert len(text.split()) <= config.max_tokens
+    assert text.endswith("MASK") and text.count("MASK") == 1
+    assert slots in text
+    if show:
+        assert f"The candidate movies are : {titles[6]} ; {titles[7]} ." in text
+    shown = history[3:-2] if task == "ta" else history
+    allowed = [
+        " ; ".join(titles[i] for i in shown[len(shown) - n :])
+        for n in range(min(len(shown), config.max_history) + 1)
+    ]
+    opens = "The user has watched these movies in order : "
+    if task == "ta":
+        opens = "Then the user has watched these movies in order : "
+    after = text.split(opens, 1)[1]
+    kept = max(n for n, h in enumerate(allowed) if after.startswith(h))
+    assert kept or not shown
+    # One item more would not have fitted, or was one too many.
+    if kept < len(allowed) - 1:
+        longer = len(text.split()) + len(allowed[kept + 1].split()) - len(allowed[kept].split())
+        assert longer > config.max_tokens
+
+
+def test_the_shortest_text_that_fits_and_one_token_less():
+    words, pieces = make(PromptConfig())
+    needed = len(prompts.recommendation(pieces, [2], pattern=words.array("P0")))
+    words, pieces = make(PromptConfig(max_tokens=needed))
+    text = words.decode(prompts.recommendation(pieces, [0, 1, 2], pattern=words.array("P0")))
+    assert "in order : Casino . Refer" in text
+    words, pieces = make(PromptConfig(max_tokens=needed - 1))
+    with pytest.raises(UserError) as error:
+        prompts.recommendation(pieces, [0, 1, 2], pattern=words.array("P0"))
+    message = str(error.value)
+    assert f"prompts.max_tokens is {needed - 1}" in message and f"{needed - 1} tokens" in message
+    assert "distill.length" in message and "prompts.show_candidates" in message
+
+
+def test_an_empty_history_does_not_lift_the_limit():
+    words, pieces = make(PromptConfig(max_tokens=5))
+    with pytest.raises(UserError, match="max_tokens is 5"):
+        prompts.recommendation(pieces, [], pattern=words.array("P0"))
+
+
+@pytest.mark.parametrize("slots", ["P0 P1", ""])
+@pytest.mark.parametrize("task", ["rps", "lsr"])
+def test_opening_and_question_are_the_two_halves_of_a_text(task, slots):
+    words, pieces = make(PromptConfig())
+    pattern = words.array(slots)
+    halves = [prompts.opening(pieces, task, [0, 1, 2]), prompts.question(pieces, task, pattern)]
+    np.testing.assert_array_equal(np.concatenate(halves), build(task, pieces, pattern))
+    assert words.decode(halves[0]).endswith("; Casino")
+
+
+@pytest.mark.parametrize("task", templates.TASKS)
+def test_pieces_are_the_tokens_of_the_whole_text(task):
+    words, pieces = make()
+    text = build(task, pieces, words.array("P0 P1"))
+    assert words.encode(words.decode(text)) == text.tolist()
+
+
+HARD_TITLES = [
+    *("Toy Story (1995)", "Se7en", "101 Dalmatians", "L.A. Confidential", "Amélie", "M*A*S*H"),
+    *("What's Eating Gilbert Grape?", "Harbor: A Tale, Vol. 2", "$5 a Day", "Half-Life 2", "½ Cup"),
+    *("Pokémon™ Let's Go", "Ünïcode — dash", "3M Scotch-Brite, 6 Pack", "'Til There Was You"),
+    *("千と千尋の神隠し", "(500) Days of Summer", "#Alive", "@Home & Garden", "50% Off; 2nd ed."),
+]
+
+
+@pytest.mark.parametrize("task", templates.TASKS)
+def test_pieces_are_the_tokens_of_the_whole_text_in_flan_t5(task):
+    if not FLAN.is_dir():
+        pytest.skip("no flan-t5-small-tokenizer beside the repository")
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(str(FLAN))
+
+    def encode_many(texts):
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    def text_of(titles):
+        """The text with one of the hard titles at every place, in words as a person would write it."""
+        fake, fake_pieces = make(titles=titles)
+        return fake.decode(build(task, fake_pieces, fake.array("be kind")))
+
+    wrong = []
+    for start in range(len(HARD_TITLES)):
+        titles = (HARD_TITLES[start:] + HARD_TITLES[:start])[:9]
+        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        pieces = prompts.tokenise_pieces(
+            encode_many,
+            titles,
+            domain="movies",
+            teacher="SASRec",
+            sentinel=sentinel,
+            config=EVERYTHING,
+        )
+        ids = build(task, pieces, np.array(encode_many(["be kind"])[0], np.int32))
+        whole = text_of(titles).removesuffix(" MASK")
+        if ids.tolist() != [*encode_many([whole])[0], sentinel]:
+            wrong.append(titles)
+    assert wrong == []

@@ -1,0 +1,63 @@
+import pytest
+
+from delrec_jax.data import templates
+from delrec_jax.data.templates import Field
+from delrec_jax.errors import UserError
+
+
+def test_domains():
+    assert templates.domain("games").verb == "play"
+    with pytest.raises(UserError, match=r"data\.domain is 'books'.*movies, games, items, home"):
+        templates.domain("books")
+
+
+@pytest.mark.parametrize("task", templates.TASKS)
+def test_every_template_asks_at_its_end_and_has_each_field_once(task):
+    fields = [part for part in templates.TASKS[task] if isinstance(part, Field)]
+    assert fields[-1] is Field.MASK and templates.TASKS[task][-1] is Field.MASK
+    assert len(set(fields)) == len(fields)
+    assert {Field.HISTORY, Field.PATTERN, Field.CANDIDATES} < set(fields)
+
+
+@pytest.mark.parametrize("task", templates.TASKS)
+def test_text_and_fields_alternate(task):
+    # `without` drops the text before a field: there must be exactly one.
+    kinds = [isinstance(part, Field) for part in templates.TASKS[task]]
+    assert kinds == [False, True] * (len(kinds) // 2)
+
+
+@pytest.mark.parametrize("name", templates.DOMAINS)
+def test_texts_start_and_end_at_a_word(name):
+    for text in templates.all_words(templates.domain(name), "SASRec"):
+        assert text == text.strip() and "  " not in text
+        assert "{" not in text and "}" not in text
+
+
+def test_all_words_cover_every_text():
+    words = templates.domain("home")
+    known = set(templates.all_words(words, "Caser"))
+    assert templates.SEPARATOR in known
+    for template in templates.TASKS.values():
+        for part in template:
+            if isinstance(part, str):
+                assert templates.fill(part, words, "Caser") in known
+
+
+def test_fill():
+    words = templates.domain("movies")
+    text = templates.fill("{noun} {plural} {verb} {past} {teacher}", words, "GRU4Rec")
+    assert text == "movie movies watch watched GRU4Rec"
+
+
+def test_without_drops_a_field_and_the_text_before_it():
+    template = ("a", Field.HISTORY, "b", Field.PATTERN, "c", Field.CANDIDATES, "d", Field.MASK)
+    assert templates.without(template, {Field.PATTERN}) == (
+        *("a", Field.HISTORY),
+        *("c", Field.CANDIDATES),
+        *("d", Field.MASK),
+    )
+    assert templates.without(template, {Field.PATTERN, Field.CANDIDATES}) == (
+        *("a", Field.HISTORY),
+        *("d", Field.MASK),
+    )
+    assert templates.without(template, set()) == template

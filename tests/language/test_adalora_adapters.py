@@ -1,0 +1,173 @@
+"""AdaLoRA's triplets: where they sit, what they add, the penalty, merging."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora import (
+    Projection,
+    init_adapters,
+    merge,
+    orthogonality_penalty,
+    rank_pattern,
+    scaling,
+)
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.t5 import T5
+
+HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
+CONFIG = AdaLoRAConfig(targets=("q", "v"), init_rank=3, target_rank=2)
+IDS, ASKED = jnp.asarray([[5, 9, 39, 7, 1], [3, 8, 39, 1, 0]]), jnp.full((2, 1), 39)
+
+
+def with_random_values(adapters, seed=0):
+    """Every entry N(0, 0.5^2), E too."""
+    leaves, tree = jax.tree.flatten(adapters)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [0.5 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, drawn)
+
+
+def test_fresh_adapters_leave_the_model_exactly_as_it_was(gated):
+    config, params = gated
+    adapters = init_adapters(params, CONFIG, jax.random.key(0))
+    adapted = T5(replace(config, adapters=CONFIG))
+    base = HIDDEN(T5(config), params, IDS, ASKED)
+    np.testing.assert_array_equal(HIDDEN(adapted, params, IDS, ASKED, adapters=adapters), base)
+    np.testing.assert_array_equal(HIDDEN(adapted, params, IDS, ASKED), base)
+
+
+def test_fresh_values():
+    params = {"block": {"q": {"kernel": jnp.zeros((300, 200))}, "v": {"kernel": jnp.zeros((8, 6))}}}
+    adapters = init_adapters(params, CONFIG, jax.random.key(0))["block"]
+    assert (adapters["q"]["E"] == 0).all()
+    for name in "AB":
+        np.testing.assert_allclose(adapters["q"][name].std(), 0.02, rtol=0.15)
+    assert not np.array_equal(adapters["q"]["A"][:8], adapters["v"]["A"])
+    assert not np.array_equal(adapters["q"]["A"][:200].T, adapters["q"]["B"])
+
+
+def test_only_named_projections_are_adapted(gated):
+    config = replace(CONFIG, targets=("wo", "k"))
+    paths = traverse_util.flatten_dict(init_adapters(gated[1], config, jax.random.key(0)))
+    assert {path[-2] for path in paths} == {"wo", "k"}
+    assert len(paths) == 3 * (3 + 5)  # 3 blocks with one wo each, 5 attentions
+
+
+def test_a_projection_adds_its_scaled_triplet(gated):
+    config = replace(gated[0], adapters=replace(CONFIG, init_rank=2, alpha=6.0, dropout=0.0))
+    kernel = jnp.asarray([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
+    a, e = jnp.asarray([[1.0, 2.0], [3.0, 4.0]]), jnp.asarray([0.5, -1.0])
+    b = jnp.asarray([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    x = jnp.asarray([[[2.0, -1.0]]])
+    y = Projection(config, 3, 1.0).apply(
+        {"params": {"kernel": kernel}, "adapters": {"A": a, "E": e, "B": b}}, x, True
+    )
+    # x W = [2, -1, 5]; x A = [-1, 0]; times E = [-0.5, 0]; times B = [-0.5, -0.5, 0]; alpha / r = 3
+    # but for the guard of 1e-5 in r.
+    np.testing.assert_allclose(y, [[[0.5, -2.5, 5.0]]], rtol=2e-5)
+
+
+def test_scaling_is_alpha_over_rank():
+    assert scaling(AdaLoRAConfig()) == 32 / (12 + 1e-5)
+
+
+def test_dropout_acts_on_the_adapter_alone(gated):
+    config = replace(gated[0], adapters=replace(CONFIG, dropout=0.5))
+    module = Projection(config, 6, 1.0)
+    x = jnp.ones((1, 64, 4))
+    kernel = jax.random.normal(jax.random.key(0), (4, 6))
+    triplet = {"A": jnp.ones((4, 3)), "E": jnp.ones(3), "B": jnp.ones((3, 6))}
+
+    def run(adapters, deterministic):
+        return module.apply(
+            {"params": {"kernel": kernel}, "adapters": adapters},
+            x,
+            deterministic,
+            rngs={"dropout": jax.random.key(1)},
+        )
+
+    off = triplet | {"E": jnp.zeros(3)}
+    np.testing.assert_array_equal(run(off, False), x @ kernel)
+    added = (run(triplet, False) - x @ kernel) / (run(triplet, True) - x @ kernel)
+    # Kept inputs double: of 4, each share is 0, 1/2, 1, 3/2 or 2 of the full update.
+    np.testing.assert_allclose(added * 2, np.round(added * 2), atol=1e-4)
+    assert np.unique(np.round(added * 2)).size > 2
+
+
+def test_merged_equals_unmerged(either):
+    config, params = either
+    wide = replace(CONFIG, targets=("q", "k", "v", "o", "wo"), alpha=1.0)
+    adapters = with_random_values(init_adapters(params, wide, jax.random.key(0)))
+    adapted = T5(replace(config, adapters=wide))
+    before = jax.tree.map(np.array, params)
+    unmerged = HIDDEN(adapted, params, IDS, ASKED, adapters=adapters)
+    merged = HIDDEN(T5(config), merge(params, adapters, wide), IDS, ASKED)
+    scale = np.abs(unmerged).max()
+    np.testing.assert_allclose(merged / scale, unmerged / scale, atol=3e-6)
+    base = HIDDEN(T5(config), params, IDS, ASKED)
+    assert np.abs(merged - base).max() > 0.1 * scale
+    jax.tree.map(np.testing.assert_array_equal, params, before)  # merging is no in-place change
+
+
+def test_merged_equals_unmerged_of_one_projection_to_the_last_digits(gated):
+    config = replace(gated[0], adapters=CONFIG)
+    params = {"q": {"kernel": jax.random.normal(jax.random.key(0), (12, 15)) / 4}}
+    adapters = with_random_values(init_adapters(params, replace(CONFIG, targets=("q",)), jax.random.key(1)))
+    adapters = jax.tree.map(lambda x: x / 4, adapters)
+    x = jax.random.normal(jax.random.key(2), (2, 3, 12)) / 4
+    module = Projection(config, 15, 1.0)
+    unmerged = module.apply({"params": params["q"], "adapters": adapters["q"]}, x, True)
+    merged = module.apply({"params": merge(params, adapters, CONFIG)["q"]}, x, True)
+    np.testing.assert_allclose(merged, unmerged, atol=1e-6)
+    assert np.abs(merged - x @ params["q"]["kernel"]).max() > 1e-2
+
+
+def test_orthogonality_penalty_by_hand():
+    adapters = {
+        "q": {
+            # A^T A - I = diag(3, 0) -> 3
+            "A": jnp.asarray([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+            "E": jnp.asarray([100.0, 100.0]),
+            # B B^T - I = [[1, 2], [2, 3]] -> sqrt(18)
+            "B": jnp.asarray([[1.0, 1.0], [0.0, 2.0]]),
+        },
+        # A^T A - I = -I -> sqrt(2); B orthonormal -> 0
+        "v": {"A": jnp.zeros((3, 2)), "E": jnp.ones(2), "B": jnp.eye(2, 4)},
+    }
+    expected = (3 + 18**0.5 + 2**0.5 + 0) / 4
+    np.testing.assert_allclose(orthogonality_penalty(adapters), expected, rtol=1e-6)
+
+
+def test_rank_pattern_counts_entries_in_use():
+    adapters = {
+        "b": {"v": {"A": jnp.zeros((2, 3)), "E": jnp.asarray([0.0, -1.0, 2.0]), "B": jnp.ones((3, 2))}},
+        "a": {"q": {"A": jnp.ones((2, 3)), "E": jnp.zeros(3), "B": jnp.ones((3, 2))}},
+    }
+    assert rank_pattern(adapters) == {"a/q": 0, "b/v": 2}
+
+
+@pytest.mark.parametrize("targets", [("query",), ("q", "vv"), ("wi",)])
+def test_a_target_that_matches_nothing_is_named(gated, targets):
+    config = replace(CONFIG, targets=targets)
+    with pytest.raises(UserError, match=rf"tune.adalora.targets .*{targets[-1]}.* T5 has q, k, v"):
+        init_adapters(gated[1], config, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"target_rank": 13}, r"target_rank is 13.*init_rank \(12\)"),
+        ({"target_rank": 0}, "target_rank is 0"),
+        ({"warmup": 0.5, "final": 0.5}, r"warmup \+ tune.adalora.final is 1.0"),
+    ],
+)
+def test_impossible_settings_are_named(values, message):
+    with pytest.raises(UserError, match=message):
+        AdaLoRAConfig(**values)

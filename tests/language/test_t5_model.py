@@ -1,0 +1,323 @@
+"""The whole T5: shapes, a second implementation in NumPy, padding, packed questions, remat, dropout."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from delrec_jax.language.adalora import init_adapters
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.attention import relative_position_bucket
+from delrec_jax.language.initialise import init_for_copying
+from delrec_jax.language.soft_prompt import init_prompt
+from delrec_jax.language.t5 import T5, head_matrix
+from delrec_jax.language.t5_config import T5Config
+
+HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
+MASK = 39  # the id that stands for <extra_id_0>
+TEXTS = [[5, 9, 39, 7, 1], [3, 8, 39, 1]]
+
+
+@partial(jax.jit, static_argnums=0)
+def logits_of(module, params, ids, decoder_ids):
+    return module.apply({"params": params}, ids, decoder_ids)
+
+
+def shapes(tree):
+    return {"/".join(path): x.shape for path, x in traverse_util.flatten_dict(tree).items()}
+
+
+def expected_shapes(config):
+    """The parameter tree as a table, written from the paper and not from the code."""
+    d, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    attention = {"q": (d, inner), "k": (d, inner), "v": (d, inner), "o": (inner, d)}
+    inputs = ("wi_0", "wi_1") if config.feed_forward_proj == "gated-gelu" else ("wi",)
+    table = {"shared/embedding": (config.vocab_size, d)}
+    if not config.tie_word_embeddings:
+        table["lm_head/kernel"] = (d, config.vocab_size)
+    for stack, layers, kinds in (
+        ("encoder", config.num_layers, {"SelfAttention": "self_norm"}),
+        (
+            "decoder",
+            config.num_decoder_layers,
+            {"SelfAttention": "self_norm", "EncDecAttention": "cross_norm"},
+        ),
+    ):
+        bias = (config.relative_attention_num_buckets, config.num_heads)
+        table[f"{stack}/relative_attention_bias/embedding"] = bias
+        table[f"{stack}/final_layer_norm/weight"] = (d,)
+        for block in (f"{stack}/block_{index}" for index in range(layers)):
+            for kind, norm in kinds.items():
+                table[f"{block}/{norm}/weight"] = (d,)
+                table |= {f"{block}/{kind}/{n}/kernel": shape for n, shape in attention.items()}
+            table[f"{block}/ff_norm/weight"] = (d,)
+            table |= {f"{block}/DenseReluDense/{n}/kernel": (d, ff) for n in inputs}
+            table[f"{block}/DenseReluDense/wo/kernel"] = (ff, d)
+    return table
+
+
+def test_tree_of_parameters(either):
+    config, params = either
+    assert shapes(params) == expected_shapes(config)
+
+
+def test_tree_of_everything_that_trains(gated):
+    config, params = gated
+    tree = {
+        "adapters": init_adapters(params, AdaLoRAConfig(init_rank=4, target_rank=2), jax.random.key(0)),
+        "prompt": init_prompt("normal", params["shared"]["embedding"], 7, jax.random.key(1)),
+    }
+    expected = {"prompt": (7, config.d_model)}
+    for path, shape in expected_shapes(config).items():
+        if path.endswith(("/q/kernel", "/v/kernel")):
+            stem = f"adapters/{path.removesuffix('/kernel')}"
+            expected |= {f"{stem}/A": (shape[0], 4), f"{stem}/E": (4,), f"{stem}/B": (4, shape[1])}
+    assert shapes(tree) == expected
+    assert len(expected) == 1 + 3 * 2 * (1 + 2 + 2)  # 3 leaves, q and v, 8 attentions
+
+
+# Parameter counts of the published checkpoints.
+FLAN_BASE = T5Config(d_model=768, d_ff=2048, num_layers=12, num_decoder_layers=12, num_heads=12)
+V10_SMALL = T5Config(
+    d_ff=2048,
+    num_layers=6,
+    num_decoder_layers=6,
+    num_heads=8,
+    feed_forward_proj="relu",
+    tie_word_embeddings=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [(T5Config(), 76_961_152), (FLAN_BASE, 247_577_856), (V10_SMALL, 60_506_624)],
+    ids=["flan-t5-small", "flan-t5-base", "t5-small"],
+)
+def test_published_parameter_counts(config, published):
+    ids = jnp.ones((1, 2), jnp.int32)
+    tree = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
+    assert sum(x.size for x in jax.tree.leaves(tree)) == published
+
+
+class Reference:
+    """T5 again, in NumPy, one text at a time, no batching, no masks but the causal one."""
+
+    def __init__(self, config, params):
+        self.config = config
+        self.p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def norm(self, x, weight):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * weight["weight"]
+
+    def bias(self, stack, length):
+        distance = np.arange(length)[None] - np.arange(length)[:, None]
+        buckets = relative_position_bucket(
+            jnp.asarray(distance), bidirectional=stack == "encoder", num_buckets=8, max_distance=16
+        )
+        return self.p[stack]["relative_attention_bias"]["embedding"][np.asarray(buckets)]
+
+    def attend(self, w, x, y, bias):
+        kv = self.config.d_kv
+        heads = []
+        for h in range(self.config.num_heads):
+            own = slice(h * kv, (h + 1) * kv)
+            q, k, v = x @ w["q"]["kernel"], y @ w["k"]["kernel"], y @ w["v"]["kernel"]
+            scores = q[:, own] @ k[:, own].T + bias[..., h]
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, own])
+        return np.concatenate(heads, -1) @ w["o"]["kernel"]
+
+    def feed_forward(self, w, x):
+        if "wi" in w:
+            return np.maximum(x @ w["wi"]["kernel"], 0) @ w["wo"]["kernel"]
+        g = x @ w["wi_0"]["kernel"]
+        gelu = 0.5 * g * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g**3)))
+        return gelu * (x @ w["wi_1"]["kernel"]) @ w["wo"]["kernel"]
+
+    def stack(self, name, ids, encoded=None):
+        w, x = self.p[name], self.p["shared"]["embedding"][ids]
+        bias = self.bias(name, len(ids))
+        if name == "decoder":
+            bias = np.where(np.tri(len(ids), dtype=bool)[..., None], bias, -np.inf)
+        for index in range(len([key for key in w if key.startswith("block_")])):
+            block = w[f"block_{index}"]
+            normed = self.norm(x, block["self_norm"])
+            x = x + self.attend(block["SelfAttention"], normed, normed, bias)
+            if encoded is not None:
+                no_bias = np.zeros((len(ids), len(encoded), self.config.num_heads))
+                normed = self.norm(x, block["cross_norm"])
+                x = x + self.attend(block["EncDecAttention"], normed, encoded, no_bias)
+            x = x + self.feed_forward(block["DenseReluDense"], self.norm(x, block["ff_norm"]))
+        return self.norm(x, w["final_layer_norm"])
+
+    def logits(self, ids, decoder_ids):
+        hidden = self.stack("decoder", decoder_ids, self.stack("encoder", ids))
+        if self.config.tie_word_embeddings:
+            return hidden * self.config.d_model**-0.5 @ self.p["shared"]["embedding"].T
+        return hidden @ self.p["lm_head"]["kernel"]
+
+
+def test_logits_equal_a_second_implementation(either):
+    config, params = either
+    ids = np.array([[5, 9, 39, 7, 11, 2, 30, 1]])
+    decoder_ids = np.array([[0, 39, 12, 13, 4]])
+    ours = logits_of(T5(config), params, ids, decoder_ids)[0]
+    theirs = Reference(config, params).logits(ids[0], decoder_ids[0])
+    assert np.abs(theirs).max() > 1
+    np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=2e-4)
+
+
+def test_a_tied_head_scales_and_an_own_head_does_not(v10):
+    config, params = v10
+    kernel = jnp.zeros((config.d_model, config.vocab_size))
+    untied = T5(replace(config, tie_word_embeddings=False))
+    untied_params = params | {"lm_head": {"kernel": kernel}}
+    ids, asked = jnp.asarray([TEXTS[0]]), jnp.asarray([[MASK]])
+    scaled = HIDDEN(T5(config), params, ids, asked)
+    plain = HIDDEN(untied, untied_params, ids, asked)
+    np.testing.assert_allclose(scaled, plain * 12**-0.5, rtol=1e-5)
+
+
+def test_head_matrix_is_what_logits_multiply(either):
+    config, params = either
+    hidden = jax.random.normal(jax.random.key(3), (2, 1, config.d_model))
+    logits = T5(config).apply({"params": params}, hidden, method="logits")
+    np.testing.assert_allclose(logits, hidden @ head_matrix(params, config).T, rtol=1e-5, atol=1e-5)
+
+
+def batch(texts, length, side):
+    rows = [[0] * (length - len(t)) + t if side == "left" else t + [0] * (length - len(t)) for t in texts]
+    return jnp.asarray(rows)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_no_answer(either, side):
+    config, params = either
+    asked = jnp.full((2, 1), MASK)
+    for length in (5, 9, 24):  # 24 is beyond the largest relative distance
+        together = HIDDEN(T5(config), params, batch(TEXTS, length, side), asked)
+        for row, text in zip(together, TEXTS, strict=True):
+            alone = HIDDEN(T5(config), params, jnp.asarray([text]), asked[:1])[0]
+            np.testing.assert_allclose(row, alone, atol=2e-5)
+    assert np.abs(together[0] - together[1]).max() > 0.1
+
+
+def test_a_text_of_padding_alone_gives_finite_answers(gated):
+    config, params = gated
+    hidden = HIDDEN(T5(config), params, jnp.zeros((1, 6), jnp.int32), jnp.asarray([[MASK]]))
+    assert np.isfinite(hidden).all()
+
+
+def test_packed_questions_do_not_see_each_other(either):
+    config, params = either
+    ids = batch(TEXTS, 6, "right")
+    asked = jnp.asarray([[39, 38, 37, 39], [36, 39, 0, 0]])
+    packed = HIDDEN(T5(config), params, ids, asked)
+    assert packed.shape == (2, 4, config.d_model)
+    for question in range(4):
+        alone = HIDDEN(T5(config), params, ids, asked[:, question : question + 1])[:, 0]
+        np.testing.assert_allclose(packed[:, question], alone, atol=2e-5)
+    assert np.abs(packed[0, 0] - packed[0, 1]).max() > 0.1
+
+
+def test_an_answer_is_the_second_position_of_a_plain_decoder(gated):
+    config, params = gated
+    ids = jnp.asarray([TEXTS[0]])
+    logits = logits_of(T5(config), params, ids, jnp.asarray([[0, MASK]]))[:, 1]
+    hidden = HIDDEN(T5(config), params, ids, jnp.asarray([[MASK]]))[:, 0]
+    np.testing.assert_allclose(logits, hidden @ head_matrix(params, config).T, atol=2e-5)
+
+
+def test_the_decoder_does_not_see_later_tokens(gated):
+    config, params = gated
+    ids = jnp.asarray([TEXTS[0]])
+    before = logits_of(T5(config), params, ids, jnp.asarray([[0, 39, 4, 5]]))
+    after = logits_of(T5(config), params, ids, jnp.asarray([[0, 39, 9, 8]]))
+    np.testing.assert_array_equal(before[:, :2], after[:, :2])
+    assert np.abs(before[:, 2:] - after[:, 2:]).max() > 1e-2
+
+
+def test_every_token_of_the_text_counts(gated):
+    config, params = gated
+    asked = jnp.asarray([[MASK]])
+    base = HIDDEN(T5(config), params, jnp.asarray([TEXTS[0]]), asked)
+    for place in range(len(TEXTS[0])):
+        changed = [*TEXTS[0][:place], 20, *TEXTS[0][place + 1 :]]
+        assert np.abs(HIDDEN(T5(config), params, jnp.asarray([changed]), asked) - base).max() > 1e-3
+    swapped = jnp.asarray([[9, 5, *TEXTS[0][2:]]])
+    assert np.abs(HIDDEN(T5(config), params, swapped, asked) - base).max() > 1e-3
+
+
+@pytest.mark.parametrize("key", [None, 7], ids=["deterministic", "dropout"])
+def test_remat_changes_neither_values_nor_gradients(gated, key):
+    config, params = gated
+    key = None if key is None else jax.random.key(key)
+    ids = batch(TEXTS, 6, "right")
+
+    def loss(module, params):
+        hidden = hidden_at_masks(module, params, ids, jnp.full((2, 1), MASK), dropout_key=key)
+        return (hidden**2).sum()
+
+    plain = jax.jit(jax.value_and_grad(partial(loss, T5(config))))
+    remat = jax.jit(jax.value_and_grad(partial(loss, T5(replace(config, remat=True)))))
+    assert "checkpoint" in str(jax.make_jaxpr(remat)(params))
+    assert "checkpoint" not in str(jax.make_jaxpr(plain)(params))
+    (value, grads), (other, other_grads) = plain(params), remat(params)
+    np.testing.assert_allclose(value, other, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, other_grads)
+
+
+def test_dropout_follows_its_key_and_is_off_without(gated):
+    config, params = gated
+    ids, asked = jnp.asarray([TEXTS[0]]), jnp.asarray([[MASK]])
+
+    def run(key):
+        return np.asarray(HIDDEN(T5(config), params, ids, asked, dropout_key=key))
+
+    np.testing.assert_array_equal(run(None), run(None))
+    np.testing.assert_array_equal(run(jax.random.key(1)), run(jax.random.key(1)))
+    assert np.abs(run(jax.random.key(1)) - run(jax.random.key(2))).max() > 1e-2
+    assert np.abs(run(jax.random.key(1)) - run(None)).max() > 1e-2
+
+
+def test_bfloat16_computes_low_and_gives_float32_logits(gated):
+    config, params = gated
+    low = T5(replace(config, dtype="bfloat16"))
+    ids, decoder_ids = jnp.asarray([TEXTS[0]]), jnp.asarray([[0, MASK]])
+    logits = logits_of(low, params, ids, decoder_ids)
+    exact = logits_of(T5(config), params, ids, decoder_ids)
+    assert logits.dtype == jnp.float32
+    assert HIDDEN(low, params, ids, jnp.asarray([[MASK]])).dtype == jnp.bfloat16
+    assert 1e-5 < np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def correlation(a, b):
+    return np.corrcoef(np.asarray(a).ravel(), np.asarray(b).ravel())[0, 1]
+
+
+def test_the_start_for_copying_tilts_weights_and_keeps_the_tree(either):
+    config = replace(either[0], d_model=32, d_kv=16)
+    ids = jnp.ones((1, 2), jnp.int32)
+    plain = jax.jit(T5(config).init)(jax.random.key(0), ids, ids)["params"]
+    tilted = init_for_copying(T5(config), jax.random.key(0))
+    assert shapes(tilted) == shapes(plain)
+    for block, kinds in (
+        (tilted["encoder"]["block_0"], ("SelfAttention",)),
+        (tilted["decoder"]["block_1"], ("SelfAttention", "EncDecAttention")),
+    ):
+        for kind in kinds:
+            w = {name: block[kind][name]["kernel"] for name in "qkvo"}
+            assert 0.5 < correlation(w["k"], w["q"]) < 0.7  # 0.6 of the query, 0.8 of noise
+            assert 0.7 < correlation(w["o"], w["v"].T) < 0.9
+    fresh = plain["encoder"]["block_0"]["SelfAttention"]
+    assert abs(correlation(fresh["k"]["kernel"], fresh["q"]["kernel"])) < 0.1
+    np.testing.assert_allclose(
+        head_matrix(tilted, config),
+        tilted["shared"]["embedding"] * (1 if config.tie_word_embeddings else 32**-0.5),
+        rtol=1e-6,
+    )

@@ -1,0 +1,149 @@
+"""Tokenizers: T5's conventions, pieces against wholes, codes, and Flan-T5's own where it is at hand."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.tokenizer import EOS, PAD, UNK, Tokenizer, train_tokenizer
+
+ROOT = Path(__file__).parents[2]
+FLAN = Path(os.path.relpath(ROOT.parent / "shared" / "models" / "flan-t5-small-tokenizer"))
+TITLES = [
+    "Harbor of Glass",
+    "The Quiet Harbor: Part 2",
+    "Glass Moon, Paper Sun (1994)",
+    "A Letter to the Moon",
+    "Sun & Sand",
+]
+WORDS = [
+    "The user watched these films in this order:",
+    "Which of the following will be watched next?",
+    "Answer: A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
+]
+SENTINELS = 6
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_tokenizer(
+        TITLES + WORDS,
+        TITLES,
+        vocab_size=200,
+        sentinels=SENTINELS,
+        directory=tmp_path_factory.mktemp("tokenizer") / "new" / "folder",
+    )
+
+
+@pytest.fixture(scope="module")
+def flan():
+    if not (FLAN / "tokenizer.json").is_file():
+        print(reason := f"{FLAN}: Flan-T5's tokenizer is not there")
+        pytest.skip(reason)
+    return Tokenizer(FLAN)
+
+
+@pytest.fixture(params=["trained", "flan"])
+def either_tokenizer(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_conventions(either_tokenizer):
+    tokenizer = either_tokenizer
+    assert (PAD, EOS, UNK) == (0, 1, 2)
+    assert tokenizer.decode([0, 1, 2]).replace(" ", "") == "<pad></s><unk>"
+    assert tokenizer.sentinel(0) == tokenizer.vocab_size - 1
+    assert tokenizer.sentinel(1) == tokenizer.vocab_size - 2
+    assert tokenizer.encode("<extra_id_1>") == [tokenizer.sentinel(1)]
+    assert tokenizer.decode([tokenizer.sentinel(3)]) == "<extra_id_3>"
+
+
+def test_flan_numbers(flan):
+    assert flan.vocab_size == 32100
+    assert flan.sentinel(0) == 32099
+    assert flan.sentinel(99) == 32000
+    assert flan.encode("translate English to German: That is good.") == [
+        13959, 1566, 12, 2968, 10, 466, 19, 207, 5,
+    ]  # fmt: skip
+
+
+def test_training_keeps_to_the_size_and_the_sentinels(trained):
+    assert trained.vocab_size <= 200
+    sentinels = [trained.sentinel(i) for i in range(SENTINELS)]
+    assert sentinels == list(range(trained.vocab_size - 1, trained.vocab_size - 1 - SENTINELS, -1))
+    with pytest.raises(UserError, match=r"no <extra_id_6>.*more questions"):
+        trained.sentinel(SENTINELS)
+
+
+def test_flan_has_a_hundred_sentinels(flan):
+    with pytest.raises(UserError, match="no <extra_id_100>"):
+        flan.sentinel(100)
+
+
+@pytest.mark.parametrize("text", TITLES + WORDS)
+def test_text_survives_and_has_no_unknown(either_tokenizer, text):
+    ids = either_tokenizer.encode(text)
+    assert UNK not in ids
+    assert EOS not in ids
+    assert either_tokenizer.decode(ids) == text
+
+
+def test_characters_never_seen_are_unknown_and_not_lost(trained):
+    assert UNK in trained.encode("Harbor 犬")
+
+
+def test_punctuation_does_not_make_words_of_its_own(trained):
+    word = trained.encode("Harbor")
+    assert trained.encode("Harbor:")[: len(word)] == word
+    assert trained.encode("Harbor,")[: len(word)] == word
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_pieces_at_word_boundaries_concatenate_to_the_whole(either_tokenizer, cut):
+    words = " ".join(WORDS[:2] + TITLES).split(" ")
+    pieces = [" ".join(words[i : i + cut]) for i in range(0, len(words), cut)]
+    joined = [i for piece in pieces for i in either_tokenizer.encode(piece)]
+    assert joined == either_tokenizer.encode(" ".join(words))
+
+
+def test_many_at_once_are_each_alone(either_tokenizer):
+    assert either_tokenizer.encode_many(TITLES) == [either_tokenizer.encode(t) for t in TITLES]
+    assert either_tokenizer.encode_many([]) == []
+
+
+def test_codes_are_different_single_tokens(either_tokenizer):
+    codes = either_tokenizer.codes(20)
+    assert len(set(codes)) == 20
+    assert [either_tokenizer.encode(letter) for letter in "ABC"] == [[c] for c in codes[:3]]
+    assert UNK not in codes
+
+
+def test_too_few_codes_is_named(trained):
+    with pytest.raises(UserError, match=r"one-token codes, but 500 candidates"):
+        trained.codes(500)
+
+
+def test_training_is_the_same_twice(trained, tmp_path):
+    again = train_tokenizer(
+        TITLES + WORDS, TITLES, vocab_size=200, sentinels=SENTINELS, directory=tmp_path
+    )
+    assert again.encode_many(TITLES + WORDS) == trained.encode_many(TITLES + WORDS)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (
+        Path(trained.name) / "tokenizer.json"
+    ).read_bytes()
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no tokenizer.json there; point lm.tokenizer"):
+        Tokenizer(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_of_another_kind_is_refused(trained, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((Path(trained.name) / name).read_bytes())
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "</s>"}))
+    with pytest.raises(UserError, match="pad is 1 and </s> is 1; a T5 tokenizer has 0 and 1"):
+        Tokenizer(tmp_path)
