@@ -246,17 +246,23 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             return None
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(_wrong_type(key, value, "a section of keys"))
         return _build(hint, value, key + ".")  # type: ignore[arg-type]
-    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(_wrong_type(key, value, "of type tuple"))
         inner = typing.get_args(hint)[0]
         return tuple(_value(inner, item, key) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and type(value) is not hint:
-        raise UserError(
-            f"config.{key} is {value!r} ({type(value).__name__}), but it must be of type {hint.__name__}"
-        )
+        raise UserError(_wrong_type(key, value, f"of type {hint.__name__}"))
     return value
+
+
+def _wrong_type(key: str, value: Any, wanted: str) -> str:
+    return f"config.{key} is {value!r} ({type(value).__name__}), but it must be {wanted}"
 
 
 def unknown_key(key: str, known: list[str]) -> str:

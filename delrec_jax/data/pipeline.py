@@ -22,12 +22,12 @@ def bucket_length(length: int, buckets: Sequence[int]) -> int:
     raise ValueError(f"a text of {length} tokens exceeds the largest bucket {buckets[-1]}")
 
 
-def make_buckets(longest: int, multiple: int = 32) -> tuple[int, ...]:
-    """Bucket lengths up to `longest`: multiples that grow by a quarter, so that little padding is computed."""
-    buckets = [multiple]
+def make_buckets(longest: int, smallest: int = 32) -> tuple[int, ...]:
+    """Bucket lengths 32, 48, 64, 96, 128, ... up to at least `longest`: each is compiled once, so they are few."""
+    buckets = [smallest]
     while buckets[-1] < longest:
-        step = max(multiple, buckets[-1] // 4 // multiple * multiple)
-        buckets.append(buckets[-1] + step)
+        power = buckets[-1] & (buckets[-1] - 1) == 0
+        buckets.append(buckets[-1] * 3 // 2 if power else buckets[-1] * 4 // 3)
     return tuple(buckets)
 
 
@@ -98,7 +98,12 @@ def batch_iterator(
 def padded_batches(
     examples: Sequence[Example], *, batch_size: int, buckets: Sequence[int]
 ) -> list[tuple[dict[str, np.ndarray], int]]:
-    """All examples once, in order, for evaluation: (batch, number of real rows); the last batch repeats its last row."""
+    """All examples once, in order, for evaluation: (batch, number of real rows).
+
+    One shape for all: texts are padded to the bucket of the longest, and the last batch repeats its last row.
+    """
+    longest = max((len(example["ids"]) for example in examples), default=0)
+    buckets = (bucket_length(longest, buckets),)
     batches = []
     for start in range(0, len(examples), batch_size):
         chunk = list(examples[start : start + batch_size])

@@ -253,7 +253,7 @@ def attribute_text(material: Material, rng: np.random.Generator) -> tuple[Ids, l
     """Several questions on attributes of random items; what is unknown is not asked."""
     parts, questions = [], []
     names = list(material.attribute_values)
-    for _ in range(material.config.queries):
+    for _ in range(int(rng.integers(1, material.config.queries + 1))):
         item, name = _draw_item(material, rng), names[int(rng.integers(len(names)))]
         value = material.attribute_values[name][item]
         if material.heldout[item] or not len(value):

@@ -28,6 +28,7 @@ class PromptConfig:
       max_history: most items of a history that are shown.
       show_candidates: list the candidate set in the text (the reference does; about 5 times as many tokens).
       show_ranks: RPS lists ranks 2..h of the teacher as well (the reference does).
+      max_title_tokens: a title is cut to so many tokens in texts; its score always reads all of them. 0 = whole titles.
       ta_example: items of TA's in-context example (`a` of the method: 4 or 6).
     """
 
@@ -35,6 +36,7 @@ class PromptConfig:
     max_history: int = 50
     show_candidates: bool = False
     show_ranks: bool = False
+    max_title_tokens: int = 0
     ta_example: int = 4
 
 
@@ -43,7 +45,7 @@ class Pieces:
     """Everything a text can consist of, tokenised once.
 
     Attributes:
-      titles: one array an item.
+      titles: one array an item, cut to `max_title_tokens`.
       tasks: for each (task, with its PATTERN sentence or not) the template with text replaced by tokens.
       separator: between two titles.
       sentinel: `<extra_id_0>`.
@@ -101,7 +103,7 @@ def tokenise_pieces(
                 for part in templates.without(template, hidden)
             )
     return Pieces(
-        titles=tuple(arrays(titles)),
+        titles=tuple(title[: config.max_title_tokens or None] for title in arrays(titles)),
         tasks=tasks,
         separator=arrays([templates.SEPARATOR])[0],
         sentinel=sentinel,

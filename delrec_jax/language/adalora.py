@@ -64,16 +64,17 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
       A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path.
 
     Raises:
-      UserError: no projection has one of the names.
+      UserError: a name that no projection has.
     """
     kernels = {
         path[:-1]: kernel
         for path, kernel in traverse_util.flatten_dict(params).items()
         if path[-1] == "kernel" and path[-2] in config.targets
     }
-    if not kernels:
+    unmatched = sorted(set(config.targets) - {path[-1] for path in kernels})
+    if unmatched or not kernels:
         raise UserError(
-            f"tune.adalora.targets {config.targets} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
+            f"tune.adalora.targets {config.targets}: {unmatched} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
         )
     flat = {}
     for path, path_key in zip(

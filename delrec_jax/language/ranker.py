@@ -76,10 +76,16 @@ class Ranker:
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B C"]:
-        """Scores of each text's candidates; with `index` they must be listed in the text in this order."""
+        """Scores of each text's candidates; with `index` they must be listed in the text in this order.
+
+        Raises:
+          UserError: `index` with more candidates than codes.
+        """
         options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
         hidden = self._hidden(params, ids, options)
         if self.kind == "index":
+            if candidates.shape[1] > len(self.codes):
+                raise UserError(f"{candidates.shape[1]} candidates, but lm.verbalizer=index has {len(self.codes)} codes: lower the number of candidates or use 'mean'")
             codes = jnp.asarray(self.codes[: candidates.shape[1]])
             return verbalizer.index_scores(hidden, head_matrix(params, self.module.config), codes)
         return verbalizer.mean_candidate_scores(hidden, self.item_vectors(params), candidates)

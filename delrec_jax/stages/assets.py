@@ -95,13 +95,13 @@ def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) ->
     )
 
 
-def make_ranker(ws: Workspace, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
+def make_ranker(ws: Workspace, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
     """The language model's shape with the catalogue's titles."""
     config = ws.experiment
     shape: T5Config = replace(
         config.lm.t5, vocab_size=tokenizer.vocab_size, adapters=config.tune.adalora
     )
-    tokens, weights = title_matrix([title.tolist() for title in pieces.titles])
+    tokens, weights = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
     return Ranker(T5(shape), tokens, weights, pieces.sentinel, config.lm.verbalizer, pieces.codes)
 
 
@@ -112,7 +112,7 @@ def load_language(ws: Workspace, data: Data) -> Language:
     pieces = make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
     params, _ = load_tree(folder / "model" / "result.safetensors")
     slots = np.array(slot_ids(tokenizer.vocab_size, ws.experiment.distill.length), np.int32)
-    ranker = make_ranker(ws, tokenizer, pieces)
+    ranker = make_ranker(ws, data, tokenizer, pieces)
     return Language(tokenizer, ranker, jax.tree.map(jnp.asarray, params), pieces, slots)
 
 

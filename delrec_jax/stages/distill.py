@@ -79,8 +79,10 @@ class _Trainer:
         self.ws, self.language, self.valid = ws, language, valid
         self.config = ws.experiment.distill
         self.mesh = make_mesh(ws.experiment.mesh)
-        self.buckets = make_buckets(ws.experiment.prompts.max_tokens, multiple=16)
+        self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
         ranker = language.ranker
+        self.optimizer = make_optimizer(self.config.optimizer, self.config.loop.steps)
+        self._steps: dict[WeightingConfig, Any] = {}
         self._scores = jax.jit(
             lambda params, prompt, ids, candidates: ranker.candidate_scores(
                 params, ids, candidates, prompt=prompt
@@ -97,14 +99,13 @@ class _Trainer:
 
     def fit(self, name: str, texts: Texts) -> None:
         """Trains one prompt, or resumes it, or leaves a finished one."""
-        weighting = _ONLY_ROWS if texts.source == "true" else self.config.weighting
-        optimizer = make_optimizer(self.config.optimizer, self.config.loop.steps)
+        weighting = self._weighting(texts.source)
         params = {"prompt": self.start(name), **init_weighting(weighting)}
         _, result = fit(
             Run(
                 name=f"prompt/{name}",
                 directory=self.ws.folder("distill") / name,
-                state=create_state(params, optimizer),
+                state=create_state(params, self.optimizer),
                 frozen=self.language.params,
                 batches=training_iterator(
                     texts.example,
@@ -113,7 +114,7 @@ class _Trainer:
                     buckets=self.buckets,
                     seed=self.ws.experiment.seed,
                 ),
-                step=make_train_step(prompt_gradients(self.language.ranker, weighting), optimizer, self.mesh),
+                step=self._step(weighting),
                 evaluate=lambda params: self._validate(params["prompt"], texts),
                 monitor="valid/selection",
                 config=self.config.loop,
@@ -122,6 +123,18 @@ class _Trainer:
             )
         )
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
+
+    def _weighting(self, source: str) -> WeightingConfig:
+        """`true` has no TA texts, which only a fixed weight of theirs can bear."""
+        fixed = self.config.weighting.kind == "fixed"
+        return _ONLY_ROWS if source == "true" and not fixed else self.config.weighting
+
+    def _step(self, weighting: WeightingConfig) -> Any:
+        """The compiled step of a weighting, made once for all sources."""
+        if weighting not in self._steps:
+            gradients = prompt_gradients(self.language.ranker, weighting)
+            self._steps[weighting] = make_train_step(gradients, self.optimizer, self.mesh)
+        return self._steps[weighting]
 
     def _validate(self, prompt: jax.Array, texts: Texts) -> dict[str, float]:
         """Agreement on the validation users; each source is selected by its own labels, never by another's."""

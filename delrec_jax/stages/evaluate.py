@@ -14,6 +14,7 @@ from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.stages import assets, systems
 from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
 from delrec_jax.stages.workspace import Workspace
+from delrec_jax.teachers.lists import inputs_hash
 from delrec_jax.training.writers import ProgressBar
 
 _SPLIT = "leave_one_out"
@@ -65,7 +66,7 @@ class _Evaluation:
         scores = np.concatenate([np.asarray(teacher(part)) for part in np.array_split(rows, max(1, len(rows) // 256))])
         count = self.ws.experiment.candidates.rerank
         items = rerank_candidates(scores, self.histories, count)
-        self.protocols[f"rerank-{count}"] = (items, "")
+        self.protocols[f"rerank-{count}"] = (items, inputs_hash(items))
 
     def add_catalogue_scores(self, system: str, labels: str, score_users: Callable) -> None:
         """A system that scores the whole catalogue; ranked once all protocols are fixed."""

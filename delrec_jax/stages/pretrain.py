@@ -42,7 +42,7 @@ def pretrain(ws: Workspace) -> None:
     folder = ws.folder("pretrain")
     tokenizer = _tokenizer(ws, data)
     pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
-    ranker = assets.make_ranker(ws, tokenizer, pieces)
+    ranker = assets.make_ranker(ws, data, tokenizer, pieces)
     material = make_material(ws, data, tokenizer, pieces)
     gate = Gate.build(ws, data, material, ranker)
     width = pretraining.answer_width(material)

@@ -123,8 +123,7 @@ class Gate:
 
 
 def _stack(texts: Sequence[np.ndarray]) -> np.ndarray:
-    longest = max(len(text) for text in texts)
-    return pad_texts(texts, make_buckets(longest)[-1])
+    return pad_texts(texts, make_buckets(max(map(len, texts)))[-1])
 
 
 def _pad_histories(histories: Sequence[np.ndarray]) -> np.ndarray:

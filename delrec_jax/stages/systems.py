@@ -40,7 +40,7 @@ class LanguageScorer:
     def __init__(self, ws: Workspace, language: Language):
         """Keeps the frozen model at hand."""
         self.language = language
-        self.buckets = make_buckets(ws.experiment.prompts.max_tokens, multiple=16)
+        self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
         ranker = language.ranker
         self._catalogue = jax.jit(
             lambda params, ids, prompt, adapters: ranker.catalogue_scores(

@@ -53,7 +53,7 @@ class _Trainer:
     def __init__(self, ws: Workspace, language: assets.Language, data: assets.Data):
         self.ws, self.language, self.data = ws, language, data
         self.config = ws.experiment.tune
-        self.buckets = make_buckets(ws.experiment.prompts.max_tokens, multiple=16)
+        self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
         self.mesh = make_mesh(ws.experiment.mesh)
         inner = make_optimizer(self.config.optimizer, self.config.loop.steps)
         self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)

@@ -114,13 +114,15 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _train(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, _Progress]:
-    state = jax.device_put(run.state, replicated(run.mesh))
+    # A copy: the first step donates it, and the caller's arrays must outlive the run.
+    state = jax.device_put(run.state, replicated(run.mesh), may_alias=False)
     progress = _Progress(best=_host_copy(run.state.params))
     state, progress = _resume(run, checkpoints, state, progress)
     log = MetricsFile(run.directory / "metrics.jsonl", progress.rows)
     progress.rows = log.rows
     if not log.rows:
         _evaluate(run, state, progress, log, {})
+    metrics: dict[str, jax.Array] = {}
     started = time.monotonic() - progress.seconds
     with ProgressBar(run.name, run.config.steps, int(state.step)) as bar:
         step = int(state.step)
@@ -134,6 +136,8 @@ def _train(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, _Progress]:
                 bar.update(step, _note(log.rows[-1], run.monitor))
             if step % run.config.checkpoint_every == 0 and step < run.config.steps:
                 _save(run, checkpoints, step, state, progress)
+    if log.rows[-1]["step"] < step:  # out of time between two evaluations
+        _evaluate(run, state, progress, log, metrics)
     return state, progress
 
 

@@ -51,37 +51,33 @@ def make(config=EVERYTHING, *, domain="movies", titles=TITLES, codes=""):
 # i_1..i_7 are Alien to Gattaca; with a = 4 the example's gap is Casino and the label is Fargo.
 GOLDEN = {
     ("ta", "movies"): (
-        "The user has watched these movies in order : Alien ; Big Fish ; the placeholder . "
-        "The next movie is : Dune . The most recent movie the placeholder is : Casino . "
-        "Then the user has watched these movies in order : Dune ; Enemy Mine ; the placeholder . "
-        "The next movie is : Gattaca . The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The user has watched these movies in order : Alien ; Big Fish ; placeholder ; Dune . "
+        "The placeholder is : Casino . Then : Dune ; Enemy Mine ; placeholder ; Gattaca . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
         "The candidate movies are : Heat ; Fargo ; Ikiru . "
-        "The most recent movie the placeholder is : MASK"
+        "The placeholder is : MASK"
     ),
     ("ta", "games"): (
-        "The user has played these games in order : Alien ; Big Fish ; the placeholder . "
-        "The next game is : Dune . The most recent game the placeholder is : Casino . "
-        "Then the user has played these games in order : Dune ; Enemy Mine ; the placeholder . "
-        "The next game is : Gattaca . The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The user has played these games in order : Alien ; Big Fish ; placeholder ; Dune . "
+        "The placeholder is : Casino . Then : Dune ; Enemy Mine ; placeholder ; Gattaca . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
         "The candidate games are : Heat ; Fargo ; Ikiru . "
-        "The most recent game the placeholder is : MASK"
+        "The placeholder is : MASK"
     ),
     ("ta", "items"): (
-        "The user has purchased these items in order : Alien ; Big Fish ; the placeholder . "
-        "The next item is : Dune . The most recent item the placeholder is : Casino . "
-        "Then the user has purchased these items in order : Dune ; Enemy Mine ; the placeholder . "
-        "The next item is : Gattaca . The recommendation pattern of the SASRec model is : P0 P1 . "
+        "The user has purchased these items in order : Alien ; Big Fish ; placeholder ; Dune . "
+        "The placeholder is : Casino . Then : Dune ; Enemy Mine ; placeholder ; Gattaca . "
+        "The recommendation pattern of the SASRec model is : P0 P1 . "
         "The candidate items are : Heat ; Fargo ; Ikiru . "
-        "The most recent item the placeholder is : MASK"
+        "The placeholder is : MASK"
     ),
     ("ta", "home"): (
-        "The user has purchased these home products in order : Alien ; Big Fish ; the placeholder "
-        ". The next home product is : Dune . The most recent home product the placeholder is : "
-        "Casino . Then the user has purchased these home products in order : Dune ; Enemy Mine ; "
-        "the placeholder . The next home product is : Gattaca . "
+        "The user has purchased these home products in order : Alien ; Big Fish ; placeholder ; "
+        "Dune . "
+        "The placeholder is : Casino . Then : Dune ; Enemy Mine ; placeholder ; Gattaca . "
         "The recommendation pattern of the SASRec model is : P0 P1 . "
         "The candidate home products are : Heat ; Fargo ; Ikiru . "
-        "The most recent home product the placeholder is : MASK"
+        "The placeholder is : MASK"
     ),
     ("rps", "movies"): (
         "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
@@ -166,12 +162,10 @@ def test_candidates_and_ranks_are_left_out_unless_asked_for():
     }
     assert texts == {
         "ta": (
-            "The user has watched these movies in order : Alien ; Big Fish ; the placeholder . "
-            "The next movie is : Dune . The most recent movie the placeholder is : Casino . "
-            "Then the user has watched these movies in order : Dune ; Enemy Mine ; "
-            "the placeholder . The next movie is : Gattaca . "
+            "The user has watched these movies in order : Alien ; Big Fish ; placeholder ; Dune . "
+            "The placeholder is : Casino . Then : Dune ; Enemy Mine ; placeholder ; Gattaca . "
             "The recommendation pattern of the SASRec model is : P0 P1 . "
-            "The most recent movie the placeholder is : MASK"
+            "The placeholder is : MASK"
         ),
         "rps": (
             "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
@@ -292,7 +286,7 @@ def test_truncation_drops_only_the_oldest_history(data):
     ]
     opens = "The user has watched these movies in order : "
     if task == "ta":
-        opens = "Then the user has watched these movies in order : "
+        opens = ". Then : "
     after = text.split(opens, 1)[1]
     kept = max(n for n, h in enumerate(allowed) if after.startswith(h))
     assert kept or not shown
@@ -320,6 +314,18 @@ def test_an_empty_history_does_not_lift_the_limit():
     words, pieces = make(PromptConfig(max_tokens=5))
     with pytest.raises(UserError, match="max_tokens is 5"):
         prompts.recommendation(pieces, [], pattern=words.array("P0"))
+
+
+def test_long_titles_are_cut_wherever_they_stand():
+    titles = [f"t{i} and more words" for i in range(9)]
+    words, pieces = make(
+        PromptConfig(show_candidates=True, show_ranks=True, max_title_tokens=2), titles=titles
+    )
+    _, short = make(titles=[f"t{i} and" for i in range(9)])
+    for task in templates.TASKS:
+        text = words.decode(build(task, pieces, words.array("P0")))
+        assert "and ;" in text and "more" not in text
+        assert len(text.split()) == len(build(task, short, words.array("P0")))
 
 
 @pytest.mark.parametrize("slots", ["P0 P1", ""])
@@ -357,7 +363,7 @@ def test_pieces_are_the_tokens_of_the_whole_text_in_flan_t5(task):
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def text_of(titles):
-        """The text with one of the hard titles at every place, in words as a person would write it."""
+        """The same text as a person would write it."""
         fake, fake_pieces = make(titles=titles)
         return fake.decode(build(task, fake_pieces, fake.array("be kind")))
 

@@ -26,7 +26,7 @@ V10 = replace(GATED, feed_forward_proj="relu", tie_word_embeddings=True)
 
 
 def visible_params(config: T5Config, seed: int = 0):
-    """Weights drawn by NumPy: norms off 1, kernels large enough that every path carries a signal."""
+    """Weights drawn by NumPy: norms off 1, kernels so large that every path carries a signal."""
     ids = jnp.ones((1, 2), jnp.int32)
     tree = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
     generator = np.random.default_rng(seed)
@@ -40,6 +40,15 @@ def visible_params(config: T5Config, seed: int = 0):
         else:
             flat[path] = jnp.asarray(noise)
     return traverse_util.unflatten_dict(flat)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_quickly():
+    """Tiny models spend their time in the compiler: let it optimise nothing here."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

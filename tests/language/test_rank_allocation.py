@@ -1,4 +1,4 @@
-"""Rank allocation: budgets and masks by hand and brute force, a short real run, saving and resuming."""
+"""Rank allocation: budgets and masks by hand and brute force, a short real run, resuming."""
 
 from functools import partial
 
@@ -57,9 +57,8 @@ def test_budget_table_equals_a_loop_over_python_floats(data):
 
 def test_phases_are_shares_of_the_run():
     assert Schedule.planned(CONFIG, STEPS) == (5, 50, 15)
-    with pytest.raises(UserError, match="tune: 1 steps leave no step"):
-        Schedule.planned(AdaLoRAConfig(warmup=0.0, final=0.99), 1).index(0)
-        Schedule.planned(AdaLoRAConfig(warmup=0.5, final=0.4), 1)
+    with pytest.raises(UserError, match="tune: 0 steps leave no step for AdaLoRA"):
+        Schedule.planned(CONFIG, 0)
 
 
 @settings(max_examples=100, deadline=None)
@@ -107,7 +106,9 @@ class Toy:
     def __init__(self):
         keys = jax.random.split(jax.random.key(0), 4)
         columns = jnp.asarray([4.0, 3.0, 2.5, 2.0])
-        self.rich = (jax.random.normal(keys[0], (6, 4)) * columns) @ jax.random.normal(keys[1], (4, 5))
+        self.rich = (jax.random.normal(keys[0], (6, 4)) * columns) @ jax.random.normal(
+            keys[1], (4, 5)
+        )
         self.poor = jnp.outer(jnp.arange(1.0, 5), jnp.arange(1.0, 4)) / 4
         self.params = {
             "rich": triplet(keys[2], ((6, RANK), (RANK,), (RANK, 5))),

@@ -1,4 +1,4 @@
-"""The whole T5: shapes, a second implementation in NumPy, padding, packed questions, remat, dropout."""
+"""The whole T5: shapes, a second implementation in NumPy, padding, packed questions, remat."""
 
 from dataclasses import replace
 from functools import partial
@@ -69,7 +69,9 @@ def test_tree_of_parameters(either):
 def test_tree_of_everything_that_trains(gated):
     config, params = gated
     tree = {
-        "adapters": init_adapters(params, AdaLoRAConfig(init_rank=4, target_rank=2), jax.random.key(0)),
+        "adapters": init_adapters(
+            params, AdaLoRAConfig(init_rank=4, target_rank=2), jax.random.key(0)
+        ),
         "prompt": init_prompt("normal", params["shared"]["embedding"], 7, jax.random.key(1)),
     }
     expected = {"prompt": (7, config.d_model)}
@@ -164,7 +166,7 @@ class Reference:
 
 def test_logits_equal_a_second_implementation(either):
     config, params = either
-    ids = np.array([[5, 9, 39, 7, 11, 2, 30, 1]])
+    ids = np.array([[5, 9, 39, 30, 1]])
     decoder_ids = np.array([[0, 39, 12, 13, 4]])
     ours = logits_of(T5(config), params, ids, decoder_ids)[0]
     theirs = Reference(config, params).logits(ids[0], decoder_ids[0])
@@ -190,36 +192,31 @@ def test_head_matrix_is_what_logits_multiply(either):
     np.testing.assert_allclose(logits, hidden @ head_matrix(params, config).T, rtol=1e-5, atol=1e-5)
 
 
-def batch(texts, length, side):
-    rows = [[0] * (length - len(t)) + t if side == "left" else t + [0] * (length - len(t)) for t in texts]
-    return jnp.asarray(rows)
+def padded(text, left, length):
+    return [0] * left + text + [0] * (length - left - len(text))
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_no_answer(either, side):
+def test_padding_on_either_side_and_of_any_length_changes_no_answer(either):
     config, params = either
-    asked = jnp.full((2, 1), MASK)
-    for length in (5, 9, 24):  # 24 is beyond the largest relative distance
-        together = HIDDEN(T5(config), params, batch(TEXTS, length, side), asked)
-        for row, text in zip(together, TEXTS, strict=True):
-            alone = HIDDEN(T5(config), params, jnp.asarray([text]), asked[:1])[0]
-            np.testing.assert_allclose(row, alone, atol=2e-5)
-    assert np.abs(together[0] - together[1]).max() > 0.1
-
-
-def test_a_text_of_padding_alone_gives_finite_answers(gated):
-    config, params = gated
-    hidden = HIDDEN(T5(config), params, jnp.zeros((1, 6), jnp.int32), jnp.asarray([[MASK]]))
-    assert np.isfinite(hidden).all()
+    # 24 tokens are beyond the largest relative distance.
+    rows = [padded(text, left, 24) for text in TEXTS for left in (0, 3, 24 - len(text))]
+    rows.append([0] * 24)
+    together = HIDDEN(T5(config), params, jnp.asarray(rows), jnp.full((7, 1), MASK))
+    for index, text in enumerate(TEXTS):
+        alone = HIDDEN(T5(config), params, jnp.asarray([text]), jnp.asarray([[MASK]]))
+        for row in together[3 * index : 3 * index + 3]:
+            np.testing.assert_allclose(row, alone[0], atol=2e-5)
+    assert np.abs(together[0] - together[3]).max() > 0.1
+    assert np.isfinite(together[6]).all()  # a text of padding alone
 
 
 def test_packed_questions_do_not_see_each_other(either):
     config, params = either
-    ids = batch(TEXTS, 6, "right")
+    ids = jnp.asarray([padded(text, 0, 5) for text in TEXTS])
     asked = jnp.asarray([[39, 38, 37, 39], [36, 39, 0, 0]])
     packed = HIDDEN(T5(config), params, ids, asked)
     assert packed.shape == (2, 4, config.d_model)
-    for question in range(4):
+    for question in range(4):  # one at a time
         alone = HIDDEN(T5(config), params, ids, asked[:, question : question + 1])[:, 0]
         np.testing.assert_allclose(packed[:, question], alone, atol=2e-5)
     assert np.abs(packed[0, 0] - packed[0, 1]).max() > 0.1
@@ -228,7 +225,7 @@ def test_packed_questions_do_not_see_each_other(either):
 def test_an_answer_is_the_second_position_of_a_plain_decoder(gated):
     config, params = gated
     ids = jnp.asarray([TEXTS[0]])
-    logits = logits_of(T5(config), params, ids, jnp.asarray([[0, MASK]]))[:, 1]
+    logits = logits_of(T5(config), params, ids, jnp.asarray([[0, MASK, 4, 5, 6]]))[:, 1]
     hidden = HIDDEN(T5(config), params, ids, jnp.asarray([[MASK]]))[:, 0]
     np.testing.assert_allclose(logits, hidden @ head_matrix(params, config).T, atol=2e-5)
 
@@ -236,8 +233,8 @@ def test_an_answer_is_the_second_position_of_a_plain_decoder(gated):
 def test_the_decoder_does_not_see_later_tokens(gated):
     config, params = gated
     ids = jnp.asarray([TEXTS[0]])
-    before = logits_of(T5(config), params, ids, jnp.asarray([[0, 39, 4, 5]]))
-    after = logits_of(T5(config), params, ids, jnp.asarray([[0, 39, 9, 8]]))
+    before = logits_of(T5(config), params, ids, jnp.asarray([[0, 39, 4, 5, 6]]))
+    after = logits_of(T5(config), params, ids, jnp.asarray([[0, 39, 9, 8, 6]]))
     np.testing.assert_array_equal(before[:, :2], after[:, :2])
     assert np.abs(before[:, 2:] - after[:, 2:]).max() > 1e-2
 
@@ -253,23 +250,24 @@ def test_every_token_of_the_text_counts(gated):
     assert np.abs(HIDDEN(T5(config), params, swapped, asked) - base).max() > 1e-3
 
 
-@pytest.mark.parametrize("key", [None, 7], ids=["deterministic", "dropout"])
-def test_remat_changes_neither_values_nor_gradients(gated, key):
+def test_remat_changes_neither_values_nor_gradients(gated):
     config, params = gated
-    key = None if key is None else jax.random.key(key)
-    ids = batch(TEXTS, 6, "right")
+    rematerialised = T5(replace(config, remat=True))
+    ids, asked = jnp.asarray([padded(text, 0, 5) for text in TEXTS]), jnp.full((2, 1), MASK)
+    values = [HIDDEN(module, params, ids, asked) for module in (T5(config), rematerialised)]
+    np.testing.assert_allclose(*values, atol=1e-5)
 
     def loss(module, params):
-        hidden = hidden_at_masks(module, params, ids, jnp.full((2, 1), MASK), dropout_key=key)
-        return (hidden**2).sum()
+        options = {"dropout_key": jax.random.key(7)}
+        return (hidden_at_masks(module, params, ids, asked, **options) ** 2).sum()
 
-    plain = jax.jit(jax.value_and_grad(partial(loss, T5(config))))
-    remat = jax.jit(jax.value_and_grad(partial(loss, T5(replace(config, remat=True)))))
-    assert "checkpoint" in str(jax.make_jaxpr(remat)(params))
-    assert "checkpoint" not in str(jax.make_jaxpr(plain)(params))
-    (value, grads), (other, other_grads) = plain(params), remat(params)
+    functions = [jax.value_and_grad(partial(loss, m)) for m in (T5(config), rematerialised)]
+    products = [str(jax.make_jaxpr(f)(params)).count("dot_general") for f in functions]
+    assert products[1] > 1.2 * products[0]  # the forward pass of the blocks is there twice
+    (value, grads), (other, other_grads) = (jax.jit(f)(params) for f in functions)
     np.testing.assert_allclose(value, other, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, other_grads)
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, grads, other_grads)
 
 
 def test_dropout_follows_its_key_and_is_off_without(gated):
@@ -288,36 +286,37 @@ def test_dropout_follows_its_key_and_is_off_without(gated):
 def test_bfloat16_computes_low_and_gives_float32_logits(gated):
     config, params = gated
     low = T5(replace(config, dtype="bfloat16"))
-    ids, decoder_ids = jnp.asarray([TEXTS[0]]), jnp.asarray([[0, MASK]])
+    ids, decoder_ids = jnp.asarray([TEXTS[0]]), jnp.asarray([[0, MASK, 4, 5, 6]])
     logits = logits_of(low, params, ids, decoder_ids)
     exact = logits_of(T5(config), params, ids, decoder_ids)
     assert logits.dtype == jnp.float32
     assert HIDDEN(low, params, ids, jnp.asarray([[MASK]])).dtype == jnp.bfloat16
-    assert 1e-5 < np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
+    assert 1e-3 < np.abs(logits - exact).mean() < 0.05 * exact.std()
 
 
 def correlation(a, b):
     return np.corrcoef(np.asarray(a).ravel(), np.asarray(b).ravel())[0, 1]
 
 
-def test_the_start_for_copying_tilts_weights_and_keeps_the_tree(either):
-    config = replace(either[0], d_model=32, d_kv=16)
-    ids = jnp.ones((1, 2), jnp.int32)
-    plain = jax.jit(T5(config).init)(jax.random.key(0), ids, ids)["params"]
-    tilted = init_for_copying(T5(config), jax.random.key(0))
-    assert shapes(tilted) == shapes(plain)
-    for block, kinds in (
-        (tilted["encoder"]["block_0"], ("SelfAttention",)),
-        (tilted["decoder"]["block_1"], ("SelfAttention", "EncDecAttention")),
+def test_the_start_for_copying_keeps_the_tree(either):
+    config, params = either
+    tilted = jax.eval_shape(partial(init_for_copying, T5(config)), jax.random.key(0))
+    assert shapes(tilted) == shapes(params)
+
+
+def test_the_start_for_copying_tilts_weights():
+    config = replace(T5Config(), vocab_size=50, d_model=32, d_kv=16, d_ff=8, num_heads=2)
+    config = replace(config, num_layers=1, num_decoder_layers=1)
+    params = jax.jit(init_for_copying, static_argnums=0)(T5(config), jax.random.key(0))
+    decoder = params["decoder"]["block_0"]
+    for attention in (
+        params["encoder"]["block_0"]["SelfAttention"],
+        decoder["SelfAttention"],
+        decoder["EncDecAttention"],
     ):
-        for kind in kinds:
-            w = {name: block[kind][name]["kernel"] for name in "qkvo"}
-            assert 0.5 < correlation(w["k"], w["q"]) < 0.7  # 0.6 of the query, 0.8 of noise
-            assert 0.7 < correlation(w["o"], w["v"].T) < 0.9
-    fresh = plain["encoder"]["block_0"]["SelfAttention"]
-    assert abs(correlation(fresh["k"]["kernel"], fresh["q"]["kernel"])) < 0.1
-    np.testing.assert_allclose(
-        head_matrix(tilted, config),
-        tilted["shared"]["embedding"] * (1 if config.tie_word_embeddings else 32**-0.5),
-        rtol=1e-6,
-    )
+        w = {name: attention[name]["kernel"] for name in "qkvo"}
+        assert 0.5 < correlation(w["k"], w["q"]) < 0.7  # 0.6 of the query, 0.8 of noise
+        assert 0.7 < correlation(w["o"], w["v"].T) < 0.9
+        assert abs(correlation(w["q"], w["v"])) < 0.15
+    table = params["shared"]["embedding"]
+    np.testing.assert_allclose(head_matrix(params, config), table * 32**-0.5, rtol=1e-6)

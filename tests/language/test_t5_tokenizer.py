@@ -1,4 +1,4 @@
-"""Tokenizers: T5's conventions, pieces against wholes, codes, and Flan-T5's own where it is at hand."""
+"""Tokenizers: T5's conventions, pieces against wholes, codes; Flan-T5's own where at hand."""
 
 import json
 import os

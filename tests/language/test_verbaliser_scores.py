@@ -9,12 +9,18 @@ import pytest
 from scipy.special import log_softmax
 
 from delrec_jax.errors import UserError
+from delrec_jax.language import ranker as ranker_module
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.verbalizer import item_vectors, title_matrix
 
+HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
+LOGITS = jax.jit(
+    lambda module, params, *ids: module.apply({"params": params}, *ids), static_argnums=0
+)
 MASK = 39
 # One token, a repeated token, tokens shared between titles, token 0 never.
 TITLES = [[4], [7, 7, 9], [3, 4, 5, 6], [9, 7], [11, 4]]
@@ -26,9 +32,15 @@ def ranker(config, kind="mean"):
     return Ranker(T5(config), *title_matrix(TITLES), MASK, kind, CODES)
 
 
+@pytest.fixture(autouse=True)
+def one_compilation(monkeypatch):
+    """All rankers of this file share the compiled passes through the model."""
+    monkeypatch.setattr(ranker_module, "hidden_at_masks", HIDDEN)
+
+
 def logits_at_mask(config, params):
     decoder_ids = jnp.asarray([[0, MASK]] * len(IDS))
-    return np.asarray(jax.jit(T5(config).apply)({"params": params}, IDS, decoder_ids))[:, 1]
+    return np.asarray(LOGITS(T5(config), params, IDS, decoder_ids))[:, 1]
 
 
 def test_title_matrix_by_hand():
@@ -83,38 +95,38 @@ def test_index_scores_are_the_codes_logits_in_their_order(either):
 
 
 def test_index_refuses_more_candidates_than_codes(gated):
-    with pytest.raises(UserError, match="4 candidates.*3 codes"):
-        ranker(gated[0], "index").candidate_scores(gated[1], IDS, jnp.zeros((2, 4), jnp.int32))
+    with pytest.raises(UserError, match=r"4 candidates.*3 codes"):
+        four = jnp.zeros((2, 4), jnp.int32)
+        ranker(gated[0], "index").candidate_scores(gated[1], IDS, four)
 
 
 def test_index_cannot_score_the_catalogue(gated):
-    with pytest.raises(UserError, match="lm.verbalizer=index scores listed candidates only"):
+    with pytest.raises(UserError, match=r"lm.verbalizer=index scores listed candidates only"):
         ranker(gated[0], "index").catalogue_scores(gated[1], IDS)
 
 
-@pytest.mark.parametrize("kind", ["mean", "index"])
-def test_prompt_adapters_and_dropout_reach_the_model(gated, kind):
+def test_prompt_adapters_and_dropout_reach_the_model(gated):
     config, params = gated
     lora = AdaLoRAConfig(init_rank=2, target_rank=1)
-    model = ranker(replace(config, adapters=lora), kind)
+    mean, index = (ranker(replace(config, adapters=lora), kind) for kind in ("mean", "index"))
     adapters = init_adapters(params, lora, jax.random.key(0))
-    moved = jax.tree.map(lambda x: x + 0.5, adapters)
-    ids = IDS.at[:, 0].set(config.vocab_size)
     prompt = jnp.ones((1, config.d_model))
+    ids = IDS.at[:, 0].set(config.vocab_size)
+    candidates = jnp.asarray([[4, 0, 2], [1, 1, 3]])
 
-    def scores(**options):
-        candidates = jnp.asarray([[4, 0, 2], [1, 1, 3]])
+    def scores(options):
         options = {"prompt": prompt, "adapters": adapters} | options
-        found = [model.candidate_scores(params, ids, candidates, **options)]
-        if kind == "mean":
-            found.append(model.catalogue_scores(params, ids, **options))
-        return [np.asarray(x) for x in found]
+        return (
+            mean.candidate_scores(params, ids, candidates, **options),
+            mean.catalogue_scores(params, ids, **options),
+            index.candidate_scores(params, ids, candidates, **options),
+        )
 
-    base = scores()
+    base = scores({"prompt": prompt, "adapters": adapters})
     for change in (
-        {"prompt": -prompt},
-        {"adapters": moved},
+        {"prompt": -prompt, "adapters": adapters},
+        {"prompt": prompt, "adapters": jax.tree.map(lambda x: x + 0.5, adapters)},
         {"dropout_key": jax.random.key(5)},
     ):
-        for before, after in zip(base, scores(**change), strict=True):
+        for before, after in zip(base, scores(change), strict=True):
             assert np.abs(before - after).max() > 1e-3

@@ -48,7 +48,9 @@ def test_candidate_loss_by_hand():
     scores = jnp.log(jnp.array([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]))
     targets = jnp.array([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]])
     losses = candidate_cross_entropy(scores, targets)
-    np.testing.assert_allclose(losses, [math.log(8 / 5), (math.log(8) + math.log(4)) / 2], rtol=1e-6)
+    np.testing.assert_allclose(
+        losses, [math.log(8 / 5), (math.log(8) + math.log(4)) / 2], rtol=1e-6
+    )
 
 
 def test_candidate_loss_is_least_at_the_target():

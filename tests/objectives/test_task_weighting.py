@@ -10,7 +10,7 @@ from delrec_jax.objectives.task_weighting import (
     weighted_gradients,
 )
 
-# L_TA = 3 x0^2 + 4 x1 and L_RPS = x0 x1 at x = (1, 2): gradients (6, 4) and (2, 1), losses 11 and 2.
+# L_TA = 3 x0^2 + 4 x1 and L_RPS = x0 x1 at x = (1, 2): gradients (6, 4) and (2, 1), losses 11, 2.
 PROMPT = jnp.array([1.0, 2.0])
 TA, RPS = np.array([6.0, 4.0]), np.array([2.0, 1.0])
 LOSSES = np.array([11.0, 2.0])

@@ -80,7 +80,9 @@ def test_each_step_draws_from_the_run_key_and_its_own_number():
     for _ in range(3):
         state, metrics = step(state, FROZEN, BATCH, jax.random.key(7))
         draws.append(float(metrics["draw"]))
-    expected = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(7), i))) for i in (0, 1, 2)]
+    expected = [
+        float(jax.random.uniform(jax.random.fold_in(jax.random.key(7), i))) for i in (0, 1, 2)
+    ]
     assert draws == expected and len(set(draws)) == 3
 
 

@@ -52,41 +52,16 @@ _ONES = _words(
 )
 _TENS = _words("Twenty Thirty Forty Fifty Sixty Seventy Eighty Ninety")
 
+# Short on purpose: pre-training on a laptop reads each of them thousands of times.
 BEHAVIOUR_WORDS: dict[str, tuple[str, ...]] = {
-    "next_volume": (
-        "the next volume of the same series",
-        "what comes one volume later in this series",
-        "the following volume of that series",
-    ),
-    "previous_volume": (
-        "the previous volume of the same series",
-        "what came one volume earlier in this series",
-    ),
-    "first_volume": (
-        "the first volume of the same series",
-        "where this series begins",
-    ),
-    "companion_series": (
-        "the same volume of the next series in the genre",
-        "the companion series of the same genre at the same volume",
-    ),
-    "companion_next": (
-        "the next volume of the next series in the genre",
-        "the companion series of the same genre one volume later",
-    ),
-    "next_genre": (
-        "the same volume of the matching series in the next genre",
-        "its counterpart in the next genre at the same volume",
-    ),
-    "next_genre_next_volume": (
-        "the next volume of the matching series in the next genre",
-        "its counterpart in the next genre one volume later",
-    ),
-    "continuation": (
-        "the next volume, or the next series when this one has ended",
-        "continue the series, and after its end start the next series of the genre",
-        "keep reading in order",
-    ),
+    "next_volume": ("the next volume", "one volume later"),
+    "previous_volume": ("the previous volume", "one volume earlier"),
+    "first_volume": ("the first volume", "where the series begins"),
+    "companion_series": ("the companion series", "the next series in the genre"),
+    "companion_next": ("the next volume of the companion series",),
+    "next_genre": ("the next genre", "its counterpart in the next genre"),
+    "next_genre_next_volume": ("the next volume in the next genre",),
+    "continuation": ("the continuation", "continue in order"),
 }
 
 

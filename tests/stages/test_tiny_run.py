@@ -1,0 +1,158 @@
+"""What a finished run leaves behind, and what commands say to it."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import TINY, config_flag
+from safetensors.numpy import load_file
+
+from delrec_jax.cli import main
+
+SYSTEMS = {
+    "popularity", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
+    "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_random_prompt", "delrec", "lm_words", "oracle",
+}  # fmt: skip
+
+
+@pytest.fixture
+def metrics(tiny_run):
+    return json.loads((tiny_run / "report" / "metrics.json").read_text())
+
+
+def test_every_system_stands_in_the_table_under_every_protocol(metrics):
+    for protocol in ("full", "sampled-8", "rerank-8"):
+        found = {
+            row["system"]
+            for row in metrics
+            if row["protocol"] == protocol and row["split"] == "leave_one_out"
+        }
+        assert found == SYSTEMS
+
+
+def test_rows_have_the_promised_keys_and_intervals_hold_their_value(metrics):
+    keys = {"corpus", "split", "protocol", "system", "teacher", "metric", "value", "ci_low", "ci_high", "users", "seed"}
+    for row in metrics:
+        assert set(row) == keys
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+def test_few_label_runs_are_told_apart(metrics):
+    few = {row["system"] for row in metrics if row["split"] == "leave_one_out@8-users"}
+    assert few == {"lm_true_prompt", "lm_tuned_random_prompt", "delrec"}
+
+
+def test_records_name_the_candidates_that_were_ranked(tiny_run):
+    records = pl.read_parquet(tiny_run / "records" / "records.parquet")
+    statistics = json.loads((tiny_run / "data" / "statistics.json").read_text())
+    sampled = records.filter(pl.col("protocol") == "sampled-8")
+    assert sampled["candidate_hash"].unique().to_list() == [statistics["candidates_test"]]
+    assert sampled["candidates"].unique().to_list() == [8]
+    assert records.filter(pl.col("protocol") == "rerank-8")["candidate_hash"].n_unique() == 1
+    assert "" not in records.filter(pl.col("protocol") == "rerank-8")["candidate_hash"]
+
+
+def test_the_language_model_is_no_part_of_what_stages_one_and_two_store(tiny_run):
+    prompt = load_file(tiny_run / "prompt" / "distilled" / "result.safetensors")
+    assert set(prompt) == {"prompt"} and prompt["prompt"].shape == (3, 16)
+    adapters = load_file(tiny_run / "adapter" / "distilled" / "result.safetensors")
+    assert {name.rsplit("/", 1)[1] for name in adapters} == {"A", "E", "B"}
+
+
+def test_ranks_have_moved_to_the_target_budget(tiny_run):
+    meta = json.loads((tiny_run / "adapter" / "distilled" / "result.json").read_text())
+    ranks = list(meta["ranks"].values())
+    assert np.mean(ranks) <= 8 and max(ranks) <= 12
+    assert len(set(ranks)) > 1, "an even pattern means that importance played no part"
+
+
+def test_agreement_is_reported_for_four_prompts(tiny_run):
+    rows = json.loads((tiny_run / "prompt" / "agreement.json").read_text())
+    assert [row["prompt"] for row in rows[::2]] == ["none", "random", "shuffled", "distilled"]
+    assert {row["measure"] for row in rows} == {"top-1 agreement", "Kendall tau"}
+
+
+def test_the_page_is_self_contained(tiny_run):
+    page = (tiny_run / "report" / "index.html").read_text()
+    assert "DELRec" in page and "src=\"http" not in page and "href=\"http" not in page
+
+
+def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(tiny_run, capsys):
+    before = (tiny_run / "report" / "metrics.json").read_bytes()
+    main(["run", config_flag(), f"--workdir={tiny_run}", *TINY])
+    assert capsys.readouterr().err.count("finished before, skipped") == 6
+    assert (tiny_run / "report" / "metrics.json").read_bytes() == before
+
+
+def test_prompts_prints_whole_examples(tiny_run, capsys):
+    main(["prompts", config_flag(), f"--workdir={tiny_run}", *TINY, "--n=2"])
+    out = capsys.readouterr().out
+    assert out.count("(RPS)") == 2 and out.count("(LSR)") == 2
+    for line in out.splitlines():
+        if line.startswith("target mask:"):
+            assert line.count("^") == 1 and line.endswith("^")
+    assert "[P0] [P1] [P2]" in out and "The user has purchased these items in order" in out
+
+
+def test_recommend_answers_titles_typed_in(tiny_run, capsys):
+    records = json.loads((tiny_run / "config.json").read_text())
+    assert records["data"]["corpus"] == "storefront"
+    from delrec_jax.data.corpora.storefront_world import StorefrontConfig, make_world
+
+    shape = records["data"]["storefront"]
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+    titles = make_world(StorefrontConfig(**shape), 0).catalogue.titles
+    main(["recommend", f"--workdir={tiny_run}", f"--history={titles[0]}; {titles[1].lower()}", "-k", "3"])
+    out = capsys.readouterr().out
+    assert "DELRec" in out and "SASRec" in out
+    assert not any(title in out for title in titles[:2]), "what the user has is not recommended"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recommend", "--history=No Such Thing At All"], ["no item is called", "nearest"]),
+        (["recommend", "--history="], ["--history is empty"]),
+        (["recommend", "--history=x", "-k", "0"], ["no item is called"]),
+        (["run", config_flag(), *TINY, "--config.distill.lenght=4"], ["distill.lenght does not exist", "distill.length"]),
+        (["run", config_flag(), *TINY, "--config.distill.length=4"], ["another config", "distill.length", "--update"]),
+        (["run", config_flag(), *TINY, "--config.distill.top_h=30"], ["distill.top_h", "distill.num_candidates"]),
+        (["run", "--config=configs/none.py"], ["no such file", "configs/"]),
+        (["fly"], ["no command 'fly'"]),
+        (["run", config_flag(), "--config.distill.length=many"], ["distill.length"]),
+    ],
+)
+def test_mistakes_are_one_clear_line(tiny_run, capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, f"--workdir={tiny_run}"])
+    assert ended.value.code == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1
+    for word in words:
+        assert word in err
+
+
+def test_a_stage_before_its_time_names_what_is_missing(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["tune", config_flag(), f"--workdir={tmp_path}", *TINY])
+    assert "run `delrec distill`" in capsys.readouterr().err
+
+
+def test_a_missing_corpus_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", config_flag(), f"--workdir={tmp_path / 'w'}", "--config.data.corpus=atomic", f"--config.data.path={tmp_path / 'nowhere'}"])
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_prompt_longer_than_the_limit_is_refused(tmp_path, tiny_run, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", config_flag(), f"--workdir={tmp_path}", *TINY, "--config.prompts.max_tokens=20"])
+    assert "prompts.max_tokens" in capsys.readouterr().err
+
+
+def test_a_failed_gate_says_what_to_do(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", config_flag(), f"--workdir={tmp_path}", *TINY, "--config.pretrain.gate.next_in_series=0.99"])
+    err = capsys.readouterr().err
+    assert "failed the gate" in err and "pretrain.loop.steps" in err

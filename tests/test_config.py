@@ -1,0 +1,160 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from ml_collections import ConfigDict
+
+from delrec_jax.config import (
+    Experiment,
+    default_config,
+    from_config,
+    leaf_keys,
+    to_dict,
+    unknown_key,
+)
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+
+DEFAULTS = to_dict(Experiment())
+
+
+def nested(key, value):
+    """{"a": {"b": value}} of "a.b"."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return ConfigDict(value)
+
+
+def sections(values, prefix=""):
+    """Dotted names of all sections, "" for the whole."""
+    names = [prefix]
+    for name, value in values.items():
+        if isinstance(value, dict):
+            names += sections(value, f"{prefix}.{name}".lstrip("."))
+    return names
+
+
+def at(key):
+    value = DEFAULTS
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def message(config):
+    with pytest.raises(UserError) as error:
+        from_config(config)
+    return str(error.value)
+
+
+def test_defaults_make_the_round_trip():
+    assert from_config(default_config()) == Experiment()
+    assert to_dict(from_config(default_config())) == DEFAULTS
+    assert json.loads(json.dumps(DEFAULTS)) == DEFAULTS
+
+
+def test_a_changed_experiment_makes_the_round_trip():
+    config = default_config()
+    config.distill.length = 5
+    config.tune.adalora.targets = ("q", "k")
+    config.pretrain.optimizer.name = "lion"
+    config.lm.t5.adapters = {"target_rank": 3}
+    experiment = from_config(config)
+    assert experiment.distill.length == 5 and experiment.distill.top_h == 10
+    assert experiment.tune.adalora.targets == ("q", "k")
+    assert experiment.pretrain.optimizer.name == "lion"
+    assert experiment.lm.t5.adapters == AdaLoRAConfig(target_rank=3)
+    again = from_config(ConfigDict(json.loads(json.dumps(to_dict(experiment)))))
+    assert again == experiment and hash(again.tune) == hash(experiment.tune)
+
+
+def test_a_partial_config_keeps_the_other_defaults():
+    experiment = from_config(ConfigDict({"seed": 3, "candidates": {"num": 30}}))
+    assert experiment == dataclasses.replace(
+        Experiment(), seed=3, candidates=dataclasses.replace(Experiment().candidates, num=30)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("sede", "seed"),
+        ("distil", "distill"),
+        ("distill.lenght", "distill.length"),
+        ("distill.weighting.ta_wieght", "distill.weighting.ta_weight"),
+        ("tune.adalora.init_ranks", "tune.adalora.init_rank"),
+        ("lm.t5.d_modell", "lm.t5.d_model"),
+        ("data.storefront.user", "data.storefront.users"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(key, meant):
+    text = message(nested(key, 1))
+    assert text == f"config.{key} does not exist; did you mean config.{meant}?"
+
+
+@pytest.mark.parametrize("section", sections(DEFAULTS))
+def test_no_section_takes_an_unknown_key(section):
+    key = f"{section}.zzz".lstrip(".")
+    assert message(nested(key, 1)).startswith(f"config.{key} does not exist; did you mean config.")
+
+
+def test_every_key_refuses_a_wrong_type():
+    for key in leaf_keys(DEFAULTS):
+        bad = 1 if isinstance(at(key), (str, bool)) or at(key) is None else "one"
+        text = message(nested(key, bad))
+        assert text.startswith(f"config.{key} is {bad!r} (") and "must be" in text, text
+
+
+@pytest.mark.parametrize("section", sections(DEFAULTS)[1:])
+@pytest.mark.parametrize("bad", [3, "abc", None])
+def test_a_section_is_no_single_value(section, bad):
+    assert message(nested(section, bad)).startswith(f"config.{section} is {bad!r} (")
+
+
+def test_types_are_strict_but_an_integer_is_a_float():
+    assert from_config(nested("distill.temperature", 2)).distill.temperature == 2.0
+    assert isinstance(from_config(nested("distill.temperature", 2)).distill.temperature, float)
+    assert "float), but it must be of type int" in message(nested("distill.length", 8.0))
+    assert "bool), but it must be of type int" in message(nested("seed", True))
+    assert "bool), but it must be of type float" in message(nested("distill.temperature", True))
+    assert "config.tune.adalora.targets is 3 (int)" in message(
+        nested("tune.adalora.targets", ["q", 3])
+    )
+    assert math.isclose(from_config(nested("tune.adalora.warmup", 0.2)).tune.adalora.warmup, 0.2)
+
+
+def test_more_teacher_items_than_candidates_names_both_keys():
+    text = message(ConfigDict({"distill": {"top_h": 12, "num_candidates": 11}}))
+    assert "distill.top_h is 12" in text and "distill.num_candidates = 11" in text
+    assert from_config(ConfigDict({"distill": {"top_h": 11, "num_candidates": 11}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lm.verbalizer", "first"),
+        ("lm.weights", "google/flan-t5-small"),
+        ("teacher.name", "gru"),
+        ("distill.select_by", "loss"),
+        ("tune.loss_over", "all"),
+        ("distill.weighting.kind", "equal"),
+        ("distill.weighting.ta_weight", 2.0),
+        ("lm.t5.feed_forward_proj", "swish"),
+    ],
+)
+def test_values_that_cannot_be_name_their_key(key, value):
+    text = message(nested(key, value))
+    assert key in text
+    assert str(value) in text or key == "lm.weights"
+
+
+def test_unknown_key_message():
+    assert unknown_key("a.lenght", ["a.length", "a.init"]) == (
+        "config.a.lenght does not exist; did you mean config.a.length?"
+    )
+
+
+def test_leaf_keys():
+    assert leaf_keys({"a": 1, "b": {"c": 2, "d": {"e": [3]}}}) == ["a", "b.c", "b.d.e"]
+    assert "tune.adalora.targets" in leaf_keys(default_config().to_dict())

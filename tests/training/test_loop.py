@@ -1,0 +1,284 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from delrec_jax.data.pipeline import training_iterator
+from delrec_jax.errors import UserError
+from delrec_jax.training.loop import LoopConfig, Run, fit
+from delrec_jax.training.sharding import MeshConfig, make_mesh
+from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+
+MESH = make_mesh(MeshConfig())
+TARGET = np.array([1.0, -1.0, 2.0], np.float32)
+
+
+class Killed(Exception):
+    """Stands for the power cut."""
+
+
+class KilledAfter:
+    """An iterator that dies after n batches."""
+
+    def __init__(self, batches, n):
+        self.batches, self.left = batches, n
+
+    def __next__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return next(self.batches)
+
+    def get_state(self):
+        return self.batches.get_state()
+
+    def set_state(self, state):
+        self.batches.set_state(state)
+
+
+def batches(kill_after=None):
+    """Noisy sights of the target."""
+
+    def example(index, rng):
+        return {"ids": np.zeros(1, np.int32), "y": TARGET + rng.normal(size=3).astype(np.float32)}
+
+    source = training_iterator(example, 7, batch_size=2, buckets=(1,), seed=3)
+    return source if kill_after is None else KilledAfter(source, kill_after)
+
+
+def loss(params, frozen, batch, key):
+    """Squared distance under a random mask, so that data and key both matter."""
+    keep = jax.random.bernoulli(key, 0.7, (3,))
+    return (keep * (params["w"] - batch["y"] * frozen) ** 2).sum(-1), jnp.ones(2), {}
+
+
+def closeness(params):
+    return {"closeness": -float(np.square(np.asarray(params["w"]) - TARGET).sum())}
+
+
+def make_run(directory, *, rate=0.1, kill_after=None, loss=loss, **more):
+    optimizer = optax.adam(rate)
+    settings = LoopConfig(steps=9, evaluate_every=2, checkpoint_every=2)
+    run = Run(
+        name="tiny/test",
+        directory=directory,
+        state=create_state({"w": jnp.zeros(3)}, optimizer),
+        frozen=jnp.float32(1.0),
+        batches=batches(kill_after),
+        step=make_train_step(mean_loss_gradients(loss), optimizer, MESH),
+        evaluate=closeness,
+        monitor="closeness",
+        config=settings,
+        key=jax.random.key(5),
+        mesh=MESH,
+    )
+    return dataclasses.replace(run, **more)
+
+
+def rows(directory):
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def never(*args):
+    raise AssertionError("computed although the result was there")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("best")
+    return directory, *fit(make_run(directory))
+
+
+@pytest.fixture(scope="module")
+def finished_last(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("last")
+    return directory, *fit(make_run(directory, select="last"))
+
+
+def test_rows_of_the_log(finished):
+    directory, _, _ = finished
+    log = rows(directory)
+    assert [row["step"] for row in log] == [0, 2, 4, 6, 8, 9]
+    assert set(log[0]) == {"run", "step", "closeness"}
+    for row in log[1:]:
+        assert set(row) == {"run", "step", "closeness", "loss", "gradient_norm"}
+    assert {row["run"] for row in log} == {"tiny/test"}
+    assert log[0]["closeness"] == -6.0
+    first = json.loads((directory / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["seconds"] == 0
+
+
+def test_the_best_evaluation_is_selected(finished):
+    directory, params, meta = finished
+    best = max(rows(directory), key=lambda row: row["closeness"])
+    assert meta["best_value"] == best["closeness"] > -6
+    assert meta["best_step"] == best["step"]
+    assert meta["steps"] == 9 and meta["monitor"] == "closeness"
+    np.testing.assert_allclose(closeness(params)["closeness"], best["closeness"])
+
+
+def test_a_harmful_run_leaves_its_start(tmp_path):
+    params, meta = fit(make_run(tmp_path, rate=100.0))
+    np.testing.assert_array_equal(params["w"], 0)
+    assert meta["best_step"] == 0 and meta["best_value"] == -6.0 and meta["steps"] == 9
+
+
+def test_select_last_keeps_the_last_step_even_when_it_is_worse(tmp_path):
+    params, meta = fit(make_run(tmp_path, rate=100.0, select="last"))
+    assert meta["best_step"] == 0
+    np.testing.assert_allclose(
+        closeness(params)["closeness"], rows(tmp_path)[-1]["closeness"], rtol=1e-6
+    )
+    assert np.abs(params["w"]).max() > 10
+
+
+def test_patience_counts_evaluations_without_a_better_one(tmp_path):
+    config = LoopConfig(steps=50, evaluate_every=2, checkpoint_every=100, patience=3)
+    _, meta = fit(make_run(tmp_path, rate=100.0, config=config))
+    assert meta["steps"] == 6 and meta["best_step"] == 0
+    assert [row["step"] for row in rows(tmp_path)] == [0, 2, 4, 6]
+
+
+def test_a_better_evaluation_restores_the_patience(tmp_path):
+    values = iter([0, -1, 1, 0, 0, 5])
+    config = LoopConfig(steps=50, evaluate_every=1, checkpoint_every=100, patience=2)
+    evaluate = lambda params: {"closeness": next(values)}  # noqa: E731
+    _, meta = fit(make_run(tmp_path, config=config, evaluate=evaluate))
+    assert meta["steps"] == 4 and meta["best_step"] == 2 and meta["best_value"] == 1
+
+
+def test_a_tie_keeps_the_earlier(tmp_path):
+    _, meta = fit(make_run(tmp_path, evaluate=lambda params: {"closeness": 1.0}))
+    assert meta["best_step"] == 0
+
+
+def test_out_of_time_stops_and_still_measures_the_end(tmp_path):
+    config = LoopConfig(steps=10**6, evaluate_every=10**5, checkpoint_every=10**6, max_seconds=0.3)
+    _, meta = fit(make_run(tmp_path, config=config))
+    assert 0 < meta["steps"] < 10**6
+    assert [row["step"] for row in rows(tmp_path)] == [0, meta["steps"]]
+    assert "loss" in rows(tmp_path)[-1]
+
+
+def test_what_summary_adds(tmp_path):
+    run = make_run(tmp_path, summary=lambda state: {"twice": 2 * int(state.step)})
+    _, meta = fit(run)
+    assert meta["twice"] == 18
+
+
+def test_a_finished_result_is_not_computed_again(finished):
+    directory, params, meta = finished
+    before = (directory / "metrics.jsonl").read_bytes()
+    again, meta_again = fit(make_run(directory, step=never, evaluate=never))
+    np.testing.assert_array_equal(again["w"], params["w"])
+    assert meta_again == meta
+    assert (directory / "metrics.jsonl").read_bytes() == before
+
+
+# "last" shows the optimizer's moments and the order of the batches, "best" the remembered best.
+@pytest.mark.parametrize(
+    ("deaths", "select"),
+    [
+        ([0], "last"),
+        ([1], "last"),
+        ([2], "best"),
+        ([5], "last"),
+        ([8], "best"),
+        ([3, 1, 2, 4], "last"),
+    ],
+)
+def test_killed_and_resumed_ends_as_if_nothing_had_happened(
+    finished, finished_last, tmp_path, deaths, select
+):
+    whole, _, meta_whole = {"best": finished, "last": finished_last}[select]
+    for n in deaths:
+        with pytest.raises(Killed):
+            fit(make_run(tmp_path, kill_after=n, select=select))
+        assert not (tmp_path / "result.safetensors").exists()
+    _, meta = fit(make_run(tmp_path, select=select))
+    assert meta == meta_whole
+    assert rows(tmp_path) == rows(whole)
+    expected = (whole / "result.safetensors").read_bytes()
+    assert (tmp_path / "result.safetensors").read_bytes() == expected
+
+
+def test_a_best_from_before_the_kill_is_still_the_best(tmp_path):
+    # The weights' sum is 0.43, 0.83, 1.15 at steps 2, 4, 6: this peaks midway.
+    def evaluate(params):
+        return {"closeness": -abs(float(np.abs(np.asarray(params["w"])).sum()) - 0.8)}
+
+    whole, meta = fit(make_run(tmp_path / "whole", evaluate=evaluate))
+    assert meta["best_step"] == 4
+    with pytest.raises(Killed):
+        fit(make_run(tmp_path / "cut", evaluate=evaluate, kill_after=7))
+    resumed, meta_resumed = fit(make_run(tmp_path / "cut", evaluate=evaluate))
+    assert meta_resumed == meta
+    assert resumed["w"].tobytes() == whole["w"].tobytes()
+
+
+def test_patience_is_not_renewed_by_a_kill(tmp_path):
+    config = LoopConfig(steps=50, evaluate_every=2, checkpoint_every=2, patience=3)
+    with pytest.raises(Killed):
+        fit(make_run(tmp_path, rate=100.0, config=config, kill_after=5))
+    _, meta = fit(make_run(tmp_path, rate=100.0, config=config))
+    assert meta["steps"] == 6
+
+
+def test_resuming_really_goes_on_from_the_checkpoint(tmp_path):
+    with pytest.raises(Killed):
+        fit(make_run(tmp_path, kill_after=7))
+    run = make_run(tmp_path, kill_after=3)  # steps 7, 8, 9 are all that is left
+    fit(run)
+    assert run.batches.left == 0
+
+
+def test_the_callers_start_survives_the_run(tmp_path):
+    run = make_run(tmp_path)
+    fit(run)
+    np.testing.assert_array_equal(run.state.params["w"], 0)
+
+
+def test_the_step_compiles_once_over_a_run(tmp_path):
+    traces = []
+
+    def counted(params, frozen, batch, key):
+        traces.append(1)
+        return loss(params, frozen, batch, key)
+
+    run = make_run(tmp_path, loss=counted)
+    fit(run)
+    assert len(traces) == 1 and run.step._cache_size() == 1
+
+
+def test_a_damaged_result_is_an_error_that_names_it(tmp_path):
+    fit(make_run(tmp_path))
+    (tmp_path / "result.safetensors").write_bytes(b"no")
+    with pytest.raises(
+        UserError, match=r"result\.safetensors: cannot be read.*run the stage again"
+    ):
+        fit(make_run(tmp_path))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_names_the_run_and_the_step(tmp_path, bad):
+    def broken(params, frozen, batch, key):
+        losses, weights, metrics = loss(params, frozen, batch, key)
+        return losses * bad, weights, metrics
+
+    with pytest.raises(
+        UserError, match=r"tiny/test: the loss is not finite at step 2.*learning_rate"
+    ):
+        fit(make_run(tmp_path, loss=broken))
+    assert not (tmp_path / "result.safetensors").exists()
+
+
+def test_no_step_at_all_gives_the_start(tmp_path):
+    config = LoopConfig(steps=0)
+    params, meta = fit(make_run(tmp_path, config=config))
+    np.testing.assert_array_equal(params["w"], 0)
+    assert meta["steps"] == 0 and [row["step"] for row in rows(tmp_path)] == [0]
