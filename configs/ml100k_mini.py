@@ -12,7 +12,9 @@ def get_config() -> ConfigDict:
     config.data.domain = "movies"
     config.prompts.update(max_tokens=256, max_history=40, max_title_tokens=4)
     config.lm.vocab_size = 6000
-    config.lm.t5.update(d_model=96, d_kv=24, num_heads=4, d_ff=192, num_layers=2, num_decoder_layers=1)
+    config.lm.t5.update(
+        d_model=96, d_kv=24, num_heads=4, d_ff=192, num_layers=2, num_decoder_layers=1
+    )
     text = config.pretrain.text
     text.update(short=0.0, several=0.0, full=0.0, attributes=0.05, cloze=0.95)
     text.update(queries=14, window=40, mask_rate=0.3, heldout_items=0.0, batch_tokens=8192)

@@ -10,15 +10,18 @@ def get_config() -> ConfigDict:
     config.data.corpus = "storefront"
     config.data.domain = "items"
     config.prompts.max_tokens = 256
-    config.prompts.max_history = 5
-    config.lm.t5.update(d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=1)
-    config.pretrain.text.history = 5
+    config.prompts.max_history = 4
+    config.lm.t5.update(
+        d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=1
+    )
+    config.pretrain.text.history = 4
     config.pretrain.text.short_first = 500
     config.pretrain.text.batch_tokens = 2048
     config.pretrain.text.update(short=0.25, several=0.1, full=0.5, attributes=0.15)
     config.pretrain.loop.steps = 1500
     config.teacher.sasrec.max_length = 16
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
-    config.distill.loop.update(steps=250, evaluate_every=50, checkpoint_every=100)
+    config.distill.batch_size = 32
+    config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)
     config.tune.loop.update(steps=150, evaluate_every=30, checkpoint_every=60)
     return config

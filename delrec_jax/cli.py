@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"delrec: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("delrec: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "delrec: interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -55,9 +58,13 @@ def _dispatch(arguments: list[str]) -> None:
     workdir = Path(values.workdir)
     if values.config is None:
         if command not in ("recommend", "report", "evaluate"):
-            raise UserError(f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={workdir}")
+            raise UserError(
+                f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={workdir}"
+            )
         if not (workdir / "config.json").exists():
-            raise UserError(f"{workdir / 'config.json'} is not there: give the --workdir of a run, or --config=FILE")
+            raise UserError(
+                f"{workdir / 'config.json'} is not there: give the --workdir of a run, or --config=FILE"
+            )
         settings = ConfigDict(read_json(workdir / "config.json"), convert_dict=True)
     else:
         settings = values.config
@@ -106,7 +113,9 @@ def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
         raise UserError(f"{command}: {_one_line(error)}") from error
     if rest:
-        raise UserError(f"{command}: {rest[0]!r} is no flag; flags start with --, see delrec --help")
+        raise UserError(
+            f"{command}: {rest[0]!r} is no flag; flags start with --, see delrec --help"
+        )
     return values
 
 

@@ -50,7 +50,13 @@ class LMConfig:
     """
 
     t5: T5Config = T5Config(
-        d_model=64, d_kv=32, d_ff=128, num_layers=2, num_decoder_layers=1, num_heads=2, dropout_rate=0.0
+        d_model=64,
+        d_kv=32,
+        d_ff=128,
+        num_layers=2,
+        num_decoder_layers=1,
+        num_heads=2,
+        dropout_rate=0.0,
     )
     vocab_size: int = 600
     sentinels: int = 32
@@ -108,7 +114,9 @@ class PretrainConfig:
     """
 
     text: PretrainTextConfig = PretrainTextConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, warmup_steps=60, weight_decay=0.01)
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=3e-3, warmup_steps=60, weight_decay=0.01
+    )
     loop: LoopConfig = LoopConfig(steps=1500, evaluate_every=250)
     batch_size: int = 64
     bag_weight: float = 1.0
@@ -157,6 +165,11 @@ class DistillConfig:
                 f"distill.top_h is {self.top_h}, but a text has only distill.num_candidates = {self.num_candidates} "
                 "candidates: lower the one or raise the other"
             )
+        if self.rps_label not in ("top1", "listwise") or self.temperature <= 0:
+            raise UserError(
+                f"distill.rps_label is {self.rps_label!r} and distill.temperature {self.temperature}: use 'top1' or "
+                "'listwise', and a positive temperature"
+            )
         if self.select_by not in ("agreement", "kendall_tau", "likelihood"):
             raise UserError(
                 f"distill.select_by is {self.select_by!r}: use 'agreement', 'kendall_tau' or 'likelihood'"
@@ -185,12 +198,14 @@ class TuneConfig:
 
     def __post_init__(self):
         if self.loss_over not in ("catalogue", "candidates"):
-            raise UserError(f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'")
+            raise UserError(
+                f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'"
+            )
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Batches of texts, and bootstrap resamples of the intervals."""
+    """Texts a batch."""
 
     batch_size: int = 128
 
@@ -210,6 +225,12 @@ class Experiment:
     evaluate: EvaluateConfig = EvaluateConfig()
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
+
+    def __post_init__(self):
+        if self.lm.verbalizer == "index" and self.tune.loss_over == "catalogue":
+            raise UserError(
+                "lm.verbalizer=index scores listed candidates only: set tune.loss_over=candidates too"
+            )
 
 
 def default_config() -> ConfigDict:

@@ -82,9 +82,7 @@ def training_iterator(
     return iter(dataset.to_iter_dataset(options))
 
 
-def batch_iterator(
-    make_batch: Callable[[int, np.random.Generator], Any], *, seed: int
-) -> Any:
+def batch_iterator(make_batch: Callable[[int, np.random.Generator], Any], *, seed: int) -> Any:
     """An endless iterator of batches that are drawn whole, by their number; resumable like `training_iterator`."""
     dataset = (
         grain.MapDataset.range(1 << 31)

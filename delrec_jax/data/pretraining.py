@@ -184,7 +184,12 @@ def _draw_item(material: Material, rng: np.random.Generator) -> int:
 
 
 def _ask(
-    material: Material, history: Sequence[int], count: int, rng: np.random.Generator, *, start: int = 0
+    material: Material,
+    history: Sequence[int],
+    count: int,
+    rng: np.random.Generator,
+    *,
+    start: int = 0,
 ) -> tuple[list[Ids], list[Question]]:
     """`count` different instructions about the last item, outside a template; held-out answers are left out."""
     parts: list[Ids] = []
@@ -195,7 +200,12 @@ def _ask(
         if not material.heldout[item]:
             sentinel = material.sentinels[start + len(questions)]
             pattern = _phrase(material, names[pick], rng)
-            parts += [material.joints[0], pattern, material.joints[1], np.array([sentinel], np.int32)]
+            parts += [
+                material.joints[0],
+                pattern,
+                material.joints[1],
+                np.array([sentinel], np.int32),
+            ]
             questions.append(Question(material.pieces.titles[item], item))
     return parts, questions
 
@@ -281,7 +291,7 @@ def cloze_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[
     if end == start:  # a user's first item has no history: ask for the second one's
         end = min(end + 1, int(train.offsets[user + 1]) - 1)
     window = train.items[max(start, end - config.window) : end]
-    count = min(config.queries - 1, int(round(config.mask_rate * len(window))))
+    count = min(config.queries - 1, round(config.mask_rate * len(window)))
     masked = set(rng.permutation(len(window))[:count].tolist())
     parts, questions = [], []
     for place, item in enumerate(window):

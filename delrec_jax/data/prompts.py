@@ -124,7 +124,9 @@ def list_candidates(pieces: Pieces, items: Sequence[int]) -> Ids:
     """The candidate set as text, each title behind its code where there are codes."""
     if not pieces.codes:
         return join_titles(pieces, items)
-    parts: list[Ids] = []
+    if len(items) > len(pieces.codes):
+        raise ValueError(f"{len(items)} candidates, but only {len(pieces.codes)} have a code")
+    parts: list[Ids] = [_NOTHING]
     for code, item in zip(pieces.codes, items, strict=False):
         parts += [pieces.separator, np.array([code], np.int32), pieces.titles[item]]
     return np.concatenate(parts[1:])
@@ -167,7 +169,9 @@ def opening(pieces: Pieces, task: str, history: Sequence[int]) -> Ids:
     """A task's text up to and with its history; `question` goes on from there."""
     template = pieces.tasks[task, True]
     head = template[: _after_history(template) - 1]
-    return np.concatenate([*head, join_titles(pieces, history)])  # type: ignore[list-item]
+    return np.concatenate(
+        [*(part for part in head if not isinstance(part, Field)), join_titles(pieces, history)]
+    )
 
 
 def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
@@ -231,7 +235,7 @@ def temporal_analysis(
     """TA: which item came between i_{n-2} and i_n? After an example of the same user.
 
     With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
-    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text.
+    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text (corpora keep a user's items distinct).
 
     Args:
       pieces: tokenised pieces.

@@ -77,9 +77,7 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
             f"tune.adalora.targets {config.targets}: {unmatched} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
         )
     flat = {}
-    for path, path_key in zip(
-        sorted(kernels), jax.random.split(key, len(kernels)), strict=True
-    ):
+    for path, path_key in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):
         key_a, key_b = jax.random.split(path_key)
         inner, outer = kernels[path].shape
         flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (inner, config.init_rank))

@@ -38,9 +38,11 @@ class AdaLoRAConfig:
     def __post_init__(self):
         if not 1 <= self.target_rank <= self.init_rank:
             raise UserError(
-                f"tune.adalora.target_rank is {self.target_rank}: it must lie between 1 and tune.adalora.init_rank ({self.init_rank})"
+                f"tune.adalora.target_rank is {self.target_rank}: it must lie between 1 and "
+                f"tune.adalora.init_rank ({self.init_rank})"
             )
         if self.warmup + self.final >= 1:
             raise UserError(
-                f"tune.adalora.warmup + tune.adalora.final is {self.warmup + self.final}: together they must stay under 1, so that ranks have time to move"
+                f"tune.adalora.warmup + tune.adalora.final is {self.warmup + self.final}: together they "
+                "must stay under 1, so that ranks have time to move"
             )

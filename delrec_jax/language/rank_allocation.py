@@ -41,7 +41,8 @@ class Schedule(NamedTuple):
         )
         if schedule.total - schedule.final - schedule.warmup < 1:
             raise UserError(
-                f"tune: {total_steps} steps leave no step for AdaLoRA to reallocate; raise tune.steps or lower tune.adalora.warmup/final"
+                f"tune: {total_steps} steps leave no step for AdaLoRA to reallocate; raise "
+                "tune.loop.steps or lower tune.adalora.warmup and tune.adalora.final"
             )
         return schedule
 
@@ -91,11 +92,11 @@ def triplet_scores(sensitivity: Tree, uncertainty: Tree) -> Tree:
     Returns:
       Float [R] by the path of each E, in `peft`'s combination of sensitivity x uncertainty (eq. 6).
     """
-    product = traverse_util.flatten_dict(
-        jax.tree.map(lambda s, u: s * u, sensitivity, uncertainty)
-    )
+    product = traverse_util.flatten_dict(jax.tree.map(lambda s, u: s * u, sensitivity, uncertainty))
     return {
-        path: product[path] + product[(*path[:-1], "A")].mean(0) + product[(*path[:-1], "B")].mean(1)
+        path: product[path]
+        + product[(*path[:-1], "A")].mean(0)
+        + product[(*path[:-1], "B")].mean(1)
         for path in product
         if path[-1] == "E"
     }
@@ -141,12 +142,18 @@ def with_rank_allocation(
         )
         # Two trees of zeros: one buffer cannot be donated twice.
         return RankAllocationState(
-            inner.init(params), jnp.zeros([], jnp.int32), zeros, jax.tree.map(jnp.copy, zeros), masks
+            inner.init(params),
+            jnp.zeros([], jnp.int32),
+            zeros,
+            jax.tree.map(jnp.copy, zeros),
+            masks,
         )
 
     def update(grads: Tree, state: RankAllocationState, params: Tree | None = None):
         if params is None:
-            raise ValueError("with_rank_allocation needs params: optimizer.update(grads, state, params)")
+            raise ValueError(
+                "with_rank_allocation needs params: optimizer.update(grads, state, params)"
+            )
         updates, inner_state = inner.update(grads, state.inner, params)
         updated = optax.apply_updates(params, updates)
         step = state.count + 1

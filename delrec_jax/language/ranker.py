@@ -62,7 +62,9 @@ class Ranker:
           UserError: `index` cannot score what stands not in the text.
         """
         if self.kind != "mean":
-            raise UserError("lm.verbalizer=index scores listed candidates only; use 'mean' for whole-catalogue scores")
+            raise UserError(
+                "lm.verbalizer=index scores listed candidates only; use 'mean' for whole-catalogue scores"
+            )
         options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
         return verbalizer.mean_scores(self._hidden(params, ids, options), self.item_vectors(params))
 
@@ -85,7 +87,9 @@ class Ranker:
         hidden = self._hidden(params, ids, options)
         if self.kind == "index":
             if candidates.shape[1] > len(self.codes):
-                raise UserError(f"{candidates.shape[1]} candidates, but lm.verbalizer=index has {len(self.codes)} codes: lower the number of candidates or use 'mean'")
+                raise UserError(
+                    f"{candidates.shape[1]} candidates, but lm.verbalizer=index has {len(self.codes)} codes: lower the number of candidates or use 'mean'"
+                )
             codes = jnp.asarray(self.codes[: candidates.shape[1]])
             return verbalizer.index_scores(hidden, head_matrix(params, self.module.config), codes)
         return verbalizer.mean_candidate_scores(hidden, self.item_vectors(params), candidates)

@@ -66,6 +66,8 @@ def init_prompt(
         return table[jax.random.choice(key, table.shape[0], (length,), replace=False)]
     if kind == "text":
         if not text_ids:
-            raise UserError("distill.init is 'text' but distill.init_text is empty: give it some words")
+            raise UserError(
+                "distill.init is 'text' but distill.init_text is empty: give it some words"
+            )
         return table[jnp.resize(jnp.asarray(text_ids), length)]
     raise UserError(f"distill.init is {kind!r}: use 'normal', 'vocabulary' or 'text'")

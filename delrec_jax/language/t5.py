@@ -82,7 +82,11 @@ class Block(nn.Module):
         x = residual(x, attended)
         if self.is_decoder:
             attended = self.EncDecAttention(
-                self.cross_norm(x), encoded, bias=None, mask=encoded_mask, deterministic=deterministic
+                self.cross_norm(x),
+                encoded,
+                bias=None,
+                mask=encoded_mask,
+                deterministic=deterministic,
             )
             x = residual(x, attended)
         return residual(x, self.DenseReluDense(self.ff_norm(x), deterministic))
@@ -121,7 +125,9 @@ class T5(nn.Module):
 
     def setup(self):
         cfg = self.config
-        self.shared = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0))
+        self.shared = nn.Embed(
+            cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0)
+        )
         self.encoder = Stack(cfg, is_decoder=False)
         self.decoder = Stack(cfg, is_decoder=True)
         if not cfg.tie_word_embeddings:

@@ -5,6 +5,7 @@ makes one from the catalogue's text by the `tokenizers` library.
 """
 
 import json
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from delrec_jax.errors import UserError
 
 PAD, EOS, UNK = 0, 1, 2
+# What candidates are called, in this order, where a tokenizer has the name as one token.
+CODE_NAMES = [*string.ascii_uppercase, *map(str, range(1, 1000))]
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
 
 
@@ -32,7 +35,9 @@ class Tokenizer:
           UserError: the directory holds no tokenizer, or one that does not follow T5's conventions.
         """
         if not (Path(directory) / "tokenizer.json").is_file():
-            raise UserError(f"{directory}: no tokenizer.json there; point lm.tokenizer at a Hugging Face tokenizer directory")
+            raise UserError(
+                f"{directory}: no tokenizer.json there; point lm.tokenizer at a Hugging Face tokenizer directory"
+            )
         from transformers import AutoTokenizer  # slow to import: only when one is read
 
         self._backend = AutoTokenizer.from_pretrained(str(directory))
@@ -40,7 +45,8 @@ class Tokenizer:
         self.vocab_size = len(self._backend)
         if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD, EOS):
             raise UserError(
-                f"{directory}: pad is {self._backend.pad_token_id} and </s> is {self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
+                f"{directory}: pad is {self._backend.pad_token_id} and </s> is "
+                f"{self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
             )
 
     def encode(self, text: str) -> list[int]:
@@ -63,7 +69,9 @@ class Tokenizer:
         """
         token = self._backend.convert_tokens_to_ids(f"<extra_id_{index}>")
         if token is None or token == UNK:
-            raise UserError(f"{self.name}: no <extra_id_{index}>; the text asks more questions than the tokenizer has sentinels")
+            raise UserError(
+                f"{self.name}: no <extra_id_{index}>; the text asks more questions than the tokenizer has sentinels"
+            )
         return token
 
     def codes(self, count: int) -> list[int]:
@@ -72,15 +80,15 @@ class Tokenizer:
         Raises:
           UserError: fewer than `count` letters or numbers are single tokens.
         """
-        names = [chr(ord("A") + i) for i in range(26)] + [str(i) for i in range(1, 1000)]
         found: dict[int, None] = {}
-        for ids in self.encode_many(names):
+        for ids in self.encode_many(CODE_NAMES):
             if len(ids) == 1 and ids[0] != UNK:
                 found[ids[0]] = None
             if len(found) == count:
                 return list(found)
         raise UserError(
-            f"{self.name}: only {len(found)} one-token codes, but {count} candidates; lower the number of candidates or use lm.verbalizer=mean"
+            f"{self.name}: only {len(found)} one-token codes, but {count} candidates; lower the "
+            "number of candidates or use lm.verbalizer=mean"
         )
 
 

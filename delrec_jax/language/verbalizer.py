@@ -42,9 +42,7 @@ def item_vectors(
     return jnp.einsum("iwd,iw->id", head[tokens].astype(jnp.float32), weights)
 
 
-def mean_scores(
-    hidden: Float[Array, "B D"], vectors: Float[Array, "I D"]
-) -> Float[Array, "B I"]:
+def mean_scores(hidden: Float[Array, "B D"], vectors: Float[Array, "I D"]) -> Float[Array, "B I"]:
     """Scores of the whole catalogue, up to a constant of the row."""
     return hidden.astype(jnp.float32) @ vectors.T
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delrec_jax.config import Experiment
 from delrec_jax.data import splits
 from delrec_jax.data.candidates import CandidateSet, load_candidates
 from delrec_jax.data.corpora import load_corpus
@@ -79,11 +80,16 @@ def load_data(ws: Workspace) -> Data:
     return Data(corpus, splits.leave_one_out(corpus.interactions), sets, world)
 
 
+def code_count(config: Experiment) -> int:
+    """Codes that the `index` verbaliser needs: one for each candidate of the longest list."""
+    lists = (config.candidates.num, config.candidates.rerank)
+    return max(*lists, config.distill.num_candidates, config.tune.num_candidates)
+
+
 def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) -> Pieces:
     """Tokenises the catalogue and the templates of the config's domain."""
     config = ws.experiment
-    count = max(config.candidates.num, config.candidates.rerank, config.distill.num_candidates)
-    codes = tokenizer.codes(count) if config.lm.verbalizer == "index" else []
+    codes = tokenizer.codes(code_count(config)) if config.lm.verbalizer == "index" else []
     return tokenise_pieces(
         tokenizer.encode_many,
         titles,

@@ -17,7 +17,7 @@ from delrec_jax.objectives.task_weighting import WeightingConfig, init_weighting
 from delrec_jax.stages import assets, distill_texts
 from delrec_jax.stages.distill_texts import RPS, TA, Texts
 from delrec_jax.stages.workspace import Workspace, write_json
-from delrec_jax.teachers.lists import ListsKey, ListSettings, inputs_hash, load_lists, save_lists
+from delrec_jax.teachers.lists import ListSettings, ListsKey, inputs_hash, load_lists, save_lists
 from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
@@ -34,7 +34,9 @@ def distill(ws: Workspace) -> None:
     data = assets.load_data(ws)
     language = assets.load_language(ws, data)
     parts = distill_texts.user_parts(ws, data)
-    trainer = _Trainer(ws, language, data, _cached_texts(ws, data, language, parts["valid"], "valid"))
+    trainer = _Trainer(
+        ws, language, data, _cached_texts(ws, data, language, parts["valid"], "valid")
+    )
     teacher = _cached_texts(ws, data, language, parts["train"], "train")
     shuffled = distill_texts.make_texts(ws, language, parts["train"], "shuffled", teacher.lists)
     trainer.fit("distilled", teacher)
@@ -42,7 +44,9 @@ def distill(ws: Workspace) -> None:
     trainer.fit("true", distill_texts.make_texts(ws, language, parts["train"], "true"))
     few = ws.experiment.tune.few_users
     if few:
-        trainer.fit("true_few", distill_texts.make_texts(ws, language, parts["train"][:few], "true"))
+        trainer.fit(
+            "true_few", distill_texts.make_texts(ws, language, parts["train"][:few], "true")
+        )
     save_tree(assets.prompt_path(ws, "random"), {"prompt": trainer.start("random")}, {})
     heldout = _cached_texts(ws, data, language, parts["heldout"], "heldout")
     write_json(ws.folder("distill") / "agreement.json", _report(ws, trainer, heldout))
@@ -76,7 +80,9 @@ class _Trainer:
     """Trains prompts under one compiled step; the source of the labels is in the batches alone."""
 
     def __init__(self, ws: Workspace, language: assets.Language, data: assets.Data, valid: Texts):
-        self.ws, self.language, self.valid = ws, language, valid
+        self.ws, self.language = ws, language
+        self.valid = make_exam(ws, valid, language.slots)
+        self.valid_users, self.valid_lists = np.unique(valid.rows.users), valid.lists
         self.config = ws.experiment.distill
         self.mesh = make_mesh(ws.experiment.mesh)
         self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
@@ -115,7 +121,7 @@ class _Trainer:
                     seed=self.ws.experiment.seed,
                 ),
                 step=self._step(weighting),
-                evaluate=lambda params: self._validate(params["prompt"], texts),
+                evaluate=self._validator(texts),
                 monitor="valid/selection",
                 config=self.config.loop,
                 key=prng.key(self.ws.experiment.seed, "prompt/dropout"),
@@ -136,56 +142,77 @@ class _Trainer:
             self._steps[weighting] = make_train_step(gradients, self.optimizer, self.mesh)
         return self._steps[weighting]
 
-    def _validate(self, prompt: jax.Array, texts: Texts) -> dict[str, float]:
+    def _validator(self, texts: Texts) -> Any:
         """Agreement on the validation users; each source is selected by its own labels, never by another's."""
-        teacher = self.read(prompt, self.valid, self.language.slots)
-        metrics = {
-            "valid/agreement": float(teacher.agreement.mean()),
-            "valid/kendall_tau": float(teacher.kendall_tau.mean()),
-            "valid/likelihood": float(teacher.likelihood.mean()),
-        }
+        own = self._own_exam(texts)
+
+        def evaluate(params: Any) -> dict[str, float]:
+            reading = self.read(params["prompt"], self.valid)
+            metrics = {
+                "valid/agreement": float(reading.agreement.mean()),
+                "valid/kendall_tau": float(reading.kendall_tau.mean()),
+                "valid/likelihood": float(reading.likelihood.mean()),
+            }
+            selected = reading if own is None else self.read(params["prompt"], own)
+            value = float(getattr(selected, self.config.select_by).mean())
+            return metrics | {"valid/selection": value}
+
+        return evaluate
+
+    def _own_exam(self, texts: Texts) -> "_Exam | None":
+        """Questions of the texts' own source for the validation users; None for the teacher's, which are asked anyway."""
         if texts.source == "teacher":
-            return metrics | {"valid/selection": metrics[f"valid/{self.config.select_by}"]}
-        return metrics | {"valid/selection": self._own_selection(prompt, texts)}
-
-    def _own_selection(self, prompt: jax.Array, texts: Texts) -> float:
-        own = distill_texts.make_texts(
-            self.ws, self.language, np.unique(self.valid.rows.users), texts.source, self.valid.lists
+            return None
+        valid = distill_texts.make_texts(
+            self.ws, self.language, self.valid_users, texts.source, self.valid_lists
         )
-        rng = np.random.default_rng(self.ws.experiment.seed)
-        if texts.source == "shuffled":
-            return float(getattr(self.read(prompt, own, self.language.slots), self.config.select_by).mean())
-        examples = [own._row(index, rng) for index in range(len(own.rows.users))]
-        scores, targets = self._score(prompt, examples)
-        return float((scores.argmax(1) == targets.argmax(1)).mean())
+        return make_exam(self.ws, valid, self.language.slots)
 
-    def _score(self, prompt: jax.Array | None, examples: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-        scores, targets = [], []
-        for batch, real in padded_batches(examples, batch_size=128, buckets=self.buckets):
+    def read(self, prompt: jax.Array | None, exam: "_Exam") -> _Reading:
+        """Compares the LM's order of each list with the labels'."""
+        scores = []
+        for batch, real in padded_batches(exam.examples, batch_size=128, buckets=self.buckets):
             found = self._scores(self.language.params, prompt, batch["ids"], batch["candidates"])
             scores.append(np.asarray(found)[:real])
-            targets.append(batch["targets"][:real])
-        return np.concatenate(scores), np.concatenate(targets)
-
-    def read(self, prompt: jax.Array | None, texts: Texts, pattern: np.ndarray) -> _Reading:
-        """Compares the LM's order of each list with the teacher's."""
-        order = np.arange(texts.lists.items.shape[1])
-        examples = []
-        for index, (user, end) in enumerate(zip(texts.rows.users, texts.rows.ends, strict=True)):
-            shown = texts.data.split.train.history(int(user))[:end]
-            # The lists stand best first: an order by chance, so that a position tells nothing.
-            shuffled = prng.generator(self.ws.experiment.seed, "distill/order", index).permutation(order)
-            examples.append((texts.listed(index, shown, shuffled, pattern), texts.lists.scores[index][shuffled]))
-        scores, targets = self._score(prompt, [example for example, _ in examples])
-        teacher = np.stack([given for _, given in examples])
-        log_probabilities = jax.nn.log_softmax(scores, axis=-1)
+        given = np.concatenate(scores)
+        log_probabilities = jax.nn.log_softmax(given, axis=-1)
         return _Reading(
-            agreement=(scores.argmax(1) == teacher.argmax(1)).astype(float),
+            agreement=(given.argmax(1) == exam.labels.argmax(1)).astype(float),
             kendall_tau=np.array(
-                [stats.kendalltau(a, b).statistic for a, b in zip(scores, teacher, strict=True)]
+                [stats.kendalltau(a, b).statistic for a, b in zip(given, exam.labels, strict=True)]
             ),
-            likelihood=np.asarray((targets * log_probabilities).sum(1)),
+            likelihood=np.asarray((exam.targets * log_probabilities).sum(1)),
         )
+
+
+@dataclass(frozen=True)
+class _Exam:
+    """Texts of all rows of a source, in one fixed order of the candidates.
+
+    Attributes:
+      labels: float [N, m], higher is better: the teacher's scores, or 1 at the true next item.
+      targets: float [N, m], the distribution to be reproduced.
+    """
+
+    examples: list[dict[str, np.ndarray]]
+    labels: np.ndarray
+    targets: np.ndarray
+
+
+def make_exam(ws: Workspace, texts: Texts, pattern: np.ndarray) -> _Exam:
+    """Asks every row once; the order of the candidates is drawn by (seed, row), so that a place tells nothing."""
+    examples, labels = [], []
+    for index in range(len(texts.rows.users)):
+        rng = prng.generator(ws.experiment.seed, "distill/order", index)
+        if texts.source == "true":
+            example = texts.row(index, rng)
+            labels.append(example["targets"])
+        else:
+            order = rng.permutation(texts.lists.items.shape[1])
+            example = texts.listed(index, order, pattern)
+            labels.append(texts.lists.scores[index][order])
+        examples.append(example)
+    return _Exam(examples, np.stack(labels), np.stack([e["targets"] for e in examples]))
 
 
 def prompt_gradients(ranker: Any, weighting: WeightingConfig):
@@ -212,19 +239,23 @@ def _report(ws: Workspace, trainer: _Trainer, heldout: Texts) -> list[dict[str, 
     for name in ("none", "random", "shuffled", "distilled"):
         prompt = None if name == "none" else assets.load_prompt(ws, name)
         pattern = _NO_PATTERN if name == "none" else trainer.language.slots
-        reading = trainer.read(prompt, heldout, pattern)
+        reading = trainer.read(prompt, make_exam(ws, heldout, pattern))
         for measure in ("agreement", "kendall_tau"):
             sums = np.bincount(place, getattr(reading, measure))
             value = bootstrap_interval(sums / np.bincount(place), seed=ws.experiment.seed)
             rows.append(
                 {
                     "prompt": name,
-                    "measure": {"agreement": "top-1 agreement", "kendall_tau": "Kendall tau"}[measure],
+                    "measure": {"agreement": "top-1 agreement", "kendall_tau": "Kendall tau"}[
+                        measure
+                    ],
                     "value": value.value,
                     "ci_low": value.low,
                     "ci_high": value.high,
                     "users": len(users),
                 }
             )
-            say(f"  held-out users, {name} prompt, {measure}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]")
+            say(
+                f"  held-out users, {name} prompt, {measure}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+            )
     return rows

@@ -60,11 +60,16 @@ class Texts:
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One text: TA with the config's share (never for `true`), else the row's."""
-        if self.source != "true" and len(self.ta_users) and rng.random() < self.config.distill.ta_share:
-            return self._temporal(int(rng.choice(self.ta_users)), rng)
-        return self._row(index, rng)
+        if (
+            self.source != "true"
+            and len(self.ta_users)
+            and rng.random() < self.config.distill.ta_share
+        ):
+            return self.temporal(int(rng.choice(self.ta_users)), rng)
+        return self.row(index, rng)
 
-    def _temporal(self, user: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def temporal(self, user: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A TA text of a user, at a random place of the training part."""
         sequence = self.data.split.train.history(user)
         shortest = prompts.ta_min_length(self.pieces.config)
         end = int(rng.integers(shortest, len(sequence) + 1))
@@ -83,10 +88,11 @@ class Texts:
         negatives = rng.choice(pool, count - 1, replace=False)
         return rng.permutation(np.append(negatives, label)).astype(np.int32)
 
-    def _row(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        history = self.data.split.train.history(int(self.rows.users[index]))
-        shown = history[: self.rows.ends[index]]
+    def row(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A row's text: RPS with its list, or (`true`) LSR with its label."""
         if self.source == "true":
+            history = self.data.split.train.history(int(self.rows.users[index]))
+            shown = history[: self.rows.ends[index]]
             label = int(self.labels[index])
             candidates = self._with_negatives(label, history, rng)
             target = temporal_analysis.candidate_target(candidates, label)
@@ -94,13 +100,13 @@ class Texts:
                 self.pieces, shown, pattern=self.slots, candidates=candidates
             )
             return _example(text, candidates, target, RPS)
-        return self.listed(index, shown, rng.permutation(self.lists.items.shape[1]), self.slots)
+        order = rng.permutation(self.lists.items.shape[1])
+        return self.listed(index, order, self.slots)
 
-    def listed(
-        self, index: int, shown: np.ndarray, order: np.ndarray, pattern: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def listed(self, index: int, order: np.ndarray, pattern: np.ndarray) -> dict[str, np.ndarray]:
         """The RPS text of a row, its candidates in the given order."""
         distill = self.config.distill
+        shown = self.data.split.train.history(int(self.rows.users[index]))[: self.rows.ends[index]]
         items = self.lists.items[index]
         target = pattern_simulating.teacher_target(
             self.lists.scores[index], kind=distill.rps_label, temperature=distill.temperature
@@ -161,13 +167,19 @@ def make_lists(ws: Workspace, data: Data, rows: Rows, *, seed: int) -> TeacherLi
 
 
 def make_texts(
-    ws: Workspace, language: Language, users: np.ndarray, source: str, lists: TeacherLists | None = None
+    ws: Workspace,
+    language: Language,
+    users: np.ndarray,
+    source: str,
+    lists: TeacherLists | None = None,
 ) -> Texts:
     """Everything the examples of one source are drawn from, for these users."""
     data, config = load_data(ws), ws.experiment
     rows = latest_rows(data, users, config.distill.positions, labelled=source == "true")
     train = data.split.train
-    labels = train.items[train.offsets[rows.users] + np.minimum(rows.ends, train.lengths[rows.users] - 1)]
+    labels = train.items[
+        train.offsets[rows.users] + np.minimum(rows.ends, train.lengths[rows.users] - 1)
+    ]
     if lists is None:
         empty = np.zeros((0, config.distill.num_candidates))
         lists = TeacherLists(empty.astype(np.int32), empty.astype(np.float32))

@@ -63,7 +63,9 @@ class _Evaluation:
     def add_rerank_candidates(self, teacher: Callable) -> None:
         """Fixes `rerank-m`: the teacher's best unseen items of each user."""
         rows = np.arange(len(self.targets))
-        scores = np.concatenate([np.asarray(teacher(part)) for part in np.array_split(rows, max(1, len(rows) // 256))])
+        scores = np.concatenate(
+            [np.asarray(teacher(part)) for part in np.array_split(rows, max(1, len(rows) // 256))]
+        )
         count = self.ws.experiment.candidates.rerank
         items = rerank_candidates(scores, self.histories, count)
         self.protocols[f"rerank-{count}"] = (items, inputs_hash(items))
@@ -81,7 +83,9 @@ class _Evaluation:
         pieces = scorer.language.pieces
         if not (pieces.codes or pieces.config.show_candidates):
             ids = scorer.texts(parts, histories)
-            self.add_catalogue_scores(system, labels, lambda rows: scorer.catalogue(parts, ids[rows]))
+            self.add_catalogue_scores(
+                system, labels, lambda rows: scorer.catalogue(parts, ids[rows])
+            )
             return
         for protocol, (candidates, _) in self.protocols.items():
             if candidates is None:
@@ -116,7 +120,9 @@ class _Evaluation:
         for system, labels, score_users in self._pending:
             self._rank(system, labels, score_users, set(self.protocols), full_scores=True)
 
-    def _rank(self, system: str, labels: str, score_users: Any, names: set[str], *, full_scores: bool):
+    def _rank(
+        self, system: str, labels: str, score_users: Any, names: set[str], *, full_scores: bool
+    ):
         rankers = {}
         for protocol in sorted(names):
             candidates, _ = self.protocols[protocol]

@@ -15,7 +15,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.initialise import init_for_copying
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.language.tokenizer import Tokenizer, train_tokenizer
+from delrec_jax.language.tokenizer import CODE_NAMES, Tokenizer, train_tokenizer
 from delrec_jax.objectives.next_item import catalogue_cross_entropy
 from delrec_jax.objectives.span_corruption import bag_loss
 from delrec_jax.stages import assets
@@ -56,7 +56,9 @@ def pretrain(ws: Workspace) -> None:
         Run(
             name="lm",
             directory=folder / "model",
-            state=create_state(init_for_copying(ranker.module, prng.key(config.seed, "lm/init")), optimizer),
+            state=create_state(
+                init_for_copying(ranker.module, prng.key(config.seed, "lm/init")), optimizer
+            ),
             frozen=None,
             batches=batch_iterator(
                 lambda index, rng: pretraining.make_batch(
@@ -90,6 +92,8 @@ def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
     )
     words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
     words += list(_JOINTS)
+    if config.lm.verbalizer == "index":
+        words += CODE_NAMES[: assets.code_count(config)]
     if data.world is not None:
         words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
     values = [value for column in catalogue.attributes.values() for value in column if value]
@@ -122,7 +126,9 @@ def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces
     maps = {} if data.world is None else behaviours(data.world)
     heldout = np.zeros(data.num_items, bool)
     count = int(config.heldout_items * data.num_items)
-    heldout[prng.generator(ws.experiment.seed, "lm/heldout").permutation(data.num_items)[:count]] = True
+    heldout[
+        prng.generator(ws.experiment.seed, "lm/heldout").permutation(data.num_items)[:count]
+    ] = True
     return Material(
         pieces=pieces,
         sentinels=[tokenizer.sentinel(index) for index in range(config.queries)],
@@ -161,7 +167,10 @@ def pretrain_loss(ws: Workspace, ranker: Ranker):
         if config.catalogue_weight:
             scores = jnp.einsum("bqd,id->bqi", hidden, ranker.item_vectors(params))
             ranking, asked = catalogue_cross_entropy(scores, batch["items"])
-            losses, weights = losses + config.catalogue_weight * ranking, jnp.maximum(weights, asked)
+            losses, weights = (
+                losses + config.catalogue_weight * ranking,
+                jnp.maximum(weights, asked),
+            )
             metrics["loss/catalogue"] = ranking.sum() / jnp.maximum(asked.sum(), 1)
         return losses, weights, metrics
 

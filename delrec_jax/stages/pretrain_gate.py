@@ -113,7 +113,9 @@ class Gate:
         for name in ("attributes", "next_in_series", "next_item"):
             required, mark = getattr(self.required, name), marks.get(name)
             if required and mark is None:
-                raise UserError(f"pretrain.gate.{name} is {required}, but this corpus has no such questions; set it to 0")
+                raise UserError(
+                    f"pretrain.gate.{name} is {required}, but this corpus has no such questions; set it to 0"
+                )
             if mark is not None and mark < required:
                 raise UserError(
                     f"the pre-trained LM failed the gate: {name} {mark:.3f}, required {required:.3f} "
@@ -136,7 +138,11 @@ def _pad_histories(histories: Sequence[np.ndarray]) -> np.ndarray:
 def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:
     """For each attribute the question on held-out items (all items where none is held out)."""
     exams = {}
-    items = np.flatnonzero(material.heldout) if material.heldout.any() else np.arange(len(material.heldout))
+    items = (
+        np.flatnonzero(material.heldout)
+        if material.heldout.any()
+        else np.arange(len(material.heldout))
+    )
     items = prng.generator(ws.experiment.seed, "lm/exam").permutation(items)[:_MAX_QUESTIONS]
     for name, values in material.attribute_values.items():
         asked = [int(item) for item in items if len(values[item])]
@@ -155,14 +161,18 @@ def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:
 
 
 def _series_exam(ws: Workspace, material: Material, titles: tuple[np.ndarray, np.ndarray]) -> _Exam:
-    """ "The next volume" in the whole template of LSR, where the answer is held out."""
+    """Asks for the next volume in the whole template of LSR, where the answer is held out."""
     step, rng = material.maps["next_volume"], prng.generator(ws.experiment.seed, "lm/series")
-    sources = np.flatnonzero(material.heldout[step]) if material.heldout.any() else np.arange(len(step))
+    sources = (
+        np.flatnonzero(material.heldout[step]) if material.heldout.any() else np.arange(len(step))
+    )
     sources = np.repeat(rng.permutation(sources)[:_MAX_QUESTIONS], _CONTEXTS)
     texts = []
     for source in sources:
         history = [*rng.integers(len(step), size=int(rng.integers(4))), int(source)]
         texts.append(
-            prompts.recommendation(material.pieces, history, pattern=material.words["next_volume"][0])
+            prompts.recommendation(
+                material.pieces, history, pattern=material.words["next_volume"][0]
+            )
         )
     return _Exam(_stack(texts), step[sources], titles)

@@ -25,10 +25,12 @@ def show_prompts(ws: Workspace, count: int) -> None:
     rng = np.random.default_rng(ws.experiment.seed)
     for index, user in enumerate(users[:count]):
         if user in texts.ta_users:
-            _show(data, language, "Temporal Analysis (TA)", texts._temporal(int(user), rng))
+            _show(data, language, "Temporal Analysis (TA)", texts.temporal(int(user), rng))
         shown = data.split.train.history(int(user))
         order = rng.permutation(lists.items.shape[1])
-        example = texts.listed(int(np.flatnonzero(texts.rows.users == user)[0]), shown, order, language.slots)
+        example = texts.listed(
+            int(np.flatnonzero(texts.rows.users == user)[0]), order, language.slots
+        )
         _show(data, language, "Recommendation Pattern Simulating (RPS)", example)
         candidates = data.candidates["valid"].items[index]
         label = int(data.split.valid_target[index])
@@ -36,7 +38,12 @@ def show_prompts(ws: Workspace, count: int) -> None:
             language.pieces, shown, pattern=language.slots, candidates=candidates
         )
         target = (candidates == label).astype(np.float32)
-        _show(data, language, "Next item (LSR)", {"ids": ids, "candidates": candidates, "targets": target})
+        _show(
+            data,
+            language,
+            "Next item (LSR)",
+            {"ids": ids, "candidates": candidates, "targets": target},
+        )
 
 
 def _show(data: Data, language: Language, name: str, example: dict[str, Any]) -> None:

@@ -27,11 +27,15 @@ def recommend(ws: Workspace, history: str, count: int) -> None:
       UserError: the run is not finished, a title is unknown (the nearest are named), or the list too long.
     """
     if not ws.finished("tune"):
-        raise UserError(f"recommend needs a finished run in {ws.root}: `delrec run` with this --workdir first")
+        raise UserError(
+            f"recommend needs a finished run in {ws.root}: `delrec run` with this --workdir first"
+        )
     data = assets.load_data(ws)
     items = find_titles(history, data.corpus.catalogue.titles)
     if not 1 <= count <= data.num_items - len(set(items)):
-        raise UserError(f"-k {count}: between 1 and the {data.num_items - len(set(items))} items not in the history")
+        raise UserError(
+            f"-k {count}: between 1 and the {data.num_items - len(set(items))} items not in the history"
+        )
     language = assets.load_language(ws, data)
     system = systems.language_systems(ws, data, language)["delrec", "all"]
     scorer = systems.LanguageScorer(ws, language)
@@ -65,7 +69,11 @@ def find_titles(history: str, titles: tuple[str, ...]) -> list[int]:
         if typed.casefold() not in place:
             near = difflib.get_close_matches(typed.casefold(), place, n=_NEAREST, cutoff=0.3)
             names = "; ".join(titles[place[key]] for key in near)
-            hint = f"the nearest are: {names}" if near else "no title comes near; look at the .item file"
+            hint = (
+                f"the nearest are: {names}"
+                if near
+                else "no title comes near; look at the .item file"
+            )
             raise UserError(f"--history: no item is called {typed!r}; {hint}")
         items.append(place[typed.casefold()])
     if not items:

@@ -24,7 +24,9 @@ def report(ws: Workspace) -> None:
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     expected = ws.folder("evaluate") / "expected.parquet"
     rows = tables.metrics_rows(
-        table, records.read_expected(expected) if expected.exists() else None, seed=ws.experiment.seed
+        table,
+        records.read_expected(expected) if expected.exists() else None,
+        seed=ws.experiment.seed,
     )
     tables.write_metrics_json(folder / "metrics.json", rows)
     data = assets.load_data(ws)
@@ -50,8 +52,8 @@ def _report_data(
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"leave one out, {facts['evaluated_users']} users evaluated, {facts['cold_items']} cold items",
             "teacher": assets.TEACHER_NAMES[config.teacher.name],
-            "language model": f"T5, d_model {config.lm.t5.d_model}, {config.lm.t5.num_layers}+{config.lm.t5.num_decoder_layers} "
-            "layers, pre-trained here",
+            "language model": f"T5, d_model {config.lm.t5.d_model}, {config.lm.t5.num_layers}+"
+            f"{config.lm.t5.num_decoder_layers} layers, pre-trained here",
             "seed": str(config.seed),
         },
         metrics=rows,
@@ -74,7 +76,11 @@ def _curves(log: list[dict[str, Any]]) -> list[Curve]:
         Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
         Curve("valid/NDCG@10", "Teacher: validation NDCG@10", {"teacher": "teacher"}),
         Curve("loss", "Stage 1: training loss", prompts),
-        Curve("valid/agreement", "Stage 1: top-1 agreement with the teacher, validation users", prompts),
+        Curve(
+            "valid/agreement",
+            "Stage 1: top-1 agreement with the teacher, validation users",
+            prompts,
+        ),
         Curve("loss", "Stage 2: training loss", adapters),
         Curve("valid/HR@1", "Stage 2: validation HR@1 among candidates", adapters),
     ]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from delrec_jax.data import prompts
+from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.stages import assets
@@ -53,7 +54,9 @@ class LanguageScorer:
             )
         )
 
-    def texts(self, system: LanguageSystem, histories: list[np.ndarray], candidates=None) -> np.ndarray:
+    def texts(
+        self, system: LanguageSystem, histories: list[np.ndarray], candidates=None
+    ) -> np.ndarray:
         """LSR texts of histories, padded to one bucket."""
         shown = [()] * len(histories) if candidates is None else candidates
         texts = [
@@ -68,14 +71,18 @@ class LanguageScorer:
         """Scores of the whole catalogue [B, I] (`mean`)."""
         return self._catalogue(self.language.params, ids, system.prompt, system.adapters)
 
-    def candidates(self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray) -> jax.Array:
+    def candidates(
+        self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray
+    ) -> jax.Array:
         """Scores of each text's candidates [B, C]."""
         return self._candidates(
             self.language.params, ids, candidates, system.prompt, system.adapters
         )
 
 
-def language_systems(ws: Workspace, data: Data, language: Language) -> dict[tuple[str, str], LanguageSystem]:
+def language_systems(
+    ws: Workspace, data: Data, language: Language
+) -> dict[tuple[str, str], LanguageSystem]:
     """All language systems by (name in the table, labels)."""
     slots = language.slots
 
@@ -105,7 +112,7 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[tupl
 
 
 # What most of the storefront's customers do, in the words of pre-training: the best single instruction.
-WORDS_OF_THE_STORE = "the continuation"
+WORDS_OF_THE_STORE = BEHAVIOUR_WORDS["companion_next"][0]
 
 
 def conventional_systems(ws: Workspace, data: Data, part: str) -> dict[str, ScoreUsers]:

@@ -44,7 +44,9 @@ def teach(ws: Workspace) -> None:
         Run(
             name="teacher",
             directory=ws.folder("teach") / "model",
-            state=create_state(init_params(module, prng.key(ws.experiment.seed, "teacher/init")), optimizer),
+            state=create_state(
+                init_params(module, prng.key(ws.experiment.seed, "teacher/init")), optimizer
+            ),
             frozen=None,
             batches=training_iterator(
                 lambda index, _: {"ids": inputs[index], "labels": labels[index]},
@@ -69,9 +71,7 @@ def _validator(ws: Workspace, data: Data, module: SASRec) -> Callable[..., dict[
     histories = padded_histories(data.split, "valid", teacher_length(ws))
     complete = padded_histories(data.split, "valid", int(data.split.train.lengths.max()))
     rankers = {"full": full_ranker(data.split.valid_target, complete)}
-    scores = jax.jit(
-        lambda params, rows: module.apply({"params": params}, rows, method="scores")
-    )
+    scores = jax.jit(lambda params, rows: module.apply({"params": params}, rows, method="scores"))
 
     def evaluate(params) -> dict[str, float]:
         ranks = rank_users(

@@ -57,7 +57,9 @@ class _Trainer:
         self.mesh = make_mesh(ws.experiment.mesh)
         inner = make_optimizer(self.config.optimizer, self.config.loop.steps)
         self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)
-        gradients = mean_loss_gradients(ranking_loss(language.ranker, self.config.adalora.orthogonality))
+        gradients = mean_loss_gradients(
+            ranking_loss(language.ranker, self.config.adalora.orthogonality)
+        )
         self.step = make_train_step(gradients, self.optimizer, self.mesh)
         self.known = np.flatnonzero(~data.split.cold_items(data.num_items))
         ranker = language.ranker
@@ -72,7 +74,9 @@ class _Trainer:
         seed = self.ws.experiment.seed
         prompt = assets.load_prompt(self.ws, prompt_name)
         labels = self._labels(users)
-        params = init_adapters(self.language.params, self.config.adalora, prng.key(seed, "adapters/init"))
+        params = init_adapters(
+            self.language.params, self.config.adalora, prng.key(seed, "adapters/init")
+        )
         _, result = fit(
             Run(
                 name=f"adapter/{name}",
@@ -108,7 +112,9 @@ class _Trainer:
         rows = distill_texts.Rows(rows.users[kept], rows.ends[kept])
         return Labels(rows, train.items[train.offsets[rows.users] + rows.ends])
 
-    def _example(self, labels: Labels, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _example(
+        self, labels: Labels, index: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         history = self.data.split.train.history(int(labels.rows.users[index]))
         shown, label = history[: labels.rows.ends[index]], int(labels.items[index])
         if self.config.loss_over == "catalogue":
@@ -120,7 +126,11 @@ class _Trainer:
         text = prompts.recommendation(
             self.language.pieces, shown, pattern=self.language.slots, candidates=candidates
         )
-        return {"ids": text, "candidates": candidates, "targets": candidate_target(candidates, label)}
+        return {
+            "ids": text,
+            "candidates": candidates,
+            "targets": candidate_target(candidates, label),
+        }
 
     def _validator(self, prompt: jax.Array):
         """Likelihood and HR@1 of the validation item among the stored candidates of all users."""

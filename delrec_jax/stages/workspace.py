@@ -29,7 +29,9 @@ class StageSpec:
 
 STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec("data", (), ("data", "candidates", "seed")),
-    "pretrain": StageSpec("lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh")),
+    "pretrain": StageSpec(
+        "lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh")
+    ),
     "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh")),
     "distill": StageSpec("prompt", ("pretrain", "teach"), ("distill",)),
     "tune": StageSpec("adapter", ("distill",), ("tune",)),
@@ -58,18 +60,19 @@ class Workspace:
                 self._check_same(path)
             write_json(path, self._settings)
         except OSError as error:
-            raise UserError(f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to") from error
+            raise UserError(
+                f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to"
+            ) from error
 
     def _check_same(self, path: Path) -> None:
         before = read_json(path)
         changed = [
-            key
-            for key in leaf_keys(self._settings)
-            if _at(before, key) != _at(self._settings, key)
+            key for key in leaf_keys(self._settings) if _at(before, key) != _at(self._settings, key)
         ]
         if changed and not self._update:
             shown = ", ".join(
-                f"{key} ({_at(before, key)!r} there, {_at(self._settings, key)!r} now)" for key in changed[:4]
+                f"{key} ({_at(before, key)!r} there, {_at(self._settings, key)!r} now)"
+                for key in changed[:4]
             )
             more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise UserError(
@@ -145,7 +148,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it, and the stage is run again") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it, and the stage is run again"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

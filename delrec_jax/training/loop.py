@@ -40,6 +40,11 @@ class LoopConfig:
     patience: int = 0
     max_seconds: float = 0.0
 
+    def __post_init__(self):
+        for name in ("steps", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"loop.{name} is {getattr(self, name)}: it must be at least 1")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -135,6 +140,7 @@ def _train(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, _Progress]:
                 _evaluate(run, state, progress, log, metrics)
                 bar.update(step, _note(log.rows[-1], run.monitor))
             if step % run.config.checkpoint_every == 0 and step < run.config.steps:
+                _check_finite(run, step, metrics)
                 _save(run, checkpoints, step, state, progress)
     if log.rows[-1]["step"] < step:  # out of time between two evaluations
         _evaluate(run, state, progress, log, metrics)
@@ -153,12 +159,7 @@ def _stop(run: Run, progress: _Progress) -> bool:
 
 def _evaluate(run: Run, state: TrainState, progress: _Progress, log: MetricsFile, metrics) -> None:
     """Measures the present parameters, keeps them when they are the best so far, logs a row."""
-    losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not np.isfinite(list(losses.values())).all():
-        raise UserError(
-            f"{run.name}: the loss is not finite at step {int(state.step)} ({losses}); lower its learning_rate or "
-            f"set optimizer.clip. The last good checkpoint is in {run.directory / 'checkpoints'}"
-        )
+    losses = _check_finite(run, int(state.step), metrics)
     measured = run.evaluate(state.params)
     value = measured[run.monitor]
     progress.stale += 1
@@ -167,6 +168,17 @@ def _evaluate(run: Run, state: TrainState, progress: _Progress, log: MetricsFile
         progress.best_value, progress.best_step, progress.stale = value, int(state.step), 0
     row = {"run": run.name, "step": int(state.step), **losses, **measured}
     log.write({**row, "seconds": round(progress.seconds, 2)})
+
+
+def _check_finite(run: Run, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """The step's numbers on the host; nothing is saved or selected where one of them is not finite."""
+    losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not np.isfinite(list(losses.values())).all():
+        raise UserError(
+            f"{run.name}: the loss is not finite at step {step} ({losses}); lower its learning_rate or "
+            f"set optimizer.clip. The last good checkpoint is in {run.directory / 'checkpoints'}"
+        )
+    return losses
 
 
 def _note(row: dict[str, Any], monitor: str) -> str:

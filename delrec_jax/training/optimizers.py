@@ -39,6 +39,11 @@ class OptimizerConfig:
     def __post_init__(self):
         if self.name not in _OPTIMIZERS:
             raise UserError(f"optimizer.name is {self.name!r}: use one of {', '.join(_OPTIMIZERS)}")
+        if self.learning_rate <= 0 or min(self.clip, self.weight_decay, self.warmup_steps) < 0:
+            raise UserError(
+                f"optimizer: learning_rate {self.learning_rate} must be positive, clip {self.clip}, weight_decay "
+                f"{self.weight_decay} and warmup_steps {self.warmup_steps} not negative"
+            )
         if self.schedule not in _SCHEDULES:
             raise UserError(
                 f"optimizer.schedule is {self.schedule!r}: use one of {', '.join(_SCHEDULES)}"

@@ -343,7 +343,7 @@ def test_a_failed_preparation_is_not_taken_for_a_corpus(tmp_path, capsys):
     ("change", "message"),
     [
         ({"corpus": "amazon"}, r"data\.corpus: 'amazon' is none of storefront, atomic"),
-        ({"domain": "songs"}, r"data\.domain: 'songs' is none of movies"),
+        ({"domain": "songs"}, r"data\.domain is .songs.: use one of movies"),
         ({"corpus": "atomic", "k_core": -1, "path": "x"}, r"data\.k_core = -1"),
         ({"k_core": 5}, r"data\.k_core = 5 has no effect"),
         ({"path": "x"}, r"data\.path = 'x' has no effect"),

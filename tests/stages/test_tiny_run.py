@@ -32,7 +32,19 @@ def test_every_system_stands_in_the_table_under_every_protocol(metrics):
 
 
 def test_rows_have_the_promised_keys_and_intervals_hold_their_value(metrics):
-    keys = {"corpus", "split", "protocol", "system", "teacher", "metric", "value", "ci_low", "ci_high", "users", "seed"}
+    keys = {
+        "corpus",
+        "split",
+        "protocol",
+        "system",
+        "teacher",
+        "metric",
+        "value",
+        "ci_low",
+        "ci_high",
+        "users",
+        "seed",
+    }
     for row in metrics:
         assert set(row) == keys
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
@@ -75,7 +87,7 @@ def test_agreement_is_reported_for_four_prompts(tiny_run):
 
 def test_the_page_is_self_contained(tiny_run):
     page = (tiny_run / "report" / "index.html").read_text()
-    assert "DELRec" in page and "src=\"http" not in page and "href=\"http" not in page
+    assert "DELRec" in page and 'src="http' not in page and 'href="http' not in page
 
 
 def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(tiny_run, capsys):
@@ -103,7 +115,15 @@ def test_recommend_answers_titles_typed_in(tiny_run, capsys):
     shape = records["data"]["storefront"]
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
     titles = make_world(StorefrontConfig(**shape), 0).catalogue.titles
-    main(["recommend", f"--workdir={tiny_run}", f"--history={titles[0]}; {titles[1].lower()}", "-k", "3"])
+    main(
+        [
+            "recommend",
+            f"--workdir={tiny_run}",
+            f"--history={titles[0]}; {titles[1].lower()}",
+            "-k",
+            "3",
+        ]
+    )
     out = capsys.readouterr().out
     assert "DELRec" in out and "SASRec" in out
     assert not any(title in out for title in titles[:2]), "what the user has is not recommended"
@@ -115,9 +135,18 @@ def test_recommend_answers_titles_typed_in(tiny_run, capsys):
         (["recommend", "--history=No Such Thing At All"], ["no item is called", "nearest"]),
         (["recommend", "--history="], ["--history is empty"]),
         (["recommend", "--history=x", "-k", "0"], ["no item is called"]),
-        (["run", config_flag(), *TINY, "--config.distill.lenght=4"], ["distill.lenght does not exist", "distill.length"]),
-        (["run", config_flag(), *TINY, "--config.distill.length=4"], ["another config", "distill.length", "--update"]),
-        (["run", config_flag(), *TINY, "--config.distill.top_h=30"], ["distill.top_h", "distill.num_candidates"]),
+        (
+            ["run", config_flag(), *TINY, "--config.distill.lenght=4"],
+            ["distill.lenght does not exist", "distill.length"],
+        ),
+        (
+            ["run", config_flag(), *TINY, "--config.distill.length=4"],
+            ["another config", "distill.length", "--update"],
+        ),
+        (
+            ["run", config_flag(), *TINY, "--config.distill.top_h=30"],
+            ["distill.top_h", "distill.num_candidates"],
+        ),
         (["run", "--config=configs/none.py"], ["no such file", "configs/"]),
         (["fly"], ["no command 'fly'"]),
         (["run", config_flag(), "--config.distill.length=many"], ["distill.length"]),
@@ -141,18 +170,36 @@ def test_a_stage_before_its_time_names_what_is_missing(tmp_path, capsys):
 
 def test_a_missing_corpus_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["prepare", config_flag(), f"--workdir={tmp_path / 'w'}", "--config.data.corpus=atomic", f"--config.data.path={tmp_path / 'nowhere'}"])
+        main(
+            [
+                "prepare",
+                config_flag(),
+                f"--workdir={tmp_path / 'w'}",
+                "--config.data.corpus=atomic",
+                f"--config.data.path={tmp_path / 'nowhere'}",
+            ]
+        )
     assert "nowhere" in capsys.readouterr().err
 
 
 def test_a_prompt_longer_than_the_limit_is_refused(tmp_path, tiny_run, capsys):
     with pytest.raises(SystemExit):
-        main(["run", config_flag(), f"--workdir={tmp_path}", *TINY, "--config.prompts.max_tokens=20"])
+        main(
+            ["run", config_flag(), f"--workdir={tmp_path}", *TINY, "--config.prompts.max_tokens=20"]
+        )
     assert "prompts.max_tokens" in capsys.readouterr().err
 
 
 def test_a_failed_gate_says_what_to_do(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["run", config_flag(), f"--workdir={tmp_path}", *TINY, "--config.pretrain.gate.next_in_series=0.99"])
+        main(
+            [
+                "run",
+                config_flag(),
+                f"--workdir={tmp_path}",
+                *TINY,
+                "--config.pretrain.gate.next_in_series=0.99",
+            ]
+        )
     err = capsys.readouterr().err
     assert "failed the gate" in err and "pretrain.loop.steps" in err

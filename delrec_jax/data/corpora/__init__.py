@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from delrec_jax.data import templates
 from delrec_jax.data.corpora.atomic import AtomicConfig, AtomicCorpus, atomic_paths
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder, read_corpus
 from delrec_jax.data.corpora.storefront import StorefrontCorpus, StorefrontSettings
 from delrec_jax.data.corpora.storefront_world import StorefrontConfig
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
-
-DOMAINS = ("movies", "games", "items", "home")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +56,7 @@ def load_corpus(config: DataConfig, directory: Path) -> Corpus:
     Raises:
       UserError: for a bad setting or anything wrong in the source files.
     """
-    if config.domain not in DOMAINS:
-        raise UserError(f"data.domain: {config.domain!r} is none of {', '.join(DOMAINS)}")
+    templates.domain(config.domain)
     if config.corpus not in _BUILDERS:
         raise UserError(f"data.corpus: {config.corpus!r} is none of {', '.join(_BUILDERS)}")
     builder = _BUILDERS[config.corpus](config, directory)

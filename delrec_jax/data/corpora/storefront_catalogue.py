@@ -61,7 +61,7 @@ BEHAVIOUR_WORDS: dict[str, tuple[str, ...]] = {
     "companion_next": ("the next volume of the companion series",),
     "next_genre": ("the next genre", "its counterpart in the next genre"),
     "next_genre_next_volume": ("the next volume in the next genre",),
-    "continuation": ("the continuation", "continue in order"),
+    "previous_genre": ("the previous genre", "its counterpart in the previous genre"),
 }
 
 
@@ -104,8 +104,7 @@ def behaviour_maps(*, genres: int, series: int, volumes: int) -> dict[str, Int32
     """For each behaviour of `BEHAVIOUR_WORDS` the item it leads to from every item.
 
     All steps wrap around: after the last volume comes the first, after the last series of
-    a genre its first, after the last genre the first. `continuation` alone goes on to
-    volume one of the genre's next series when a series ends.
+    a genre its first, after the last genre the first.
 
     Returns:
       Name of the behaviour to int32 [I].
@@ -126,7 +125,7 @@ def behaviour_maps(*, genres: int, series: int, volumes: int) -> dict[str, Int32
         "companion_next": at(genre, slot + 1, volume + 1),
         "next_genre": at(genre + 1, slot, volume),
         "next_genre_next_volume": at(genre + 1, slot, volume + 1),
-        "continuation": at(genre, slot + (volume + 1) // volumes, volume + 1),
+        "previous_genre": at(genre - 1, slot, volume),
     }
 
 

@@ -1,8 +1,11 @@
 """The storefront's shoppers: a process whose exact next-item distribution is known.
 
 Each user has a hidden profile, drawn once, that says how often three behaviours are
-followed: `continuation` and `drift` are steps from the latest item (see
-`storefront_catalogue`), `popularity` ignores the history. The next item is drawn from
+followed: `continuation` (sagas here run through companion series: the next volume stands
+in the genre's next series) and `drift` (the matching series of the next genre, one volume
+on) are steps from the latest item, `popularity` ignores the history. The plain next
+volume of the same series is not it on purpose: it is what a language model says
+unasked, and a shop that agrees with it would show nothing of what a prompt carries. The next item is drawn from
 their mixture over the items that are open: never one seen before, and no new release
 ("cold" item) before a user's last interaction. The first item comes from popularity.
 
@@ -127,7 +130,7 @@ def make_world(config: StorefrontConfig, seed: int) -> World:
     zipf = ranks**-config.zipf
     process = storefront_process.Process(
         popularity=(1 - config.uniform) * zipf / zipf.sum() + config.uniform / len(cold),
-        continuation=maps["continuation"],
+        continuation=maps["companion_next"],
         drift=maps["next_genre_next_volume"],
         cold=cold,
         shares=np.array([config.collector_share, 1 - config.collector_share]),
