@@ -9,6 +9,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.data.corpus = "storefront"
     config.data.domain = "items"
+    config.data.storefront.update(series=4, volumes=9)
     config.prompts.max_tokens = 256
     config.prompts.max_history = 4
     config.lm.t5.update(
@@ -17,11 +18,13 @@ def get_config() -> ConfigDict:
     config.pretrain.text.history = 4
     config.pretrain.text.short_first = 500
     config.pretrain.text.batch_tokens = 2048
-    config.pretrain.text.update(short=0.25, several=0.1, full=0.5, attributes=0.15)
-    config.pretrain.loop.steps = 1500
+    config.pretrain.text.update(short=0.25, several=0.05, full=0.6, attributes=0.1)
+    config.pretrain.loop.steps = 1800
     config.teacher.sasrec.max_length = 16
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
     config.distill.batch_size = 32
-    config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)
+    config.distill.loop.update(steps=400, evaluate_every=50, checkpoint_every=100)
+    config.tune.batch_size = 32
+    config.tune.optimizer.learning_rate = 2e-3
     config.tune.loop.update(steps=150, evaluate_every=30, checkpoint_every=60)
     return config

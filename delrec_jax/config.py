@@ -6,21 +6,20 @@ does not exist or a value of the wrong type is an error that names the key and t
 """
 
 import dataclasses
-import difflib
 import json
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from delrec_jax.config_tree import build
+from delrec_jax.config_tree import leaf_keys as leaf_keys  # offered here too, beside to_dict
+from delrec_jax.config_tree import unknown_key as unknown_key
 from delrec_jax.data.corpora import DataConfig
 from delrec_jax.data.pretraining import PretrainTextConfig
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.errors import UserError
-from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.objectives.task_weighting import WeightingConfig
 from delrec_jax.teachers.sasrec import SASRecConfig
@@ -201,6 +200,9 @@ class TuneConfig:
             raise UserError(
                 f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'"
             )
+        Schedule.planned(
+            self.adalora, self.loop.steps
+        )  # refuses a plan before hours of other stages
 
 
 @dataclass(frozen=True)
@@ -249,53 +251,4 @@ def from_config(config: ConfigDict) -> Experiment:
     Raises:
       UserError: an unknown key (with the nearest one), a wrong type, or values that cannot go together.
     """
-    return _build(Experiment, config.to_dict(), "")
-
-
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    known = {item.name for item in dataclasses.fields(cls)}
-    for key in values:
-        if key not in known:
-            raise UserError(unknown_key(prefix + key, [prefix + name for name in known]))
-    return cls(**{key: _value(hints[key], value, prefix + key) for key, value in values.items()})
-
-
-def _value(hint: Any, value: Any, key: str) -> Any:
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise UserError(_wrong_type(key, value, "a section of keys"))
-        return _build(hint, value, key + ".")  # type: ignore[arg-type]
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise UserError(_wrong_type(key, value, "of type tuple"))
-        inner = typing.get_args(hint)[0]
-        return tuple(_value(inner, item, key) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is not hint:
-        raise UserError(_wrong_type(key, value, f"of type {hint.__name__}"))
-    return value
-
-
-def _wrong_type(key: str, value: Any, wanted: str) -> str:
-    return f"config.{key} is {value!r} ({type(value).__name__}), but it must be {wanted}"
-
-
-def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a key that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"config.{key} does not exist; did you mean config.{near[0]}?"
-
-
-def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of all values of a nested dictionary."""
-    keys = []
-    for name, value in values.items():
-        dotted = f"{prefix}{name}"
-        keys += leaf_keys(value, dotted + ".") if isinstance(value, Mapping) else [dotted]
-    return keys
+    return build(Experiment, config.to_dict())

@@ -149,6 +149,13 @@ def test_values_that_cannot_be_name_their_key(key, value):
     assert str(value) in text or key == "lm.weights"
 
 
+def test_a_tuning_too_short_to_move_ranks_is_refused_at_the_start():
+    text = message(ConfigDict({"tune": {"loop": {"steps": 12}}}))
+    assert "tune.loop.steps is 12" in text and "tune.adalora.interval 10" in text
+    changes = {"loop": {"steps": 12}, "adalora": {"interval": 2}}
+    assert from_config(ConfigDict({"tune": changes})).tune.loop.steps == 12
+
+
 def test_unknown_key_message():
     assert unknown_key("a.lenght", ["a.length", "a.init"]) == (
         "config.a.lenght does not exist; did you mean config.a.length?"

@@ -23,7 +23,15 @@ def bucket_length(length: int, buckets: Sequence[int]) -> int:
 
 
 def make_buckets(longest: int, smallest: int = 32) -> tuple[int, ...]:
-    """Bucket lengths 32, 48, 64, 96, 128, ... up to at least `longest`: each is compiled once, so they are few."""
+    """Bucket lengths 32, 48, 64, 96, 128, ... up to at least `longest`: each is compiled once, so they are few.
+
+    Raises:
+      ValueError: a smallest length under 2, which does not grow.
+    """
+    if smallest < 2:
+        raise ValueError(
+            f"the smallest bucket is {smallest}: it must be at least 2 to grow by half"
+        )
     buckets = [smallest]
     while buckets[-1] < longest:
         power = buckets[-1] & (buckets[-1] - 1) == 0

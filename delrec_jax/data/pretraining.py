@@ -1,106 +1,20 @@
-"""Texts that a small language model is pre-trained on where no pretrained weights are at hand (design 4.12).
+"""Batches of the texts that a small language model is pre-trained on; the texts stand in `pretraining_texts`.
 
-Five kinds; a batch holds one kind, so that short texts come in many rows and no row is mostly padding:
-
-- `short`: a title or two and one instruction in plain words; the answer is what it says of the last title.
-- `several`: a longer history and several instructions, each with its own MASK.
-- `full`: the whole template of RPS or LSR, the instruction where a soft prompt will stand later, then more of them.
-- `attributes`: "The genre of TITLE is : MASK", several in a text.
-- `cloze`: a user's training history with titles masked, and its next item.
-
-The first three come from the catalogue's attributes alone: no user's row is read. Only `cloze` reads the training part.
+A batch holds one kind of text in one fixed shape: short texts come in many rows, no row is mostly padding, and each
+kind is compiled once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int32
 
-from delrec_jax.data import prompts
-from delrec_jax.data.interactions import Interactions
+from delrec_jax.data import pretraining_texts
 from delrec_jax.data.pipeline import collate
-from delrec_jax.data.prompts import Ids, Pieces
-from delrec_jax.errors import UserError
-
-_NO_PATTERN = np.zeros(0, np.int32)
-
-
-@dataclass(frozen=True)
-class PretrainTextConfig:
-    """Shares and shapes of the texts.
-
-    Attributes:
-      short, several, full, attributes, cloze: shares of the batches; the first three need a catalogue with known
-        relations (the storefront), `attributes` one with attributes, `cloze` interactions.
-      queries: questions a text, at most.
-      no_instruction: share of `full` texts whose instruction is left out: any behaviour may be meant.
-      history: longest history of `several` and `full`, in items.
-      window: longest history of a cloze text, in items.
-      mask_rate: share of a cloze history's titles that are masked.
-      heldout_items: share of items that are never an answer, for the gate.
-      batch_tokens: tokens of a batch, padding included.
-      short_first: batches at the start that are `short` only: look-ups are found sooner in short texts.
-    """
-
-    short: float = 0.4
-    several: float = 0.2
-    full: float = 0.3
-    attributes: float = 0.1
-    cloze: float = 0.0
-    queries: int = 4
-    no_instruction: float = 0.2
-    history: int = 6
-    window: int = 32
-    mask_rate: float = 0.3
-    heldout_items: float = 0.1
-    batch_tokens: int = 4096
-    short_first: int = 0
-
-    def __post_init__(self):
-        shares = (self.short, self.several, self.full, self.attributes, self.cloze)
-        if min(shares) < 0 or sum(shares) <= 0:
-            raise UserError(
-                f"pretrain.text: the shares of short, several, full, attributes, cloze are {shares}: at least one must be "
-                "positive, none negative"
-            )
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the texts are made of, tokenised once.
-
-    Attributes:
-      pieces: titles and templates.
-      sentinels: ids of `<extra_id_0>`, `<extra_id_1>`, ...
-      maps: behaviour -> the item it leads to from every item, int32 [I]; empty without known relations.
-      joints: the tokens before and after an instruction that stands outside a template.
-      words: behaviour -> its instructions, tokenised.
-      attribute_heads: attribute -> the tokens of "The {attribute} of" and of "is :".
-      attribute_values: attribute -> tokens of its value for every item (empty where unknown).
-      train: everybody's training part; read by `cloze` alone.
-      heldout: bool [I], items that are never an answer.
-      config: shares and shapes.
-    """
-
-    pieces: Pieces
-    sentinels: Sequence[int]
-    maps: Mapping[str, Int32[np.ndarray, "I"]]
-    joints: tuple[Ids, Ids]
-    words: Mapping[str, Sequence[Ids]]
-    attribute_heads: Mapping[str, tuple[Ids, Ids]]
-    attribute_values: Mapping[str, Sequence[Ids]]
-    train: Interactions
-    heldout: Bool[np.ndarray, "I"]
-    config: PretrainTextConfig
-
-
-@dataclass(frozen=True)
-class Question:
-    """One sentinel's answer: its tokens, and the item they are the title of (-1 for an attribute)."""
-
-    answer: Ids
-    item: int
+from delrec_jax.data.pretraining_texts import Material, Question
+from delrec_jax.data.pretraining_texts import PretrainTextConfig as PretrainTextConfig
+from delrec_jax.data.pretraining_texts import attribute_question as attribute_question
+from delrec_jax.data.prompts import Ids
 
 
 def answer_width(material: Material) -> int:
@@ -111,30 +25,39 @@ def answer_width(material: Material) -> int:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """One kind of text in a batch of fixed shape: how often, how many rows, how many tokens each."""
+    """One kind of text in a batch of fixed shape: how often, how many rows, and of each its tokens and questions."""
 
     name: str
     draw: Callable[[Material, np.random.Generator], tuple[Ids, list[Question]]]
     share: float
     rows: int
     tokens: int
+    questions: int
 
 
 def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[BatchShape]:
     """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, longer ones are drawn again."""
     config = material.config
-    kinds = (short_text, several_text, full_text, attribute_text, cloze_text)
+    kinds = (
+        pretraining_texts.short_text,
+        pretraining_texts.several_text,
+        pretraining_texts.full_text,
+        pretraining_texts.attribute_text,
+        pretraining_texts.recent_text,
+        pretraining_texts.cloze_text,
+    )
     shapes = []
     for draw in kinds:
         name = draw.__name__.removesuffix("_text").replace("attribute", "attributes")
         share = getattr(config, name)
         if share > 0:
             rng = np.random.default_rng(seed)
-            lengths = [len(draw(material, rng)[0]) for _ in range(256)]
-            longest = int(np.ceil(np.quantile(lengths, 0.98) / 8) * 8)
+            drawn = [draw(material, rng) for _ in range(256)]
+            longest = int(np.ceil(np.quantile([len(text) for text, _ in drawn], 0.98) / 8) * 8)
+            asked = max(len(questions) for _, questions in drawn)
             tokens = min(longest, max_tokens)
             rows = max(8, config.batch_tokens // tokens // 8 * 8)
-            shapes.append(BatchShape(name, draw, share, rows, tokens))
+            shapes.append(BatchShape(name, draw, share, rows, tokens, asked))
     return shapes
 
 
@@ -149,26 +72,26 @@ def make_batch(
     """Draws batch number `index`, of one kind.
 
     Returns:
-      `ids` [B, T]; `sentinels` [B, Q], 0 where unused; `answers` [B, Q, W] tokens, 0 where unused; `items` [B, Q], -1
-      where the answer is no item.
+      `ids` [B, T]; `sentinels` [B, Q], Q the most questions of the kind, 0 where unused; `answers` [B, Q, W] tokens, 0
+      where unused; `items` [B, Q], -1 where the answer is no item.
     """
     if index < material.config.short_first:
-        shapes = [shape for shape in shapes if shape.name == "short"] or shapes
+        shapes = [shape for shape in shapes if shape.name in ("short", "recent")] or shapes
     shares = np.cumsum([shape.share for shape in shapes])
     shape = shapes[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
-    examples = []
+    examples: list[dict[str, np.ndarray]] = []
     while len(examples) < shape.rows:
         text, questions = shape.draw(material, rng)
-        if len(text) <= shape.tokens and questions:
-            examples.append(as_example(material, text, questions, width))
+        if len(text) <= shape.tokens and 0 < len(questions) <= shape.questions:
+            examples.append(as_example(material, text, questions, (shape.questions, width)))
     return collate(examples, (shape.tokens,))
 
 
 def as_example(
-    material: Material, text: Ids, questions: Sequence[Question], width: int
+    material: Material, text: Ids, questions: Sequence[Question], shape: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """Pads the questions of a text to fixed shapes."""
-    count = material.config.queries
+    """Pads the questions of a text to `shape` = (questions, tokens of an answer)."""
+    count, width = shape
     answers = np.zeros((count, width), np.int32)
     items = np.full(count, -1, np.int32)
     sentinels = np.zeros(count, np.int32)
@@ -177,133 +100,3 @@ def as_example(
         items[index] = question.item
         sentinels[index] = material.sentinels[index]
     return {"ids": text, "sentinels": sentinels, "answers": answers, "items": items}
-
-
-def _draw_item(material: Material, rng: np.random.Generator) -> int:
-    return int(rng.integers(len(material.pieces.titles)))
-
-
-def _ask(
-    material: Material,
-    history: Sequence[int],
-    count: int,
-    rng: np.random.Generator,
-    *,
-    start: int = 0,
-) -> tuple[list[Ids], list[Question]]:
-    """`count` different instructions about the last item, outside a template; held-out answers are left out."""
-    parts: list[Ids] = []
-    questions: list[Question] = []
-    names = list(material.maps)
-    for pick in rng.permutation(len(names))[:count]:
-        item = int(material.maps[names[pick]][history[-1]])
-        if not material.heldout[item]:
-            sentinel = material.sentinels[start + len(questions)]
-            pattern = _phrase(material, names[pick], rng)
-            parts += [
-                material.joints[0],
-                pattern,
-                material.joints[1],
-                np.array([sentinel], np.int32),
-            ]
-            questions.append(Question(material.pieces.titles[item], item))
-    return parts, questions
-
-
-def _phrase(material: Material, name: str, rng: np.random.Generator) -> Ids:
-    phrases = material.words[name]
-    return phrases[int(rng.integers(len(phrases)))]
-
-
-def short_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """One or two titles, one instruction."""
-    history = _walk(material, 2, rng)
-    parts, questions = _ask(material, history, 1, rng)
-    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
-
-
-def several_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """A history of varying length, several instructions."""
-    history = _walk(material, material.config.history, rng)
-    parts, questions = _ask(material, history, material.config.queries, rng)
-    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
-
-
-def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """The template of RPS or LSR with an instruction in the prompt's place, or with none and any behaviour meant."""
-    history = _walk(material, material.config.history, rng)
-    names = list(material.maps)
-    name = names[int(rng.integers(len(names)))]
-    item = int(material.maps[name][history[-1]])
-    if material.heldout[item]:
-        return _NO_PATTERN, []
-    task = "rps" if rng.random() < 0.5 else "lsr"
-    silent = rng.random() < material.config.no_instruction
-    pattern = _NO_PATTERN if silent else _phrase(material, name, rng)
-    opened = prompts.opening(material.pieces, task, history)
-    asked = prompts.question(material.pieces, task, pattern)
-    first = Question(material.pieces.titles[item], item)
-    count = int(rng.integers(material.config.queries))
-    parts, questions = _ask(material, history, count, rng, start=1)
-    return np.concatenate([opened, asked, *parts]), [first, *questions]
-
-
-def _walk(material: Material, longest: int, rng: np.random.Generator) -> list[int]:
-    """A history that goes on by random behaviours, as a store's customers do, or jumps at random."""
-    names = list(material.maps)
-    history = [_draw_item(material, rng)]
-    for _ in range(int(rng.integers(longest))):
-        jump = rng.random() < 0.3
-        step = material.maps[names[int(rng.integers(len(names)))]]
-        history.append(_draw_item(material, rng) if jump else int(step[history[-1]]))
-    return history
-
-
-def attribute_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """Several questions on attributes of random items; what is unknown is not asked."""
-    parts, questions = [], []
-    names = list(material.attribute_values)
-    for _ in range(int(rng.integers(1, material.config.queries + 1))):
-        item, name = _draw_item(material, rng), names[int(rng.integers(len(names)))]
-        value = material.attribute_values[name][item]
-        if material.heldout[item] or not len(value):
-            continue
-        parts.append(attribute_question(material, name, item, material.sentinels[len(questions)]))
-        questions.append(Question(value, -1))
-    return np.concatenate(parts) if parts else material.pieces.separator, questions
-
-
-def attribute_question(material: Material, name: str, item: int, sentinel: int) -> Ids:
-    """The tokens of "The {name} of {title} is : MASK"."""
-    head, tail = material.attribute_heads[name]
-    return np.concatenate([head, material.pieces.titles[item], tail, [sentinel]]).astype(np.int32)
-
-
-def cloze_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """A window of a user's training history with masked titles, then the item that follows it.
-
-    The last sentinel asks for the next item by the words of LSR or RPS, as in evaluation.
-    """
-    config, train = material.config, material.train
-    end = int(rng.integers(1, len(train.items)))
-    user = int(np.searchsorted(train.offsets, end, side="right")) - 1
-    start = int(train.offsets[user])
-    if end == start:  # a user's first item has no history: ask for the second one's
-        end = min(end + 1, int(train.offsets[user + 1]) - 1)
-    window = train.items[max(start, end - config.window) : end]
-    count = min(config.queries - 1, round(config.mask_rate * len(window)))
-    masked = set(rng.permutation(len(window))[:count].tolist())
-    parts, questions = [], []
-    for place, item in enumerate(window):
-        parts.append(material.pieces.separator)
-        if place in masked:
-            parts.append(np.array([material.sentinels[len(questions) + 1]], np.int32))
-            questions.append(Question(material.pieces.titles[item], int(item)))
-        else:
-            parts.append(material.pieces.titles[item])
-    task = "rps" if rng.random() < 0.5 else "lsr"
-    head = prompts.opening(material.pieces, task, [])
-    tail = prompts.question(material.pieces, task, _NO_PATTERN)
-    target = int(train.items[end])
-    asked = [Question(material.pieces.titles[target], target), *questions]
-    return np.concatenate([head, *parts[1:], tail]), asked

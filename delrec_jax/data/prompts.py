@@ -16,6 +16,7 @@ from delrec_jax.data.templates import Field
 from delrec_jax.errors import UserError
 
 Ids = Int32[np.ndarray, "T"]
+Items = Sequence[int] | np.ndarray  # item indices in order: a list, or int32 as they are stored
 _NOTHING = np.zeros(0, np.int32)
 
 
@@ -112,7 +113,7 @@ def tokenise_pieces(
     )
 
 
-def join_titles(pieces: Pieces, items: Sequence[int]) -> Ids:
+def join_titles(pieces: Pieces, items: Items) -> Ids:
     """Titles with separators between them."""
     parts: list[Ids] = []
     for item in items:
@@ -120,7 +121,7 @@ def join_titles(pieces: Pieces, items: Sequence[int]) -> Ids:
     return np.concatenate(parts[1:]) if parts else _NOTHING
 
 
-def list_candidates(pieces: Pieces, items: Sequence[int]) -> Ids:
+def list_candidates(pieces: Pieces, items: Items) -> Ids:
     """The candidate set as text, each title behind its code where there are codes."""
     if not pieces.codes:
         return join_titles(pieces, items)
@@ -132,7 +133,7 @@ def list_candidates(pieces: Pieces, items: Sequence[int]) -> Ids:
     return np.concatenate(parts[1:])
 
 
-def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Sequence[int]) -> Ids:
+def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Items) -> Ids:
     """Concatenates a task's text; an empty PATTERN leaves its sentence out.
 
     Args:
@@ -165,7 +166,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Se
     return np.concatenate([fields[part] if isinstance(part, Field) else part for part in template])
 
 
-def opening(pieces: Pieces, task: str, history: Sequence[int]) -> Ids:
+def opening(pieces: Pieces, task: str, history: Items) -> Ids:
     """A task's text up to and with its history; `question` goes on from there."""
     template = pieces.tasks[task, True]
     head = template[: _after_history(template) - 1]
@@ -190,7 +191,7 @@ def _after_history(template: Sequence[Ids | Field]) -> int:
     return next(i for i, part in enumerate(template) if part is Field.HISTORY) + 1
 
 
-def _newest_that_fit(pieces: Pieces, history: Sequence[int], room: int) -> list[int]:
+def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> list[int]:
     """The newest items whose titles and separators fit into `room` tokens, oldest first."""
     kept: list[int] = []
     for item in reversed(history[max(0, len(history) - pieces.config.max_history) :]):
@@ -201,9 +202,7 @@ def _newest_that_fit(pieces: Pieces, history: Sequence[int], room: int) -> list[
     return kept[::-1]
 
 
-def recommendation(
-    pieces: Pieces, history: Sequence[int], *, pattern: Ids, candidates: Sequence[int] = ()
-) -> Ids:
+def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
     """LSR: the text of stage 2 and of evaluation."""
     fields = {
         Field.PATTERN: pattern,
@@ -214,11 +213,11 @@ def recommendation(
 
 def pattern_simulating(
     pieces: Pieces,
-    history: Sequence[int],
+    history: Items,
     *,
     pattern: Ids,
-    candidates: Sequence[int] = (),
-    ranked: Sequence[int] = (),
+    candidates: Items = (),
+    ranked: Items = (),
 ) -> Ids:
     """RPS: which item would the teacher rank first? `ranked` are its ranks 2..h, shown on demand."""
     fields = {
@@ -230,7 +229,7 @@ def pattern_simulating(
 
 
 def temporal_analysis(
-    pieces: Pieces, sequence: Sequence[int], *, pattern: Ids, candidates: Sequence[int] = ()
+    pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items = ()
 ) -> Ids:
     """TA: which item came between i_{n-2} and i_n? After an example of the same user.
 
@@ -265,7 +264,7 @@ def ta_min_length(config: PromptConfig) -> int:
     return config.ta_example + 2
 
 
-def list_candidates_if_shown(pieces: Pieces, candidates: Sequence[int]) -> Ids:
+def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:
     """The CANDIDATES field: empty where the template has no such field."""
     shown = pieces.config.show_candidates or bool(pieces.codes)
     return list_candidates(pieces, candidates) if shown else _NOTHING

@@ -40,7 +40,8 @@ class Projection(nn.Module):
         y = x.astype(dtype) @ kernel.astype(dtype)
         if self.config.adapters is None or not self.has_variable("adapters", "A"):
             return y
-        a, e, b = (self.get_variable("adapters", name).astype(dtype) for name in "AEB")
+        triplet: list[Array] = [self.get_variable("adapters", name) for name in "AEB"]
+        a, e, b = (part.astype(dtype) for part in triplet)
         dropped = nn.Dropout(self.config.adapters.dropout)(x.astype(dtype), deterministic)
         return y + scaling(self.config.adapters) * ((dropped @ a) * e) @ b
 
@@ -64,8 +65,13 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
       A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path.
 
     Raises:
-      UserError: a name that no projection has.
+      UserError: a name that no projection has, or `lm_head`.
     """
+    if "lm_head" in config.targets:
+        raise UserError(
+            f"tune.adalora.targets {config.targets}: lm_head cannot be adapted, because item scores read the head's own "
+            "weights (`head_matrix`) and would not see the adapter; leave it out"
+        )
     kernels = {
         path[:-1]: kernel
         for path, kernel in traverse_util.flatten_dict(params).items()

@@ -1,6 +1,7 @@
 """Settings of AdaLoRA (Zhang et al., ICLR 2023), in the words of `peft`'s `AdaLoraConfig`."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from delrec_jax.errors import UserError
 
@@ -36,6 +37,17 @@ class AdaLoRAConfig:
     orthogonality: float = 0.5
 
     def __post_init__(self):
+        for key, holds, wanted in (
+            ("alpha", self.alpha > 0, "positive"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and under 1"),
+            ("warmup", self.warmup >= 0, "at least 0"),
+            ("final", self.final >= 0, "at least 0"),
+            ("interval", self.interval >= 1, "at least 1"),
+            ("beta1", 0 < self.beta1 < 1, "between 0 and 1"),
+            ("beta2", 0 < self.beta2 < 1, "between 0 and 1"),
+        ):
+            if not holds:
+                raise UserError(f"tune.adalora.{key} is {getattr(self, key)}: it must be {wanted}")
         if not 1 <= self.target_rank <= self.init_rank:
             raise UserError(
                 f"tune.adalora.target_rank is {self.target_rank}: it must lie between 1 and "
@@ -46,3 +58,36 @@ class AdaLoRAConfig:
                 f"tune.adalora.warmup + tune.adalora.final is {self.warmup + self.final}: together they "
                 "must stay under 1, so that ranks have time to move"
             )
+
+
+class Schedule(NamedTuple):
+    """The three phases in steps: full rank, shrinking, fixed pattern."""
+
+    warmup: int
+    total: int
+    final: int
+
+    @property
+    def freeze_at(self) -> int:
+        """The step whose reallocation is the last: it fixes the pattern."""
+        return self.total - self.final
+
+    @classmethod
+    def planned(cls, config: AdaLoRAConfig, total_steps: int) -> "Schedule":
+        """Turns the shares of the config into steps of a run of `total_steps`.
+
+        Raises:
+          UserError: no reallocation falls between warm-up and the fixed pattern: instead of shrinking step by step,
+            all ranks would be cut at once.
+        """
+        schedule = cls(
+            int(config.warmup * total_steps), total_steps, int(config.final * total_steps)
+        )
+        first = (schedule.warmup // config.interval + 1) * config.interval
+        if config.target_rank < config.init_rank and first >= schedule.freeze_at:
+            raise UserError(
+                f"tune.loop.steps is {total_steps}: AdaLoRA would not reallocate between its warm-up (until step "
+                f"{schedule.warmup}) and its fixed pattern (from step {schedule.freeze_at}) with tune.adalora.interval "
+                f"{config.interval}; raise the steps or lower the interval, tune.adalora.warmup or tune.adalora.final"
+            )
+        return schedule

@@ -4,7 +4,7 @@ For each sentinel of the text the decoder reads two tokens, the start token and 
 hidden state at the sentinel answers it. The pairs of one text share its encoding and do not see each other.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def hidden_at_masks(
       params: its base parameters.
       ids: texts, 0 = padding, slot ids from the vocabulary's size on.
       sentinels: ids of the sentinels asked for; 0 where a text asks fewer.
-      prompt: the soft prompt, when texts have slots.
+      prompt: the soft prompt; must be given when texts have slots (the answers are NaN otherwise).
       adapters: AdaLoRA's tree, when the module has adapters.
       dropout_key: given while training with dropout; None = deterministic.
 
@@ -42,7 +42,9 @@ def hidden_at_masks(
     """
     variables = {"params": params} | ({} if adapters is None else {"adapters": adapters})
     deterministic = dropout_key is None
-    encoder_key, decoder_key = (None, None) if deterministic else jax.random.split(dropout_key)
+    encoder_key, decoder_key = (
+        (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
+    )
     mask = ids != 0
     embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
     encoded = module.apply(
@@ -61,7 +63,7 @@ def hidden_at_masks(
         method="decode",
         rngs=_rngs(decoder_key),
     )
-    return hidden[:, 1::2]
+    return cast(Array, hidden)[:, 1::2]
 
 
 def _rngs(key: jax.Array | None) -> dict[str, jax.Array]:

@@ -20,31 +20,9 @@ import optax
 from flax import traverse_util
 from jaxtyping import Array, Int
 
-from delrec_jax.errors import UserError
-from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 
 Tree = dict[str, Any]
-
-
-class Schedule(NamedTuple):
-    """The three phases in steps: full rank, shrinking, fixed pattern."""
-
-    warmup: int
-    total: int
-    final: int
-
-    @classmethod
-    def planned(cls, config: AdaLoRAConfig, total_steps: int) -> "Schedule":
-        """Turns the shares of the config into steps of a run of `total_steps`."""
-        schedule = cls(
-            int(config.warmup * total_steps), total_steps, int(config.final * total_steps)
-        )
-        if schedule.total - schedule.final - schedule.warmup < 1:
-            raise UserError(
-                f"tune: {total_steps} steps leave no step for AdaLoRA to reallocate; raise "
-                "tune.loop.steps or lower tune.adalora.warmup and tune.adalora.final"
-            )
-        return schedule
 
 
 class RankAllocationState(NamedTuple):
@@ -52,14 +30,14 @@ class RankAllocationState(NamedTuple):
 
     Attributes:
       inner: state of the wrapped optimizer.
-      count: steps taken.
+      steps: taken so far.
       sensitivity: smoothed |w * grad| of A, E and B, in the adapters' tree.
       uncertainty: smoothed |sensitivity - its mean|, in the same tree.
       masks: the entries in use, bool [R], a tree of the E leaves alone.
     """
 
     inner: Any
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     sensitivity: Tree
     uncertainty: Tree
     masks: Tree
@@ -79,10 +57,10 @@ def budget_table(schedule: Schedule, start: int, end: int) -> Int[np.ndarray, "S
       One budget for each of the steps 0..total.
     """
     steps = np.arange(schedule.total + 1)
-    span = schedule.total - schedule.final - schedule.warmup
+    span = schedule.freeze_at - schedule.warmup
     left = 1 - (steps - schedule.warmup) / span
     cubic = ((start - end) * left**3 + end).astype(int)
-    table = np.where(steps > schedule.total - schedule.final, end, cubic)
+    table = np.where(steps > schedule.freeze_at, end, cubic)
     return np.where(steps <= schedule.warmup, start, table)
 
 
@@ -156,10 +134,10 @@ def with_rank_allocation(
             )
         updates, inner_state = inner.update(grads, state.inner, params)
         updated = optax.apply_updates(params, updates)
-        step = state.count + 1
+        step = state.steps + 1
         measured = _measure(updated, grads, state, config)
         # From the step that fixes the pattern on, `peft` measures no more: that step uses what it has.
-        frozen = step >= schedule.total - schedule.final
+        frozen = step >= schedule.freeze_at
         sensitivity, uncertainty = jax.tree.map(
             lambda old, new: jnp.where(frozen, old, new),
             (state.sensitivity, state.uncertainty),
@@ -194,13 +172,13 @@ def _allocate(sensitivity, uncertainty, masks, step, config: AdaLoRAConfig, sche
     scores = triplet_scores(sensitivity, uncertainty)
     count = len(scores)
     budgets = budget_table(schedule, count * config.init_rank, count * config.target_rank)
-    freeze_at = schedule.total - schedule.final
-    shrinking = (step > schedule.warmup) & (step < freeze_at) & (step % config.interval == 0)
-    reallocate = shrinking | (step == freeze_at)
+    # During the warm-up too, where the budget is everything and nothing is masked.
+    shrinking = (step < schedule.freeze_at) & (step % config.interval == 0)
+    reallocate = shrinking | (step == schedule.freeze_at)
     budget = jnp.asarray(budgets)[jnp.minimum(step, schedule.total)]
     proposed = traverse_util.unflatten_dict(masks_under_budget(scores, budget))
     masks = jax.tree.map(lambda new, old: jnp.where(reallocate, new, old), proposed, masks)
-    return masks, reallocate | (step > freeze_at)
+    return masks, reallocate | (step > schedule.freeze_at)
 
 
 def allocation_state(opt_state: Any) -> RankAllocationState:

@@ -18,7 +18,7 @@ from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.t5 import T5, head_matrix
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth: a ranker equals itself alone
 class Ranker:
     """What scores depend on beside weights and texts.
 
@@ -88,7 +88,8 @@ class Ranker:
         if self.kind == "index":
             if candidates.shape[1] > len(self.codes):
                 raise UserError(
-                    f"{candidates.shape[1]} candidates, but lm.verbalizer=index has {len(self.codes)} codes: lower the number of candidates or use 'mean'"
+                    f"{candidates.shape[1]} candidates, but lm.verbalizer=index has {len(self.codes)} codes: lower the "
+                    "number of candidates or use 'mean'"
                 )
             codes = jnp.asarray(self.codes[: candidates.shape[1]])
             return verbalizer.index_scores(hidden, head_matrix(params, self.module.config), codes)

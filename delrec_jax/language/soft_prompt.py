@@ -27,15 +27,17 @@ def embed_with_prompt(
       ids: token ids, slot ids from V on.
 
     Returns:
-      The embedded text; gradients reach `prompt` only through its slots.
+      The embedded text; gradients reach `prompt` only through its slots. A slot that has no row (no prompt, or one of
+      fewer slots) is NaN: values of ids cannot be checked under jit, and indexing would take a wrong row in silence.
     """
     if prompt is None:
-        return table[ids]
+        return table.at[ids].get(mode="fill", fill_value=jnp.nan)
     vocab_size = table.shape[0]
-    slots = jnp.clip(ids - vocab_size, 0, prompt.shape[0] - 1)
     is_slot: Bool[Array, "B T"] = ids >= vocab_size
+    slots = jnp.where(is_slot, ids - vocab_size, 0)
     words = table[jnp.minimum(ids, vocab_size - 1)]
-    return jnp.where(is_slot[..., None], prompt[slots], words)
+    rows = prompt.at[slots].get(mode="fill", fill_value=jnp.nan)
+    return jnp.where(is_slot[..., None], rows, words)
 
 
 def init_prompt(
@@ -69,5 +71,5 @@ def init_prompt(
             raise UserError(
                 "distill.init is 'text' but distill.init_text is empty: give it some words"
             )
-        return table[jnp.resize(jnp.asarray(text_ids), length)]
+        return table[jnp.resize(jnp.asarray(text_ids), (length,))]
     raise UserError(f"distill.init is {kind!r}: use 'normal', 'vocabulary' or 'text'")

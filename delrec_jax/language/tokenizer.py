@@ -8,6 +8,7 @@ import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -59,7 +60,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
-        return self._backend.decode(list(ids), skip_special_tokens=False)
+        return cast(str, self._backend.decode(list(ids), skip_special_tokens=False))
 
     def sentinel(self, index: int) -> int:
         """Id of `<extra_id_index>`.
@@ -68,7 +69,7 @@ class Tokenizer:
           UserError: there are fewer sentinels.
         """
         token = self._backend.convert_tokens_to_ids(f"<extra_id_{index}>")
-        if token is None or token == UNK:
+        if not isinstance(token, int) or token == UNK:
             raise UserError(
                 f"{self.name}: no <extra_id_{index}>; the text asks more questions than the tokenizer has sentinels"
             )
@@ -101,6 +102,7 @@ def _trained(algorithm: str, texts: Sequence[str], vocab_size: int) -> Backend:
             pre_tokenizers.Punctuation(),
         ]
     )
+    trainer: trainers.Trainer
     if algorithm == "bpe":
         backend = Backend(models.BPE(unk_token="<unk>"))
         trainer = trainers.BpeTrainer(

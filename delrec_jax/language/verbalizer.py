@@ -36,7 +36,9 @@ def title_matrix(titles: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def item_vectors(
-    head: Float[Array, "V D"], tokens: Int[Array, "I W"], weights: Float[Array, "I W"]
+    head: Float[Array, "V D"],
+    tokens: Int[Array | np.ndarray, "I W"],
+    weights: Float[Array | np.ndarray, "I W"],
 ) -> Float[Array, "I D"]:
     """Mean output vector of each title's tokens."""
     return jnp.einsum("iwd,iw->id", head[tokens].astype(jnp.float32), weights)

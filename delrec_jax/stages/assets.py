@@ -1,5 +1,6 @@
 """What stages hand to one another through the workdir, read back as objects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from delrec_jax.data.corpora import load_corpus
 from delrec_jax.data.corpora.storefront_world import World, make_world
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
-from delrec_jax.data.splits import Split
+from delrec_jax.data.splits import Part, Split
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.language.t5 import T5
@@ -42,7 +43,7 @@ class Data:
 
     corpus: Corpus
     split: Split
-    candidates: dict[str, CandidateSet]
+    candidates: Mapping[Part, CandidateSet]
     world: World | None
 
     @property

@@ -116,7 +116,7 @@ def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces
     if data.world is None and config.short + config.several + config.full > 0:
         raise UserError(
             "pretrain.text: short, several and full need a catalogue with known relations, which only the storefront has; "
-            "set them to 0 and use cloze and attributes"
+            "set them to 0 and use recent, cloze and attributes"
         )
 
     def ids(text: str) -> np.ndarray:

@@ -66,7 +66,7 @@ class Gate:
             exams.update(_attribute_exams(ws, material))
         if material.maps:
             exams["next_in_series"] = _series_exam(ws, material, titles)
-        if material.config.cloze > 0:
+        if material.config.cloze + material.config.recent > 0:
             histories = [data.split.history("valid", user) for user in data.split.users]
             texts = [
                 prompts.recommendation(material.pieces, h, pattern=_NO_PATTERN) for h in histories

@@ -19,7 +19,8 @@ def show_prompts(ws: Workspace, count: int) -> None:
     data = assets.load_data(ws)
     language = assets.load_language(ws, data)
     users = data.split.users[: max(count, 1)]
-    rows = distill_texts.latest_rows(data, users, 1, labelled=False)
+    positions = ws.experiment.distill.positions
+    rows = distill_texts.latest_rows(data, users, positions, labelled=False)
     lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)
     texts = distill_texts.make_texts(ws, language, users, "teacher", lists)
     rng = np.random.default_rng(ws.experiment.seed)
@@ -29,7 +30,7 @@ def show_prompts(ws: Workspace, count: int) -> None:
         shown = data.split.train.history(int(user))
         order = rng.permutation(lists.items.shape[1])
         example = texts.listed(
-            int(np.flatnonzero(texts.rows.users == user)[0]), order, language.slots
+            int(np.flatnonzero(rows.users == user)[-1]), order, language.slots
         )
         _show(data, language, "Recommendation Pattern Simulating (RPS)", example)
         candidates = data.candidates["valid"].items[index]

@@ -10,7 +10,7 @@ import numpy as np
 from delrec_jax.data import prompts
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
-from delrec_jax.data.splits import padded_histories
+from delrec_jax.data.splits import Part, padded_histories
 from delrec_jax.stages import assets
 from delrec_jax.stages.assets import Data, Language
 from delrec_jax.stages.workspace import Workspace
@@ -115,12 +115,15 @@ def language_systems(
 WORDS_OF_THE_STORE = BEHAVIOUR_WORDS["companion_next"][0]
 
 
-def conventional_systems(ws: Workspace, data: Data, part: str) -> dict[str, ScoreUsers]:
+def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ScoreUsers]:
     """Popularity and the teacher: rows of evaluated users -> scores [B, I]."""
-    histories = padded_histories(data.split, part, assets.teacher_length(ws))  # type: ignore[arg-type]
-    systems = {}
+    histories = padded_histories(data.split, part, assets.teacher_length(ws))
+    systems: dict[str, ScoreUsers] = {}
     popularity = popularity_teacher(data.split.train.items, data.num_items).scores
     for name, scores in (("popularity", popularity), ("teacher", assets.load_teacher(ws, data))):
-        compiled = jax.jit(scores)
-        systems[name] = lambda rows, compiled=compiled: compiled(histories[rows])
+        systems[name] = _on_rows(jax.jit(scores), histories)
     return systems
+
+
+def _on_rows(scores: Any, histories: np.ndarray) -> ScoreUsers:
+    return lambda rows: scores(histories[rows])

@@ -57,11 +57,10 @@ class _Trainer:
         self.mesh = make_mesh(ws.experiment.mesh)
         inner = make_optimizer(self.config.optimizer, self.config.loop.steps)
         self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)
-        gradients = mean_loss_gradients(
-            ranking_loss(language.ranker, self.config.adalora.orthogonality)
-        )
-        self.step = make_train_step(gradients, self.optimizer, self.mesh)
-        self.known = np.flatnonzero(~data.split.cold_items(data.num_items))
+        known = ~data.split.cold_items(data.num_items)
+        loss = ranking_loss(language.ranker, known, self.config.adalora.orthogonality)
+        self.step = make_train_step(mean_loss_gradients(loss), self.optimizer, self.mesh)
+        self.known = np.flatnonzero(known)
         ranker = language.ranker
         self._scores = jax.jit(
             lambda params, prompt, adapters, ids, candidates: ranker.candidate_scores(
@@ -114,7 +113,7 @@ class _Trainer:
 
     def _example(
         self, labels: Labels, index: int, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         history = self.data.split.train.history(int(labels.rows.users[index]))
         shown, label = history[: labels.rows.ends[index]], int(labels.items[index])
         if self.config.loss_over == "catalogue":
@@ -168,14 +167,19 @@ class _Trainer:
         return evaluate
 
 
-def ranking_loss(ranker: Ranker, orthogonality: float):
-    """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty."""
+def ranking_loss(ranker: Ranker, known: np.ndarray, orthogonality: float):
+    """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty.
+
+    Items that the training part does not know (`known` bool [I]) are no negatives: nobody could choose them yet, and
+    pushing them down would unlearn what the titles say of them.
+    """
 
     def loss(adapters, frozen, batch, key):
         options = {"prompt": frozen["prompt"], "adapters": adapters, "dropout_key": key}
         penalty = {"penalty": orthogonality * orthogonality_penalty(adapters)}
         if "label" in batch:
             scores = ranker.catalogue_scores(frozen["params"], batch["ids"], **options)
+            scores = jnp.where(known, scores, -jnp.inf)
             losses, weights = catalogue_cross_entropy(scores, batch["label"])
             return losses, weights, penalty
         scores = ranker.candidate_scores(

@@ -55,6 +55,13 @@ def test_make_buckets_by_hand():
     assert make_buckets(10, smallest=4) == (4, 6, 8, 12)
 
 
+def test_buckets_that_cannot_grow_are_refused():
+    assert make_buckets(5, smallest=2) == (2, 3, 4, 6)
+    for smallest in (1, 0, -4):
+        with pytest.raises(ValueError, match=f"the smallest bucket is {smallest}: .* at least 2"):
+            make_buckets(5, smallest=smallest)
+
+
 @pytest.mark.parametrize("longest", [1, 31, 32, 33, 512, 1065])
 def test_buckets_hold_the_longest_and_grow_by_half_at_most(longest):
     buckets = make_buckets(longest)

@@ -165,12 +165,31 @@ def test_a_target_that_matches_nothing_is_named(gated, targets):
         init_adapters(gated[1], config, jax.random.key(0))
 
 
+@pytest.mark.parametrize("targets", [("lm_head",), ("q", "lm_head")])
+def test_the_head_is_refused_because_scores_would_not_see_its_adapter(either, targets):
+    with pytest.raises(UserError, match=r"tune.adalora.targets .*lm_head cannot be adapted.*head"):
+        init_adapters(either[1], replace(CONFIG, targets=targets), jax.random.key(0))
+
+
+def test_settings_at_their_limits_are_taken():
+    limits = {"interval": 1, "warmup": 0.0, "final": 0.0, "dropout": 0.0}
+    assert AdaLoRAConfig(**limits).interval == 1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"target_rank": 13}, r"target_rank is 13.*init_rank \(12\)"),
         ({"target_rank": 0}, "target_rank is 0"),
         ({"warmup": 0.5, "final": 0.5}, r"warmup \+ tune.adalora.final is 1.0"),
+        ({"interval": 0}, "tune.adalora.interval is 0: it must be at least 1"),
+        ({"warmup": -0.1}, "tune.adalora.warmup is -0.1: it must be at least 0"),
+        ({"final": -0.1}, "tune.adalora.final is -0.1: it must be at least 0"),
+        ({"beta1": 1.0}, "tune.adalora.beta1 is 1.0: it must be between 0 and 1"),
+        ({"beta2": 0.0}, "tune.adalora.beta2 is 0.0: it must be between 0 and 1"),
+        ({"dropout": 1.0}, "tune.adalora.dropout is 1.0: it must be at least 0 and under 1"),
+        ({"dropout": -0.1}, "tune.adalora.dropout is -0.1"),
+        ({"alpha": 0.0}, "tune.adalora.alpha is 0.0: it must be positive"),
     ],
 )
 def test_impossible_settings_are_named(values, message):

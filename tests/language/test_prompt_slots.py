@@ -34,6 +34,15 @@ def test_without_a_prompt_it_is_the_table():
     np.testing.assert_array_equal(embed_with_prompt(TABLE, PROMPT, words), TABLE[words])
 
 
+@pytest.mark.parametrize("embed", [embed_with_prompt, jax.jit(embed_with_prompt)])
+def test_a_slot_without_a_row_is_nan_and_no_other_row(embed):
+    missing = np.asarray(len(TABLE) <= IDS)
+    assert (np.isnan(embed(TABLE, None, IDS)).all(-1) == missing).all()
+    short = np.isnan(embed(TABLE, PROMPT[:2], IDS)).all(-1)
+    assert (short == np.asarray(len(TABLE) + 2 <= IDS)).all() and short.any()
+    assert not np.isnan(embed(TABLE, PROMPT, IDS)).any()
+
+
 def test_gradients_of_slots_reach_the_prompt_and_those_of_words_the_table():
     weights = jnp.asarray([[1.0, 2, 4, 8, 16], [32, 64, 128, 256, 512]])[..., None]
 

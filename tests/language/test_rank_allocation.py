@@ -1,5 +1,6 @@
 """Rank allocation: budgets and masks by hand and brute force, a short real run, resuming."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -57,8 +58,24 @@ def test_budget_table_equals_a_loop_over_python_floats(data):
 
 def test_phases_are_shares_of_the_run():
     assert Schedule.planned(CONFIG, STEPS) == (5, 50, 15)
-    with pytest.raises(UserError, match="tune: 0 steps leave no step for AdaLoRA"):
-        Schedule.planned(CONFIG, 0)
+    assert Schedule.planned(CONFIG, STEPS).freeze_at == FREEZE_AT
+
+
+@pytest.mark.parametrize(("steps", "interval"), [(14, 10), (50, 35), (1, 1)])
+def test_a_run_without_a_reallocation_before_the_fixed_pattern_is_refused(steps, interval):
+    config = replace(CONFIG, interval=interval)
+    message = f"tune.loop.steps is {steps}: .*tune.adalora.interval {interval};"
+    with pytest.raises(UserError, match=message):
+        Schedule.planned(config, steps)
+    with pytest.raises(UserError, match=message):
+        with_rank_allocation(optax.adam(0.1), config, steps)
+    # Plain LoRA has nothing to reallocate.
+    assert Schedule.planned(replace(config, target_rank=RANK), steps).total == steps
+
+
+def test_the_shortest_run_that_reallocates():
+    # Step 10 is the only one between the warm-up (1) and the fixed pattern (11 = 15 - 4).
+    assert Schedule.planned(replace(CONFIG, interval=10), 15) == (1, 15, 4)
 
 
 @settings(max_examples=100, deadline=None)

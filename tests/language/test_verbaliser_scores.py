@@ -43,6 +43,13 @@ def logits_at_mask(config, params):
     return np.asarray(LOGITS(T5(config), params, IDS, decoder_ids))[:, 1]
 
 
+def test_a_ranker_is_a_static_argument(gated):
+    one, other = ranker(gated[0]), ranker(gated[0])
+    assert one == one and one != other and len({one, other, one}) == 2
+    count = jax.jit(lambda model, x: x + len(model.title_tokens), static_argnums=0)
+    assert count(one, 1) == len(TITLES) + 1
+
+
 def test_title_matrix_by_hand():
     tokens, weights = title_matrix([[5], [6, 7, 8]])
     np.testing.assert_array_equal(tokens, [[5, 0, 0], [6, 7, 8]])

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from conftest import TINY, config_flag
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from safetensors.numpy import load_file
 
-from delrec_jax.cli import main
+from delrec_jax.stages import assets
 
 SYSTEMS = {
     "popularity", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
@@ -92,13 +92,13 @@ def test_the_page_is_self_contained(tiny_run):
 
 def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(tiny_run, capsys):
     before = (tiny_run / "report" / "metrics.json").read_bytes()
-    main(["run", config_flag(), f"--workdir={tiny_run}", *TINY])
+    delrec("run", CONFIG, f"--workdir={tiny_run}", *TINY)
     assert capsys.readouterr().err.count("finished before, skipped") == 6
     assert (tiny_run / "report" / "metrics.json").read_bytes() == before
 
 
 def test_prompts_prints_whole_examples(tiny_run, capsys):
-    main(["prompts", config_flag(), f"--workdir={tiny_run}", *TINY, "--n=2"])
+    delrec("prompts", CONFIG, f"--workdir={tiny_run}", *TINY, "--n=2")
     out = capsys.readouterr().out
     assert out.count("(RPS)") == 2 and out.count("(LSR)") == 2
     for line in out.splitlines():
@@ -115,14 +115,12 @@ def test_recommend_answers_titles_typed_in(tiny_run, capsys):
     shape = records["data"]["storefront"]
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
     titles = make_world(StorefrontConfig(**shape), 0).catalogue.titles
-    main(
-        [
-            "recommend",
-            f"--workdir={tiny_run}",
-            f"--history={titles[0]}; {titles[1].lower()}",
-            "-k",
-            "3",
-        ]
+    delrec(
+        "recommend",
+        f"--workdir={tiny_run}",
+        f"--history={titles[0]}; {titles[1].lower()}",
+        "-k",
+        "3",
     )
     out = capsys.readouterr().out
     assert "DELRec" in out and "SASRec" in out
@@ -132,29 +130,33 @@ def test_recommend_answers_titles_typed_in(tiny_run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["recommend", "--history=No Such Thing At All"], ["no item is called", "nearest"]),
+        (
+            ["recommend", "--history=Tangled Stone Mistery Book One"],
+            ["no item is called", "nearest", "Tangled Stone Mystery Book One"],
+        ),
+        (["recommend", "--history=1234"], ["no item is called '1234'", "no title comes near"]),
         (["recommend", "--history="], ["--history is empty"]),
         (["recommend", "--history=x", "-k", "0"], ["no item is called"]),
         (
-            ["run", config_flag(), *TINY, "--config.distill.lenght=4"],
+            ["run", CONFIG, *TINY, "--config.distill.lenght=4"],
             ["distill.lenght does not exist", "distill.length"],
         ),
         (
-            ["run", config_flag(), *TINY, "--config.distill.length=4"],
+            ["run", CONFIG, *TINY, "--config.distill.length=4"],
             ["another config", "distill.length", "--update"],
         ),
         (
-            ["run", config_flag(), *TINY, "--config.distill.top_h=30"],
+            ["run", CONFIG, *TINY, "--config.distill.top_h=30"],
             ["distill.top_h", "distill.num_candidates"],
         ),
         (["run", "--config=configs/none.py"], ["no such file", "configs/"]),
         (["fly"], ["no command 'fly'"]),
-        (["run", config_flag(), "--config.distill.length=many"], ["distill.length"]),
+        (["run", CONFIG, "--config.distill.length=many"], ["distill.length"]),
     ],
 )
 def test_mistakes_are_one_clear_line(tiny_run, capsys, arguments, words):
     with pytest.raises(SystemExit) as ended:
-        main([*arguments, f"--workdir={tiny_run}"])
+        delrec(*arguments, f"--workdir={tiny_run}")
     assert ended.value.code == 2
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1
@@ -164,42 +166,36 @@ def test_mistakes_are_one_clear_line(tiny_run, capsys, arguments, words):
 
 def test_a_stage_before_its_time_names_what_is_missing(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["tune", config_flag(), f"--workdir={tmp_path}", *TINY])
+        delrec("tune", CONFIG, f"--workdir={tmp_path}", *TINY)
     assert "run `delrec distill`" in capsys.readouterr().err
 
 
 def test_a_missing_corpus_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(
-            [
-                "prepare",
-                config_flag(),
-                f"--workdir={tmp_path / 'w'}",
-                "--config.data.corpus=atomic",
-                f"--config.data.path={tmp_path / 'nowhere'}",
-            ]
+        delrec(
+            "prepare",
+            CONFIG,
+            f"--workdir={tmp_path / 'w'}",
+            "--config.data.corpus=atomic",
+            f"--config.data.path={tmp_path / 'nowhere'}",
         )
     assert "nowhere" in capsys.readouterr().err
 
 
 def test_a_prompt_longer_than_the_limit_is_refused(tmp_path, tiny_run, capsys):
     with pytest.raises(SystemExit):
-        main(
-            ["run", config_flag(), f"--workdir={tmp_path}", *TINY, "--config.prompts.max_tokens=20"]
-        )
+        delrec("run", CONFIG, f"--workdir={tmp_path}", *TINY, "--config.prompts.max_tokens=20")
     assert "prompts.max_tokens" in capsys.readouterr().err
 
 
 def test_a_failed_gate_says_what_to_do(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(
-            [
-                "run",
-                config_flag(),
-                f"--workdir={tmp_path}",
-                *TINY,
-                "--config.pretrain.gate.next_in_series=0.99",
-            ]
+        delrec(
+            "run",
+            CONFIG,
+            f"--workdir={tmp_path}",
+            *TINY,
+            "--config.pretrain.gate.next_in_series=0.99",
         )
     err = capsys.readouterr().err
     assert "failed the gate" in err and "pretrain.loop.steps" in err

@@ -1,0 +1,73 @@
+"""Strict building of nested dataclasses from plain dictionaries, such as a config file's.
+
+Nothing is guessed: a key that does not exist or a value of the wrong type is an error that names the key, and the
+nearest one that does exist. What the keys mean stands in `config`.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from delrec_jax.errors import UserError
+
+
+def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Builds a dataclass; keys that are not given keep their defaults.
+
+    Args:
+      cls: the dataclass; its fields may be dataclasses, tuples of one type, numbers, texts, and any of them or None.
+      values: its fields by name, nested dataclasses as dictionaries.
+      prefix: what stands before the keys in messages, such as `tune.`.
+
+    Raises:
+      UserError: an unknown key, a wrong type, or what the dataclass itself refuses.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            raise UserError(unknown_key(prefix + key, [prefix + name for name in known]))
+    return cls(**{key: _value(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(_wrong_type(key, value, "a section of keys"))
+        return build(hint, value, key + ".")  # type: ignore[arg-type]
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(_wrong_type(key, value, "of type tuple"))
+        inner = typing.get_args(hint)[0]
+        return tuple(_value(inner, item, key) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is not hint:
+        raise UserError(_wrong_type(key, value, f"of type {hint.__name__}"))
+    return value
+
+
+def _wrong_type(key: str, value: Any, wanted: str) -> str:
+    return f"config.{key} is {value!r} ({type(value).__name__}), but it must be {wanted}"
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a key that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"config.{key} does not exist; did you mean config.{near[0]}?"
+
+
+def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all values of a nested dictionary."""
+    keys = []
+    for name, value in values.items():
+        dotted = f"{prefix}{name}"
+        keys += leaf_keys(value, dotted + ".") if isinstance(value, Mapping) else [dotted]
+    return keys

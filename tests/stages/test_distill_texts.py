@@ -1,0 +1,312 @@
+"""What stands in the texts of both stages and of evaluation: every text is read back, item by item.
+
+A title is one token here (`FIRST + item`), so a text's tokens say exactly which items it shows; the teacher is a rule
+that depends on the whole history, so a list that belongs to another row is seen at once.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
+
+from delrec_jax.data import prompts
+from delrec_jax.stages import assets, distill, distill_texts, evaluate, systems, tune
+from delrec_jax.stages.distill_texts import RPS, TA
+from delrec_jax.stages.workspace import Workspace
+
+FIRST = 1000
+MASK, SLOTS = 999, np.array([997, 998], np.int32)
+
+
+def items_in(ids):
+    """The items that a text shows, in order."""
+    return [int(token) - FIRST for token in ids if token >= FIRST]
+
+
+def teacher_scores(histories):
+    """Any rule on the history will do: order and length matter, padding does not."""
+    histories = np.asarray(histories)
+    weights = np.arange(1, histories.shape[1] + 1)
+    sums = ((histories + 1) * weights).sum(1)
+    items = np.arange(36)
+    return np.sin((sums[:, None] + 1) * (items + 1) * 0.37).astype(np.float32)
+
+
+class OneToken:
+    """A tokenizer that `load_data` never asks for and texts do not need."""
+
+    def encode(self, text):
+        return []
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("texts") / "run"
+    flags = ("--config.prompts.max_history=50", "--config.prompts.max_tokens=64")
+    delrec("prepare", CONFIG, f"--workdir={workdir}", *TINY, *flags)
+    return open_workspace(workdir)
+
+
+@pytest.fixture
+def ws(prepared, monkeypatch):
+    import jax.numpy as jnp
+
+    def scores(histories):
+        weights = jnp.arange(1, histories.shape[1] + 1)
+        sums = ((histories + 1) * weights).sum(1)
+        return jnp.sin((sums[:, None] + 1) * (jnp.arange(36) + 1) * 0.37)
+
+    monkeypatch.setattr(distill_texts, "load_teacher", lambda ws, data: scores)
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def data(prepared):
+    return assets.load_data(prepared)
+
+
+@pytest.fixture(scope="module")
+def language(prepared, data):
+    titles = data.corpus.catalogue.titles
+    token = {title: [FIRST + item] for item, title in enumerate(titles)}
+    pieces = prompts.tokenise_pieces(
+        lambda texts: [token.get(text, [1, 2]) for text in texts],
+        titles,
+        domain="items",
+        teacher="SASRec",
+        sentinel=MASK,
+        config=prepared.experiment.prompts,
+    )
+    params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
+    return assets.Language(OneToken(), None, params, pieces, SLOTS)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def runs(ws, data, language, monkeypatch):
+    """Name of each stage-1 run -> the texts that it is trained on; held-out users' texts as `heldout`."""
+    found = {}
+    monkeypatch.setattr(assets, "load_language", lambda ws, data: language)
+    monkeypatch.setattr(
+        distill._Trainer, "fit", lambda self, name, texts: found.update({name: texts})
+    )
+    monkeypatch.setattr(distill, "_report", lambda ws, trainer, texts: found.update(heldout=texts))
+    ws.folder("distill").mkdir(exist_ok=True)
+    distill.distill(ws)
+    return found
+
+
+def examples(texts, count=60):
+    """Examples as training draws them: all rows, several times."""
+    for number in range(count):
+        index = number % len(texts.rows.users)
+        yield index, texts.example(index, np.random.default_rng(number))
+
+
+def history_of(texts, index):
+    user, end = int(texts.rows.users[index]), int(texts.rows.ends[index])
+    return texts.data.split.train.history(user), end
+
+
+def whole_row(data, user):
+    return data.corpus.interactions.history(int(user)).tolist()
+
+
+def test_rps_shows_the_history_up_to_its_end_and_nothing_after_it(runs):
+    for name in ("distilled", "shuffled", "heldout"):
+        texts = runs[name]
+        for index in range(len(texts.rows.users)):
+            history, end = history_of(texts, index)
+            example = texts.row(index, np.random.default_rng(index))
+            assert example["task"] == RPS and items_in(example["ids"]) == history[:end].tolist()
+            assert example["ids"].tolist().count(MASK) == 1
+
+
+def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, data):
+    texts = runs["distilled"]
+    for user in np.unique(texts.rows.users):
+        length = len(whole_row(data, user)) - 2
+        ends = texts.rows.ends[texts.rows.users == user]
+        assert ends.tolist() == list(range(max(1, length - 3), length + 1))
+
+
+def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
+    texts, length = runs["distilled"], assets.teacher_length(ws)
+    cold = texts.data.split.cold_items(36)
+    for index in range(len(texts.rows.users)):
+        history, end = history_of(texts, index)
+        padded = np.full((1, length), -1)
+        padded[0, max(0, length - end) :] = history[:end][-length:]
+        scores = teacher_scores(padded)[0]
+        known = [i for i in range(36) if not cold[i] and i not in history[:end]]
+        best = sorted(known, key=lambda item: -scores[item])[:4]
+        items = texts.lists.items[index]
+        np.testing.assert_allclose(texts.lists.scores[index], scores[items], atol=1e-4)
+        assert items[:4].tolist() == best
+        example = texts.row(index, np.random.default_rng(index))
+        assert example["candidates"][example["targets"].argmax()] == items[scores[items].argmax()]
+        assert set(example["candidates"]) == set(items)
+
+
+def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, data):
+    trained = {item for user in range(48) for item in whole_row(data, user)[:-2]}
+    assert len(trained) < 36, "the tiny store must have cold items"
+    for name in ("distilled", "heldout"):
+        texts = runs[name]
+        for index, items in enumerate(texts.lists.items):
+            history, end = history_of(texts, index)
+            assert set(items.tolist()) <= trained - set(history[:end].tolist())
+            assert len(set(items.tolist())) == 8
+
+
+def test_shuffled_lists_are_the_same_lists_in_other_places(runs):
+    own, dealt = runs["distilled"], runs["shuffled"]
+    np.testing.assert_array_equal(own.rows.users, dealt.rows.users)
+    np.testing.assert_array_equal(own.rows.ends, dealt.rows.ends)
+
+    def lists(texts):
+        pairs = zip(texts.lists.items, texts.lists.scores, strict=True)
+        return [(items.tobytes(), scores.tobytes()) for items, scores in pairs]
+
+    before, after = lists(own), lists(dealt)
+    assert sorted(before) == sorted(after)
+    assert np.mean([a == b for a, b in zip(before, after, strict=True)]) < 0.1
+
+
+def test_ta_asks_for_an_item_that_stands_nowhere_in_the_text(runs):
+    seen = set()
+    for name in ("distilled", "shuffled"):
+        texts = runs[name]
+        for _, example in examples(texts, 200):
+            if example["task"] == TA:
+                label = int(example["candidates"][example["targets"].argmax()])
+                shown = items_in(example["ids"])
+                owner = next(
+                    user for user in texts.ta_users
+                    if set(shown) <= set(texts.data.split.train.history(user).tolist())
+                    and label in texts.data.split.train.history(user)
+                )  # fmt: skip
+                history = texts.data.split.train.history(owner).tolist()
+                place = history.index(label)
+                assert label not in shown and shown[-1] == history[place + 1]
+                # The example's gap is told in the text; the items before the asked one are all there.
+                assert set(shown) == set(history[: place + 2]) - {label}
+                seen.add(owner)
+    assert len(seen) > 5
+
+
+def test_ta_is_asked_in_its_share_of_the_texts_and_never_for_true(runs):
+    tasks = [example["task"] for _, example in examples(runs["distilled"], 400)]
+    assert 0.17 < np.mean(np.array(tasks) == TA) < 0.33
+    assert all(example["task"] == RPS for _, example in examples(runs["true"], 200))
+
+
+def test_true_labels_are_the_next_items_of_the_training_part(runs, data):
+    for name in ("true", "true_few"):
+        texts = runs[name]
+        for index, example in examples(texts, 2 * len(texts.rows.users)):
+            user, end = int(texts.rows.users[index]), int(texts.rows.ends[index])
+            row = whole_row(data, user)
+            label = int(example["candidates"][example["targets"].argmax()])
+            assert label == row[end] and end < len(row) - 2
+            assert items_in(example["ids"]) == row[:end]
+            assert example["targets"].sum() == 1
+
+
+def test_negatives_are_items_that_the_user_has_not_and_training_has(runs, data):
+    trained = {item for user in range(48) for item in whole_row(data, user)[:-2]}
+    texts = runs["true"]
+    for index, example in examples(texts, 150):
+        label = int(example["candidates"][example["targets"].argmax()])
+        negatives = set(example["candidates"].tolist()) - {label}
+        assert len(negatives) == 7 and negatives <= trained
+        assert not negatives & set(whole_row(data, texts.rows.users[index])[:-2])
+    for _, example in examples(runs["distilled"], 300):
+        if example["task"] == TA:
+            shown = set(items_in(example["ids"]))
+            assert not shown & set(example["candidates"].tolist())
+
+
+def test_the_label_stands_at_no_preferred_place(runs):
+    for name, task in (("true", RPS), ("distilled", TA), ("distilled", RPS)):
+        drawn = (example for _, example in examples(runs[name], 800))
+        places = [int(e["targets"].argmax()) for e in drawn if e["task"] == task]
+        counts = np.bincount(places, minlength=8)
+        assert counts.min() > len(places) / 8 / 3 and counts.max() < len(places) / 8 * 2
+
+
+def test_heldout_users_are_in_no_training_row(runs, ws, data):
+    parts = distill_texts.user_parts(ws, data)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(48))
+    heldout, valid = set(parts["heldout"].tolist()), set(parts["valid"].tolist())
+    assert set(runs["heldout"].rows.users.tolist()) == heldout and heldout and valid
+    for name in ("distilled", "shuffled", "true", "true_few"):
+        texts = runs[name]
+        used = set(texts.rows.users.tolist()) | set(texts.ta_users.tolist())
+        assert used <= set(parts["train"].tolist()), name
+
+
+def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, language, monkeypatch):
+    train = distill_texts.user_parts(ws, data)["train"].tolist()
+    few = set(runs["true_few"].rows.users.tolist())
+    assert len(few) == 8 and few <= set(train)
+    fitted = {}
+    monkeypatch.setattr(
+        tune._Trainer, "fit", lambda self, *run: fitted.update({run[0]: (self, *run[1:])})
+    )
+    tune.tune(ws)
+    assert set(fitted) == {"distilled", "random", "distilled_few", "random_few"}
+    for name, (trainer, prompt, users) in fitted.items():
+        assert prompt == name.removesuffix("_few")
+        labels = trainer._labels(users)
+        expected = few if name.endswith("_few") else set(range(48))
+        assert set(labels.rows.users.tolist()) == expected
+
+
+@pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
+def test_stage_two_learns_the_next_items_of_the_training_part(ws, data, language, loss_over):
+    config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8)
+    changed = Workspace(ws.root, replace(ws.experiment, tune=config), update=True)
+    trainer = tune._Trainer(changed, language, data)
+    labels = trainer._labels(np.arange(48))
+    assert len(labels.items) > 200
+    for index in range(len(labels.items)):
+        user, end = int(labels.rows.users[index]), int(labels.rows.ends[index])
+        row = whole_row(data, user)
+        example = trainer._example(labels, index, np.random.default_rng(index))
+        assert end < len(row) - 2 and items_in(example["ids"]) == row[:end]
+        if loss_over == "catalogue":
+            assert example["label"] == row[end]
+        else:
+            candidates = example["candidates"].tolist()
+            assert candidates[example["targets"].argmax()] == row[end]
+            assert not (set(candidates) - {row[end]}) & set(row[:-2])
+
+
+def test_validation_texts_show_the_training_part_and_no_target(ws, data, language, monkeypatch):
+    kept = []
+    monkeypatch.setattr(tune, "padded_batches", lambda examples, **_: kept.extend(examples) or [])
+    tune._Trainer(ws, language, data)._validator(None)  # type: ignore[arg-type]
+    assert len(kept) == 48
+    for user, example in enumerate(kept):
+        row = whole_row(data, user)
+        assert items_in(example["ids"]) == row[:-2]
+        assert example["candidates"][example["targets"].argmax()] == row[-2]
+        assert row[-1] not in example["candidates"]
+
+
+def test_evaluated_texts_show_all_but_the_target(ws, data, language):
+    shown = []
+
+    class Reader(systems.LanguageScorer):
+        def texts(self, *arguments):
+            shown.append(super().texts(*arguments))
+            return shown[-1]
+
+    run = evaluate._Evaluation(ws, data)
+    run.add_language_system("x", "all", Reader(ws, language), systems.LanguageSystem(SLOTS))
+    (ids,) = shown
+    for user in range(48):
+        row = whole_row(data, user)
+        assert items_in(ids[user]) == row[:-1] and run.targets[user] == row[-1]
+        np.testing.assert_array_equal(run.histories[user][-len(row) + 1 :], row[:-1])
