@@ -10,18 +10,19 @@ def get_config() -> ConfigDict:
     config.data.corpus = "atomic"
     config.data.path = "../shared/data/ml-100k"
     config.data.domain = "movies"
-    config.prompts.update(max_tokens=256, max_history=20, max_title_tokens=3)
+    config.prompts.update(max_tokens=256, max_history=10, max_title_tokens=3)
     config.lm.vocab_size = 6000
-    config.lm.t5.update(d_model=96, d_kv=48, num_heads=2, d_ff=192, num_layers=2)
+    config.lm.t5.update(d_model=96, d_kv=24, num_heads=4, d_ff=192, num_layers=2)
     text = config.pretrain.text
-    text.update(short=0.0, several=0.0, full=0.0, attributes=0.0, recent=0.5, cloze=0.5)
-    text.update(queries=8, window=20, recent_window=8, mask_rate=0.3, heldout_items=0.0)
-    text.update(batch_tokens=4096, short_first=1200)
+    text.update(short=0.0, several=0.0, full=0.0, attributes=0.0, recent=1.0, cloze=0.0)
+    text.update(queries=4, recent_window=10, mask_rate=0.3, heldout_items=0.0)
+    text.update(batch_tokens=8192)
     config.pretrain.update(bag_weight=0.0, catalogue_weight=1.0)
     config.pretrain.optimizer.update(learning_rate=2e-3, warmup_steps=100)
-    config.pretrain.loop.update(steps=6000, evaluate_every=200, checkpoint_every=400)
+    config.pretrain.loop.update(steps=3500, evaluate_every=250, checkpoint_every=500)
     config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
     config.distill.update(length=20, positions=8)
+    config.distill.optimizer.learning_rate = 3e-2
     config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=150)
     config.tune.update(positions=40)
     config.tune.loop.update(steps=600, evaluate_every=60, checkpoint_every=200)

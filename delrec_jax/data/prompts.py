@@ -127,10 +127,10 @@ def list_candidates(pieces: Pieces, items: Items) -> Ids:
         return join_titles(pieces, items)
     if len(items) > len(pieces.codes):
         raise ValueError(f"{len(items)} candidates, but only {len(pieces.codes)} have a code")
-    parts: list[Ids] = [_NOTHING]
+    parts: list[Ids] = []
     for code, item in zip(pieces.codes, items, strict=False):
         parts += [pieces.separator, np.array([code], np.int32), pieces.titles[item]]
-    return np.concatenate(parts[1:])
+    return np.concatenate(parts[1:]) if parts else _NOTHING
 
 
 def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Items) -> Ids:

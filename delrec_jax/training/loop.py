@@ -41,9 +41,9 @@ class LoopConfig:
     max_seconds: float = 0.0
 
     def __post_init__(self):
-        for name in ("steps", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"loop.{name} is {getattr(self, name)}: it must be at least 1")
+        for name, least in (("steps", 0), ("evaluate_every", 1), ("checkpoint_every", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"loop.{name} is {getattr(self, name)}: it must be at least {least}")
 
 
 @dataclass(frozen=True)

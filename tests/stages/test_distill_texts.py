@@ -15,6 +15,7 @@ from delrec_jax.stages import assets, distill, distill_texts, evaluate, systems,
 from delrec_jax.stages.distill_texts import RPS, TA
 from delrec_jax.stages.workspace import Workspace
 
+NUM_ITEMS, NUM_USERS = 36, 48
 FIRST = 1000
 MASK, SLOTS = 999, np.array([997, 998], np.int32)
 
@@ -25,12 +26,9 @@ def items_in(ids):
 
 
 def teacher_scores(histories):
-    """Any rule on the history will do: order and length matter, padding does not."""
-    histories = np.asarray(histories)
-    weights = np.arange(1, histories.shape[1] + 1)
-    sums = ((histories + 1) * weights).sum(1)
-    items = np.arange(36)
-    return np.sin((sums[:, None] + 1) * (items + 1) * 0.37).astype(np.float32)
+    """A rule by which order and length of the history matter, with no ties; padding (-1) does not matter."""
+    sums = ((histories + 1) * np.arange(1, histories.shape[1] + 1)).sum(1)
+    return (sums[:, None] % 210 + 1) * np.arange(1, NUM_ITEMS + 1) % 211 / 10
 
 
 class OneToken:
@@ -50,14 +48,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def ws(prepared, monkeypatch):
-    import jax.numpy as jnp
-
-    def scores(histories):
-        weights = jnp.arange(1, histories.shape[1] + 1)
-        sums = ((histories + 1) * weights).sum(1)
-        return jnp.sin((sums[:, None] + 1) * (jnp.arange(36) + 1) * 0.37)
-
-    monkeypatch.setattr(distill_texts, "load_teacher", lambda ws, data: scores)
+    monkeypatch.setattr(distill_texts, "load_teacher", lambda ws, data: teacher_scores)
     return prepared
 
 
@@ -132,16 +123,16 @@ def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, data):
 
 def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
     texts, length = runs["distilled"], assets.teacher_length(ws)
-    cold = texts.data.split.cold_items(36)
+    cold = texts.data.split.cold_items(NUM_ITEMS)
     for index in range(len(texts.rows.users)):
         history, end = history_of(texts, index)
         padded = np.full((1, length), -1)
         padded[0, max(0, length - end) :] = history[:end][-length:]
         scores = teacher_scores(padded)[0]
-        known = [i for i in range(36) if not cold[i] and i not in history[:end]]
+        known = [i for i in range(NUM_ITEMS) if not cold[i] and i not in history[:end]]
         best = sorted(known, key=lambda item: -scores[item])[:4]
         items = texts.lists.items[index]
-        np.testing.assert_allclose(texts.lists.scores[index], scores[items], atol=1e-4)
+        np.testing.assert_allclose(texts.lists.scores[index], scores[items], rtol=1e-5)
         assert items[:4].tolist() == best
         example = texts.row(index, np.random.default_rng(index))
         assert example["candidates"][example["targets"].argmax()] == items[scores[items].argmax()]
@@ -149,8 +140,8 @@ def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
 
 
 def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, data):
-    trained = {item for user in range(48) for item in whole_row(data, user)[:-2]}
-    assert len(trained) < 36, "the tiny store must have cold items"
+    trained = {item for user in range(NUM_USERS) for item in whole_row(data, user)[:-2]}
+    assert len(trained) < NUM_ITEMS, "the tiny store must have cold items"
     for name in ("distilled", "heldout"):
         texts = runs[name]
         for index, items in enumerate(texts.lists.items):
@@ -214,7 +205,7 @@ def test_true_labels_are_the_next_items_of_the_training_part(runs, data):
 
 
 def test_negatives_are_items_that_the_user_has_not_and_training_has(runs, data):
-    trained = {item for user in range(48) for item in whole_row(data, user)[:-2]}
+    trained = {item for user in range(NUM_USERS) for item in whole_row(data, user)[:-2]}
     texts = runs["true"]
     for index, example in examples(texts, 150):
         label = int(example["candidates"][example["targets"].argmax()])
@@ -237,7 +228,7 @@ def test_the_label_stands_at_no_preferred_place(runs):
 
 def test_heldout_users_are_in_no_training_row(runs, ws, data):
     parts = distill_texts.user_parts(ws, data)
-    assert sorted(np.concatenate(list(parts.values()))) == list(range(48))
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(NUM_USERS))
     heldout, valid = set(parts["heldout"].tolist()), set(parts["valid"].tolist())
     assert set(runs["heldout"].rows.users.tolist()) == heldout and heldout and valid
     for name in ("distilled", "shuffled", "true", "true_few"):
@@ -259,7 +250,7 @@ def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, lan
     for name, (trainer, prompt, users) in fitted.items():
         assert prompt == name.removesuffix("_few")
         labels = trainer._labels(users)
-        expected = few if name.endswith("_few") else set(range(48))
+        expected = few if name.endswith("_few") else set(range(NUM_USERS))
         assert set(labels.rows.users.tolist()) == expected
 
 
@@ -268,7 +259,7 @@ def test_stage_two_learns_the_next_items_of_the_training_part(ws, data, language
     config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8)
     changed = Workspace(ws.root, replace(ws.experiment, tune=config), update=True)
     trainer = tune._Trainer(changed, language, data)
-    labels = trainer._labels(np.arange(48))
+    labels = trainer._labels(np.arange(NUM_USERS))
     assert len(labels.items) > 200
     for index in range(len(labels.items)):
         user, end = int(labels.rows.users[index]), int(labels.rows.ends[index])
@@ -287,7 +278,7 @@ def test_validation_texts_show_the_training_part_and_no_target(ws, data, languag
     kept = []
     monkeypatch.setattr(tune, "padded_batches", lambda examples, **_: kept.extend(examples) or [])
     tune._Trainer(ws, language, data)._validator(None)  # type: ignore[arg-type]
-    assert len(kept) == 48
+    assert len(kept) == NUM_USERS
     for user, example in enumerate(kept):
         row = whole_row(data, user)
         assert items_in(example["ids"]) == row[:-2]
@@ -306,7 +297,7 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
     run = evaluate._Evaluation(ws, data)
     run.add_language_system("x", "all", Reader(ws, language), systems.LanguageSystem(SLOTS))
     (ids,) = shown
-    for user in range(48):
+    for user in range(NUM_USERS):
         row = whole_row(data, user)
         assert items_in(ids[user]) == row[:-1] and run.targets[user] == row[-1]
         np.testing.assert_array_equal(run.histories[user][-len(row) + 1 :], row[:-1])

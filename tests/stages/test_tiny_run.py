@@ -5,8 +5,8 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from safetensors.numpy import load_file
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.stages import assets
 
@@ -108,20 +108,9 @@ def test_prompts_prints_whole_examples(tiny_run, capsys):
 
 
 def test_recommend_answers_titles_typed_in(tiny_run, capsys):
-    records = json.loads((tiny_run / "config.json").read_text())
-    assert records["data"]["corpus"] == "storefront"
-    from delrec_jax.data.corpora.storefront_world import StorefrontConfig, make_world
-
-    shape = records["data"]["storefront"]
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
-    titles = make_world(StorefrontConfig(**shape), 0).catalogue.titles
-    delrec(
-        "recommend",
-        f"--workdir={tiny_run}",
-        f"--history={titles[0]}; {titles[1].lower()}",
-        "-k",
-        "3",
-    )
+    titles = assets.load_data(open_workspace(tiny_run)).corpus.catalogue.titles
+    history = f"--history={titles[0]}; {titles[1].lower()}"
+    delrec("recommend", f"--workdir={tiny_run}", history, "-k", "3")
     out = capsys.readouterr().out
     assert "DELRec" in out and "SASRec" in out
     assert not any(title in out for title in titles[:2]), "what the user has is not recommended"
@@ -195,7 +184,10 @@ def test_a_failed_gate_says_what_to_do(tmp_path, capsys):
             CONFIG,
             f"--workdir={tmp_path}",
             *TINY,
+            "--config.pretrain.loop.steps=1",
+            "--config.pretrain.text.short=0.0",
             "--config.pretrain.gate.next_in_series=0.99",
         )
     err = capsys.readouterr().err
     assert "failed the gate" in err and "pretrain.loop.steps" in err
+    assert not (tmp_path / "teacher").exists(), "nothing is built on an LM that failed"
