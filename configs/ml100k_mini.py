@@ -16,10 +16,10 @@ def get_config() -> ConfigDict:
     text = config.pretrain.text
     text.update(short=0.0, several=0.0, full=0.0, attributes=0.0, recent=1.0, cloze=0.0)
     text.update(queries=4, recent_window=10, mask_rate=0.3, heldout_items=0.0)
-    text.update(batch_tokens=8192)
+    text.update(batch_tokens=6144)
     config.pretrain.update(bag_weight=0.0, catalogue_weight=1.0)
     config.pretrain.optimizer.update(learning_rate=2e-3, warmup_steps=100)
-    config.pretrain.loop.update(steps=3500, evaluate_every=250, checkpoint_every=500)
+    config.pretrain.loop.update(steps=2200, evaluate_every=200, checkpoint_every=400)
     config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
     config.distill.update(length=20, positions=8)
     config.distill.optimizer.learning_rate = 3e-2

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
         d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=1
     )
     config.pretrain.text.history = 4
-    config.pretrain.text.short_first = 500
+    config.pretrain.text.update(short_first=500, heldout_items=0.05)
     config.pretrain.text.batch_tokens = 2048
     config.pretrain.text.update(short=0.25, several=0.05, full=0.6, attributes=0.1)
     config.pretrain.loop.steps = 1800

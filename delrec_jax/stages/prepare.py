@@ -38,4 +38,4 @@ def prepare(ws: Workspace) -> None:
     )
     for reason, count in corpus.dropped.items():
         if count:
-            say(f"  left out: {count} ({reason})")
+            say(f"  {reason}: {count}")

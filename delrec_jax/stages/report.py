@@ -19,7 +19,7 @@ _METRIC = "HR@1"
 
 
 def report(ws: Workspace) -> None:
-    """Writes `report/metrics.json` and `report/index.html`, and prints the tables."""
+    """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the tables."""
     folder = ws.folder("report")
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     expected = ws.folder("evaluate") / "expected.parquet"
@@ -31,7 +31,9 @@ def report(ws: Workspace) -> None:
     tables.write_metrics_json(folder / "metrics.json", rows)
     data = assets.load_data(ws)
     write_report(folder / "index.html", _report_data(ws, data, table, rows))
-    blocks.print_blocks(blocks.result_blocks(rows))
+    shown = blocks.result_blocks(rows)
+    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+    blocks.print_blocks(shown)
     print(f"report: {folder / 'index.html'}")
 
 
