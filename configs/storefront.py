@@ -22,9 +22,9 @@ def get_config() -> ConfigDict:
     config.pretrain.loop.steps = 1800
     config.teacher.sasrec.max_length = 16
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
-    config.distill.batch_size = 32
-    config.distill.loop.update(steps=400, evaluate_every=50, checkpoint_every=100)
-    config.tune.batch_size = 32
+    config.distill.update(batch_size=32, num_candidates=100, rps_label="top1")
+    config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)
+    config.tune.update(batch_size=32, select_by="HR@1")
     config.tune.optimizer.learning_rate = 2e-3
-    config.tune.loop.update(steps=150, evaluate_every=30, checkpoint_every=60)
+    config.tune.loop.update(steps=200, evaluate_every=40, checkpoint_every=80)
     return config

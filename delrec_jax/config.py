@@ -183,6 +183,7 @@ class TuneConfig:
       adalora: targets, ranks, phases.
       positions: labels a training user, at most (the latest ones).
       loss_over: `catalogue` or `candidates` (then `num_candidates` with the label).
+      select_by: `HR@1` or `NDCG@10` of the validation item.
       few_users: users whose labels the few-label runs may use; 0 = no such runs.
     """
 
@@ -191,11 +192,14 @@ class TuneConfig:
     loss_over: str = "catalogue"
     num_candidates: int = 20
     few_users: int = 100
+    select_by: str = "NDCG@10"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=200, evaluate_every=40)
     batch_size: int = 64
 
     def __post_init__(self):
+        if self.select_by not in ("HR@1", "NDCG@10"):
+            raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
         if self.loss_over not in ("catalogue", "candidates"):
             raise UserError(
                 f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'"

@@ -80,8 +80,7 @@ class _Evaluation:
         """A language system: one pass a user for all protocols (`mean`), or a text a protocol (`index`)."""
         users = self.data.split.users
         histories = [self.data.split.history("test", int(user)) for user in users]
-        pieces = scorer.language.pieces
-        if not (pieces.codes or pieces.config.show_candidates):
+        if not scorer.lists_candidates:
             ids = scorer.texts(parts, histories)
             self.add_catalogue_scores(
                 system, labels, lambda rows: scorer.catalogue(parts, ids[rows])

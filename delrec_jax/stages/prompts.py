@@ -29,9 +29,7 @@ def show_prompts(ws: Workspace, count: int) -> None:
             _show(data, language, "Temporal Analysis (TA)", texts.temporal(int(user), rng))
         shown = data.split.train.history(int(user))
         order = rng.permutation(lists.items.shape[1])
-        example = texts.listed(
-            int(np.flatnonzero(rows.users == user)[-1]), order, language.slots
-        )
+        example = texts.listed(int(np.flatnonzero(rows.users == user)[-1]), order, language.slots)
         _show(data, language, "Recommendation Pattern Simulating (RPS)", example)
         candidates = data.candidates["valid"].items[index]
         label = int(data.split.valid_target[index])

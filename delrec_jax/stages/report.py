@@ -47,7 +47,12 @@ def _report_data(
         for path in sorted(ws.folder(stage).glob("*/metrics.jsonl")):
             log += tables.read_log(path)
     pairs = significance.standard_pairs(table["system"].unique(maintain_order=True).to_list())
-    compared = significance.compare_family(table, pairs, _METRIC, seed=config.seed)
+    # Language systems whose texts list the candidates have no ranks in the whole catalogue.
+    whole = table.filter(system="delrec", protocol="full").height > 0
+    protocol = "full" if whole else f"sampled-{config.candidates.num}"
+    compared = significance.compare_family(
+        table, pairs, _METRIC, protocol=protocol, seed=config.seed
+    )
     return ReportData(
         title=f"DELRec on {data.corpus.name}",
         summary={

@@ -54,6 +54,11 @@ class LanguageScorer:
             )
         )
 
+    @property
+    def lists_candidates(self) -> bool:
+        """Whether texts list their candidates, so that one text cannot serve the whole catalogue."""
+        return bool(self.language.pieces.codes) or self.language.pieces.config.show_candidates
+
     def texts(
         self, system: LanguageSystem, histories: list[np.ndarray], candidates=None
     ) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`delrec tune`: stage 2, AdaLoRA on the language model with the prompt frozen, to rank the next item."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -9,7 +10,16 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.data import prompts
-from delrec_jax.data.pipeline import make_buckets, padded_batches, training_iterator
+from delrec_jax.data.pipeline import make_buckets, training_iterator
+from delrec_jax.data.splits import padded_histories
+from delrec_jax.evaluation.metrics import metrics_of_ranks
+from delrec_jax.evaluation.ranking import (
+    RankFn,
+    candidate_ranker,
+    rank_full,
+    rank_users,
+    seen_items,
+)
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.rank_allocation import (
     allocation_state,
@@ -20,6 +30,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.objectives.next_item import candidate_cross_entropy, catalogue_cross_entropy
 from delrec_jax.objectives.temporal_analysis import candidate_target
 from delrec_jax.stages import assets, distill_texts
+from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
@@ -61,12 +72,7 @@ class _Trainer:
         loss = ranking_loss(language.ranker, known, self.config.adalora.orthogonality)
         self.step = make_train_step(mean_loss_gradients(loss), self.optimizer, self.mesh)
         self.known = np.flatnonzero(known)
-        ranker = language.ranker
-        self._scores = jax.jit(
-            lambda params, prompt, adapters, ids, candidates: ranker.candidate_scores(
-                params, ids, candidates, prompt=prompt, adapters=adapters
-            )
-        )
+        self.scorer = LanguageScorer(ws, language)
 
     def fit(self, name: str, prompt_name: str, users: np.ndarray) -> None:
         """Trains one set of adapters, or resumes it, or leaves a finished one."""
@@ -111,9 +117,7 @@ class _Trainer:
         rows = distill_texts.Rows(rows.users[kept], rows.ends[kept])
         return Labels(rows, train.items[train.offsets[rows.users] + rows.ends])
 
-    def _example(
-        self, labels: Labels, index: int, rng: np.random.Generator
-    ) -> dict[str, Any]:
+    def _example(self, labels: Labels, index: int, rng: np.random.Generator) -> dict[str, Any]:
         history = self.data.split.train.history(int(labels.rows.users[index]))
         shown, label = history[: labels.rows.ends[index]], int(labels.items[index])
         if self.config.loss_over == "catalogue":
@@ -131,40 +135,49 @@ class _Trainer:
             "targets": candidate_target(candidates, label),
         }
 
-    def _validator(self, prompt: jax.Array):
-        """Likelihood and HR@1 of the validation item among the stored candidates of all users."""
-        sets = self.data.candidates["valid"]
-        examples = []
-        for user, target, candidates in zip(
-            sets.users, self.data.split.valid_target, sets.items, strict=True
-        ):
-            history = self.data.split.history("valid", int(user))
-            text = prompts.recommendation(
-                self.language.pieces, history, pattern=self.language.slots, candidates=candidates
-            )
-            targets = candidate_target(candidates, int(target))
-            examples.append({"ids": text, "candidates": candidates, "targets": targets})
-        batches = padded_batches(examples, batch_size=128, buckets=self.buckets)
+    def _validator(self, prompt: jax.Array) -> Callable[[Any], dict[str, float]]:
+        """adapters -> HR@1 and NDCG@10 of everybody's validation item.
+
+        Over the whole catalogue that is open then (unseen items that the training part knows); over the stored
+        candidates where texts list them.
+        """
+        split, sets = self.data.split, self.data.candidates["valid"]
+        histories = [split.history("valid", int(user)) for user in split.users]
+        listed = self.scorer.lists_candidates
+        system = LanguageSystem(self.language.slots, prompt)
+        ids = self.scorer.texts(system, histories, list(sets.items) if listed else None)
+        ranker = (
+            candidate_ranker(split.valid_target, sets.items)
+            if listed
+            else self._open_ranker(padded_histories(split, "valid", max(map(len, histories))))
+        )
 
         def evaluate(adapters: Any) -> dict[str, float]:
-            hits, likelihoods = [], []
-            for batch, real in batches:
-                scores = self._scores(
-                    self.language.params, prompt, adapters, batch["ids"], batch["candidates"]
-                )
-                losses = candidate_cross_entropy(scores, jnp.asarray(batch["targets"]))
-                likelihoods.append(-np.asarray(losses)[:real])
-                right = scores.argmax(1) == batch["targets"].argmax(1)
-                hits.append(np.asarray(right)[:real])
-            likelihood = float(np.concatenate(likelihoods).mean())
-            hit_rate = float(np.concatenate(hits).mean())
-            return {
-                "valid/HR@1": hit_rate,
-                "valid/likelihood": likelihood,
-                "valid/selection": hit_rate,
-            }
+            tuned = replace(system, adapters=adapters)
+
+            def scores(rows: np.ndarray) -> jax.Array:
+                if listed:
+                    return self.scorer.candidates(tuned, ids[rows], sets.items[rows])
+                return self.scorer.catalogue(tuned, ids[rows])
+
+            ranks = rank_users(
+                scores, {"valid": ranker}, num_users=len(ids), batch_size=min(128, len(ids))
+            )
+            values = metrics_of_ranks(ranks["valid"].rank)
+            found = {f"valid/{name}": float(values[name].mean()) for name in ("HR@1", "NDCG@10")}
+            return found | {"valid/selection": found[f"valid/{self.config.select_by}"]}
 
         return evaluate
+
+    def _open_ranker(self, histories: np.ndarray) -> RankFn:
+        unknown = jnp.asarray(self.data.split.cold_items(self.data.num_items))
+        targets = self.data.split.valid_target
+
+        def rank(scores: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+            closed = seen_items(histories[rows], num_items=self.data.num_items) | unknown
+            return rank_full(scores, targets[rows], closed)
+
+        return rank
 
 
 def ranking_loss(ranker: Ranker, known: np.ndarray, orthogonality: float):

@@ -43,7 +43,9 @@ class LoopConfig:
     def __post_init__(self):
         for name, least in (("steps", 0), ("evaluate_every", 1), ("checkpoint_every", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"loop.{name} is {getattr(self, name)}: it must be at least {least}")
+                raise UserError(
+                    f"loop.{name} is {getattr(self, name)}: it must be at least {least}"
+                )
 
 
 @dataclass(frozen=True)

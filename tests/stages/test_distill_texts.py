@@ -113,12 +113,12 @@ def test_rps_shows_the_history_up_to_its_end_and_nothing_after_it(runs):
             assert example["ids"].tolist().count(MASK) == 1
 
 
-def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, data):
-    texts = runs["distilled"]
+def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, ws, data):
+    texts, positions = runs["distilled"], ws.experiment.distill.positions
     for user in np.unique(texts.rows.users):
         length = len(whole_row(data, user)) - 2
         ends = texts.rows.ends[texts.rows.users == user]
-        assert ends.tolist() == list(range(max(1, length - 3), length + 1))
+        assert ends.tolist() == list(range(max(1, length - positions + 1), length + 1))
 
 
 def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
@@ -274,16 +274,23 @@ def test_stage_two_learns_the_next_items_of_the_training_part(ws, data, language
             assert not (set(candidates) - {row[end]}) & set(row[:-2])
 
 
-def test_validation_texts_show_the_training_part_and_no_target(ws, data, language, monkeypatch):
-    kept = []
-    monkeypatch.setattr(tune, "padded_batches", lambda examples, **_: kept.extend(examples) or [])
-    tune._Trainer(ws, language, data)._validator(None)  # type: ignore[arg-type]
-    assert len(kept) == NUM_USERS
-    for user, example in enumerate(kept):
-        row = whole_row(data, user)
-        assert items_in(example["ids"]) == row[:-2]
-        assert example["candidates"][example["targets"].argmax()] == row[-2]
-        assert row[-1] not in example["candidates"]
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, monkeypatch, part):
+    histories = {tuple(whole_row(data, user)[:-2]): user for user in range(NUM_USERS)}
+    asked = []
+
+    def favour(self, system, ids):
+        users = [histories[tuple(items_in(text))] for text in ids]
+        asked.extend(users)
+        scores = np.zeros((len(ids), NUM_ITEMS), np.float32)
+        scores[np.arange(len(ids)), data.split.target(part)[users]] = 1
+        return scores
+
+    monkeypatch.setattr(systems.LanguageScorer, "catalogue", favour)
+    trainer = tune._Trainer(ws, language, data)
+    found = trainer._validator(np.zeros((2, 4), np.float32))({})
+    assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
+    assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
 
 
 def test_evaluated_texts_show_all_but_the_target(ws, data, language):
