@@ -25,6 +25,6 @@ def get_config() -> ConfigDict:
     config.distill.update(batch_size=32, num_candidates=100, rps_label="top1")
     config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)
     config.tune.update(batch_size=32, select_by="HR@1")
-    config.tune.optimizer.learning_rate = 2e-3
-    config.tune.loop.update(steps=200, evaluate_every=40, checkpoint_every=80)
+    config.tune.optimizer.learning_rate = 1e-3
+    config.tune.loop.update(steps=160, evaluate_every=40, checkpoint_every=80)
     return config

@@ -1,10 +1,12 @@
-"""What trains in a stage and what must not: steps as the stages build them, on the tiny run's own assets."""
+"""What trains in a stage and what must not, watched while the stages train; and the `index` verbaliser end to end."""
 
 import hashlib
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -16,9 +18,9 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from delrec_jax.objectives.task_weighting import WeightingConfig
 from delrec_jax.stages import distill, tune
 from delrec_jax.stages.workspace import Workspace
-from delrec_jax.training.sharding import place_batch
+from delrec_jax.training.loop import fit
 
-# With `index`: other texts in pre-training than in TINY's run, the other teacher, the shortest loops.
+# Beside `index`: other texts in pre-training and another weighting than in TINY, the other teacher, shorter loops.
 INDEX = (
     *TINY,
     "--config.lm.verbalizer=index",
@@ -26,38 +28,44 @@ INDEX = (
     "--config.tune.num_candidates=8",
     "--config.tune.few_users=0",
     "--config.teacher.name=popularity",
+    "--config.distill.weighting.kind=uncertainty",
     "--config.prompts.max_tokens=192",
-    "--config.pretrain.text.short=0.0",
     "--config.pretrain.text.full=0.0",
-    "--config.pretrain.text.several=0.1",
+    "--config.pretrain.text.short=0.1",
+    "--config.pretrain.text.short_first=1",
     "--config.pretrain.text.attributes=0.1",
-    "--config.pretrain.loop.steps=2",
-    "--config.pretrain.optimizer.warmup_steps=0",
-    "--config.distill.loop.steps=2",
+    "--config.pretrain.loop.steps=3",
+    "--config.distill.loop.steps=3",
     "--config.tune.loop.steps=6",
     "--config.tune.loop.evaluate_every=6",
 )
 
 
-class Stepped(Exception):
-    """Carries a run out of its stage."""
-
-
-@pytest.fixture
-def copy(tiny_run, tmp_path):
-    """The tiny run in a folder of its own, opened with stage 1's weighting changed on demand."""
-
-    def open_copy(kind="fixed"):
-        workdir = shutil.copytree(tiny_run, tmp_path / kind)
-        experiment = open_workspace(workdir).experiment
-        config = replace(experiment.distill, weighting=WeightingConfig(kind))
-        return Workspace(workdir, replace(experiment, distill=config), update=True)
-
-    return open_copy
-
-
 def host(tree):
     return jax.tree.map(np.array, jax.device_get(tree))
+
+
+@dataclass
+class Watch:
+    """Stands in for `fit` in a stage and keeps what a run began with and ended with."""
+
+    frozen: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    params: dict[str, list[Any]] = field(default_factory=dict)
+    metrics: dict[str, list[Any]] = field(default_factory=dict)
+
+    def fit(self, run):
+        before, states, metrics = host(run.frozen), [host(run.state.params)], []
+
+        def step(*arguments):
+            state, measured = run.step(*arguments)
+            states.append(host(state.params))
+            metrics.append({name: float(value) for name, value in measured.items()})
+            return state, measured
+
+        result = fit(replace(run, step=step))
+        self.frozen[run.name] = (before, host(run.frozen))
+        self.params[run.name], self.metrics[run.name] = states, metrics
+        return result
 
 
 def same(a, b):
@@ -66,27 +74,6 @@ def same(a, b):
     assert [path for path, _ in flat[0]] == [path for path, _ in flat[1]]
     pairs = zip(*flat, strict=True)
     return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for (_, x), (_, y) in pairs)
-
-
-def stepped(monkeypatch, module, stage, ws, name, steps=3):
-    """Runs a stage up to the named run and does some steps of it: (run, before, after, losses)."""
-
-    def fit(run):
-        if run.name != name:
-            return None, {"best_step": 0, "steps": 0, "ranks": {"x": 0}}
-        before = host((run.frozen, run.state.params))
-        state = jax.tree.map(jax.numpy.array, run.state)
-        losses = []
-        for _ in range(steps):
-            batch = place_batch(next(run.batches), run.mesh)
-            state, metrics = run.step(state, run.frozen, batch, run.key)
-            losses.append(host(metrics))
-        raise Stepped(run, before, host((run.frozen, state.params)), losses)
-
-    monkeypatch.setattr(module, "fit", fit)
-    with pytest.raises(Stepped) as found:
-        stage(ws)
-    return found.value.args
 
 
 def stored(path):
@@ -101,66 +88,111 @@ def stored(path):
     return tree
 
 
-@pytest.mark.parametrize("kind", ["fixed", "gradient_norm", "uncertainty"])
-def test_stage_one_trains_the_prompt_and_leaves_the_language_model(copy, monkeypatch, kind):
-    ws = copy(kind)
-    _, before, after, losses = stepped(
-        monkeypatch, distill, distill.distill, ws, "prompt/distilled"
-    )
-    assert same(before[0], after[0]), "the language model has changed"
-    assert same(after[0], stored(ws.root / "lm" / "model" / "result.safetensors"))
-    trained = {"prompt", "log_variance"} if kind == "uncertainty" else {"prompt"}
-    assert set(before[1]) == set(after[1]) == trained
-    for name in trained:
-        assert (before[1][name] != after[1][name]).all(), name
-    assert all(np.isfinite(list(row.values())).all() for row in losses)
-    assert all(row["loss/ta"] > 0 and row["loss/rps"] > 0 for row in losses)
-    if kind == "fixed":
-        weight = np.float32(ws.experiment.distill.weighting.ta_weight)
-        assert all(row["weight/ta"] == weight for row in losses)
-    else:
-        assert len({float(row["weight/ta"]) for row in losses}) > 1
-
-
-def test_the_true_item_prompt_has_no_ta_texts_and_so_no_weighting(copy, monkeypatch):
-    ws = copy("uncertainty")
-    _, _, after, losses = stepped(monkeypatch, distill, distill.distill, ws, "prompt/true", steps=1)
-    assert set(after[1]) == {"prompt"}
-    assert losses[0]["weight/ta"] == losses[0]["loss/ta"] == 0
-    assert losses[0]["loss"] == losses[0]["loss/rps"] > 0
-
-
-def test_stage_two_trains_adapters_and_leaves_model_and_prompt(copy, monkeypatch):
-    ws = copy()
-    _, before, after, losses = stepped(monkeypatch, tune, tune.tune, ws, "adapter/random")
-    assert set(before[0]) == {"params", "prompt"}
-    assert same(before[0], after[0]), "the language model or the prompt has changed"
-    assert same(after[0]["params"], stored(ws.root / "lm" / "model" / "result.safetensors"))
-    used = load_file(ws.root / "prompt" / "random" / "result.safetensors")["prompt"]
-    assert after[0]["prompt"].tobytes() == used.tobytes()
-    leaves = jax.tree_util.tree_leaves_with_path(after[1])
-    assert {path[-1].key for path, _ in leaves} == {"A", "E", "B"}
-    moved = [
-        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (before[1], after[1])), strict=True)
-    ]
-    assert all(moved), "an adapter has not moved"
-    assert all(np.isfinite(list(row.values())).all() for row in losses)
-
-
 @pytest.fixture(scope="module")
 def index_run(tmp_path_factory):
-    """A finished run with the `index` verbaliser, and digests of what was stored before each later stage."""
-    workdir = tmp_path_factory.mktemp("index") / "run"
+    """A finished run with the `index` verbaliser; digests of what was stored after each stage; what trained."""
+    workdir, watch = tmp_path_factory.mktemp("index") / "run", Watch()
     digests = []
-    for stage in ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report"):
-        delrec(stage, CONFIG, f"--workdir={workdir}", *INDEX)
-        files = sorted(workdir.glob("*/*/result.safetensors"))
-        digests.append({f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
-    return workdir, digests
+    with mock.patch.object(distill, "fit", watch.fit), mock.patch.object(tune, "fit", watch.fit):
+        for stage in ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report"):
+            delrec(stage, CONFIG, f"--workdir={workdir}", *INDEX)
+            files = sorted(workdir.glob("*/*/result.safetensors"))
+            digests.append({f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
+    return workdir, digests, watch
+
+
+def check_stage_one(watch, name, trained):
+    before, after = watch.frozen[name]
+    assert same(before, after), "the language model has changed"
+    first, last = watch.params[name][0], watch.params[name][-1]
+    assert set(first) == set(last) == trained
+    for part in trained:
+        assert (first[part] != last[part]).all(), part
+    assert all(np.isfinite(list(row.values())).all() for row in watch.metrics[name])
+
+
+@pytest.mark.parametrize("name", ["distilled", "shuffled", "true"])
+def test_stage_one_trains_the_prompt_and_leaves_the_language_model(index_run, name):
+    workdir, _, watch = index_run
+    run = f"prompt/{name}"
+    check_stage_one(watch, run, {"prompt"} | ({"log_variance"} if name != "true" else set()))
+    assert same(watch.frozen[run][1], stored(workdir / "lm" / "model" / "result.safetensors"))
+    for row in watch.metrics[run]:
+        if name == "true":  # there are no TA texts, so there is nothing to weigh
+            assert row["weight/ta"] == row["loss/ta"] == 0 < row["loss/rps"] == row["loss"]
+        else:
+            assert row["loss/ta"] > 0 and row["loss/rps"] > 0
+    weights = [row["weight/ta"] for row in watch.metrics[run]]
+    assert len(set(weights)) == (1 if name == "true" else 3)
+
+
+def test_all_prompts_start_alike_and_the_random_one_does_not(index_run):
+    workdir, _, watch = index_run
+    first = [
+        watch.params[f"prompt/{name}"][0]["prompt"] for name in ("distilled", "shuffled", "true")
+    ]
+    assert (first[0] == first[1]).all() and (first[0] == first[2]).all()
+    random = load_file(workdir / "prompt" / "random" / "result.safetensors")["prompt"]
+    assert random.shape == first[0].shape and (random != first[0]).all()
+
+
+def test_weighting_by_gradient_norms_takes_steps(tiny_run, tmp_path, monkeypatch):
+    workdir, watch = shutil.copytree(tiny_run, tmp_path / "copy"), Watch()
+    for result in (workdir / "prompt").glob("*/result.safetensors"):
+        result.unlink()
+    shutil.rmtree(workdir / "prompt" / "distilled")
+    experiment = open_workspace(workdir).experiment
+    config = replace(
+        experiment.distill,
+        weighting=WeightingConfig("gradient_norm"),
+        loop=replace(experiment.distill.loop, steps=3),
+    )
+    ws = Workspace(workdir, replace(experiment, distill=config), update=True)
+
+    class Enough(Exception):
+        pass
+
+    def only_first(run):
+        watch.fit(run)
+        raise Enough
+
+    monkeypatch.setattr(distill, "fit", only_first)
+    with pytest.raises(Enough):
+        distill.distill(ws)
+    check_stage_one(watch, "prompt/distilled", {"prompt"})
+    weights = [row["weight/ta"] for row in watch.metrics["prompt/distilled"]]
+    assert len(set(weights)) == 3 and all(0 < weight < 1 for weight in weights)
+
+
+def test_fixed_weights_stay(tiny_run):
+    weight = open_workspace(tiny_run).experiment.distill.weighting.ta_weight
+    log = (tiny_run / "prompt" / "distilled" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in log[1:]]
+    assert len(rows) == 2 and all(row["weight/ta"] == np.float32(weight) for row in rows)
+    for row in rows:
+        mixed = weight * row["loss/ta"] + (1 - weight) * row["loss/rps"]
+        assert row["loss"] == pytest.approx(mixed, rel=1e-5)
+
+
+@pytest.mark.parametrize("prompt", ["distilled", "random"])
+def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt):
+    workdir, _, watch = index_run
+    before, after = watch.frozen[f"adapter/{prompt}"]
+    assert set(before) == {"params", "prompt"}
+    assert same(before, after), "the language model or the prompt has changed"
+    assert same(after["params"], stored(workdir / "lm" / "model" / "result.safetensors"))
+    used = load_file(workdir / "prompt" / prompt / "result.safetensors")["prompt"]
+    assert after["prompt"].tobytes() == used.tobytes()
+    states = watch.params[f"adapter/{prompt}"]
+    leaves = jax.tree_util.tree_leaves_with_path(states[-1])
+    assert {path[-1].key for path, _ in leaves} == {"A", "E", "B"}
+    pairs = zip(*map(jax.tree.leaves, (states[0], states[-1])), strict=True)
+    assert all((a != b).any() for a, b in pairs), "an adapter has not moved"
+    assert all(np.isfinite(list(row.values())).all() for row in watch.metrics[f"adapter/{prompt}"])
 
 
 def test_index_ranks_candidate_lists_and_never_the_catalogue(index_run):
-    workdir, _ = index_run
+    workdir, _, _ = index_run
     records = pl.read_parquet(workdir / "records" / "records.parquet")
     systems = {
         protocol: set(records.filter(pl.col("protocol") == protocol)["system"])
@@ -177,14 +209,14 @@ def test_index_ranks_candidate_lists_and_never_the_catalogue(index_run):
 
 
 def test_no_later_stage_touches_what_an_earlier_one_stored(index_run):
-    _, digests = index_run
+    _, digests, _ = index_run
     for before, after in pairwise(digests):
         assert before.items() <= after.items()
     assert len(digests[-1]) == 1 + 4 + 2, "the LM, four prompts, two sets of adapters"
 
 
 def test_attribute_questions_are_part_of_the_gate_where_texts_ask_them(index_run):
-    workdir, _ = index_run
+    workdir, _, _ = index_run
     gate = json.loads((workdir / "lm" / "gate.json").read_text())
     assert {"attribute/genre", "attribute/volume", "attributes", "next_in_series", "gate"} <= set(
         gate
@@ -192,7 +224,7 @@ def test_attribute_questions_are_part_of_the_gate_where_texts_ask_them(index_run
 
 
 def test_index_prompts_name_every_candidate_by_a_code(index_run, capsys):
-    workdir, _ = index_run
+    workdir, _, _ = index_run
     delrec("prompts", CONFIG, f"--workdir={workdir}", *INDEX, "--n=1")
     text = next(
         line for line in capsys.readouterr().out.splitlines() if "The next item the" in line
@@ -202,7 +234,7 @@ def test_index_prompts_name_every_candidate_by_a_code(index_run, capsys):
 
 
 def test_recommend_says_that_index_has_no_catalogue_scores(index_run, capsys):
-    workdir, _ = index_run
+    workdir, _, _ = index_run
     with pytest.raises(SystemExit):
         delrec("recommend", f"--workdir={workdir}", "--history=Tangled Stone Mystery Book One")
     err = capsys.readouterr().err.strip()

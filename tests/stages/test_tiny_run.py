@@ -186,7 +186,8 @@ def test_a_failed_gate_says_what_to_do(tmp_path, capsys):
             *TINY,
             "--config.pretrain.loop.steps=1",
             "--config.pretrain.optimizer.warmup_steps=0",
-            "--config.pretrain.text.short=0.0",
+            "--config.pretrain.text.short=1.0",
+            "--config.pretrain.text.full=0.0",
             "--config.pretrain.gate.next_in_series=0.99",
         )
     err = capsys.readouterr().err

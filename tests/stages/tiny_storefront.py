@@ -13,7 +13,7 @@ from delrec_jax.stages.workspace import Workspace, read_json
 ROOT = Path(__file__).parents[2]
 CONFIG = f"--config={ROOT / 'configs' / 'storefront.py'}"
 
-# Two kinds of pre-training texts only: each is a compiled shape. The run of test_frozen has the others.
+# One kind of pre-training texts: each is a compiled shape. The run of test_frozen has others.
 TINY = (
     "--config.data.storefront.genres=3",
     "--config.data.storefront.series=2",
@@ -34,7 +34,8 @@ TINY = (
     "--config.pretrain.loop.checkpoint_every=4",
     "--config.pretrain.optimizer.warmup_steps=2",
     "--config.pretrain.text.batch_tokens=512",
-    "--config.pretrain.text.short_first=2",
+    "--config.pretrain.text.short_first=0",
+    "--config.pretrain.text.short=0.0",
     "--config.pretrain.text.several=0.0",
     "--config.pretrain.text.attributes=0.0",
     "--config.pretrain.gate.attributes=0.0",

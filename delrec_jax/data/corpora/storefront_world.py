@@ -78,8 +78,8 @@ class StorefrontConfig:
     mean_extra: float = 4.0
     cold_share: float = 0.3
     collector_share: float = 0.7
-    collector: tuple[float, ...] = (0.56, 0.18, 0.26)
-    wanderer: tuple[float, ...] = (0.38, 0.33, 0.29)
+    collector: tuple[float, ...] = (0.6, 0.14, 0.26)
+    wanderer: tuple[float, ...] = (0.44, 0.28, 0.28)
     zipf: float = 1.0
     uniform: float = 0.2
 
