@@ -99,7 +99,9 @@ def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
       UserError: an unknown flag or key, a bad value, a config file that cannot be read.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "config file", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "config file", flag_values=values, sys_argv=["delrec", *arguments]
+    )
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
     flags.DEFINE_bool("update", False, "remake what a changed config touches", flag_values=values)
     flags.DEFINE_integer("n", 2, "prompts: examples a task", flag_values=values)

@@ -15,6 +15,7 @@ from delrec_jax.data.pretraining_texts import Material, Question
 from delrec_jax.data.pretraining_texts import PretrainTextConfig as PretrainTextConfig
 from delrec_jax.data.pretraining_texts import attribute_question as attribute_question
 from delrec_jax.data.prompts import Ids
+from delrec_jax.errors import UserError
 
 
 def answer_width(material: Material) -> int:
@@ -55,6 +56,10 @@ def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[Batc
             drawn = [draw(material, rng) for _ in range(256)]
             longest = int(np.ceil(np.quantile([len(text) for text, _ in drawn], 0.98) / 8) * 8)
             asked = max(len(questions) for _, questions in drawn)
+            if not asked:
+                raise UserError(
+                    f"pretrain.text.{name} is {share}, but no text of this kind can be made of this corpus; set it to 0"
+                )
             tokens = min(longest, max_tokens)
             rows = max(8, config.batch_tokens // tokens // 8 * 8)
             shapes.append(BatchShape(name, draw, share, rows, tokens, asked))

@@ -40,7 +40,7 @@ class PretrainTextConfig:
       window: longest history of a `cloze` text, in items.
       recent_window: longest history of a `recent` text, in items.
       mask_rate: share of a cloze history's titles that are masked.
-      heldout_items: share of items that are never an answer, for the gate.
+      heldout_items: share of items that no question on the catalogue has as its answer, for the gate.
       batch_tokens: tokens of a batch, padding included.
       short_first: batches at the start that are `short` or `recent` only: look-ups are found sooner in short texts.
     """
@@ -83,7 +83,7 @@ class Material:
       attribute_heads: attribute -> the tokens of "The {attribute} of" and of "is :".
       attribute_values: attribute -> tokens of its value for every item (empty where unknown).
       train: everybody's training part; read by `cloze` alone.
-      heldout: bool [I], items that are never an answer.
+      heldout: bool [I], items that no question on the catalogue asks for (`cloze` and `recent` may).
       config: shares and shapes.
     """
 
@@ -229,8 +229,8 @@ def _masked_history(
     end = int(rng.integers(1, len(train.items)))
     user = int(np.searchsorted(train.offsets, end, side="right")) - 1
     start = int(train.offsets[user])
-    if end == start:  # a user's first item has no history: ask for the second one's
-        end = min(end + 1, int(train.offsets[user + 1]) - 1)
+    if end == start:  # a user's first item has no history
+        return _NO_PATTERN, []
     window = train.items[max(start, end - longest) : end]
     count = min(config.queries - 1, round(config.mask_rate * len(window)))
     masked = set(rng.permutation(len(window))[:count].tolist())

@@ -42,11 +42,12 @@ def distill(ws: Workspace) -> None:
     trainer.fit("distilled", teacher)
     trainer.fit("shuffled", shuffled)
     trainer.fit("true", distill_texts.make_texts(ws, language, parts["train"], "true"))
-    few = ws.experiment.tune.few_users
-    if few:
-        trainer.fit(
-            "true_few", distill_texts.make_texts(ws, language, parts["train"][:few], "true")
-        )
+    few = parts["train"][: ws.experiment.tune.few_users]
+    if len(few):
+        # The few users' labels are all that this run may know: a fifth of them selects.
+        count = max(1, len(few) // 5)
+        texts = distill_texts.make_texts(ws, language, few[count:], "true")
+        trainer.fit("true_few", texts, select_on=few[:count])
     save_tree(assets.prompt_path(ws, "random"), {"prompt": trainer.start("random")}, {})
     heldout = _cached_texts(ws, data, language, parts["heldout"], "heldout")
     write_json(ws.folder("distill") / "agreement.json", _report(ws, trainer, heldout))
@@ -103,8 +104,8 @@ class _Trainer:
         words = self.language.ids(self.config.init_text).tolist()
         return init_prompt(self.config.init, table, self.config.length, key, text_ids=words)
 
-    def fit(self, name: str, texts: Texts) -> None:
-        """Trains one prompt, or resumes it, or leaves a finished one."""
+    def fit(self, name: str, texts: Texts, select_on: np.ndarray | None = None) -> None:
+        """Trains one prompt, or resumes it, or leaves a finished one; selects on the validation users, or on others."""
         weighting = self._weighting(texts.source)
         params = {"prompt": self.start(name), **init_weighting(weighting)}
         _, result = fit(
@@ -121,7 +122,9 @@ class _Trainer:
                     seed=self.ws.experiment.seed,
                 ),
                 step=self._step(weighting),
-                evaluate=self._validator(texts),
+                evaluate=self._validator(
+                    texts, self.valid_users if select_on is None else select_on
+                ),
                 monitor="valid/selection",
                 config=self.config.loop,
                 key=prng.key(self.ws.experiment.seed, "prompt/dropout"),
@@ -142,9 +145,9 @@ class _Trainer:
             self._steps[weighting] = make_train_step(gradients, self.optimizer, self.mesh)
         return self._steps[weighting]
 
-    def _validator(self, texts: Texts) -> Any:
+    def _validator(self, texts: Texts, users: np.ndarray) -> Any:
         """Agreement on the validation users; each source is selected by its own labels, never by another's."""
-        own = self._own_exam(texts)
+        own = self._own_exam(texts, users)
 
         def evaluate(params: Any) -> dict[str, float]:
             reading = self.read(params["prompt"], self.valid)
@@ -159,12 +162,12 @@ class _Trainer:
 
         return evaluate
 
-    def _own_exam(self, texts: Texts) -> "_Exam | None":
-        """Questions of the texts' own source for the validation users; None for the teacher's, which are asked anyway."""
+    def _own_exam(self, texts: Texts, users: np.ndarray) -> "_Exam | None":
+        """Questions of the texts' own source for the selecting users; None for the teacher's, which are asked anyway."""
         if texts.source == "teacher":
             return None
         valid = distill_texts.make_texts(
-            self.ws, self.language, self.valid_users, texts.source, self.valid_lists
+            self.ws, self.language, users, texts.source, self.valid_lists
         )
         return make_exam(self.ws, valid, self.language.slots)
 

@@ -184,8 +184,10 @@ def make_texts(
         empty = np.zeros((0, config.distill.num_candidates))
         lists = TeacherLists(empty.astype(np.int32), empty.astype(np.float32))
     if source == "shuffled":
-        order = prng.generator(config.seed, "distill/shuffle").permutation(len(rows.users))
+        order = _of_other_users(rows.users, prng.generator(config.seed, "distill/shuffle"))
         lists = TeacherLists(lists.items[order], lists.scores[order])
+    if source != "true" and len(lists.items) != len(rows.users):
+        raise ValueError(f"{len(lists.items)} lists for {len(rows.users)} rows")
     shortest = prompts.ta_min_length(config.prompts)
     return Texts(
         source=source,
@@ -199,3 +201,18 @@ def make_texts(
         data=data,
         config=config,
     )
+
+
+def _of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A permutation of the rows that gives every row one of another user.
+
+    Rows stand grouped by user in a random circle of users and are turned by the largest group.
+    """
+    everyone, counts = np.unique(users, return_counts=True)
+    circle = rng.permutation(len(everyone))
+    place = np.empty(len(everyone), int)
+    place[circle] = np.arange(len(everyone))
+    grouped = np.argsort(place[np.searchsorted(everyone, users)], kind="stable")
+    order = np.empty(len(users), int)
+    order[grouped] = np.roll(grouped, -int(counts.max()))
+    return order

@@ -96,7 +96,7 @@ class _Trainer:
                     seed=seed,
                 ),
                 step=self.step,
-                evaluate=self._validator(prompt),
+                evaluate=self._validator(prompt, users),
                 monitor="valid/selection",
                 config=self.config.loop,
                 key=prng.key(seed, "adapters/dropout"),
@@ -113,8 +113,6 @@ class _Trainer:
     def _labels(self, users: np.ndarray) -> Labels:
         rows = distill_texts.latest_rows(self.data, users, self.config.positions, labelled=True)
         train = self.data.split.train
-        kept = rows.ends < train.lengths[rows.users]
-        rows = distill_texts.Rows(rows.users[kept], rows.ends[kept])
         return Labels(rows, train.items[train.offsets[rows.users] + rows.ends])
 
     def _example(self, labels: Labels, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -135,21 +133,25 @@ class _Trainer:
             "targets": candidate_target(candidates, label),
         }
 
-    def _validator(self, prompt: jax.Array) -> Callable[[Any], dict[str, float]]:
-        """adapters -> HR@1 and NDCG@10 of everybody's validation item.
+    def _validator(self, prompt: jax.Array, users: np.ndarray) -> Callable[[Any], dict[str, float]]:
+        """adapters -> HR@1 and NDCG@10 of these users' validation items (few labels: of the few users alone).
 
         Over the whole catalogue that is open then (unseen items that the training part knows); over the stored
         candidates where texts list them.
         """
         split, sets = self.data.split, self.data.candidates["valid"]
-        histories = [split.history("valid", int(user)) for user in split.users]
+        asked = np.flatnonzero(np.isin(split.users, users))
+        histories = [split.history("valid", int(user)) for user in split.users[asked]]
+        targets, candidates = split.valid_target[asked], sets.items[asked]
         listed = self.scorer.lists_candidates
         system = LanguageSystem(self.language.slots, prompt)
-        ids = self.scorer.texts(system, histories, list(sets.items) if listed else None)
+        ids = self.scorer.texts(system, histories, list(candidates) if listed else None)
         ranker = (
-            candidate_ranker(split.valid_target, sets.items)
+            candidate_ranker(targets, candidates)
             if listed
-            else self._open_ranker(padded_histories(split, "valid", max(map(len, histories))))
+            else self._open_ranker(
+                padded_histories(split, "valid", int(split.train.lengths.max()))[asked], targets
+            )
         )
 
         def evaluate(adapters: Any) -> dict[str, float]:
@@ -157,7 +159,7 @@ class _Trainer:
 
             def scores(rows: np.ndarray) -> jax.Array:
                 if listed:
-                    return self.scorer.candidates(tuned, ids[rows], sets.items[rows])
+                    return self.scorer.candidates(tuned, ids[rows], candidates[rows])
                 return self.scorer.catalogue(tuned, ids[rows])
 
             ranks = rank_users(
@@ -169,9 +171,8 @@ class _Trainer:
 
         return evaluate
 
-    def _open_ranker(self, histories: np.ndarray) -> RankFn:
+    def _open_ranker(self, histories: np.ndarray, targets: np.ndarray) -> RankFn:
         unknown = jnp.asarray(self.data.split.cold_items(self.data.num_items))
-        targets = self.data.split.valid_target
 
         def rank(scores: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
             closed = seen_items(histories[rows], num_items=self.data.num_items) | unknown

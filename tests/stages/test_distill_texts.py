@@ -75,12 +75,19 @@ def language(prepared, data):
 
 @pytest.fixture
 def runs(ws, data, language, monkeypatch):
-    """Name of each stage-1 run -> the texts that it is trained on; held-out users' texts as `heldout`."""
+    """Name of each stage-1 run -> the texts that it is trained on; held-out users' texts as `heldout`.
+
+    `selecting` holds, by run, the users it is selected on where they are not the validation users.
+    """
     found = {}
     monkeypatch.setattr(assets, "load_language", lambda ws, data: language)
-    monkeypatch.setattr(
-        distill._Trainer, "fit", lambda self, name, texts: found.update({name: texts})
-    )
+
+    def fit(self, name, texts, select_on=None):
+        found[name] = texts
+        if select_on is not None:
+            found.setdefault("selecting", {})[name] = select_on
+
+    monkeypatch.setattr(distill._Trainer, "fit", fit)
     monkeypatch.setattr(distill, "_report", lambda ws, trainer, texts: found.update(heldout=texts))
     ws.folder("distill").mkdir(exist_ok=True)
     distill.distill(ws)
@@ -172,16 +179,17 @@ def test_ta_asks_for_an_item_that_stands_nowhere_in_the_text(runs):
             if example["task"] == TA:
                 label = int(example["candidates"][example["targets"].argmax()])
                 shown = items_in(example["ids"])
-                owner = next(
-                    user for user in texts.ta_users
-                    if set(shown) <= set(texts.data.split.train.history(user).tolist())
-                    and label in texts.data.split.train.history(user)
-                )  # fmt: skip
-                history = texts.data.split.train.history(owner).tolist()
-                place = history.index(label)
-                assert label not in shown and shown[-1] == history[place + 1]
-                # The example's gap is told in the text; the items before the asked one are all there.
-                assert set(shown) == set(history[: place + 2]) - {label}
+                assert label not in shown
+
+                def fits(user, texts=texts, shown=shown, label=label):
+                    history = texts.data.split.train.history(user).tolist()
+                    place = history.index(label) if label in history[:-1] else -2
+                    # The example's gap is told in the text; all items before the asked one are there.
+                    return shown[-1:] == history[place + 1 : place + 2] and set(shown) == set(
+                        history[: place + 2]
+                    ) - {label}
+
+                owner = next(user for user in texts.ta_users if fits(user))
                 seen.add(owner)
     assert len(seen) > 5
 
@@ -239,8 +247,13 @@ def test_heldout_users_are_in_no_training_row(runs, ws, data):
 
 def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, language, monkeypatch):
     train = distill_texts.user_parts(ws, data)["train"].tolist()
-    few = set(runs["true_few"].rows.users.tolist())
-    assert len(few) == 8 and few <= set(train)
+    trained, selecting = (
+        set(users.tolist())
+        for users in (runs["true_few"].rows.users, runs["selecting"]["true_few"])
+    )
+    few = trained | selecting
+    assert len(few) == 8 and few <= set(train) and not trained & selecting
+    assert set(runs["selecting"]) == {"true_few"}
     fitted = {}
     monkeypatch.setattr(
         tune._Trainer, "fit", lambda self, *run: fitted.update({run[0]: (self, *run[1:])})
@@ -288,8 +301,11 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
 
     monkeypatch.setattr(systems.LanguageScorer, "catalogue", favour)
     trainer = tune._Trainer(ws, language, data)
-    found = trainer._validator(np.zeros((2, 4), np.float32))({})
+    found = trainer._validator(np.zeros((2, 4), np.float32), data.split.users)({})
     assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
+    asked.clear()
+    trainer._validator(np.zeros((2, 4), np.float32), data.split.users[3:8])({})
+    assert set(asked) == set(data.split.users[3:8].tolist()), "few labels: of these users alone"
     assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
 
 
