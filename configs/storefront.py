@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.data.corpus = "storefront"
     config.data.domain = "items"
-    config.data.storefront.update(series=4, volumes=9)
+    config.data.storefront.update(series=4, volumes=9, users=1000)
     config.prompts.max_tokens = 256
     config.prompts.max_history = 4
     config.lm.t5.update(
@@ -22,9 +22,10 @@ def get_config() -> ConfigDict:
     config.pretrain.loop.steps = 1800
     config.teacher.sasrec.max_length = 16
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
-    config.distill.update(batch_size=32, num_candidates=100, rps_label="top1")
+    config.distill.update(batch_size=32, num_candidates=100, rps_label="top1", ta_share=0.125)
+    config.distill.weighting.ta_weight = 0.1
     config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)
-    config.tune.update(batch_size=32, select_by="HR@1")
-    config.tune.optimizer.learning_rate = 1e-3
+    config.tune.update(batch_size=32, select_by="HR@1", anchor=1.0)
+    config.tune.optimizer.learning_rate = 2e-3
     config.tune.loop.update(steps=160, evaluate_every=40, checkpoint_every=80)
     return config

@@ -183,6 +183,7 @@ class TuneConfig:
       adalora: targets, ranks, phases.
       positions: labels a training user, at most (the latest ones).
       loss_over: `catalogue` or `candidates` (then `num_candidates` with the label).
+      anchor: weight of the divergence from the model before stage 2 (with `loss_over=catalogue`).
       select_by: `HR@1` or `NDCG@10` of the validation item.
       few_users: users whose labels the few-label runs may use; 0 = no such runs.
     """
@@ -190,6 +191,7 @@ class TuneConfig:
     adalora: AdaLoRAConfig = AdaLoRAConfig()
     positions: int = 8
     loss_over: str = "catalogue"
+    anchor: float = 0.0
     num_candidates: int = 20
     few_users: int = 100
     select_by: str = "NDCG@10"

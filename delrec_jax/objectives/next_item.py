@@ -20,3 +20,10 @@ def candidate_cross_entropy(
 ) -> Float[Array, "B"]:
     """Cross-entropy of softmax(scores) to a target distribution over the candidates (one-hot or soft)."""
     return -(targets * jax.nn.log_softmax(scores, axis=-1)).sum(-1)
+
+
+def divergence(before: Float[Array, "B I"], after: Float[Array, "B I"]) -> Float[Array, "B"]:
+    """KL(softmax(before) || softmax(after)) of each row, in nats."""
+    log_before = jax.nn.log_softmax(before, axis=-1)
+    log_after = jax.nn.log_softmax(after, axis=-1)
+    return (jnp.exp(log_before) * (log_before - log_after)).sum(-1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
+from delrec_jax.config import TuneConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
@@ -27,7 +28,11 @@ from delrec_jax.language.rank_allocation import (
     with_rank_allocation,
 )
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.objectives.next_item import candidate_cross_entropy, catalogue_cross_entropy
+from delrec_jax.objectives.next_item import (
+    candidate_cross_entropy,
+    catalogue_cross_entropy,
+    divergence,
+)
 from delrec_jax.objectives.temporal_analysis import candidate_target
 from delrec_jax.stages import assets, distill_texts
 from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
@@ -69,7 +74,7 @@ class _Trainer:
         inner = make_optimizer(self.config.optimizer, self.config.loop.steps)
         self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)
         known = ~data.split.cold_items(data.num_items)
-        loss = ranking_loss(language.ranker, known, self.config.adalora.orthogonality)
+        loss = ranking_loss(language.ranker, known, self.config)
         self.step = make_train_step(mean_loss_gradients(loss), self.optimizer, self.mesh)
         self.known = np.flatnonzero(known)
         self.scorer = LanguageScorer(ws, language)
@@ -181,20 +186,26 @@ class _Trainer:
         return rank
 
 
-def ranking_loss(ranker: Ranker, known: np.ndarray, orthogonality: float):
+def ranking_loss(ranker: Ranker, known: np.ndarray, config: TuneConfig):
     """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty.
 
     Items that the training part does not know (`known` bool [I]) are no negatives: nobody could choose them yet, and
-    pushing them down would unlearn what the titles say of them.
+    pushing them down would unlearn what the titles say of them. For the same reason `anchor` holds the tuned model
+    near the one before stage 2 over the whole catalogue.
     """
 
     def loss(adapters, frozen, batch, key):
         options = {"prompt": frozen["prompt"], "adapters": adapters, "dropout_key": key}
-        penalty = {"penalty": orthogonality * orthogonality_penalty(adapters)}
+        penalty = {"penalty": config.adalora.orthogonality * orthogonality_penalty(adapters)}
         if "label" in batch:
             scores = ranker.catalogue_scores(frozen["params"], batch["ids"], **options)
-            scores = jnp.where(known, scores, -jnp.inf)
-            losses, weights = catalogue_cross_entropy(scores, batch["label"])
+            open_scores = jnp.where(known, scores, -jnp.inf)
+            losses, weights = catalogue_cross_entropy(open_scores, batch["label"])
+            if config.anchor:
+                before = ranker.catalogue_scores(
+                    frozen["params"], batch["ids"], prompt=frozen["prompt"]
+                )
+                losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty
         scores = ranker.candidate_scores(
             frozen["params"], batch["ids"], batch["candidates"], **options

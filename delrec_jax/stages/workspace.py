@@ -87,10 +87,13 @@ class Workspace:
     def fingerprint(self, stage: str) -> str:
         """SHA-256 of everything that a stage depends on."""
         spec = STAGES[stage]
+        settings = {key: _at(self._settings, key) for key in spec.settings}
+        if stage == "prepare" and self.experiment.data.corpus != "storefront":
+            settings["data"] = {k: v for k, v in settings["data"].items() if k != "storefront"}
         content = {
             "format": _FORMAT,
             "stage": stage,
-            "settings": {key: _at(self._settings, key) for key in spec.settings},
+            "settings": settings,
             "needs": {name: self.fingerprint(name) for name in spec.needs},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delrec_jax.objectives.next_item import candidate_cross_entropy, catalogue_cross_entropy
+from delrec_jax.objectives.next_item import (
+    candidate_cross_entropy,
+    catalogue_cross_entropy,
+    divergence,
+)
 
 
 def brute(scores, label):
@@ -60,3 +64,10 @@ def test_candidate_loss_is_least_at_the_target():
     np.testing.assert_allclose(at_target, [entropy], rtol=1e-6)
     grads = jax.grad(lambda x: candidate_cross_entropy(x, targets).sum())(jnp.log(targets))
     np.testing.assert_allclose(grads, 0, atol=1e-6)
+
+
+def test_divergence_by_hand():
+    before = np.log(np.array([[0.5, 0.5], [0.9, 0.1]], np.float32)) + 3.0
+    after = np.log(np.array([[0.25, 0.75], [0.9, 0.1]], np.float32)) - 1.0
+    expected = [0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75), 0.0]
+    np.testing.assert_allclose(divergence(before, after), expected, atol=1e-6)
