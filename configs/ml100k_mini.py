@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
     config.distill.update(length=20, positions=8)
     config.distill.optimizer.learning_rate = 3e-2
-    config.distill.loop.update(steps=200, evaluate_every=50, checkpoint_every=100)
+    config.distill.loop.update(steps=150, evaluate_every=50, checkpoint_every=100)
     config.tune.update(positions=40)
-    config.tune.loop.update(steps=300, evaluate_every=60, checkpoint_every=150)
+    config.tune.loop.update(steps=200, evaluate_every=50, checkpoint_every=100)
     return config
