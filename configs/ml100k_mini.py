@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     text.update(batch_tokens=6144)
     config.pretrain.update(bag_weight=0.0, catalogue_weight=1.0)
     config.pretrain.optimizer.update(learning_rate=2e-3, warmup_steps=100)
+    config.pretrain.gate.next_item = 0.1
     config.pretrain.loop.update(steps=2200, evaluate_every=200, checkpoint_every=400)
     config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
     config.distill.update(length=20, positions=8)

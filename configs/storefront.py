@@ -1,4 +1,11 @@
-"""The demo: DELRec end to end on the embedded storefront."""
+"""The demo: DELRec end to end on the embedded storefront.
+
+Command: delrec run --config=configs/storefront.py --workdir=runs/storefront      (or `make demo`)
+Data: generated, 1000 users, 216 items, 30 % of them new releases; nothing to download.
+Hardware and time: 2 CPU cores, 4 minutes, 1.5 GiB.
+Expect, `full` HR@1 with 95 % intervals over users: teacher 0.40 +- 0.03, distilled prompt 0.48 +- 0.03, shuffled
+teacher's prompt 0.00, DELRec 0.50 +- 0.03, oracle 0.56 (docs/results.md).
+"""
 
 from ml_collections import ConfigDict
 
@@ -20,6 +27,7 @@ def get_config() -> ConfigDict:
     config.pretrain.text.batch_tokens = 2048
     config.pretrain.text.update(short=0.25, several=0.05, full=0.6, attributes=0.1)
     config.pretrain.loop.steps = 1800
+    config.pretrain.gate.update(attributes=0.9, next_in_series=0.7)
     config.teacher.sasrec.max_length = 16
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
     config.distill.update(batch_size=32, num_candidates=100, rps_label="top1", ta_share=0.125)
