@@ -1,4 +1,11 @@
-"""DELRec end to end on MovieLens-100K with a small T5 pre-trained on its own text."""
+"""DELRec end to end on MovieLens-100K with a small T5 pre-trained on its own text.
+
+Command: delrec run --config=configs/ml100k_mini.py --config.data.path=../shared/data/ml-100k --workdir=runs/ml100k
+Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item).
+Hardware and time: 2 CPU cores, 28 minutes beside other jobs.
+Expect: SASRec full NDCG@10 0.10 +- 0.014; HR@1 of 20: SASRec 0.48, DELRec and the LM without a prompt 0.37, each
++- 0.03 (docs/results.md): an honest negative result, the prompt repairs and adds nothing.
+"""
 
 from ml_collections import ConfigDict
 
