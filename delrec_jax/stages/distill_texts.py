@@ -82,11 +82,7 @@ class Texts:
         return _example(text, candidates, target, TA)
 
     def _with_negatives(self, label: int, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The label and m - 1 unseen items that the training part knows, in random order."""
-        count = self.config.distill.num_candidates
-        pool = np.setdiff1d(self.known, np.append(seen, label))
-        negatives = rng.choice(pool, count - 1, replace=False)
-        return rng.permutation(np.append(negatives, label)).astype(np.int32)
+        return among_negatives(label, self.known, seen, self.config.distill.num_candidates, rng)
 
     def row(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A row's text: RPS with its list, or (`true`) LSR with its label."""
@@ -216,3 +212,12 @@ def _of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     order = np.empty(len(users), int)
     order[grouped] = np.roll(grouped, -int(counts.max()))
     return order
+
+
+def among_negatives(
+    label: int, known: np.ndarray, seen: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The label and `count` - 1 unseen items that the training part knows, int32, in random order."""
+    pool = np.setdiff1d(known, np.append(seen, label))
+    negatives = rng.choice(pool, count - 1, replace=False)
+    return rng.permutation(np.append(negatives, label)).astype(np.int32)

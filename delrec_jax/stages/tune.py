@@ -126,9 +126,8 @@ class _Trainer:
         if self.config.loss_over == "catalogue":
             text = prompts.recommendation(self.language.pieces, shown, pattern=self.language.slots)
             return {"ids": text, "label": np.int32(label)}
-        pool = np.setdiff1d(self.known, np.append(history, label))
-        negatives = rng.choice(pool, self.config.num_candidates - 1, replace=False)
-        candidates = rng.permutation(np.append(negatives, label)).astype(np.int32)
+        count = self.config.num_candidates
+        candidates = distill_texts.among_negatives(label, self.known, history, count, rng)
         text = prompts.recommendation(
             self.language.pieces, shown, pattern=self.language.slots, candidates=candidates
         )
