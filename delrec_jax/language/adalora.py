@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.layers import unstack_layers
 from delrec_jax.language.t5_config import T5Config
 
 Tree = dict[str, Any]
@@ -35,7 +36,10 @@ class Projection(nn.Module):
         """Returns x W, plus the scaled low-rank update where there is an adapter."""
         dtype = self.config.compute_dtype
         kernel = self.param(
-            "kernel", nn.initializers.normal(self.stddev), (x.shape[-1], self.features)
+            "kernel",
+            nn.initializers.normal(self.stddev),
+            (x.shape[-1], self.features),
+            self.config.stored_dtype,
         )
         y = x.astype(dtype) @ kernel.astype(dtype)
         if self.config.adapters is None or not self.has_variable("adapters", "A"):
@@ -57,12 +61,13 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
     E starts at zero, so that the adapted model equals the base model; A and B are N(0, 0.02^2).
 
     Args:
-      params: the base parameters; leaves at `.../NAME/kernel` of shape [in, out].
+      params: the base parameters; leaves at `.../NAME/kernel` of shape [in, out], or [L, in, out] where layers are
+        scanned.
       config: which names, and the rank R.
       key: random key.
 
     Returns:
-      A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path.
+      A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path, with the layer axis of its kernel.
 
     Raises:
       UserError: a name that no projection has, or `lm_head`.
@@ -85,20 +90,32 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
     flat = {}
     for path, path_key in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):
         key_a, key_b = jax.random.split(path_key)
-        inner, outer = kernels[path].shape
-        flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (inner, config.init_rank))
-        flat[(*path, "E")] = jnp.zeros(config.init_rank)
-        flat[(*path, "B")] = 0.02 * jax.random.normal(key_b, (config.init_rank, outer))
+        *layers, inner, outer = kernels[path].shape
+        flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (*layers, inner, config.init_rank))
+        flat[(*path, "E")] = jnp.zeros((*layers, config.init_rank))
+        flat[(*path, "B")] = 0.02 * jax.random.normal(key_b, (*layers, config.init_rank, outer))
     return traverse_util.unflatten_dict(flat)
 
 
 def merge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
     """Base parameters with every adapter added into its kernel: the same function without the collection."""
+    return _add_updates(params, adapters, scaling(config))
+
+
+def unmerge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
+    """Takes out again what `merge` added; exact up to rounding."""
+    return _add_updates(params, adapters, -scaling(config))
+
+
+def _add_updates(params: Tree, adapters: Tree, factor: float) -> Tree:
     flat = traverse_util.flatten_dict(params)
     triplets = traverse_util.flatten_dict(adapters)
     for path in {path[:-1] for path in triplets}:
         a, e, b = (triplets[(*path, name)] for name in "AEB")
-        flat[(*path, "kernel")] = flat[(*path, "kernel")] + scaling(config) * (a * e) @ b
+        kernel = flat[(*path, "kernel")]
+        # Added in float32: bfloat16 would round the sum twice.
+        update = factor * (a * e[..., None, :]) @ b
+        flat[(*path, "kernel")] = (kernel.astype(update.dtype) + update).astype(kernel.dtype)
     return traverse_util.unflatten_dict(flat)
 
 
@@ -108,14 +125,16 @@ def orthogonality_penalty(adapters: Tree) -> Float[Array, ""]:
     for path, value in traverse_util.flatten_dict(adapters).items():
         if path[-1] == "E":
             continue
-        gram = value.T @ value if path[-1] == "A" else value @ value.T
-        norms.append(jnp.linalg.norm(gram - jnp.eye(gram.shape[0])))
-    return jnp.stack(norms).mean()
+        turned = jnp.swapaxes(value, -1, -2)
+        gram = turned @ value if path[-1] == "A" else value @ turned
+        difference = gram - jnp.eye(gram.shape[-1])
+        norms.append(jnp.linalg.norm(difference, axis=(-2, -1)).reshape(-1))
+    return jnp.concatenate(norms).mean()
 
 
 def rank_pattern(adapters: Tree) -> dict[str, int]:
     """The rank in use of every adapter: how many entries of E are not zero, by path."""
-    flat = traverse_util.flatten_dict(adapters)
+    flat = traverse_util.flatten_dict(unstack_layers(adapters))
     return {
         "/".join(path[:-1]): int((value != 0).sum())
         for path, value in sorted(flat.items())

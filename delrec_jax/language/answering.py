@@ -50,20 +50,17 @@ def hidden_at_masks(
     encoded = module.apply(
         variables, embedded, mask, deterministic, method="encode", rngs=_rngs(encoder_key)
     )
-    queries = sentinels.shape[1]
     pairs = jnp.stack([jnp.full_like(sentinels, START), sentinels], axis=-1)
     hidden = module.apply(
         variables,
-        pairs.reshape(len(ids), 2 * queries),
+        pairs,
         encoded,
         mask,
-        segments=jnp.repeat(jnp.arange(queries), 2)[None],
-        positions=jnp.tile(jnp.arange(2), queries)[None],
-        deterministic=deterministic,
+        deterministic,
         method="decode",
         rngs=_rngs(decoder_key),
     )
-    return cast(Array, hidden)[:, 1::2]
+    return cast(Array, hidden)[:, :, 1]
 
 
 def _rngs(key: jax.Array | None) -> dict[str, jax.Array]:

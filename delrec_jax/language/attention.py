@@ -4,6 +4,8 @@ Source: Raffel et al. 2020, section 2.1, and the Hugging Face T5 module, whose n
 parameters follow so that pretrained weights map onto them one to one.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,22 +55,22 @@ class RelativeBias(nn.Module):
     bidirectional: bool
 
     @nn.compact
-    def __call__(
-        self, query_positions: Int[Array, "B Tq"], key_positions: Int[Array, "B Tk"]
-    ) -> Float[Array, "B H Tq Tk"]:
-        """Returns the bias that is added to the attention logits."""
+    def __call__(self, length: int) -> Float[Array, "1 H T T"]:
+        """Returns the bias that is added to the attention logits of `length` tokens."""
         table = self.param(
             "embedding",
             nn.initializers.normal(self.config.d_model**-0.5),
             (self.config.relative_attention_num_buckets, self.config.num_heads),
+            self.config.stored_dtype,
         )
+        positions = jnp.arange(length)
         buckets = relative_position_bucket(
-            key_positions[:, None, :] - query_positions[:, :, None],
+            positions[None, :] - positions[:, None],
             bidirectional=self.bidirectional,
             num_buckets=self.config.relative_attention_num_buckets,
             max_distance=self.config.relative_attention_max_distance,
         )
-        return jnp.moveaxis(table[buckets], -1, 1)  # [B, Tq, Tk, H] -> [B, H, Tq, Tk]
+        return jnp.moveaxis(table[buckets], -1, 0)[None]  # [T, T, H] -> [1, H, T, T]
 
 
 class Attention(nn.Module):
@@ -90,8 +92,8 @@ class Attention(nn.Module):
         queries: Float[Array, "B Tq D"],
         keys: Float[Array, "B Tk D"],
         *,
-        bias: Float[Array, "B H Tq Tk"] | None,
-        mask: Bool[Array, "B 1 Tq Tk"],
+        bias: Float[Array, "1 H Tq Tk"] | None,
+        mask: Bool[Array, "#B 1 #Tq Tk"],
         deterministic: bool,
     ) -> Float[Array, "B Tq D"]:
         """Attends from `queries` to `keys` where `mask` is True."""
@@ -107,5 +109,11 @@ class Attention(nn.Module):
             bias=None if bias is None else bias.astype(cfg.compute_dtype),
             mask=mask,
             scale=1.0,
+            implementation=self._kernel(bias, mask),
         )
         return self.o(out.reshape(*queries.shape[:-1], -1), deterministic)
+
+    def _kernel(self, bias: Array | None, mask: Array) -> Literal["xla", "cudnn"]:
+        """cuDNN for the encoder alone: the decoder's few rows gain nothing, and its odd lengths are not supported."""
+        encoder = bias is not None and mask.shape[-2] == 1
+        return "cudnn" if encoder and self.config.attention == "cudnn" else "xla"

@@ -6,12 +6,14 @@ tokens attract each other), output projections close to transposed value project
 on), and the vocabulary head close to the embedding table (what is passed on is said).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from delrec_jax.language.layers import stack_layers
 from delrec_jax.language.t5 import T5
 
 _KEY_LIKE_QUERY, _KEY_NOISE = 0.6, 0.8
@@ -21,7 +23,8 @@ _OUTPUT_LIKE_VALUE, _OUTPUT_NOISE = 0.8, 0.6
 def init_for_copying(module: T5, key: jax.Array) -> Any:
     """Parameters of an untrained T5, tilted towards attending to equal tokens and copying them."""
     ids = jnp.ones((1, 2), jnp.int32)
-    flat = traverse_util.flatten_dict(module.init(key, ids, ids)["params"])
+    unrolled = T5(replace(module.config, scan_layers=False))
+    flat = traverse_util.flatten_dict(unrolled.init(key, ids, ids)["params"])
     for path in list(flat):
         if path[-2] == "k":
             query = flat[(*path[:-2], "q", "kernel")]
@@ -33,4 +36,5 @@ def init_for_copying(module: T5, key: jax.Array) -> Any:
             flat[path] = _OUTPUT_LIKE_VALUE * like + _OUTPUT_NOISE * flat[path]
     if ("lm_head", "kernel") in flat:
         flat["lm_head", "kernel"] = flat["shared", "embedding"].T * module.config.d_model**-0.5
-    return traverse_util.unflatten_dict(flat)
+    params = traverse_util.unflatten_dict(flat)
+    return stack_layers(params) if module.config.scan_layers else params

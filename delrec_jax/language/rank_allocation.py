@@ -21,6 +21,7 @@ from flax import traverse_util
 from jaxtyping import Array, Int
 
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
+from delrec_jax.language.layers import unstack_layers
 
 Tree = dict[str, Any]
 
@@ -33,7 +34,7 @@ class RankAllocationState(NamedTuple):
       steps: taken so far.
       sensitivity: smoothed |w * grad| of A, E and B, in the adapters' tree.
       uncertainty: smoothed |sensitivity - its mean|, in the same tree.
-      masks: the entries in use, bool [R], a tree of the E leaves alone.
+      masks: the entries in use, bool [R], a tree of the E leaves alone (all with a layer axis where layers are scanned).
     """
 
     inner: Any
@@ -73,8 +74,8 @@ def triplet_scores(sensitivity: Tree, uncertainty: Tree) -> Tree:
     product = traverse_util.flatten_dict(jax.tree.map(lambda s, u: s * u, sensitivity, uncertainty))
     return {
         path: product[path]
-        + product[(*path[:-1], "A")].mean(0)
-        + product[(*path[:-1], "B")].mean(1)
+        + product[(*path[:-1], "A")].mean(-2)
+        + product[(*path[:-1], "B")].mean(-1)
         for path in product
         if path[-1] == "E"
     }
@@ -82,7 +83,7 @@ def triplet_scores(sensitivity: Tree, uncertainty: Tree) -> Tree:
 
 def masks_under_budget(scores: Tree, budget: Int[Array, ""]) -> Tree:
     """Keeps the `budget` most important triplets over all adapters; those tied at the threshold go."""
-    every = jnp.sort(jnp.concatenate([scores[path] for path in sorted(scores)]))
+    every = jnp.sort(jnp.concatenate([scores[path].reshape(-1) for path in sorted(scores)]))
     dropped = every.size - budget
     threshold = jnp.where(dropped > 0, every[jnp.maximum(dropped - 1, 0)], -jnp.inf)
     return {path: score > threshold for path, score in scores.items()}
@@ -170,8 +171,9 @@ def _measure(params: Tree, grads: Tree, state: RankAllocationState, config: AdaL
 def _allocate(sensitivity, uncertainty, masks, step, config: AdaLoRAConfig, schedule: Schedule):
     """The masks after this step, and whether they are to be applied to E now."""
     scores = triplet_scores(sensitivity, uncertainty)
-    count = len(scores)
-    budgets = budget_table(schedule, count * config.init_rank, count * config.target_rank)
+    entries = sum(score.size for score in scores.values())
+    kept = entries // config.init_rank * config.target_rank
+    budgets = budget_table(schedule, entries, kept)
     # During the warm-up too, where the budget is everything and nothing is masked.
     shrinking = (step < schedule.freeze_at) & (step % config.interval == 0)
     reallocate = shrinking | (step == schedule.freeze_at)
@@ -196,5 +198,5 @@ def allocation_state(opt_state: Any) -> RankAllocationState:
 
 def ranks_in_use(state: RankAllocationState) -> dict[str, Int[Array, ""]]:
     """How many triplets each adapter holds, by path: the rank pattern."""
-    flat = traverse_util.flatten_dict(state.masks)
+    flat = traverse_util.flatten_dict(unstack_layers(state.masks))
     return {"/".join(path[:-1]): mask.sum() for path, mask in sorted(flat.items())}

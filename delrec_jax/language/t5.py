@@ -2,8 +2,8 @@
 
 An encoder over the prompt, a decoder over the answer. Two things differ from a plain T5, both for
 ranking. The encoder takes embeddings, so that a soft prompt can be spliced in (soft_prompt.py). The
-decoder takes explicit positions and segments, so that many short answers (one query for each MASK of a
-text, or all candidates of a user) share one encoder pass in one row without seeing each other.
+decoder takes many short answers of one text at once (one for each MASK, or all candidates of a user):
+they share the text's encoding, and none sees another.
 
 Source: Raffel et al. 2020; Shazeer 2020 (gated GELU). Parity with PyTorch: tests/parity.
 """
@@ -14,7 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.language.adalora import Projection
 from delrec_jax.language.attention import Attention, RelativeBias
+from delrec_jax.language.layers import STACKED
 from delrec_jax.language.t5_config import T5Config
+
+# Bias, mask, encoded text and its mask (None in the encoder): the same for every block of a stack.
+Context = tuple[Array, Array, Array | None, Array | None]
 
 
 class RMSNorm(nn.Module):
@@ -25,7 +29,9 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Scales x to unit root mean square, then by a learned weight."""
-        weight = self.param("weight", nn.initializers.ones, (x.shape[-1],))
+        weight = self.param(
+            "weight", nn.initializers.ones, (x.shape[-1],), self.config.stored_dtype
+        )
         x32 = x.astype(jnp.float32)
         variance = jnp.square(x32).mean(-1, keepdims=True)
         y = x32 / jnp.sqrt(variance + self.config.layer_norm_epsilon)
@@ -69,26 +75,31 @@ class Block(nn.Module):
         self.DenseReluDense, self.ff_norm = FeedForward(cfg), RMSNorm(cfg)
         self.dropout = nn.Dropout(cfg.dropout_rate)
 
-    def __call__(self, x, bias, mask, encoded, encoded_mask, deterministic: bool):
-        """x [B, T, D] -> [B, T, D]; `encoded` and its mask are None in the encoder."""
+    def __call__(self, x: Float[Array, "B T D"], context: Context, deterministic: bool) -> Array:
+        """x [B, T, D] -> [B, T, D], given what all blocks of the stack share.
+
+        In the decoder x is [B * N, U, D]: N answers of each of the B encoded texts, which attend to their text as if
+        they were one answer of N * U tokens.
+        """
 
         def residual(x, y):
             return x + self.dropout(y, deterministic)
 
+        bias, mask, encoded, encoded_mask = context
         normed = self.self_norm(x)
         attended = self.SelfAttention(
             normed, normed, bias=bias, mask=mask, deterministic=deterministic
         )
         x = residual(x, attended)
-        if self.is_decoder:
+        if encoded is not None:
             attended = self.EncDecAttention(
-                self.cross_norm(x),
+                self.cross_norm(x).reshape(encoded.shape[0], -1, x.shape[-1]),
                 encoded,
                 bias=None,
                 mask=encoded_mask,
                 deterministic=deterministic,
             )
-            x = residual(x, attended)
+            x = residual(x, attended.reshape(x.shape))
         return residual(x, self.DenseReluDense(self.ff_norm(x), deterministic))
 
 
@@ -100,22 +111,40 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x, positions, mask, encoded=None, encoded_mask=None, *, deterministic: bool
+        self, x, mask, encoded=None, encoded_mask=None, *, deterministic: bool
     ) -> Float[Array, "B T D"]:
-        """x [B, T, D], positions [B, T], mask [B, 1, T, T] -> hidden states [B, T, D]."""
+        """x [B, T, D] and mask [#B, 1, #T, T] -> hidden states [B, T, D]."""
         cfg = self.config
-        bias = RelativeBias(cfg, not self.is_decoder, name="relative_attention_bias")(
-            positions, positions
-        )
+        bias = RelativeBias(cfg, not self.is_decoder, name="relative_attention_bias")(x.shape[1])
         dropout = nn.Dropout(cfg.dropout_rate)
-        # Argument 6 is `deterministic` (0 is the module itself): a Python bool, not traced.
-        block_class = nn.remat(Block, static_argnums=(6,)) if cfg.remat else Block
+        # Argument 3 is `deterministic` (0 is the module itself): a Python bool, not traced.
+        block_class = nn.remat(Block, static_argnums=(3,)) if cfg.remat else Block
         layers = cfg.num_decoder_layers if self.is_decoder else cfg.num_layers
+        context = (bias, mask, encoded, encoded_mask)
         x = dropout(x, deterministic)
-        for index in range(layers):
-            block = block_class(cfg, self.is_decoder, name=f"block_{index}")
-            x = block(x, bias, mask, encoded, encoded_mask, deterministic)
+        if cfg.scan_layers:
+            block = block_class(cfg, self.is_decoder, name=STACKED)
+            x, _ = _scanned(layers, deterministic)(block, x, context)
+        else:
+            for index in range(layers):
+                block = block_class(cfg, self.is_decoder, name=f"block_{index}")
+                x = block(x, context, deterministic)
         return dropout(RMSNorm(cfg, name="final_layer_norm")(x), deterministic)
+
+
+def _scanned(layers: int, deterministic: bool):
+    """One block, looped over the leading axis of its weights; the context is the same for every round."""
+
+    def body(block: Block, x, context):
+        return block(x, context, deterministic), None
+
+    return nn.scan(
+        body,
+        variable_axes={"params": 0, "adapters": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=nn.broadcast,
+        length=layers,
+    )
 
 
 class T5(nn.Module):
@@ -126,7 +155,10 @@ class T5(nn.Module):
     def setup(self):
         cfg = self.config
         self.shared = nn.Embed(
-            cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0)
+            cfg.vocab_size,
+            cfg.d_model,
+            param_dtype=cfg.stored_dtype,
+            embedding_init=nn.initializers.normal(1.0),
         )
         self.encoder = Stack(cfg, is_decoder=False)
         self.decoder = Stack(cfg, is_decoder=True)
@@ -140,51 +172,41 @@ class T5(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
         """Encodes already embedded text; `mask` is False at padding, on either side."""
-        positions = jnp.arange(mask.shape[1])[None]  # one row: the bias is shared by the batch
         return self.encoder(
             embeddings.astype(self.config.compute_dtype),
-            positions,
             mask[:, None, None, :],
             deterministic=deterministic,
         )
 
     def decode(
         self,
-        ids: Int[Array, "B U"],
+        ids: Int[Array, "B N U"],
         encoded: Float[Array, "B T D"],
         encoded_mask: Bool[Array, "B T"],
-        *,
-        segments: Int[Array, "#B U"] | None = None,
-        positions: Int[Array, "#B U"] | None = None,
         deterministic: bool = True,
-    ) -> Float[Array, "B U D"]:
-        """Hidden states of the decoder, ready for the head (already scaled where the head is tied).
+    ) -> Float[Array, "B N U D"]:
+        """Hidden states of the decoder, ready for the head (scaled where the config says so).
 
         Args:
-          ids: decoder input tokens.
+          ids: decoder input tokens of N answers a text; what stands right of an answer's end does not change it.
           encoded: output of `encode`.
           encoded_mask: False at the encoder's padding.
-          segments: tokens attend only within their own segment; None = one segment a row.
-          positions: place within the segment; None = 0, 1, 2, ...
           deterministic: False while training (dropout).
         """
-        if segments is None:
-            segments = jnp.zeros_like(ids[:1])
-        if positions is None:
-            positions = jnp.arange(ids.shape[1])[None]
-        causal = positions[:, :, None] >= positions[:, None, :]
-        own = segments[:, :, None] == segments[:, None, :]
+        answers, length = ids.shape[1:]
+        # Folded into the batch, so that self-attention costs N * U^2 and not (N * U)^2.
+        embedded = self.shared(ids.reshape(-1, length)).astype(self.config.compute_dtype)
         hidden = self.decoder(
-            self.shared(ids).astype(self.config.compute_dtype),
-            positions,
-            (causal & own)[:, None],
+            embedded,
+            jnp.tri(length, dtype=bool)[None, None],
             encoded,
             encoded_mask[:, None, None, :],
             deterministic=deterministic,
         )
-        return hidden * self.config.d_model**-0.5 if self.config.tie_word_embeddings else hidden
+        hidden = hidden.reshape(-1, answers, *hidden.shape[1:])
+        return hidden * self.config.output_scale
 
-    def logits(self, hidden: Float[Array, "B U D"]) -> Float[Array, "B U V"]:
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Vocabulary logits in float32."""
         if self.config.tie_word_embeddings:
             return self.shared.attend(hidden).astype(jnp.float32)
@@ -194,7 +216,7 @@ class T5(nn.Module):
         """Token ids (0 = padding) and decoder ids to logits [B, U, V]; touches every parameter."""
         mask = ids != 0
         encoded = self.encode(self.shared(ids), mask)
-        return self.logits(self.decode(decoder_ids, encoded, mask))
+        return self.logits(self.decode(decoder_ids[:, None], encoded, mask)[:, 0])
 
 
 def head_matrix(params: dict, config: T5Config) -> Float[Array, "V D"]:

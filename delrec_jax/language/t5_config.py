@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 
+_DTYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class T5Config:
@@ -16,7 +18,13 @@ class T5Config:
       feed_forward_proj: `gated-gelu` (v1.1, Flan) or `relu` (v1.0).
       tie_word_embeddings: v1.0 shares the table with the output head and scales the decoder's output by d_model**-0.5;
         v1.1 and Flan own a separate head and do not scale.
+      scale_decoder_outputs: multiply the decoder's output by d_model**-0.5 before the head; None = where the head is tied.
+      dtype: of activations. Norms, softmax and logits are float32 whatever it is.
+      param_dtype: of the base weights in memory; adapters and prompt are float32 whatever it is.
       remat: recompute each block in the backward pass (less memory, more time).
+      scan_layers: compile one block and loop over it: quicker to compile from about 12 blocks on, slower to run on CPU;
+        weights are then kept with a leading layer axis (layers.py).
+      attention: `xla`, or `cudnn` for the encoder's self-attention on an NVIDIA GPU in bfloat16 or float16.
       adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain.
     """
 
@@ -33,8 +41,12 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "gated-gelu"
     tie_word_embeddings: bool = False
+    scale_decoder_outputs: bool | None = None
     dtype: str = "float32"
+    param_dtype: str = "float32"
     remat: bool = False
+    scan_layers: bool = False
+    attention: str = "xla"
     adapters: AdaLoRAConfig | None = None
 
     def __post_init__(self):
@@ -42,8 +54,32 @@ class T5Config:
             raise UserError(
                 f"lm.t5.feed_forward_proj is {self.feed_forward_proj!r}: use 'gated-gelu' (T5 v1.1, Flan) or 'relu' (v1.0)"
             )
+        for key in ("dtype", "param_dtype"):
+            if getattr(self, key) not in _DTYPES:
+                raise UserError(
+                    f"lm.t5.{key} is {getattr(self, key)!r}: use one of {', '.join(_DTYPES)}"
+                )
+        if self.attention not in ("xla", "cudnn"):
+            raise UserError(f"lm.t5.attention is {self.attention!r}: use 'xla' or 'cudnn'")
+        if self.attention == "cudnn" and self.dtype == "float32":
+            raise UserError(
+                "lm.t5.attention=cudnn computes in 16 bits: set lm.t5.dtype=bfloat16 (or float16) too, or use 'xla'"
+            )
 
     @property
     def compute_dtype(self) -> jnp.dtype:
         """The type of activations; norms, softmax and logits stay float32."""
         return jnp.dtype(self.dtype)
+
+    @property
+    def stored_dtype(self) -> jnp.dtype:
+        """The type of the base weights."""
+        return jnp.dtype(self.param_dtype)
+
+    @property
+    def output_scale(self) -> float:
+        """What the decoder's output is multiplied by before the head."""
+        scaled = self.scale_decoder_outputs
+        if scaled is None:
+            scaled = self.tie_word_embeddings
+        return self.d_model**-0.5 if scaled else 1.0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.layers import stack_layers, unstack_layers
 from delrec_jax.language.rank_allocation import (
     Schedule,
     allocation_state,
@@ -278,3 +279,34 @@ def test_an_update_without_params_says_what_it_needs():
     optimizer = with_rank_allocation(optax.adam(0.1), CONFIG, STEPS)
     with pytest.raises(ValueError, match="needs params"):
         optimizer.update(params, optimizer.init(params))
+
+
+def test_scanned_layers_are_allotted_the_ranks_of_unrolled_ones():
+    """The same 50 steps on three blocks, apart and stacked: one budget over all of them."""
+    generator = np.random.default_rng(8)
+
+    def block():
+        shapes = {"A": (5, RANK), "E": (RANK,), "B": (RANK, 6)}
+        return {"q": {n: jnp.asarray(generator.normal(size=s)) for n, s in shapes.items()}}
+
+    def stack():
+        return {"encoder": {f"block_{index}": block() for index in range(3)}}
+
+    params, grads = stack(), [stack() for _ in range(STEPS)]
+
+    def run(params, layout):
+        optimizer = with_rank_allocation(optax.adam(0.05), CONFIG, STEPS)
+        state, update = optimizer.init(params), jax.jit(optimizer.update)
+        patterns = []
+        for grad in grads:
+            updates, state = update(layout(grad), state, params)
+            params = optax.apply_updates(params, updates)
+            patterns.append({path: int(rank) for path, rank in ranks_in_use(state).items()})
+        return params, patterns
+
+    apart, patterns = run(params, lambda tree: tree)
+    together, same_patterns = run(stack_layers(params), stack_layers)
+    assert patterns == same_patterns
+    assert sum(patterns[-1].values()) == 3 * 2 and len(set(patterns[-1].values())) > 1
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, unstack_layers(together), apart)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.attention import relative_position_bucket
 from delrec_jax.language.initialise import init_for_copying
+from delrec_jax.language.layers import stack_layers, unstack_layers
 from delrec_jax.language.soft_prompt import init_prompt
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
@@ -85,6 +87,9 @@ def test_tree_of_everything_that_trains(gated):
 
 # Parameter counts of the published checkpoints.
 FLAN_BASE = T5Config(d_model=768, d_ff=2048, num_layers=12, num_decoder_layers=12, num_heads=12)
+FLAN_LARGE = T5Config(d_model=1024, d_ff=2816, num_layers=24, num_decoder_layers=24, num_heads=16)
+FLAN_XL = replace(FLAN_LARGE, d_model=2048, d_ff=5120, num_heads=32)
+FLAN_XXL = replace(FLAN_XL, d_model=4096, d_ff=10240, num_heads=64)
 V10_SMALL = T5Config(
     d_ff=2048,
     num_layers=6,
@@ -97,13 +102,23 @@ V10_SMALL = T5Config(
 
 @pytest.mark.parametrize(
     ("config", "published"),
-    [(T5Config(), 76_961_152), (FLAN_BASE, 247_577_856), (V10_SMALL, 60_506_624)],
-    ids=["flan-t5-small", "flan-t5-base", "t5-small"],
+    [
+        (T5Config(), 76_961_152),
+        (FLAN_BASE, 247_577_856),
+        (FLAN_LARGE, 783_150_080),
+        (FLAN_XL, 2_849_757_184),
+        (FLAN_XXL, 11_135_332_352),
+        (V10_SMALL, 60_506_624),
+    ],
+    ids=["flan-t5-small", "base", "large", "xl", "xxl", "t5-small"],
 )
 def test_published_parameter_counts(config, published):
+    """By shapes alone: the largest would take 45 GB."""
     ids = jnp.ones((1, 2), jnp.int32)
-    tree = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
-    assert sum(x.size for x in jax.tree.leaves(tree)) == published
+    for scan_layers in (False, True):
+        module = T5(replace(config, scan_layers=scan_layers))
+        tree = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
+        assert sum(x.size for x in jax.tree.leaves(tree)) == published
 
 
 class Reference:
@@ -320,3 +335,123 @@ def test_the_start_for_copying_tilts_weights():
         assert abs(correlation(w["q"], w["v"])) < 0.15
     table = params["shared"]["embedding"]
     np.testing.assert_allclose(head_matrix(params, config), table * 32**-0.5, rtol=1e-6)
+
+
+LAYOUTS = {
+    "scanned": {"scan_layers": True},
+    "rematerialised": {"remat": True},
+    "scanned and rematerialised": {"scan_layers": True, "remat": True},
+}
+LORA = AdaLoRAConfig(init_rank=3, target_rank=2, dropout=0.0)
+
+
+def tuned(config, params):
+    """Adapters away from their start, so that they change the answer."""
+    adapters = init_adapters(params, LORA, jax.random.key(5))
+    return jax.tree.map(lambda x: x + 0.1, adapters), replace(
+        config, adapters=LORA, dropout_rate=0.0
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_answers_and_gradients(either, layout):
+    config, params = either
+    adapters, config = tuned(config, params)
+    ids, asked = jnp.asarray([padded(text, 0, 5) for text in TEXTS]), jnp.full((2, 1), MASK)
+    prompt = jax.random.normal(jax.random.key(6), (2, config.d_model))
+    ids = ids.at[:, 1:3].set(jnp.asarray([config.vocab_size, config.vocab_size + 1]))
+
+    def answers(module, params):
+        def loss(trained):
+            options = {"prompt": trained["prompt"], "adapters": trained["adapters"]}
+            hidden = hidden_at_masks(module, params, ids, asked, **options)
+            return (hidden[..., :5] ** 3).sum(), hidden
+
+        stacked = module.config.scan_layers
+        trained = {"prompt": prompt, "adapters": stack_layers(adapters) if stacked else adapters}
+        (_, hidden), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(trained)
+        return hidden, grads["prompt"], unstack_layers(grads["adapters"])
+
+    other = replace(config, **LAYOUTS[layout])
+    same = stack_layers(params) if other.scan_layers else params
+    expected, found = answers(T5(config), params), answers(T5(other), same)
+    close = partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4)
+    jax.tree.map(close, found, expected)
+    assert max(np.abs(x).max() for x in jax.tree.leaves(expected[2])) > 0.01
+
+
+def test_a_scanned_model_starts_in_its_own_layout_and_drops_out_in_every_layer(gated):
+    config, params = gated
+    scanned = replace(config, num_decoder_layers=3, scan_layers=True)
+    ids = jnp.ones((1, 2), jnp.int32)
+    own = jax.eval_shape(T5(scanned).init, jax.random.key(0), ids, ids)["params"]
+    copying = jax.eval_shape(partial(init_for_copying, T5(scanned)), jax.random.key(0))
+    assert shapes(own) == shapes(copying)
+    assert shapes(own)["decoder/blocks/EncDecAttention/q/kernel"] == (3, 12, 15)
+    unstacked = jax.eval_shape(unstack_layers, own)
+    assert shapes(unstacked) == expected_shapes(replace(config, num_decoder_layers=3))
+    one = stack_layers(params)
+    asked, text = jnp.asarray([[MASK]]), jnp.asarray([TEXTS[0]])
+    module = T5(replace(config, scan_layers=True))
+    dropped = HIDDEN(module, one, text, asked, dropout_key=jax.random.key(1))
+    again = HIDDEN(module, one, text, asked, dropout_key=jax.random.key(1))
+    np.testing.assert_array_equal(dropped, again)
+    assert np.abs(dropped - HIDDEN(module, one, text, asked)).max() > 1e-2
+
+
+def test_stacking_and_its_inverse(either):
+    _, params = either
+    stacked = stack_layers(params)
+    assert not [path for path in shapes(stacked) if "block_" in path]
+    jax.tree.map(np.testing.assert_array_equal, unstack_layers(stacked), params)
+    assert shapes(unstack_layers(params)) == shapes(params)
+
+
+def test_blocks_that_differ_cannot_be_stacked():
+    tree = {"encoder": {"block_0": {"q": jnp.ones(2)}, "block_1": {"v": jnp.ones(2)}}}
+    with pytest.raises(UserError, match="encoder: its blocks hold different weights"):
+        stack_layers(tree)
+
+
+def test_blocks_are_stacked_in_the_order_of_their_numbers():
+    tree = {"decoder": {f"block_{i}": {"w": jnp.full(1, i)} for i in (10, 2, 0, *range(3, 10), 1)}}
+    assert stack_layers(tree)["decoder"]["blocks"]["w"][:, 0].tolist() == list(range(11))
+
+
+@pytest.fixture
+def compile_fully(compile_quickly):
+    """The optimisations that users get."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("remat", [False, True])
+def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat, compile_fully):
+    """The compiled gradient of adapters, on texts so short that its buffers are nothing beside the weights."""
+    config = T5Config(
+        vocab_size=50,
+        d_model=128,
+        d_ff=512,
+        num_layers=6,
+        num_decoder_layers=6,
+        num_heads=2,
+        scan_layers=scan_layers,
+        remat=remat,
+        adapters=LORA,
+    )
+    params = jax.eval_shape(partial(init_for_copying, T5(config)), jax.random.key(0))
+    adapters = jax.eval_shape(partial(init_adapters, config=LORA, key=jax.random.key(0)), params)
+
+    def loss(adapters, params):
+        text, asked = jnp.ones((1, 8), jnp.int32), jnp.full((1, 1), MASK)
+        return hidden_at_masks(T5(config), params, text, asked, adapters=adapters).sum()
+
+    memory = jax.jit(jax.grad(loss)).lower(adapters, params).compile().memory_analysis()
+    blocks = sum(
+        x.size * 4 for stack in ("encoder", "decoder") for x in jax.tree.leaves(params[stack])
+    )
+    assert blocks > 6 * 2**20
+    # One block at a time may be sliced out of the stack; a copy of all would be `blocks`.
+    assert memory.temp_size_in_bytes < 0.3 * blocks

@@ -52,12 +52,11 @@ def test_relative_bias_reads_key_minus_query():
     )
     module = RelativeBias(config, bidirectional=True)
     table = jnp.arange(16.0).reshape(8, 2)
-    bias = module.apply(
-        {"params": {"embedding": table}}, jnp.asarray([[5, 6]]), jnp.asarray([[5, 7, 4]])
-    )
-    # Distances 0, 2, -1 and -1, 1, -2; 4 buckets a side, 2 of them exact.
-    buckets = np.array([[0, 4 + 2, 1], [1, 4 + 1, 2]])
-    assert bias.shape == (1, 2, 2, 3)
+    bias = module.apply({"params": {"embedding": table}}, 4)
+    # Rows are queries, columns keys: distances -3..3; 4 buckets a side, 2 of them exact.
+    bucket = {-3: 2, -2: 2, -1: 1, 0: 0, 1: 4 + 1, 2: 4 + 2, 3: 4 + 2}
+    buckets = np.array([[bucket[key - query] for key in range(4)] for query in range(4)])
+    assert bias.shape == (1, 2, 4, 4)
     np.testing.assert_array_equal(bias[0, 0], table[buckets, 0])
     np.testing.assert_array_equal(bias[0, 1], table[buckets, 1])
 
