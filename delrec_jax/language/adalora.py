@@ -17,7 +17,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.layers import unstack_layers
 from delrec_jax.language.t5_config import T5Config
 
@@ -28,26 +28,35 @@ class Projection(nn.Module):
     """A linear map without bias that adds its adapter when the `adapters` collection holds one."""
 
     config: T5Config
+    inputs: int
     features: int
     stddev: float
 
-    @nn.compact
+    def setup(self):
+        self.kernel = self.param(
+            "kernel",
+            nn.initializers.normal(self.stddev),
+            (self.inputs, self.features),
+            self.config.stored_dtype,
+        )
+        if self.config.adapters is not None:
+            self.dropout = nn.Dropout(self.config.adapters.dropout)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether there is an adapter beside the kernel."""
+        return self.config.adapters is not None and self.has_variable("adapters", "A")
+
     def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T F"]:
         """Returns x W, plus the scaled low-rank update where there is an adapter."""
         dtype = self.config.compute_dtype
-        kernel = self.param(
-            "kernel",
-            nn.initializers.normal(self.stddev),
-            (x.shape[-1], self.features),
-            self.config.stored_dtype,
-        )
-        y = x.astype(dtype) @ kernel.astype(dtype)
-        if self.config.adapters is None or not self.has_variable("adapters", "A"):
+        x = x.astype(dtype)
+        y = x @ self.kernel.astype(dtype)
+        if self.config.adapters is None or not self.adapted:
             return y
         triplet: list[Array] = [self.get_variable("adapters", name) for name in "AEB"]
         a, e, b = (part.astype(dtype) for part in triplet)
-        dropped = nn.Dropout(self.config.adapters.dropout)(x.astype(dtype), deterministic)
-        return y + scaling(self.config.adapters) * ((dropped @ a) * e) @ b
+        return y + ((self.dropout(x, deterministic) @ a) * (scaling(self.config.adapters) * e)) @ b
 
 
 def scaling(config: AdaLoRAConfig) -> float:
@@ -56,33 +65,36 @@ def scaling(config: AdaLoRAConfig) -> float:
 
 
 def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
-    """Makes the adapters of every projection whose name is among `config.targets`.
+    """Makes the adapters of every projection that a rule of `config.targets` meets.
 
     E starts at zero, so that the adapted model equals the base model; A and B are N(0, 0.02^2).
 
     Args:
       params: the base parameters; leaves at `.../NAME/kernel` of shape [in, out], or [L, in, out] where layers are
         scanned.
-      config: which names, and the rank R.
+      config: which projections, and the rank R.
       key: random key.
 
     Returns:
       A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path, with the layer axis of its kernel.
 
     Raises:
-      UserError: a name that no projection has, or `lm_head`.
+      UserError: a rule that meets no projection, or one that meets `lm_head`.
     """
-    if "lm_head" in config.targets:
+    if is_target(("lm_head",), config.targets):
         raise UserError(
             f"tune.adalora.targets {config.targets}: lm_head cannot be adapted, because item scores read the head's own "
             "weights (`head_matrix`) and would not see the adapter; leave it out"
         )
-    kernels = {
+    every = {
         path[:-1]: kernel
         for path, kernel in traverse_util.flatten_dict(params).items()
-        if path[-1] == "kernel" and path[-2] in config.targets
+        if path[-1] == "kernel"
     }
-    unmatched = sorted(set(config.targets) - {path[-1] for path in kernels})
+    kernels = {path: kernel for path, kernel in every.items() if is_target(path, config.targets)}
+    unmatched = [
+        rule for rule in config.targets if not any(is_target(path, (rule,)) for path in every)
+    ]
     if unmatched or not kernels:
         raise UserError(
             f"tune.adalora.targets {config.targets}: {unmatched} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"

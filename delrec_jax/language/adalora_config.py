@@ -1,6 +1,7 @@
 """Settings of AdaLoRA (Zhang et al., ICLR 2023), in the words of `peft`'s `AdaLoraConfig`."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from delrec_jax.errors import UserError
@@ -11,7 +12,8 @@ class AdaLoRAConfig:
     """Which projections are adapted and how their ranks are allotted.
 
     Attributes:
-      targets: last names of the projections that carry an adapter (`q`, `v`, ... of every attention).
+      targets: path rules of the projections that carry an adapter (see `is_target`): `q` is every q of every attention,
+        `decoder/*/EncDecAttention/v` the v of the decoder's cross-attention alone.
       init_rank: rank of every adapter at the start.
       target_rank: mean rank that the budget ends at; equal to `init_rank` means plain LoRA.
       alpha: scale of the update, divided by `init_rank`.
@@ -37,6 +39,12 @@ class AdaLoRAConfig:
     orthogonality: float = 0.5
 
     def __post_init__(self):
+        for rule in self.targets:
+            if not all(rule.split("/")):
+                raise UserError(
+                    f"tune.adalora.targets has the rule {rule!r}: write names or globs with single slashes between them, "
+                    "such as 'q' or 'decoder/*/EncDecAttention/v'"
+                )
         for key, holds, wanted in (
             ("alpha", self.alpha > 0, "positive"),
             ("dropout", 0 <= self.dropout < 1, "at least 0 and under 1"),
@@ -58,6 +66,27 @@ class AdaLoRAConfig:
                 f"tune.adalora.warmup + tune.adalora.final is {self.warmup + self.final}: together they "
                 "must stay under 1, so that ranks have time to move"
             )
+
+
+def is_target(path: tuple[str, ...], targets: tuple[str, ...]) -> bool:
+    """Whether a projection is meant by one of the rules.
+
+    A rule is one glob a name (`*`, `?`, `[...]`), joined by slashes, and is compared with the END of the path: `q` means
+    every q, `EncDecAttention/*` all four of every cross-attention, `encoder/*/*/q` the q of the encoder. `*` never
+    crosses a slash. The second name of a path is the block: `block_3`, or `blocks` for all of a stack where
+    `lm.t5.scan_layers` is on. Rules that leave it open mean the same in both layouts; a rule for one block
+    (`encoder/block_3/*/q`) matches nothing where layers are scanned, since those share one adapter array.
+
+    Args:
+      path: names down to the projection, such as `("encoder", "block_3", "SelfAttention", "q")`.
+      targets: the rules.
+    """
+    return any(_ends_with(path, rule.split("/")) for rule in targets)
+
+
+def _ends_with(path: tuple[str, ...], globs: list[str]) -> bool:
+    end = path[-len(globs) :]
+    return len(end) == len(globs) and all(map(fnmatchcase, end, globs))
 
 
 class Schedule(NamedTuple):

@@ -4,8 +4,6 @@ Source: Raffel et al. 2020, section 2.1, and the Hugging Face T5 module, whose n
 parameters follow so that pretrained weights map onto them one to one.
 """
 
-from typing import Literal
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.language.adalora import Projection
 from delrec_jax.language.t5_config import T5Config
+
+_HIDDEN = -1e9  # added to the logits of padding: its share is 0 in float32, and no row becomes NaN
 
 
 def relative_position_bucket(
@@ -82,10 +82,10 @@ class Attention(nn.Module):
         cfg = self.config
         inner = cfg.num_heads * cfg.d_kv
         # Mesh TensorFlow's initialisation: unscaled logits need the 1/sqrt(d_kv) in the query kernel.
-        self.q = Projection(cfg, inner, (cfg.d_model * cfg.d_kv) ** -0.5)
-        self.k = Projection(cfg, inner, cfg.d_model**-0.5)
-        self.v = Projection(cfg, inner, cfg.d_model**-0.5)
-        self.o = Projection(cfg, cfg.d_model, inner**-0.5)
+        self.q = Projection(cfg, cfg.d_model, inner, (cfg.d_model * cfg.d_kv) ** -0.5)
+        self.k = Projection(cfg, cfg.d_model, inner, cfg.d_model**-0.5)
+        self.v = Projection(cfg, cfg.d_model, inner, cfg.d_model**-0.5)
+        self.o = Projection(cfg, inner, cfg.d_model, inner**-0.5)
 
     def __call__(
         self,
@@ -96,24 +96,80 @@ class Attention(nn.Module):
         mask: Bool[Array, "#B 1 #Tq Tk"],
         deterministic: bool,
     ) -> Float[Array, "B Tq D"]:
-        """Attends from `queries` to `keys` where `mask` is True."""
-        cfg = self.config
-
-        def heads(x: Array) -> Array:
-            return x.reshape(*x.shape[:-1], cfg.num_heads, cfg.d_kv)
-
-        out = jax.nn.dot_product_attention(
-            heads(self.q(queries, deterministic)),
-            heads(self.k(keys, deterministic)),
-            heads(self.v(keys, deterministic)),
-            bias=None if bias is None else bias.astype(cfg.compute_dtype),
-            mask=mask,
-            scale=1.0,
-            implementation=self._kernel(bias, mask),
-        )
+        """Attends from `queries` to `keys` where `mask` is True; without a bias it is cross-attention."""
+        q = self._heads(self.q(queries, deterministic))
+        if bias is None:
+            out = self._attend_to_text(q, keys, mask, deterministic)
+        else:
+            k = self._heads(self.k(keys, deterministic))
+            v = self._heads(self.v(keys, deterministic))
+            # The decoder's few rows gain nothing from cuDNN, and it does not take their odd lengths.
+            cudnn = self.config.attention == "cudnn" and mask.shape[-2] == 1
+            attend = attend_by_cudnn if cudnn else attend_by_xla
+            out = attend(q, k, v, bias, mask)
         return self.o(out.reshape(*queries.shape[:-1], -1), deterministic)
 
-    def _kernel(self, bias: Array | None, mask: Array) -> Literal["xla", "cudnn"]:
-        """cuDNN for the encoder alone: the decoder's few rows gain nothing, and its odd lengths are not supported."""
-        encoder = bias is not None and mask.shape[-2] == 1
-        return "cudnn" if encoder and self.config.attention == "cudnn" else "xla"
+    def _heads(self, x: Float[Array, "B T F"]) -> Float[Array, "B T H K"]:
+        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.d_kv)
+
+    def _attend_to_text(
+        self, q: Float[Array, "B Tq H K"], text: Float[Array, "B T D"], mask, deterministic: bool
+    ) -> Float[Array, "B Tq H K"]:
+        """Cross-attention of a short answer to a long text, with the projections moved to the short side.
+
+        q . (x W_k) = (q W_k^T) . x and sum_t p_t (x_t W_v) = (sum_t p_t x_t) W_v: neither keys nor values of the text
+        are made, which for one answer saves an eighth of a whole T5's work and the memory of both. It pays while the
+        answer has fewer tokens than a head has channels. A projection with an adapter keeps the plain order, because
+        the adapter's dropout acts on each token.
+        """
+        short = q.shape[1] <= self.config.d_kv
+        if short and not self.k.adapted:
+            turned = jnp.einsum("bqhk,dhk->bqhd", q, self._split_kernel(self.k))
+            logits = jnp.einsum("bqhd,btd->bhqt", turned, text, preferred_element_type=jnp.float32)
+        else:
+            k = self._heads(self.k(text, deterministic))
+            logits = jnp.einsum("bqhk,bthk->bhqt", q, k, preferred_element_type=jnp.float32)
+        weights = masked_softmax(logits, mask).astype(text.dtype)
+        if short and not self.v.adapted:
+            pooled = jnp.einsum("bhqt,btd->bqhd", weights, text)
+            return jnp.einsum("bqhd,dhk->bqhk", pooled, self._split_kernel(self.v))
+        v = self._heads(self.v(text, deterministic))
+        return jnp.einsum("bhqt,bthk->bqhk", weights, v)
+
+    def _split_kernel(self, projection: Projection) -> Float[Array, "D H K"]:
+        return self._heads(projection.kernel.astype(self.config.compute_dtype))
+
+
+def attend_by_xla(
+    q: Float[Array, "B Tq H K"],
+    k: Float[Array, "B Tk H K"],
+    v: Float[Array, "B Tk H K"],
+    bias: Float[Array, "1 H Tq Tk"],
+    mask: Bool[Array, "#B 1 #Tq Tk"],
+) -> Float[Array, "B Tq H K"]:
+    """Plain attention, softmax in float32.
+
+    The same numbers as `jax.nn.dot_product_attention(implementation="xla")`, a tenth faster on CPU: heads are
+    brought to the front once, and padding is added instead of selected (benchmarks/lm_step.py).
+    """
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    logits = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
+    weights = masked_softmax(logits, mask, bias)
+    return jnp.swapaxes(weights.astype(v.dtype) @ v, 1, 2)
+
+
+def attend_by_cudnn(q, k, v, bias, mask) -> Float[Array, "B Tq H K"]:
+    """The same by cuDNN's fused kernel: 16 bits, NVIDIA GPUs only; shapes as in `attend_by_xla`."""
+    return jax.nn.dot_product_attention(
+        q, k, v, bias=bias.astype(q.dtype), mask=mask, scale=1.0, implementation="cudnn"
+    )
+
+
+def masked_softmax(
+    logits: Float[Array, "B H Tq Tk"],
+    mask: Bool[Array, "#B 1 #Tq Tk"],
+    bias: Float[Array, "1 H Tq Tk"] | float = 0.0,
+) -> Float[Array, "B H Tq Tk"]:
+    """Softmax over the keys where `mask` is True, in float32; uniform where it is True nowhere."""
+    hidden = jnp.where(mask, 0.0, _HIDDEN)
+    return jax.nn.softmax(logits + bias + hidden, axis=-1)

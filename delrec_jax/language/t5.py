@@ -47,8 +47,8 @@ class FeedForward(nn.Module):
         cfg = self.config
         gated = cfg.feed_forward_proj == "gated-gelu"
         for name in ("wi_0", "wi_1") if gated else ("wi",):
-            setattr(self, name, Projection(cfg, cfg.d_ff, cfg.d_model**-0.5))
-        self.wo = Projection(cfg, cfg.d_model, cfg.d_ff**-0.5)
+            setattr(self, name, Projection(cfg, cfg.d_model, cfg.d_ff, cfg.d_model**-0.5))
+        self.wo = Projection(cfg, cfg.d_ff, cfg.d_model, cfg.d_ff**-0.5)
         self.dropout = nn.Dropout(cfg.dropout_rate)
 
     def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T D"]:
@@ -163,7 +163,7 @@ class T5(nn.Module):
         self.encoder = Stack(cfg, is_decoder=False)
         self.decoder = Stack(cfg, is_decoder=True)
         if not cfg.tie_word_embeddings:
-            self.lm_head = Projection(cfg, cfg.vocab_size, cfg.d_model**-0.5)
+            self.lm_head = Projection(cfg, cfg.d_model, cfg.vocab_size, cfg.d_model**-0.5)
 
     def encode(
         self,
