@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from delrec_jax.language.adalora import Projection
+from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.t5_config import T5Config
 
 _HIDDEN = -1e9  # added to the logits of padding: its share is 0 in float32, and no row becomes NaN
@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.k = Projection(cfg, cfg.d_model, inner, cfg.d_model**-0.5)
         self.v = Projection(cfg, cfg.d_model, inner, cfg.d_model**-0.5)
         self.o = Projection(cfg, inner, cfg.d_model, inner**-0.5)
+        self.adapter_dropout = AdapterDropout(cfg)
 
     def __call__(
         self,
@@ -97,17 +98,18 @@ class Attention(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "B Tq D"]:
         """Attends from `queries` to `keys` where `mask` is True; without a bias it is cross-attention."""
-        q = self._heads(self.q(queries, deterministic))
+        dropped = self.adapter_dropout(queries, deterministic)
+        q = self._heads(self.q(queries, dropped))
         if bias is None:
             out = self._attend_to_text(q, keys, mask, deterministic)
         else:
-            k = self._heads(self.k(keys, deterministic))
-            v = self._heads(self.v(keys, deterministic))
+            k, v = self._heads(self.k(keys, dropped)), self._heads(self.v(keys, dropped))
             # The decoder's few rows gain nothing from cuDNN, and it does not take their odd lengths.
             cudnn = self.config.attention == "cudnn" and mask.shape[-2] == 1
             attend = attend_by_cudnn if cudnn else attend_by_xla
             out = attend(q, k, v, bias, mask)
-        return self.o(out.reshape(*queries.shape[:-1], -1), deterministic)
+        out = out.reshape(*queries.shape[:-1], -1)
+        return self.o(out, self.adapter_dropout(out, deterministic))
 
     def _heads(self, x: Float[Array, "B T F"]) -> Float[Array, "B T H K"]:
         return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.d_kv)
@@ -115,29 +117,46 @@ class Attention(nn.Module):
     def _attend_to_text(
         self, q: Float[Array, "B Tq H K"], text: Float[Array, "B T D"], mask, deterministic: bool
     ) -> Float[Array, "B Tq H K"]:
-        """Cross-attention of a short answer to a long text, with the projections moved to the short side.
+        """Cross-attention, of a short answer to a long text with the projections moved to the short side.
 
         q . (x W_k) = (q W_k^T) . x and sum_t p_t (x_t W_v) = (sum_t p_t x_t) W_v: neither keys nor values of the text
         are made, which for one answer saves an eighth of a whole T5's work and the memory of both. It pays while the
-        answer has fewer tokens than a head has channels. A projection with an adapter keeps the plain order, because
-        the adapter's dropout acts on each token.
+        answer has fewer tokens than a head has channels.
         """
-        short = q.shape[1] <= self.config.d_kv
-        if short and not self.k.adapted:
-            turned = jnp.einsum("bqhk,dhk->bqhd", q, self._split_kernel(self.k))
-            logits = jnp.einsum("bqhd,btd->bhqt", turned, text, preferred_element_type=jnp.float32)
-        else:
-            k = self._heads(self.k(text, deterministic))
+        dropped = self.adapter_dropout(text, deterministic)
+        if q.shape[1] > self.config.d_kv:
+            k, v = self._heads(self.k(text, dropped)), self._heads(self.v(text, dropped))
             logits = jnp.einsum("bqhk,bthk->bhqt", q, k, preferred_element_type=jnp.float32)
-        weights = masked_softmax(logits, mask).astype(text.dtype)
-        if short and not self.v.adapted:
-            pooled = jnp.einsum("bhqt,btd->bqhd", weights, text)
-            return jnp.einsum("bqhd,dhk->bqhk", pooled, self._split_kernel(self.v))
-        v = self._heads(self.v(text, deterministic))
-        return jnp.einsum("bhqt,bthk->bqhk", weights, v)
+            weights = masked_softmax(logits, mask).astype(text.dtype)
+            return jnp.einsum("bhqt,bthk->bqhk", weights, v)
+        weights = masked_softmax(self._logits_of_text(q, text, dropped), mask).astype(text.dtype)
+        return self._values_of_text(weights, text, dropped)
 
-    def _split_kernel(self, projection: Projection) -> Float[Array, "D H K"]:
-        return self._heads(projection.kernel.astype(self.config.compute_dtype))
+    def _logits_of_text(self, q: Float[Array, "B Tq H K"], text, dropped) -> Array:
+        """q . (x W_k), and the same of the adapter, for every token x of the text: [B, H, Tq, T]."""
+
+        def dot(rows: Float[Array, "B Tq H D"], tokens: Array) -> Array:
+            return jnp.einsum("bqhd,btd->bhqt", rows, tokens, preferred_element_type=jnp.float32)
+
+        kernel = self._heads(self.k.kernel.astype(q.dtype))
+        logits = dot(jnp.einsum("bqhk,dhk->bqhd", q, kernel), text)
+        if (triplet := self.k.adapter(q.dtype)) is None:
+            return logits
+        a, e, b = triplet
+        return logits + dot((jnp.einsum("bqhk,rhk->bqhr", q, self._heads(b)) * e) @ a.T, dropped)
+
+    def _values_of_text(self, weights: Float[Array, "B H Tq T"], text, dropped) -> Array:
+        """sum_t p_t (x_t W_v), and the same of the adapter: [B, Tq, H, K]."""
+
+        def pool(tokens: Array) -> Float[Array, "B Tq H D"]:
+            return jnp.einsum("bhqt,btd->bqhd", weights, tokens)
+
+        kernel = self._heads(self.v.kernel.astype(text.dtype))
+        values = jnp.einsum("bqhd,dhk->bqhk", pool(text), kernel)
+        if (triplet := self.v.adapter(text.dtype)) is None:
+            return values
+        a, e, b = triplet
+        return values + jnp.einsum("bqhr,rhk->bqhk", (pool(dropped) @ a) * e, self._heads(b))
 
 
 def attend_by_xla(

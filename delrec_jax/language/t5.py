@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from delrec_jax.language.adalora import Projection
+from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import Attention, RelativeBias
 from delrec_jax.language.layers import STACKED
 from delrec_jax.language.t5_config import T5Config
@@ -50,15 +50,18 @@ class FeedForward(nn.Module):
             setattr(self, name, Projection(cfg, cfg.d_model, cfg.d_ff, cfg.d_model**-0.5))
         self.wo = Projection(cfg, cfg.d_ff, cfg.d_model, cfg.d_ff**-0.5)
         self.dropout = nn.Dropout(cfg.dropout_rate)
+        self.adapter_dropout = AdapterDropout(cfg)
 
     def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T D"]:
         """Returns the transformed x, without the residual."""
+        dropped = self.adapter_dropout(x, deterministic)
         if self.config.feed_forward_proj == "gated-gelu":
-            gate = nn.gelu(self.wi_0(x, deterministic), approximate=True)
-            hidden = gate * self.wi_1(x, deterministic)
+            gate = nn.gelu(self.wi_0(x, dropped), approximate=True)
+            hidden = gate * self.wi_1(x, dropped)
         else:
-            hidden = nn.relu(self.wi(x, deterministic))
-        return self.wo(self.dropout(hidden, deterministic), deterministic)
+            hidden = nn.relu(self.wi(x, dropped))
+        hidden = self.dropout(hidden, deterministic)
+        return self.wo(hidden, self.adapter_dropout(hidden, deterministic))
 
 
 class Block(nn.Module):
@@ -210,7 +213,7 @@ class T5(nn.Module):
         """Vocabulary logits in float32."""
         if self.config.tie_word_embeddings:
             return self.shared.attend(hidden).astype(jnp.float32)
-        return self.lm_head(hidden, True).astype(jnp.float32)
+        return self.lm_head(hidden, hidden).astype(jnp.float32)
 
     def __call__(self, ids: Int[Array, "B T"], decoder_ids: Int[Array, "B U"]) -> Array:
         """Token ids (0 = padding) and decoder ids to logits [B, U, V]; touches every parameter."""

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import (
+    AdapterDropout,
     Projection,
     init_adapters,
     merge,
@@ -20,6 +21,7 @@ from delrec_jax.language.adalora import (
 )
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.attention import Attention
 from delrec_jax.language.layers import stack_layers
 from delrec_jax.language.t5 import T5
 
@@ -96,7 +98,7 @@ PATHS = [
         ("Attention/q", []),
         ("encoder/*/q", []),
         ("encoder/*", []),
-        ("*/encoder/*/*/q", []),
+        ("*/*/*/*/q", []),
     ],
 )
 def test_a_rule_meets_the_end_of_a_path(rule, wanted):
@@ -106,8 +108,10 @@ def test_a_rule_meets_the_end_of_a_path(rule, wanted):
     assert [path for path in PATHS if is_target(path, ("wo", rule))] == others
 
 
-def test_no_rule_means_nothing():
+def test_rules_at_their_limits():
     assert not any(is_target(path, ()) for path in PATHS)
+    assert all(is_target(path, ("*/*",)) for path in PATHS)
+    assert is_target(("lm_head",), ("*",)) and not is_target(("lm_head",), ("*/*",))
 
 
 @pytest.mark.parametrize("rule", ["", "/q", "q/", "decoder//q"])
@@ -148,12 +152,12 @@ def test_a_projection_adds_its_scaled_triplet(gated):
     b = jnp.asarray([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
     x = jnp.asarray([[[2.0, -1.0]]])
     y = Projection(config, 2, 3, 1.0).apply(
-        {"params": {"kernel": kernel}, "adapters": {"A": a, "E": e, "B": b}}, x, True
+        {"params": {"kernel": kernel}, "adapters": {"A": a, "E": e, "B": b}}, x, x
     )
     # x W = [2, -1, 5]; x A = [-1, 0]; times E = [-0.5, 0]; times B = [-0.5, -0.5, 0]; alpha / r = 3
     # but for the guard of 1e-5 in r.
     np.testing.assert_allclose(y, [[[0.5, -2.5, 5.0]]], rtol=2e-5)
-    plain = Projection(config, 2, 3, 1.0).apply({"params": {"kernel": kernel}}, x, True)
+    plain = Projection(config, 2, 3, 1.0).apply({"params": {"kernel": kernel}}, x, x)
     np.testing.assert_array_equal(plain, [[[2.0, -1.0, 5.0]]])
 
 
@@ -161,27 +165,74 @@ def test_scaling_is_alpha_over_rank():
     assert scaling(AdaLoRAConfig()) == 32 / (12 + 1e-5)
 
 
-def test_dropout_acts_on_the_adapter_alone(gated):
-    config = replace(gated[0], adapters=replace(CONFIG, dropout=0.5))
-    module = Projection(config, 4, 6, 1.0)
-    x = jnp.ones((1, 64, 4))
-    kernel = jax.random.normal(jax.random.key(0), (4, 6))
-    triplet = {"A": jnp.ones((4, 3)), "E": jnp.ones(3), "B": jnp.ones((3, 6))}
+def test_dropout_zeroes_at_its_rate_and_scales_up_the_rest(gated):
+    config = replace(gated[0], adapters=replace(CONFIG, dropout=0.3))
+    x = jax.random.normal(jax.random.key(0), (4, 64, 100))
 
-    def run(adapters, deterministic):
-        return module.apply(
-            {"params": {"kernel": kernel}, "adapters": adapters},
-            x,
-            deterministic,
-            rngs={"dropout": jax.random.key(1)},
+    def dropped(config, deterministic):
+        key = {"dropout": jax.random.key(1)}
+        return AdapterDropout(config).apply({}, x, deterministic, rngs=key)
+
+    y = dropped(config, False)
+    kept = y != 0
+    np.testing.assert_allclose(y[kept], x[kept] / 0.7, rtol=1e-6)
+    np.testing.assert_allclose(kept.mean(), 0.7, atol=0.01)  # 25,600 draws: 3 sigma are 0.009
+    np.testing.assert_allclose(kept.mean(axis=(0, 1)).std(), (0.21 / 256) ** 0.5, rtol=0.3)
+    for off in (dropped(config, True), dropped(replace(config, adapters=None), False)):
+        np.testing.assert_array_equal(off, x)
+
+
+def test_dropout_acts_on_the_adapter_alone(gated):
+    config = replace(gated[0], adapters=CONFIG)
+    x, dropped = jnp.asarray([[[2.0, -1.0]]]), jnp.asarray([[[4.0, 0.0]]])
+    kernel, ones = jnp.asarray([[1.0, 0.0], [0.0, 1.0]]), jnp.ones((2, 2))
+    adapter = {"A": ones, "E": jnp.asarray([1.0, 0.0]), "B": ones}
+    variables = {"params": {"kernel": kernel}, "adapters": adapter}
+    y = Projection(config, 2, 2, 1.0).apply(variables, x, dropped)
+    np.testing.assert_allclose(y, x + scaling(CONFIG) * 4.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("targets", [("q",), ("k",), ("v",), ("o",), ("wi_0", "wo"), ("k", "v")])
+def test_every_adapter_trains_under_dropout(gated, targets):
+    config, params = gated
+    lora = replace(CONFIG, targets=targets, dropout=0.2)
+    adapters = with_random_values(init_adapters(params, lora, jax.random.key(0)))
+    module = T5(replace(config, adapters=lora, dropout_rate=0.0))
+
+    def loss(adapters, key):
+        hidden = HIDDEN(module, params, IDS, ASKED, adapters=adapters, dropout_key=key)
+        return (hidden[..., :5] ** 3).sum()
+
+    value, grads = jax.value_and_grad(loss)(adapters, jax.random.key(1))
+    assert value != loss(adapters, jax.random.key(2))
+    used = [path for path in traverse_util.flatten_dict(grads) if path[-1] == "E"]
+    for path in used:
+        assert np.abs(traverse_util.flatten_dict(grads)[path]).max() > 1e-6, path
+
+
+@pytest.mark.parametrize("targets", [("k",), ("v",), ("q", "k", "v")])
+def test_long_and_short_answers_attend_to_the_text_alike(gated, targets):
+    """Cross-attention moves its projections to the short side for few queries: the same function."""
+    config = replace(gated[0], adapters=replace(CONFIG, targets=targets, dropout=0.0))
+    attention = gated[1]["decoder"]["block_0"]["EncDecAttention"]
+    adapters = with_random_values(init_adapters(attention, config.adapters, jax.random.key(0)))
+    text = jax.random.normal(jax.random.key(1), (2, 9, 12))
+    queries = jax.random.normal(jax.random.key(2), (2, 8, 12))
+    mask = jnp.arange(9)[None] < jnp.asarray([[9], [4]])
+
+    def attend(queries):
+        return Attention(config).apply(
+            {"params": attention, "adapters": adapters},
+            queries,
+            text,
+            bias=None,
+            mask=mask[:, None, None],
+            deterministic=True,
         )
 
-    off = triplet | {"E": jnp.zeros(3)}
-    np.testing.assert_array_equal(run(off, False), x @ kernel)
-    added = (run(triplet, False) - x @ kernel) / (run(triplet, True) - x @ kernel)
-    # Kept inputs double: of 4, each share is 0, 1/2, 1, 3/2 or 2 of the full update.
-    np.testing.assert_allclose(added * 2, np.round(added * 2), atol=1e-4)
-    assert np.unique(np.round(added * 2)).size > 2
+    assert queries.shape[1] > config.d_kv > 2  # the plain order, and by twos the other
+    parts = [attend(queries[:, start : start + 2]) for start in (0, 2, 4, 6)]
+    np.testing.assert_allclose(jnp.concatenate(parts, 1), attend(queries), rtol=1e-4, atol=1e-4)
 
 
 def test_merged_equals_unmerged(either):
@@ -209,8 +260,8 @@ def test_merged_equals_unmerged_of_one_projection_to_the_last_digits(gated):
     adapters = jax.tree.map(lambda x: x / 4, adapters)
     x = jax.random.normal(jax.random.key(2), (2, 3, 12)) / 4
     module = Projection(config, 12, 15, 1.0)
-    unmerged = module.apply({"params": params["q"], "adapters": adapters["q"]}, x, True)
-    merged = module.apply({"params": merge(params, adapters, CONFIG)["q"]}, x, True)
+    unmerged = module.apply({"params": params["q"], "adapters": adapters["q"]}, x, x)
+    merged = module.apply({"params": merge(params, adapters, CONFIG)["q"]}, x, x)
     np.testing.assert_allclose(merged, unmerged, atol=1e-6)
     assert np.abs(merged - x @ params["q"]["kernel"]).max() > 1e-2
 

@@ -1,0 +1,317 @@
+"""One step of stage 1 and of stage 2 on the language model, against `transformers` + `peft` in PyTorch.
+
+Stage 1: forward, and backward to the soft prompt. Stage 2: forward, backward to AdaLoRA on q and v of every
+attention (dropout and orthogonality penalty included), AdamW, rank allocation. Both sides have the same weights, texts,
+candidates, lengths and threads, and run in turns in one process; peak memory is taken in a process for each.
+
+    .venv-parity/bin/python benchmarks/lm_step.py [--quick]
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import harness
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from delrec_jax.config import TuneConfig
+from delrec_jax.language import weights
+from delrec_jax.language.adalora import init_adapters
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.rank_allocation import with_rank_allocation
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.soft_prompt import slot_ids
+from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.objectives.next_item import candidate_cross_entropy
+from delrec_jax.stages.tune import ranking_loss
+from delrec_jax.training.sharding import MeshConfig, make_mesh
+from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+
+LEARNING_RATE, PLANNED = 1e-4, 1000
+ADALORA = AdaLoRAConfig(init_rank=12, target_rank=8)
+FLAN_SMALL = T5Config(dropout_rate=0.0)
+SHAPES = {
+    "flan-t5-small": FLAN_SMALL,
+    "quick": replace(FLAN_SMALL, d_model=256, d_ff=512, num_layers=2, num_decoder_layers=2),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step reads: texts of `tokens` at most, the first `slots` of them the prompt's."""
+
+    shape: str
+    batch: int
+    tokens: int
+    slots: int
+    candidates: int
+    title: int
+    ids: np.ndarray
+    prompt: np.ndarray
+    items: np.ndarray  # [I, title] tokens of every title
+    chosen: np.ndarray  # [batch, candidates] items
+
+    @property
+    def config(self) -> T5Config:
+        """The model's shape."""
+        return SHAPES[self.shape]
+
+    @property
+    def sentinel(self) -> int:
+        """`<extra_id_0>` of Flan-T5."""
+        return 32099
+
+
+def make_work(shape: str, batch: int, tokens: int) -> Work:
+    """Random texts; the shortest is a quarter shorter than the longest, as in a bucket."""
+    generator = np.random.default_rng(0)
+    slots, candidates, title = 16, 20, 6
+    config = SHAPES[shape]
+    ids = generator.integers(2, 32000, (batch, tokens))
+    ids[:, :slots] = slot_ids(config.vocab_size, slots)
+    for row, length in zip(ids, np.linspace(tokens, 0.75 * tokens, batch), strict=True):
+        row[int(length) :] = 0
+    return Work(
+        shape,
+        batch,
+        tokens,
+        slots,
+        candidates,
+        title,
+        ids.astype(np.int32),
+        generator.normal(size=(slots, config.d_model)).astype(np.float32),
+        generator.integers(2, 32000, (1682, title)).astype(np.int32),
+        generator.integers(0, 1682, (batch, candidates)).astype(np.int32),
+    )
+
+
+def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
+    """Compiled steps of this package; each call returns arrays that are still being computed."""
+    config = replace(work.config, adapters=ADALORA)
+    params = weights.load(directory, config)
+    uniform = np.full(work.items.shape, 1 / work.title, np.float32)
+    ranker = Ranker(T5(config), work.items, uniform, work.sentinel, "mean", ())
+    target = jax.nn.one_hot(np.zeros(work.batch, int), work.candidates)
+
+    def loss(prompt, params, ids, chosen):
+        scores = ranker.candidate_scores(params, ids, chosen, prompt=prompt)
+        return candidate_cross_entropy(scores, target).mean()
+
+    stage1 = jax.jit(jax.value_and_grad(loss))
+    tune = TuneConfig(adalora=ADALORA, loss_over="candidates")
+    optimizer = with_rank_allocation(optax.adamw(LEARNING_RATE), ADALORA, PLANNED)
+    known = np.ones(len(work.items), bool)
+    mesh = make_mesh(MeshConfig())
+    gradients = mean_loss_gradients(ranking_loss(ranker, known, tune))
+    step = make_train_step(gradients, optimizer, mesh)
+    state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)
+    frozen = {"params": params, "prompt": jnp.asarray(work.prompt)}
+    batch = {"ids": work.ids, "candidates": work.chosen, "targets": target}
+
+    def stage2():
+        nonlocal state
+        state, metrics = step(state, frozen, batch, jax.random.key(1))
+        return metrics
+
+    return {
+        "stage1": lambda: stage1(work.prompt, params, work.ids, work.chosen),
+        "stage2": stage2,
+    }
+
+
+def torch_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
+    """The straightforward way in PyTorch: whole vocabulary head, `peft` for AdaLoRA."""
+    import peft
+    import torch
+    import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    ids = torch.tensor(np.where(work.ids >= work.config.vocab_size, 0, work.ids)).long()
+    mask = torch.tensor(work.ids != 0)
+    decoder_ids = torch.tensor([[0, work.sentinel]] * work.batch)
+    tokens = torch.tensor(work.items[work.chosen]).long().flatten(1)
+    labels = torch.zeros(work.batch, dtype=torch.long)
+
+    def model():
+        loaded = transformers.T5ForConditionalGeneration.from_pretrained(directory)
+        return loaded.requires_grad_(False).train()  # all dropout rates of the base are 0
+
+    def loss_of(model, prompt):
+        words = model.get_input_embeddings()(ids[:, work.slots :])
+        embeds = torch.cat([prompt.expand(work.batch, -1, -1), words], dim=1)
+        output = model(inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=decoder_ids)
+        logp = torch.log_softmax(output.logits[:, 1], dim=-1)
+        found = logp.gather(1, tokens).view(work.batch, work.candidates, -1)
+        return torch.nn.functional.cross_entropy(found.mean(-1), labels)
+
+    base, prompt = model(), torch.tensor(work.prompt, requires_grad=True)
+
+    def stage1():
+        prompt.grad = None
+        loss = loss_of(base, prompt)
+        loss.backward()
+        return loss.item(), prompt.grad.numpy()
+
+    lora = peft.AdaLoraConfig(
+        target_modules=list(ADALORA.targets),
+        init_r=ADALORA.init_rank,
+        target_r=ADALORA.target_rank,
+        lora_alpha=ADALORA.alpha,
+        lora_dropout=ADALORA.dropout,
+        tinit=int(ADALORA.warmup * PLANNED),
+        tfinal=int(ADALORA.final * PLANNED),
+        deltaT=ADALORA.interval,
+        total_step=PLANNED,
+        orth_reg_weight=ADALORA.orthogonality,
+    )
+    adapted = peft.get_peft_model(model(), lora).train()
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
+    frozen, steps = torch.tensor(work.prompt), 0
+
+    def penalty():
+        norms = [
+            torch.norm(
+                (p @ p.T if "lora_A" in name else p.T @ p)
+                - torch.eye(min(p.shape), requires_grad=False)
+            )
+            for name, p in adapted.named_parameters()
+            if "lora_A" in name or "lora_B" in name
+        ]
+        return ADALORA.orthogonality * torch.stack(norms).mean()
+
+    def stage2():
+        nonlocal steps
+        steps += 1
+        loss = loss_of(adapted, frozen) + penalty()
+        loss.backward()
+        optimizer.step()
+        adapted.base_model.update_and_allocate(steps)
+        optimizer.zero_grad()
+        return loss.item()
+
+    return {"stage1": stage1, "stage2": stage2}
+
+
+def save_model(config: T5Config, directory: Path) -> None:
+    """A `transformers` T5 of random weights, with a head of its own as Flan-T5 has."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers")
+    shape = {name: getattr(config, name) for name in (*names, "num_heads", "feed_forward_proj")}
+    hf_config = transformers.T5Config(
+        **shape, dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0
+    )
+    model = transformers.T5ForConditionalGeneration(hf_config)
+    head = config.d_model**-0.5 * torch.randn(config.vocab_size, config.d_model)
+    model.lm_head.weight = torch.nn.Parameter(head)
+    model.config.tie_word_embeddings = False
+    model.config.scale_decoder_outputs = False
+    model.save_pretrained(directory)
+
+
+def check_same(ours: dict[str, Callable], peer: dict[str, Callable]) -> dict[str, float]:
+    """Both sides must compute the same loss and gradient of stage 1 before they are timed."""
+    loss, gradient = jax.device_get(ours["stage1"]())
+    other_loss, other_gradient = peer["stage1"]()
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-4)
+    np.testing.assert_allclose(gradient, other_gradient, atol=1e-6)
+    return {
+        "loss": float(loss),
+        "gradient_difference": float(np.abs(gradient - other_gradient).max()),
+    }
+
+
+def peak_memory(side: str, stage: str, arguments: argparse.Namespace, directory: Path) -> float:
+    """GiB that a fresh process needs at most beyond its imports to load the model and do three steps of one stage."""
+    command = [sys.executable, __file__, f"--child={side}/{stage}", f"--directory={directory}"]
+    command += [f"--{name}={getattr(arguments, name)}" for name in ("shape", "batch", "tokens")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])["peak_gib"]
+
+
+def child(arguments: argparse.Namespace) -> None:
+    side, stage = arguments.child.split("/")
+    work = make_work(arguments.shape, arguments.batch, arguments.tokens)
+    make = our_stages if side == "ours" else torch_stages
+    if side == "peer":
+        import peft  # noqa: F401  what is imported is not part of the step
+    before = resident("VmRSS")
+    step = make(work, Path(arguments.directory))[stage]
+    for _ in range(3):
+        jax.block_until_ready(step())
+    print(json.dumps({"peak_gib": resident("VmHWM") - before}))
+
+
+def resident(key: str) -> float:
+    """GiB of this process: `VmRSS` now, `VmHWM` at most (getrusage would count the parent's memory too)."""
+    line = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert line is not None
+    return int(line[1]) / 2**20
+
+
+def measure(arguments: argparse.Namespace, directory: Path) -> None:
+    work = make_work(arguments.shape, arguments.batch, arguments.tokens)
+    save_model(work.config, directory)
+    ours, peer = our_stages(work, directory), torch_stages(work, directory)
+    results: dict[str, Any] = {"agreement": check_same(ours, peer), "seconds": {}, "peak_gib": {}}
+    lines = []
+    for stage in ("stage1", "stage2"):
+        cases = {f"ours/{stage}": ours[stage], f"peer/{stage}": peer[stage]}
+        seconds = harness.interleave(cases, arguments.rounds, warmup=2)
+        middle = harness.medians(seconds)
+        results["seconds"] |= seconds
+        peaks = {s: peak_memory(s, stage, arguments, directory) for s in ("ours", "peer")}
+        results["peak_gib"][stage] = peaks
+        for case, values, unit in (
+            (stage, {s: middle[f"{s}/{stage}"] for s in ("ours", "peer")}, "s"),
+            (f"{stage} peak memory", peaks, "GiB"),
+        ):
+            lines.append(
+                harness.ratio_line(
+                    "lm_step", case, ours=values["ours"], peer=values["peer"], unit=unit
+                )
+            )
+    settings = {**vars(arguments), "t5": asdict(work.config), "adalora": asdict(ADALORA)}
+    settings = {
+        name: value for name, value in settings.items() if name not in ("child", "directory")
+    }
+    harness.save("lm_step.quick" if arguments.quick else "lm_step", settings, results)
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="flan-t5-small")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="a small shape, few rounds")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--directory", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shape, arguments.batch, arguments.rounds = "quick", 4, 3
+    if arguments.child:
+        child(arguments)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        measure(arguments, Path(directory))
+
+
+if __name__ == "__main__":
+    main()
