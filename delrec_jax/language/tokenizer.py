@@ -25,7 +25,8 @@ class Tokenizer:
     """What the project needs of a tokenizer: pieces of text to ids, ids to text, sentinels, codes.
 
     Attributes:
-      vocab_size: ids that exist, sentinels included.
+      vocab_size: ids that exist, sentinels included. A model's table may have more rows (Flan-T5: 32100 ids, 32128
+        rows): soft-prompt slots begin behind the table (`T5Config.vocab_size`), not here.
       name: the directory it was read from.
     """
 
@@ -51,7 +52,10 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a piece of text, without `</s>`."""
+        """Ids of a piece of text, without `</s>`.
+
+        Where the text is cut at white space, the ids of the pieces are the ids of the whole (docs/tokenizer.md).
+        """
         return self._backend(text, add_special_tokens=False)["input_ids"]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
@@ -59,8 +63,11 @@ class Tokenizer:
         return self._backend(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
-        return cast(str, self._backend.decode(list(ids), skip_special_tokens=False))
+        """Text of ids, special tokens included, with every space that the ids have (Flan's settings drop some)."""
+        text = self._backend.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return cast(str, text)
 
     def sentinel(self, index: int) -> int:
         """Id of `<extra_id_index>`.

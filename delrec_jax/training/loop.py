@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from delrec_jax.errors import UserError
 from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
+from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.sharding import place_batch, replicated
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.writers import MetricsFile, ProgressBar
@@ -102,7 +103,8 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
       The selected parameters, and a description (`best_step`, `best_value`, `steps`, and what `summary` adds).
 
     Raises:
-      UserError: the loss is not finite, or a result on disk is damaged.
+      UserError: the loss is not finite, a result on disk is damaged, or the optimizer's schedule was made for another
+        number of steps than `config.steps`.
     """
     result = run.directory / "result.safetensors"
     if not result.exists():
@@ -125,6 +127,7 @@ def _train(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, _Progress]:
     state = jax.device_put(run.state, replicated(run.mesh), may_alias=False)
     progress = _Progress(best=_host_copy(run.state.params))
     state, progress = _resume(run, checkpoints, state, progress)
+    _check_plan(run, state)
     log = MetricsFile(run.directory / "metrics.jsonl", progress.rows)
     progress.rows = log.rows
     if not log.rows:
@@ -147,6 +150,15 @@ def _train(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, _Progress]:
     if log.rows[-1]["step"] < step:  # out of time between two evaluations
         _evaluate(run, state, progress, log, metrics)
     return state, progress
+
+
+def _check_plan(run: Run, state: TrainState) -> None:
+    """A schedule made for another length would end before training does, or never."""
+    for planned in planned_steps(state.opt_state) - {run.config.steps}:
+        raise UserError(
+            f"{run.name}: loop.steps is {run.config.steps}, but its optimizer was made for {planned} steps: make both of "
+            f"one number, or remove {run.directory / 'checkpoints'} if an earlier run left it"
+        )
 
 
 def _host_copy(tree: Any) -> Any:

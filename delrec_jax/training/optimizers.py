@@ -1,8 +1,16 @@
-"""Optimizers and schedules by name: Adam, AdamW and Lion with warm-up, decay and clipping."""
+"""Optimizers and schedules by name: Adam, AdamW and Lion with warm-up, decay and clipping.
+
+A schedule is made for a number of steps. That number is part of the optimizer's state (`planned_steps`), so that the
+loop can refuse to train any other: past its end a schedule would silently stay at its last rate.
+"""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from delrec_jax.errors import UserError
 
@@ -24,6 +32,8 @@ class OptimizerConfig:
       clip: largest global norm of the gradient, applied before the update; 0 = off.
       b1: first moment.
       b2: second moment.
+      accumulate: parts that a batch is computed in, one after the other: the memory of one part, the update of the whole
+        batch (`training.steps.accumulated`).
     """
 
     name: str = "adamw"
@@ -35,6 +45,7 @@ class OptimizerConfig:
     clip: float = 1.0
     b1: float = 0.9
     b2: float = 0.98
+    accumulate: int = 1
 
     def __post_init__(self):
         if self.name not in _OPTIMIZERS:
@@ -43,6 +54,14 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer: learning_rate {self.learning_rate} must be positive, clip {self.clip}, weight_decay "
                 f"{self.weight_decay} and warmup_steps {self.warmup_steps} not negative"
+            )
+        if not 0 <= self.final_fraction <= 1:
+            raise UserError(
+                f"optimizer.final_fraction is {self.final_fraction}: a share of the peak, from 0 to 1"
+            )
+        if self.accumulate < 1:
+            raise UserError(
+                f"optimizer.accumulate is {self.accumulate}: it must be at least 1 (1 = the whole batch at once)"
             )
         if self.schedule not in _SCHEDULES:
             raise UserError(
@@ -72,7 +91,7 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clipping, then the named optimizer on its schedule."""
+    """Clipping, then the named optimizer on its schedule, for exactly `total_steps` updates."""
     rate = learning_rate_schedule(config, total_steps)
     if config.name == "adam":
         core = optax.adam(rate, b1=config.b1, b2=config.b2)
@@ -80,4 +99,32 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         core = optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
     else:
         core = optax.lion(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(config.clip), core) if config.clip else core
+    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+    return optax.chain(_planned_for(total_steps), *clip, core)
+
+
+class PlanState(NamedTuple):
+    """The number of updates that an optimizer was made for."""
+
+    planned_steps: Int[Array, ""]
+
+
+def _planned_for(total_steps: int) -> optax.GradientTransformation:
+    """Changes nothing; its state tells the plan."""
+    return optax.GradientTransformation(
+        lambda params: PlanState(jnp.array(total_steps, jnp.int32)),
+        lambda updates, state, params=None: (updates, state),
+    )
+
+
+def planned_steps(opt_state: Any) -> set[int]:
+    """Every length that some part of an optimizer was made for: the values of all fields named `planned_steps`.
+
+    By the field's name, so that wrappers which this room does not know can have a plan too. Empty for plain optax.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state)
+    return {
+        int(leaf)
+        for path, leaf in leaves
+        if path and getattr(path[-1], "name", None) == "planned_steps"
+    }

@@ -10,6 +10,7 @@ import pytest
 from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.errors import UserError
 from delrec_jax.training.loop import LoopConfig, Run, fit
+from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.sharding import MeshConfig, make_mesh
 from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
 
@@ -282,3 +283,39 @@ def test_no_step_at_all_gives_the_start(tmp_path):
     params, meta = fit(make_run(tmp_path, config=config))
     np.testing.assert_array_equal(params["w"], 0)
     assert meta["steps"] == 0 and [row["step"] for row in rows(tmp_path)] == [0]
+
+
+def planned(directory, *, plan, steps, **more):
+    """A run of `steps` steps whose optimizer was made for `plan`."""
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1), plan)
+    return make_run(
+        directory,
+        state=create_state({"w": jnp.zeros(3)}, optimizer),
+        step=make_train_step(mean_loss_gradients(loss), optimizer, MESH),
+        config=LoopConfig(steps=steps, evaluate_every=2, checkpoint_every=2),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("plan", [8, 10])
+def test_a_schedule_of_another_length_is_refused_before_the_first_step(tmp_path, plan):
+    run = dataclasses.replace(planned(tmp_path, plan=plan, steps=9), step=never, evaluate=never)
+    with pytest.raises(
+        UserError,
+        match=rf"tiny/test: loop\.steps is 9, but its optimizer was made for {plan} steps",
+    ):
+        fit(run)
+
+
+def test_a_schedule_of_the_planned_length_is_trained_to_its_end(tmp_path):
+    _, meta = fit(planned(tmp_path, plan=9, steps=9))
+    assert meta["steps"] == 9
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        fit(planned(tmp_path, plan=9, steps=9, kill_after=5))
+    with pytest.raises(
+        UserError, match=r"loop\.steps is 20.*made for 9 steps.*remove .*checkpoints"
+    ):
+        fit(planned(tmp_path, plan=20, steps=20))
