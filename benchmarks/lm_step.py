@@ -117,7 +117,8 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     gradients = mean_loss_gradients(ranking_loss(ranker, known, tune))
     step = make_train_step(gradients, optimizer, mesh)
     state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)
-    frozen = {"params": params, "prompt": jnp.asarray(work.prompt)}
+    vectors = jax.jit(ranker.item_vectors)(params)
+    frozen = {"params": params, "prompt": jnp.asarray(work.prompt), "vectors": vectors}
     batch = {"ids": work.ids, "candidates": work.chosen, "targets": target}
 
     def stage2():

@@ -12,7 +12,7 @@ from delrec_jax import config as configuration
 from delrec_jax.errors import UserError
 
 STAGES = ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report")
-COMMANDS = ("run", *STAGES, "prompts", "recommend")
+COMMANDS = ("run", *STAGES, "prompts", "recommend", "export")
 
 USAGE = f"""delrec: distil a sequential recommender into a language model
 
@@ -20,6 +20,8 @@ USAGE = f"""delrec: distil a sequential recommender into a language model
   delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
   delrec prompts   --config=FILE --workdir=DIR --n=2          whole examples of each task, for reading
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
+
+  delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for others: hf, peft, lora or adapter
 
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             make the stages of a workdir anew that a changed config touches
@@ -57,7 +59,7 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     workdir = Path(values.workdir)
     if values.config is None:
-        if command not in ("recommend", "report", "evaluate"):
+        if command not in ("recommend", "report", "evaluate", "export"):
             raise UserError(
                 f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={workdir}"
             )
@@ -81,6 +83,10 @@ def _run(command: str, ws, values: flags.FlagValues) -> None:
         from delrec_jax.stages.recommend import recommend
 
         recommend(ws, values.history, values.k)
+    elif command == "export":
+        from delrec_jax.stages.export import export
+
+        export(ws, values.format, Path(values.output))
     else:
         from delrec_jax.stages.pipeline import run_all, run_stage
 
@@ -107,6 +113,8 @@ def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer("n", 2, "prompts: examples a task", flag_values=values)
     flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
     flags.DEFINE_integer("k", 10, "recommend: length of the list", flag_values=values)
+    flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
+    flags.DEFINE_string("output", "", "export: directory to write", flag_values=values)
     path = _config_path(arguments)
     if path is not None:
         _check_overrides(path, arguments)

@@ -21,6 +21,7 @@ from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.verbalizer import CATALOGUE_KINDS, KINDS
 from delrec_jax.objectives.task_weighting import WeightingConfig
 from delrec_jax.teachers.sasrec import SASRecConfig
 from delrec_jax.training.loop import LoopConfig
@@ -44,8 +45,10 @@ class LMConfig:
       t5: its shape; the vocabulary's size is the tokenizer's when `pretrain` makes one.
       vocab_size: ids of a trained tokenizer, sentinels included, at most.
       sentinels: number of `<extra_id_*>` of a trained tokenizer.
-      verbalizer: `mean` (ranks the whole catalogue) or `index` (one-token codes, candidates only).
-      weights: a Hugging Face directory or hub name; not there yet, must be empty.
+      verbalizer: `mean` or `first` (rank the whole catalogue from one pass), `sequence` or `index` (stated candidates only).
+      weights: a directory or hub name of pretrained T5 weights, such as `google/flan-t5-small`; the sizes in `t5` do not
+        count then, and `pretrain` trains nothing. Empty = a small T5 of our own.
+      tokenizer: directory or hub name; empty = the one beside `weights`, or one of our own.
     """
 
     t5: T5Config = T5Config(
@@ -61,14 +64,15 @@ class LMConfig:
     sentinels: int = 32
     verbalizer: str = "mean"
     weights: str = ""
+    tokenizer: str = ""
 
     def __post_init__(self):
-        if self.verbalizer not in ("mean", "index"):
-            raise UserError(f"lm.verbalizer is {self.verbalizer!r}: use 'mean' or 'index'")
-        if self.weights:
+        if self.verbalizer not in KINDS:
+            raise UserError(f"lm.verbalizer is {self.verbalizer!r}: use one of {', '.join(KINDS)}")
+        if self.tokenizer and not self.weights:
             raise UserError(
-                "lm.weights: reading pretrained weights is not there yet; leave it empty, and `delrec pretrain` trains a "
-                "small T5 on the catalogue's text"
+                "lm.tokenizer is set and lm.weights is not: without pretrained weights `delrec pretrain` trains its own "
+                "tokenizer; leave it empty"
             )
 
 
@@ -235,9 +239,10 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self):
-        if self.lm.verbalizer == "index" and self.tune.loss_over == "catalogue":
+        over_candidates = self.lm.verbalizer not in CATALOGUE_KINDS
+        if over_candidates and self.tune.loss_over == "catalogue":
             raise UserError(
-                "lm.verbalizer=index scores listed candidates only: set tune.loss_over=candidates too"
+                f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"
             )
 
 

@@ -1,7 +1,8 @@
-"""Asking the language model: hidden states at the MASKs of a text, through one decoder position each.
+"""Asking the language model: one pass of the encoder over a text, short answers from the decoder.
 
 For each sentinel of the text the decoder reads two tokens, the start token and the sentinel (T5's own format); the
-hidden state at the sentinel answers it. The pairs of one text share its encoding and do not see each other.
+hidden state at the sentinel answers it. Longer answers (a title, teacher-forced) begin with the same two tokens. The
+answers of one text share its encoding and do not see each other.
 """
 
 from typing import Any, cast
@@ -14,6 +15,52 @@ from delrec_jax.language.soft_prompt import embed_with_prompt
 from delrec_jax.language.t5 import T5
 
 START = 0  # T5 starts its decoder with the padding token
+
+
+def answer_states(
+    module: T5,
+    params: Any,
+    ids: Int[Array, "B T"],
+    answers: Int[Array, "B N U"],
+    *,
+    prompt: Float[Array, "K D"] | None = None,
+    adapters: Any = None,
+    dropout_key: jax.Array | None = None,
+) -> Float[Array, "B N U D"]:
+    """Encodes each text once and decodes all its answers in one batch.
+
+    Args:
+      module: the T5.
+      params: its base parameters.
+      ids: texts, 0 = padding, slot ids from the vocabulary's size on.
+      answers: decoder input of N answers a text; what stands right of an answer's end does not change it.
+      prompt: the soft prompt; must be given when texts have slots (the answers are NaN otherwise).
+      adapters: AdaLoRA's tree, when the module has adapters.
+      dropout_key: given while training with dropout; None = deterministic.
+
+    Returns:
+      Hidden states ready for the vocabulary head: the one at place u is after answer tokens 0 .. u.
+    """
+    variables = {"params": params} | ({} if adapters is None else {"adapters": adapters})
+    deterministic = dropout_key is None
+    encoder_key, decoder_key = (
+        (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
+    )
+    mask = ids != 0
+    embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
+    encoded = module.apply(
+        variables, embedded, mask, deterministic, method="encode", rngs=_rngs(encoder_key)
+    )
+    hidden = module.apply(
+        variables,
+        answers,
+        encoded,
+        mask,
+        deterministic,
+        method="decode",
+        rngs=_rngs(decoder_key),
+    )
+    return cast(Array, hidden)
 
 
 def hidden_at_masks(
@@ -31,36 +78,20 @@ def hidden_at_masks(
     Args:
       module: the T5.
       params: its base parameters.
-      ids: texts, 0 = padding, slot ids from the vocabulary's size on.
+      ids: texts, as `answer_states` takes them.
       sentinels: ids of the sentinels asked for; 0 where a text asks fewer.
-      prompt: the soft prompt; must be given when texts have slots (the answers are NaN otherwise).
-      adapters: AdaLoRA's tree, when the module has adapters.
-      dropout_key: given while training with dropout; None = deterministic.
+      prompt: the soft prompt.
+      adapters: AdaLoRA's tree.
+      dropout_key: given while training with dropout.
 
     Returns:
       Hidden states ready for the vocabulary head.
     """
-    variables = {"params": params} | ({} if adapters is None else {"adapters": adapters})
-    deterministic = dropout_key is None
-    encoder_key, decoder_key = (
-        (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
-    )
-    mask = ids != 0
-    embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
-    encoded = module.apply(
-        variables, embedded, mask, deterministic, method="encode", rngs=_rngs(encoder_key)
-    )
     pairs = jnp.stack([jnp.full_like(sentinels, START), sentinels], axis=-1)
-    hidden = module.apply(
-        variables,
-        pairs,
-        encoded,
-        mask,
-        deterministic,
-        method="decode",
-        rngs=_rngs(decoder_key),
+    hidden = answer_states(
+        module, params, ids, pairs, prompt=prompt, adapters=adapters, dropout_key=dropout_key
     )
-    return cast(Array, hidden)[:, :, 1]
+    return hidden[:, :, 1]
 
 
 def _rngs(key: jax.Array | None) -> dict[str, jax.Array]:

@@ -32,6 +32,7 @@ class RankAllocationState(NamedTuple):
     Attributes:
       inner: state of the wrapped optimizer.
       steps: taken so far.
+      planned_steps: that the schedule was made for; the training loop refuses another number.
       sensitivity: smoothed |w * grad| of A, E and B, in the adapters' tree.
       uncertainty: smoothed |sensitivity - its mean|, in the same tree.
       masks: the entries in use, bool [R], a tree of the E leaves alone (all with a layer axis where layers are scanned).
@@ -39,6 +40,7 @@ class RankAllocationState(NamedTuple):
 
     inner: Any
     steps: Int[Array, ""]
+    planned_steps: Int[Array, ""]
     sensitivity: Tree
     uncertainty: Tree
     masks: Tree
@@ -123,6 +125,7 @@ def with_rank_allocation(
         return RankAllocationState(
             inner.init(params),
             jnp.zeros([], jnp.int32),
+            jnp.array(total_steps, jnp.int32),
             zeros,
             jax.tree.map(jnp.copy, zeros),
             masks,
@@ -148,7 +151,8 @@ def with_rank_allocation(
         masked = _apply_masks(updated, masks)
         final = jax.tree.map(lambda kept, cut: jnp.where(due, cut, kept), updated, masked)
         updates = jax.tree.map(lambda new, old: new - old, final, params)
-        return updates, RankAllocationState(inner_state, step, sensitivity, uncertainty, masks)
+        measures = (sensitivity, uncertainty, masks)
+        return updates, RankAllocationState(inner_state, step, state.planned_steps, *measures)
 
     return optax.GradientTransformation(init, update)
 

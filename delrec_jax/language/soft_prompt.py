@@ -53,7 +53,7 @@ def init_prompt(
     Args:
       kind: `normal` (the table's mean and standard deviation), `vocabulary` (rows of random tokens) or
         `text` (rows of `text_ids`, repeated to the length).
-      table: the embedding table that it will stand beside.
+      table: the embedding table that it will stand beside; the prompt is float32 whatever its type.
       length: K.
       key: random key.
       text_ids: tokens of the words to start from, for `text`.
@@ -65,11 +65,12 @@ def init_prompt(
         noise = jax.random.normal(key, (length, table.shape[1]))
         return table.mean() + table.std() * noise
     if kind == "vocabulary":
-        return table[jax.random.choice(key, table.shape[0], (length,), replace=False)]
+        chosen = jax.random.choice(key, table.shape[0], (length,), replace=False)
+        return table[chosen].astype(jnp.float32)
     if kind == "text":
         if not text_ids:
             raise UserError(
                 "distill.init is 'text' but distill.init_text is empty: give it some words"
             )
-        return table[jnp.resize(jnp.asarray(text_ids), (length,))]
+        return table[jnp.resize(jnp.asarray(text_ids), (length,))].astype(jnp.float32)
     raise UserError(f"distill.init is {kind!r}: use 'normal', 'vocabulary' or 'text'")

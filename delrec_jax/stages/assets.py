@@ -1,7 +1,7 @@
 """What stages hand to one another through the workdir, read back as objects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from delrec_jax.data.splits import Part, Split
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.language.t5 import T5
-from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.language.verbalizer import title_matrix
+from delrec_jax.stages import base_model
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import ScoreFn
@@ -104,23 +104,22 @@ def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) ->
 
 def make_ranker(ws: Workspace, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
     """The language model's shape with the catalogue's titles."""
-    config = ws.experiment
-    shape: T5Config = replace(
-        config.lm.t5, vocab_size=tokenizer.vocab_size, adapters=config.tune.adalora
-    )
+    shape = base_model.model_shape(ws, tokenizer)
     tokens, weights = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
-    return Ranker(T5(shape), tokens, weights, pieces.sentinel, config.lm.verbalizer, pieces.codes)
+    kind = ws.experiment.lm.verbalizer
+    return Ranker(T5(shape), tokens, weights, pieces.sentinel, kind, pieces.codes)
 
 
 def load_language(ws: Workspace, data: Data) -> Language:
-    """Reads what `pretrain` stored."""
-    folder = ws.folder("pretrain")
-    tokenizer = Tokenizer(folder / "tokenizer")
+    """Reads the base model that `pretrain` made or adopted."""
+    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     pieces = make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
-    params, _ = load_tree(folder / "model" / "result.safetensors")
-    slots = np.array(slot_ids(tokenizer.vocab_size, ws.experiment.distill.length), np.int32)
     ranker = make_ranker(ws, data, tokenizer, pieces)
-    return Language(tokenizer, ranker, jax.tree.map(jnp.asarray, params), pieces, slots)
+    shape = ranker.module.config
+    # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
+    slots = np.array(slot_ids(shape.vocab_size, ws.experiment.distill.length), np.int32)
+    params = base_model.load_params(ws, shape)
+    return Language(tokenizer, ranker, params, pieces, slots)
 
 
 def load_teacher(ws: Workspace, data: Data) -> ScoreFn:

@@ -22,7 +22,7 @@ from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_mesh
-from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.steps import accumulated, create_state, make_train_step
 from delrec_jax.training.writers import say
 
 _ONLY_ROWS = WeightingConfig(kind="fixed", ta_weight=0.0)  # `true` has no TA texts
@@ -141,7 +141,8 @@ class _Trainer:
     def _step(self, weighting: WeightingConfig) -> Any:
         """The compiled step of a weighting, made once for all sources."""
         if weighting not in self._steps:
-            gradients = prompt_gradients(self.language.ranker, weighting)
+            parts = self.config.optimizer.accumulate
+            gradients = prompt_gradients(self.language.ranker, weighting, parts)
             self._steps[weighting] = make_train_step(gradients, self.optimizer, self.mesh)
         return self._steps[weighting]
 
@@ -218,17 +219,23 @@ def make_exam(ws: Workspace, texts: Texts, pattern: np.ndarray) -> _Exam:
     return _Exam(examples, np.stack(labels), np.stack([e["targets"] for e in examples]))
 
 
-def prompt_gradients(ranker: Any, weighting: WeightingConfig):
+def prompt_gradients(ranker: Any, weighting: WeightingConfig, accumulate: int = 1):
     """Stage 1's gradient: TA and RPS share one prompt and one pass; the LM is an argument and never changes."""
+
+    def task_sums(params, frozen, batch, key):
+        scores = ranker.candidate_scores(
+            frozen, batch["ids"], batch["candidates"], prompt=params["prompt"]
+        )
+        losses = candidate_cross_entropy(scores, batch["targets"])
+        members = jnp.stack([batch["task"] == TA, batch["task"] == RPS]).astype(jnp.float32)
+        return members @ losses, members.sum(1), {}
+
+    sums_fn = accumulated(task_sums, accumulate)
 
     def gradients(params, frozen, batch, key):
         def task_losses(params):
-            scores = ranker.candidate_scores(
-                frozen, batch["ids"], batch["candidates"], prompt=params["prompt"]
-            )
-            losses = candidate_cross_entropy(scores, batch["targets"])
-            members = jnp.stack([batch["task"] == TA, batch["task"] == RPS]).astype(jnp.float32)
-            return (members @ losses) / jnp.maximum(members.sum(1), 1)
+            sums, weights, _ = sums_fn(params, frozen, batch, key)
+            return sums / jnp.maximum(weights, 1)
 
         return weighted_gradients(task_losses, params, weighting)
 

@@ -77,10 +77,10 @@ class _Evaluation:
     def add_language_system(
         self, system: str, labels: str, scorer: LanguageScorer, parts: LanguageSystem
     ) -> None:
-        """A language system: one pass a user for all protocols (`mean`), or a text a protocol (`index`)."""
+        """A language system: one pass a user for all protocols, or one a protocol where candidates must be stated."""
         users = self.data.split.users
         histories = [self.data.split.history("test", int(user)) for user in users]
-        if not scorer.lists_candidates:
+        if scorer.ranks_catalogue:
             ids = scorer.texts(parts, histories)
             self.add_catalogue_scores(
                 system, labels, lambda rows: scorer.catalogue(parts, ids[rows])
@@ -88,8 +88,8 @@ class _Evaluation:
             return
         for protocol, (candidates, _) in self.protocols.items():
             if candidates is None:
-                continue  # a candidate set that is shown cannot be the whole catalogue
-            ids = scorer.texts(parts, histories, list(candidates))
+                continue  # what is listed in the text, or decoded one by one, cannot be the whole catalogue
+            ids = scorer.texts(parts, histories, candidates)
 
             def score(rows, ids=ids, candidates=candidates):
                 return scorer.candidates(parts, ids[rows], candidates[rows])

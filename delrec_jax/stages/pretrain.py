@@ -18,7 +18,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.tokenizer import CODE_NAMES, Tokenizer, train_tokenizer
 from delrec_jax.objectives.next_item import catalogue_cross_entropy
 from delrec_jax.objectives.span_corruption import bag_loss
-from delrec_jax.stages import assets
+from delrec_jax.stages import assets, base_model
 from delrec_jax.stages.pretrain_gate import Gate
 from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.training.loop import Run, fit
@@ -33,13 +33,22 @@ _TEMPLATE_REPEATS = 20  # the few template words must be whole tokens beside tho
 
 
 def pretrain(ws: Workspace) -> None:
-    """Trains tokenizer and T5; the LM never reads validation or test items, nor (storefront) any row at all.
+    """Trains tokenizer and T5, or takes pretrained ones; then says which titles no score can tell apart."""
+    data = assets.load_data(ws)
+    if ws.experiment.lm.weights:
+        base_model.adopt(ws)
+    else:
+        _train(ws, data)
+    _report_shared_titles(ws, data)
+
+
+def _train(ws: Workspace, data: assets.Data) -> None:
+    """Tokenizer and T5 of our own; they never read validation or test items, nor (storefront) any row at all.
 
     Raises:
       UserError: the gate failed: what the LM learned is under `pretrain.gate`.
     """
-    config, data = ws.experiment, assets.load_data(ws)
-    folder = ws.folder("pretrain")
+    config, folder = ws.experiment, ws.folder("pretrain")
     tokenizer = _tokenizer(ws, data)
     pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
     ranker = assets.make_ranker(ws, data, tokenizer, pieces)
@@ -66,7 +75,7 @@ def pretrain(ws: Workspace) -> None:
                 ),
                 seed=config.seed,
             ),
-            step=make_train_step(mean_loss_gradients(pretrain_loss(ws, ranker)), optimizer, mesh),
+            step=make_train_step(_gradients(ws, ranker), optimizer, mesh),
             evaluate=gate.measure,
             monitor="gate",
             config=config.pretrain.loop,
@@ -79,6 +88,20 @@ def pretrain(ws: Workspace) -> None:
     write_json(folder / "gate.json", learned)
     say("  learned: " + ", ".join(f"{name} {value:.3f}" for name, value in learned.items()))
     gate.check(learned, result["steps"])
+
+
+def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
+    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
+    pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    groups = assets.make_ranker(ws, data, tokenizer, pieces).shared_titles
+    titles = [[data.corpus.catalogue.titles[item] for item in group] for group in groups]
+    write_json(ws.folder("pretrain") / "shared_titles.json", titles)
+    if groups:
+        count, kind = sum(map(len, groups)), ws.experiment.lm.verbalizer
+        say(
+            f"  {count} items in {len(groups)} groups have titles that lm.verbalizer={kind} cannot tell apart (listed in "
+            "lm/shared_titles.json): they tie, and a tie gets its mean rank"
+        )
 
 
 def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
@@ -146,6 +169,12 @@ def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces
         train=data.split.train,
         heldout=heldout,
         config=config,
+    )
+
+
+def _gradients(ws: Workspace, ranker: Ranker):
+    return mean_loss_gradients(
+        pretrain_loss(ws, ranker), ws.experiment.pretrain.optimizer.accumulate
     )
 
 

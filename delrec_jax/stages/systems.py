@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -44,26 +45,39 @@ class LanguageScorer:
         self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
         ranker = language.ranker
         self._catalogue = jax.jit(
-            lambda params, ids, prompt, adapters: ranker.catalogue_scores(
-                params, ids, prompt=prompt, adapters=adapters
+            lambda params, vectors, ids, prompt, adapters: ranker.catalogue_scores(
+                params, ids, vectors=vectors, prompt=prompt, adapters=adapters
             )
         )
         self._candidates = jax.jit(
-            lambda params, ids, candidates, prompt, adapters: ranker.candidate_scores(
-                params, ids, candidates, prompt=prompt, adapters=adapters
+            lambda params, vectors, ids, candidates, prompt, adapters: ranker.candidate_scores(
+                params, ids, candidates, vectors=vectors, prompt=prompt, adapters=adapters
             )
         )
 
+    @cached_property
+    def vectors(self) -> jax.Array | None:
+        """One output vector a title: the head is frozen from stage 1 on, so one matrix serves every batch and system."""
+        ranker = self.language.ranker
+        return (
+            jax.jit(ranker.item_vectors)(self.language.params) if ranker.ranks_catalogue else None
+        )
+
     @property
-    def lists_candidates(self) -> bool:
-        """Whether texts list their candidates, so that one text cannot serve the whole catalogue."""
+    def _lists_candidates(self) -> bool:
         return bool(self.language.pieces.codes) or self.language.pieces.config.show_candidates
+
+    @property
+    def ranks_catalogue(self) -> bool:
+        """Whether one text and one pass serve the whole catalogue: no candidates in the text, and none to be decoded."""
+        return self.language.ranker.ranks_catalogue and not self._lists_candidates
 
     def texts(
         self, system: LanguageSystem, histories: list[np.ndarray], candidates=None
     ) -> np.ndarray:
-        """LSR texts of histories, padded to one bucket."""
-        shown = [()] * len(histories) if candidates is None else candidates
+        """LSR texts of histories, padded to one bucket; candidates stand in them where the config lists them."""
+        listed = candidates is not None and self._lists_candidates
+        shown = candidates if listed else [()] * len(histories)
         texts = [
             prompts.recommendation(
                 self.language.pieces, history, pattern=system.pattern, candidates=items
@@ -73,15 +87,17 @@ class LanguageScorer:
         return pad_texts(texts, bucket_length(max(map(len, texts)), self.buckets))
 
     def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> jax.Array:
-        """Scores of the whole catalogue [B, I] (`mean`)."""
-        return self._catalogue(self.language.params, ids, system.prompt, system.adapters)
+        """Scores of the whole catalogue [B, I] (`mean` and `first`)."""
+        return self._catalogue(
+            self.language.params, self.vectors, ids, system.prompt, system.adapters
+        )
 
     def candidates(
         self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray
     ) -> jax.Array:
         """Scores of each text's candidates [B, C]."""
         return self._candidates(
-            self.language.params, ids, candidates, system.prompt, system.adapters
+            self.language.params, self.vectors, ids, candidates, system.prompt, system.adapters
         )
 
 

@@ -55,7 +55,9 @@ def teach(ws: Workspace) -> None:
                 buckets=(config.sasrec.max_length,),
                 seed=ws.experiment.seed,
             ),
-            step=make_train_step(mean_loss_gradients(loss), optimizer, mesh),
+            step=make_train_step(
+                mean_loss_gradients(loss, config.optimizer.accumulate), optimizer, mesh
+            ),
             evaluate=_validator(ws, data, module),
             monitor="valid/NDCG@10",
             config=config.loop,

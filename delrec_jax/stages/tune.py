@@ -75,7 +75,8 @@ class _Trainer:
         self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)
         known = ~data.split.cold_items(data.num_items)
         loss = ranking_loss(language.ranker, known, self.config)
-        self.step = make_train_step(mean_loss_gradients(loss), self.optimizer, self.mesh)
+        gradients = mean_loss_gradients(loss, self.config.optimizer.accumulate)
+        self.step = make_train_step(gradients, self.optimizer, self.mesh)
         self.known = np.flatnonzero(known)
         self.scorer = LanguageScorer(ws, language)
 
@@ -92,7 +93,11 @@ class _Trainer:
                 name=f"adapter/{name}",
                 directory=self.ws.folder("tune") / name,
                 state=create_state(params, self.optimizer),
-                frozen={"params": self.language.params, "prompt": prompt},
+                frozen={
+                    "params": self.language.params,
+                    "prompt": prompt,
+                    "vectors": self.scorer.vectors,
+                },
                 batches=training_iterator(
                     lambda index, rng: self._example(labels, index, rng),
                     len(labels.items),
@@ -109,10 +114,11 @@ class _Trainer:
                 summary=_ranks,
             )
         )
-        ranks = sorted(result["ranks"].values())
+        ranks = list(result["ranks"].values())
         say(
             f"  adapter {name}: {len(labels.items)} labels, selected step {result['best_step']} of {result['steps']}, "
-            f"ranks {ranks[0]}..{ranks[-1]} of {self.config.adalora.init_rank}"
+            f"rank pattern {' '.join(map(str, ranks))} of {self.config.adalora.init_rank} (by path in "
+            f"adapter/{name}/result.json)"
         )
 
     def _labels(self, users: np.ndarray) -> Labels:
@@ -147,9 +153,9 @@ class _Trainer:
         asked = np.flatnonzero(np.isin(split.users, users))
         histories = [split.history("valid", int(user)) for user in split.users[asked]]
         targets, candidates = split.valid_target[asked], sets.items[asked]
-        listed = self.scorer.lists_candidates
+        listed = not self.scorer.ranks_catalogue
         system = LanguageSystem(self.language.slots, prompt)
-        ids = self.scorer.texts(system, histories, list(candidates) if listed else None)
+        ids = self.scorer.texts(system, histories, candidates)
         ranker = (
             candidate_ranker(targets, candidates)
             if listed
@@ -194,16 +200,15 @@ def ranking_loss(ranker: Ranker, known: np.ndarray, config: TuneConfig):
     """
 
     def loss(adapters, frozen, batch, key):
-        options = {"prompt": frozen["prompt"], "adapters": adapters, "dropout_key": key}
+        fixed = {"prompt": frozen["prompt"], "vectors": frozen["vectors"]}
+        options = {**fixed, "adapters": adapters, "dropout_key": key}
         penalty = {"penalty": config.adalora.orthogonality * orthogonality_penalty(adapters)}
         if "label" in batch:
             scores = ranker.catalogue_scores(frozen["params"], batch["ids"], **options)
             open_scores = jnp.where(known, scores, -jnp.inf)
             losses, weights = catalogue_cross_entropy(open_scores, batch["label"])
             if config.anchor:
-                before = ranker.catalogue_scores(
-                    frozen["params"], batch["ids"], prompt=frozen["prompt"]
-                )
+                before = ranker.catalogue_scores(frozen["params"], batch["ids"], **fixed)
                 losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty
         scores = ranker.candidate_scores(

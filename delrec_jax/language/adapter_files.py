@@ -1,0 +1,149 @@
+"""Adapters and soft prompt alone, as a portable directory that names its base model by hash.
+
+    DIR/adapter.safetensors   adapters/PATH/{A,E,B} and prompt; one path a block, whether layers are scanned or not
+    DIR/adapter.json          base model, AdaLoRA's settings, rank pattern, prompt length, digest of the tensors
+
+Each file appears whole or not at all. The JSON comes last and holds the digest of the other, so a save that was cut off
+between the two, or files of two saves put together, are found out on loading.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Array, Float
+from safetensors.numpy import load_file, save_file
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.layers import unstack_layers
+
+Tree = dict[str, Any]
+FORMAT = "delrec-adapter-1"
+_AGAIN = "copy the directory again from where it was made, or save the adapter again"
+
+
+class SavedAdapter(NamedTuple):
+    """What a directory holds.
+
+    Attributes:
+      adapters: NumPy arrays `A` [in, R], `E` [R] and `B` [R, out] at the path of each adapted projection, unstacked.
+      prompt: the soft prompt; None where the adapter was trained without one.
+      config: AdaLoRA's settings; rank and alpha are part of the function that the adapters compute.
+    """
+
+    adapters: Tree
+    prompt: Float[np.ndarray, "K D"] | None
+    config: AdaLoRAConfig
+
+
+def save_adapter(
+    path: Path,
+    *,
+    adapters: Tree,
+    prompt: Float[Array, "K D"] | None,
+    config: AdaLoRAConfig,
+    base_hash: str,
+    base_name: str,
+    rank_pattern: Mapping[str, int],
+) -> None:
+    """Writes the directory `path`, over an older adapter if there is one.
+
+    Masked triplets are kept: their E is zero, but a run that goes on may need their A and B.
+
+    Args:
+      path: the directory; made with its parents.
+      adapters: the triplets, in either layout of layers.py.
+      prompt: the soft prompt that they were trained with.
+      config: AdaLoRA's settings.
+      base_hash: of the base parameters (`weights.params_hash`).
+      base_name: of the base model, for the reader.
+      rank_pattern: triplets in use by path (`rank_allocation.ranks_in_use`), for the reader.
+    """
+    tensors = traverse_util.flatten_dict({"adapters": unstack_layers(adapters)}, sep="/")
+    if prompt is not None:
+        tensors["prompt"] = prompt
+    arrays = {name: np.asarray(jax.device_get(x), order="C") for name, x in tensors.items()}
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / "adapter.safetensors", lambda file: save_file(arrays, file))
+    description = {
+        "format": FORMAT,
+        "base": {"name": base_name, "hash": base_hash},
+        "adalora": asdict(config),
+        "rank_pattern": {name: int(rank) for name, rank in sorted(rank_pattern.items())},
+        "prompt_length": 0 if prompt is None else len(prompt),
+        "tensors_sha256": _digest(path / "adapter.safetensors"),
+    }
+    text = json.dumps(description, indent=1) + "\n"
+    _write(path / "adapter.json", lambda file: file.write_text(text))
+
+
+def load_adapter(path: Path, *, base_hash: str) -> SavedAdapter:
+    """Reads what `save_adapter` wrote, for the base model of that hash alone.
+
+    Raises:
+      UserError: a file is missing, damaged or of another save, or the adapter belongs to another base model.
+    """
+    file, tensors = path / "adapter.json", path / "adapter.safetensors"
+    described = _read_description(file)
+    if described.base_hash != base_hash:
+        raise UserError(
+            f"{file}: this adapter belongs to the base model {described.base_name!r} with hash {described.base_hash}, but "
+            f"the base model here has hash {base_hash}: load that base model, or tune an adapter on this one"
+        )
+    if not tensors.is_file():
+        raise UserError(f"{tensors}: no such file, though {file.name} stands beside it; {_AGAIN}")
+    if (found := _digest(tensors)) != described.digest:
+        raise UserError(
+            f"{tensors}: damaged or of another save: its SHA-256 is {found}, {file.name} says {described.digest}; {_AGAIN}"
+        )
+    tree = traverse_util.unflatten_dict(load_file(tensors), sep="/")
+    return SavedAdapter(tree["adapters"], tree.get("prompt"), described.config)
+
+
+class _Description(NamedTuple):
+    base_name: str
+    base_hash: str
+    digest: str
+    config: AdaLoRAConfig
+
+
+def _read_description(file: Path) -> _Description:
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; name a directory that an adapter was saved to")
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file}: damaged ({error}); {_AGAIN}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(
+            f"{file}: its format is not {FORMAT!r}: no adapter, or one of another version"
+        )
+    try:
+        base, settings = found["base"], found["adalora"]
+        config = AdaLoRAConfig(**settings | {"targets": tuple(settings["targets"])})
+        return _Description(base["name"], base["hash"], found["tensors_sha256"], config)
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{file}: damaged ({error!r}); {_AGAIN}") from error
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a file of another name, then gives it its own: readers never see a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

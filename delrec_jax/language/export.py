@@ -1,0 +1,155 @@
+"""A model in memory written as a directory that `transformers` loads (and `weights.load` reads back bit for bit)."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.hub import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.tokenizer import EOS, PAD
+from delrec_jax.language.weight_names import hf_name, leaves
+from delrec_jax.language.weights import HeldTensor, held_tensors
+
+# Of our config, under the same names as in theirs.
+_KEYS = (
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+    "dropout_rate",
+    "layer_norm_epsilon",
+    "feed_forward_proj",
+    "tie_word_embeddings",
+)
+_TOKENS = {"decoder_start_token_id": PAD, "eos_token_id": EOS, "pad_token_id": PAD}
+
+
+def export_model(
+    params: dict,
+    config: T5Config,
+    directory: Path,
+    *,
+    tokenizer_dir: Path | None = None,
+    max_shard_bytes: int = 2 * 10**9,
+) -> None:
+    """Writes config, weights and tokenizer; the directory appears whole or not at all.
+
+    Args:
+      params: the base parameters, adapters merged, in either layout of layers.py; their types are kept.
+      config: their shape.
+      directory: must not be there yet, or be empty.
+      tokenizer_dir: where tokenizer files are copied from; None = none are written.
+      max_shard_bytes: weights beyond it are split into several files with an index; about what the host holds at once.
+
+    Raises:
+      UserError: something is in `directory`, or no tokenizer in `tokenizer_dir`.
+      ValueError: the parameters are not those of the config.
+    """
+    directory = directory.resolve()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory}: there already; remove it, or export to another directory")
+    copied = _tokenizer_files(tokenizer_dir)
+    tensors = _named(params, config)
+    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        _write_weights(tensors, partial, max_shard_bytes)
+        _write_json(partial / CONFIG_FILE, _description(config))
+        _write_json(partial / "generation_config.json", _TOKENS)
+        for file in copied:
+            shutil.copyfile(file, partial / file.name)
+        partial.replace(directory)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+
+
+def _tokenizer_files(directory: Path | None) -> list[Path]:
+    if directory is None:
+        return []
+    files = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    if not files:
+        raise UserError(f"{directory}: no tokenizer there (none of {', '.join(TOKENIZER_FILES)})")
+    return files
+
+
+def _named(params: dict, config: T5Config) -> dict[str, tuple[HeldTensor, bool]]:
+    """The tensors by Hugging Face's name, and whether each is transposed there."""
+    found = {}
+    for tensor in held_tensors(params):
+        name, transposed = hf_name(tensor.path)
+        found[name] = (tensor, transposed)
+    shapes = {name: t.shape[::-1] if turned else t.shape for name, (t, turned) in found.items()}
+    expected = {name: leaf.stored_shape for leaf in leaves(config) for name in leaf.names}
+    if differing := sorted(dict(shapes.items() ^ expected.items())):
+        raise ValueError(f"the parameters are not those of the config: {', '.join(differing)}")
+    return found
+
+
+def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
+    """Names in order, in groups of at most `limit` bytes (a larger tensor has a group of its own)."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _write_weights(
+    tensors: dict[str, tuple[HeldTensor, bool]], directory: Path, limit: int
+) -> None:
+    """One `model.safetensors`, or numbered ones and their index; one file's worth in memory at a time."""
+    sizes = {
+        name: int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+        for name, (tensor, _) in sorted(tensors.items())
+    }
+    groups = _shards(sizes, limit)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(groups, start=1):
+        file = WEIGHTS_FILE
+        if len(groups) > 1:
+            file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        arrays = {name: _as_stored(*tensors[name]) for name in names}
+        save_file(arrays, directory / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, file)
+    if len(groups) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        _write_json(directory / INDEX_FILE, index)
+
+
+def _as_stored(tensor: HeldTensor, transposed: bool) -> np.ndarray:
+    """The tensor as PyTorch keeps it; safetensors writes the buffer, so it must be in C order."""
+    value = tensor.fetch()
+    return np.ascontiguousarray(value.T if transposed else value)
+
+
+def _description(config: T5Config) -> dict[str, Any]:
+    """`config.json`. Before version 5, `transformers` took the scale of the output from `tie_word_embeddings`."""
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        **{key: getattr(config, key) for key in _KEYS},
+        "scale_decoder_outputs": config.output_scale != 1,
+        **_TOKENS,
+        "dtype": config.param_dtype,
+    }
+
+
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,180 @@
+"""Model directories in Hugging Face's layout: where a name leads, and which tensors lie there."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from delrec_jax.errors import UserError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+)
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+# A repository holds the same weights for other frameworks too: three times the download.
+FETCHED = (
+    CONFIG_FILE,
+    "generation_config.json",
+    *TOKENIZER_FILES,
+    "model*.safetensors",
+    INDEX_FILE,
+)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_DTYPES = ("F32", "F16", "BF16")
+_CONVERT = (
+    'python -c "import sys, transformers as t; d = sys.argv[1]; '
+    't.T5ForConditionalGeneration.from_pretrained(d).save_pretrained(d)" '
+)
+
+
+class StoredTensor(NamedTuple):
+    """A tensor on disk: its name in `file` and its shape there (a kernel is [out, in])."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+
+
+def resolve(name_or_dir: str | Path) -> Path:
+    """The directory of a model.
+
+    Args:
+      name_or_dir: a directory, taken as it is, or a name on the Hugging Face hub such as `google/flan-t5-small`, which
+        is fetched into the hub's cache unless it is there. HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT are respected.
+
+    Raises:
+      UserError: neither a directory nor a model that can be had.
+    """
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(
+            f"{name_or_dir}: a file; name the directory that holds config.json and the weights"
+        )
+    if not _HUB_NAME.fullmatch(str(name_or_dir)):
+        raise UserError(
+            f"{name_or_dir}: no such directory, and no hub name either (those look like google/flan-t5-small)"
+        )
+    return _fetch(str(name_or_dir))
+
+
+def _fetch(name: str) -> Path:
+    """Through `huggingface_hub` and its cache."""
+    # Imported late: it is slow, and most runs name a directory.
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FETCHED)))
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{name}: no such directory, and {_fault(error)} ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def _fault(error: Exception) -> str:
+    """What went wrong at the hub, and the remedy."""
+    from huggingface_hub import errors, is_offline_mode
+
+    if isinstance(error, errors.GatedRepoError | errors.DisabledRepoError):
+        return "the hub does not give this model to you: ask its owner, then `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
+        return "no such model on the hub: check the name"
+    if isinstance(error, errors.LocalEntryNotFoundError) and is_offline_mode():
+        return "not (wholly) in the hub's cache while HF_HUB_OFFLINE is set: unset it, or name a directory"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "the hub cannot be reached: check the network, or name a directory"
+    return "fetching it from the hub failed: try again, or name a directory"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model directory.
+
+    Raises:
+      UserError: no such file, or no JSON object in it.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{file.parent}: no {file.name} there; name a directory with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON ({error}); download it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: holds no JSON object; download it again")
+    return value
+
+
+def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """The tensors of a model directory by name, from the headers of its files alone.
+
+    Args:
+      directory: with `model.safetensors`, or with `model.safetensors.index.json` and the files that it names.
+
+    Raises:
+      UserError: no safetensors there, a damaged file, or an index that does not fit the files.
+    """
+    if (directory / WEIGHTS_FILE).is_file():
+        return _header(directory / WEIGHTS_FILE)
+    if not (directory / INDEX_FILE).is_file():
+        raise UserError(_no_safetensors(directory))
+    index = directory / INDEX_FILE
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise UserError(f"{index}: no weight_map of tensor names to files; download it again")
+    found: dict[str, StoredTensor] = {}
+    for shard in sorted(set(files.values())):
+        if not (directory / shard).is_file():
+            raise UserError(f"{index}: names {shard}, which is not there; download it too")
+        found |= {
+            name: tensor
+            for name, tensor in _header(directory / shard).items()
+            if files.get(name, shard) == shard
+        }
+    if absent := sorted(set(files) - set(found)):
+        raise UserError(
+            f"{index}: names {absent[0]} in {files[absent[0]]}, which does not hold it ({len(absent)} such tensors); "
+            "download index and files again"
+        )
+    return found
+
+
+def _header(file: Path) -> dict[str, StoredTensor]:
+    """Names and shapes in one file."""
+    found = {}
+    try:
+        with safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping: it cannot be iterated)
+                part = tensors.get_slice(name)
+                if part.get_dtype() not in _DTYPES:
+                    raise UserError(
+                        f"{file}: {name} is {part.get_dtype()}; only {', '.join(_DTYPES)} can be read, so name an "
+                        "unquantised model"
+                    )
+                found[name] = StoredTensor(name, file, tuple(part.get_shape()))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{file}: damaged ({error}; {file.stat().st_size} bytes); download it again (after `git clone`: `git lfs pull`)"
+        ) from None
+    return found
+
+
+def _no_safetensors(directory: Path) -> str:
+    """What to say of a directory without safetensors, and how to make them from a pickle."""
+    command = _CONVERT + shlex.quote(str(directory))
+    if any(directory.glob("pytorch_model*.bin*")):
+        return (
+            f"{directory}: only pytorch_model.bin there, a pickle, which can run code when it is read; where you trust it "
+            f"and torch is installed, write {WEIGHTS_FILE} beside it: {command}"
+        )
+    return f"{directory}: no {WEIGHTS_FILE} and no {INDEX_FILE} there; download them (or pytorch_model.bin, then: {command})"

@@ -1,0 +1,75 @@
+"""The base language model of a run: pretrained weights (`lm.weights`), or the small T5 that `pretrain` trains."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from delrec_jax.errors import UserError
+from delrec_jax.language import hub, weights
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.tokenizer import Tokenizer
+from delrec_jax.stages.workspace import Workspace, read_json, write_json
+from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.training.sharding import make_mesh, replicated
+from delrec_jax.training.writers import say
+
+# How the model runs is the config's to say, whatever the sizes are.
+_SETTINGS = ("dtype", "param_dtype", "remat", "scan_layers", "attention", "dropout_rate")
+
+
+def tokenizer_directory(ws: Workspace) -> Path:
+    """Where the tokenizer stands: `lm.tokenizer`, else beside the pretrained weights, else where `pretrain` made it."""
+    config = ws.experiment.lm
+    if config.tokenizer or config.weights:
+        return hub.resolve(config.tokenizer or config.weights)
+    return ws.folder("pretrain") / "tokenizer"
+
+
+def model_shape(ws: Workspace, tokenizer: Tokenizer) -> T5Config:
+    """The T5's shape with this run's adapters: sizes of the pretrained model, or of the config and its tokenizer.
+
+    Raises:
+      UserError: the tokenizer has ids that the pretrained table has no rows for.
+    """
+    config = ws.experiment
+    if not config.lm.weights:
+        shape = replace(config.lm.t5, vocab_size=tokenizer.vocab_size)
+    else:
+        settings = {name: getattr(config.lm.t5, name) for name in _SETTINGS}
+        shape = replace(weights.read_config(hub.resolve(config.lm.weights)), **settings)
+        if tokenizer.vocab_size > shape.vocab_size:
+            raise UserError(
+                f"lm.weights={config.lm.weights} has a table of {shape.vocab_size} rows, but the tokenizer in "
+                f"{tokenizer.name} has {tokenizer.vocab_size} ids: set lm.tokenizer to the model's own"
+            )
+    return replace(shape, adapters=config.tune.adalora)
+
+
+def adopt(ws: Workspace) -> None:
+    """What `pretrain` does with pretrained weights: names them by a hash of all their bytes, for every later stage."""
+    name = ws.experiment.lm.weights
+    fingerprint = weights.fingerprint(hub.resolve(name))
+    write_json(ws.folder("pretrain") / "base.json", {"weights": name, "fingerprint": fingerprint})
+    say(f"  {name}: SHA-256 {fingerprint}")
+
+
+def load_params(ws: Workspace, shape: T5Config) -> Any:
+    """The frozen parameters on all devices.
+
+    Raises:
+      UserError: the pretrained weights are not those that this run began with.
+    """
+    folder, name = ws.folder("pretrain"), ws.experiment.lm.weights
+    if not name:
+        params, _ = load_tree(folder / "model" / "result.safetensors")
+        return jax.tree.map(jnp.asarray, params)
+    directory, begun = hub.resolve(name), read_json(folder / "base.json")["fingerprint"]
+    if (found := weights.fingerprint(directory)) != begun:
+        raise UserError(
+            f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: bring the same "
+            "weights back, or give another --workdir"
+        )
+    return weights.load(directory, shape, replicated(make_mesh(ws.experiment.mesh)))

@@ -1,0 +1,61 @@
+"""`delrec export`: a tuned model for other programs, or its adapter alone for this one."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora import merge, rank_pattern
+from delrec_jax.language.adapter_files import save_adapter
+from delrec_jax.language.export import export_model
+from delrec_jax.language.peft_export import export_peft
+from delrec_jax.language.weights import params_hash
+from delrec_jax.stages import assets, base_model
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.writers import say
+
+FORMATS = {
+    "adapter": "adapter and soft prompt alone, for `language.adapter_files.load_adapter`",
+    "peft": "an AdaLoRA adapter for `peft`, the soft prompt beside it",
+    "lora": "the equivalent LoRA adapter for `peft`, the soft prompt beside it",
+    "hf": "the merged model for `transformers`, the soft prompt beside it",
+}
+
+
+def export(ws: Workspace, kind: str, output: Path) -> None:
+    """Writes DELRec's adapter and prompt (those named `distilled`) in one of `FORMATS`.
+
+    Raises:
+      UserError: the run is not finished, the format unknown, or the directory in use.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"--format={kind}: use one of {', '.join(FORMATS)}")
+    if not ws.finished("tune"):
+        raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
+    if not str(output) or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
+        raise UserError(f"--output={output}: give a directory that is not there yet, or empty")
+    language = assets.load_language(ws, assets.load_data(ws))
+    adapters, prompt = assets.load_adapters(ws, "distilled"), assets.load_prompt(ws, "distilled")
+    config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
+    if kind == "adapter":
+        save_adapter(
+            output,
+            adapters=adapters,
+            prompt=prompt,
+            config=config,
+            base_hash=params_hash(language.params),
+            base_name=base,
+            rank_pattern=rank_pattern(adapters),
+        )
+    elif kind == "hf":
+        merged = merge(language.params, adapters, config)
+        tokenizer = base_model.tokenizer_directory(ws)
+        export_model(merged, language.ranker.module.config, output, tokenizer_dir=tokenizer)
+        save_file({"prompt": np.asarray(prompt)}, output / "soft_prompt.safetensors")
+    else:
+        form = "adalora" if kind == "peft" else "lora"
+        export_peft(
+            output, adapters=adapters, prompt=prompt, config=config, base_name=base, form=form
+        )
+    say(f"{output}: {FORMATS[kind]}")
