@@ -1,4 +1,4 @@
-"""Relative buckets and the norm, against values worked out by hand from the paper's formulas."""
+"""Relative buckets, the norm and attention, against hand-worked values and the library's own function."""
 
 from dataclasses import replace
 
@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.attention import RelativeBias, relative_position_bucket
+from delrec_jax.language import attention as attention_module
+from delrec_jax.language.attention import (
+    RelativeBias,
+    attend_by_cudnn,
+    attend_by_xla,
+    relative_position_bucket,
+)
 from delrec_jax.language.t5 import RMSNorm
 from delrec_jax.language.t5_config import T5Config
 
@@ -91,3 +97,87 @@ def test_rms_norm_computes_in_float32_and_returns_the_compute_type():
 def test_an_unknown_feed_forward_is_named():
     with pytest.raises(UserError, match=r"lm.t5.feed_forward_proj is 'swish'.*'gated-gelu'"):
         T5Config(feed_forward_proj="swish")
+
+
+def attention_inputs(dtype):
+    generator = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(generator.normal(size=(3, 16, 2, 8)), dtype) for _ in range(3))
+    bias = jnp.asarray(generator.normal(size=(1, 2, 16, 16)), jnp.float32)
+    mask = jnp.arange(16)[None] < jnp.asarray([[16], [9], [1]])
+    return q, k, v, bias, mask[:, None, None]
+
+
+def test_attention_equals_the_library_function():
+    """`jax.nn.dot_product_attention`, values and gradients, with bias and padding."""
+    q, k, v, bias, mask = attention_inputs(jnp.float32)
+
+    def library(q, k, v):
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=1.0)
+
+    def ours(q, k, v):
+        return attend_by_xla(q, k, v, bias, mask)
+
+    np.testing.assert_allclose(ours(q, k, v), library(q, k, v), atol=1e-5)
+    assert np.abs(library(q, k, v) - library(q, k, v[:, ::-1])).max() > 0.1
+    for argument in range(3):
+        gradients = [
+            jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), argument)(q, k, v) for f in (ours, library)
+        ]
+        np.testing.assert_allclose(*gradients, atol=1e-4)
+
+
+def test_a_row_without_keys_is_finite():
+    q, k, v, bias, _ = attention_inputs(jnp.float32)
+    nothing = jnp.zeros((3, 1, 1, 16), bool)
+    np.testing.assert_allclose(attend_by_xla(q, k, v, bias, nothing)[:, 0], v.mean(1), atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_cudnn_equals_xla():
+    q, k, v, bias, mask = attention_inputs(jnp.bfloat16)
+    fused = jax.jit(attend_by_cudnn)
+    assert "cudnn" in fused.lower(q, k, v, bias, mask).compile().as_text()
+    difference = fused(q, k, v, bias, mask) - attend_by_xla(q, k, v, bias, mask)
+    assert np.abs(np.asarray(difference, np.float32)).max() < 3e-2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "flash"}, "lm.t5.attention is 'flash': use 'xla' or 'cudnn'"),
+        ({"attention": "cudnn"}, "lm.t5.attention=cudnn computes in 16 bits: set lm.t5.dtype"),
+        ({"dtype": "int8"}, "lm.t5.dtype is 'int8': use one of float32, bfloat16, float16"),
+        ({"param_dtype": "f32"}, "lm.t5.param_dtype is 'f32'"),
+    ],
+)
+def test_settings_that_cannot_be_name_their_key(settings, message):
+    with pytest.raises(UserError, match=message):
+        T5Config(**settings)
+
+
+@pytest.mark.parametrize("attention", ["xla", "cudnn"])
+def test_the_flag_chooses_the_kernel_of_the_encoder_alone(attention, monkeypatch):
+    """With cuDNN replaced by a spy: it meets the encoder's self-attention and nothing of the decoder."""
+    met = []
+
+    def spy(q, k, v, bias, mask):
+        met.append(q.shape)
+        return attend_by_xla(q, k, v, bias, mask)
+
+    monkeypatch.setattr(attention_module, "attend_by_cudnn", spy)
+    config = T5Config(
+        vocab_size=20,
+        d_model=8,
+        d_kv=4,
+        d_ff=8,
+        num_layers=2,
+        num_decoder_layers=3,
+        num_heads=2,
+        dtype="bfloat16",
+        attention=attention,
+    )
+    ids, answer = jnp.ones((2, 6), jnp.int32), jnp.ones((2, 3), jnp.int32)
+    params = jax.eval_shape(T5(config).init, jax.random.key(0), ids, answer)
+    met.clear()
+    jax.eval_shape(T5(config).apply, params, ids, answer)
+    assert met == ([(2, 6, 2, 4)] * 2 if attention == "cudnn" else [])
