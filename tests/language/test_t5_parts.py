@@ -15,7 +15,7 @@ from delrec_jax.language.attention import (
     attend_by_xla,
     relative_position_bucket,
 )
-from delrec_jax.language.t5 import RMSNorm
+from delrec_jax.language.t5 import T5, RMSNorm
 from delrec_jax.language.t5_config import T5Config
 
 # Encoder: 16 buckets a side, 8 exact, then 8 + floor(2 log2(d / 8)) up to 15; keys after the
