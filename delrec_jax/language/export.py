@@ -45,6 +45,8 @@ def export_model(
 ) -> None:
     """Writes config, weights and tokenizer; the directory appears whole or not at all.
 
+    For one process: where several hold the model, gather it in one of them first.
+
     Args:
       params: the base parameters, adapters merged, in either layout of layers.py; their types are kept.
       config: their shape.
