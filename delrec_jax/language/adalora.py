@@ -110,7 +110,7 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
     if is_target(("lm_head",), config.targets):
         raise UserError(
             f"tune.adalora.targets {config.targets}: lm_head cannot be adapted, because item scores read the head's own "
-            "weights (`head_matrix`) and would not see the adapter; leave it out"
+            "weights (`head_matrix`) and would not see the adapter; leave it out ('*/*' means all others)"
         )
     every = {
         path[:-1]: kernel
