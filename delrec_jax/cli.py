@@ -86,6 +86,8 @@ def _run(command: str, ws, values: flags.FlagValues) -> None:
     elif command == "export":
         from delrec_jax.stages.export import export
 
+        if not values.output:  # Path("") would be the directory that the user happens to be in
+            raise UserError("--output is missing: give the directory that export writes to")
         export(ws, values.format, Path(values.output))
     else:
         from delrec_jax.stages.pipeline import run_all, run_stage

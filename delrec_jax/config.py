@@ -71,8 +71,8 @@ class LMConfig:
             raise UserError(f"lm.verbalizer is {self.verbalizer!r}: use one of {', '.join(KINDS)}")
         if self.tokenizer and not self.weights:
             raise UserError(
-                "lm.tokenizer is set and lm.weights is not: without pretrained weights `delrec pretrain` trains its own "
-                "tokenizer; leave it empty"
+                f"lm.tokenizer is {self.tokenizer!r}, but lm.weights is not set: without pretrained weights `delrec pretrain` "
+                "trains its own tokenizer; leave it empty"
             )
 
 

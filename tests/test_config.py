@@ -133,8 +133,8 @@ def test_more_teacher_items_than_candidates_names_both_keys():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("lm.verbalizer", "first"),
-        ("lm.weights", "google/flan-t5-small"),
+        ("lm.verbalizer", "last"),
+        ("lm.tokenizer", "google/flan-t5-small"),
         ("teacher.name", "gru"),
         ("distill.select_by", "loss"),
         ("tune.loss_over", "all"),
@@ -146,7 +146,32 @@ def test_more_teacher_items_than_candidates_names_both_keys():
 def test_values_that_cannot_be_name_their_key(key, value):
     text = message(nested(key, value))
     assert key in text
-    assert str(value) in text or key == "lm.weights"
+    assert str(value) in text
+
+
+@pytest.mark.parametrize("kind", ["first", "mean"])
+@pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
+def test_verbalisers_of_one_pass_go_with_either_loss(kind, loss_over):
+    changes = {"lm": {"verbalizer": kind}, "tune": {"loss_over": loss_over}}
+    experiment = from_config(ConfigDict(changes))
+    assert (experiment.lm.verbalizer, experiment.tune.loss_over) == (kind, loss_over)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "index"])
+def test_verbalisers_of_stated_candidates_need_the_loss_over_them(kind):
+    text = message(nested("lm.verbalizer", kind))
+    assert f"lm.verbalizer={kind}" in text and "tune.loss_over=candidates" in text
+    changes = {"lm": {"verbalizer": kind}, "tune": {"loss_over": "candidates"}}
+    assert from_config(ConfigDict(changes)).lm.verbalizer == kind
+
+
+def test_pretrained_weights_may_have_a_tokenizer_of_their_own_or_another():
+    lm = {"weights": "google/flan-t5-small"}
+    assert from_config(ConfigDict({"lm": lm})).lm.tokenizer == ""
+    both = {**lm, "tokenizer": "elsewhere"}
+    assert from_config(ConfigDict({"lm": both})).lm.tokenizer == "elsewhere"
+    text = message(nested("lm.tokenizer", "elsewhere"))
+    assert "lm.weights is not set" in text and "leave it empty" in text
 
 
 def test_a_tuning_too_short_to_move_ranks_is_refused_at_the_start():

@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
@@ -32,6 +34,7 @@ _KEYS = (
     "feed_forward_proj",
     "tie_word_embeddings",
 )
+PROMPT_FILE = "soft_prompt.safetensors"
 _TOKENS = {"decoder_start_token_id": PAD, "eos_token_id": EOS, "pad_token_id": PAD}
 
 
@@ -40,6 +43,7 @@ def export_model(
     config: T5Config,
     directory: Path,
     *,
+    prompt: Float[Array, "K D"] | None = None,
     tokenizer_dir: Path | None = None,
     max_shard_bytes: int = 2 * 10**9,
 ) -> None:
@@ -51,6 +55,7 @@ def export_model(
       params: the base parameters, adapters merged, in either layout of layers.py; their types are kept.
       config: their shape.
       directory: must not be there yet, or be empty.
+      prompt: a soft prompt, written beside the model as `soft_prompt.safetensors`.
       tokenizer_dir: where tokenizer files are copied from; None = none are written.
       max_shard_bytes: weights beyond it are split into several files with an index; about what the host holds at once.
 
@@ -69,6 +74,8 @@ def export_model(
         _write_weights(tensors, partial, max_shard_bytes)
         _write_json(partial / CONFIG_FILE, _description(config))
         _write_json(partial / "generation_config.json", _TOKENS)
+        if prompt is not None:
+            save_file({"prompt": np.array(jax.device_get(prompt))}, partial / PROMPT_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
         partial.replace(directory)

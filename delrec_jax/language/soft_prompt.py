@@ -36,7 +36,7 @@ def embed_with_prompt(
     is_slot: Bool[Array, "B T"] = ids >= vocab_size
     slots = jnp.where(is_slot, ids - vocab_size, 0)
     words = table[jnp.minimum(ids, vocab_size - 1)]
-    rows = prompt.at[slots].get(mode="fill", fill_value=jnp.nan)
+    rows = jnp.asarray(prompt).at[slots].get(mode="fill", fill_value=jnp.nan)
     return jnp.where(is_slot[..., None], rows, words)
 
 

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
-
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
@@ -17,8 +14,8 @@ from delrec_jax.training.writers import say
 
 FORMATS = {
     "adapter": "adapter and soft prompt alone, for `language.adapter_files.load_adapter`",
-    "peft": "an AdaLoRA adapter for `peft`, the soft prompt beside it",
-    "lora": "the equivalent LoRA adapter for `peft`, the soft prompt beside it",
+    "peft": "an AdaLoRA adapter for `peft`, the soft prompt beside it (and the base model, where it was made here)",
+    "lora": "the equivalent LoRA adapter for `peft`, likewise",
     "hf": "the merged model for `transformers`, the soft prompt beside it",
 }
 
@@ -33,7 +30,7 @@ def export(ws: Workspace, kind: str, output: Path) -> None:
         raise UserError(f"--format={kind}: use one of {', '.join(FORMATS)}")
     if not ws.finished("tune"):
         raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
-    if not str(output) or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output}: give a directory that is not there yet, or empty")
     language = assets.load_language(ws, assets.load_data(ws))
     adapters, prompt = assets.load_adapters(ws, "distilled"), assets.load_prompt(ws, "distilled")
@@ -51,9 +48,14 @@ def export(ws: Workspace, kind: str, output: Path) -> None:
     elif kind == "hf":
         merged = merge(language.params, adapters, config)
         tokenizer = base_model.tokenizer_directory(ws)
-        export_model(merged, language.ranker.module.config, output, tokenizer_dir=tokenizer)
-        save_file({"prompt": np.asarray(prompt)}, output / "soft_prompt.safetensors")
+        shape = language.ranker.module.config
+        export_model(merged, shape, output, prompt=prompt, tokenizer_dir=tokenizer)
     else:
+        if not ws.experiment.lm.weights:
+            # `peft` needs a base that `transformers` can load, and nobody else has this one.
+            base = "base"
+            shape, tokenizer = language.ranker.module.config, base_model.tokenizer_directory(ws)
+            export_model(language.params, shape, output / base, tokenizer_dir=tokenizer)
         form = "adalora" if kind == "peft" else "lora"
         export_peft(
             output, adapters=adapters, prompt=prompt, config=config, base_name=base, form=form

@@ -10,7 +10,8 @@ from delrec_jax.analysis import blocks, tables
 from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
 from delrec_jax.config import to_dict
 from delrec_jax.evaluation import records, significance
-from delrec_jax.stages import assets, systems
+from delrec_jax.language.tokenizer import Tokenizer
+from delrec_jax.stages import assets, base_model, systems
 from delrec_jax.stages.systems import LanguageScorer
 from delrec_jax.stages.workspace import Workspace, read_json
 from delrec_jax.training.checkpoints import load_tree
@@ -59,8 +60,7 @@ def _report_data(
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"leave one out, {facts['evaluated_users']} users evaluated, {facts['cold_items']} cold items",
             "teacher": assets.TEACHER_NAMES[config.teacher.name],
-            "language model": f"T5, d_model {config.lm.t5.d_model}, {config.lm.t5.num_layers}+"
-            f"{config.lm.t5.num_decoder_layers} layers, pre-trained here",
+            "language model": _language_model(ws),
             "seed": str(config.seed),
         },
         metrics=rows,
@@ -74,6 +74,15 @@ def _report_data(
         examples=_examples(ws, data),
         notes=_notes(ws, data),
     )
+
+
+def _language_model(ws: Workspace) -> str:
+    """Its size (that of the weights, where they were not made here) and where it comes from."""
+    shape = base_model.model_shape(ws, Tokenizer(base_model.tokenizer_directory(ws)))
+    origin = (
+        f"pretrained weights {name}" if (name := ws.experiment.lm.weights) else "pre-trained here"
+    )
+    return f"T5, d_model {shape.d_model}, {shape.num_layers}+{shape.num_decoder_layers} layers, {origin}"
 
 
 def _curves(log: list[dict[str, Any]]) -> list[Curve]:
@@ -150,16 +159,26 @@ def _notes(ws: Workspace, data: assets.Data) -> list[str]:
         "A rise of the distilled prompt above no prompt is no evidence of distillation: the prompt from a shuffled teacher "
         "is the control that counts.",
     ]
+    made_here = not ws.experiment.lm.weights
     if data.world is not None:
         notes += [
-            "The storefront is generated. The language model was pre-trained on the catalogue's text and on instructions "
-            "among which are the behaviours of the store's customers: this demonstration is built so that a prompt CAN "
-            "express the pattern. It never saw a row of interactions. No figure here is a result on real data.",
+            "The storefront is generated: no figure here is a result on real data.",
             "The oracle's figures are computed from the generating process, not estimated from these users.",
         ]
-    else:
+    if data.world is not None and made_here:
+        notes.append(
+            "The language model was pre-trained on the catalogue's text and on instructions among which are the behaviours of "
+            "the store's customers: this demonstration is built so that a prompt CAN express the pattern. It never saw a row "
+            "of interactions."
+        )
+    elif made_here:
         notes.append(
             "The language model is a small T5 pre-trained here on this corpus' titles, attributes and training histories; "
             "it has no knowledge of the world. With pretrained weights these figures will differ."
+        )
+    else:
+        notes.append(
+            f"The language model has the pretrained weights {ws.experiment.lm.weights} (lm/base.json holds their SHA-256): "
+            "what it knew of these items before, nobody controls here."
         )
     return notes

@@ -5,6 +5,7 @@ that depends on the whole history, so a list that belongs to another row is seen
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,7 +75,8 @@ def language(prepared, data):
         config=prepared.experiment.prompts,
     )
     params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
-    return assets.Language(OneToken(), None, params, pieces, SLOTS)  # type: ignore[arg-type]
+    ranker = SimpleNamespace(ranks_catalogue=True)  # `favour` and the texts ask no more of it
+    return assets.Language(OneToken(), ranker, params, pieces, SLOTS)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 from unittest import mock
 
 import jax
@@ -14,11 +13,11 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
+from watching import Watch, same, stored
 
 from delrec_jax.objectives.task_weighting import WeightingConfig
 from delrec_jax.stages import distill, tune
 from delrec_jax.stages.workspace import Workspace
-from delrec_jax.training.loop import fit
 
 # Beside `index`: other texts in pre-training and another weighting than in TINY, the other teacher, shorter loops.
 INDEX = (
@@ -39,53 +38,6 @@ INDEX = (
     "--config.tune.loop.steps=6",
     "--config.tune.loop.evaluate_every=6",
 )
-
-
-def host(tree):
-    return jax.tree.map(np.array, jax.device_get(tree))
-
-
-@dataclass
-class Watch:
-    """Stands in for `fit` in a stage and keeps what a run began with and ended with."""
-
-    frozen: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    params: dict[str, list[Any]] = field(default_factory=dict)
-    metrics: dict[str, list[Any]] = field(default_factory=dict)
-
-    def fit(self, run):
-        before, states, metrics = host(run.frozen), [host(run.state.params)], []
-
-        def step(*arguments):
-            state, measured = run.step(*arguments)
-            states.append(host(state.params))
-            metrics.append({name: float(value) for name, value in measured.items()})
-            return state, measured
-
-        result = fit(replace(run, step=step))
-        self.frozen[run.name] = (before, host(run.frozen))
-        self.params[run.name], self.metrics[run.name] = states, metrics
-        return result
-
-
-def same(a, b):
-    """Whether two trees are equal to the last bit."""
-    flat = [jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (a, b)]
-    assert [path for path, _ in flat[0]] == [path for path, _ in flat[1]]
-    pairs = zip(*flat, strict=True)
-    return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for (_, x), (_, y) in pairs)
-
-
-def stored(path):
-    """A safetensors file as the nested tree that it holds."""
-    tree = {}
-    for name, array in load_file(path).items():
-        node = tree
-        *parents, leaf = name.split("/")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +130,8 @@ def test_fixed_weights_stay(tiny_run):
 def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt):
     workdir, _, watch = index_run
     before, after = watch.frozen[f"adapter/{prompt}"]
-    assert set(before) == {"params", "prompt"}
+    assert set(before) == {"params", "prompt", "vectors"}
+    assert after["vectors"] is None, "`index` scores by codes, not by titles"
     assert same(before, after), "the language model or the prompt has changed"
     assert same(after["params"], stored(workdir / "lm" / "model" / "result.safetensors"))
     used = load_file(workdir / "prompt" / prompt / "result.safetensors")["prompt"]

@@ -1,0 +1,142 @@
+"""A run on pretrained weights: from `lm.weights` through every stage, and what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_tiny_run import SYSTEMS
+from tiny_pretrained import EXTRA_ROWS, FIRST, copy_beginning, write_pretrained
+from tiny_storefront import CONFIG, delrec, open_workspace
+
+from delrec_jax.language import weights
+from delrec_jax.language.layers import unstack_layers
+from delrec_jax.stages import assets
+from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
+
+
+def language_of(run):
+    ws = open_workspace(run)
+    return assets.load_language(ws, assets.load_data(ws))
+
+
+def refusal(capsys, *arguments):
+    """The one line that a command ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        delrec(*arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip()
+    line = said[said.index("delrec: ") :]
+    assert len(line.splitlines()) == 1
+    return line
+
+
+def test_every_stage_runs_on_weights_that_it_did_not_train(first_run, pretrained):
+    rows = json.loads((first_run / "report" / "metrics.json").read_text())
+    for protocol in ("full", "sampled-8", "rerank-8"):
+        assert {row["system"] for row in rows if row["protocol"] == protocol} == SYSTEMS
+    made = {path.name for path in (first_run / "lm").iterdir()}
+    assert made == {"base.json", "shared_titles.json", "stage.json"}
+    base = json.loads((first_run / "lm" / "base.json").read_text())
+    assert base == {"weights": str(pretrained), "fingerprint": weights.fingerprint(pretrained)}
+
+
+def test_the_report_names_the_weights_and_the_size_that_they_have(
+    first_run, sequence_run, pretrained
+):
+    for run in (first_run, sequence_run):
+        page = (run / "report" / "index.html").read_text()
+        assert "pre-trained here" not in page and str(pretrained) in page
+        assert "d_model 16, 1+1 layers" in page
+
+
+@pytest.mark.parametrize("run", ["first_run", "sequence_run"])
+def test_slots_begin_behind_the_table_and_the_weights_are_those_of_the_file(tiny_run, run, request):
+    own, adopted = language_of(tiny_run), language_of(request.getfixturevalue(run))
+    ids = own.tokenizer.vocab_size
+    assert adopted.tokenizer.vocab_size == ids == own.slots[0]
+    assert adopted.slots.tolist() == [ids + EXTRA_ROWS + slot for slot in range(3)]
+    assert ("blocks" in adopted.params["encoder"]) == (run == "sequence_run")
+    params = unstack_layers(adopted.params)
+    assert len(params["shared"]["embedding"]) == ids + EXTRA_ROWS
+    params["shared"] = {"embedding": params["shared"]["embedding"][:ids]}
+    params["lm_head"] = {"kernel": params["lm_head"]["kernel"][:, :ids]}
+    jax.tree.map(np.testing.assert_array_equal, params, jax.tree.map(jnp.asarray, own.params))
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_the_same_weights_give_the_same_scores_wherever_they_come_from(
+    tiny_run, first_run, prompted
+):
+    prompt = jax.random.normal(jax.random.key(0), (3, 16)) if prompted else None
+    found = []
+    for run in (tiny_run, first_run):
+        language = language_of(run)
+        language = replace(language, ranker=replace(language.ranker, kind="mean"))
+        scorer = LanguageScorer(open_workspace(run), language)
+        pattern = language.slots if prompted else np.zeros(0, np.int32)
+        system = LanguageSystem(pattern, prompt)
+        ids = scorer.texts(system, [np.array([1, 5]), np.array([30, 2])])
+        found.append(np.asarray(scorer.catalogue(system, ids)))
+    assert found[0].std() > 0.1
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_a_changed_byte_stops_the_next_stage(tiny_run, pretrained, tmp_path, capsys):
+    copy_beginning(tiny_run, tmp_path / "run")
+    base = shutil.copytree(pretrained, tmp_path / "base")
+    flags = (CONFIG, f"--workdir={tmp_path / 'run'}", *FIRST, f"--config.lm.weights={base}")
+    delrec("pretrain", *flags)
+    file = base / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    line = refusal(capsys, "distill", *flags)
+    for words in (f"lm.weights={base}", "base.json", "same weights back", "--workdir"):
+        assert words in line
+    assert weights.fingerprint(base) in line and weights.fingerprint(pretrained) in line
+    assert not list((tmp_path / "run" / "prompt").glob("*/*")), "nothing was trained"
+    file.write_bytes(whole)
+    assert len(language_of(tmp_path / "run").slots) == 3
+
+
+def test_a_tokenizer_with_more_ids_than_the_table_has_rows(tiny_run, tmp_path, capsys):
+    copy_beginning(tiny_run, tmp_path / "run")
+    write_pretrained(tiny_run, tmp_path / "base", extra_rows=-1)
+    flags = (CONFIG, f"--workdir={tmp_path / 'run'}", *FIRST)
+    line = refusal(capsys, "pretrain", *flags, f"--config.lm.weights={tmp_path / 'base'}")
+    ids = language_of(tiny_run).tokenizer.vocab_size
+    assert f"{ids - 1} rows" in line and f"{ids} ids" in line and "lm.tokenizer" in line
+
+
+def test_a_tokenizer_of_another_directory(tiny_run, pretrained, tmp_path, capsys):
+    copy_beginning(tiny_run, tmp_path / "run")
+    base = shutil.copytree(pretrained, tmp_path / "base")
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    flags = (CONFIG, f"--workdir={tmp_path / 'run'}", *FIRST, f"--config.lm.weights={base}")
+    line = refusal(capsys, "pretrain", *flags)
+    assert "tokenizer.json" in line and "lm.tokenizer" in line
+    delrec("pretrain", *flags, "--update", f"--config.lm.tokenizer={pretrained}")
+    assert language_of(tmp_path / "run").tokenizer.name == str(pretrained)
+
+
+def test_weights_that_are_not_there(tiny_run, tmp_path, capsys):
+    copy_beginning(tiny_run, tmp_path / "run")
+    flags = (CONFIG, f"--workdir={tmp_path / 'run'}", *FIRST)
+    absent, empty = tmp_path / "absent", tmp_path / "empty"
+    empty.mkdir()
+    line = refusal(capsys, "pretrain", *flags, f"--config.lm.weights={absent}")
+    assert f"{absent}: no such directory, and no hub name either" in line
+    line = refusal(capsys, "pretrain", *flags, "--update", f"--config.lm.weights={empty}")
+    assert f"{empty}: no config.json" in line
+
+
+def test_a_tokenizer_without_weights_is_refused_before_any_stage(tmp_path, capsys):
+    flag = "--config.lm.tokenizer=elsewhere"
+    line = refusal(capsys, "run", CONFIG, f"--workdir={tmp_path / 'run'}", *FIRST, flag)
+    assert "lm.tokenizer is 'elsewhere'" in line and "lm.weights" in line
+    assert not (tmp_path / "run").exists()
