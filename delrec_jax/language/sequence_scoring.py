@@ -19,9 +19,8 @@ from jaxtyping import Array, Float, Int
 
 from delrec_jax.language.answering import START
 
-MAX_LOGITS = (
-    2**24
-)  # logits alive at once, 64 MiB of float32: large enough to keep a matrix product busy
+# Logits alive at once, 64 MiB of float32: large enough to keep a matrix product busy.
+MAX_LOGITS = 2**24
 
 
 def teacher_forced(titles: Int[Array, "B C W"], sentinel: int) -> Int[Array, "B C U"]:
