@@ -8,8 +8,8 @@ candidates, lengths and threads, and run in turns in one process; peak memory is
 """
 
 import argparse
+import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from typing import Any
 import harness
 import jax
 import jax.numpy as jnp
+import lm_step_peer
 import numpy as np
 import optax
 
@@ -132,97 +133,12 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
-def torch_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
-    """The straightforward way in PyTorch: whole vocabulary head, `peft` for AdaLoRA."""
-    import peft
-    import torch
-    import transformers
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    ids = torch.tensor(np.where(work.ids >= work.config.vocab_size, 0, work.ids)).long()
-    mask = torch.tensor(work.ids != 0)
-    decoder_ids = torch.tensor([[0, work.sentinel]] * work.batch)
-    tokens = torch.tensor(work.items[work.chosen]).long().flatten(1)
-    labels = torch.zeros(work.batch, dtype=torch.long)
-
-    def model():
-        loaded = transformers.T5ForConditionalGeneration.from_pretrained(directory)
-        return loaded.requires_grad_(False).train()  # all dropout rates of the base are 0
-
-    def loss_of(model, prompt):
-        words = model.get_input_embeddings()(ids[:, work.slots :])
-        embeds = torch.cat([prompt.expand(work.batch, -1, -1), words], dim=1)
-        output = model(inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=decoder_ids)
-        logp = torch.log_softmax(output.logits[:, 1], dim=-1)
-        found = logp.gather(1, tokens).view(work.batch, work.candidates, -1)
-        return torch.nn.functional.cross_entropy(found.mean(-1), labels)
-
-    base, prompt = model(), torch.tensor(work.prompt, requires_grad=True)
-
-    def stage1():
-        prompt.grad = None
-        loss = loss_of(base, prompt)
-        loss.backward()
-        return loss.item(), prompt.grad.numpy()
-
-    lora = peft.AdaLoraConfig(
-        target_modules=list(ADALORA.targets),
-        init_r=ADALORA.init_rank,
-        target_r=ADALORA.target_rank,
-        lora_alpha=ADALORA.alpha,
-        lora_dropout=ADALORA.dropout,
-        tinit=int(ADALORA.warmup * PLANNED),
-        tfinal=int(ADALORA.final * PLANNED),
-        deltaT=ADALORA.interval,
-        total_step=PLANNED,
-        orth_reg_weight=ADALORA.orthogonality,
-    )
-    adapted = peft.get_peft_model(model(), lora).train()
-    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
-    frozen, steps = torch.tensor(work.prompt), 0
-
-    def penalty():
-        norms = [
-            torch.norm(
-                (p @ p.T if "lora_A" in name else p.T @ p)
-                - torch.eye(min(p.shape), requires_grad=False)
-            )
-            for name, p in adapted.named_parameters()
-            if "lora_A" in name or "lora_B" in name
-        ]
-        return ADALORA.orthogonality * torch.stack(norms).mean()
-
-    def stage2():
-        nonlocal steps
-        steps += 1
-        loss = loss_of(adapted, frozen) + penalty()
-        loss.backward()
-        optimizer.step()
-        adapted.base_model.update_and_allocate(steps)
-        optimizer.zero_grad()
-        return loss.item()
-
-    return {"stage1": stage1, "stage2": stage2}
-
-
-def save_model(config: T5Config, directory: Path) -> None:
-    """A `transformers` T5 of random weights, with a head of its own as Flan-T5 has."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers")
-    shape = {name: getattr(config, name) for name in (*names, "num_heads", "feed_forward_proj")}
-    hf_config = transformers.T5Config(
-        **shape, dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0
-    )
-    model = transformers.T5ForConditionalGeneration(hf_config)
-    head = config.d_model**-0.5 * torch.randn(config.vocab_size, config.d_model)
-    model.lm_head.weight = torch.nn.Parameter(head)
-    model.config.tie_word_embeddings = False
-    model.config.scale_decoder_outputs = False
-    model.save_pretrained(directory)
+def stages(side: str, work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
+    """The steps of one side by stage; PyTorch is imported for its own side alone."""
+    if side == "ours":
+        return our_stages(work, directory)
+    plan = lm_step_peer.Plan(ADALORA, LEARNING_RATE, PLANNED)
+    return lm_step_peer.stages(work, plan, directory)
 
 
 def check_same(ours: dict[str, Callable], peer: dict[str, Callable]) -> dict[str, float]:
@@ -248,11 +164,12 @@ def peak_memory(side: str, stage: str, arguments: argparse.Namespace, directory:
 def child(arguments: argparse.Namespace) -> None:
     side, stage = arguments.child.split("/")
     work = make_work(arguments.shape, arguments.batch, arguments.tokens)
-    make = our_stages if side == "ours" else torch_stages
     if side == "peer":
-        import peft  # noqa: F401  what is imported is not part of the step
+        importlib.import_module(
+            "peft"
+        )  # and torch with it: what is imported is not part of the step
     before = resident("VmRSS")
-    step = make(work, Path(arguments.directory))[stage]
+    step = stages(side, work, Path(arguments.directory))[stage]
     for _ in range(3):
         jax.block_until_ready(step())
     print(json.dumps({"peak_gib": resident("VmHWM") - before}))
@@ -267,8 +184,8 @@ def resident(key: str) -> float:
 
 def measure(arguments: argparse.Namespace, directory: Path) -> None:
     work = make_work(arguments.shape, arguments.batch, arguments.tokens)
-    save_model(work.config, directory)
-    ours, peer = our_stages(work, directory), torch_stages(work, directory)
+    lm_step_peer.save_model(work.config, directory)
+    ours, peer = stages("ours", work, directory), stages("peer", work, directory)
     results: dict[str, Any] = {"agreement": check_same(ours, peer), "seconds": {}, "peak_gib": {}}
     lines = []
     for stage in ("stage1", "stage2"):

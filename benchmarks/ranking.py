@@ -118,9 +118,10 @@ class Batch:
         batch = ranking_peer.TorchRanker(self.model, self.ids, SENTINEL)
         cases = self._small_peers(batch, batch.encode() if alone else None)
         if self.settings.padded and not alone:
-            wide, words = batch.padded(REFERENCE_LENGTH), self._words(SMALL)[0]
-            listed = self.candidates.tolist()
-            cases[f"mean-candidates{PADDED}"] = lambda: wide.mean_loop(words, listed)
+            wide, listed = batch.padded(REFERENCE_LENGTH), self.candidates.tolist()
+            cases[f"mean-candidates{PADDED}"] = _bound(
+                wide.mean_loop, self._words(SMALL)[0], listed
+            )
         slow = ranking_peer.TorchRanker(self.model, self.ids[: self.settings.slow_users], SENTINEL)
         for size, looped in ((SMALL, batch), (LARGE, slow)):
             words, tokens, weights = self._words(size)

@@ -1,0 +1,150 @@
+"""The peer of lm_step.py: `transformers` and `peft` as one would write it in PyTorch, whole vocabulary head included.
+
+PyTorch is imported inside the functions, so that a process that times ours alone does not hold it in memory.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.t5_config import T5Config
+
+_SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
+
+
+class Plan(NamedTuple):
+    """How stage 2 trains."""
+
+    adalora: AdaLoRAConfig
+    learning_rate: float
+    steps: int
+
+
+def save_model(config: T5Config, directory: Path) -> None:
+    """A `transformers` T5 of random weights, with a head of its own as Flan-T5 has."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    hf_config = transformers.T5Config(
+        **{name: getattr(config, name) for name in _SHAPE},
+        feed_forward_proj=config.feed_forward_proj,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+    )
+    model = transformers.T5ForConditionalGeneration(hf_config)
+    head = config.d_model**-0.5 * torch.randn(config.vocab_size, config.d_model)
+    model.lm_head.weight = torch.nn.Parameter(head)
+    model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
+    model.save_pretrained(directory)
+
+
+def stages(work: Any, plan: Plan, directory: Path) -> dict[str, Callable[[], Any]]:
+    """Steps of both stages on lm_step.py's `Work`."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    loss_of = _loss(work)
+    return {
+        "stage1": _stage1(work, loss_of, _load(directory)),
+        "stage2": _stage2(work, loss_of, _load(directory), plan),
+    }
+
+
+def _load(directory: Path) -> Any:
+    import transformers
+
+    model = transformers.T5ForConditionalGeneration.from_pretrained(directory)
+    return model.requires_grad_(False).train()  # all dropout rates of the base are 0
+
+
+def _loss(work: Any) -> Callable[[Any, Any], Any]:
+    """(model, prompt) -> cross-entropy of the first candidate by the mean log-probability of its title's tokens."""
+    import torch
+
+    ids = torch.tensor(np.where(work.ids >= work.config.vocab_size, 0, work.ids)).long()
+    mask = torch.tensor(work.ids != 0)
+    decoder_ids = torch.tensor([[0, work.sentinel]] * work.batch)
+    tokens = torch.tensor(work.items[work.chosen]).long().flatten(1)
+    labels = torch.zeros(work.batch, dtype=torch.long)
+
+    def loss_of(model, prompt):
+        words = model.get_input_embeddings()(ids[:, work.slots :])
+        embeds = torch.cat([prompt.expand(work.batch, -1, -1), words], dim=1)
+        output = model(inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=decoder_ids)
+        logp = torch.log_softmax(output.logits[:, 1], dim=-1)
+        found = logp.gather(1, tokens).view(work.batch, work.candidates, -1)
+        return torch.nn.functional.cross_entropy(found.mean(-1), labels)
+
+    return loss_of
+
+
+def _stage1(work: Any, loss_of: Callable, model: Any) -> Callable[[], Any]:
+    import torch
+
+    prompt = torch.tensor(work.prompt, requires_grad=True)
+
+    def step():
+        prompt.grad = None
+        loss = loss_of(model, prompt)
+        loss.backward()
+        return loss.item(), prompt.grad.numpy()
+
+    return step
+
+
+def _adapted(model: Any, plan: Plan) -> Any:
+    import peft
+
+    ours = plan.adalora
+    theirs = peft.AdaLoraConfig(
+        target_modules=list(ours.targets),
+        init_r=ours.init_rank,
+        target_r=ours.target_rank,
+        lora_alpha=ours.alpha,
+        lora_dropout=ours.dropout,
+        tinit=int(ours.warmup * plan.steps),
+        tfinal=int(ours.final * plan.steps),
+        deltaT=ours.interval,
+        total_step=plan.steps,
+        orth_reg_weight=ours.orthogonality,
+    )
+    return peft.get_peft_model(model, theirs).train()
+
+
+def _penalty(adapted: Any) -> Any:
+    """The mean that `peft` adds to a loss that the model computes itself; here the loss is ours."""
+    import torch
+
+    norms = []
+    for name, weight in adapted.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = weight @ weight.T if "lora_A" in name else weight.T @ weight
+            norms.append(torch.norm(gram - torch.eye(len(gram))))
+    return torch.stack(norms).mean()
+
+
+def _stage2(work: Any, loss_of: Callable, model: Any, plan: Plan) -> Callable[[], Any]:
+    import torch
+
+    adapted = _adapted(model, plan)
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate)
+    prompt, steps = torch.tensor(work.prompt), 0
+
+    def step():
+        nonlocal steps
+        steps += 1
+        loss = loss_of(adapted, prompt) + plan.adalora.orthogonality * _penalty(adapted)
+        loss.backward()
+        optimizer.step()
+        adapted.base_model.update_and_allocate(steps)
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
