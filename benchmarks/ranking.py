@@ -59,6 +59,7 @@ class Settings:
     padded: bool = True
 
 
+SHORT = Settings(users=8, slow_users=1, lengths=(256,), rounds=3, padded=False)
 QUICK = Settings(users=4, slow_users=1, lengths=(64,), rounds=2, padded=False)
 
 
@@ -240,8 +241,12 @@ def main() -> None:
     """Runs, stores and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="under two minutes, for a look")
-    quick = parser.parse_args().quick
-    settings = QUICK if quick else Settings()
+    parser.add_argument(
+        "--short", action="store_true", help="256 tokens, 8 users, 3 rounds: some minutes"
+    )
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    settings = QUICK if quick else SHORT if arguments.short else Settings()
     rng = np.random.default_rng(0)
     catalogues = {size: Catalogue(size, rng) for size in (SMALL, LARGE)}
     model = ranking_peer and ranking_peer.random_model(T5Config())
