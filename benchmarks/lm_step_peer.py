@@ -13,8 +13,6 @@ import numpy as np
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.t5_config import T5Config
 
-_SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
-
 
 class Plan(NamedTuple):
     """How stage 2 trains."""
@@ -26,22 +24,9 @@ class Plan(NamedTuple):
 
 def save_model(config: T5Config, directory: Path) -> None:
     """A `transformers` T5 of random weights, with a head of its own as Flan-T5 has."""
-    import torch
-    import transformers
+    import ranking_peer
 
-    torch.manual_seed(0)
-    hf_config = transformers.T5Config(
-        **{name: getattr(config, name) for name in _SHAPE},
-        feed_forward_proj=config.feed_forward_proj,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-    )
-    model = transformers.T5ForConditionalGeneration(hf_config)
-    head = config.d_model**-0.5 * torch.randn(config.vocab_size, config.d_model)
-    model.lm_head.weight = torch.nn.Parameter(head)
-    model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
-    model.save_pretrained(directory)
+    ranking_peer.random_model(config).save_pretrained(directory)
 
 
 def stages(work: Any, plan: Plan, directory: Path) -> dict[str, Callable[[], Any]]:

@@ -30,6 +30,7 @@ def random_model(config: T5Config) -> torch.nn.Module:
         transformers.T5Config(
             **shape,
             feed_forward_proj=config.feed_forward_proj,
+            dropout_rate=config.dropout_rate,
             tie_word_embeddings=False,
             decoder_start_token_id=START,
             pad_token_id=0,
@@ -38,6 +39,7 @@ def random_model(config: T5Config) -> torch.nn.Module:
     # transformers 5 ties the head of a fresh model whatever its config says.
     head = config.d_model**-0.5 * torch.randn(config.vocab_size, config.d_model)
     model.lm_head.weight = torch.nn.Parameter(head)
+    model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
     return model.requires_grad_(False)
 
 

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import scaling
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.export import PROMPT_FILE
 from delrec_jax.language.layers import unstack_layers
 from delrec_jax.language.weight_names import hf_name
 
@@ -109,9 +110,9 @@ def export_peft(
     )
     readme = _README.format(base=base_name, form=form, modules=len(triplets))
     # That of an earlier export must not stay beside another adapter.
-    (path / "soft_prompt.safetensors").unlink(missing_ok=True)
+    (path / PROMPT_FILE).unlink(missing_ok=True)
     if prompt is not None:
-        _save(path / "soft_prompt.safetensors", {"prompt": np.asarray(jax.device_get(prompt))})
+        _save(path / PROMPT_FILE, {"prompt": np.asarray(jax.device_get(prompt))})
         readme += _PROMPT_README.replace("{length}", str(len(prompt)))
     (path / "README.md").write_text(readme)
     text = json.dumps(shared | settings, indent=2, sort_keys=True)

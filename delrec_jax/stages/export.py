@@ -35,6 +35,7 @@ def export(ws: Workspace, kind: str, output: Path) -> None:
     language = assets.load_language(ws, assets.load_data(ws))
     adapters, prompt = assets.load_adapters(ws, "distilled"), assets.load_prompt(ws, "distilled")
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
+    shape, tokenizer = language.ranker.module.config, base_model.tokenizer_directory(ws)
     if kind == "adapter":
         save_adapter(
             output,
@@ -47,14 +48,11 @@ def export(ws: Workspace, kind: str, output: Path) -> None:
         )
     elif kind == "hf":
         merged = merge(language.params, adapters, config)
-        tokenizer = base_model.tokenizer_directory(ws)
-        shape = language.ranker.module.config
         export_model(merged, shape, output, prompt=prompt, tokenizer_dir=tokenizer)
     else:
         if not ws.experiment.lm.weights:
             # `peft` needs a base that `transformers` can load, and nobody else has this one.
             base = "base"
-            shape, tokenizer = language.ranker.module.config, base_model.tokenizer_directory(ws)
             export_model(language.params, shape, output / base, tokenizer_dir=tokenizer)
         form = "adalora" if kind == "peft" else "lora"
         export_peft(

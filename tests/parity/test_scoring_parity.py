@@ -1,33 +1,21 @@
 """Item scores against `transformers` on PyTorch: both T5 kinds, both paddings. Run with `make parity`."""
 
-from dataclasses import replace
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed here: run `make parity`")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed here")
 
-from flax import traverse_util  # noqa: E402
+from torch_t5 import TINY, TINY_V10, our_params, torch_t5  # noqa: E402
 
 from delrec_jax.language.ranker import Ranker  # noqa: E402
 from delrec_jax.language.t5 import T5  # noqa: E402
-from delrec_jax.language.t5_config import T5Config  # noqa: E402
 from delrec_jax.language.verbalizer import title_matrix  # noqa: E402
-from delrec_jax.language.weight_names import our_path  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
-GATED = T5Config(
-    vocab_size=96, d_model=24, d_kv=5, d_ff=40, num_layers=2, num_decoder_layers=3, num_heads=3
-)
-CONFIGS = {
-    "tiny-v1.1": GATED,
-    "tiny-v1.0": replace(GATED, feed_forward_proj="relu", tie_word_embeddings=True),
-}
-SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
+CONFIGS = {"tiny-v1.1": TINY, "tiny-v1.0": TINY_V10}
 SENTINEL = 95
 CODES = (60, 41, 77, 52)
 GENERATOR = np.random.default_rng(0)
@@ -48,27 +36,8 @@ def texts(side):
 def pair(request):
     """Our config, a `transformers` T5 of that shape with random weights, and the same weights as our tree."""
     config = CONFIGS[request.param]
-    torch.manual_seed(0)
-    values = {name: getattr(config, name) for name in SHAPE}
-    model = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            **values,
-            feed_forward_proj=config.feed_forward_proj,
-            tie_word_embeddings=config.tie_word_embeddings,
-            dropout_rate=0.0,
-            decoder_start_token_id=0,
-            pad_token_id=0,
-        )
-    ).eval()
-    if not config.tie_word_embeddings:  # transformers 5 ties a fresh model's head all the same
-        head = 0.5 * torch.randn(config.vocab_size, config.d_model)
-        model.lm_head.weight = torch.nn.Parameter(head)
-    flat = {}
-    for name, weight in model.named_parameters():
-        path, transposed = our_path(name)
-        value = weight.detach().numpy()
-        flat[path] = jnp.asarray(value.T if transposed else value)
-    return config, model, traverse_util.unflatten_dict(flat)
+    model = torch_t5(config)
+    return config, model, our_params(model)
 
 
 def our_scores(pair, kind, ids):
