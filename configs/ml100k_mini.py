@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.pretrain.optimizer.update(learning_rate=2e-3, warmup_steps=100)
     config.pretrain.gate.next_item = 0.1
     config.pretrain.loop.update(steps=2200, evaluate_every=200, checkpoint_every=400)
+    config.teacher.batch_size = 64
     config.teacher.optimizer.schedule = "constant"
     config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
     config.distill.update(length=20, positions=8)

@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.pretrain.loop.steps = 1800
     config.pretrain.gate.update(attributes=0.9, next_in_series=0.7)
     config.teacher.sasrec.max_length = 16
+    config.teacher.batch_size = 24
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
     config.distill.update(batch_size=32, num_candidates=100, rps_label="top1", ta_share=0.125)
     config.distill.weighting.ta_weight = 0.1

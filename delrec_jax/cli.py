@@ -12,12 +12,13 @@ from delrec_jax import config as configuration
 from delrec_jax.errors import UserError
 
 STAGES = ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report")
-COMMANDS = ("run", *STAGES, "prompts", "recommend", "export")
+COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export")
 
 USAGE = f"""delrec: distil a sequential recommender into a language model
 
   delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage in order
   delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
+  delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank popularity and the teacher: no language model
   delrec prompts   --config=FILE --workdir=DIR --n=2          whole examples of each task, for reading
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
 
@@ -90,9 +91,10 @@ def _run(command: str, ws, values: flags.FlagValues) -> None:
             raise UserError("--output is missing: give the directory that export writes to")
         export(ws, values.format, Path(values.output))
     else:
-        from delrec_jax.stages.pipeline import run_all, run_stage
+        from delrec_jax.stages import pipeline
 
-        run_all(ws) if command == "run" else run_stage(ws, command)
+        whole = {"run": pipeline.run_all, "baseline": pipeline.run_baseline}
+        whole[command](ws) if command in whole else pipeline.run_stage(ws, command)
 
 
 def _long(argument: str) -> str:

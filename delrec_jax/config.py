@@ -12,18 +12,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from delrec_jax.config_teacher import TeacherConfig
 from delrec_jax.config_tree import build
 from delrec_jax.config_tree import leaf_keys as leaf_keys  # offered here too, beside to_dict
 from delrec_jax.config_tree import unknown_key as unknown_key
 from delrec_jax.data.corpora import DataConfig
 from delrec_jax.data.pretraining import PretrainTextConfig
 from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.data.split_kinds import SplitConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.verbalizer import CATALOGUE_KINDS, KINDS
 from delrec_jax.objectives.task_weighting import WeightingConfig
-from delrec_jax.teachers.sasrec import SASRecConfig
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 from delrec_jax.training.sharding import MeshConfig
@@ -31,10 +32,17 @@ from delrec_jax.training.sharding import MeshConfig
 
 @dataclass(frozen=True)
 class CandidatesConfig:
-    """Candidate sets of the protocols `sampled-NUM` and `rerank-RERANK`."""
+    """Candidate sets of the protocols `sampled-NUM` and `rerank-RERANK`.
+
+    Attributes:
+      num: the target and num - 1 unseen items, drawn once and stored.
+      rerank: the teacher's best unseen items.
+      seed: of the draw; not the experiment's, so that runs of several seeds are ranked over the same sets.
+    """
 
     num: int = 20
     rerank: int = 20
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,21 +82,6 @@ class LMConfig:
                 f"lm.tokenizer is {self.tokenizer!r}, but lm.weights is not set: without pretrained weights `delrec pretrain` "
                 "trains its own tokenizer; leave it empty"
             )
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """The conventional recommender."""
-
-    name: str = "sasrec"
-    sasrec: SASRecConfig = SASRecConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
-    loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
-    batch_size: int = 64
-
-    def __post_init__(self):
-        if self.name not in ("sasrec", "popularity"):
-            raise UserError(f"teacher.name is {self.name!r}: use 'sasrec' or 'popularity'")
 
 
 @dataclass(frozen=True)
@@ -227,6 +220,7 @@ class Experiment:
     """Everything a run depends on."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = SplitConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     prompts: PromptConfig = PromptConfig()
     lm: LMConfig = LMConfig()

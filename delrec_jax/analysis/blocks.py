@@ -32,9 +32,10 @@ PARTS = ("headline", "cold", "few_labels")
 
 _FILE_WIDTH = 120
 
-_PROTOCOL_ORDER = ("full", "sampled", "rerank")
+_PROTOCOL_ORDER = ("full", "full_with_seen", "sampled", "rerank")
 _PROTOCOL_NAMES = {
-    "full": "ranked in the whole catalogue",
+    "full": "ranked in the whole catalogue, seen items excluded",
+    "full_with_seen": "ranked in the whole catalogue, seen items kept",
     "sampled": "ranked among the target and random unseen items",
     "rerank": "ranked among the teacher's best candidates (target may be absent: a miss)",
 }

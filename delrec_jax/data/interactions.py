@@ -7,7 +7,6 @@ titles appear only where people read or write.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -92,12 +91,15 @@ class Corpus:
       catalogue: The items.
       interactions: The sequences; every item number is below `catalogue.num_items`.
       dropped: Reason to the number of rows that were left out or changed for it.
+      ordered_only: Whether the source gives each user's order and no times: `times` are
+        positions, which mean nothing between users.
     """
 
     name: str
     catalogue: Catalogue
     interactions: Interactions
     dropped: Mapping[str, int]
+    ordered_only: bool = False
 
 
 def from_rows(
@@ -124,31 +126,37 @@ def fingerprint(corpus: Corpus) -> str:
     """SHA-256 (hex) of the content: ids, titles, attributes and sequences, not the name."""
     catalogue, interactions = corpus.catalogue, corpus.interactions
     digest = hashlib.sha256()
-    text = [catalogue.ids, catalogue.titles, dict(catalogue.attributes), interactions.user_ids]
-    digest.update(json.dumps(text, sort_keys=True).encode())
+    names = sorted(catalogue.attributes)
+    columns = [catalogue.ids, catalogue.titles, *(catalogue.attributes[name] for name in names)]
+    for texts in (names, *columns, interactions.user_ids):
+        _update_with_texts(digest, texts)
     for array in (interactions.offsets, interactions.items, interactions.times):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def statistics(corpus: Corpus) -> dict[str, int | float | str]:
+def statistics(corpus: Corpus) -> dict[str, int | float | str | bool]:
     """The corpus in figures.
 
     Args:
       corpus: A corpus with at least one interaction.
 
     Returns:
-      Numbers of users, items and interactions, the lengths' mean, median, minimum and
-      maximum, the share of items with a title of their own, the first and last time
-      (units of the source) and the content's fingerprint.
+      Numbers of users, items and interactions, the density (the share of all pairs of user
+      and item), the lengths' mean, median, minimum and maximum, the share of items with a
+      title of their own, the first and last time (units of the source), whether times are
+      only positions, the number of a user's neighbours at one time (their order is a
+      convention), and the content's fingerprint.
     """
     catalogue, interactions = corpus.catalogue, corpus.interactions
     lengths = interactions.lengths
     titled = [t != untitled(i) for t, i in zip(catalogue.titles, catalogue.ids, strict=True)]
+    pairs = interactions.num_users * catalogue.num_items
     return {
         "users": interactions.num_users,
         "items": catalogue.num_items,
         "interactions": len(interactions.items),
+        "density": len(interactions.items) / pairs,
         "length_mean": float(lengths.mean()),
         "length_median": float(np.median(lengths)),
         "length_min": int(lengths.min()),
@@ -156,5 +164,24 @@ def statistics(corpus: Corpus) -> dict[str, int | float | str]:
         "titled": float(np.mean(titled)),
         "time_first": int(interactions.times.min()),
         "time_last": int(interactions.times.max()),
+        "ordered_only": corpus.ordered_only,
+        "tied_neighbours": tied_neighbours(interactions),
         "fingerprint": fingerprint(corpus),
     }
+
+
+def tied_neighbours(interactions: Interactions) -> int:
+    """How many interactions have the time of the user's one before."""
+    tied = np.diff(interactions.times) == 0
+    starts = interactions.offsets[1:-1]
+    starts = starts[(starts > 0) & (starts < len(interactions.times))]
+    tied[starts - 1] = False  # the neighbour before is another user's
+    return int(tied.sum())
+
+
+def _update_with_texts(digest: "hashlib._Hash", texts: Sequence[str]) -> None:
+    """Lengths first, so that no two different sequences of texts have one digest."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    digest.update(np.int64(len(texts)).tobytes())
+    digest.update(lengths.tobytes())
+    digest.update("".join(texts).encode())

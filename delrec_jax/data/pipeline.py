@@ -4,11 +4,14 @@ An example is a pure function of (index, its own random generator), so the strea
 whether or not the run was interrupted before it. Texts are padded to a few bucket lengths: few compiled shapes.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+
+from delrec_jax.errors import UserError
 
 Example = Mapping[str, np.ndarray]
 PAD = 0
@@ -68,26 +71,53 @@ def training_iterator(
     batch_size: int,
     buckets: Sequence[int],
     seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Any:
     """An endless shuffled iterator of padded batches with `get_state` and `set_state`.
+
+    With several processes each gets its rows of the same batches, the first process the first rows: put together they
+    are the batch of a single process, padded alike. So with one bucket a process makes its own examples only; with more
+    of them it makes the whole batch, because the longest text of all rows decides the shape.
 
     Args:
       make_example: index and generator -> example.
       num_examples: indices of one epoch.
-      batch_size: examples a batch.
+      batch_size: examples a batch, of all processes together.
       buckets: lengths that texts are padded to, ascending.
-      seed: of shuffling and of the examples' generators.
+      seed: of shuffling and of the examples' generators; the same in all processes.
+      process_index: which of the processes this is.
+      process_count: processes that share each batch.
+
+    Raises:
+      UserError: the batch cannot be shared equally.
+      ValueError: there is no such process.
     """
-    dataset = (
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count}")
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size is {batch_size}, of all {process_count} processes together: use a multiple of {process_count}"
+        )
+    examples = (
         grain.MapDataset.range(num_examples)
         .seed(seed)
         .shuffle()
         .repeat(None)
         .random_map(lambda index, rng: make_example(int(index), rng))
-        .batch(batch_size, batch_fn=lambda examples: collate(examples, buckets))
     )
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
-    return iter(dataset.to_iter_dataset(options))
+    rows = batch_size // process_count
+    mine = range(process_index * rows, (process_index + 1) * rows)
+    made = mine if len(buckets) == 1 else range(batch_size)
+
+    def batch(step: int) -> dict[str, np.ndarray]:
+        start = int(step) * batch_size
+        whole = collate([examples[start + row] for row in made], buckets)
+        kept = slice(mine.start - made.start, mine.stop - made.start)
+        return {name: values[kept] for name, values in whole.items()}
+
+    # Steps are numbers of whole batches, so a state is good for any number of processes.
+    return _prefetched(grain.MapDataset.range(sys.maxsize // batch_size).map(batch))
 
 
 def batch_iterator(make_batch: Callable[[int, np.random.Generator], Any], *, seed: int) -> Any:
@@ -97,6 +127,10 @@ def batch_iterator(make_batch: Callable[[int, np.random.Generator], Any], *, see
         .seed(seed)
         .random_map(lambda index, rng: make_batch(int(index), rng))
     )
+    return _prefetched(dataset)
+
+
+def _prefetched(dataset: grain.MapDataset) -> Any:
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
 

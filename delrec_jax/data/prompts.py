@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
 
 from delrec_jax.data import templates
 from delrec_jax.data.templates import Field
+from delrec_jax.data.title_tokens import Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
 
-Ids = Int32[np.ndarray, "T"]
-Items = Sequence[int] | np.ndarray  # item indices in order: a list, or int32 as they are stored
 _NOTHING = np.zeros(0, np.int32)
 
 
@@ -46,7 +44,7 @@ class Pieces:
     """Everything a text can consist of, tokenised once.
 
     Attributes:
-      titles: one array an item, cut to `max_title_tokens`.
+      titles: `titles[i]` is the array of item i, cut to `max_title_tokens`.
       tasks: for each (task, with its PATTERN sentence or not) the template with text replaced by tokens.
       separator: between two titles.
       sentinel: `<extra_id_0>`.
@@ -54,7 +52,7 @@ class Pieces:
       config: limits and switches.
     """
 
-    titles: tuple[Ids, ...]
+    titles: TitleTokens
     tasks: Mapping[tuple[str, bool], tuple[Ids | Field, ...]]
     separator: Ids
     sentinel: int
@@ -103,10 +101,12 @@ def tokenise_pieces(
                 else arrays([templates.fill(part, words, teacher)])[0]
                 for part in templates.without(template, hidden)
             )
+    separator = arrays([templates.SEPARATOR])[0]
+    shown = [title[: config.max_title_tokens or None] for title in arrays(titles)]
     return Pieces(
-        titles=tuple(title[: config.max_title_tokens or None] for title in arrays(titles)),
+        titles=TitleTokens(shown, separator),
         tasks=tasks,
-        separator=arrays([templates.SEPARATOR])[0],
+        separator=separator,
         sentinel=sentinel,
         codes=tuple(codes),
         config=config,
@@ -115,10 +115,7 @@ def tokenise_pieces(
 
 def join_titles(pieces: Pieces, items: Items) -> Ids:
     """Titles with separators between them."""
-    parts: list[Ids] = []
-    for item in items:
-        parts += [pieces.separator, pieces.titles[item]]
-    return np.concatenate(parts[1:]) if parts else _NOTHING
+    return pieces.titles.joined(items)
 
 
 def list_candidates(pieces: Pieces, items: Items) -> Ids:
@@ -127,10 +124,8 @@ def list_candidates(pieces: Pieces, items: Items) -> Ids:
         return join_titles(pieces, items)
     if len(items) > len(pieces.codes):
         raise ValueError(f"{len(items)} candidates, but only {len(pieces.codes)} have a code")
-    parts: list[Ids] = []
-    for code, item in zip(pieces.codes, items, strict=False):
-        parts += [pieces.separator, np.array([code], np.int32), pieces.titles[item]]
-    return np.concatenate(parts[1:]) if parts else _NOTHING
+    codes = np.array(pieces.codes[: len(items)], np.int32)
+    return pieces.titles.joined_behind_codes(items, codes)
 
 
 def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Items) -> Ids:
@@ -149,21 +144,19 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
       UserError: the text is too long even with one history item.
     """
     template = pieces.tasks[task, len(fields[Field.PATTERN]) > 0]
-    fields = {**fields, Field.MASK: np.array([pieces.sentinel], np.int32)}
-    fixed = sum(
-        len(fields[part]) if isinstance(part, Field) else len(part)
-        for part in template
-        if part is not Field.HISTORY
-    )
+    mask = np.array([pieces.sentinel], np.int32)
+    fields = {**fields, Field.MASK: mask, Field.HISTORY: _NOTHING}
+    parts = [fields[part] if isinstance(part, Field) else part for part in template]
+    fixed = sum(map(len, parts))
     room = pieces.config.max_tokens - fixed
     kept = _newest_that_fit(pieces, history, room)
-    if room < 0 or (len(history) and not kept):
+    if room < 0 or (len(history) and not len(kept)):
         raise UserError(
             f"prompts.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
             "history; raise it, shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)"
         )
-    fields[Field.HISTORY] = join_titles(pieces, kept)
-    return np.concatenate([fields[part] if isinstance(part, Field) else part for part in template])
+    parts[_after_history(template) - 1] = join_titles(pieces, kept)
+    return np.concatenate(parts)
 
 
 def opening(pieces: Pieces, task: str, history: Items) -> Ids:
@@ -191,15 +184,14 @@ def _after_history(template: Sequence[Ids | Field]) -> int:
     return next(i for i, part in enumerate(template) if part is Field.HISTORY) + 1
 
 
-def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> list[int]:
+def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> np.ndarray:
     """The newest items whose titles and separators fit into `room` tokens, oldest first."""
-    kept: list[int] = []
-    for item in reversed(history[max(0, len(history) - pieces.config.max_history) :]):
-        room -= len(pieces.titles[item]) + (len(pieces.separator) if kept else 0)
-        if room < 0:
-            break
-        kept.append(int(item))
-    return kept[::-1]
+    titles = pieces.titles
+    newest = np.asarray(history[max(0, len(history) - pieces.config.max_history) :], np.intp)
+    needed = titles.separated_lengths[newest[::-1]].cumsum()
+    # The first title shown has no separator before it.
+    count = needed.searchsorted(room + titles.separator_length, side="right")
+    return newest[len(newest) - count :]
 
 
 def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:

@@ -1,7 +1,9 @@
 """Who is trained on what: the one split that every stage shares.
 
-Teacher, prompts, adapters and evaluation all read this split, so a user's validation
-and test items are the same for every system and no stage sees another's targets.
+Teacher, prompts, adapters and evaluation all read this split, so that a user's validation and test items are the same
+for every system and no stage sees another's targets. Whatever the kind (`split_kinds`), it has one form: of each user's
+sequence a first stretch (maybe all, maybe nothing) trains, and a part asks some users for the item at one later place,
+given all before it.
 """
 
 import dataclasses
@@ -19,43 +21,78 @@ Part = Literal["valid", "test"]
 PARTS: tuple[Part, ...] = ("valid", "test")
 PADDING = -1
 
-_MIN_INTERACTIONS = 3  # one to train on, one to validate, one to test
+_FEW_USERS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What one part asks.
+
+    Attributes:
+      users: int32 [E] the users asked, ascending.
+      places: int64 [E] index of each one's target in `Split.interactions.items`; all the user has before it is given.
+    """
+
+    users: Int32[np.ndarray, "E"]
+    places: Int64[np.ndarray, "E"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Leave-one-out: a user's last item is the test target, the one before validation's.
+    """One split of one corpus.
 
     Attributes:
-      train: The training part, with the users of the corpus in their order.
-      users: int32 [E] the evaluated users, ascending.
-      valid_target: int32 [E] each evaluated user's second last item.
-      test_target: int32 [E] each evaluated user's last item.
-      short_users: The number of users with too few interactions to be evaluated; all
-        their rows are in `train`.
+      kind: Which of `split_kinds.KINDS`.
+      interactions: Everybody's sequences, whole.
+      train: The training part: a first stretch of each user's sequence, users numbered as in the corpus.
+      parts: What validation and test ask.
     """
 
+    kind: str
+    interactions: Interactions
     train: Interactions
-    users: Int32[np.ndarray, "E"]
-    valid_target: Int32[np.ndarray, "E"]
-    test_target: Int32[np.ndarray, "E"]
-    short_users: int
+    parts: Mapping[Part, Targets]
+
+    def users(self, part: Part) -> Int32[np.ndarray, "E"]:
+        """The users asked in `part`, ascending."""
+        return self.parts[part].users
 
     def target(self, part: Part) -> Int32[np.ndarray, "E"]:
-        """The items to be predicted in `part`, one for each of `users`."""
-        return {"valid": self.valid_target, "test": self.test_target}[part]
+        """The items to be predicted in `part`, in the order of `users(part)`."""
+        return self.interactions.items[self.parts[part].places]
 
     def history(self, part: Part, user: int) -> Int32[np.ndarray, "L"]:
-        """The items of an evaluated user before the target of `part`, oldest first.
+        """The items of an asked user before the target of `part`, oldest first.
 
         Args:
-          part: "valid" (the training part) or "test" (with the validation item).
-          user: A user's number, not a position in `users`.
+          part: "valid" or "test".
+          user: A user's number, not a position in `users(part)`.
 
         Raises:
-          ValueError: if the user is not an evaluated one.
+          ValueError: if the user is not asked in this part.
         """
-        return self._history_at(part, self._row(user))
+        targets = self.parts[part]
+        row = int(np.searchsorted(targets.users, user))
+        if row == len(targets.users) or targets.users[row] != user:
+            raise ValueError(
+                f"user {user} is not asked in {part}: too short, of another part, or unknown"
+            )
+        return self.interactions.items[self.interactions.offsets[user] : targets.places[row]]
+
+    def histories(self, part: Part) -> list[Int32[np.ndarray, "L"]]:
+        """`history` of every user asked in `part`, in order."""
+        items, offsets, asked = self.interactions.items, self.interactions.offsets, self.parts[part]
+        return [items[offsets[u] : p] for u, p in zip(asked.users, asked.places, strict=True)]
+
+    def history_lengths(self, part: Part) -> Int64[np.ndarray, "E"]:
+        """How many items each asked user has before the target."""
+        asked = self.parts[part]
+        return asked.places - self.interactions.offsets[asked.users]
+
+    @property
+    def training_users(self) -> Int32[np.ndarray, "_"]:
+        """Users with something in the training part, ascending."""
+        return np.flatnonzero(self.train.lengths > 0).astype(np.int32)
 
     def train_counts(self, num_items: int) -> Int64[np.ndarray, "I"]:
         """How often each item occurs in the training part."""
@@ -65,79 +102,40 @@ class Split:
         """Which items no user has in the training part."""
         return self.train_counts(num_items) == 0
 
-    def _row(self, user: int) -> int:
-        row = int(np.searchsorted(self.users, user))
-        if row == len(self.users) or self.users[row] != user:
-            raise ValueError(f"user {user} is not evaluated: fewer than 3 interactions, or unknown")
-        return row
-
-    def _history_at(self, part: Part, row: int) -> Int32[np.ndarray, "L"]:
-        trained = self.train.history(int(self.users[row]))
-        if part == "valid":
-            return trained
-        return np.append(trained, self.valid_target[row]).astype(np.int32)
-
-
-def leave_one_out(interactions: Interactions) -> Split:
-    """Splits each user's sequence into training, one validation and one test item.
-
-    Args:
-      interactions: Sequences in time order. Users with fewer than 3 interactions are
-        trained on and not evaluated.
-
-    Returns:
-      The split; `train` keeps the numbering of users.
-
-    Raises:
-      UserError: if no user is long enough to be evaluated.
-    """
-    lengths = interactions.lengths
-    evaluated = lengths >= _MIN_INTERACTIONS
-    if not evaluated.any():
-        longest = int(lengths.max()) if len(lengths) else 0
-        raise UserError(
-            f"split leave_one_out: none of {len(lengths)} users has {_MIN_INTERACTIONS} "
-            f"interactions (the longest history has {longest}), so nobody can be evaluated; "
-            "lower data.k_core or data.min_rating, or give a corpus with longer histories"
-        )
-    ends = interactions.offsets[1:][evaluated]
-    keep = np.ones(len(interactions.items), bool)
-    keep[ends - 1] = False
-    keep[ends - 2] = False
-    train_lengths = lengths - 2 * evaluated
-    train = Interactions(
-        user_ids=interactions.user_ids,
-        offsets=np.concatenate([[0], np.cumsum(train_lengths)]).astype(np.int64),
-        items=interactions.items[keep],
-        times=interactions.times[keep],
-    )
-    return Split(
-        train=train,
-        users=np.flatnonzero(evaluated).astype(np.int32),
-        valid_target=interactions.items[ends - 2],
-        test_target=interactions.items[ends - 1],
-        short_users=int(np.sum(~evaluated)),
-    )
+    def warnings(self) -> list[str]:
+        """What a reader of this split's results must know: the parts that are too small to tell systems apart."""
+        found = []
+        for part, asked in self.parts.items():
+            count = len(asked.users)
+            if count < _FEW_USERS:
+                half = 1.96 * (0.45 * 0.55 / count) ** 0.5
+                found.append(
+                    f"split {self.kind}: {part} asks {count} users only; a 95 % interval at HR@1 0.45 is +/- {half:.2f}"
+                )
+        return found
 
 
-def padded_histories(split: Split, part: Part, length: int) -> Int32[np.ndarray, "E L"]:
+def padded_histories(
+    split: Split, part: Part, length: int, *, rows: Int64[np.ndarray, "B"] | None = None
+) -> Int32[np.ndarray, "B L"]:
     """The latest `length` items before each target, left-padded with -1.
 
     Args:
       split: The split.
       part: "valid" or "test".
       length: L, at least 1; older items are left out.
+      rows: Positions in `split.users(part)`; None takes all E in order.
 
     Returns:
-      int32 [E, L], rows in the order of `split.users`, the most recent item last.
+      int32 [B, L], the most recent item last.
     """
     if length < 1:
         raise ValueError(f"length must be at least 1, not {length}")
-    result = np.full((len(split.users), length), PADDING, np.int32)
-    for row in range(len(split.users)):
-        recent = split._history_at(part, row)[-length:]
-        result[row, length - len(recent) :] = recent
-    return result
+    chosen = slice(None) if rows is None else rows
+    places, given = split.parts[part].places[chosen], split.history_lengths(part)[chosen]
+    back = np.arange(length, 0, -1)
+    source = np.maximum(places[:, None] - back, 0)  # [B, L]
+    return np.where(back <= given[:, None], split.interactions.items[source], np.int32(PADDING))
 
 
 def partition_users(

@@ -151,7 +151,8 @@ def bootstrap_intervals(
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     columns = zip(values.mean(axis=0), low, high, strict=True)
-    return [Interval(float(value), float(a), float(b)) for value, a, b in columns]
+    # Where all users are alike, the resampled means differ from the mean by rounding alone.
+    return [Interval(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in columns]
 
 
 def bootstrap_interval(

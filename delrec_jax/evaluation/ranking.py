@@ -21,6 +21,7 @@ from delrec_jax.errors import UserError
 
 ScoreFn = Callable[[Int[np.ndarray, "B"]], Array | np.ndarray]
 RankFn = Callable[[Array, Int[np.ndarray, "B"]], tuple[Array, Array]]
+Histories = Int[np.ndarray, "U L"] | Callable[[Int[np.ndarray, "B"]], Int[np.ndarray, "B L"]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,28 @@ def rank_full(
 
 
 @jax.jit
+def rank_unseen(
+    scores: Float[Array, "B I"], targets: Int[Array, "B"], histories: Int[Array, "B L"]
+) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
+    """`rank_full` without the items of the histories: counted over all, then taken off for the few seen.
+
+    A mask [B, I] of what is seen would cost more than the ranking.
+
+    Args:
+        scores: one score per item, higher is better.
+        targets: item index of each row's target; counts although it be in the history.
+        histories: items to leave out, each once a row, padded with -1 anywhere.
+    """
+    rank, ties = rank_full(scores, targets)
+    target_score = jnp.take_along_axis(scores, jnp.clip(targets, 0)[:, None], axis=1)
+    seen_scores = jnp.take_along_axis(scores, jnp.clip(histories, 0), axis=1)
+    left_out = (histories >= 0) & (histories != targets[:, None])
+    greater = jnp.sum((seen_scores > target_score) & left_out, axis=1)
+    tied = jnp.sum((seen_scores == target_score) & left_out, axis=1)
+    return rank - greater - tied.astype(jnp.float32) / 2, ties - tied
+
+
+@jax.jit
 def rank_candidates(
     scores: Float[Array, "B C"],
     candidates: Int[Array, "B C"],
@@ -124,24 +147,30 @@ def gather_candidates(
     return jnp.where(candidates < 0, -jnp.inf, picked)
 
 
-def full_ranker(
-    targets: Int[np.ndarray, "U"], histories: Int[np.ndarray, "U L"] | None = None
-) -> RankFn:
+def full_ranker(targets: Int[np.ndarray, "U"], histories: Histories | None = None) -> RankFn:
     """A ranker for `rank_users`: whole catalogue, items of the history left out.
 
     Args:
         targets: target item of each user.
         histories: ALL items that each user has seen before the target, padded with -1 (a
-            cut history would let seen items back in); None leaves nothing out.
+            cut history would let seen items back in): an array [U, L], or a function of user rows
+            [B] to [B, L]; None leaves nothing out.
     """
 
     def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:
         if histories is None:
             return rank_full(scores, targets[users])
-        seen = seen_items(jnp.asarray(histories[users]), num_items=scores.shape[1])
-        return rank_full(scores, targets[users], seen)
+        seen = histories(users) if callable(histories) else histories[users]
+        return rank_unseen(scores, targets[users], _each_once(seen))
 
     return rank
+
+
+def _each_once(histories: Int[np.ndarray, "B L"]) -> Int[np.ndarray, "B L"]:
+    """The same items, each once a row, in another order; repeats become padding."""
+    ordered = np.sort(histories, axis=1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = -1
+    return ordered
 
 
 def candidate_ranker(
@@ -220,6 +249,7 @@ def rank_users(
     num_users: int,
     batch_size: int,
     what: str = "system",
+    order: Int[np.ndarray, "U"] | None = None,
 ) -> dict[str, Ranks]:
     """Score every user once, in batches of one shape, and rank under every protocol.
 
@@ -230,9 +260,11 @@ def rank_users(
         num_users: rows 0..num_users-1 are ranked.
         batch_size: users per call; the last batch is filled up and the filling dropped.
         what: name of the system in errors.
+        order: all user rows, in the order in which they are scored (such as by length of history,
+            so that a batch is padded little); None is the order of the rows.
 
     Returns:
-        Protocol -> ranks of all users, in order.
+        Protocol -> ranks of all users, row by row whatever the order.
 
     Raises:
         UserError: there is no user, or scores that cannot be ranked.
@@ -240,19 +272,22 @@ def rank_users(
     if num_users < 1:
         raise UserError(f"{what}: 0 users to rank; the evaluated part of the split is empty")
     parts: dict[str, list[tuple[Array, Array]]] = {protocol: [] for protocol in rankers}
-    for users, _ in fixed_batches(num_users, batch_size):
+    order = np.arange(num_users) if order is None else order
+    for places, _ in fixed_batches(num_users, batch_size):
+        users = order[places]
         scores = _to_device(score_fn(users), what=what)
         for protocol, ranker in rankers.items():
             parts[protocol].append(ranker(scores, users))
     return {
-        protocol: _collect(ranked, num_users=num_users, what=f"{what}, {protocol}")
+        protocol: _collect(ranked, order, what=f"{what}, {protocol}")
         for protocol, ranked in parts.items()
     }
 
 
-def _collect(parts: list[tuple[Array, Array]], *, num_users: int, what: str) -> Ranks:
-    """Batches joined on the host; the last batch's filling is cut off."""
-    rank = np.concatenate([np.asarray(rank, np.float64) for rank, _ in parts])[:num_users]
-    ties = np.concatenate([np.asarray(ties, np.int32) for _, ties in parts])[:num_users]
+def _collect(parts: list[tuple[Array, Array]], order: np.ndarray, *, what: str) -> Ranks:
+    """Batches joined on the host, put back into the order of the rows; the last batch's filling is cut off."""
+    rank, ties = np.empty(len(order), np.float64), np.empty(len(order), np.int32)
+    rank[order] = np.concatenate([np.asarray(rank) for rank, _ in parts])[: len(order)]
+    ties[order] = np.concatenate([np.asarray(ties) for _, ties in parts])[: len(order)]
     _refuse_broken(np.isnan(rank), what=what)
     return Ranks(rank=rank, ties=ties)

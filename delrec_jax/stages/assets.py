@@ -16,6 +16,7 @@ from delrec_jax.data.corpora import load_corpus
 from delrec_jax.data.corpora.storefront_world import World, make_world
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
+from delrec_jax.data.split_kinds import make_split
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
@@ -24,12 +25,11 @@ from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.stages import base_model
 from delrec_jax.stages.workspace import Workspace
+from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.teachers.sasrec import SASRec, SASRecTeacher
+from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
 from delrec_jax.training.checkpoints import load_tree
-
-TEACHER_NAMES = {"sasrec": "SASRec", "popularity": "popularity"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load_data(ws: Workspace) -> Data:
     corpus = load_corpus(config, folder / "corpus")
     sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}
     world = make_world(config.storefront, config.seed) if config.corpus == "storefront" else None
-    return Data(corpus, splits.leave_one_out(corpus.interactions), sets, world)
+    return Data(corpus, make_split(corpus, ws.experiment.split), sets, world)
 
 
 def code_count(config: Experiment) -> int:
@@ -95,7 +95,7 @@ def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) ->
         tokenizer.encode_many,
         titles,
         domain=config.data.domain,
-        teacher=TEACHER_NAMES[config.teacher.name],
+        teacher=DISPLAY_NAMES[config.teacher.name],
         sentinel=tokenizer.sentinel(0),
         codes=codes,
         config=config.prompts,
@@ -128,13 +128,8 @@ def load_teacher(ws: Workspace, data: Data) -> ScoreFn:
     if config.name == "popularity":
         return popularity_teacher(data.split.train.items, data.num_items).scores
     params, _ = load_tree(ws.folder("teach") / "model" / "result.safetensors")
-    module = SASRec(config.sasrec, data.num_items)
-    return SASRecTeacher(jax.tree.map(jnp.asarray, params), module).scores
-
-
-def teacher_length(ws: Workspace) -> int:
-    """Items of a history that the teacher reads."""
-    return ws.experiment.teacher.sasrec.max_length
+    module = NETWORKS[config.name](config.shape, data.num_items)
+    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module).scores
 
 
 def load_prompt(ws: Workspace, name: str) -> jax.Array:

@@ -15,7 +15,7 @@ from delrec_jax.data import prompts
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.splits import PADDING, partition_users
 from delrec_jax.objectives import pattern_simulating, temporal_analysis
-from delrec_jax.stages.assets import Data, Language, load_data, load_teacher, teacher_length
+from delrec_jax.stages.assets import Data, Language, load_data, load_teacher
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 
@@ -129,7 +129,7 @@ def user_parts(ws: Workspace, data: Data) -> dict[str, np.ndarray]:
         "valid": config.valid_users,
         "heldout": 1 - config.train_users - config.valid_users,
     }
-    return partition_users(data.split.users, fractions, ws.experiment.seed)
+    return partition_users(data.split.training_users, fractions, ws.experiment.seed)
 
 
 def latest_rows(data: Data, users: np.ndarray, positions: int, *, labelled: bool) -> Rows:
@@ -144,7 +144,7 @@ def latest_rows(data: Data, users: np.ndarray, positions: int, *, labelled: bool
 
 def make_lists(ws: Workspace, data: Data, rows: Rows, *, seed: int) -> TeacherLists:
     """The teacher's lists for rows; items it never saw, and items the user has seen, stay out."""
-    config, length = ws.experiment.distill, teacher_length(ws)
+    config, length = ws.experiment.distill, ws.experiment.teacher.max_length
     longest = int(rows.ends.max())
     seen = np.full((len(rows.users), longest), PADDING, np.int32)
     histories = np.full((len(rows.users), length), PADDING, np.int32)

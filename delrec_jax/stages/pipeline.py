@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from delrec_jax.errors import UserError
+from delrec_jax.stages.baseline import baseline, print_baseline
 from delrec_jax.stages.distill import distill
 from delrec_jax.stages.evaluate import evaluate
 from delrec_jax.stages.prepare import prepare
@@ -18,6 +19,7 @@ RUNNERS: dict[str, Callable[[Workspace], None]] = {
     "prepare": prepare,
     "pretrain": pretrain,
     "teach": teach,
+    "baseline": baseline,
     "distill": distill,
     "tune": tune,
     "evaluate": evaluate,
@@ -45,6 +47,14 @@ def run_stage(ws: Workspace, stage: str) -> None:
 
 
 def run_all(ws: Workspace) -> None:
-    """Every stage in the order of the data."""
+    """Every stage of DELRec in the order of the data."""
     for stage in RUNNERS:
+        if stage != "baseline":
+            run_stage(ws, stage)
+
+
+def run_baseline(ws: Workspace) -> None:
+    """The corpus, the teacher and its tables: all that needs no language model."""
+    for stage in ("prepare", "teach", "baseline"):
         run_stage(ws, stage)
+    print_baseline(ws)

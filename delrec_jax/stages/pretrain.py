@@ -21,6 +21,7 @@ from delrec_jax.objectives.span_corruption import bag_loss
 from delrec_jax.stages import assets, base_model
 from delrec_jax.stages.pretrain_gate import Gate
 from delrec_jax.stages.workspace import Workspace, write_json
+from delrec_jax.teachers.registry import DISPLAY_NAMES
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_mesh
@@ -111,7 +112,7 @@ def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
         return Tokenizer(folder)
     config, catalogue = ws.experiment, data.corpus.catalogue
     words = templates.all_words(
-        templates.domain(config.data.domain), assets.TEACHER_NAMES[config.teacher.name]
+        templates.domain(config.data.domain), DISPLAY_NAMES[config.teacher.name]
     )
     words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
     words += list(_JOINTS)

@@ -67,11 +67,11 @@ class Gate:
         if material.maps:
             exams["next_in_series"] = _series_exam(ws, material, titles)
         if material.config.cloze + material.config.recent > 0:
-            histories = [data.split.history("valid", user) for user in data.split.users]
+            histories = data.split.histories("valid")
             texts = [
                 prompts.recommendation(material.pieces, h, pattern=_NO_PATTERN) for h in histories
             ]
-            exams["next_item"] = _Exam(_stack(texts), data.split.valid_target, titles)
+            exams["next_item"] = _Exam(_stack(texts), data.split.target("valid"), titles)
             seen = _pad_histories(histories)
 
         def scores(params, ids, tokens, weights):

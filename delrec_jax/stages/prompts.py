@@ -18,31 +18,26 @@ def show_prompts(ws: Workspace, count: int) -> None:
     """
     data = assets.load_data(ws)
     language = assets.load_language(ws, data)
-    users = data.split.users[: max(count, 1)]
+    users = data.split.training_users[: max(count, 1)]
     positions = ws.experiment.distill.positions
     rows = distill_texts.latest_rows(data, users, positions, labelled=False)
     lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)
     texts = distill_texts.make_texts(ws, language, users, "teacher", lists)
     rng = np.random.default_rng(ws.experiment.seed)
-    for index, user in enumerate(users[:count]):
+    for user in users[:count]:
         if user in texts.ta_users:
             _show(data, language, "Temporal Analysis (TA)", texts.temporal(int(user), rng))
-        shown = data.split.train.history(int(user))
         order = rng.permutation(lists.items.shape[1])
         example = texts.listed(int(np.flatnonzero(rows.users == user)[-1]), order, language.slots)
         _show(data, language, "Recommendation Pattern Simulating (RPS)", example)
+    for index, asked in enumerate(data.split.histories("valid")[:count]):
         candidates = data.candidates["valid"].items[index]
-        label = int(data.split.valid_target[index])
         ids = prompts.recommendation(
-            language.pieces, shown, pattern=language.slots, candidates=candidates
+            language.pieces, asked, pattern=language.slots, candidates=candidates
         )
-        target = (candidates == label).astype(np.float32)
-        _show(
-            data,
-            language,
-            "Next item (LSR)",
-            {"ids": ids, "candidates": candidates, "targets": target},
-        )
+        target = (candidates == data.split.target("valid")[index]).astype(np.float32)
+        example = {"ids": ids, "candidates": candidates, "targets": target}
+        _show(data, language, "Next item (LSR)", example)
 
 
 def _show(data: Data, language: Language, name: str, example: dict[str, Any]) -> None:

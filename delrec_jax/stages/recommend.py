@@ -11,6 +11,7 @@ from delrec_jax.data.splits import PADDING
 from delrec_jax.errors import UserError
 from delrec_jax.stages import assets, systems
 from delrec_jax.stages.workspace import Workspace
+from delrec_jax.teachers.registry import DISPLAY_NAMES
 
 _NEAREST = 3
 
@@ -39,12 +40,12 @@ def recommend(ws: Workspace, history: str, count: int) -> None:
     language = assets.load_language(ws, data)
     system = systems.language_systems(ws, data, language)["delrec", "all"]
     scorer = systems.LanguageScorer(ws, language)
-    row = np.full((1, assets.teacher_length(ws)), PADDING, np.int32)
+    row = np.full((1, ws.experiment.teacher.max_length), PADDING, np.int32)
     recent = items[-row.shape[1] :]
     row[0, -len(recent) :] = recent
     columns = {
         "DELRec": np.asarray(scorer.catalogue(system, scorer.texts(system, [np.array(items)]))),
-        assets.TEACHER_NAMES[ws.experiment.teacher.name]: np.asarray(
+        DISPLAY_NAMES[ws.experiment.teacher.name]: np.asarray(
             assets.load_teacher(ws, data)(jnp.asarray(row))
         ),
     }

@@ -14,6 +14,7 @@ from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.stages import assets, base_model, systems
 from delrec_jax.stages.systems import LanguageScorer
 from delrec_jax.stages.workspace import Workspace, read_json
+from delrec_jax.teachers.registry import DISPLAY_NAMES
 from delrec_jax.training.checkpoints import load_tree
 
 _METRIC = "HR@1"
@@ -58,8 +59,8 @@ def _report_data(
         title=f"DELRec on {data.corpus.name}",
         summary={
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
-            "split": f"leave one out, {facts['evaluated_users']} users evaluated, {facts['cold_items']} cold items",
-            "teacher": assets.TEACHER_NAMES[config.teacher.name],
+            "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
+            "teacher": DISPLAY_NAMES[config.teacher.name],
             "language model": _language_model(ws),
             "seed": str(config.seed),
         },
@@ -120,16 +121,16 @@ def _examples(ws: Workspace, data: assets.Data) -> list[WorkedExample]:
     language = assets.load_language(ws, data)
     if language.ranker.kind != "mean":
         return []
-    cold = data.split.cold_items(data.num_items)[data.split.test_target]
+    cold = data.split.cold_items(data.num_items)[data.split.target("test")]
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
     scorer = LanguageScorer(ws, language)
     system = systems.language_systems(ws, data, language)["delrec", "all"]
-    teacher = systems.conventional_systems(ws, data, "test")["teacher"]
+    teacher = systems.conventional_systems(ws, data, "test")["teacher"].score_users
     titles = data.corpus.catalogue.titles
     examples = []
     for row in chosen[:2]:
-        user = int(data.split.users[row])
-        history, target = data.split.history("test", user), int(data.split.test_target[row])
+        user = int(data.split.users("test")[row])
+        history, target = data.split.history("test", user), int(data.split.target("test")[row])
         candidates = data.candidates["test"].items[row]
         ids = scorer.texts(system, [history], [candidates])
         own = np.asarray(scorer.candidates(system, ids, candidates[None]))[0]
@@ -155,7 +156,8 @@ def _ranks(scores: np.ndarray) -> list[float]:
 def _notes(ws: Workspace, data: assets.Data) -> list[str]:
     notes = [
         "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
-        "without the items a user has seen.",
+        "without the items a user has seen, `full_with_seen` with them.",
+        *data.split.warnings(),
         "A rise of the distilled prompt above no prompt is no evidence of distillation: the prompt from a shuffled teacher "
         "is the control that counts.",
     ]

@@ -11,9 +11,10 @@ import numpy as np
 from delrec_jax.data import prompts
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
-from delrec_jax.data.splits import Part, padded_histories
+from delrec_jax.data.splits import Part
 from delrec_jax.stages import assets
 from delrec_jax.stages.assets import Data, Language
+from delrec_jax.stages.protocols import RowHistories
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.popularity import popularity_teacher
 
@@ -136,15 +137,26 @@ def language_systems(
 WORDS_OF_THE_STORE = BEHAVIOUR_WORDS["companion_next"][0]
 
 
-def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ScoreUsers]:
-    """Popularity and the teacher: rows of evaluated users -> scores [B, I]."""
-    histories = padded_histories(data.split, part, assets.teacher_length(ws))
-    systems: dict[str, ScoreUsers] = {}
+@dataclass(frozen=True)
+class ConventionalSystem:
+    """A recommender that reads item numbers.
+
+    Attributes:
+      score_users: rows of a part's users -> scores [B, I].
+      order: the rows, best scored in this order (by length of history).
+    """
+
+    score_users: ScoreUsers
+    order: np.ndarray
+
+
+def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
+    """Popularity and the teacher."""
+    read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
     popularity = popularity_teacher(data.split.train.items, data.num_items).scores
-    for name, scores in (("popularity", popularity), ("teacher", assets.load_teacher(ws, data))):
-        systems[name] = _on_rows(jax.jit(scores), histories)
-    return systems
+    scorers = {"popularity": popularity, "teacher": assets.load_teacher(ws, data)}
+    return {name: _system(jax.jit(scores), read) for name, scores in scorers.items()}
 
 
-def _on_rows(scores: Any, histories: np.ndarray) -> ScoreUsers:
-    return lambda rows: scores(histories[rows])
+def _system(scores: Any, read: RowHistories) -> ConventionalSystem:
+    return ConventionalSystem(lambda rows: scores(read(rows)), read.by_length)

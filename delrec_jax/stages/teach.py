@@ -1,63 +1,53 @@
 """`delrec teach`: trains the conventional recommender on the training part alone."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
+from delrec_jax.config_teacher import TeacherConfig
 from delrec_jax.data.pipeline import training_iterator
-from delrec_jax.data.splits import padded_histories
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import full_ranker, rank_users
-from delrec_jax.stages.assets import Data, load_data, teacher_length
+from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.stages.assets import Data, load_data
+from delrec_jax.stages.protocols import RowHistories, full_rankers
 from delrec_jax.stages.workspace import Workspace
-from delrec_jax.teachers.sasrec import SASRec, init_params, sequence_loss, training_windows
+from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
+from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.windows import TrainingRows, training_rows
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_mesh
 from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
 from delrec_jax.training.writers import say
 
+_BATCH = 512  # users of a validation batch
+
 
 def teach(ws: Workspace) -> None:
-    """Trains SASRec, selected by validation NDCG@10 in full ranking; popularity needs no training."""
+    """Trains the named network, selected by validation NDCG@10 in full ranking; popularity needs no training."""
     config = ws.experiment.teacher
-    if config.name == "popularity":
+    if config.name not in NETWORKS:
         return
     data = load_data(ws)
-    module = SASRec(config.sasrec, data.num_items)
-    inputs, labels = training_windows(
-        data.split.train.offsets, data.split.train.items, length=config.sasrec.max_length
-    )
-
-    def loss(params, frozen, batch, key):
-        losses, weights = sequence_loss(
-            params, module, batch={"inputs": batch["ids"], "labels": batch["labels"]}, key=key
-        )
-        return losses, weights, {}
-
+    module = NETWORKS[config.name](config.shape, data.num_items)
+    train = data.split.train
+    rows = training_rows(train.offsets, train.items, length=config.max_length)
     optimizer = make_optimizer(config.optimizer, config.loop.steps)
     mesh = make_mesh(ws.experiment.mesh)
+    params = init_params(module, prng.key(ws.experiment.seed, "teacher/init"))
+    gradients = mean_loss_gradients(_loss(config, module), config.optimizer.accumulate)
     _, result = fit(
         Run(
             name="teacher",
             directory=ws.folder("teach") / "model",
-            state=create_state(
-                init_params(module, prng.key(ws.experiment.seed, "teacher/init")), optimizer
-            ),
+            state=create_state(params, optimizer),
             frozen=None,
-            batches=training_iterator(
-                lambda index, _: {"ids": inputs[index], "labels": labels[index]},
-                len(inputs),
-                batch_size=config.batch_size,
-                buckets=(config.sasrec.max_length,),
-                seed=ws.experiment.seed,
-            ),
-            step=make_train_step(
-                mean_loss_gradients(loss, config.optimizer.accumulate), optimizer, mesh
-            ),
+            batches=_batches(rows, config, seed=ws.experiment.seed),
+            step=make_train_step(gradients, optimizer, mesh),
             evaluate=_validator(ws, data, module),
             monitor="valid/NDCG@10",
             config=config.loop,
@@ -65,24 +55,58 @@ def teach(ws: Workspace) -> None:
             mesh=mesh,
         )
     )
-    say(f"  SASRec: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']}")
+    say(
+        f"  {DISPLAY_NAMES[config.name]}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
+        f"of {result['steps']}"
+    )
 
 
-def _validator(ws: Workspace, data: Data, module: SASRec) -> Callable[..., dict[str, float]]:
-    """params -> HR@1 and NDCG@10 of the validation item over the whole catalogue, seen items excluded."""
-    histories = padded_histories(data.split, "valid", teacher_length(ws))
-    complete = padded_histories(data.split, "valid", int(data.split.train.lengths.max()))
-    rankers = {"full": full_ranker(data.split.valid_target, complete)}
-    scores = jax.jit(lambda params, rows: module.apply({"params": params}, rows, method="scores"))
+def _loss(config: TeacherConfig, module: Any):
+    def loss(params, frozen, batch, key):
+        del frozen
+        rows = {"items": batch["ids"], "labels": batch["labels"], "segments": batch["segments"]}
+        means, counts = sequence_loss(params, module, batch=rows, config=config.loss, key=key)
+        return means, counts, {}
 
-    def evaluate(params) -> dict[str, float]:
+    return loss
+
+
+def _batches(rows: TrainingRows, config: TeacherConfig, *, seed: int) -> Any:
+    """Shuffled rows; an epoch ends where all have been read once."""
+    return training_iterator(
+        lambda index, _: {
+            "ids": rows.items[index],
+            "labels": rows.labels[index],
+            "segments": rows.segments[index],
+        },
+        len(rows),
+        batch_size=config.batch_size,
+        buckets=(config.max_length,),
+        seed=seed,
+    )
+
+
+def _validator(ws: Workspace, data: Data, module: Any) -> Callable[[Any], dict[str, float]]:
+    """params -> HR@1 and NDCG@10 of the validation item over the whole catalogue, seen items excluded and kept."""
+    read = RowHistories(data.split, "valid", ws.experiment.teacher.max_length)
+    rankers = full_rankers(data.split, "valid")
+    scores = jax.jit(lambda params, rows: NetworkTeacher(params, module).scores(rows))
+
+    def score(params: Any, users: np.ndarray) -> jax.Array:
+        return scores(params, read(users))
+
+    def evaluate(params: Any) -> dict[str, float]:
         ranks = rank_users(
-            lambda users: scores(params, jnp.asarray(histories[users])),
+            partial(score, params),
             rankers,
-            num_users=len(histories),
-            batch_size=256,
+            num_users=len(read),
+            batch_size=min(_BATCH, len(read)),
+            order=read.by_length,
         )
-        values = metrics_of_ranks(ranks["full"].rank)
-        return {f"valid/{name}": float(np.mean(values[name])) for name in ("HR@1", "NDCG@10")}
+        found: dict[str, float] = {}
+        for protocol, tag in (("full", ""), ("full_with_seen", "/with_seen")):
+            values = metrics_of_ranks(ranks[protocol].rank)
+            found |= {f"valid/{m}{tag}": float(values[m].mean()) for m in ("HR@1", "NDCG@10")}
+        return found
 
     return evaluate

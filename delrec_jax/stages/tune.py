@@ -12,7 +12,7 @@ from delrec_jax import prng
 from delrec_jax.config import TuneConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import make_buckets, training_iterator
-from delrec_jax.data.splits import padded_histories
+from delrec_jax.data.splits import Split, padded_histories
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import (
     RankFn,
@@ -52,7 +52,7 @@ def tune(ws: Workspace) -> None:
     trainer = _Trainer(ws, language, data)
     few = ws.experiment.tune.few_users
     for name in ("distilled", "random"):
-        trainer.fit(name, name, data.split.users)
+        trainer.fit(name, name, data.split.training_users)
         if few:
             trainer.fit(f"{name}_few", name, users["train"][:few])
 
@@ -150,9 +150,10 @@ class _Trainer:
         candidates where texts list them.
         """
         split, sets = self.data.split, self.data.candidates["valid"]
-        asked = np.flatnonzero(np.isin(split.users, users))
-        histories = [split.history("valid", int(user)) for user in split.users[asked]]
-        targets, candidates = split.valid_target[asked], sets.items[asked]
+        asked = _selecting_rows(split, users)
+        everybody = split.histories("valid")
+        histories = [everybody[row] for row in asked]
+        targets, candidates = split.target("valid")[asked], sets.items[asked]
         listed = not self.scorer.ranks_catalogue
         system = LanguageSystem(self.language.slots, prompt)
         ids = self.scorer.texts(system, histories, candidates)
@@ -160,7 +161,8 @@ class _Trainer:
             candidate_ranker(targets, candidates)
             if listed
             else self._open_ranker(
-                padded_histories(split, "valid", int(split.train.lengths.max()))[asked], targets
+                padded_histories(split, "valid", int(split.history_lengths("valid").max()))[asked],
+                targets,
             )
         )
 
@@ -189,6 +191,16 @@ class _Trainer:
             return rank_full(scores, targets[rows], closed)
 
         return rank
+
+
+def _selecting_rows(split: Split, users: np.ndarray) -> np.ndarray:
+    """Rows of the validation part whose labels a run on these training users may use.
+
+    Their own where validation asks the users that train; else everybody's, but no more than there are users that train.
+    """
+    valid = split.users("valid")
+    own = np.flatnonzero(np.isin(valid, users))
+    return own if len(own) else np.arange(min(len(valid), len(users)))
 
 
 def ranking_loss(ranker: Ranker, known: np.ndarray, config: TuneConfig):

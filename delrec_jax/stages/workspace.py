@@ -28,11 +28,12 @@ class StageSpec:
 
 
 STAGES: dict[str, StageSpec] = {
-    "prepare": StageSpec("data", (), ("data", "candidates", "seed")),
+    "prepare": StageSpec("data", (), ("data", "split", "candidates")),
     "pretrain": StageSpec(
-        "lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh")
+        "lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh", "seed")
     ),
-    "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh")),
+    "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh", "seed")),
+    "baseline": StageSpec("baseline", ("teach",), ("evaluate",)),
     "distill": StageSpec("prompt", ("pretrain", "teach"), ("distill",)),
     "tune": StageSpec("adapter", ("distill",), ("tune",)),
     "evaluate": StageSpec("records", ("tune",), ("evaluate",)),

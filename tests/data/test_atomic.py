@@ -4,12 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from delrec_jax.data.corpora import DataConfig, atomic, load_corpus
-from delrec_jax.data.corpora.atomic import AtomicConfig, read_atomic
-from delrec_jax.data.corpora.titles import clean_title, distinct_titles, fill_empty_titles
+from delrec_jax.data.corpora import DataConfig, atomic, load_corpus, tables
+from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic, read_atomic_tables
 from delrec_jax.data.interactions import fingerprint
 from delrec_jax.errors import UserError
 
@@ -38,7 +35,7 @@ def write(folder: Path, inter=INTER, item=ITEM, name="shop"):
     for ending, content in ((".inter", inter), (".item", item)):
         data = content if isinstance(content, bytes) else content.encode()
         (home / f"{name}{ending}").write_bytes(data)
-    return AtomicConfig(path=str(home))
+    return AtomicSettings(path=str(home))
 
 
 def sequences(corpus):
@@ -64,16 +61,16 @@ def test_a_small_corpus_by_hand(tmp_path):
         "untitled item 13",
     )
     assert corpus.catalogue.attributes == {
-        "release_year": ("1999", "2001", "2004", "1990"),
+        "year": ("1999", "2001", "2004", "1990"),
         "class": ("Action Sci-Fi", "Comedy", "Comedy", ""),
     }
     # By time, and by line where times are equal: ann 12 before 13, bob 11 before 10.
     assert sequences(corpus) == {"bob": ["12", "11", "10"], "ann": ["12", "13", "10"]}
     assert corpus.interactions.times.tolist() == [50, 300, 300, 100, 100, 200]
     assert nonzero(corpus) == {
-        atomic.UNUSED_ITEM: 1,
-        atomic.EMPTY_TITLE: 1,
-        atomic.REPEATED_TITLE: 2,
+        tables.UNUSED_ITEM: 1,
+        tables.EMPTY_TITLE: 1,
+        tables.REPEATED_TITLE: 2,
     }
 
 
@@ -102,6 +99,29 @@ def test_windows_line_ends_a_byte_order_mark_and_quotes_are_taken(tmp_path):
     assert sequences(corpus)["ann"] == ["12", "13", "10", "14"]
 
 
+def test_ratings_are_read_where_there_are_some(tmp_path):
+    rated = read_atomic_tables(write(tmp_path).path).interactions
+    assert rated["rating"].to_list() == [4.0, 5.0, 3.0, 1.0, 4.5, 2.0]
+    inter = "user_id:token\titem_id:token\ttimestamp:float\nu\t10\t7\n"
+    unrated = read_atomic_tables(write(tmp_path, inter).path).interactions
+    assert unrated.columns == ["user", "item", "time"]
+
+
+def test_a_last_line_without_line_end_is_taken_and_told(tmp_path):
+    whole = read_atomic(write(tmp_path))
+    corpus = read_atomic(write(tmp_path, INTER.rstrip("\n"), ITEM.rstrip("\n")))
+    assert fingerprint(corpus) == fingerprint(whole)
+    told = {atomic.UNFINISHED_INTER: 1, atomic.UNFINISHED_ITEM: 1}
+    assert nonzero(corpus) == nonzero(whole) | told
+
+
+def test_a_column_named_year_is_the_year_beside_the_release_year(tmp_path):
+    item = ITEM.replace("class:token_seq", "year:token")
+    corpus = read_atomic(write(tmp_path, item=item))
+    assert list(corpus.catalogue.attributes) == ["release_year", "year"]
+    assert corpus.catalogue.titles[1:3] == ("Fish & Chips (11)", "Fish & Chips (12)")
+
+
 def test_the_path_may_be_a_prefix(tmp_path):
     config = write(tmp_path)
     prefix = dataclasses.replace(config, path=str(Path(config.path) / "shop"))
@@ -115,86 +135,13 @@ def test_rows_are_dropped_for_counted_reasons(tmp_path):
     assert sequences(corpus) == {"bob": ["12", "11", "10"], "ann": ["12", "13", "10"]}
     assert corpus.interactions.times[3:].tolist() == [90, 100, 200]
     assert nonzero(corpus) == {
-        atomic.NO_TITLE_ROW: 1,
-        atomic.REPEATED: 2,
-        atomic.SHORT_USER: 2,
-        atomic.UNUSED_ITEM: 1,
-        atomic.EMPTY_TITLE: 1,
-        atomic.REPEATED_TITLE: 2,
+        tables.NO_TITLE_ROW: 1,
+        tables.REPEATED: 2,
+        tables.SHORT_USER: 2,
+        tables.UNUSED_ITEM: 1,
+        tables.EMPTY_TITLE: 1,
+        tables.REPEATED_TITLE: 2,
     }
-
-
-def test_min_rating_keeps_equal_ratings(tmp_path):
-    config = dataclasses.replace(write(tmp_path), min_rating=4.0, min_length=1)
-    corpus = read_atomic(config)
-    assert sequences(corpus) == {"bob": ["11"], "ann": ["13", "10"]}
-    assert nonzero(corpus)[atomic.LOW_RATING] == 3
-    # With one "Fish & Chips" left, nothing needs to be told apart.
-    assert corpus.catalogue.titles[1] == "Fish & Chips"
-
-
-def brute_force_core(pairs, k, min_length):
-    pairs = set(pairs)
-    users = {u for u, _ in pairs}
-    pairs = {(u, i) for u, i in pairs if sum(v == u for v, _ in pairs) >= min_length}
-    while users:
-        bad = {
-            (u, i)
-            for u, i in pairs
-            if sum(v == u for v, _ in pairs) < max(k, min_length)
-            or sum(j == i for _, j in pairs) < k
-        }
-        if not bad:
-            return pairs
-        pairs -= bad
-    return pairs
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=4, max_size=30),
-    st.integers(1, 3),
-    st.integers(0, 4),
-)
-def test_k_core_is_iterated_to_its_end(tmp_path_factory, pairs, k, min_length):
-    item = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tT{i}\n" for i in range(6))
-    rows = "".join(f"u{u}\t{i}\t{n}\n" for n, (u, i) in enumerate(sorted(pairs)))
-    inter = "user_id:token\titem_id:token\ttimestamp:float\n" + rows
-    config = write(tmp_path_factory.mktemp("core"), inter, item)
-    config = dataclasses.replace(config, k_core=k, min_length=min_length)
-    expected = brute_force_core(pairs, k, min_length)
-    if not expected:
-        with pytest.raises(UserError, match="no interaction is left"):
-            read_atomic(config)
-        return
-    corpus = read_atomic(config)
-    found = {(u, i) for u, row in sequences(corpus).items() for i in row}
-    assert found == {(f"u{u}", str(i)) for u, i in expected}
-    lost = corpus.dropped[atomic.SHORT_USER] + corpus.dropped[atomic.OUTSIDE_CORE]
-    assert lost == len(pairs) - len(expected)
-
-
-def test_users_that_the_core_leaves_shorter_than_min_length_go_too(tmp_path):
-    # Items 2 and 3 are taken once; without them u0 and u1 have two items each.
-    rows = {"u0": "012", "u1": "013", "u2": "014", "u3": "014"}
-    lines = [f"{user}\t{item}\t{item}" for user, row in rows.items() for item in row]
-    inter = "user_id:token\titem_id:token\ttimestamp:float\n" + "\n".join(lines)
-    item = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tT{i}\n" for i in range(5))
-    config = dataclasses.replace(write(tmp_path, inter, item), k_core=2, min_length=3)
-    assert sequences(read_atomic(config)) == {"u2": list("014"), "u3": list("014")}
-
-
-def test_max_users_is_a_seeded_sample_of_whole_users(tmp_path):
-    rows = "".join(f"u{u}\t{10 + i}\t{i}\n" for u in range(20) for i in range(4))
-    inter = "user_id:token\titem_id:token\ttimestamp:float\n" + rows
-    config = dataclasses.replace(write(tmp_path, inter), max_users=5)
-    samples = [
-        read_atomic(dataclasses.replace(config, seed=seed)).interactions for seed in (0, 0, 1)
-    ]
-    assert [s.num_users for s in samples] == [5, 5, 5]
-    assert all(s.lengths.tolist() == [4] * 5 for s in samples)
-    assert samples[0].user_ids == samples[1].user_ids != samples[2].user_ids
-    assert read_atomic(config).dropped[atomic.BEYOND_MAX_USERS] == 15 * 4
 
 
 LINE = r"\.inter, line 4"
@@ -219,16 +166,26 @@ LINE = r"\.inter, line 4"
         (INTER.replace("ann\t3\t100", "\t3\t100"), LINE + ", column 'user_id': empty cell; fill"),
         (INTER.replace("ann\t3\t100", "a\0n\t3\t100"), LINE + ": a NUL byte.*UTF-8"),
         (INTER.encode().replace(b"ann\t3", b"\xe9nn\t3"), LINE + r": byte 0xe9 .*iconv"),
+        (
+            INTER.replace("ann\t3\t100", "ann\t3\t-1"),
+            LINE + ", column 'timestamp': '-1' is not a t",
+        ),
+        (
+            INTER.replace("12\tann\t3\t100\n", INTER.split("\n")[0] + "\n"),
+            LINE + ": the header again",
+        ),
         ("", r"\.inter: the file is empty"),
         ("\n \n", r"\.inter: the file is empty"),
         (INTER.split("\n")[0] + "\n", r"\.inter: no rows below the header"),
-        (INTER.replace("1", "7"), r"\.inter: no interaction is left of 6 .*without title row: "),
+        (
+            INTER.replace("1", "7"),
+            "corpus shop: no interaction is left of 6 .*without title row: 6.*same item ids",
+        ),
     ],
 )
 def test_bad_interactions_are_named_by_place_and_remedy(tmp_path, inter, message):
-    config = dataclasses.replace(write(tmp_path, inter), min_rating=1.0)
     with pytest.raises(UserError, match=message) as caught:
-        read_atomic(config)
+        read_atomic(write(tmp_path, inter))
     assert "\n" not in str(caught.value)
 
 
@@ -239,6 +196,7 @@ def test_bad_interactions_are_named_by_place_and_remedy(tmp_path, inter, message
         (ITEM.replace("item_id", "id"), r"shop\.item, line 1: no column 'item_id'"),
         (ITEM.replace("12\t", "10\t"), r"shop\.item, line 4, column 'item_id': '10' has a row"),
         (ITEM.replace("12\t", "\t"), r"shop\.item, line 4, column 'item_id': empty"),
+        (ITEM.replace("class", "item"), r"shop\.item, line 1: column 'item' beside 'item_id'"),
     ],
 )
 def test_bad_items_are_named_by_place_and_remedy(tmp_path, item, message):
@@ -252,50 +210,9 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"shop\.inter: no such file; data\.path"):
         read_atomic(config)
     with pytest.raises(UserError, match=r"nowhere\.item: no such file"):
-        read_atomic(AtomicConfig(path=str(tmp_path / "nowhere")))
+        read_atomic(AtomicSettings(path=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match=r"data\.path: empty"):
-        read_atomic(AtomicConfig(path=""))
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        ("Matrix, The", "The Matrix"),
-        ("Matrix, The (1999)", "The Matrix (1999)"),
-        ("American Werewolf in London, An", "An American Werewolf in London"),
-        ("Kid in King Arthur's Court, A", "A Kid in King Arthur's Court"),
-        ("Lion, The Witch and the Wardrobe", "Lion, The Witch and the Wardrobe"),
-        ("Good, The Bad and The Ugly, The", "The Good, The Bad and The Ugly"),
-        ("Postino, Il", "Postino, Il"),
-        ("  two \t words\u00a0here ", "two words here"),
-        ("Q&amp;amp;A &#39;x&#39;", "Q&A 'x'"),
-        (" ", ""),
-    ],
-)
-def test_clean_title(raw, expected):
-    assert clean_title(raw) == expected
-
-
-def test_titles_are_told_apart_by_year_where_that_is_enough():
-    titles = ["A", "A", "B", "B", "C", "C", "C", "D"]
-    years = ["1990", "1991", "1990", "1990", "1990", "1990", "2000", "1999"]
-    found, changed = distinct_titles(titles, list("stuvwxyz"), years)
-    expected = ["A (1990)", "A (1991)", "B (u)", "B (v)", "C (w)", "C (x)", "C (2000)", "D"]
-    assert found == expected
-    assert changed == 7
-
-
-@given(st.lists(st.sampled_from(["A", "A (1)", "A (2)", "A (1) (1)", "", "B"]), max_size=8))
-def test_titles_end_up_unique_and_filled(titles):
-    ids = [str(k) for k in range(len(titles))]
-    filled, empty = fill_empty_titles(titles, ids)
-    assert empty == titles.count("")
-    found, changed = distinct_titles(filled, ids, ["1"] * len(ids))
-    assert len(set(found)) == len(found)
-    assert all(found)
-    assert changed == sum(a != b for a, b in zip(filled, found, strict=True))
-    for before, after in zip(filled, found, strict=True):
-        assert after == before or filled.count(before) > 1 or before.startswith("A")
+        read_atomic(AtomicSettings(path=""))
 
 
 def test_load_corpus_gives_back_what_was_parsed_and_needs_no_tensorflow(tmp_path):
@@ -342,7 +259,7 @@ def test_a_failed_preparation_is_not_taken_for_a_corpus(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"corpus": "amazon"}, r"data\.corpus: 'amazon' is none of storefront, atomic"),
+        ({"corpus": "spotify"}, r"data\.corpus: 'spotify' is none of storefront, atomic, csv"),
         ({"domain": "songs"}, r"data\.domain is .songs.: use one of movies"),
         ({"corpus": "atomic", "k_core": -1, "path": "x"}, r"data\.k_core = -1"),
         ({"k_core": 5}, r"data\.k_core = 5 has no effect"),
@@ -359,7 +276,7 @@ def test_movielens_test_targets_by_an_independent_reading():
     path = Path(__file__).parents[2].parent / "shared" / "data" / "ml-100k"
     if not path.is_dir():
         pytest.skip(f"{path.name} is not at hand next to the repository")
-    corpus = read_atomic(AtomicConfig(path=str(path)))
+    corpus = read_atomic(AtomicSettings(path=str(path)))
     assert (corpus.interactions.num_users, corpus.catalogue.num_items) == (943, 1682)
     lines = (path / "ml-100k.inter").read_text().splitlines()[1:]
     rows = {}

@@ -2,9 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import delrec_jax.data.random_items
 from delrec_jax.data.candidates import (
     load_candidates,
     rerank_candidates,
@@ -12,49 +13,114 @@ from delrec_jax.data.candidates import (
     save_candidates,
 )
 from delrec_jax.data.interactions import from_rows
-from delrec_jax.data.splits import leave_one_out
+from delrec_jax.data.random_items import distinct_items, stream_keys, stream_place
+from delrec_jax.data.split_files import save_split
+from delrec_jax.data.split_kinds import (
+    KINDS,
+    SplitConfig,
+    by_user,
+    global_temporal,
+    leave_one_out,
+)
+from delrec_jax.data.splits import PARTS
 from delrec_jax.errors import UserError
 
 ITEMS = 30
 
 
-def make_split(rows, names=None):
+def make_split(rows, names=None, kind="leave_one_out"):
     names = names or [f"u{k}" for k in range(len(rows))]
     times = [np.arange(len(row)) for row in rows]
-    return leave_one_out(from_rows(names, [np.array(row, int) for row in rows], times))
+    interactions = from_rows(names, [np.array(row, int) for row in rows], times)
+    config = SplitConfig(kind=kind, valid_from=0.4, test_from=0.7, valid_users=0.3, test_users=0.3)
+    try:
+        if kind == "leave_one_out":
+            return leave_one_out(interactions)
+        return {"by_user": by_user, "global_temporal": global_temporal}[kind](interactions, config)
+    except UserError:
+        assume(False)
 
 
+# Repeats happen: a user may buy the target twice.
 rows_of_items = st.lists(
-    st.lists(st.integers(0, ITEMS - 1), unique=True, min_size=3, max_size=10),
-    min_size=1,
-    max_size=6,
+    st.lists(st.integers(0, ITEMS - 1), min_size=3, max_size=10), min_size=3, max_size=7
 )
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+@every_kind
 @settings(max_examples=60, deadline=None)
-@given(rows_of_items, st.integers(2, 20), st.integers(0, 99), st.sampled_from(["valid", "test"]))
-def test_invariants(rows, m, seed, part):
-    split = make_split(rows)
+@given(rows_of_items, st.integers(2, 20), st.integers(0, 99), st.sampled_from(PARTS))
+def test_invariants(kind, rows, m, seed, part):
+    split = make_split(rows, kind=kind)
     candidates = sampled_candidates(split, part, m, seed=seed, num_items=ITEMS)
-    assert candidates.items.shape == (len(rows), m)
+    assert candidates.users.tolist() == split.users(part).tolist()
+    assert candidates.items.shape == (len(split.users(part)), m)
     assert candidates.items.dtype == np.int32
-    for row, drawn in enumerate(candidates.items.tolist()):
+    asked = zip(candidates.users, split.target(part), candidates.items.tolist(), strict=True)
+    for user, target, drawn in asked:
         assert len(set(drawn)) == m
         assert set(drawn) <= set(range(ITEMS))
-        target = rows[row][-1] if part == "test" else rows[row][-2]
-        # Of all that the user ever meets only the part's own target may be there.
-        assert set(drawn) & set(rows[row]) == {target}
+        # Of the user's whole sequence only the part's own target is there, what comes later included.
+        assert set(drawn) & set(rows[user]) == {target}
 
 
-@settings(max_examples=30, deadline=None)
-@given(rows_of_items, st.integers(0, 99))
-def test_a_users_draw_does_not_depend_on_other_users(rows, seed):
+@every_kind
+@settings(max_examples=60, deadline=None)
+@given(rows_of_items, rows_of_items, st.integers(2, 20), st.integers(0, 99), st.data())
+def test_a_users_draw_does_not_depend_on_other_users(kind, rows, others, m, seed, data):
+    """The same users among others, in another order, with other numbers."""
     names = [f"u{k}" for k in range(len(rows))]
-    together = sampled_candidates(make_split(rows, names), "test", 8, seed=seed, num_items=ITEMS)
-    alone = sampled_candidates(
-        make_split(rows[-1:], names[-1:]), "test", 8, seed=seed, num_items=ITEMS
-    )
-    assert together.items[-1].tolist() == alone.items[0].tolist()
+    more = data.draw(st.permutations([*zip(names, rows, strict=True), *enumerate(others)]))
+    few = make_split(rows, names, kind)
+    many = make_split([row for _, row in more], [str(name) for name, _ in more], kind)
+    for part in PARTS:
+        found = [
+            {
+                (split.interactions.user_ids[user], target): row
+                for user, target, row in zip(
+                    drawn.users, split.target(part), drawn.items.tolist(), strict=True
+                )
+            }
+            for split in (few, many)
+            for drawn in [sampled_candidates(split, part, m, seed=seed, num_items=ITEMS)]
+        ]
+        common = found[0].keys() & found[1].keys()
+        assert kind != "leave_one_out" or len(common) == len(rows)
+        assert [found[0][key] for key in common] == [found[1][key] for key in common]
+
+
+def naive_draw(name, sequence, target, *, part, m, seed):
+    """One user's set as a loop: what was met is left out, the target is put at its place."""
+    keys = stream_keys(f"candidates/{seed}/{part}", [name])
+    met = np.unique(sequence)
+    drawn = distinct_items(keys, m - 1, num_items=ITEMS, excluded=met)[0].tolist()
+    drawn.insert(int(stream_place(keys, m)[0]), int(target))
+    return drawn
+
+
+@every_kind
+@settings(max_examples=40, deadline=None)
+@given(rows_of_items, st.integers(2, 20), st.integers(0, 9), st.sampled_from(PARTS))
+def test_all_users_at_once_are_a_loop_over_users(kind, rows, m, seed, part):
+    split = make_split(rows, kind=kind)
+    candidates = sampled_candidates(split, part, m, seed=seed, num_items=ITEMS)
+    expected = [
+        naive_draw(f"u{user}", rows[user], target, part=part, m=m, seed=seed)
+        for user, target in zip(split.users(part), split.target(part), strict=True)
+    ]
+    assert candidates.items.tolist() == expected
+
+
+def test_more_users_than_one_step_takes(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, ITEMS, 3 + k % 6).tolist() for k in range(50)]
+    split = make_split(rows)
+    whole = sampled_candidates(split, "test", 6, seed=0, num_items=ITEMS)
+    monkeypatch.setattr(delrec_jax.data.candidates, "_CELLS", 7 * 2 * 6)  # 7 users a step
+    monkeypatch.setattr(delrec_jax.data.random_items, "_CELLS", 2 * ITEMS)
+    steps = sampled_candidates(split, "test", 6, seed=0, num_items=ITEMS)
+    assert steps.items.tolist() == whole.items.tolist() and steps.hash == whole.hash
 
 
 def test_draws_differ_by_seed_part_and_user_and_repeat_otherwise():
@@ -93,6 +159,12 @@ def test_the_whole_rest_of_the_catalogue_can_be_asked_and_not_one_more():
         sampled_candidates(split, "test", 9, seed=0, num_items=10)
     with pytest.raises(UserError, match="at least 2"):
         sampled_candidates(split, "test", 1, seed=0, num_items=10)
+    with pytest.raises(ValueError, match="item 2 is not in a catalogue of 2"):
+        sampled_candidates(split, "test", 2, seed=0, num_items=2)
+    # Of several users the one with least left is named, and met items count once.
+    split = make_split([[0, 1, 2], [0, 1, 2, 3, 1, 1], [0, 5, 6]])
+    with pytest.raises(UserError, match=r"'u1' leaves 6 of 10; .* 7 or less"):
+        sampled_candidates(split, "test", 9, seed=0, num_items=10)
 
 
 def test_save_and_load(tmp_path):
@@ -139,6 +211,13 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"c\.npz: not a readable candidate file"):
             load_candidates(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    split = make_split([[0, 1, 2]])
+    save_split(split, tmp_path / "split.npz", config=SplitConfig())
+    with pytest.raises(UserError, match=r"split\.npz: not a readable candidate file"):
+        load_candidates(tmp_path / "split.npz")
 
 
 def test_rerank_by_hand():

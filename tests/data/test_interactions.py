@@ -1,7 +1,10 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from delrec_jax.data.interactions import (
     Catalogue,
@@ -10,6 +13,7 @@ from delrec_jax.data.interactions import (
     fingerprint,
     from_rows,
     statistics,
+    tied_neighbours,
     untitled,
 )
 
@@ -44,6 +48,7 @@ def test_statistics_by_hand():
         "users": 2,
         "items": 3,
         "interactions": 4,
+        "density": 4 / 6,
         "length_mean": 2.0,
         "length_median": 2.0,
         "length_min": 1,
@@ -51,7 +56,22 @@ def test_statistics_by_hand():
         "titled": 2 / 3,
         "time_first": -3,
         "time_last": 7,
+        "ordered_only": False,
+        "tied_neighbours": 1,
     }
+    positions = dataclasses.replace(make_corpus(), ordered_only=True)
+    assert statistics(positions)["ordered_only"] is True
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=5))
+def test_neighbours_at_one_time_are_counted_within_users(times):
+    rows = from_rows(
+        [str(user) for user in range(len(times))],
+        [np.zeros(len(mine), np.int32) for mine in times],
+        [np.array(mine, np.int64) for mine in times],
+    )
+    expected = sum(a == b for mine in times for a, b in itertools.pairwise(mine))
+    assert tied_neighbours(rows) == expected
 
 
 def test_fingerprint_sees_every_part_of_the_content_and_not_the_name():
@@ -62,17 +82,20 @@ def test_fingerprint_sees_every_part_of_the_content_and_not_the_name():
     changed_catalogues = [
         dataclasses.replace(catalogue, ids=("a", "b", "d")),
         dataclasses.replace(catalogue, titles=("Alpha", "Beta", "Gamma")),
+        dataclasses.replace(catalogue, ids=("ab", "", "c")),
         dataclasses.replace(catalogue, attributes={"genre": ("x", "y", "z")}),
+        dataclasses.replace(catalogue, attributes={"class": ("x", "y", "")}),
     ]
     changed_rows = [
         dataclasses.replace(rows, user_ids=("u", "w")),
+        dataclasses.replace(rows, user_ids=("uv", "")),
         dataclasses.replace(rows, offsets=np.array([0, 2, 4])),
         dataclasses.replace(rows, items=rows.items[::-1]),
         dataclasses.replace(rows, times=rows.times + 1),
     ]
     prints = [fingerprint(dataclasses.replace(corpus, catalogue=c)) for c in changed_catalogues]
     prints += [fingerprint(dataclasses.replace(corpus, interactions=r)) for r in changed_rows]
-    assert len({original, *prints}) == 8
+    assert len({original, *prints}) == 11
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import copy
 import json
 from itertools import pairwise
 
+import grain
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from delrec_jax.data.pipeline import (
     padded_batches,
     training_iterator,
 )
+from delrec_jax.errors import UserError
 
 BUCKETS = (4, 8)
 
@@ -27,8 +29,10 @@ def example(index, rng):
     }
 
 
-def iterator(seed=0, make=example, batch_size=3, num=10):
-    return training_iterator(make, num, batch_size=batch_size, buckets=BUCKETS, seed=seed)
+def iterator(seed=0, make=example, batch_size=3, num=10, buckets=BUCKETS, **process):
+    return training_iterator(
+        make, num, batch_size=batch_size, buckets=buckets, seed=seed, **process
+    )
 
 
 def take(source, count):
@@ -144,6 +148,82 @@ def test_a_fresh_iterator_goes_on_where_the_state_was_taken(done):
     take(fresh, 2)  # wherever it stood before
     fresh.set_state(state)
     assert_same(take(fresh, 12 - done), whole[done:])
+
+
+def test_the_stream_of_one_process_is_the_one_that_grain_alone_makes():
+    """Shuffle, repeat, draw, batch: what a checkpoint of an older version goes on with."""
+    plain = (
+        grain.MapDataset.range(10)
+        .seed(4)
+        .shuffle()
+        .repeat(None)
+        .random_map(lambda index, rng: example(int(index), rng))
+        .batch(3, batch_fn=lambda examples: collate(examples, BUCKETS))
+    )
+    older, ours = iter(plain.to_iter_dataset()), iterator(seed=4)
+    assert_same(take(ours, 12), take(older, 12))
+    assert ours.get_state() == older.get_state()
+
+
+@pytest.mark.parametrize("buckets", [BUCKETS, (8,)])
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_shards_of_all_processes_are_the_batch_of_one(count, buckets):
+    whole = take(iterator(batch_size=6, buckets=buckets), 8)
+    shards = [
+        take(iterator(batch_size=6, buckets=buckets, process_index=index, process_count=count), 8)
+        for index in range(count)
+    ]
+    assert {shard["index"].shape for batches in shards for shard in batches} == {(6 // count,)}
+    together = [
+        {name: np.concatenate([shard[name] for shard in step]) for name in step[0]}
+        for step in zip(*shards, strict=True)
+    ]
+    assert_same(together, whole)
+    # Some process has short texts alone, and still the shape that the others' texts need.
+    longest = [np.count_nonzero(b["ids"], axis=1).max() for batches in shards for b in batches]
+    assert count == 1 or min(longest) <= 4
+
+
+def test_a_process_makes_no_examples_of_others_where_the_shape_is_known():
+    made = []
+
+    def spying(index, rng):
+        made.append(index)
+        return example(index, rng)
+
+    alone = take(iterator(batch_size=6, num=12), 2)
+    next(
+        iterator(make=spying, batch_size=6, num=12, buckets=(8,), process_index=1, process_count=2)
+    )
+    assert made[:3] == alone[0]["index"][3:].tolist()
+    assert set(made[3:6]) <= set(alone[1]["index"][3:].tolist())
+
+
+@pytest.mark.parametrize("buckets", [BUCKETS, (8,)])
+def test_two_processes_resume_midway_and_one_can_take_over(buckets):
+    whole = take(iterator(batch_size=4, buckets=buckets), 9)
+    for index in (0, 1):
+        process = {"process_index": index, "process_count": 2}
+        first = iterator(batch_size=4, buckets=buckets, **process)
+        take(first, 4)
+        state = json.loads(json.dumps(first.get_state()))
+        fresh = iterator(batch_size=4, buckets=buckets, **process)
+        next(fresh)
+        fresh.set_state(state)
+        rows = slice(2 * index, 2 * index + 2)
+        expected = [{name: values[rows] for name, values in batch.items()} for batch in whole[4:]]
+        assert_same(take(fresh, 5), expected)
+    one = iterator(batch_size=4, buckets=buckets)
+    one.set_state(state)
+    assert_same(take(one, 5), whole[4:])
+
+
+def test_batches_that_cannot_be_shared_are_refused():
+    with pytest.raises(UserError, match=r"batch_size is 6, of all 4 processes .* multiple of 4"):
+        iterator(batch_size=6, process_index=0, process_count=4)
+    for index, count in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match=f"process {index} of {count}"):
+            iterator(batch_size=6, process_index=index, process_count=count)
 
 
 def test_whole_batches_resume_too():

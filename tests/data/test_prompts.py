@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.data.templates import Field
 from delrec_jax.errors import UserError
 
 FLAN = Path(__file__).resolve().parents[3] / "shared" / "models" / "flan-t5-small-tokenizer"
@@ -343,6 +344,131 @@ def test_pieces_are_the_tokens_of_the_whole_text(task):
     words, pieces = make()
     text = build(task, pieces, words.array("P0 P1"))
     assert words.encode(words.decode(text)) == text.tolist()
+
+
+# What `prompts` did before it gathered: a loop over items, one array a title.
+def naive_join(pieces, items, codes=None):
+    parts = []
+    for place, item in enumerate(items):
+        named = [] if codes is None else [np.array([codes[place]], np.int32)]
+        parts += [pieces.separator, *named, pieces.titles[item]]
+    return np.concatenate([np.zeros(0, np.int32), *parts[1:]])
+
+
+def naive_newest(pieces, history, room):
+    kept = []
+    for item in reversed(history[max(0, len(history) - pieces.config.max_history) :]):
+        room -= len(pieces.titles[item]) + (len(pieces.separator) if kept else 0)
+        if room < 0:
+            break
+        kept.append(item)
+    return kept[::-1]
+
+
+def naive_text(pieces, task, items, *, pattern, candidates, ranked):
+    """The tokens of a text, or None where it is refused."""
+    config = pieces.config
+    fields = {Field.PATTERN: pattern, Field.MASK: np.array([pieces.sentinel], np.int32)}
+    fields[Field.RANKED] = naive_join(pieces, ranked)
+    fields[Field.CANDIDATES] = naive_join(pieces, candidates, pieces.codes or None)
+    history = list(items)
+    if task == "ta":
+        a = config.ta_example
+        fields[Field.EARLIER] = naive_join(pieces, items[: a - 2])
+        fields[Field.GAP_EARLIER] = pieces.titles[items[a - 2]]
+        fields[Field.AFTER_EARLIER] = pieces.titles[items[a - 1]]
+        fields[Field.AFTER] = pieces.titles[items[-1]]
+        history = list(items[a - 1 : -2])
+    template = pieces.tasks[task, len(pattern) > 0]
+    fields[Field.HISTORY] = np.zeros(0, np.int32)
+    room = config.max_tokens - sum(
+        len(fields[part]) if isinstance(part, Field) else len(part) for part in template
+    )
+    kept = naive_newest(pieces, history, room)
+    if room < 0 or (history and not kept):
+        return None
+    fields[Field.HISTORY] = naive_join(pieces, kept)
+    return np.concatenate([fields[part] if isinstance(part, Field) else part for part in template])
+
+
+def pieces_of_tokens(titles, separator, codes, config):
+    """Pieces whose titles and separator are any tokens: long, single, or none at all."""
+    words = Words()
+    known = {f"title {index}": title for index, title in enumerate(titles)}
+    known[templates.SEPARATOR] = separator
+
+    def encode_many(texts):
+        return [known[text] if text in known else words.encode(text) for text in texts]
+
+    names = [f"title {index}" for index in range(len(titles))]
+    return prompts.tokenise_pieces(
+        encode_many,
+        names,
+        domain="movies",
+        teacher="SASRec",
+        sentinel=999,
+        codes=codes,
+        config=config,
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_texts_are_those_of_a_loop_over_items(data):
+    tokens = st.lists(st.integers(100, 900), max_size=6)
+    titles = data.draw(st.lists(tokens, min_size=1, max_size=8), label="titles")
+    separator = data.draw(st.lists(st.integers(50, 60), max_size=2), label="separator")
+    codes = data.draw(st.sampled_from([[], [10, 11, 12, 13]]), label="codes")
+    config = PromptConfig(
+        max_tokens=data.draw(st.integers(20, 130), label="max_tokens"),
+        max_history=data.draw(st.integers(1, 12), label="max_history"),
+        show_candidates=data.draw(st.booleans()),
+        show_ranks=data.draw(st.booleans()),
+        max_title_tokens=data.draw(st.sampled_from([0, 1, 3])),
+    )
+    pieces = pieces_of_tokens(titles, separator, codes, config)
+    assert [title.tolist() for title in pieces.titles] == [
+        title[: config.max_title_tokens or None] for title in titles
+    ]
+    item = st.integers(0, len(titles) - 1)
+    task = data.draw(st.sampled_from(["ta", "rps", "lsr"]))
+    items = data.draw(st.lists(item, min_size=6 if task == "ta" else 0, max_size=20), label="items")
+    stored = data.draw(st.booleans(), label="as stored")  # int32, as corpora hold them
+    shown = np.array(items, np.int32) if stored else items
+    fields = {
+        "pattern": np.array(data.draw(st.lists(st.integers(1000, 1003), max_size=3)), np.int32),
+        "candidates": data.draw(st.lists(item, max_size=4), label="candidates"),
+    }
+    ranked = data.draw(st.lists(item, max_size=3)) if task == "rps" else []
+    expected = naive_text(pieces, task, items, ranked=ranked, **fields)
+    function = {
+        "ta": prompts.temporal_analysis,
+        "rps": lambda *a, **k: prompts.pattern_simulating(*a, ranked=ranked, **k),
+        "lsr": prompts.recommendation,
+    }[task]
+    if expected is None:
+        with pytest.raises(UserError, match=r"prompts\.max_tokens is"):
+            function(pieces, shown, **fields)
+        return
+    found = function(pieces, shown, **fields)
+    assert found.dtype == np.int32 and found.tolist() == expected.tolist()
+
+
+def test_more_candidates_than_codes_are_refused():
+    pieces = pieces_of_tokens([[100]], [50], [10, 11], EVERYTHING)
+    with pytest.raises(ValueError, match="3 candidates, but only 2 have a code"):
+        prompts.list_candidates(pieces, [0, 0, 0])
+
+
+def test_titles_read_like_a_sequence_of_arrays():
+    titles = pieces_of_tokens([[100, 101], [], [102]], [50, 51], [], PromptConfig()).titles
+    assert len(titles) == 3
+    assert [title.tolist() for title in titles] == [[100, 101], [], [102]]
+    assert titles[np.int32(2)].tolist() == titles[-1].tolist() == [102]
+    assert titles.joined([2, 1, 0]).tolist() == [102, 50, 51, 50, 51, 100, 101]
+    assert titles.joined([]).tolist() == [] and titles.joined([]).dtype == np.int32
+    with pytest.raises(IndexError):
+        titles[3]
 
 
 HARD_TITLES = [

@@ -81,6 +81,41 @@ def test_a_padding_target_never_matches_padding():
     assert rank.tolist() == [np.inf]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_ranking_without_a_history_equals_brute_force(seed):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 4, (5, 7)).astype(np.float32)
+    targets = generator.integers(0, 7, 5)
+    histories = generator.integers(-1, 7, (5, 6))  # padding anywhere, repeats, sometimes the target
+    for given_histories in (histories, lambda rows: histories[rows]):
+        ranker = ranking.full_ranker(targets, given_histories)
+        rank, ties = ranker(jnp.asarray(scores), np.arange(5))
+        for row in range(5):
+            expected = brute_rank(scores[row], targets[row], set(histories[row].tolist()) - {-1})
+            assert (rank[row].item(), ties[row].item()) == expected
+
+
+def test_ranks_come_back_by_row_whatever_the_order_of_scoring():
+    generator = np.random.default_rng(0)
+    scores, targets = generator.normal(size=(7, 9)).astype(np.float32), generator.integers(0, 9, 7)
+    asked = []
+
+    def score(rows):
+        asked.append(rows.tolist())
+        return scores[rows]
+
+    call = {"num_users": 7, "batch_size": 3}
+    plain = ranking.rank_users(score, {"full": ranking.full_ranker(targets)}, **call)["full"]
+    order = np.array([6, 0, 5, 1, 4, 2, 3])
+    rankers = {"full": ranking.full_ranker(targets)}
+    found = ranking.rank_users(score, rankers, order=order, **call)["full"]
+    assert asked[3][:3] == [6, 0, 5]
+    np.testing.assert_array_equal(found.rank, plain.rank)
+    np.testing.assert_array_equal(found.ties, plain.ties)
+    assert len(set(plain.rank.tolist())) > 2
+
+
 def test_seen_items_of_histories_ignore_padding():
     seen = ranking.seen_items(jnp.array([[-1, -1, 2], [0, 3, 0]]), num_items=4)
     assert seen.tolist() == [[False, False, True, False], [True, False, False, True]]

@@ -47,7 +47,7 @@ def distill_steps(ws, data, language, monkeypatch):
 def tune_steps(ws, data, language, monkeypatch):
     watch = FirstSteps(STEPS)
     monkeypatch.setattr(tune, "fit", watch.fit)
-    tune._Trainer(ws, language, data).fit("distilled", "distilled", data.split.users)
+    tune._Trainer(ws, language, data).fit("distilled", "distilled", data.split.training_users)
     return watch
 
 

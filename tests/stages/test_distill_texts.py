@@ -135,7 +135,7 @@ def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, ws, data):
 
 
 def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
-    texts, length = runs["distilled"], assets.teacher_length(ws)
+    texts, length = runs["distilled"], ws.experiment.teacher.max_length
     cold = texts.data.split.cold_items(NUM_ITEMS)
     for index in range(len(texts.rows.users)):
         history, end = history_of(texts, index)
@@ -307,11 +307,13 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
 
     monkeypatch.setattr(systems.LanguageScorer, "catalogue", favour)
     trainer = tune._Trainer(ws, language, data)
-    found = trainer._validator(np.zeros((2, 4), np.float32), data.split.users)({})
+    found = trainer._validator(np.zeros((2, 4), np.float32), data.split.training_users)({})
     assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
     asked.clear()
-    trainer._validator(np.zeros((2, 4), np.float32), data.split.users[3:8])({})
-    assert set(asked) == set(data.split.users[3:8].tolist()), "few labels: of these users alone"
+    trainer._validator(np.zeros((2, 4), np.float32), data.split.users("valid")[3:8])({})
+    assert set(asked) == set(data.split.users("valid")[3:8].tolist()), (
+        "few labels: of these users alone"
+    )
     assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
 
 

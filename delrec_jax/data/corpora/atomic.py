@@ -1,66 +1,51 @@
-"""Corpora from RecBole atomic files: NAME.inter (who took what, when) and NAME.item (titles).
-
-Rows are left out for a stated reason only, and every reason is counted in the corpus'
-`dropped`. Within a user the order is by time, and by the file's order at equal times.
-"""
+"""Corpora from RecBole atomic files: NAME.inter (who took what, when) and NAME.item (titles)."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import polars as pl
-from jaxtyping import Int64
 
-from delrec_jax import prng
-from delrec_jax.data.corpora.atomic_files import parse_numbers, read_table, require_columns
+from delrec_jax.data.corpora.atomic_files import read_atomic_table
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
-from delrec_jax.data.corpora.titles import clean_title, distinct_titles, fill_empty_titles
-from delrec_jax.data.interactions import Catalogue, Corpus, Interactions
+from delrec_jax.data.corpora.raw import YEAR, RawTables
+from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
+from delrec_jax.data.corpora.text_table import TextTable
+from delrec_jax.data.corpora.times import whole_seconds
+from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
 
 _TITLE_COLUMNS = ("title", "movie_title", "name")
-_YEAR_COLUMNS = ("release_year", "year")
+_RELEASE_YEAR = "release_year"
 
-LOW_RATING = "interactions: rating below data.min_rating"
-NO_TITLE_ROW = "interactions: item without title row"
-REPEATED = "interactions: repeated user and item"
-SHORT_USER = "interactions: user shorter than data.min_length"
-OUTSIDE_CORE = "interactions: outside the data.k_core"
-BEYOND_MAX_USERS = "interactions: user beyond data.max_users"
-UNUSED_ITEM = "items: without interactions"
-EMPTY_TITLE = "titles: empty, made from the id"
-REPEATED_TITLE = "titles: repeated, made distinct"
+UNFINISHED_INTER = "interactions: the last line has no line end, taken as it is"
+UNFINISHED_ITEM = "items: the last line has no line end, taken as it is"
 
 
 @dataclasses.dataclass(frozen=True)
-class AtomicConfig:
+class AtomicSettings:
     """Where the files are and what is kept of them.
 
     Attributes:
       path: A folder NAME with NAME.inter and NAME.item, or their common prefix.
-      min_rating: Rows rated lower are left out; 0 keeps all and needs no ratings.
-      k_core: Users and items with fewer interactions are left out, again and again until
-        none is; 0 is off.
-      min_length: Users with fewer interactions are left out.
-      max_users: A random sample of so many users; 0 takes all.
-      seed: Of that sample.
+      rules: What is kept.
     """
 
     path: str
-    min_rating: float = 0.0
-    k_core: int = 0
-    min_length: int = 3
-    max_users: int = 0
-    seed: int = 0
+    rules: RulesConfig = dataclasses.field(default_factory=RulesConfig)
 
 
-class AtomicCorpus(SequenceCorpusBuilder[AtomicConfig]):
-    """TFDS builder of a corpus in atomic files; its settings are an `AtomicConfig`."""
+class AtomicCorpus(SequenceCorpusBuilder[AtomicSettings]):
+    """TFDS builder of a corpus in atomic files."""
 
     def parse(self) -> Corpus:
-        """Reads and filters the files."""
+        """Reads the files and applies the rules."""
         return read_atomic(self.settings)
+
+
+def AtomicConfig(path: str, **rules: Any) -> AtomicSettings:
+    """The settings by the names of their rules; for callers that have not moved to `AtomicSettings` yet."""
+    return AtomicSettings(path, RulesConfig(**rules))
 
 
 def atomic_paths(path: str) -> tuple[Path, Path]:
@@ -80,143 +65,67 @@ def atomic_paths(path: str) -> tuple[Path, Path]:
     return prefix.with_name(prefix.name + ".inter"), prefix.with_name(prefix.name + ".item")
 
 
-def read_atomic(config: AtomicConfig) -> Corpus:
+def read_atomic(settings: AtomicSettings) -> Corpus:
     """Reads a corpus from its two files.
 
-    Args:
-      config: Files and filters.
+    Raises:
+      UserError: for anything wrong in the files, or if the rules leave nothing.
+    """
+    return make_corpus(read_atomic_tables(settings.path), settings.rules)
 
-    Returns:
-      The corpus: users in the order in which the `.inter` file first names them among the
-      rows kept, items in the order of the `.item` file, without items that nobody took.
+
+def read_atomic_tables(path: str) -> RawTables:
+    """Reads the two files as they are.
+
+    Args:
+      path: A folder NAME with NAME.inter and NAME.item, or their common prefix.
 
     Raises:
-      UserError: for anything wrong in the files, or if the filters leave nothing.
+      UserError: for anything wrong in the files, with file, line, column and remedy.
     """
-    inter_path, item_path = atomic_paths(config.path)
-    items = _read_items(item_path)
-    rows, dropped = _read_interactions(inter_path, items["item_id"], config)
-    rows, dropped_by_filters = _filter(rows, config)
-    dropped |= dropped_by_filters
-    if rows.is_empty():
-        raise UserError(
-            f"{inter_path}: no interaction is left of {sum(dropped.values())} "
-            f"({_nonzero(dropped)}); relax data.min_rating, data.k_core or data.min_length, or "
-            f"check that {item_path.name} uses the same item ids"
-        )
-    used = np.unique(rows["item"].to_numpy())
-    catalogue, changed_titles = _catalogue(items[used])
-    return Corpus(
+    inter_path, item_path = atomic_paths(path)
+    items, item_file = _read_items(item_path)
+    interactions, inter_file = _read_interactions(inter_path)
+    unfinished = {UNFINISHED_INTER: inter_file.unfinished, UNFINISHED_ITEM: item_file.unfinished}
+    return RawTables(
         name=inter_path.stem,
-        catalogue=catalogue,
-        interactions=_interactions(rows, used),
-        dropped={**dropped, UNUSED_ITEM: len(items) - len(used), **changed_titles},
+        interactions=interactions,
+        items=items,
+        dropped={reason: int(found) for reason, found in unfinished.items()},
     )
 
 
-def _read_items(path: Path) -> pl.DataFrame:
-    """The `.item` table, checked: unique ids and a title column."""
-    table = read_table(path)
-    require_columns(path, table, ("item_id",))
-    if _first_of(_TITLE_COLUMNS, table) is None:
+def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
+    table = read_atomic_table(path)
+    table.require("user_id", "item_id", "timestamp")
+    columns = {
+        "user": table.frame["user_id"],
+        "item": table.frame["item_id"],
+        "time": table.times("timestamp"),
+    }
+    if "rating" in table.frame.columns:
+        columns["rating"] = table.numbers("rating").cast(pl.Float64)
+    return whole_seconds(pl.DataFrame(columns)), table
+
+
+def _read_items(path: Path) -> tuple[pl.DataFrame, TextTable]:
+    """The items with their title, their year if there is one, and all other columns."""
+    table = read_atomic_table(path)
+    table.require("item_id")
+    columns = table.frame.columns
+    title = next((name for name in _TITLE_COLUMNS if name in columns), None)
+    if title is None:
         raise UserError(
-            f"{path}, line 1: no title among the columns {table.columns}; name one of them "
+            f"{path}, line 1: no title among the columns {columns}; name one of them "
             f"{' or '.join(_TITLE_COLUMNS)} (type token_seq)"
         )
-    repeated = table["item_id"].is_first_distinct().not_().arg_true()
-    if len(repeated):
+    table.require_unique("item_id")
+    names = {"item_id": "item", title: "title"}
+    if _RELEASE_YEAR in columns and YEAR not in columns:
+        names[_RELEASE_YEAR] = YEAR
+    others = [name for name in columns if name not in ("item_id", title)]
+    if "item" in others:
         raise UserError(
-            f"{path}, line {repeated[0] + 2}, column 'item_id': "
-            f"{table['item_id'][repeated[0]]!r} has a row already; remove one of them"
+            f"{path}, line 1: column 'item' beside 'item_id'; rename or remove 'item', ids are in 'item_id'"
         )
-    return table
-
-
-def _catalogue(table: pl.DataFrame) -> tuple[Catalogue, dict[str, int]]:
-    """Titles fit to be read, all other columns as attributes, and what was changed."""
-    title_column = _first_of(_TITLE_COLUMNS, table)
-    assert title_column is not None  # `_read_items` has checked it
-    year_column = _first_of(_YEAR_COLUMNS, table)
-    ids = table["item_id"].to_list()
-    texts = table.drop("item_id", title_column).select(pl.all().str.strip_chars())
-    attributes = {column.name: tuple(column.to_list()) for column in texts}
-    titles, empty = fill_empty_titles([clean_title(raw) for raw in table[title_column]], ids)
-    years = attributes[year_column] if year_column else ("",) * len(ids)
-    titles, changed = distinct_titles(titles, ids, years)
-    counts = {EMPTY_TITLE: empty, REPEATED_TITLE: changed}
-    return Catalogue(tuple(ids), tuple(titles), attributes), counts
-
-
-def _read_interactions(
-    path: Path, item_ids: pl.Series, config: AtomicConfig
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Rows (user, item, time) with known items, once a pair, by user and time.
-
-    `user` is the raw id, in order of first appearance; `item` the row of `item_ids`.
-    """
-    table = read_table(path)
-    required = ("user_id", "item_id", "timestamp")
-    require_columns(path, table, (*required, "rating") if config.min_rating else required)
-    columns = {
-        "user": table["user_id"],
-        "raw_item": table["item_id"],
-        "time": parse_numbers(path, table, "timestamp"),
-    }
-    rows = pl.DataFrame(columns).with_row_index("first")
-    rows = rows.with_columns(pl.col("first").min().over("user"))
-    dropped = {LOW_RATING: 0}
-    if "rating" in table.columns and config.min_rating:
-        high = parse_numbers(path, table, "rating") >= config.min_rating
-        dropped[LOW_RATING] = int((~high).sum())
-        rows = rows.filter(high)
-    known = pl.DataFrame({"raw_item": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
-    titled = rows.join(known, on="raw_item", how="inner", maintain_order="left")
-    dropped[NO_TITLE_ROW] = len(rows) - len(titled)
-    ordered = titled.sort("first", "time", maintain_order=True)
-    unique = ordered.unique(["user", "item"], keep="first", maintain_order=True)
-    dropped[REPEATED] = len(ordered) - len(unique)
-    return unique.select("user", "item", "time"), dropped
-
-
-def _filter(rows: pl.DataFrame, config: AtomicConfig) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Applies min_length, the k-core and max_users, and counts what each leaves out."""
-    long = _at_least(rows, "user", config.min_length)
-    core, before = long, -1
-    while config.k_core and len(core) != before:
-        before = len(core)
-        core = _at_least(core, "item", config.k_core)
-        core = _at_least(core, "user", max(config.k_core, config.min_length))
-    users = core["user"].unique(maintain_order=True)
-    kept = core
-    if 0 < config.max_users < len(users):
-        order = prng.generator(config.seed, "max_users").permutation(len(users))
-        chosen = users[np.sort(order[: config.max_users])]
-        kept = core.filter(pl.col("user").is_in(chosen.implode()))
-    return kept, {
-        SHORT_USER: len(rows) - len(long),
-        OUTSIDE_CORE: len(long) - len(core),
-        BEYOND_MAX_USERS: len(core) - len(kept),
-    }
-
-
-def _at_least(rows: pl.DataFrame, column: str, count: int) -> pl.DataFrame:
-    return rows.filter(pl.len().over(column) >= count)
-
-
-def _interactions(rows: pl.DataFrame, used: Int64[np.ndarray, "I"]) -> Interactions:
-    """Compresses rows that are sorted by user and time; `used` lists the items kept."""
-    lengths = rows.group_by("user", maintain_order=True).len()
-    return Interactions(
-        user_ids=tuple(lengths["user"].to_list()),
-        offsets=np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64),
-        items=np.searchsorted(used, rows["item"].to_numpy()).astype(np.int32),
-        times=np.floor(rows["time"].to_numpy()).astype(np.int64),
-    )
-
-
-def _first_of(names: tuple[str, ...], table: pl.DataFrame) -> str | None:
-    return next((name for name in names if name in table.columns), None)
-
-
-def _nonzero(dropped: Mapping[str, int]) -> str:
-    return "; ".join(f"{reason}: {count}" for reason, count in dropped.items() if count)
+    return table.frame.select("item_id", title, *others).rename(names), table

@@ -11,12 +11,27 @@ from collections.abc import Sequence
 
 from delrec_jax.data.interactions import untitled
 
-# "Matrix, The" and "Matrix, The (1999)", but not "Lion, The Witch and the Wardrobe".
-_TRAILING_ARTICLE = re.compile(r"(?P<name>.+), (?P<article>The|An|A)(?P<brackets>( \([^()]*\))*)")
+LONGEST_TITLE = 1000
+"""Characters; a longer one is no title but a page or a damaged line."""
+
+_ENCODED = (
+    4  # times that entities may be encoded; a bound, since each pass takes one layer off any text
+)
+
+# "Matrix, The", but not "Lion, The Witch and the Wardrobe".
+_ENGLISH = re.compile(r"(?P<name>.+), (?P<article>The|An|A)")
+# Only if the comma is the name's one comma: "Eat, Sleep, Die" is a list. O and I are articles too, but "Me, I" is none.
+_FOREIGN = re.compile(
+    r"(?P<name>[^,]+), (?P<article>L'|Les|Las|Los|La|Le|Lo|Il|Gli|El|Das|Der|Die|Det|Den|Une|Un)"
+)
+# "Blue Angel, The (Blaue Engel, Der) (1930)": the name, then brackets at the end, perhaps with another name.
+_NAME_AND_BRACKETS = re.compile(r"(?P<name>.*?)(?P<brackets>(?: \([^()]*\))*)")
+# A bracket is a name if it has a word before its comma: "(1, A)" is a number and a unit.
+_BRACKET = re.compile(r"\((?P<known_as>(?:a\.?k\.?a\.? )?)(?P<name>[^(),]*[^\W\d_]{2}[^()]*)\)")
 
 
 def clean_title(raw: str) -> str:
-    """One title with HTML entities decoded, white space collapsed and its article in front.
+    """One title with HTML entities decoded, white space collapsed and its articles in front.
 
     Args:
       raw: The source's title; entities may be encoded more than once.
@@ -24,14 +39,25 @@ def clean_title(raw: str) -> str:
     Returns:
       The title, "" if nothing is left of it.
     """
-    decoded = html.unescape(raw)
-    while decoded != raw:
-        raw, decoded = decoded, html.unescape(decoded)
-    title = " ".join(decoded.split())
-    match = _TRAILING_ARTICLE.fullmatch(title)
-    if match is None:
+    for _ in range(_ENCODED):
+        if "&" in raw:
+            raw = html.unescape(raw)
+    title = " ".join(raw.split())
+    if ", " not in title or len(title) > LONGEST_TITLE:
         return title
-    return f"{match['article']} {match['name']}{match['brackets']}"
+    match = _NAME_AND_BRACKETS.fullmatch(title)
+    assert match is not None  # it matches every text
+    return _article_first(match["name"]) + _BRACKET.sub(_bracket, match["brackets"])
+
+
+def cut_long_titles(titles: Sequence[str]) -> tuple[list[str], int]:
+    """Cuts titles to `LONGEST_TITLE` characters.
+
+    Returns:
+      The titles and the number that were longer.
+    """
+    cut = [title[:LONGEST_TITLE].rstrip() for title in titles]
+    return cut, sum(len(title) > LONGEST_TITLE for title in titles)
 
 
 def fill_empty_titles(titles: Sequence[str], ids: Sequence[str]) -> tuple[list[str], int]:
@@ -74,3 +100,15 @@ def _append_to_repeated(titles: Sequence[str], suffixes: Sequence[str]) -> list[
         f"{title} ({suffix})" if suffix and counts[title] > 1 else title
         for title, suffix in zip(titles, suffixes, strict=True)
     ]
+
+
+def _article_first(name: str) -> str:
+    match = _ENGLISH.fullmatch(name) or _FOREIGN.fullmatch(name)
+    if match is None:
+        return name
+    space = "" if match["article"].endswith("'") else " "
+    return f"{match['article']}{space}{match['name']}"
+
+
+def _bracket(match: re.Match[str]) -> str:
+    return f"({match['known_as']}{_article_first(match['name'])})"

@@ -1,0 +1,52 @@
+"""The settings of the stage `teach`: which network, which loss, how it trains."""
+
+from dataclasses import dataclass
+
+from delrec_jax.errors import UserError
+from delrec_jax.teachers.caser import CaserConfig
+from delrec_jax.teachers.gru4rec import GRU4RecConfig
+from delrec_jax.teachers.losses import LossConfig
+from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.sasrec import SASRecConfig
+from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.optimizers import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The conventional recommender.
+
+    Attributes:
+      name: one of `sasrec`, `gru4rec`, `caser` (each with its own shape below) and `popularity`.
+      loss: of the three networks.
+      batch_size: training rows a step; a row holds `max_length` labels of one or several users.
+    """
+
+    name: str = "sasrec"
+    sasrec: SASRecConfig = SASRecConfig()
+    gru4rec: GRU4RecConfig = GRU4RecConfig()
+    caser: CaserConfig = CaserConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
+    batch_size: int = 32
+
+    def __post_init__(self):
+        if self.name not in DISPLAY_NAMES:
+            raise UserError(f"teacher.name is {self.name!r}: use one of {', '.join(DISPLAY_NAMES)}")
+
+    @property
+    def shape(self) -> SASRecConfig | GRU4RecConfig | CaserConfig:
+        """The named network's shape; popularity has none.
+
+        Raises:
+          ValueError: for popularity.
+        """
+        if self.name not in NETWORKS:
+            raise ValueError(f"{self.name} is no network")
+        return getattr(self, self.name)
+
+    @property
+    def max_length(self) -> int:
+        """Items of a history that the teacher reads."""
+        return self.shape.max_length if self.name in NETWORKS else 1

@@ -1,0 +1,139 @@
+"""A pair of CSV files with a user's own data: interactions.csv and items.csv.
+
+Commas, UTF-8, double quotes as in RFC 4180, a header line. Columns go by name, and the usual
+names are all understood: `userId`, `user_id` and `User` are the same.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from delrec_jax.data.corpora.atomic import UNFINISHED_INTER, UNFINISHED_ITEM
+from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
+from delrec_jax.data.corpora.csv_times import read_times
+from delrec_jax.data.corpora.raw import YEAR, RawTables
+from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
+from delrec_jax.data.corpora.text_blocks import TextFormat
+from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown
+from delrec_jax.data.corpora.times import whole_seconds
+from delrec_jax.data.interactions import Corpus
+from delrec_jax.errors import UserError
+
+_INTERACTIONS, _ITEMS = "interactions.csv", "items.csv"
+_DATES = ("date", "datetime")
+# Names without underscores, hyphens, blanks and capitals.
+_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "user": ("user", "userid", "uid", "customer", "customerid", "reviewerid"),
+    "item": ("item", "itemid", "iid", "movieid", "product", "productid", "asin"),
+    "time": ("time", "timestamp", "ts", "unixtime", "epoch", *_DATES),
+    "rating": ("rating", "ratings", "stars", "score"),
+    "title": ("title", "name", "itemtitle", "itemname", "movietitle", "productname"),
+    YEAR: ("year", "releaseyear"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvSettings:
+    """Where the pair is and what is kept of it.
+
+    Attributes:
+      path: The folder with interactions.csv and items.csv.
+      rules: The rules of every corpus.
+    """
+
+    path: str
+    rules: RulesConfig
+
+
+class CsvCorpus(SequenceCorpusBuilder[CsvSettings]):
+    """TFDS builder of a pair of CSV files; its settings are a `CsvSettings`."""
+
+    def parse(self) -> Corpus:
+        """Reads the files and applies the rules."""
+        return make_corpus(read_csv_pair(*csv_paths(self.settings.path)), self.settings.rules)
+
+
+def csv_paths(path: str) -> tuple[Path, Path]:
+    """The two files in the folder `path`; they may not exist.
+
+    Raises:
+      UserError: if `path` is no folder.
+    """
+    if not path or not Path(path).is_dir():
+        raise UserError(
+            f"data.path: {path!r} is no folder; corpus 'csv' needs one with {_INTERACTIONS} and "
+            f"{_ITEMS} in it"
+        )
+    return Path(path) / _INTERACTIONS, Path(path) / _ITEMS
+
+
+def read_csv_pair(interactions: Path, items: Path) -> RawTables:
+    """Reads a pair of files.
+
+    Args:
+      interactions: Columns user, item, time and, where there are ratings, rating; more are
+        passed over. Times are read as `csv_times.read_times` says.
+      items: Columns item and title, perhaps year; all others become attributes.
+
+    Returns:
+      The tables, named after the folder.
+
+    Raises:
+      UserError: for anything wrong in the files.
+    """
+    events = _read(interactions)
+    user, item, time = (_column(events, role) for role in ("user", "item", "time"))
+    events.require(user, item, time)
+    times, unit = read_times(events, time, is_date=_folded(time) in _DATES)
+    columns = {"user": events.frame[user], "item": events.frame[item], "time": times}
+    if rating := _column(events, "rating", optional=True):
+        columns["rating"] = events.numbers(rating).cast(pl.Float64)
+    catalogue, item_file = _items(items)
+    unfinished = {UNFINISHED_INTER: events.unfinished, UNFINISHED_ITEM: item_file.unfinished}
+    return RawTables(
+        name=interactions.resolve().parent.name,
+        interactions=whole_seconds(pl.DataFrame(columns), per_second=unit),
+        items=catalogue,
+        dropped={reason: int(found) for reason, found in unfinished.items()},
+    )
+
+
+def _items(path: Path) -> tuple[pl.DataFrame, TextTable]:
+    """The items with their title, their year if there is one, and all other columns."""
+    table = _read(path)
+    item, title = _column(table, "item"), _column(table, "title")
+    year = _column(table, YEAR, optional=True)
+    table.require(item)
+    table.require_unique(item)
+    names = {item: "item", title: "title"}
+    others = [column for column in table.frame.columns if column not in names]
+    if year:
+        names[year] = YEAR
+    return table.frame.select(item, title, *others).rename(names), table
+
+
+def _read(path: Path) -> TextTable:
+    return read_text_table(path, form=TextFormat(separator=",", quoted=True))
+
+
+def _column(table: TextTable, role: str, *, optional: bool = False) -> str:
+    """The file's own name of a column; "" for an optional one that it lacks."""
+    names = table.frame.columns
+    if role in names:
+        return role
+    found = [name for name in names if _folded(name) in _ALIASES[role]]
+    if len(found) > 1:
+        raise UserError(
+            f"{table.name}, line 1: {shown(found)} could each be the {role}; name the right one {role!r}"
+        )
+    if not found and not optional:
+        raise UserError(
+            f"{table.name}, line 1: no column {role!r} among {shown(names)}; add it, with commas between columns"
+        )
+    return found[0] if found else ""
+
+
+def _folded(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter not in "_- ")

@@ -1,0 +1,109 @@
+"""Times as people write them in CSV files: ISO 8601 dates, or numbers since 1970 in any unit.
+
+What could be read in two ways is refused: a wrong guess would put events into a wrong order, or
+a wrong century, without anybody noticing.
+"""
+
+import polars as pl
+
+from delrec_jax.data.corpora.text_table import TextTable, shown
+from delrec_jax.errors import UserError
+
+_LAST_SECOND = 4_102_444_800  # the year 2100
+_FIRST_SECOND = 100_000_000  # March 1973; finer units before it could be coarser ones after it
+_MICROS = 10**6
+_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROS, "nanoseconds": 10**9}
+_ISO = (
+    r"^(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ](?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])"
+    r"(?::(?P<second>[0-5][0-9])(?:\.(?P<fraction>[0-9]{1,9}))?)?"
+    r"(?P<zone>Z|[+-][0-9]{2}:?[0-5][0-9])?)?$"
+)
+
+
+def read_times(table: TextTable, column: str, *, is_date: bool) -> tuple[pl.Series, int]:
+    """Reads a column of times, all written in one way.
+
+    Numbers are seconds since 1970 or positions (0, 1, 2, ...), or milli-, micro- or nanoseconds
+    between 1973 and 2100. Dates are YYYY-MM-DD, with a time of day after "T" or a blank, and a
+    zone ("Z", "+02:00") in all rows or in none; without one they are taken as UTC.
+
+    Args:
+      table: The table.
+      column: Its column of times, without blank cells.
+      is_date: Whether the column is called a date, so that a small number is no position.
+
+    Returns:
+      The times, Int64 or (numbers with fractions) Float64, and how many of their units are a
+      second.
+
+    Raises:
+      UserError: naming the first cell that is no time, or is written in another way than the
+        first one, or could mean several times.
+    """
+    text = table.frame[column].str.strip_chars()
+    if text[0][4:5] == "-":
+        return _iso_times(table, column, text), _MICROS
+    numbers = table.numbers(column)
+    return numbers, _unit(table, column, numbers, is_date=is_date)
+
+
+def _unit(table: TextTable, column: str, numbers: pl.Series, *, is_date: bool) -> int:
+    """Units in a second, told by the size of the first number and held against all others."""
+    name = next((u for u in _UNITS if numbers[0] < _LAST_SECOND * _UNITS[u]), "nanoseconds")
+    unit = _UNITS[name]
+    year, lowest = (1973, _FIRST_SECOND * unit) if is_date or unit > 1 else (1970, 0)
+    bad = ((numbers < lowest) | (numbers >= _LAST_SECOND * unit)).arg_true()
+    if len(bad):
+        raise _ambiguous(table, column, bad[0], f"not a time from {year} to 2099 in {name}")
+    if unit == 1 and _all_compact_days(numbers):
+        raise _ambiguous(table, column, 0, "a day without dashes, or seconds in 1970")
+    return unit
+
+
+def _ambiguous(table: TextTable, column: str, row: int, why: str) -> UserError:
+    return UserError(
+        f"{table.place(row, column)}: {shown(table.frame[column][row])} is {why}; write all rows as dates "
+        "such as 2020-01-31T18:30:00, or all in one unit since 1970"
+    )
+
+
+def _all_compact_days(numbers: pl.Series) -> bool:
+    if numbers.dtype.is_float() or not numbers.is_between(19_000_101, 20_991_231).all():
+        return False
+    days = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    return days.null_count() == 0
+
+
+def _iso_times(table: TextTable, column: str, text: pl.Series) -> pl.Series:
+    """Microseconds since 1970."""
+    parts = text.str.extract_groups(_ISO).struct.unnest()
+    days = parts["day"].str.to_date("%Y-%m-%d", strict=False)
+    bad = days.is_null().arg_true()
+    if len(bad):
+        raise UserError(
+            f"{table.place(bad[0], column)}: {shown(text[bad[0]])} is no date; write it as 2020-01-31, "
+            "2020-01-31T18:30:00 or 2020-01-31T18:30:00+02:00"
+        )
+    zoned = parts["zone"].is_not_null()
+    mixed = (zoned != zoned[0]).arg_true()
+    if len(mixed):
+        raise UserError(
+            f"{table.place(mixed[0], column)}: {shown(text[mixed[0]])}: some rows name a time zone and some do not; "
+            "give one in all of them or in none"
+        )
+    return parts.select(micros=_micros())["micros"]
+
+
+def _micros() -> pl.Expr:
+    def number(part: str) -> pl.Expr:
+        return pl.col(part).cast(pl.Int64).fill_null(0)
+
+    zone = pl.col("zone").str.strip_chars("Z").str.replace(":", "")
+    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
+    hours = zone.str.slice(1, 2).cast(pl.Int64, strict=False).fill_null(0)
+    minutes = zone.str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0)
+    day = pl.col("day").str.to_date("%Y-%m-%d").cast(pl.Int64) * 86_400
+    seconds = day + number("hour") * 3600 + number("minute") * 60 + number("second")
+    fraction = pl.col("fraction").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64).fill_null(0)
+    return (seconds - sign * (hours * 60 + minutes) * 60) * _MICROS + fraction

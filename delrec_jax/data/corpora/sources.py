@@ -1,0 +1,153 @@
+"""Each corpus by name: which settings it reads, where its raw files are, and which builder reads them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from delrec_jax.data.corpora import amazon, movielens, steam
+from delrec_jax.data.corpora.atomic import AtomicCorpus, AtomicSettings, atomic_paths
+from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
+from delrec_jax.data.corpora.csv_pair import CsvCorpus, CsvSettings, csv_paths
+from delrec_jax.data.corpora.data_config import DataConfig
+from delrec_jax.data.corpora.download import Resource, fetch
+from delrec_jax.data.corpora.storefront import StorefrontCorpus, StorefrontSettings
+from delrec_jax.data.corpora.tables import RulesConfig
+from delrec_jax.errors import UserError
+
+CACHE = "~/.cache/delrec_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A corpus that is ready to be read.
+
+    Attributes:
+      builder: The TFDS builder's class.
+      settings: What its `parse` needs.
+      content: All of `settings` that decides what is read, files apart; JSON.
+      files: The raw files; one that is missing is the reader's to report.
+    """
+
+    builder: type[SequenceCorpusBuilder[Any]]
+    settings: Any
+    content: Mapping[str, Any]
+    files: tuple[Path, ...] = ()
+
+
+def find_source(config: DataConfig) -> Source:
+    """Finds (or downloads) the raw files of a corpus.
+
+    Raises:
+      UserError: an unknown corpus, a setting that it does not have, or a file that cannot be had.
+    """
+    if config.corpus not in _SOURCES:
+        raise UserError(f"data.corpus: {config.corpus!r} is none of {', '.join(_SOURCES)}")
+    find, used = _SOURCES[config.corpus]
+    _reject_unused(config, used)
+    return find(config)
+
+
+def _storefront(config: DataConfig) -> Source:
+    if config.storefront.min_length < config.min_length:
+        raise UserError(
+            f"data.storefront.min_length = {config.storefront.min_length} is below "
+            f"data.min_length = {config.min_length}; raise it, the storefront drops no user"
+        )
+    settings = StorefrontSettings(config.storefront, config.seed)
+    return Source(StorefrontCorpus, settings, dataclasses.asdict(settings))
+
+
+def _atomic(config: DataConfig) -> Source:
+    settings = AtomicSettings(config.path, _rules(config))
+    return _with_rules(AtomicCorpus, settings, atomic_paths(config.path))
+
+
+def _csv(config: DataConfig) -> Source:
+    settings = CsvSettings(config.path, _rules(config))
+    return _with_rules(CsvCorpus, settings, csv_paths(config.path))
+
+
+def _movielens(config: DataConfig) -> Source:
+    files = _fetched(config, movielens.resources(config.edition))
+    settings = movielens.MovieLensSettings(config.edition, files[0], _rules(config))
+    return _with_rules(movielens.MovieLensCorpus, settings, files, edition=config.edition)
+
+
+def _steam(config: DataConfig) -> Source:
+    resources = steam.resources(config.edition)
+    given = config.edition == "llara" and config.manual_dir
+    files = _frames_at_hand(config, resources) if given else _fetched(config, resources)
+    settings = steam.SteamSettings(config.edition, files, _rules(config))
+    return _with_rules(steam.SteamCorpus, settings, files, edition=config.edition)
+
+
+def _amazon(config: DataConfig) -> Source:
+    reviews, meta = _fetched(config, amazon.resources(config.edition, config.category))
+    settings = amazon.AmazonSettings(config.edition, config.category, reviews, meta, _rules(config))
+    names = {"edition": config.edition, "category": config.category}
+    return _with_rules(amazon.AmazonCorpus, settings, (reviews, meta), **names)
+
+
+_RULES = tuple(field.name for field in dataclasses.fields(RulesConfig))
+_FILES = ("edition", "manual_dir", "download_dir")
+_SOURCES: Mapping[str, tuple[Callable[[DataConfig], Source], tuple[str, ...]]] = {
+    "storefront": (_storefront, ("storefront", "seed", "min_length")),
+    "atomic": (_atomic, ("path", *_RULES)),
+    "csv": (_csv, ("path", *_RULES)),
+    "movielens": (_movielens, (*_FILES, *_RULES)),
+    "steam": (_steam, (*_FILES, *_RULES)),
+    "amazon": (_amazon, ("category", *_FILES, *_RULES)),
+}
+
+
+def _reject_unused(config: DataConfig, used: Sequence[str]) -> None:
+    """A setting without effect is a misunderstanding."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        # The storefront's own settings have no effect elsewhere, but are there in every config.
+        if field.name in ("corpus", "domain", "storefront", *used) or value == field.default:
+            continue
+        raise UserError(
+            f"data.{field.name} = {value!r} has no effect on data.corpus = {config.corpus!r}; leave it out "
+            f"(this corpus reads {', '.join(used)})"
+        )
+
+
+def _rules(config: DataConfig) -> RulesConfig:
+    return RulesConfig(**{name: getattr(config, name) for name in _RULES})
+
+
+def _with_rules(
+    builder: type[SequenceCorpusBuilder[Any]],
+    settings: Any,
+    files: Sequence[Path],
+    **content: str,
+) -> Source:
+    rules = dataclasses.asdict(settings.rules)
+    return Source(builder, settings, {**content, "rules": rules}, tuple(files))
+
+
+def _fetched(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
+    """The files at hand, or from the cache, which has a folder for each edition: their files share names."""
+    cache = Path(config.download_dir or CACHE).expanduser() / f"{config.corpus}-{config.edition}"
+    manual = Path(config.manual_dir).expanduser() if config.manual_dir else None
+    return tuple(fetch(resource, cache, manual_dir=manual) for resource in resources)
+
+
+def _frames_at_hand(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
+    """Those of LLaRA's frames that the user has, gzipped or not, and the file of names.
+
+    The training frame is large, and the others are of use without it.
+    """
+    folder = Path(config.manual_dir).expanduser()
+    names = [resource.file_name for resource in resources]
+    found = [
+        path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()
+    ]
+    if len(found) < 2 or not found[-1].name.startswith(names[-1]):
+        raise UserError(
+            f"data.manual_dir = {config.manual_dir!r}: LLaRA's Steam needs {names[-1]} and at least one of "
+            f"{', '.join(names[:-1])} in it (gzipped or not); fetch them from {resources[0].url} and its neighbours"
+        )
+    return tuple(found)

@@ -1,0 +1,180 @@
+"""The kinds of splits: which stretch of each user's sequence trains, and what validation and test ask.
+
+leave_one_out    the last item is the test target, the one before it the validation target, the rest trains
+global_temporal  what came before a date trains; targets are users' last items before and after a second date
+by_user          8 of 10 users train with all they have; of the others the last item is asked
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from delrec_jax.data.interactions import Corpus, Interactions
+from delrec_jax.data.splits import PARTS, Part, Split, Targets, partition_users
+from delrec_jax.errors import UserError
+
+KINDS = ("leave_one_out", "global_temporal", "by_user")
+
+MIN_INTERACTIONS = 3
+"""Of a user who is asked: one to train on, one to validate, one to test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """Which split.
+
+    Attributes:
+      kind: "leave_one_out", "global_temporal" or "by_user".
+      valid_from: For "global_temporal": the share of all interactions before the validation period.
+      test_from: For "global_temporal": the share of all interactions before the test period.
+      valid_users: For "by_user": share of users whose last item validates.
+      test_users: For "by_user": share of users whose last item tests.
+      seed: Of the deal of "by_user".
+    """
+
+    kind: str = "leave_one_out"
+    valid_from: float = 0.8
+    test_from: float = 0.9
+    valid_users: float = 0.1
+    test_users: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UserError(f"split.kind is {self.kind!r}: use one of {', '.join(KINDS)}")
+        if not 0 < self.valid_from < self.test_from < 1:
+            raise UserError(
+                f"split.valid_from is {self.valid_from} and split.test_from {self.test_from}: "
+                "both are shares of the interactions, 0 < valid_from < test_from < 1"
+            )
+        if min(self.valid_users, self.test_users) <= 0 or self.valid_users + self.test_users >= 1:
+            raise UserError(
+                f"split.valid_users is {self.valid_users} and split.test_users {self.test_users}: both are shares of the "
+                "users above 0, and must leave some to train"
+            )
+
+
+def make_split(corpus: Corpus, config: SplitConfig) -> Split:
+    """The split of a corpus.
+
+    Raises:
+      UserError: a part would ask nobody, nothing would train, or "global_temporal" is asked of a corpus whose times are
+        positions.
+    """
+    if config.kind == "leave_one_out":
+        return leave_one_out(corpus.interactions)
+    if config.kind == "by_user":
+        return by_user(corpus.interactions, config)
+    if corpus.ordered_only:
+        raise UserError(
+            f"split.kind is 'global_temporal', but the times of {corpus.name!r} are positions (0, 1, 2, ...) within each "
+            "user: they order one user's items and say nothing of who came first; use leave_one_out or by_user"
+        )
+    return global_temporal(corpus.interactions, config)
+
+
+def leave_one_out(interactions: Interactions) -> Split:
+    """Splits each user's sequence into training, one validation and one test item.
+
+    Args:
+      interactions: Sequences in time order. Users with fewer than 3 interactions are trained on and not asked.
+
+    Raises:
+      UserError: if no user is long enough to be asked.
+    """
+    asked = _long_enough(interactions, "leave_one_out")
+    ends = interactions.offsets[1:][asked]
+    places = {"valid": ends - 2, "test": ends - 1}
+    parts = {part: Targets(asked, places[part]) for part in PARTS}
+    trained = interactions.lengths.copy()
+    trained[asked] -= 2
+    return _split("leave_one_out", interactions, trained, parts)
+
+
+def by_user(interactions: Interactions, config: SplitConfig) -> Split:
+    """Deals the users themselves into training, validation and test.
+
+    The last item of a validation or test user is asked; none of that user's items trains anything. Users with fewer than
+    3 interactions train.
+
+    Raises:
+      UserError: if a part would get no user.
+    """
+    long = _long_enough(interactions, "by_user")
+    shares = {"valid": config.valid_users, "test": config.test_users}
+    shares = {"train": 1 - sum(shares.values()), **shares}
+    dealt = partition_users(long, shares, config.seed)
+    trained = interactions.lengths.copy()
+    parts: dict[Part, Targets] = {}
+    for part in PARTS:
+        trained[dealt[part]] = 0
+        parts[part] = Targets(dealt[part], interactions.offsets[1:][dealt[part]] - 1)
+    return _split("by_user", interactions, trained, parts)
+
+
+def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
+    """Splits at two dates, the same for everybody: nothing that trains is later than anything that is asked.
+
+    The dates are quantiles of all times. What came before the first trains. Validation asks each user's last item between
+    the dates, test each user's last item from the second date on; a target without any item before it is not asked.
+
+    Raises:
+      UserError: nothing would train, or a part would ask nobody.
+    """
+    order = np.sort(interactions.times)
+    dates = {
+        part: order[min(int(share * len(order)), len(order) - 1)]
+        for part, share in (("valid", config.valid_from), ("test", config.test_from))
+    }
+    trained, until_test = (_before(interactions, dates[part]) for part in PARTS)
+    spans: dict[Part, tuple[np.ndarray, np.ndarray]] = {
+        "valid": (trained, until_test),
+        "test": (until_test, interactions.lengths),
+    }
+    parts: dict[Part, Targets] = {}
+    for part, (begin, end) in spans.items():
+        users = np.flatnonzero((end > begin) & (end >= 2)).astype(np.int32)
+        parts[part] = Targets(users, (interactions.offsets[:-1] + end - 1)[users])
+    if not trained.any() or not all(len(asked.users) for asked in parts.values()):
+        raise UserError(
+            f"split global_temporal: {int(trained.sum())} interactions train, validation asks "
+            f"{len(parts['valid'].users)} users and test {len(parts['test'].users)}: none may be 0; choose other "
+            "split.valid_from and split.test_from, or another split.kind"
+        )
+    return _split("global_temporal", interactions, trained, parts)
+
+
+def _before(interactions: Interactions, date: int) -> np.ndarray:
+    """How many interactions of each user came before a date."""
+    counts = np.concatenate([[0], np.cumsum(interactions.times < date)])
+    return np.diff(counts[interactions.offsets])
+
+
+def _long_enough(interactions: Interactions, kind: str) -> np.ndarray:
+    lengths = interactions.lengths
+    users = np.flatnonzero(lengths >= MIN_INTERACTIONS).astype(np.int32)
+    if not len(users):
+        longest = int(lengths.max()) if len(lengths) else 0
+        raise UserError(
+            f"split {kind}: none of {len(lengths)} users has {MIN_INTERACTIONS} "
+            f"interactions (the longest history has {longest}), so nobody can be evaluated; "
+            "lower data.k_core or data.min_rating, or give a corpus with longer histories"
+        )
+    return users
+
+
+def _split(
+    kind: str, interactions: Interactions, trained: np.ndarray, parts: Mapping[Part, Targets]
+) -> Split:
+    """A split from the length of each user's training stretch."""
+    offsets = np.concatenate([[0], np.cumsum(trained)]).astype(np.int64)
+    starts = interactions.offsets[:-1]
+    kept = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], trained)
+    train = Interactions(
+        user_ids=interactions.user_ids,
+        offsets=offsets,
+        items=interactions.items[kept],
+        times=interactions.times[kept],
+    )
+    return Split(kind, interactions, train, parts)

@@ -1,0 +1,59 @@
+"""All titles' tokens in one array, so that a run of titles is one gather and not a loop over items."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+Ids = Int32[np.ndarray, "T"]
+Items = Sequence[int] | np.ndarray  # item indices in order: a list, or int32 as they are stored
+
+
+class TitleTokens:
+    """The tokens of each title, read like a sequence of arrays, and of runs of titles with separators.
+
+    Attributes:
+      separator_length: tokens of the separator.
+      separated_lengths: int64 [I], tokens of a separator and each title.
+    """
+
+    def __init__(self, titles: Sequence[Ids], separator: Ids):
+        """Lays the titles out one after another, each behind a separator."""
+        lengths = np.array([len(title) for title in titles], np.int64)
+        self.separator_length = len(separator)
+        self.separated_lengths: Int64[np.ndarray, I] = lengths + len(separator)
+        self._ends = np.cumsum(self.separated_lengths)
+        self._starts = self._ends - self.separated_lengths
+        parts = [part for title in titles for part in (separator, title)]
+        self._tokens = np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, item: int) -> Ids:
+        return self._tokens[self._starts[item] + self.separator_length : self._ends[item]]
+
+    def __iter__(self) -> Iterator[Ids]:
+        return (self[item] for item in range(len(self)))
+
+    def joined(self, items: Items) -> Ids:
+        """The titles of these items with separators between them."""
+        if not len(items):  # fields that are not shown are asked for all the same
+            return self._tokens[:0]
+        return self._behind_separators(np.asarray(items, np.intp))[self.separator_length :]
+
+    def joined_behind_codes(self, items: Items, codes: Ids) -> Ids:
+        """Like `joined`, with one more token before each title: of `codes` the one at the item's place."""
+        chosen = np.asarray(items, np.intp)
+        lengths = self.separated_lengths[chosen]
+        places = np.cumsum(lengths) - lengths + self.separator_length
+        run = np.insert(self._behind_separators(chosen), places, codes)
+        return run[self.separator_length :]
+
+    def _behind_separators(self, chosen: np.ndarray) -> Ids:
+        lengths = self.separated_lengths[chosen]
+        ends = lengths.cumsum()
+        # Token t of the run, of its j-th title, is token t + starts[j] - (ends - lengths)[j] of all.
+        index = (self._starts[chosen] - ends + lengths).repeat(lengths)
+        index += np.arange(len(index))
+        return self._tokens[index]

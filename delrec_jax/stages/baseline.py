@@ -1,0 +1,50 @@
+"""`delrec baseline`: the conventional recommenders alone, ranked on the test part under every protocol.
+
+What a teacher is worth is known before any language model is trained.
+"""
+
+import time
+
+import polars as pl
+
+from delrec_jax.analysis import blocks, tables
+from delrec_jax.evaluation import records
+from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.stages import assets, systems
+from delrec_jax.stages.protocols import Protocols
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.writers import say
+
+
+def baseline(ws: Workspace) -> None:
+    """Ranks popularity and the teacher, and writes records, `metrics.json` and `tables.md`."""
+    data, folder = assets.load_data(ws), ws.folder("baseline")
+    protocols = Protocols(ws, data)
+    protocols.add_rerank(assets.load_teacher(ws, data))
+    users, found = len(protocols.users), []
+    for name, system in systems.conventional_systems(ws, data, "test").items():
+        started = time.monotonic()
+        ranks = rank_users(
+            system.score_users,
+            protocols.rankers(full_scores=True),
+            num_users=users,
+            batch_size=min(ws.experiment.evaluate.batch_size, users),
+            what=name,
+            order=system.order,
+        )
+        found += protocols.records(ranks, system=name)
+        say(f"  {name}: {users} users ranked in {time.monotonic() - started:.1f} s")
+    table = pl.concat(found)
+    records.write_records(folder / "records.parquet", table)
+    rows = tables.metrics_rows(table, seed=ws.experiment.seed)
+    tables.write_metrics_json(folder / "metrics.json", rows)
+    shown = blocks.result_blocks(rows)
+    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+
+
+def print_baseline(ws: Workspace) -> None:
+    """Prints the tables of a finished `baseline`, and what its split warns of."""
+    rows = tables.read_metrics_json(ws.folder("baseline") / "metrics.json")
+    blocks.print_blocks(blocks.result_blocks(rows))
+    for warning in assets.load_data(ws).split.warnings():
+        say(f"WARNING: {warning}")

@@ -1,0 +1,237 @@
+import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delrec_jax.data.corpora.atomic import UNFINISHED_INTER
+from delrec_jax.data.corpora.builder import read_corpus
+from delrec_jax.data.corpora.csv_pair import CsvCorpus, CsvSettings, csv_paths, read_csv_pair
+from delrec_jax.data.corpora.csv_times import read_times
+from delrec_jax.data.corpora.tables import RulesConfig
+from delrec_jax.data.corpora.text_table import TextTable
+from delrec_jax.errors import UserError
+
+INTERACTIONS = """\
+user,item,time,rating,note
+ann,a,2020-01-02,5,
+bob,b,2020-01-01,3.5,"quoted, with a comma"
+ann,b,2020-01-01,4,
+bob,a,2020-01-03,1,
+"""
+ITEMS = """\
+item,title,year,shelf
+a,"Bread, ""dark"" rye",1999,food
+b,Rake,,garden
+c,,2001,
+"""
+DAY = 86_400
+NEW_YEAR_2020 = 18_262 * DAY
+
+
+def write(folder: Path, interactions=INTERACTIONS, items=ITEMS):
+    home = folder / "shop"
+    home.mkdir(exist_ok=True)
+    for name, text in (("interactions.csv", interactions), ("items.csv", items)):
+        (home / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return csv_paths(str(home))
+
+
+def with_times(folder, *times, header="time"):
+    rows = "".join(f"u,a,{time}\n" for time in times)
+    return write(folder, f"user,item,{header}\n{rows}")
+
+
+def read_column(folder, *times, header="time"):
+    return read_csv_pair(*with_times(folder, *times, header=header)).interactions["time"].to_list()
+
+
+def test_a_pair_by_hand(tmp_path):
+    raw = read_csv_pair(*write(tmp_path))
+    assert raw.name == "shop" and not any(raw.dropped.values())
+    assert raw.interactions.schema == {
+        "user": pl.String,
+        "item": pl.String,
+        "time": pl.Int64,
+        "rating": pl.Float64,
+    }
+    assert raw.interactions.rows() == [
+        ("ann", "a", NEW_YEAR_2020 + DAY, 5.0),
+        ("bob", "b", NEW_YEAR_2020, 3.5),
+        ("ann", "b", NEW_YEAR_2020, 4.0),
+        ("bob", "a", NEW_YEAR_2020 + 2 * DAY, 1.0),
+    ]
+    assert raw.items.columns == ["item", "title", "year", "shelf"]
+    assert raw.items.rows() == [
+        ("a", 'Bread, "dark" rye', "1999", "food"),
+        ("b", "Rake", "", "garden"),
+        ("c", "", "2001", ""),
+    ]
+
+
+def test_the_builder_stores_what_the_reader_reads(tmp_path):
+    write(tmp_path)
+    settings = CsvSettings(str(tmp_path / "shop"), RulesConfig(min_length=2))
+    builder = CsvCorpus(settings=settings, data_dir=tmp_path / "prepared")
+    builder.prepare()
+    corpus = read_corpus(builder)
+    assert corpus.name == "shop"
+    assert corpus.catalogue.titles == ('Bread, "dark" rye', "Rake")
+    assert corpus.catalogue.attributes["shelf"] == ("food", "garden")
+    assert corpus.interactions.items.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["userId,movieId,timestamp", "USER_ID,item_id,ts", "uid,product-id,date", "User,Item,Time"],
+)
+def test_usual_names_of_columns_are_understood(tmp_path, header):
+    files = write(
+        tmp_path,
+        f"{header}\nann,a,2020-01-01\n",
+        "movieId,name,release_year,title_length\na,Rake,1999,4\n",
+    )
+    raw = read_csv_pair(*files)
+    assert raw.interactions.rows() == [("ann", "a", NEW_YEAR_2020)]
+    assert dict(zip(raw.items.columns, raw.items.row(0), strict=True)) == {
+        "item": "a",
+        "title": "Rake",
+        "year": "1999",
+        "title_length": "4",
+    }
+
+
+def test_the_plain_name_goes_before_its_aliases(tmp_path):
+    files = write(
+        tmp_path,
+        "userid,user,item,asin,time,date\n1,ann,a,B01,7,2020-01-01\n",
+        "item,title,name\na,Rake,garden rake\n",
+    )
+    raw = read_csv_pair(*files)
+    assert raw.interactions.rows() == [("ann", "a", 7)]
+    assert raw.items.rows() == [("a", "Rake", "garden rake")]
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        (("0", "1", "2"), [0, 1, 2]),
+        (("881250949", "893286638"), [881250949, 893286638]),
+        (("881250949.0", "893286638.0"), [881250949, 893286638]),
+        (("881250949999", "893286638000"), [881250949, 893286638]),
+        (("881250949999999",), [881250949]),
+        (("881250949999999999",), [881250949]),
+        (("2020-01-01", "2020-01-01T00:01", "2020-01-01 00:01:01.5"), [0, 60, 61]),
+        (("2020-01-01T02:00:00+02:00", "2019-12-31T19:00-0530", "2020-01-01T00:00Z"), [0, 1800, 0]),
+        (("2020-02-29", "1969-12-31"), [59 * DAY, -NEW_YEAR_2020 - DAY]),
+    ],
+)
+def test_times_become_seconds(tmp_path, times, seconds):
+    start = NEW_YEAR_2020 if "-" in times[0] else 0
+    assert read_column(tmp_path, *times) == [start + second for second in seconds]
+
+
+def test_rounding_to_seconds_keeps_the_order_within_one(tmp_path):
+    rows = "ann,b,2020-01-01T00:00:00.9\nann,a,2020-01-01T00:00:00.12\n"
+    raw = read_csv_pair(*write(tmp_path, "user,item,time\n" + rows))
+    assert raw.interactions.rows() == [("ann", "a", NEW_YEAR_2020), ("ann", "b", NEW_YEAR_2020)]
+
+
+@given(
+    moment=st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2200, 1, 1)),
+    minutes=st.integers(-14 * 60, 14 * 60),
+    form=st.sampled_from(["T", " "]),
+)
+def test_dates_read_as_the_standard_library_reads_them(moment, minutes, form):
+    zone = datetime.timezone(datetime.timedelta(minutes=minutes))
+    written = [moment.isoformat(form), moment.isoformat(form, "minutes"), moment.date().isoformat()]
+    zoned = moment.replace(tzinfo=zone).isoformat(form)
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    for cells in (written, [zoned]):
+        table = TextTable("x.csv", pl.DataFrame({"t": cells}), first_line=2, unfinished=False)
+        micros, per_second = read_times(table, "t", is_date=True)
+        moments = [datetime.datetime.fromisoformat(cell) for cell in cells]
+        moments = [m if m.tzinfo else m.replace(tzinfo=datetime.UTC) for m in moments]
+        assert per_second == 10**6
+        assert micros.to_list() == [
+            (m - epoch) // datetime.timedelta(microseconds=1) for m in moments
+        ]
+
+
+@pytest.mark.parametrize(
+    ("header", "times", "words"),
+    [
+        ("time", ("1", "2020-01-01"), ("line 3", "'time'", "'2020-01-01'")),
+        ("time", ("2020-01-01", "1577836800"), ("line 3", "'1577836800'", "no date")),
+        ("time", ("2020-01-01", "2020-02-30"), ("line 3", "'2020-02-30'", "no date")),
+        ("time", ("2020-01-01T24:00",), ("line 2", "no date")),
+        ("time", ("2020-01-01T10:00", "2020-01-01T10:00Z"), ("line 3", "time zone")),
+        ("ts", ("881250949", "881250949000"), ("line 3", "'ts'", "in seconds")),
+        ("ts", ("881250949000", "881250949"), ("line 3", "1973 to 2099 in milliseconds")),
+        ("ts", ("5000000000",), ("line 2", "milliseconds")),
+        ("ts", ("1", "-1"), ("line 3", "'-1'", "1970")),
+        ("ts", ("1", "nan"), ("line 3", "'nan'", "finite")),
+        ("ts", ("20200131", "19991231"), ("line 2", "a day without dashes")),
+        ("date", ("2019", "2020"), ("line 2", "'2019'", "1973")),
+        ("ts", ("9" * 30,), ("line 2", "nanoseconds")),
+        ("ts", ("01/02/2020",), ("line 2", "'01/02/2020'")),
+        ("ts", ("1", ""), ("line 3", "empty cell")),
+    ],
+)
+def test_a_time_that_could_mean_two_things_is_refused(tmp_path, header, times, words):
+    files = with_times(tmp_path, *times, header=header)
+    with pytest.raises(UserError) as error:
+        read_csv_pair(*files)
+    for word in (str(files[0]), *words):
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_eight_digits_are_a_number_where_one_is_no_day(tmp_path):
+    assert read_column(tmp_path, "20200131", "20200199") == [20200131, 20200199]
+
+
+@pytest.mark.parametrize(
+    ("interactions", "items", "words"),
+    [
+        ("user,item\na,b\n", ITEMS, ("interactions.csv, line 1", "no column 'time'")),
+        ("user;item;time\na;b;1\n", ITEMS, ("interactions.csv, line 1", "commas")),
+        ("user,item,ts,date\na,b,1,2\n", ITEMS, ("line 1", "'ts', 'date'", "right one 'time'")),
+        ("user,item,time\n,b,1\n", ITEMS, ("interactions.csv, line 2", "'user'", "empty")),
+        ("user,item,time\na,b,1,2\n", ITEMS, ("interactions.csv, line 2", "4 comma-")),
+        ("user,item,time,stars\na,b,1,x\n", ITEMS, ("line 2", "'stars'", "'x'")),
+        (INTERACTIONS, "item,shelf\na,x\n", ("items.csv, line 1", "no column 'title'")),
+        (INTERACTIONS, ITEMS + "a,Twice,,\n", ("items.csv, line 5", "'a'", "already")),
+        (INTERACTIONS, b"item,title\na,\xff\n", ("items.csv, line 2", "UTF-8")),
+        (INTERACTIONS, "", ("items.csv", "empty")),
+    ],
+)
+def test_faults_are_named_by_file_and_line(tmp_path, interactions, items, words):
+    files = write(tmp_path, interactions, items)
+    with pytest.raises(UserError) as error:
+        read_csv_pair(*files)
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_whole_ratings_are_numbers_with_fractions_all_the_same(tmp_path):
+    raw = read_csv_pair(*write(tmp_path, "user,item,time,stars\nann,a,1,5\n"))
+    assert raw.interactions.schema["rating"] == pl.Float64
+
+
+def test_a_last_line_that_may_be_cut_is_reported(tmp_path):
+    raw = read_csv_pair(*write(tmp_path, INTERACTIONS.rstrip("\n")))
+    assert {reason for reason, count in raw.dropped.items() if count} == {UNFINISHED_INTER}
+
+
+def test_the_path_must_be_a_folder_with_both_files(tmp_path):
+    for path in ("", str(tmp_path / "missing")):
+        with pytest.raises(UserError, match=r"is no folder; .* interactions\.csv and items\.csv"):
+            csv_paths(path)
+    files = write(tmp_path)
+    files[1].unlink()
+    with pytest.raises(UserError, match=r"items\.csv: no such file"):
+        read_csv_pair(*files)

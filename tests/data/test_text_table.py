@@ -1,0 +1,214 @@
+import csv
+import io
+import re
+import tracemalloc
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delrec_jax.data.corpora import text_blocks
+from delrec_jax.data.corpora.text_blocks import TextFormat
+from delrec_jax.data.corpora.text_table import read_text_table, shown
+from delrec_jax.errors import UserError
+
+CSV = TextFormat(",", quoted=True)
+PIPES = TextFormat("|", encoding="latin-1")
+COLONS = TextFormat("::", encoding="latin-1")
+
+
+def rows(content, **settings):
+    table = read_text_table(content, name="shop", **settings)
+    return table.frame.columns, table.frame.rows()
+
+
+def test_tabs_with_a_header():
+    content = b'\xef\xbb\xbfa\t b \r\n1\t"x\r\n\t  \r\n\r\n\r\n'
+    assert rows(content) == (["a", "b"], [("1", '"x'), ("", "  ")])
+
+
+def test_given_columns_mean_no_header():
+    columns = ["id", "title", "kind"]
+    assert rows("1|Caf\u00e9|x\n2||\n".encode("latin-1"), form=PIPES, columns=columns) == (
+        columns,
+        [("1", "Caf\u00e9", "x"), ("2", "", "")],
+    )
+
+
+def test_a_separator_of_two_characters():
+    content = "1::\u00c9t\u00e9: a|b\tc::x\r\n2::::y".encode("latin-1")
+    table = read_text_table(content, name="s", form=COLONS, columns=["id", "title", "kind"])
+    assert table.frame.rows() == [("1", "\u00c9t\u00e9: a|b\tc", "x"), ("2", "", "y")]
+    assert table.unfinished
+    assert (table.line(0), table.line(1)) == (1, 2)
+
+
+def test_quotes_of_rfc_4180_and_the_lines_of_rows():
+    content = b'"a,1",b\r\n"1\r\n2","say ""hi"""\r\n"",x\r\n'
+    table = read_text_table(content, name="s", form=CSV)
+    assert table.frame.columns == ["a,1", "b"]
+    assert table.frame.rows() == [("1\n2", 'say "hi"'), ("", "x")]
+    assert [table.line(row) for row in (0, 1)] == [2, 4]
+    assert not table.unfinished
+
+
+FIELDS = st.text(st.sampled_from('ab,"\n \u00e9\u4e2d'), max_size=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+    st.integers(1, 40),
+)
+def test_csv_as_the_standard_library_reads_it_whatever_the_block_size(table, end, size):
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator=end)
+    writer.writerow(["x", "y", "z"])
+    writer.writerows(table)
+    content = buffer.getvalue().encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_blocks, "_READ", size)
+        found = read_text_table(content, name="s", form=CSV)
+    assert found.frame.rows() == table
+    line = 2
+    for number, row in enumerate(table):
+        assert found.line(number) == line
+        line += 1 + sum(field.count("\n") for field in row)
+
+
+FIELD = r'(?:"(?:[^"]|"")*"|[^",\n]*)'
+TWO_FIELDS = re.compile(f"(?:{FIELD},{FIELD}\n)*{FIELD},{FIELD}")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from('a,"\n'), max_size=14))
+def test_quotes_are_right_or_refused(body):
+    content = f"x,y\n{body}".encode()
+    if not TWO_FIELDS.fullmatch(body.rstrip("\n")):
+        with pytest.raises(UserError, match=r"^s"):
+            read_text_table(content, name="s", form=CSV)
+        return
+    expected = list(csv.reader(io.StringIO(body.rstrip("\n"), newline=""), strict=True))
+    found = read_text_table(content, name="s", form=CSV).frame.rows()
+    assert found == [tuple(row) for row in expected]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_faults_have_the_same_line_whatever_the_block_size(monkeypatch, size):
+    monkeypatch.setattr(text_blocks, "_READ", size)
+    good = "\u00e9\tx\r\n" * 20
+
+    def message(bad, form=None):
+        content = b"a\tb\r\n" + good.encode() + bad
+        with pytest.raises(UserError) as caught:
+            read_text_table(content, name="s", form=form)
+        return str(caught.value)
+
+    assert message(b"1\n2\t3\n").startswith("s, line 22: 1 tab-separated fields, the header has 2")
+    assert message(b"1\t2\t3\n").startswith("s, line 22: 3 tab-separated fields")
+    assert message(b"1\t2\n\n1\t2\n").startswith("s, line 23: 1 tab-separated")
+    assert message(b"1\t2\n1\t\0\n").startswith("s, line 23: a NUL byte")
+    assert message(b"1\t2\n1\t\xe9\n").startswith("s, line 23: byte 0xe9 is not valid UTF-8")
+    assert message(b"1\t2\na\tb\n1\t2\n").startswith("s, line 23: the header again")
+    quoted = TextFormat("\t", quoted=True)
+    assert message(b'1\t2\n1\t"2\n3\t4\n', quoted).startswith('s, line 23: a double quote (")')
+    assert message(b'1\t2\n1\t2"x"\n3\t4\n', quoted).startswith("s, line 23: a double quote")
+    assert message(b'1\t2\n1\t"x"y\n3\t"4"\n', quoted).startswith("s, line 23: a double quote")
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        (b"", {}, "shop: the file is empty; give a header"),
+        (b" \n\n", {}, "shop: the file is empty"),
+        (
+            b"\r\n",
+            {"columns": ["a", "b"]},
+            "shop, line 1: 1 tab-separated fields, the format has 2",
+        ),
+        (b"", {"columns": ["a"]}, "shop: the file is empty; give rows"),
+        (b"a\tb\n\n", {}, "shop: no rows below the header"),
+        (b"\na\tb\n1\t2\n", {}, "shop, line 1: blank; the first line must name"),
+        (b"a\t\n1\t2\n", {}, "shop, line 1, column 2: empty column name"),
+        (b"a\ta \n1\t2\n", {}, "shop, line 1: column 'a' occurs twice"),
+        (b'"a,b\n1,2\n', {"form": CSV}, "shop, line 1: the header cannot be read"),
+        (b"1::\x1f\n", {"form": COLONS, "columns": ["a", "b"]}, "shop, line 1: a control char"),
+        (b"1:2\n", {"form": COLONS, "columns": ["a", "b"]}, "shop, line 1: 1 '::'-separated"),
+        ("a\tb\n1\t2\n".encode("utf-16"), {}, "shop, line 1: a NUL byte"),
+    ],
+)
+def test_faults_of_files(content, settings, message):
+    with pytest.raises(UserError) as caught:
+        read_text_table(content, name="shop", **settings)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv: no such file"):
+        read_text_table(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_text_table(tmp_path)
+    (tmp_path / "t").write_bytes(b"a\tb\n1\t2\n")
+    assert read_text_table(tmp_path / "t").name == str(tmp_path / "t")
+
+
+def column(*cells):
+    return read_text_table(("x\ty\n" + "".join(f"{c}\t\n" for c in cells)).encode(), name="s")
+
+
+def test_numbers_are_whole_where_all_are_written_so():
+    big = column("9007199254740993", " -7 ", "+1").numbers("x")
+    assert big.dtype == pl.Int64
+    assert big.to_list() == [9007199254740993, -7, 1]
+    assert column("1", "2.5", "1e2").numbers("x").to_list() == [1.0, 2.5, 100.0]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["", "x", "nan", "inf", "-inf", "1e400", "1_000", "0x10", "1,5", "\u0661\u0662", "1 2", "--1"],
+)
+def test_what_is_no_number_is_named_by_line_and_column(cell):
+    with pytest.raises(UserError) as caught:
+        column("1", cell, "also bad").numbers("x")
+    assert str(caught.value).startswith(f"s, line 3, column 'x': {shown(cell)} is not a finite")
+
+
+@pytest.mark.parametrize(
+    "cell", ["-1", "-0.5", "9007199254740993", "99999999999999999999", "1e300"]
+)
+def test_what_is_no_time_is_named_by_line_and_column(cell):
+    with pytest.raises(UserError) as caught:
+        column("1", cell, "-3").times("x")
+    assert str(caught.value).startswith(f"s, line 3, column 'x': {shown(cell)} is not a time")
+    assert column("0", "9007199254740992").times("x").to_list() == [0, 2**53]
+
+
+def test_required_and_unique_cells():
+    table = column("b", "a", "b", " ", "")
+    with pytest.raises(UserError, match="s, line 5, column 'x': empty cell"):
+        table.require("x")
+    with pytest.raises(UserError, match="s, line 4, column 'x': 'b' has a row already"):
+        table.require_unique("x")
+    with pytest.raises(UserError, match=r"s, line 1: no column 'z' among \['x', 'y'\]; add it"):
+        table.require("z")
+
+
+def test_long_values_are_cut_in_errors():
+    with pytest.raises(UserError) as caught:
+        column("7" * 5000 + "x").numbers("x")
+    assert len(str(caught.value)) < 250
+
+
+def test_the_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_blocks, "_READ", 1 << 16)
+    path = tmp_path / "long.tsv"
+    path.write_bytes(b"a\tb\n" + b"12345678\t12345678\n" * 200_000)
+    tracemalloc.start()  # sees Python's and NumPy's memory, not the table in polars'
+    table = read_text_table(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(table.frame) == 200_000
+    assert peak < path.stat().st_size / 2

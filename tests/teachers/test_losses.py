@@ -1,0 +1,133 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from delrec_jax.errors import UserError
+from delrec_jax.teachers import losses
+from delrec_jax.teachers.losses import LossConfig, next_item_loss
+
+ITEMS, WIDTH = 13, 5
+
+
+@pytest.fixture(scope="module")
+def case():
+    keys = jax.random.split(jax.random.key(0), 3)
+    states = jax.random.normal(keys[0], (3, 4, WIDTH))
+    table = jax.random.normal(keys[1], (ITEMS, WIDTH))
+    labels = jax.random.randint(keys[2], (3, 4), 0, ITEMS).at[0, 0].set(-1).at[2, 3].set(-1)
+    return states, table, labels
+
+
+def plain(states, table, labels):
+    """The same loss by optax, all scores at once."""
+    known = labels >= 0
+    found = optax.softmax_cross_entropy_with_integer_labels(
+        states @ table.T, jnp.maximum(labels, 0)
+    )
+    return jnp.where(known, found, 0.0).sum()
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 5, 12, 100])
+def test_cross_entropy_and_its_gradient_equal_the_plain_form(case, chunk_rows, monkeypatch):
+    monkeypatch.setattr(losses, "_CHUNK_SCORES", chunk_rows * ITEMS)
+    states, table, labels = case
+
+    def ours(states, table):
+        return (
+            0.7
+            * next_item_loss(states, table, labels, config=LossConfig(), key=jax.random.key(0))[0]
+        )
+
+    value, gradients = jax.value_and_grad(ours, (0, 1))(states, table)
+    wanted, wanted_gradients = jax.value_and_grad(lambda s, t: 0.7 * plain(s, t, labels), (0, 1))(
+        states, table
+    )
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for found, expected in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_cross_entropy_survives_large_scores():
+    states, table = jnp.full((1, 1, 1), 1e4), jnp.array([[1.0], [0.0]])
+    for label, expected in ((0, 0.0), (1, 1e4)):
+        total, _ = next_item_loss(
+            states, table, jnp.array([[label]]), config=LossConfig(), key=jax.random.key(0)
+        )
+        assert float(total) == pytest.approx(expected)
+
+
+def test_only_labels_are_counted(case):
+    for name in losses.LOSSES:
+        _, count = next_item_loss(*case, config=LossConfig(name), key=jax.random.key(0))
+        assert float(count) == 10
+    states, table, labels = case
+    for name in losses.LOSSES:
+        config = LossConfig(name, negatives=4)
+        gradient = jax.grad(
+            lambda s, config=config: next_item_loss(
+                s, table, labels, config=config, key=jax.random.key(0)
+            )[0]
+        )(states)
+        assert (np.asarray(gradient[labels < 0]) == 0).all()
+        assert (np.abs(np.asarray(gradient[labels >= 0])).sum(-1) > 0).all()
+
+
+def test_sampled_softmax_over_all_items_is_the_softmax(case):
+    states, table, labels = case
+    scores = states @ table.T
+    drawn = jnp.broadcast_to(jnp.arange(ITEMS), scores.shape)
+    positive = jnp.take_along_axis(scores, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
+    found = losses.sampled_softmax(positive, scores, drawn != labels[..., None], others=ITEMS - 1)
+    expected = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.maximum(labels, 0))
+    np.testing.assert_allclose(found[labels >= 0], expected[labels >= 0], rtol=1e-5)
+
+
+def test_sampled_softmax_estimates_the_softmax(case):
+    config = LossConfig("sampled_softmax", negatives=4000)
+    total, _ = next_item_loss(*case, config=config, key=jax.random.key(1))
+    np.testing.assert_allclose(total, plain(*case), rtol=0.02)
+
+
+def test_gbce_by_hand():
+    positive, negative = jnp.array([[0.3]]), jnp.array([[[1.0, -2.0, 5.0]]])
+    usable = jnp.array([[[True, True, False]]])
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    beta = 0.4
+    expected = (
+        -(np.log(sigmoid(0.3) ** beta) + np.log(1 - sigmoid(1)) + np.log(1 - sigmoid(-2))) / 3
+    )
+    found = losses.gbce(positive, negative, usable, beta=beta)
+    np.testing.assert_allclose(found, [[expected]], rtol=1e-5)
+
+
+def test_gbce_beta_is_one_without_calibration_and_the_rate_with_all_of_it():
+    assert losses.gbce_beta(0.1, 0.0) == pytest.approx(1.0)
+    assert losses.gbce_beta(0.1, 1.0) == pytest.approx(0.1)
+    # gSASRec's own example: 256 negatives of 10^6 items, t = 0.75.
+    assert losses.gbce_beta(256 / 999_999, 0.75) == pytest.approx(0.25019, abs=1e-5)
+
+
+def test_negatives_follow_the_key(case):
+    config = LossConfig("gbce", negatives=3)
+    first, second, other = (
+        float(next_item_loss(*case, config=config, key=jax.random.key(key))[0]) for key in (0, 0, 1)
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "bpr"}, "teacher.loss.name is 'bpr': use one of cross_entropy"),
+        ({"negatives": 0}, "teacher.loss.negatives is 0"),
+        ({"calibration": 1.5}, "teacher.loss.calibration is 1.5"),
+    ],
+)
+def test_bad_settings_are_errors(change, message):
+    with pytest.raises(UserError, match=message):
+        LossConfig(**change)

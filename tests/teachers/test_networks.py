@@ -1,0 +1,186 @@
+"""What holds for every trained teacher."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from delrec_jax.teachers.caser import CaserConfig
+from delrec_jax.teachers.gru4rec import GRU4RecConfig
+from delrec_jax.teachers.losses import LOSSES, LossConfig
+from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss, steps_to_end
+from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
+from delrec_jax.teachers.windows import training_rows
+
+ITEMS, LENGTH = 11, 8
+SHAPES = {
+    "sasrec": SASRecConfig(width=16, layers=2, heads=2, max_length=LENGTH, dropout=0.2),
+    "gru4rec": GRU4RecConfig(width=12, hidden=16, layers=2, max_length=LENGTH, dropout=0.2),
+    "caser": CaserConfig(width=12, window=4, horizontal=6, vertical=2, max_length=LENGTH),
+}
+APPLY = jax.jit(
+    lambda module, params, *rows: module.apply({"params": params}, *rows), static_argnums=0
+)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def teacher(request):
+    """Far from the small initial values, so that every path carries a visible signal."""
+    module = NETWORKS[request.param](SHAPES[request.param], ITEMS)
+    leaves, tree = jax.tree.flatten(init_params(module, jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return NetworkTeacher(jax.tree.unflatten(tree, moved), module)
+
+
+def states(teacher, *rows):
+    return np.asarray(
+        APPLY(teacher.module, teacher.params, *(np.asarray(r, np.int32) for r in rows))
+    )
+
+
+def test_every_network_has_a_name_to_show():
+    assert set(NETWORKS) | {"popularity"} == set(DISPLAY_NAMES) == set(SHAPES) | {"popularity"}
+
+
+def test_later_items_do_not_change_earlier_states(teacher):
+    before, after = (states(teacher, [[1, 2, 3, *rest]]) for rest in ([4, 5], [9, 10]))
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert np.abs(before[:, 3:] - after[:, 3:]).max() > 1e-3
+
+
+def test_every_earlier_item_and_their_order_count(teacher):
+    base = states(teacher, [[1, 2, 3, 4]])[0, -1]
+    for place in range(4):
+        changed = [1, 2, 3, 4]
+        changed[place] = 7
+        assert np.abs(states(teacher, [changed])[0, -1] - base).max() > 1e-4
+    assert np.abs(states(teacher, [[2, 1, 3, 4]])[0, -1] - base).max() > 1e-4
+
+
+@pytest.mark.parametrize("history", [[], [4], [1, 2, 3], [3, -1, 5]])
+def test_left_padding_changes_nothing(teacher, history):
+    short = np.asarray([[-1, *history]], dtype=np.int32)
+    padded = np.asarray([[-1] * (LENGTH - len(history)) + history], dtype=np.int32)
+    np.testing.assert_allclose(teacher.scores(short), teacher.scores(padded), atol=1e-5)
+
+
+def test_an_empty_history_is_not_the_history_of_item_zero(teacher):
+    empty, zero = np.asarray(teacher.scores(np.asarray([[-1, -1], [-1, 0]])))
+    assert np.isfinite(empty).all()
+    assert np.abs(empty - zero).max() > 1e-4
+
+
+def test_windows_packed_into_one_row_do_not_see_each_other(teacher):
+    windows = [[5, 6], [1, 2, 3], [9]]
+    row = [5, 6, 1, 2, 3, 9, -1, -1]
+    segments = [1, 1, 2, 2, 2, 3, 0, 0]
+    packed = states(teacher, [row], [segments])[0]
+    alone = [states(teacher, [[-1] * (LENGTH - len(w)) + w])[0, -len(w) :] for w in windows]
+    np.testing.assert_allclose(packed[:6], np.concatenate(alone), atol=1e-5)
+
+
+def test_the_last_state_is_that_of_the_whole_call(teacher):
+    rows = np.asarray([[1, 2, 3, 4, 5, 6, 7, 8], [-1, -1, -1, -1, -1, 5, -1, 6]], np.int32)
+    last = teacher.module.apply({"params": teacher.params}, rows, method="last")
+    np.testing.assert_allclose(last, states(teacher, rows)[:, -1], atol=1e-5)
+
+
+def test_scores_are_products_with_the_item_table(teacher):
+    rows = np.asarray([[1, 2, 3], [-1, 5, 6]], dtype=np.int32)
+    table = np.asarray(teacher.params["items"]["embedding"])
+    assert table.shape[0] == ITEMS
+    expected = states(teacher, rows)[:, -1] @ table.T
+    np.testing.assert_allclose(teacher.scores(rows), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_most_recent_items_of_a_long_history_are_read(teacher):
+    recent = np.arange(LENGTH)[None]
+    long = np.concatenate([[[9, 10, 9]], recent], axis=1)
+    np.testing.assert_array_equal(teacher.scores(long), teacher.scores(recent))
+
+
+def test_dropout_follows_the_key_and_is_off_when_told(teacher):
+    batch = as_batch(training_rows(np.array([0, 6]), np.arange(6), length=5))
+
+    def loss(key, deterministic=False):
+        return float(
+            sequence_loss(
+                teacher.params,
+                teacher.module,
+                batch=batch,
+                config=LossConfig(),
+                key=jax.random.key(key),
+                deterministic=deterministic,
+            )[0][0]
+        )
+
+    assert loss(3) == loss(3) != loss(4)
+    assert loss(3, deterministic=True) == loss(4, deterministic=True)
+
+
+def overfitted(module, sequences, *, loss, steps):
+    """The scores of a network trained on a few sequences alone."""
+    lengths = [len(sequence) for sequence in sequences]
+    rows = training_rows(
+        np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(sequences), length=LENGTH
+    )
+    params = init_params(module, jax.random.key(0))
+    optimizer = optax.adam(1e-2)
+
+    def mean_loss(params, key):
+        batch, config = as_batch(rows), LossConfig(loss, negatives=8)
+        return sequence_loss(params, module, batch=batch, config=config, key=key)[0][0]
+
+    @jax.jit
+    def step(params, state, key):
+        updates, state = optimizer.update(jax.grad(mean_loss)(params, key), state)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for number in range(steps):
+        params, state = step(params, state, jax.random.fold_in(jax.random.key(1), number))
+    return NetworkTeacher(params, module).scores
+
+
+def test_overfits_cycles_that_only_earlier_items_tell_apart(teacher):
+    shape = replace(teacher.module.config, dropout=0.0)
+    cycles = [np.array([0, 1, 2, 3] * 4), np.array([0, 3, 2, 1] * 4)]
+    scores = overfitted(type(teacher.module)(shape, 4), cycles, loss="cross_entropy", steps=200)
+    assert scores(np.array([[0, 1, 2], [0, 3, 2]])).argmax(1).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_learns_a_cycle(loss):
+    module = SASRec(replace(SHAPES["sasrec"], dropout=0.0), 4)
+    scores = overfitted(module, [np.array([0, 1, 2, 3] * 4)], loss=loss, steps=100)
+    assert scores(np.array([[2, 3, 0], [0, 1, 2]])).argmax(1).tolist() == [1, 3]
+
+
+def as_batch(rows):
+    return {"items": rows.items, "labels": rows.labels, "segments": rows.segments}
+
+
+def test_the_loss_is_the_mean_over_labels_only(teacher):
+    rows = training_rows(np.array([0, 4, 7]), np.array([1, 2, 3, 4, 5, 6, 7]), length=LENGTH)
+    call = {"config": LossConfig(), "key": jax.random.key(0), "deterministic": True}
+    (mean,), (count,) = sequence_loss(teacher.params, teacher.module, batch=as_batch(rows), **call)
+    logits = (
+        states(teacher, rows.items, rows.segments)
+        @ np.asarray(teacher.params["items"]["embedding"]).T
+    )
+    known = rows.labels >= 0
+    each = optax.softmax_cross_entropy_with_integer_labels(
+        jnp.asarray(logits[known]), jnp.asarray(rows.labels[known])
+    )
+    assert count == known.sum() == 5
+    np.testing.assert_allclose(mean, each.mean(), rtol=1e-5)
+
+
+def test_steps_to_end_by_hand():
+    segments = jnp.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1]])
+    assert steps_to_end(segments)[:, :5].tolist() == [[1, 0, 2, 1, 0], [1, 0, 3, 2, 1]]
