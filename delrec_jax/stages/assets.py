@@ -16,7 +16,7 @@ from delrec_jax.data.corpora import load_corpus
 from delrec_jax.data.corpora.storefront_world import World, make_world
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
-from delrec_jax.data.split_kinds import make_split
+from delrec_jax.data.split_files import load_split
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
@@ -75,10 +75,10 @@ class Language:
 def load_data(ws: Workspace) -> Data:
     """Reads what `prepare` stored."""
     folder, config = ws.folder("prepare"), ws.experiment.data
-    corpus = load_corpus(config, folder / "corpus")
+    corpus = load_corpus(folder / "corpus")
     sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}
     world = make_world(config.storefront, config.seed) if config.corpus == "storefront" else None
-    return Data(corpus, make_split(corpus, ws.experiment.split), sets, world)
+    return Data(corpus, load_split(folder / "split.npz", corpus.interactions), sets, world)
 
 
 def code_count(config: Experiment) -> int:

@@ -2,8 +2,9 @@
 
 from delrec_jax.data import splits
 from delrec_jax.data.candidates import sampled_candidates, save_candidates
-from delrec_jax.data.corpora import load_corpus
+from delrec_jax.data.corpora import prepare_corpus
 from delrec_jax.data.interactions import statistics
+from delrec_jax.data.split_files import save_split
 from delrec_jax.data.split_kinds import make_split
 from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.training.writers import say
@@ -12,12 +13,13 @@ from delrec_jax.training.writers import say
 def prepare(ws: Workspace) -> None:
     """Builds the corpus, splits it, and stores the candidates of both parts with seed and hash."""
     config, folder = ws.experiment, ws.folder("prepare")
-    corpus = load_corpus(config.data, folder / "corpus")
+    corpus = prepare_corpus(config.data, folder / "corpus")
     split = make_split(corpus, config.split)
     cold = split.cold_items(corpus.catalogue.num_items)
     facts = statistics(corpus) | {
         "dropped": dict(corpus.dropped),
         "split": split.kind,
+        "split_hash": save_split(split, folder / "split.npz", config=config.split),
         "training_users": len(split.training_users),
         "training_interactions": len(split.train.items),
         "cold_items": int(cold.sum()),
@@ -37,9 +39,8 @@ def prepare(ws: Workspace) -> None:
     write_json(folder / "statistics.json", facts)
     for name, value in facts.items():
         if name != "dropped":
-            say(
-                f"  {name:<22} {value:.4g}" if isinstance(value, float) else f"  {name:<22} {value}"
-            )
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            say(f"  {name:<22} {shown}")
     for reason, count in corpus.dropped.items():
         if count:
             say(f"  left out or changed: {reason}: {count}")

@@ -21,7 +21,7 @@ from delrec_jax.teachers.windows import TrainingRows, training_rows
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_mesh
-from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.steps import LossFn, create_state, make_train_step, mean_loss_gradients
 from delrec_jax.training.writers import say
 
 _BATCH = 512  # users of a validation batch
@@ -39,14 +39,14 @@ def teach(ws: Workspace) -> None:
     optimizer = make_optimizer(config.optimizer, config.loop.steps)
     mesh = make_mesh(ws.experiment.mesh)
     params = init_params(module, prng.key(ws.experiment.seed, "teacher/init"))
-    gradients = mean_loss_gradients(_loss(config, module), config.optimizer.accumulate)
+    gradients = mean_loss_gradients(teacher_loss(config, module), config.optimizer.accumulate)
     _, result = fit(
         Run(
             name="teacher",
             directory=ws.folder("teach") / "model",
             state=create_state(params, optimizer),
             frozen=None,
-            batches=_batches(rows, config, seed=ws.experiment.seed),
+            batches=teacher_batches(rows, config, seed=ws.experiment.seed),
             step=make_train_step(gradients, optimizer, mesh),
             evaluate=_validator(ws, data, module),
             monitor="valid/NDCG@10",
@@ -61,7 +61,9 @@ def teach(ws: Workspace) -> None:
     )
 
 
-def _loss(config: TeacherConfig, module: Any):
+def teacher_loss(config: TeacherConfig, module: Any) -> LossFn:
+    """The loss of a batch of `teacher_batches`, as `mean_loss_gradients` takes it."""
+
     def loss(params, frozen, batch, key):
         del frozen
         rows = {"items": batch["ids"], "labels": batch["labels"], "segments": batch["segments"]}
@@ -71,7 +73,7 @@ def _loss(config: TeacherConfig, module: Any):
     return loss
 
 
-def _batches(rows: TrainingRows, config: TeacherConfig, *, seed: int) -> Any:
+def teacher_batches(rows: TrainingRows, config: TeacherConfig, *, seed: int) -> Any:
     """Shuffled rows; an epoch ends where all have been read once."""
     return training_iterator(
         lambda index, _: {

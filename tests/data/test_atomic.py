@@ -1,11 +1,12 @@
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from delrec_jax.data.corpora import DataConfig, atomic, load_corpus, tables
+from delrec_jax.data.corpora import DataConfig, atomic, load_corpus, prepare_corpus, tables
 from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic, read_atomic_tables
 from delrec_jax.data.interactions import fingerprint
 from delrec_jax.errors import UserError
@@ -215,12 +216,12 @@ def test_missing_files_are_named(tmp_path):
         read_atomic(AtomicSettings(path=""))
 
 
-def test_load_corpus_gives_back_what_was_parsed_and_needs_no_tensorflow(tmp_path):
+def test_prepare_corpus_gives_back_what_was_parsed_and_needs_no_tensorflow(tmp_path):
     config = write(tmp_path)
     parsed = read_atomic(config)
     data = DataConfig(corpus="atomic", path=config.path)
     for _ in range(2):  # prepared, then reused
-        corpus = load_corpus(data, tmp_path / "data")
+        corpus = prepare_corpus(data, tmp_path / "data")
         assert corpus.name == "shop"
         assert corpus.dropped == parsed.dropped
         assert corpus.catalogue == parsed.catalogue
@@ -230,21 +231,39 @@ def test_load_corpus_gives_back_what_was_parsed_and_needs_no_tensorflow(tmp_path
     assert "tensorflow" not in sys.modules
 
 
-def test_load_corpus_reuses_the_same_source_and_sees_a_changed_one(tmp_path, monkeypatch):
+def test_prepare_corpus_reuses_the_same_source_and_sees_a_changed_one(tmp_path, monkeypatch):
     config = write(tmp_path)
     data = DataConfig(corpus="atomic", path=config.path)
-    load_corpus(data, tmp_path / "data")
+    prepare_corpus(data, tmp_path / "data")
     reads = []
     monkeypatch.setattr(atomic, "read_atomic", lambda c: reads.append(c) or read_atomic(c))
-    load_corpus(data, tmp_path / "data")
-    load_corpus(dataclasses.replace(data, domain="movies"), tmp_path / "data")
+    prepare_corpus(data, tmp_path / "data")
+    prepare_corpus(dataclasses.replace(data, domain="movies"), tmp_path / "data")
     assert reads == []
     write(tmp_path, item=ITEM.replace("Matrix", "Tractrix"))
-    changed = load_corpus(data, tmp_path / "data")
+    changed = prepare_corpus(data, tmp_path / "data")
     assert changed.catalogue.titles[0] == "The Tractrix"
-    shorter = load_corpus(dataclasses.replace(data, min_rating=4, min_length=1), tmp_path / "data")
+    shorter = prepare_corpus(
+        dataclasses.replace(data, min_rating=4, min_length=1), tmp_path / "data"
+    )
     assert len(shorter.interactions.items) == 3
     assert len(reads) == 2
+
+
+def test_a_prepared_corpus_needs_its_sources_no_more(tmp_path):
+    data = DataConfig(corpus="atomic", path=write(tmp_path).path)
+    with pytest.raises(UserError, match=r"data: no prepared corpus .*`delrec prepare`"):
+        load_corpus(tmp_path / "data")
+    prepare_corpus(data, tmp_path / "data")
+    write(tmp_path, item=ITEM.replace("Matrix", "Tractrix"))
+    changed = prepare_corpus(data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "shop")
+    corpus = load_corpus(tmp_path / "data")
+    assert corpus.catalogue == changed.catalogue
+    assert corpus.catalogue.titles[0] == "The Tractrix"
+    assert fingerprint(corpus) == fingerprint(changed)
+    assert (corpus.name, corpus.dropped) == (changed.name, changed.dropped)
+    assert corpus.ordered_only is changed.ordered_only
 
 
 def test_a_failed_preparation_is_not_taken_for_a_corpus(tmp_path, capsys):
@@ -252,7 +271,7 @@ def test_a_failed_preparation_is_not_taken_for_a_corpus(tmp_path, capsys):
     data = DataConfig(corpus="atomic", path=bad.path)
     for _ in range(2):
         with pytest.raises(UserError, match="line 7, column 'timestamp'"):
-            load_corpus(data, tmp_path / "data")
+            prepare_corpus(data, tmp_path / "data")
     assert capsys.readouterr().out == ""
 
 
@@ -269,7 +288,7 @@ def test_a_failed_preparation_is_not_taken_for_a_corpus(tmp_path, capsys):
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
-        load_corpus(DataConfig(**change), tmp_path)
+        prepare_corpus(DataConfig(**change), tmp_path)
 
 
 def test_movielens_test_targets_by_an_independent_reading():

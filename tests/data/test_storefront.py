@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delrec_jax.data.corpora import DataConfig, load_corpus
+from delrec_jax.data.corpora import DataConfig, prepare_corpus
 from delrec_jax.data.corpora.storefront_catalogue import number_word
 from delrec_jax.data.corpora.storefront_world import (
     BEHAVIOUR_WORDS,
@@ -21,7 +21,8 @@ from delrec_jax.data.corpora.storefront_world import (
     sample_interactions,
 )
 from delrec_jax.data.interactions import fingerprint
-from delrec_jax.data.splits import leave_one_out, padded_histories
+from delrec_jax.data.split_kinds import leave_one_out
+from delrec_jax.data.splits import padded_histories
 from delrec_jax.errors import UserError
 
 SMALL = StorefrontConfig(
@@ -116,7 +117,7 @@ def test_batches_of_padded_or_ragged_histories_agree_with_one_at_a_time():
     split = leave_one_out(sample_interactions(world))
     padded = padded_histories(split, "test", 6)
     together = next_item_distributions(world, padded, released=True)
-    for row, user in enumerate(split.users):
+    for row, user in enumerate(split.users("test")):
         history = split.history("test", int(user))
         single = next_item_distribution(world, history, released=True)
         np.testing.assert_allclose(together[row], single, atol=1e-14)
@@ -170,7 +171,7 @@ def test_rows_are_varied_repeat_nothing_and_end_with_the_only_new_releases():
         assert np.all(np.diff(times) > 0)
         assert times[-2] < release
     split = leave_one_out(rows)
-    assert not world.process.cold[split.valid_target].any()
+    assert not world.process.cold[split.target("valid")].any()
     assert np.all(split.cold_items(240) >= world.process.cold)
 
 
@@ -188,14 +189,14 @@ def test_the_expected_hit_rate_is_reached_by_the_oracle_and_by_no_simple_rule():
     world = make_world(StorefrontConfig(users=6000), 3)
     rows = sample_interactions(world)
     split = leave_one_out(rows)
-    histories = [split.history("test", int(user)) for user in split.users]
+    histories = split.histories("test")
     chances = next_item_distributions(world, histories, released=True)
-    hits = np.mean(chances.argmax(axis=1) == split.test_target)
+    hits = np.mean(chances.argmax(axis=1) == split.target("test"))
     expected = expectations(world, rows)["oracle_hr1"]
     assert abs(hits - expected) < 4 * np.sqrt(0.25 / 6000)
     latest = np.array([history[-1] for history in histories])
-    assert np.mean(world.process.continuation[latest] == split.test_target) <= hits + 0.005
-    assert np.mean(world.process.drift[latest] == split.test_target) < 0.35
+    assert np.mean(world.process.continuation[latest] == split.target("test")) <= hits + 0.005
+    assert np.mean(world.process.drift[latest] == split.target("test")) < 0.35
 
 
 def test_worlds_of_two_seeds_share_the_shelves_and_differ_in_everything_else():
@@ -325,10 +326,10 @@ def test_histories_that_cannot_happen_are_refused(kind):
         next_item_distribution(world, np.array(history[kind]), released=True)
 
 
-def test_load_corpus_gives_back_the_rows_that_the_config_draws(tmp_path):
+def test_prepare_corpus_gives_back_the_rows_that_the_config_draws(tmp_path):
     config = DataConfig(storefront=SMALL, seed=4)
     for _ in range(2):
-        corpus = load_corpus(config, tmp_path)
+        corpus = prepare_corpus(config, tmp_path)
         world = make_world(SMALL, 4)
         rows = sample_interactions(world)
         assert corpus.name == "storefront"
@@ -338,14 +339,14 @@ def test_load_corpus_gives_back_the_rows_that_the_config_draws(tmp_path):
         assert np.array_equal(corpus.interactions.items, rows.items)
         assert np.array_equal(corpus.interactions.times, rows.times)
         assert corpus.dropped == {}
-    other = load_corpus(dataclasses.replace(config, seed=5), tmp_path)
+    other = prepare_corpus(dataclasses.replace(config, seed=5), tmp_path)
     assert fingerprint(other) != fingerprint(corpus)
 
 
 def test_the_oracle_of_600_users_takes_less_than_two_seconds():
     world = make_world(StorefrontConfig(), 0)
     split = leave_one_out(sample_interactions(world))
-    histories = [split.history("test", int(user)) for user in split.users]
+    histories = split.histories("test")
     start = time.perf_counter()
     next_item_distributions(world, histories, released=True)
     assert time.perf_counter() - start < 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Backend
 
-from delrec_jax.data.corpora.atomic_files import read_table
+from delrec_jax.data.corpora.atomic_files import read_atomic_table
 from delrec_jax.language.tokenizer import EOS, UNK, Tokenizer
 
 SHARED = Path(os.environ.get("DELREC_SHARED") or Path(__file__).resolve().parents[3] / "shared")
@@ -36,7 +36,7 @@ def titles(request):
     path = SHARED / "data" / request.param / f"{request.param}.item"
     if not path.is_file():
         pytest.skip(f"{request.param}: {ABSENT}")
-    table = read_table(path)
+    table = read_atomic_table(path).frame
     found = table["movie_title" if "movie_title" in table.columns else "title"].to_list()
     assert len(found) == TITLES[request.param]
     return found

@@ -1,25 +1,30 @@
-"""Corpora by name: prepared once into records, then read back from them."""
+"""Corpora by name: prepared once into records, then read back from them alone."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import tensorflow_datasets as tfds
+
 from delrec_jax.data import templates
 from delrec_jax.data.corpora.builder import read_corpus
 from delrec_jax.data.corpora.data_config import DataConfig as DataConfig
 from delrec_jax.data.corpora.sources import Source, find_source
 from delrec_jax.data.interactions import Corpus
+from delrec_jax.errors import UserError
+
+_POINTER = "prepared.json"
 
 
-def load_corpus(config: DataConfig, directory: Path) -> Corpus:
-    """The corpus of a configuration, prepared into `directory` if it is not there yet.
+def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
+    """The corpus of a configuration, written into `directory` if it is not there yet.
 
-    Each content has a folder of its own, named by a fingerprint of the settings and of
-    the source files, so a changed file or setting is never mistaken for a prepared one.
+    Each content has a folder of its own, named by a fingerprint of the settings and of the source files, so a changed
+    file or setting is never mistaken for a prepared one. `load_corpus` gives the one prepared last.
 
     Args:
-      config: What to load.
+      config: What to prepare.
       directory: Where prepared corpora live.
 
     Raises:
@@ -29,7 +34,24 @@ def load_corpus(config: DataConfig, directory: Path) -> Corpus:
     source = find_source(config)
     builder = source.builder(settings=source.settings, data_dir=directory / _key(config, source))
     builder.prepare()
+    records = builder.data_path.relative_to(directory)
+    (directory / _POINTER).write_text(json.dumps({"records": str(records)}))
     return read_corpus(builder)
+
+
+def load_corpus(directory: Path) -> Corpus:
+    """The corpus that was prepared last; its source files are not needed any more.
+
+    Raises:
+      UserError: if there is none.
+    """
+    try:
+        records = json.loads((directory / _POINTER).read_text())["records"]
+        return read_corpus(tfds.builder_from_directory(directory / records))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{directory}: no prepared corpus can be read ({error}); delete the folder and run `delrec prepare` again"
+        ) from error
 
 
 def _key(config: DataConfig, source: Source) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -41,11 +40,6 @@ class AtomicCorpus(SequenceCorpusBuilder[AtomicSettings]):
     def parse(self) -> Corpus:
         """Reads the files and applies the rules."""
         return read_atomic(self.settings)
-
-
-def AtomicConfig(path: str, **rules: Any) -> AtomicSettings:
-    """The settings by the names of their rules; for callers that have not moved to `AtomicSettings` yet."""
-    return AtomicSettings(path, RulesConfig(**rules))
 
 
 def atomic_paths(path: str) -> tuple[Path, Path]:

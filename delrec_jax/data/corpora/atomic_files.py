@@ -6,8 +6,6 @@ token_seq, float and float_seq.
 
 from pathlib import Path
 
-import polars as pl
-
 from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown
 from delrec_jax.errors import UserError
 
@@ -26,11 +24,6 @@ def read_atomic_table(path: Path) -> TextTable:
             "prefix"
         )
     return read_text_table(path, parse_header=_field_names)
-
-
-def read_table(path: Path) -> pl.DataFrame:
-    """The columns of `read_atomic_table`."""
-    return read_atomic_table(path).frame
 
 
 def _field_names(name: str, cells: list[str]) -> list[str]:

@@ -1,0 +1,202 @@
+"""SASRec: training and full-ranking evaluation, ours against a plain PyTorch SASRec of the same size.
+
+    .venv-parity/bin/python benchmarks/teacher.py [--data=FOLDER] [--quick]
+
+The corpus is a folder of atomic files (`--data=../shared/data/ml-100k`) or, without one, a generated corpus of
+MovieLens-100K's size. Training: d 64, 2 layers, 2 heads, 50 items, cross-entropy over all items at every position, Adam,
+clipping, about 1,600 labels a step; in labels a second. Evaluation: the test item of every user over the whole catalogue
+without the seen items, from stored interactions to ranks; in users a second. What the peer does is said in teacher_peer.py.
+Both compute the same function, which is checked first. Without torch ours runs alone.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+import jax
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.config import default_config, from_config
+from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic
+from delrec_jax.data.interactions import Interactions, from_rows
+from delrec_jax.data.split_kinds import leave_one_out
+from delrec_jax.data.splits import Split
+from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.stages.protocols import RowHistories, full_rankers
+from delrec_jax.stages.teach import teacher_batches, teacher_loss
+from delrec_jax.teachers.network import NetworkTeacher, init_params
+from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
+from delrec_jax.teachers.windows import training_rows
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import make_mesh
+from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+
+try:
+    import teacher_peer
+    import torch
+except ImportError:
+    teacher_peer = torch = None
+
+NAME = "teacher"
+SHAPE = SASRecConfig(width=64, layers=2, heads=2, max_length=50, dropout=0.3)
+ROWS = 32  # of 50 labels: 1,600 labels a step
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", default="", help="folder NAME with NAME.inter and NAME.item")
+    options.add_argument("--quick", action="store_true")
+    values = options.parse_args()
+    name, split, num_items = corpus(values.data)
+    steps, rounds = (5, 2) if values.quick else (40, 5)
+    module = SASRec(SHAPE, num_items)
+    params = init_params(module, jax.random.key(0))
+    ours = {"train": Training(module, split), "evaluate": Evaluation(module, params, split)}
+    peers = peer_cases(params, split, num_items) if teacher_peer else {}
+    check_same(ours["evaluate"], peers.get("evaluate"))
+    measured = measure(ours, peers, steps=steps, rounds=rounds)
+    settings = {"corpus": name, "users": len(split.users("test")), "items": num_items}
+    settings |= {"steps": steps, "rounds": rounds, "labels_a_step": ROWS * SHAPE.max_length}
+    harness.save(f"{NAME}_{name}" + (".quick" if values.quick else ""), settings, measured)
+    for case, unit in (("train", "labels/s"), ("evaluate", "users/s")):
+        medians = {who: statistics.median(rates) for who, rates in measured[case].items()}
+        line = harness.ratio_line(
+            NAME,
+            f"{name} {case}",
+            ours=medians["ours"],
+            peer=medians.get("peer"),
+            unit=unit,
+            digits=4,
+        )
+        print(line)
+
+
+def corpus(folder: str) -> tuple[str, Split, int]:
+    """Name, split and number of items."""
+    if folder:
+        read = read_atomic(AtomicSettings(folder))
+        return Path(folder).name, leave_one_out(read.interactions), read.catalogue.num_items
+    return "generated", leave_one_out(generated()), 1682
+
+
+def generated() -> Interactions:
+    """943 users with lengths and an item popularity like MovieLens-100K's."""
+    random = prng.generator(0, "benchmark/teacher")
+    lengths = np.clip(random.lognormal(4.2, 0.95, 943).astype(int), 20, 737)
+    weights = 1.0 / (np.arange(1682) + 20)
+    rows = [
+        random.choice(1682, length, replace=False, p=weights / weights.sum()) for length in lengths
+    ]
+    times = [np.arange(length) for length in lengths]
+    return from_rows([f"u{user}" for user in range(943)], rows, times)
+
+
+class Training:
+    """The step of `delrec teach` on its own batches."""
+
+    def __init__(self, module: SASRec, split: Split):
+        """Makes everything that the stage makes before its loop."""
+        config = default_config()
+        config.teacher.batch_size = ROWS
+        settings = from_config(config).teacher
+        rows = training_rows(split.train.offsets, split.train.items, length=SHAPE.max_length)
+        optimizer = make_optimizer(settings.optimizer, 10_000)
+        mesh = make_mesh(from_config(config).mesh)
+        self._step = make_train_step(
+            mean_loss_gradients(teacher_loss(settings, module)), optimizer, mesh
+        )
+        self._state = create_state(init_params(module, jax.random.key(0)), optimizer)
+        self._batches = teacher_batches(rows, settings, seed=0)
+        self._key = jax.random.key(1)
+
+    def run(self, steps: int) -> int:
+        """Trains so many steps; the number of labels seen."""
+        seen = 0
+        for _ in range(steps):
+            batch = next(self._batches)
+            self._state, metrics = self._step(self._state, None, batch, self._key)
+            seen += int((batch["labels"] >= 0).sum())
+        jax.block_until_ready(metrics)
+        return seen
+
+
+class Evaluation:
+    """The ranking of `delrec baseline`, under `full` alone."""
+
+    def __init__(self, module: SASRec, params: Any, split: Split):
+        """Compiles nothing yet."""
+        self._split = split
+        self._scores = jax.jit(NetworkTeacher(params, module).scores)
+
+    def run(self) -> np.ndarray:
+        """Ranks by user."""
+        read = RowHistories(self._split, "test", SHAPE.max_length)
+        found = rank_users(
+            lambda rows: self._scores(read(rows)),
+            {"full": full_rankers(self._split, "test")["full"]},
+            num_users=len(read),
+            batch_size=min(256, len(read)),
+            order=read.by_length,
+        )
+        return found["full"].rank
+
+
+def peer_cases(params: Any, split: Split, num_items: int) -> dict[str, Any]:
+    """The peer's trainer, on windows of the same cut, and its evaluator, with our weights."""
+    torch.set_num_threads(2)
+    trained = split.train
+    windows = []
+    for user in range(trained.num_users):
+        row = trained.history(user)
+        for end in range(len(row), 1, -SHAPE.max_length):
+            window = row[max(0, end - SHAPE.max_length - 1) : end]
+            windows.append((window[:-1], window[1:]))
+    evaluated = teacher_peer.SASRec(SHAPE, num_items)
+    teacher_peer.same_weights(evaluated, params)
+    labels = ROWS * SHAPE.max_length
+    return {
+        "train": teacher_peer.Trainer(teacher_peer.SASRec(SHAPE, num_items), windows, labels),
+        "evaluate": teacher_peer.Evaluator(
+            evaluated, split.histories("test"), split.target("test")
+        ),
+    }
+
+
+def check_same(ours: Evaluation, peer: Any) -> None:
+    """Refuses to time two different functions: ranks may differ only where scores are equal to rounding."""
+    found = ours.run()
+    if peer is None:
+        return
+    differing = np.abs(found - peer.run())
+    if np.mean(differing > 1) > 0.01:
+        raise SystemExit(
+            f"{NAME}: ours and the peer rank {np.mean(differing > 1):.1%} of the users differently"
+        )
+
+
+def measure(ours: Any, peers: Any, *, steps: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Rates by case and side, a value a round, both sides in each; the first round of each is not kept."""
+    sides = {"ours": ours, **({"peer": peers} if peers else {})}
+    rates: dict[str, dict[str, list[float]]] = {
+        case: {side: [] for side in sides} for case in ("train", "evaluate")
+    }
+    for turn in range(-1, rounds):
+        for side in list(sides)[:: 1 if turn % 2 else -1]:
+            for case in rates:
+                started = time.perf_counter()
+                count = (
+                    sides[side][case].run(steps)
+                    if case == "train"
+                    else len(sides[side][case].run())
+                )
+                if turn >= 0:
+                    rates[case][side].append(count / (time.perf_counter() - started))
+    return rates
+
+
+if __name__ == "__main__":
+    main()
