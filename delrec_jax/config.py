@@ -203,6 +203,11 @@ class TuneConfig:
             raise UserError(
                 f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'"
             )
+        if self.optimizer.average:
+            raise UserError(
+                f"tune.optimizer.average is {self.optimizer.average}: AdaLoRA's masks change the adapters after the "
+                "optimizer, an average would not know them; set it to 0"
+            )
         Schedule.planned(
             self.adalora, self.loop.steps
         )  # refuses a plan before hours of other stages

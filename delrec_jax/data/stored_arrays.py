@@ -7,7 +7,6 @@ must never be read as if it were the stored draw.
 import hashlib
 import json
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ _HEADER, _HASH = "header", "hash"
 # What numpy and zipfile raise on damaged files; RuntimeError: an entry that claims to be encrypted.
 _DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
-    *(struct.error, zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error),
 )
 
 

@@ -8,6 +8,9 @@ from jaxtyping import Int32, Int64
 Ids = Int32[np.ndarray, "T"]
 Items = Sequence[int] | np.ndarray  # item indices in order: a list, or int32 as they are stored
 
+_NOTHING = np.zeros(0, np.int32)
+_FEW = 6  # titles up to which a loop takes less time than a gather, which has a fixed cost
+
 
 class TitleTokens:
     """The tokens of each title, read like a sequence of arrays, and of runs of titles with separators.
@@ -25,22 +28,24 @@ class TitleTokens:
         self._ends = np.cumsum(self.separated_lengths)
         self._starts = self._ends - self.separated_lengths
         parts = [part for title in titles for part in (separator, title)]
-        self._tokens = np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
+        self._tokens = np.concatenate([_NOTHING, *parts])
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, item: int) -> Ids:
-        return self._tokens[self._starts[item] + self.separator_length : self._ends[item]]
+        return self._behind_separator(item)[self.separator_length :]
 
     def __iter__(self) -> Iterator[Ids]:
         return (self[item] for item in range(len(self)))
 
     def joined(self, items: Items) -> Ids:
         """The titles of these items with separators between them."""
-        if not len(items):  # fields that are not shown are asked for all the same
-            return self._tokens[:0]
-        return self._behind_separators(np.asarray(items, np.intp))[self.separator_length :]
+        if len(items) > _FEW:
+            run = self._behind_separators(np.asarray(items, np.intp))
+        else:
+            run = np.concatenate([_NOTHING, *map(self._behind_separator, items)])
+        return run[self.separator_length :]
 
     def joined_behind_codes(self, items: Items, codes: Ids) -> Ids:
         """Like `joined`, with one more token before each title: of `codes` the one at the item's place."""
@@ -49,6 +54,10 @@ class TitleTokens:
         places = np.cumsum(lengths) - lengths + self.separator_length
         run = np.insert(self._behind_separators(chosen), places, codes)
         return run[self.separator_length :]
+
+    def _behind_separator(self, item: int) -> Ids:
+        # `item` gives Python's integers, with which slices are made faster.
+        return self._tokens[self._starts.item(item) : self._ends.item(item)]
 
     def _behind_separators(self, chosen: np.ndarray) -> Ids:
         lengths = self.separated_lengths[chosen]

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from delrec_jax.errors import UserError
+from delrec_jax.training.averaging import parameters_to_use
 from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
 from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.sharding import place_batch, replicated
@@ -110,7 +111,7 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     if not result.exists():
         with Checkpoints(run.directory / "checkpoints") as checkpoints:
             state, progress = _train(run, checkpoints)
-        chosen = state.params if run.select == "last" else progress.best
+        chosen = _weights(state) if run.select == "last" else progress.best
         meta = {
             "best_step": progress.best_step,
             "best_value": progress.best_value,
@@ -166,6 +167,11 @@ def _host_copy(tree: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(tree))
 
 
+def _weights(state: TrainState) -> Any:
+    """What the run would leave if it ended here."""
+    return parameters_to_use(state.params, state.opt_state)
+
+
 def _stop(run: Run, progress: _Progress) -> bool:
     tired = 0 < run.config.patience <= progress.stale
     return tired or 0 < run.config.max_seconds <= progress.seconds
@@ -174,11 +180,11 @@ def _stop(run: Run, progress: _Progress) -> bool:
 def _evaluate(run: Run, state: TrainState, progress: _Progress, log: MetricsFile, metrics) -> None:
     """Measures the present parameters, keeps them when they are the best so far, logs a row."""
     losses = _check_finite(run, int(state.step), metrics)
-    measured = run.evaluate(state.params)
+    measured = run.evaluate(_weights(state))
     value = measured[run.monitor]
     progress.stale += 1
     if value > progress.best_value:
-        progress.best = _host_copy(state.params)
+        progress.best = _host_copy(_weights(state))
         progress.best_value, progress.best_step, progress.stale = value, int(state.step), 0
     row = {"run": run.name, "step": int(state.step), **losses, **measured}
     log.write({**row, "seconds": round(progress.seconds, 2)})

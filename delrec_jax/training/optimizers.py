@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.training.averaging import with_average
 
 _OPTIMIZERS = ("adam", "adamw", "lion")
 _SCHEDULES = ("cosine", "linear", "constant")
@@ -34,6 +35,7 @@ class OptimizerConfig:
       b2: second moment.
       accumulate: parts that a batch is computed in, one after the other: the memory of one part, the update of the whole
         batch (`training.steps.accumulated`).
+      average: decay of the moving average of the parameters, which is then evaluated and kept; 0 = off.
     """
 
     name: str = "adamw"
@@ -46,6 +48,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.98
     accumulate: int = 1
+    average: float = 0.0
 
     def __post_init__(self):
         if self.name not in _OPTIMIZERS:
@@ -63,6 +66,8 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer.accumulate is {self.accumulate}: it must be at least 1 (1 = the whole batch at once)"
             )
+        if not 0 <= self.average < 1:
+            raise UserError(f"optimizer.average is {self.average}: it must be in [0, 1)")
         if self.schedule not in _SCHEDULES:
             raise UserError(
                 f"optimizer.schedule is {self.schedule!r}: use one of {', '.join(_SCHEDULES)}"
@@ -100,7 +105,8 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     else:
         core = optax.lion(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    return optax.chain(_planned_for(total_steps), *clip, core)
+    optimizer = optax.chain(_planned_for(total_steps), *clip, core)
+    return with_average(optimizer, config.average) if config.average else optimizer
 
 
 class PlanState(NamedTuple):

@@ -1,6 +1,8 @@
 import hashlib
+import io
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -117,6 +119,40 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path):
         else:
             assert content_hash(header, arrays) == content_hash(HEADER, ARRAYS)
     assert refused > 300
+
+
+def rewritten(path, name, content, method=zipfile.ZIP_STORED):
+    """Puts another content in the place of one entry of the file."""
+    with zipfile.ZipFile(path) as old:
+        entries = {entry: old.read(entry) for entry in old.namelist()}
+    with zipfile.ZipFile(path, "w", method) as new:
+        for entry, kept in entries.items():
+            new.writestr(entry, content if entry == name else kept)
+
+
+def test_a_shape_beyond_all_memory_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    save(path)
+    buffer = io.BytesIO()
+    header = {"descr": "<i8", "fortran_order": False, "shape": (1 << 58,)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    rewritten(path, "grid.npy", buffer.getvalue())
+    with pytest.raises(UserError, match=r"a\.npz: not a readable draw file"):
+        load(path)
+
+
+def test_a_damaged_compressed_file_is_refused(tmp_path):
+    """We write none, but a person may have packed the file anew."""
+    path = tmp_path / "a.npz"
+    save(path)
+    rewritten(path, "", b"", zipfile.ZIP_DEFLATED)
+    assert np.array_equal(load(path)[1]["grid"], ARRAYS["grid"])
+    content = bytearray(path.read_bytes())
+    start = content.index(b"users.npy") + len(b"users.npy")
+    content[start] = 0xFF  # no deflate block begins so
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.npz: not a readable draw file"):
+        load(path)
 
 
 class Trap:

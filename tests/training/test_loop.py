@@ -9,6 +9,7 @@ import pytest
 
 from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.errors import UserError
+from delrec_jax.training.averaging import with_average
 from delrec_jax.training.loop import LoopConfig, Run, fit
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.sharding import MeshConfig, make_mesh
@@ -136,6 +137,29 @@ def test_select_last_keeps_the_last_step_even_when_it_is_worse(tmp_path):
         closeness(params)["closeness"], rows(tmp_path)[-1]["closeness"], rtol=1e-6
     )
     assert np.abs(params["w"]).max() > 10
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_the_average_is_evaluated_and_kept_where_the_optimizer_has_one(tmp_path, select):
+    optimizer = with_average(optax.adam(0.1), 0.9)
+    step = make_train_step(mean_loss_gradients(loss), optimizer, MESH)
+    state, seen = create_state({"w": jnp.zeros(3)}, optimizer), []
+    run = make_run(tmp_path, state=state, step=step, select=select)
+    run = dataclasses.replace(
+        run,
+        evaluate=lambda params: seen.append(np.array(params["w"])) or closeness(params),
+        summary=lambda state: {
+            "average": np.array(state.opt_state.average["w"]).tolist(),
+            "present": np.array(state.params["w"]).tolist(),
+        },
+    )
+    params, meta = fit(run)
+    np.testing.assert_array_equal(seen[-1], np.float32(meta["average"]))
+    assert np.abs(seen[-1] - np.float32(meta["present"])).max() > 1e-3
+    kept = (
+        seen[-1] if select == "last" else max(seen, key=lambda w: closeness({"w": w})["closeness"])
+    )
+    np.testing.assert_array_equal(params["w"], kept)
 
 
 def test_patience_counts_evaluations_without_a_better_one(tmp_path):
