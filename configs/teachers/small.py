@@ -2,7 +2,7 @@
 
 Command: delrec baseline --config=configs/teachers/small.py --config.data.path=PATH/TO/steam --config.data.domain=games
          --config.data.k_core=3 --workdir=runs/steam_sasrec
-         delrec baseline --config=configs/teachers/small.py --config.data.path=PATH/TO/office-products --workdir=runs/office_sasrec
+         delrec baseline --config=configs/teachers/small.py --config.data.path=PATH/TO/office-products --workdir=runs/office
 Data: atomic files.
 """
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Int32, Int64
 
 from delrec_jax.data import stored_arrays
 from delrec_jax.data.random_items import distinct_items, stream_keys, stream_place
-from delrec_jax.data.splits import PADDING, Part, Split
+from delrec_jax.data.splits import Part, Split
 from delrec_jax.errors import UserError
 
 _CELLS = 1 << 20  # numbers that one step works on: some tens of MiB, whatever the corpus
@@ -137,45 +137,6 @@ def load_candidates(path: Path) -> CandidateSet:
         path, "candidate file", header=("part", "seed"), arrays=("users", "items")
     )
     return CandidateSet(arrays["users"], arrays["items"], header["part"], header["seed"], content)
-
-
-def rerank_candidates(
-    scores: Float[np.ndarray, "E I"], histories: Int32[np.ndarray, "E L"], m: int
-) -> Int32[np.ndarray, "E C"]:
-    """A teacher's m best unseen items, best first: the candidates of `rerank-m`.
-
-    The target may be absent, and then counts as a miss. Ties go to the lower index.
-
-    Args:
-      scores: Finite scores of the whole catalogue, higher is better.
-      histories: Items to leave out, padded with -1 (`padded_histories`, long enough to
-        hold the whole history).
-      m: C, the number of candidates.
-
-    Returns:
-      int32 [E, m] distinct items.
-
-    Raises:
-      UserError: if a user has fewer than m unseen items.
-      ValueError: if a score is not finite.
-    """
-    result = np.empty((len(scores), m), np.int32)
-    for row, (values, history) in enumerate(zip(scores, histories, strict=True)):
-        # Row by row: the partition takes nearly all of the time, and the memory is one row's.
-        if not np.isfinite(values).all():
-            raise ValueError("scores must be finite")
-        losses = np.array(-values)
-        losses[history[history != PADDING]] = np.inf
-        unseen = int(np.isfinite(losses).sum())
-        if unseen < m:
-            raise UserError(
-                f"candidates: rerank-{m} needs {m} unseen items, but row {row} leaves "
-                f"{unseen} of {len(values)}; lower m to {unseen} or less"
-            )
-        worst = np.partition(losses, m - 1)[m - 1]
-        best = np.flatnonzero(losses <= worst)  # ascending, so the stable sort breaks ties by index
-        result[row] = best[np.argsort(losses[best], kind="stable")][:m]
-    return result
 
 
 def _chunks(rows: int, width: int) -> Iterator[slice]:

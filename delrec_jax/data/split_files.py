@@ -67,7 +67,7 @@ def load_split(path: Path, interactions: Interactions) -> Split:
             f"{found[:12]}; {stored_arrays.REMEDY}"
         )
     parts = {part: Targets(arrays[f"{part}_users"], arrays[f"{part}_places"]) for part in PARTS}
-    return split_kinds._split(header["kind"], interactions, arrays[_TRAINED], parts)
+    return split_kinds.split_of_lengths(header["kind"], interactions, arrays[_TRAINED], parts)
 
 
 def sequences_hash(interactions: Interactions) -> str:

@@ -89,7 +89,7 @@ def leave_one_out(interactions: Interactions) -> Split:
     parts = {part: Targets(asked, places[part]) for part in PARTS}
     trained = interactions.lengths.copy()
     trained[asked] -= 2
-    return _split("leave_one_out", interactions, trained, parts)
+    return split_of_lengths("leave_one_out", interactions, trained, parts)
 
 
 def by_user(interactions: Interactions, config: SplitConfig) -> Split:
@@ -110,7 +110,7 @@ def by_user(interactions: Interactions, config: SplitConfig) -> Split:
     for part in PARTS:
         trained[dealt[part]] = 0
         parts[part] = Targets(dealt[part], interactions.offsets[1:][dealt[part]] - 1)
-    return _split("by_user", interactions, trained, parts)
+    return split_of_lengths("by_user", interactions, trained, parts)
 
 
 def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
@@ -122,6 +122,8 @@ def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
     Raises:
       UserError: nothing would train, or a part would ask nobody.
     """
+    if not len(interactions.items):
+        raise UserError("split global_temporal: the corpus has no interaction to date it by")
     order = np.sort(interactions.times)
     dates = {
         part: order[min(int(share * len(order)), len(order) - 1)]
@@ -142,7 +144,7 @@ def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
             f"{len(parts['valid'].users)} users and test {len(parts['test'].users)}: none may be 0; choose other "
             "split.valid_from and split.test_from, or another split.kind"
         )
-    return _split("global_temporal", interactions, trained, parts)
+    return split_of_lengths("global_temporal", interactions, trained, parts)
 
 
 def _before(interactions: Interactions, date: int) -> np.ndarray:
@@ -164,10 +166,17 @@ def _long_enough(interactions: Interactions, kind: str) -> np.ndarray:
     return users
 
 
-def _split(
+def split_of_lengths(
     kind: str, interactions: Interactions, trained: np.ndarray, parts: Mapping[Part, Targets]
 ) -> Split:
-    """A split from the length of each user's training stretch."""
+    """The split of which each user's first `trained` interactions train.
+
+    Args:
+      kind: Of `KINDS`.
+      interactions: Whole sequences.
+      trained: int [U], from 0 to the user's length.
+      parts: What is asked.
+    """
     offsets = np.concatenate([[0], np.cumsum(trained)]).astype(np.int64)
     starts = interactions.offsets[:-1]
     kept = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], trained)

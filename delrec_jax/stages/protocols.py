@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from delrec_jax.data.splits import Part, Split, padded_histories
+from delrec_jax.errors import UserError
 from delrec_jax.evaluation import ranking, records
 from delrec_jax.evaluation.ranking import RankFn, Ranks
 from delrec_jax.evaluation.records import RecordKey
@@ -82,6 +83,12 @@ class Protocols:
     def add_rerank(self, teacher: ScoreFn) -> None:
         """Fixes `rerank-m`: the teacher's best unseen items of each user."""
         count = self._ws.experiment.candidates.rerank
+        unseen = int((self._data.num_items - self.split.history_lengths("test")).min())
+        if count > unseen:
+            raise UserError(
+                f"candidates.rerank is {count}, but a test user leaves only {unseen} of {self._data.num_items} items unseen; "
+                f"lower it to {unseen} or less"
+            )
         longest = int(self.split.history_lengths("test").max())
         items, _ = top_lists(
             teacher,

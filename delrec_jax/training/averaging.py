@@ -17,7 +17,7 @@ class AverageState(NamedTuple):
     """The wrapped optimizer's state, the number of updates, and the average."""
 
     inner: Any
-    count: Int[Array, ""]
+    updates: Int[Array, ""]
     average: Any
 
 
@@ -40,7 +40,7 @@ def with_average(
 
     def update(updates, state, params=None):
         updates, inner = optimizer.update(updates, state.inner, params)
-        count = state.count + 1
+        count = state.updates + 1
         weight = jnp.minimum(decay, (1 + count) / (10 + count))
         moved = optax.apply_updates(params, updates)
         average = jax.tree.map(

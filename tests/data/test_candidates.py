@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 import delrec_jax.data.random_items
 from delrec_jax.data.candidates import (
     load_candidates,
-    rerank_candidates,
     sampled_candidates,
     save_candidates,
 )
@@ -218,34 +217,3 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     save_split(split, tmp_path / "split.npz", config=SplitConfig())
     with pytest.raises(UserError, match=r"split\.npz: not a readable candidate file"):
         load_candidates(tmp_path / "split.npz")
-
-
-def test_rerank_by_hand():
-    scores = np.array([[0.1, 0.9, 0.5, 0.5, 0.5, 0.2], [6, 5, 4, 3, 2, 1]], np.float32)
-    histories = np.array([[-1, 1], [0, 2]])
-    assert rerank_candidates(scores, histories, 3).tolist() == [[2, 3, 4], [1, 3, 4]]
-    assert rerank_candidates(scores, histories, 2).tolist() == [[2, 3], [1, 3]]
-    assert rerank_candidates(scores, histories, 4).tolist() == [[2, 3, 4, 5], [1, 3, 4, 5]]
-    with pytest.raises(UserError, match=r"rerank-5 .* row 1 leaves 4 of 6"):
-        rerank_candidates(scores, histories, 5)
-    with pytest.raises(ValueError, match="finite"):
-        rerank_candidates(scores * np.nan, histories, 2)
-
-
-def test_rerank_breaks_hundreds_of_ties_by_index():
-    scores = np.array([[item % 2 for item in range(1000)]], float)
-    ranked = rerank_candidates(scores, np.array([[1]]), 600)[0].tolist()
-    assert ranked == [*range(3, 1000, 2), *range(0, 202, 2)]
-
-
-@given(
-    st.lists(st.integers(0, 3), min_size=4, max_size=12),
-    st.sets(st.integers(0, 3), max_size=2),
-    st.integers(1, 2),
-)
-def test_rerank_is_a_sort_by_score_then_index(values, seen, m):
-    scores = np.array([values], float)
-    history = np.array([[*seen, -1]])
-    order = sorted((-value, item) for item, value in enumerate(values) if item not in seen)
-    expected = [item for _, item in order[:m]]
-    assert rerank_candidates(scores, history, m).tolist() == [expected]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from delrec_jax.data import pretraining_texts as texts
-from delrec_jax.data import prompts, splits
+from delrec_jax.data import prompts, split_kinds
 from delrec_jax.data.interactions import from_rows
 from delrec_jax.data.pretraining import answer_width, batch_shapes, make_batch
 from delrec_jax.data.pretraining_texts import Material, PretrainTextConfig
@@ -214,7 +214,7 @@ def rows(seed=0, users=12):
 
 @pytest.fixture
 def split():
-    return splits.leave_one_out(rows())
+    return split_kinds.leave_one_out(rows())
 
 
 @pytest.mark.parametrize("name", list(READING))

@@ -27,7 +27,7 @@ def test_the_average_by_hand():
 def test_the_past_weighs_no_more_than_the_decay():
     optimizer = with_average(optax.sgd(0.0), 0.5)
     params = jnp.array([1.0])
-    state = optimizer.init(params)._replace(count=jnp.array(1000), average=jnp.array([3.0]))
+    state = optimizer.init(params)._replace(updates=jnp.array(1000), average=jnp.array([3.0]))
     _, state = optimizer.update(jnp.zeros(1), state, params)
     np.testing.assert_allclose(state.average, [2.0])
 
