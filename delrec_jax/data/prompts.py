@@ -226,7 +226,7 @@ def temporal_analysis(
     """TA: which item came between i_{n-2} and i_n? After an example of the same user.
 
     With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
-    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text (corpora keep a user's items distinct).
+    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text (at the lengths that `ta_ends` gives).
 
     Args:
       pieces: tokenised pieces.
@@ -254,6 +254,18 @@ def temporal_analysis(
 def ta_min_length(config: PromptConfig) -> int:
     """Fewest items of which TA can be asked: the example, one item before the gap, the gap, its successor."""
     return config.ta_example + 2
+
+
+def ta_ends(sequence: Items, config: PromptConfig) -> Ids:
+    """The lengths n at which TA can be asked of i_1..i_n: long enough, and i_{n-1} stands nowhere else in it.
+
+    The second matters only where a user may have an item twice (`data.repeats=keep`).
+    """
+    items = np.asarray(sequence)
+    ends = np.arange(ta_min_length(config), len(items) + 1, dtype=np.int32)
+    if len(set(items.tolist())) == len(items):
+        return ends
+    return ends[[int((items[:n] == items[n - 2]).sum()) == 1 for n in ends]]
 
 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:

@@ -43,7 +43,7 @@ class Texts:
       rows: RPS (or LSR) positions.
       lists: candidates and teacher's scores for each row, already shuffled for the control.
       labels: the item that follows each row, for `true`; unused otherwise.
-      ta_users: users whose training part is long enough for TA.
+      ta_users: users of whose training part TA can be asked.
       known: items that occur in the training part: negatives come from these.
     """
 
@@ -71,8 +71,8 @@ class Texts:
     def temporal(self, user: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A TA text of a user, at a random place of the training part."""
         sequence = self.data.split.train.history(user)
-        shortest = prompts.ta_min_length(self.pieces.config)
-        end = int(rng.integers(shortest, len(sequence) + 1))
+        ends = prompts.ta_ends(sequence, self.pieces.config)
+        end = int(ends[rng.integers(0, len(ends))])
         label = int(sequence[end - 2])
         candidates = self._with_negatives(label, self.data.split.train.history(user), rng)
         text = prompts.temporal_analysis(
@@ -184,13 +184,14 @@ def make_texts(
         lists = TeacherLists(lists.items[order], lists.scores[order])
     if source != "true" and len(lists.items) != len(rows.users):
         raise ValueError(f"{len(lists.items)} lists for {len(rows.users)} rows")
-    shortest = prompts.ta_min_length(config.prompts)
     return Texts(
         source=source,
         rows=rows,
         lists=lists,
         labels=labels,
-        ta_users=np.array([u for u in users if train.lengths[u] >= shortest]),
+        ta_users=np.array(
+            [u for u in users if len(prompts.ta_ends(train.history(int(u)), config.prompts))]
+        ),
         known=np.flatnonzero(~data.split.cold_items(data.num_items)),
         pieces=language.pieces,
         slots=language.slots,

@@ -12,7 +12,7 @@ from delrec_jax.data.corpora.amazon import (
     read_amazon,
     resources,
 )
-from delrec_jax.data.corpora.amazon_categories import CATEGORIES, NAMED_CONFIGS
+from delrec_jax.data.corpora.amazon_categories import CATEGORIES
 from delrec_jax.data.corpora.builder import read_corpus
 from delrec_jax.data.corpora.tables import NO_TITLE_ROW, RulesConfig
 from delrec_jax.errors import UserError
@@ -208,11 +208,13 @@ def test_resources_are_the_files_of_each_edition():
         assert all(resource.url.endswith("/" + resource.file_name) for resource in found)
 
 
-def test_named_configs_exist_and_have_home_and_kitchen_in_each_edition():
-    for edition, category in NAMED_CONFIGS.values():
-        assert len(resources(edition, category)) == 2
-    for edition in CATEGORIES:
-        assert (edition, "Home_and_Kitchen") in NAMED_CONFIGS.values()
+def test_every_category_of_every_edition_is_a_named_config():
+    names = [config.name for config in AmazonCorpus.BUILDER_CONFIGS]
+    assert len(set(names)) == len(names) == 24 + 29 + 34
+    assert {"beauty-2014", "home-and-kitchen-2014", "home-and-kitchen-2018"} <= set(names)
+    for edition, categories in CATEGORIES.items():
+        assert "Home_and_Kitchen" in categories
+        assert all(len(resources(edition, category)) == 2 for category in categories)
     assert {edition: len(names) for edition, names in CATEGORIES.items()} == {
         "2014": 24,
         "2018": 29,

@@ -510,3 +510,12 @@ def test_pieces_are_the_tokens_of_the_whole_text_in_flan_t5(task):
         if ids.tolist() != [*encode_many([whole])[0], sentinel]:
             wrong.append(titles)
     assert wrong == []
+
+
+def test_ta_is_asked_only_where_the_answer_stands_nowhere_else():
+    config = PromptConfig(ta_example=4)
+    assert prompts.ta_ends(range(8), config).tolist() == [6, 7, 8]
+    assert prompts.ta_ends(range(5), config).tolist() == []
+    # Asked for i_{n-1}: 4, 1 (seen before), 7 of the first 6, 7 and 8 items.
+    assert prompts.ta_ends([0, 1, 2, 3, 4, 1, 7, 8], config).tolist() == [6, 8]
+    assert prompts.ta_ends([0, 1, 2, 3, 9, 9], config).tolist() == []

@@ -7,14 +7,17 @@ retrieval and recommendation", 2024 (2023). The first two are offered as 5-cores
 """
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
+import tensorflow_datasets as tfds
 
-from delrec_jax.data.corpora.amazon_categories import check_category
+from delrec_jax.data.corpora.amazon_categories import CATEGORIES, check_category, config_name
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
 from delrec_jax.data.corpora.download import Resource
 from delrec_jax.data.corpora.python_literals import field_reader
@@ -121,7 +124,17 @@ class AmazonSettings:
 
 
 class AmazonCorpus(SequenceCorpusBuilder[AmazonSettings]):
-    """TFDS builder of an Amazon category; its settings are an `AmazonSettings`."""
+    """TFDS builder of Amazon; its settings are an `AmazonSettings`, its named configurations the categories of each edition."""
+
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name=config_name(edition, category))
+        for edition, categories in CATEGORIES.items()
+        for category in categories
+    ]
+
+    def __init__(self, *, settings: AmazonSettings, data_dir: str | os.PathLike[str]):
+        name = config_name(settings.edition, settings.category)
+        super().__init__(settings=settings, data_dir=data_dir, config=name)
 
     def parse(self) -> Corpus:
         """Reads the files and applies the rules."""

@@ -59,17 +59,10 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-NAMED_CONFIGS: Mapping[str, tuple[str, str]] = {
-    "beauty-2014": ("2014", "Beauty"),
-    "home-and-kitchen-2014": ("2014", "Home_and_Kitchen"),
-    "all-beauty-2018": ("2018", "All_Beauty"),
-    "luxury-beauty-2018": ("2018", "Luxury_Beauty"),
-    "home-and-kitchen-2018": ("2018", "Home_and_Kitchen"),
-    "all-beauty-2023": ("2023", "All_Beauty"),
-    "beauty-and-personal-care-2023": ("2023", "Beauty_and_Personal_Care"),
-    "home-and-kitchen-2023": ("2023", "Home_and_Kitchen"),
-}
-"""Name of a configuration to edition and category: Beauty and Home and Kitchen, or what took their place."""
+
+def config_name(edition: str, category: str) -> str:
+    """The name of the TFDS configuration of a category, such as "home-and-kitchen-2014"."""
+    return f"{category}-{edition}".lower().replace("_", "-")
 
 
 def check_category(edition: str, category: str) -> None:

@@ -31,15 +31,17 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
 
     Attributes:
       settings: What `parse` needs to know. TFDS does not record it, so whoever picks
-        `data_dir` must give each content a folder of its own (`corpora.load_corpus`).
+        `data_dir` must give each content a folder of its own (`corpora.prepare_corpus`).
     """
 
     VERSION = tfds.core.Version("2.0.0")  # of the record layout below
 
-    def __init__(self, *, settings: Settings, data_dir: str | os.PathLike[str]):
+    def __init__(
+        self, *, settings: Settings, data_dir: str | os.PathLike[str], config: str | None = None
+    ):
         self.settings = settings
         # The default format, tfrecord, is the one that needs TensorFlow.
-        super().__init__(data_dir=data_dir, file_format="array_record")
+        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     @abc.abstractmethod
     def parse(self) -> Corpus:
