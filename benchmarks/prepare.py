@@ -5,7 +5,8 @@
 A tenth as many users and a fiftieth as many items as interactions; items by Zipf's law (exponent 0.9), so that pairs repeat;
 ids of 9 characters, ratings, seconds, rows in random order, a title and a year an item. The files are generated first, in a
 process of their own, and not timed. Each size then runs the real path in a fresh process, whose peak memory is its own:
-atomic files read, rules (5-core, repeats, titles), records written, records read, statistics with the fingerprint, split.
+atomic files read, rules (5-core, repeats, titles), records written, records read, statistics with the fingerprint, split
+and 20 candidates of each user for validation and test, both stored.
 `--quick` runs the smallest size only.
 """
 
@@ -24,15 +25,19 @@ import harness
 import numpy as np
 import polars as pl
 
+from delrec_jax.data.candidates import sampled_candidates, save_candidates
 from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic_tables
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder, read_corpus
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
 from delrec_jax.data.interactions import Corpus, statistics
-from delrec_jax.data.split_kinds import leave_one_out
+from delrec_jax.data.split_files import save_split
+from delrec_jax.data.split_kinds import SplitConfig, leave_one_out
+from delrec_jax.data.splits import PARTS
 
 NAME = "prepare"
 SIZES = (100_000, 1_000_000, 10_000_000)
 RULES = RulesConfig(k_core=5)
+CANDIDATES = 20
 EXPONENT = 0.9
 LEAST = 5  # interactions of each user; the rest are dealt at random
 FIRST_SECOND, LAST_SECOND = 1_400_000_000, 1_600_000_000
@@ -115,7 +120,14 @@ def run(folder: Path) -> dict:
     with watch.step("statistics"):
         facts = statistics(corpus)
     with watch.step("split"):
-        leave_one_out(corpus.interactions)
+        split = leave_one_out(corpus.interactions)
+        save_split(split, folder / "split.npz", config=SplitConfig())
+    with watch.step("candidates"):
+        for part in PARTS:
+            sets = sampled_candidates(
+                split, part, CANDIDATES, seed=0, num_items=corpus.catalogue.num_items
+            )
+            save_candidates(sets, folder / f"{part}.npz")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB
     kept = {name: facts[name] for name in ("users", "items", "interactions")}
     return {"seconds": watch.seconds, "peak_gib": peak, "kept": kept}
