@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from delrec_jax.config_teacher import TeacherConfig
-from delrec_jax.config_tree import build
+from delrec_jax.config_tree import at_least, build
 from delrec_jax.config_tree import leaf_keys as leaf_keys  # offered here too, beside to_dict
 from delrec_jax.config_tree import unknown_key as unknown_key
 from delrec_jax.data.corpora import DataConfig
@@ -43,6 +43,10 @@ class CandidatesConfig:
     num: int = 20
     rerank: int = 20
     seed: int = 0
+
+    def __post_init__(self):
+        at_least("candidates.num", self.num, 2)
+        at_least("candidates.rerank", self.rerank, 1)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,9 @@ class PretrainConfig:
     catalogue_weight: float = 0.0
     gate: GateConfig = GateConfig()
 
+    def __post_init__(self):
+        at_least("pretrain.batch_size", self.batch_size, 1)
+
 
 @dataclass(frozen=True)
 class DistillConfig:
@@ -156,6 +163,7 @@ class DistillConfig:
     batch_size: int = 64
 
     def __post_init__(self):
+        at_least("distill.batch_size", self.batch_size, 1)
         if self.top_h > self.num_candidates:
             raise UserError(
                 f"distill.top_h is {self.top_h}, but a text has only distill.num_candidates = {self.num_candidates} "
@@ -197,6 +205,7 @@ class TuneConfig:
     batch_size: int = 64
 
     def __post_init__(self):
+        at_least("tune.batch_size", self.batch_size, 1)
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
         if self.loss_over not in ("catalogue", "candidates"):
@@ -218,6 +227,9 @@ class EvaluateConfig:
     """Texts a batch."""
 
     batch_size: int = 128
+
+    def __post_init__(self):
+        at_least("evaluate.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -242,6 +254,11 @@ class Experiment:
         if over_candidates and self.tune.loss_over == "catalogue":
             raise UserError(
                 f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"
+            )
+        if self.tune.few_users and self.split.kind != "leave_one_out":
+            raise UserError(
+                f"tune.few_users is {self.tune.few_users}, but under split.kind={self.split.kind} the users that train have no "
+                "validation items of their own to select with: set tune.few_users=0"
             )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from delrec_jax.config_tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
@@ -32,6 +33,7 @@ class TeacherConfig:
     batch_size: int = 32
 
     def __post_init__(self):
+        at_least("teacher.batch_size", self.batch_size, 1)
         if self.name not in DISPLAY_NAMES:
             raise UserError(f"teacher.name is {self.name!r}: use one of {', '.join(DISPLAY_NAMES)}")
 

@@ -71,3 +71,13 @@ def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
         dotted = f"{prefix}{name}"
         keys += leaf_keys(value, dotted + ".") if isinstance(value, Mapping) else [dotted]
     return keys
+
+
+def at_least(key: str, value: float, least: float) -> None:
+    """Checks a setting's lower bound.
+
+    Raises:
+      UserError: it is below.
+    """
+    if value < least:
+        raise UserError(f"{key} is {value}: it must be at least {least}")

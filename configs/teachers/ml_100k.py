@@ -13,6 +13,7 @@ from delrec_jax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.update(corpus="atomic", domain="movies")
+    config.tune.few_users = 0  # the teacher alone, under any split
     teacher = config.teacher
     teacher.sasrec.update(width=64, layers=2, heads=2, max_length=100, dropout=0.3)
     teacher.gru4rec.update(width=64, hidden=128, layers=1, max_length=100, dropout=0.3)

@@ -16,6 +16,12 @@ from delrec_jax.errors import UserError
 
 KINDS = ("leave_one_out", "global_temporal", "by_user")
 
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "leave_one_out": (),
+    "global_temporal": ("valid_from", "test_from"),
+    "by_user": ("valid_users", "test_users", "seed"),
+}
+
 MIN_INTERACTIONS = 3
 """Of a user who is asked: one to train on, one to validate, one to test."""
 
@@ -43,6 +49,12 @@ class SplitConfig:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(f"split.kind is {self.kind!r}: use one of {', '.join(KINDS)}")
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in _READ_BY[self.kind]:
+                raise UserError(
+                    f"split.{field.name} is {value}, but split.kind={self.kind} does not read it; leave it out"
+                )
         if not 0 < self.valid_from < self.test_from < 1:
             raise UserError(
                 f"split.valid_from is {self.valid_from} and split.test_from {self.test_from}: "

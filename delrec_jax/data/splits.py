@@ -89,6 +89,14 @@ class Split:
         asked = self.parts[part]
         return asked.places - self.interactions.offsets[asked.users]
 
+    def seen_counts(self, part: Part) -> Int64[np.ndarray, "E"]:
+        """How many different items each asked user has before the target."""
+        lengths = self.history_lengths(part)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        items = int(self.interactions.items.max()) + 1
+        pairs = np.unique(row * items + np.concatenate(self.histories(part)))
+        return np.bincount(pairs // items, minlength=len(lengths))
+
     @property
     def training_users(self) -> Int32[np.ndarray, "_"]:
         """Users with something in the training part, ascending."""

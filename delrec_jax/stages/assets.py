@@ -18,6 +18,7 @@ from delrec_jax.data.interactions import Corpus
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
 from delrec_jax.data.split_files import load_split
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.language.t5 import T5
@@ -30,6 +31,9 @@ from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
 from delrec_jax.training.checkpoints import load_tree
+
+CHECKPOINT = "model/result.safetensors"
+"""The teacher's parameters, within its stage's folder."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,14 @@ def load_data(ws: Workspace) -> Data:
     corpus = load_corpus(folder / "corpus")
     sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}
     world = make_world(config.storefront, config.seed) if config.corpus == "storefront" else None
-    return Data(corpus, load_split(folder / "split.npz", corpus.interactions), sets, world)
+    split = load_split(folder / "split.npz", corpus.interactions)
+    for part, stored in sets.items():
+        if not np.array_equal(stored.users, split.users(part)):
+            raise UserError(
+                f"{folder / f'candidates_{part}.npz'}: its users are not those of split.npz; delete {folder} and run "
+                "`delrec prepare` again"
+            )
+    return Data(corpus, split, sets, world)
 
 
 def code_count(config: Experiment) -> int:
@@ -127,7 +138,7 @@ def load_teacher(ws: Workspace, data: Data) -> ScoreFn:
     config = ws.experiment.teacher
     if config.name == "popularity":
         return popularity_teacher(data.split.train.items, data.num_items).scores
-    params, _ = load_tree(ws.folder("teach") / "model" / "result.safetensors")
+    params, _ = load_tree(ws.folder("teach") / CHECKPOINT)
     module = NETWORKS[config.name](config.shape, data.num_items)
     return NetworkTeacher(jax.tree.map(jnp.asarray, params), module).scores
 

@@ -39,7 +39,9 @@ def baseline(ws: Workspace) -> None:
     rows = tables.metrics_rows(table, seed=ws.experiment.seed)
     tables.write_metrics_json(folder / "metrics.json", rows)
     shown = blocks.result_blocks(rows)
-    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+    warnings = [f"WARNING: {warning}" for warning in data.split.warnings()]
+    texts = [*map(blocks.to_markdown, shown), *warnings]
+    (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
 
 
 def print_baseline(ws: Workspace) -> None:

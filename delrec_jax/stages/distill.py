@@ -60,7 +60,7 @@ def _cached_texts(
     config = ws.experiment.distill
     rows = distill_texts.latest_rows(data, users, config.positions, labelled=False)
     settings = ListSettings(config.top_h, config.num_candidates, ws.experiment.seed)
-    key = ListsKey(ws.fingerprint("teach"), settings, inputs_hash(rows.users, rows.ends))
+    key = ListsKey(ws.content("teach"), settings, inputs_hash(rows.users, rows.ends))
     path = ws.folder("distill") / f"lists_{name}.npz"
     if not path.exists():
         lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)

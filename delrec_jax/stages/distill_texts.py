@@ -5,7 +5,9 @@
 `true`      the text is LSR's and the label the item that really came next: what labels alone can do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class Texts:
       rows: RPS (or LSR) positions.
       lists: candidates and teacher's scores for each row, already shuffled for the control.
       labels: the item that follows each row, for `true`; unused otherwise.
-      ta_users: users of whose training part TA can be asked.
+      ta_ends: user to the lengths of the training part at which TA can be asked; no user without one.
       known: items that occur in the training part: negatives come from these.
     """
 
@@ -51,12 +53,17 @@ class Texts:
     rows: Rows
     lists: TeacherLists
     labels: np.ndarray
-    ta_users: np.ndarray
+    ta_ends: Mapping[int, np.ndarray]
     known: np.ndarray
     pieces: Pieces
     slots: np.ndarray
     data: Data
     config: Experiment
+
+    @cached_property
+    def ta_users(self) -> np.ndarray:
+        """Users of whose training part TA can be asked."""
+        return np.array(list(self.ta_ends), np.int64)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One text: TA with the config's share (never for `true`), else the row's."""
@@ -71,7 +78,7 @@ class Texts:
     def temporal(self, user: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A TA text of a user, at a random place of the training part."""
         sequence = self.data.split.train.history(user)
-        ends = prompts.ta_ends(sequence, self.pieces.config)
+        ends = self.ta_ends[user]
         end = int(ends[rng.integers(0, len(ends))])
         label = int(sequence[end - 2])
         candidates = self._with_negatives(label, self.data.split.train.history(user), rng)
@@ -127,7 +134,8 @@ def user_parts(ws: Workspace, data: Data) -> dict[str, np.ndarray]:
     fractions = {
         "train": config.train_users,
         "valid": config.valid_users,
-        "heldout": 1 - config.train_users - config.valid_users,
+        # Rounded: 1 - 0.9 - 0.1 is a little below 0.
+        "heldout": round(1 - config.train_users - config.valid_users, 9),
     }
     return partition_users(data.split.training_users, fractions, ws.experiment.seed)
 
@@ -184,14 +192,13 @@ def make_texts(
         lists = TeacherLists(lists.items[order], lists.scores[order])
     if source != "true" and len(lists.items) != len(rows.users):
         raise ValueError(f"{len(lists.items)} lists for {len(rows.users)} rows")
+    ends = {int(u): prompts.ta_ends(train.history(int(u)), config.prompts) for u in users}
     return Texts(
         source=source,
         rows=rows,
         lists=lists,
         labels=labels,
-        ta_users=np.array(
-            [u for u in users if len(prompts.ta_ends(train.history(int(u)), config.prompts))]
-        ),
+        ta_ends={user: found for user, found in ends.items() if len(found)},
         known=np.flatnonzero(~data.split.cold_items(data.num_items)),
         pieces=language.pieces,
         slots=language.slots,

@@ -7,7 +7,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.stages.baseline import baseline, print_baseline
 from delrec_jax.stages.distill import distill
 from delrec_jax.stages.evaluate import evaluate
-from delrec_jax.stages.prepare import prepare
+from delrec_jax.stages.prepare import is_outdated, prepare
 from delrec_jax.stages.pretrain import pretrain
 from delrec_jax.stages.report import report
 from delrec_jax.stages.teach import teach
@@ -36,8 +36,10 @@ def run_stage(ws: Workspace, stage: str) -> None:
     if stage not in RUNNERS:
         raise UserError(f"no stage {stage!r}: use one of {', '.join(RUNNERS)}")
     if ws.finished(stage) and stage != "report":
-        say(f"{stage}: finished before, skipped")
-        return
+        if not (stage == "prepare" and is_outdated(ws)):
+            say(f"{stage}: finished before, skipped")
+            return
+        say("prepare: the source files have changed since; all that rests on them is made anew")
     say(f"{stage} ...")
     started = time.monotonic()
     ws.begin(stage)

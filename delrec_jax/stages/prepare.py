@@ -2,12 +2,18 @@
 
 from delrec_jax.data import splits
 from delrec_jax.data.candidates import sampled_candidates, save_candidates
-from delrec_jax.data.corpora import prepare_corpus
+from delrec_jax.data.corpora import prepare_corpus, source_changed
 from delrec_jax.data.interactions import statistics
 from delrec_jax.data.split_files import save_split
 from delrec_jax.data.split_kinds import make_split
+from delrec_jax.data.splits import Split
 from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.training.writers import say
+
+
+def is_outdated(ws: Workspace) -> bool:
+    """Whether the source files changed after they were prepared."""
+    return source_changed(ws.experiment.data, ws.folder("prepare") / "corpus")
 
 
 def prepare(ws: Workspace) -> None:
@@ -44,5 +50,16 @@ def prepare(ws: Workspace) -> None:
     for reason, count in corpus.dropped.items():
         if count:
             say(f"  left out or changed: {reason}: {count}")
+    repeated = _repeated_targets(split)
+    if repeated:
+        say(
+            f"  WARNING: {repeated} test users have had their target before (data.repeats=keep): `full` ranks it among unseen "
+            "items, and `rerank-m` always misses it"
+        )
     for warning in split.warnings():
         say(f"  WARNING: {warning}")
+
+
+def _repeated_targets(split: Split) -> int:
+    pairs = zip(split.target("test"), split.histories("test"), strict=True)
+    return sum(int(target in history) for target, history in pairs)

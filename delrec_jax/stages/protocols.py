@@ -73,6 +73,9 @@ class Protocols:
         self.split = data.split
         self.users, self.targets = data.split.users("test"), data.split.target("test")
         self.cold = data.split.cold_items(data.num_items)[self.targets]
+        histories = data.split.histories("test")
+        self._met_before = np.array([t in h for t, h in zip(self.targets, histories, strict=True)])
+        self._unseen = data.num_items - data.split.seen_counts("test")
         sampled = data.candidates["test"]
         self.candidates: dict[str, tuple[np.ndarray | None, str]] = {
             "full": (None, ""),
@@ -83,7 +86,7 @@ class Protocols:
     def add_rerank(self, teacher: ScoreFn) -> None:
         """Fixes `rerank-m`: the teacher's best unseen items of each user."""
         count = self._ws.experiment.candidates.rerank
-        unseen = int((self._data.num_items - self.split.history_lengths("test")).min())
+        unseen = int(self._unseen.min())
         if count > unseen:
             raise UserError(
                 f"candidates.rerank is {count}, but a test user leaves only {unseen} of {self._data.num_items} items unseen; "
@@ -116,8 +119,9 @@ class Protocols:
 
     def _record(self, protocol: str, ranks: Ranks, system: str, labels: str) -> pl.DataFrame:
         items, digest = self.candidates[protocol]
-        unseen = self._data.num_items - self.split.history_lengths("test")
-        everything = unseen if protocol == "full" else self._data.num_items
+        # A target that the user has had before (data.repeats=keep) is ranked all the same.
+        ranked = self._unseen + self._met_before
+        everything = ranked if protocol == "full" else self._data.num_items
         key = RecordKey(
             corpus=self._data.corpus.name,
             split=self.split.kind,

@@ -1,5 +1,6 @@
 """`delrec teach`: trains the conventional recommender on the training part alone."""
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,9 +13,9 @@ from delrec_jax.config_teacher import TeacherConfig
 from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import rank_users
-from delrec_jax.stages.assets import Data, load_data
+from delrec_jax.stages.assets import CHECKPOINT, Data, load_data
 from delrec_jax.stages.protocols import RowHistories, full_rankers
-from delrec_jax.stages.workspace import Workspace
+from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
 from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
 from delrec_jax.teachers.windows import TrainingRows, training_rows
@@ -29,8 +30,9 @@ _BATCH = 512  # users of a validation batch
 
 def teach(ws: Workspace) -> None:
     """Trains the named network, selected by validation NDCG@10 in full ranking; popularity needs no training."""
-    config = ws.experiment.teacher
+    config, path = ws.experiment.teacher, ws.folder("teach") / "teacher.json"
     if config.name not in NETWORKS:
+        write_json(path, {"name": config.name})
         return
     data = load_data(ws)
     module = NETWORKS[config.name](config.shape, data.num_items)
@@ -43,7 +45,7 @@ def teach(ws: Workspace) -> None:
     _, result = fit(
         Run(
             name="teacher",
-            directory=ws.folder("teach") / "model",
+            directory=(ws.folder("teach") / CHECKPOINT).parent,
             state=create_state(params, optimizer),
             frozen=None,
             batches=teacher_batches(rows, config, seed=ws.experiment.seed),
@@ -55,6 +57,8 @@ def teach(ws: Workspace) -> None:
             mesh=mesh,
         )
     )
+    checkpoint = hashlib.sha256((ws.folder("teach") / CHECKPOINT).read_bytes()).hexdigest()
+    write_json(path, {"name": config.name, "checkpoint": checkpoint})
     say(
         f"  {DISPLAY_NAMES[config.name]}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
         f"of {result['steps']}"

@@ -196,11 +196,10 @@ class _Trainer:
 def _selecting_rows(split: Split, users: np.ndarray) -> np.ndarray:
     """Rows of the validation part whose labels a run on these training users may use.
 
-    Their own where validation asks the users that train; else everybody's, but no more than there are users that train.
+    Under leave-one-out their own; the other splits ask other users or few of these, and know no runs on few users.
     """
     valid = split.users("valid")
-    own = np.flatnonzero(np.isin(valid, users))
-    return own if len(own) else np.arange(min(len(valid), len(users)))
+    return np.flatnonzero(np.isin(valid, users) | (split.kind != "leave_one_out"))
 
 
 def ranking_loss(ranker: Ranker, known: np.ndarray, config: TuneConfig):

@@ -15,24 +15,46 @@ from delrec_jax.config import Experiment, leaf_keys, to_dict
 from delrec_jax.errors import UserError
 
 # Raised when a change of the code makes old results of a stage wrong.
-_FORMAT = 1
+_FORMAT = 2
+
+# Where the raw files lie says nothing of what they hold.
+_PLACES = ("data.manual_dir", "data.download_dir")
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a stage reads: other stages and parts of the config; `folder` is where it writes."""
+    """What a stage reads and leaves.
+
+    Attributes:
+      folder: where it writes.
+      needs: stages whose results it reads.
+      settings: parts of the config that it reads.
+      results: files without which it is not finished; their content identifies it for the stages that need it.
+    """
 
     folder: str
     needs: tuple[str, ...]
     settings: tuple[str, ...]
+    results: tuple[str, ...] = ()
 
 
 STAGES: dict[str, StageSpec] = {
-    "prepare": StageSpec("data", (), ("data", "split", "candidates")),
+    "prepare": StageSpec(
+        "data",
+        (),
+        ("data", "split", "candidates"),
+        (
+            "statistics.json",
+            "corpus/prepared.json",
+            "split.npz",
+            "candidates_valid.npz",
+            "candidates_test.npz",
+        ),
+    ),
     "pretrain": StageSpec(
         "lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh", "seed")
     ),
-    "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh", "seed")),
+    "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh", "seed"), ("teacher.json",)),
     "baseline": StageSpec("baseline", ("teach",), ("evaluate",)),
     "distill": StageSpec("prompt", ("pretrain", "teach"), ("distill",)),
     "tune": StageSpec("adapter", ("distill",), ("tune",)),
@@ -68,7 +90,9 @@ class Workspace:
     def _check_same(self, path: Path) -> None:
         before = read_json(path)
         changed = [
-            key for key in leaf_keys(self._settings) if _at(before, key) != _at(self._settings, key)
+            key
+            for key in leaf_keys(self._settings)
+            if key not in _PLACES and _at(before, key) != _at(self._settings, key)
         ]
         if changed and not self._update:
             shown = ", ".join(
@@ -86,23 +110,30 @@ class Workspace:
         return self.root / STAGES[stage].folder
 
     def fingerprint(self, stage: str) -> str:
-        """SHA-256 of everything that a stage depends on."""
+        """SHA-256 of everything that a stage depends on: settings, and what the stages before it really left."""
         spec = STAGES[stage]
         settings = {key: _at(self._settings, key) for key in spec.settings}
-        if stage == "prepare" and self.experiment.data.corpus != "storefront":
-            settings["data"] = {k: v for k, v in settings["data"].items() if k != "storefront"}
+        if stage == "prepare":
+            real = self.experiment.data.corpus != "storefront"
+            unread = ("manual_dir", "download_dir", *(("storefront",) if real else ()))
+            settings["data"] = {k: v for k, v in settings["data"].items() if k not in unread}
         content = {
             "format": _FORMAT,
             "stage": stage,
             "settings": settings,
-            "needs": {name: self.fingerprint(name) for name in spec.needs},
+            "needs": {name: (self.fingerprint(name), self.content(name)) for name in spec.needs},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def finished(self, stage: str) -> bool:
         """Whether a stage's results are there and belong to this config."""
         marker = self._marker(stage)
-        return marker.get("fingerprint") == self.fingerprint(stage) and marker["finished"]
+        same = marker.get("fingerprint") == self.fingerprint(stage) and marker["finished"]
+        return same and all((self.folder(stage) / name).exists() for name in STAGES[stage].results)
+
+    def content(self, stage: str) -> str:
+        """What identifies a finished stage's results, for instance the teacher's checkpoint; "" until it is finished."""
+        return self._marker(stage).get("content", "")
 
     def begin(self, stage: str) -> Path:
         """Prepares a stage's folder: keeps what an interrupted run of the same settings left, removes all else.
@@ -124,16 +155,23 @@ class Workspace:
         return folder
 
     def finish(self, stage: str) -> None:
-        """Marks a stage as done."""
-        self._mark(stage, finished=True)
+        """Marks a stage as done, with the hash of its results."""
+        digest = hashlib.sha256()
+        for name in STAGES[stage].results:
+            digest.update((self.folder(stage) / name).read_bytes())
+        self._mark(stage, finished=True, content=digest.hexdigest())
 
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / "stage.json"
         return read_json(path) if path.exists() else {}
 
-    def _mark(self, stage: str, *, finished: bool) -> None:
-        content = {"fingerprint": self.fingerprint(stage), "finished": finished}
-        write_json(self.folder(stage) / "stage.json", content)
+    def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
+        marker = {
+            "fingerprint": self.fingerprint(stage),
+            "finished": finished,
+            "content": content,
+        }
+        write_json(self.folder(stage) / "stage.json", marker)
 
 
 def _at(settings: dict[str, Any], dotted: str) -> Any:

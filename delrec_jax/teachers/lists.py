@@ -105,7 +105,10 @@ def top_lists(
     batches = _ranked_batches(
         score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
     )
-    tops = [(top, np.take_along_axis(scores, top, 1)) for _, top, scores, _ in batches]
+    tops = [
+        (top, np.asarray(jnp.take_along_axis(scores[: len(top)], top, axis=1)))
+        for _, top, scores, _ in batches
+    ]
     empty = (np.zeros((0, top_h), np.int32), np.zeros((0, top_h), np.float32))
     items, scores = zip(*tops, strict=True) if tops else ((empty[0],), (empty[1],))
     return np.concatenate(items), np.concatenate(scores)
@@ -147,15 +150,16 @@ def distillation_lists(
         seen=seen,
         batch_size=batch_size,
     ):
-        np.put_along_axis(open_items, top, False, axis=1)
-        for row, pool_mask in enumerate(open_items):
+        pools = np.array(open_items)[: len(top)]
+        np.put_along_axis(pools, top, False, axis=1)
+        for row, pool_mask in enumerate(pools):
             pool = np.flatnonzero(pool_mask)
             _check_enough(len(pool) + settings.top_h, settings.num_candidates, start + row)
             draw = generator(settings.seed, _STREAM, start + row)
             negatives = draw.choice(pool, extra, replace=False)
             items[start + row] = np.concatenate([top[row], negatives])
         rows = slice(start, start + len(top))
-        scores[rows] = np.take_along_axis(batch_scores, items[rows], 1)
+        scores[rows] = np.take_along_axis(np.asarray(batch_scores)[: len(top)], items[rows], 1)
     return TeacherLists(items=items, scores=scores)
 
 
@@ -167,15 +171,18 @@ def _ranked_batches(
     allowed: np.ndarray,
     seen: np.ndarray | None,
     batch_size: int,
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (first row, top items [b, h], scores [b, I], open items [b, I]), checked."""
+) -> Iterator[tuple[int, np.ndarray, Array, Array]]:
+    """Yields (first row, top items [b, h], scores [B, I], open items [B, I]), checked.
+
+    The large two stay on the device, with the rows that fill up the last batch.
+    """
     if top_h > len(allowed):
         _check_enough(len(allowed), top_h, 0)
     seen = np.full((len(histories), 1), PADDING, np.int32) if seen is None else seen
     allowed_items = jnp.asarray(allowed)
 
     @jax.jit
-    def rank(histories: Array, seen: Array) -> tuple[Array, Array, Array]:
+    def rank(histories: Array, seen: Array) -> tuple[Array, ...]:
         scores = score_fn(histories).astype(jnp.float32)  # [B, I]
         rows = jnp.arange(len(seen))[:, None]
         # A negative index would wrap around to the last items: send padding out of bounds.
@@ -183,18 +190,18 @@ def _ranked_batches(
         unseen = jnp.ones(scores.shape, bool).at[rows, columns].set(False, mode="drop")
         open_items = unseen & allowed_items
         _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)
-        return top, scores, open_items
+        return top, jnp.isfinite(scores).all(1), open_items.sum(1), scores, open_items
 
     for start in range(0, len(histories), batch_size):
         count = min(batch_size, len(histories) - start)
         parts = (_padded_rows(x[start : start + count], batch_size) for x in (histories, seen))
-        top, scores, open_items = (np.array(x)[:count] for x in rank(*parts))
-        if not np.isfinite(scores).all():
+        *small, scores, open_items = rank(*parts)
+        top, finite, free = (np.asarray(x)[:count] for x in small)
+        if not finite.all():
             raise UserError(
                 f"the teacher's scores for row {start} or later are not finite: its training "
-                "diverged; lower teacher.learning_rate and train it again"
+                "diverged; lower teacher.optimizer.learning_rate and train it again"
             )
-        free = open_items.sum(1)
         _check_enough(int(free.min()), top_h, start + int(free.argmin()))
         yield start, top.astype(np.int32), scores, open_items
 

@@ -3,7 +3,8 @@
 `cross_entropy`    the softmax over the whole catalogue: the strongest and, up to some 10^5 items, affordable one.
 `sampled_softmax`  the softmax over the label and a few uniform negatives, corrected for how few they are.
 `gbce`             generalised binary cross-entropy (Petrov and Macdonald, "gSASRec", RecSys 2023, eq. 8-11): negative sampling
-                   whose overconfidence is calibrated by the power `beta` on the positive's probability.
+                   whose overconfidence is calibrated by the power `beta` on the positive's probability. Negatives are
+                   drawn for a training row, where the paper draws them for a position.
 
 The last two cost O(negatives) a label and not O(catalogue): for catalogues of millions.
 """
@@ -40,6 +41,12 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.name not in LOSSES:
             raise UserError(f"teacher.loss.name is {self.name!r}: use one of {', '.join(LOSSES)}")
+        sampled = self.name != "cross_entropy"
+        if not sampled and (self.negatives, self.calibration) != (256, 0.75):
+            raise UserError(
+                f"teacher.loss.negatives={self.negatives}, teacher.loss.calibration={self.calibration}: cross_entropy draws no "
+                "negatives; leave both out, or set teacher.loss.name to sampled_softmax or gbce"
+            )
         if self.negatives < 1:
             raise UserError(f"teacher.loss.negatives is {self.negatives}: must be at least 1")
         if not 0 <= self.calibration <= 1:

@@ -31,7 +31,12 @@ def make_split(rows, names=None, kind="leave_one_out"):
     names = names or [f"u{k}" for k in range(len(rows))]
     times = [np.arange(len(row)) for row in rows]
     interactions = from_rows(names, [np.array(row, int) for row in rows], times)
-    config = SplitConfig(kind=kind, valid_from=0.4, test_from=0.7, valid_users=0.3, test_users=0.3)
+    settings = {
+        "leave_one_out": {},
+        "global_temporal": {"valid_from": 0.4, "test_from": 0.7},
+        "by_user": {"valid_users": 0.3, "test_users": 0.3},
+    }
+    config = SplitConfig(kind=kind, **settings[kind])
     try:
         if kind == "leave_one_out":
             return leave_one_out(interactions)

@@ -58,7 +58,7 @@ def test_each_edition_has_a_cache_of_its_own(tmp_path, monkeypatch):
 def test_llara_takes_the_frames_that_are_at_hand(tmp_path):
     config = DataConfig(corpus="steam", edition="llara", manual_dir=str(tmp_path))
     (tmp_path / "id2name.txt").write_text("0::Chess\n")
-    with pytest.raises(UserError, match=r"data\.manual_dir = .* at least one of train_data\.df"):
+    with pytest.raises(UserError, match=r"data\.manual_dir = .* at least one of Val_data\.df"):
         find_source(config)
     with gzip.open(tmp_path / "Val_data.df.gz", "wb") as file:
         file.write(b"frame")

@@ -27,7 +27,8 @@ def make_corpus(rows=12, *, last_item=1, last_time=50, last_user="z"):
 
 
 def config_of(kind):
-    return SplitConfig(kind=kind, valid_users=0.3, test_users=0.2, seed=5)
+    dealt = {"valid_users": 0.3, "test_users": 0.2, "seed": 5} if kind == "by_user" else {}
+    return SplitConfig(kind=kind, **dealt)
 
 
 @pytest.mark.parametrize("kind", KINDS)

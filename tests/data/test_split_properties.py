@@ -21,14 +21,12 @@ def make(kind, rows, numbers, seed):
     """The split, and everybody's (time, item) in time order."""
     assume(any(rows))
     first, step = numbers
-    config = SplitConfig(
-        kind=kind,
-        valid_from=first,
-        test_from=first + step,
-        valid_users=first / 1.5,
-        test_users=step,
-        seed=seed,
-    )
+    settings = {
+        "leave_one_out": {},
+        "global_temporal": {"valid_from": first, "test_from": first + step},
+        "by_user": {"valid_users": first / 1.5, "test_users": step, "seed": seed},
+    }
+    config = SplitConfig(kind=kind, **settings[kind])
     rows = [sorted(row, key=lambda event: event[0]) for row in rows]
     interactions = from_rows(
         [f"u{k}" for k in range(len(rows))],

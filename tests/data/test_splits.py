@@ -135,11 +135,15 @@ def test_positions_are_no_dates():
     ("options", "message"),
     [
         ({"kind": "random"}, r"split.kind is 'random': use one of leave_one_out"),
-        ({"valid_from": 0.9, "test_from": 0.9}, "valid_from is 0.9 and split.test_from 0.9"),
-        ({"valid_from": 0.0}, "0 < valid_from < test_from < 1"),
-        ({"test_from": 1.0}, "0 < valid_from < test_from < 1"),
-        ({"valid_users": 0.0}, r"split.valid_users is 0.0"),
-        ({"valid_users": 0.5, "test_users": 0.5}, "must leave some to train"),
+        (
+            {"kind": "global_temporal", "valid_from": 0.9, "test_from": 0.9},
+            "valid_from is 0.9 and split.test_from 0.9",
+        ),
+        ({"kind": "global_temporal", "valid_from": 0.0}, "0 < valid_from < test_from < 1"),
+        ({"kind": "global_temporal", "test_from": 1.0}, "0 < valid_from < test_from < 1"),
+        ({"kind": "by_user", "valid_users": 0.0}, r"split.valid_users is 0.0"),
+        ({"seed": 3}, "split.seed is 3, but split.kind=leave_one_out does not read it"),
+        ({"kind": "by_user", "valid_users": 0.5, "test_users": 0.5}, "must leave some to train"),
     ],
 )
 def test_bad_configs_are_refused(options, message):

@@ -159,7 +159,7 @@ def test_each_row_of_a_frame_is_a_window(tmp_path, write_frame):
 
 def test_the_builder_stores_llaras_windows_as_an_order_without_times(tmp_path, write_frame):
     files = (
-        write_frame(tmp_path / "train_data.df", TEST),
+        write_frame(tmp_path / "Test_data.df", TEST),
         write_frame(tmp_path / "Val_data.df", VAL),
         write_names(tmp_path),
     )
@@ -168,8 +168,8 @@ def test_the_builder_stores_llaras_windows_as_an_order_without_times(tmp_path, w
     builder.prepare()
     corpus = read_corpus(builder)
     assert corpus.interactions.user_ids == (
-        "train-0000000",
-        "train-0000001",
+        "test-0000000",
+        "test-0000001",
         "val-0000000",
         "val-0000001",
     )
@@ -207,10 +207,13 @@ def test_frames_must_have_their_columns_and_a_name_that_tells_the_split(tmp_path
     with pytest.raises(UserError, match=r"Val_data\.df: no column 'len_seq' among"):
         read_llara([short], names)
     other = write_frame(tmp_path / "frame.df", VAL)
-    with pytest.raises(UserError, match=r"frame\.df: .* train, val, test"):
+    with pytest.raises(UserError, match=r"frame\.df: .* val, test, then"):
         read_llara([other], names)
+    training = write_frame(tmp_path / "train_data.df", VAL)
+    with pytest.raises(UserError, match=r"train_data\.df: .* overlapping windows .* leak"):
+        read_llara([training], names)
     for frames in ([], [short, short]):
-        with pytest.raises(UserError, match="one for each of train, val, test"):
+        with pytest.raises(UserError, match="one for each of val, test"):
             read_llara(frames, names)
 
 
@@ -333,7 +336,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_reading(tmp_path):
 
 def test_resources_name_what_the_readers_take():
     frames = [resource.file_name for resource in resources("llara")]
-    assert frames == ["train_data.df", "Val_data.df", "Test_data.df", "id2name.txt"]
+    assert frames == ["Val_data.df", "Test_data.df", "id2name.txt"]
     assert [resource.url for resource in resources("ucsd")] == [
         "https://cseweb.ucsd.edu/~wckang/steam_reviews.json.gz",
         "https://cseweb.ucsd.edu/~wckang/steam_games.json.gz",

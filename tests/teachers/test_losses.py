@@ -64,7 +64,7 @@ def test_only_labels_are_counted(case):
         assert float(count) == 10
     states, table, labels = case
     for name in losses.LOSSES:
-        config = LossConfig(name, negatives=4)
+        config = LossConfig(name) if name == "cross_entropy" else LossConfig(name, negatives=4)
         gradient = jax.grad(
             lambda s, config=config: next_item_loss(
                 s, table, labels, config=config, key=jax.random.key(0)
@@ -112,6 +112,25 @@ def test_gbce_beta_is_one_without_calibration_and_the_rate_with_all_of_it():
     assert losses.gbce_beta(256 / 999_999, 0.75) == pytest.approx(0.25019, abs=1e-5)
 
 
+@pytest.mark.parametrize("calibration", [0.0, 0.75])
+def test_gbce_is_calibrated_by_the_rate_of_its_own_negatives(case, calibration):
+    states, table, labels = case
+    key, count = jax.random.key(3), 4
+    config = LossConfig("gbce", negatives=count, calibration=calibration)
+    total, _ = next_item_loss(states, table, labels, config=config, key=key)
+    drawn = np.asarray(jax.random.randint(key, (3, count), 0, ITEMS))
+    rate = count / (ITEMS - 1)
+    beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    scores, expected = np.asarray(states @ table.T, np.float64), 0.0
+    for row, column in np.argwhere(np.asarray(labels) >= 0):
+        label, all_scores = int(labels[row, column]), scores[row, column]
+        wrong = [all_scores[item] for item in drawn[row] if item != label]
+        negative = sum(np.log1p(np.exp(score)) for score in wrong)
+        positive = beta * np.log1p(np.exp(-all_scores[label]))
+        expected += (positive + negative) / (len(wrong) + 1)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
 def test_negatives_follow_the_key(case):
     config = LossConfig("gbce", negatives=3)
     first, second, other = (
@@ -124,8 +143,9 @@ def test_negatives_follow_the_key(case):
     ("change", "message"),
     [
         ({"name": "bpr"}, "teacher.loss.name is 'bpr': use one of cross_entropy"),
-        ({"negatives": 0}, "teacher.loss.negatives is 0"),
-        ({"calibration": 1.5}, "teacher.loss.calibration is 1.5"),
+        ({"name": "gbce", "negatives": 0}, "teacher.loss.negatives is 0"),
+        ({"name": "gbce", "calibration": 1.5}, "teacher.loss.calibration is 1.5"),
+        ({"negatives": 99}, "negatives=99.*cross_entropy draws no negatives"),
     ],
 )
 def test_bad_settings_are_errors(change, message):

@@ -133,7 +133,8 @@ def overfitted(module, sequences, *, loss, steps):
     optimizer = optax.adam(1e-2)
 
     def mean_loss(params, key):
-        batch, config = as_batch(rows), LossConfig(loss, negatives=8)
+        sampled = {} if loss == "cross_entropy" else {"negatives": 8}
+        batch, config = as_batch(rows), LossConfig(loss, **sampled)
         return sequence_loss(params, module, batch=batch, config=config, key=key)[0][0]
 
     @jax.jit

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from delrec_jax.data import templates
 from delrec_jax.data.corpora.builder import read_corpus
 from delrec_jax.data.corpora.data_config import DataConfig as DataConfig
-from delrec_jax.data.corpora.sources import Source, find_source
+from delrec_jax.data.corpora.sources import LOCAL, Source, find_source
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
 
@@ -34,9 +34,27 @@ def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
     source = find_source(config)
     builder = source.builder(settings=source.settings, data_dir=directory / _key(config, source))
     builder.prepare()
-    records = builder.data_path.relative_to(directory)
-    (directory / _POINTER).write_text(json.dumps({"records": str(records)}))
+    pointer = {
+        "records": str(builder.data_path.relative_to(directory)),
+        "source": _key(config, source),
+    }
+    (directory / _POINTER).write_text(json.dumps(pointer))
     return read_corpus(builder)
+
+
+def source_changed(config: DataConfig, directory: Path) -> bool:
+    """Whether the user's own files are not those any more that the corpus was prepared from.
+
+    Files that are not there any more are not missed, and what was downloaded is not looked at: its checksum was.
+    """
+    if config.corpus not in LOCAL:
+        return False
+    try:
+        source = find_source(config)
+        prepared = json.loads((directory / _POINTER).read_text())["source"]
+    except (UserError, OSError, ValueError, KeyError):
+        return False
+    return all(path.is_file() for path in source.files) and _key(config, source) != prepared
 
 
 def load_corpus(directory: Path) -> Corpus:

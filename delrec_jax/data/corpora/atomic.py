@@ -53,7 +53,7 @@ def atomic_paths(path: str) -> tuple[Path, Path]:
             "data.path: empty; corpus 'atomic' needs a folder NAME with NAME.inter and NAME.item "
             "in it, or their common prefix"
         )
-    prefix = Path(path)
+    prefix = Path(path).expanduser()
     if prefix.is_dir():
         prefix = prefix / prefix.resolve().name
     return prefix.with_name(prefix.name + ".inter"), prefix.with_name(prefix.name + ".item")

@@ -61,12 +61,13 @@ def csv_paths(path: str) -> tuple[Path, Path]:
     Raises:
       UserError: if `path` is no folder.
     """
-    if not path or not Path(path).is_dir():
+    folder = Path(path).expanduser()
+    if not path or not folder.is_dir():
         raise UserError(
             f"data.path: {path!r} is no folder; corpus 'csv' needs one with {_INTERACTIONS} and "
             f"{_ITEMS} in it"
         )
-    return Path(path) / _INTERACTIONS, Path(path) / _ITEMS
+    return folder / _INTERACTIONS, folder / _ITEMS
 
 
 def read_csv_pair(interactions: Path, items: Path) -> RawTables:

@@ -101,6 +101,10 @@ _SOURCES: Mapping[str, tuple[Callable[[DataConfig], Source], tuple[str, ...]]] =
 }
 
 
+LOCAL = ("atomic", "csv")
+"""Corpora whose files are the user's own."""
+
+
 def _reject_unused(config: DataConfig, used: Sequence[str]) -> None:
     """A setting without effect is a misunderstanding."""
     for field in dataclasses.fields(config):
@@ -115,6 +119,10 @@ def _reject_unused(config: DataConfig, used: Sequence[str]) -> None:
 
 
 def _rules(config: DataConfig) -> RulesConfig:
+    if config.seed and not config.max_users:
+        raise UserError(
+            f"data.seed = {config.seed} has no effect without data.max_users, whose sample it draws; leave it out"
+        )
     return RulesConfig(**{name: getattr(config, name) for name in _RULES})
 
 
@@ -138,7 +146,7 @@ def _fetched(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, .
 def _frames_at_hand(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
     """Those of LLaRA's frames that the user has, gzipped or not, and the file of names.
 
-    The training frame is large, and the others are of use without it.
+    Either frame is of use without the other.
     """
     folder = Path(config.manual_dir).expanduser()
     names = [resource.file_name for resource in resources]

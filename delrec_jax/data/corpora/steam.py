@@ -43,10 +43,10 @@ _LLARA = (
 )
 _UCSD = "https://cseweb.ucsd.edu/~wckang/"
 _FILES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "llara": (_LLARA, ("train_data.df", "Val_data.df", "Test_data.df", "id2name.txt")),
+    "llara": (_LLARA, ("Val_data.df", "Test_data.df", "id2name.txt")),
     "ucsd": (_UCSD, ("steam_reviews.json.gz", "steam_games.json.gz")),
 }
-_SPLITS = ("train", "val", "test")
+_SPLITS = ("val", "test")
 _INTERACTIONS = {"user": pl.String, "item": pl.String, "time": pl.Int64}
 _GAMES = {"item": pl.String, "title": pl.String, "genre": pl.String, YEAR: pl.String}
 
@@ -92,12 +92,13 @@ def resources(edition: str) -> tuple[Resource, ...]:
 def read_llara(frames: Sequence[Path], names: Path) -> RawTables:
     """Reads LLaRA's windows: each row of a frame is a user, its time the position.
 
-    The frames hold no user ids, so a row becomes the user `train-0000001`, `val-0000001` and so
-    on: the split and the row's number. LLaRA cuts its training users into overlapping windows;
-    only within the validation and the test frame is a row a person.
+    The frames hold no user ids, so a row becomes the user `val-0000001`, `test-0000001` and so on:
+    the split and the row's number. The training frame is not read: by its size it cuts each of its
+    users into many overlapping windows, which nothing tells apart from many users, and the last
+    item of one window would train as an earlier item of the next.
 
     Args:
-      frames: Pickled data frames whose names begin with train, val or test, with the columns
+      frames: Pickled data frames whose names begin with val or test, with the columns
         seq (item numbers, filled up at the end), len_seq and next.
       names: Lines of `number::title`.
 
@@ -164,7 +165,8 @@ def _split(path: Path) -> str:
     split = path.name.lower().partition("_")[0]
     if split not in _SPLITS:
         raise UserError(
-            f"{path}: the file's name must begin with one of {', '.join(_SPLITS)}, then '_'"
+            f"{path}: the file's name must begin with one of {', '.join(_SPLITS)}, then '_' (LLaRA's training frame is not "
+            "read: its rows are overlapping windows of people whom it does not name, which would leak targets into training)"
         )
     return split
 

@@ -1,0 +1,196 @@
+"""`delrec baseline` from a CSV pair: every split, every protocol, against brute force and hand-made changes."""
+
+import json
+import sys
+from unittest import mock
+
+import numpy as np
+import polars as pl
+import pytest
+from ml_collections import ConfigDict
+
+from delrec_jax.cli import main
+from delrec_jax.config import from_config
+from delrec_jax.stages import assets
+from delrec_jax.stages.workspace import Workspace, read_json
+
+ITEMS, USERS = 30, 40
+CONFIG = """
+from delrec_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.data.update(corpus="csv", path=r"{folder}")
+    config.teacher.update(name="{teacher}", batch_size=4)
+    config.teacher.sasrec.update(width=8, layers=1, heads=1, max_length=8)
+    config.teacher.loop.update(steps=4, evaluate_every=2)
+    config.candidates.update(num=5, rerank=5)
+    config.evaluate.batch_size = 16
+    config.tune.few_users = 0
+    return config
+"""
+
+
+def write_shop(folder, *, seed=0, repeats=False):
+    """Users of 6 to 12 interactions; with `repeats` some take an item twice, some their last one again."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for user in range(USERS):
+        length = int(random.integers(6, 13))
+        items = random.choice(ITEMS, length, replace=False, p=np.arange(1, ITEMS + 1) / 465)
+        if repeats and user % 2:
+            items[-1], items[3] = items[1], items[0]
+        start = int(random.integers(1_500_000_000, 1_600_000_000))
+        rows += [f"u{user},i{item},{start + 1000 * n}" for n, item in enumerate(items)]
+    folder.mkdir(exist_ok=True)
+    (folder / "interactions.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+    titles = [f"i{item},Title {item}" for item in range(ITEMS)]
+    (folder / "items.csv").write_text("item,title\n" + "\n".join(titles) + "\n")
+
+
+def delrec(command, tmp_path, *flags, teacher="popularity"):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(folder=tmp_path / "shop", teacher=teacher))
+    arguments = [command, f"--config={config}", f"--workdir={tmp_path / 'run'}", *flags]
+    with mock.patch.object(sys, "argv", ["delrec", *arguments]):
+        main()
+
+
+def opened(tmp_path):
+    settings = ConfigDict(read_json(tmp_path / "run" / "config.json"), convert_dict=True)
+    ws = Workspace(tmp_path / "run", from_config(settings))
+    return ws, assets.load_data(ws)
+
+
+def records(tmp_path, system):
+    table = pl.read_parquet(tmp_path / "run" / "baseline" / "records.parquet")
+    return {
+        protocol: table.filter(system=system, protocol=protocol).sort("user")
+        for protocol in table["protocol"].unique()
+    }
+
+
+def brute_rank(scores, target, ranked):
+    """Mean rank of the target among `ranked`, and how many were ranked; infinity where it is not among them."""
+    rivals = [scores[item] for item in ranked if item != target]
+    greater = sum(score > scores[target] for score in rivals)
+    ties = sum(score == scores[target] for score in rivals)
+    return (greater + 1 + ties / 2 if target in ranked else np.inf), len(ranked)
+
+
+@pytest.mark.parametrize("repeats", ["first", "keep"])
+@pytest.mark.parametrize("kind", ["leave_one_out", "by_user", "global_temporal"])
+def test_popularity_is_ranked_as_by_brute_force(tmp_path, kind, repeats, capsys):
+    write_shop(tmp_path / "shop", repeats=True)
+    delrec("baseline", tmp_path, f"--config.split.kind={kind}", f"--config.data.repeats={repeats}")
+    _, data = opened(tmp_path)
+    split, found = data.split, records(tmp_path, "popularity")
+    counts = np.bincount(split.train.items, minlength=ITEMS)
+    assert set(found) == {"full", "full_with_seen", "sampled-5", "rerank-5"}
+    for row, (history, target) in enumerate(
+        zip(split.histories("test"), split.target("test"), strict=True)
+    ):
+        seen, target = set(history.tolist()), int(target)
+        unseen = sorted(set(range(ITEMS)) - seen, key=lambda item: (-counts[item], item))
+        ranked = {
+            "full": {*unseen, target},
+            "full_with_seen": set(range(ITEMS)),
+            "sampled-5": set(data.candidates["test"].items[row].tolist()),
+            "rerank-5": set(unseen[:5]),
+        }
+        for protocol, items in ranked.items():
+            record = found[protocol].row(row, named=True)
+            assert record["user"] == split.users("test")[row]
+            assert (record["rank"], record["candidates"]) == brute_rank(counts, target, items)
+    warned = capsys.readouterr().err
+    assert f"split {kind}: test asks {len(split.users('test'))} users only" in warned
+    assert ("had their target before" in warned) == (repeats == "keep")
+    tables = (tmp_path / "run" / "baseline" / "tables.md").read_text()
+    assert "WARNING: split" in tables
+
+
+def test_users_who_are_asked_train_nothing_under_by_user(tmp_path):
+    write_shop(tmp_path / "shop")
+    delrec("baseline", tmp_path, "--config.split.kind=by_user", teacher="sasrec")
+    ws, data = opened(tmp_path)
+    asked = np.concatenate([data.split.users(part) for part in ("valid", "test")])
+    assert not data.split.train.lengths[asked].any()
+    found = records(tmp_path, "teacher")["full"]
+    scores = np.asarray(
+        assets.load_teacher(ws, data)(np.full((1, 8), -1, np.int32))
+    )  # also scores a user without any history
+    assert np.isfinite(scores).all()
+    assert found["rank"].is_between(1, ITEMS).all()
+
+
+def test_changed_source_files_are_noticed_and_all_that_rests_on_them_is_made_anew(tmp_path, capsys):
+    write_shop(tmp_path / "shop")
+    delrec("baseline", tmp_path, teacher="sasrec")
+    ws, before = opened(tmp_path)
+    checkpoint = ws.content("teach")
+    delrec("baseline", tmp_path, teacher="sasrec")
+    assert "teach: finished before, skipped" in capsys.readouterr().err.rpartition("prepare:")[2]
+    write_shop(tmp_path / "shop", seed=1)
+    delrec("baseline", tmp_path, teacher="sasrec")
+    said = capsys.readouterr().err
+    assert "the source files have changed" in said and "skipped" not in said
+    ws, after = opened(tmp_path)
+    assert ws.content("teach") != checkpoint
+    assert not np.array_equal(before.split.train.items, after.split.train.items)
+
+
+@pytest.mark.parametrize("name", ["split.npz", "candidates_test.npz", "corpus/prepared.json"])
+def test_a_lost_file_of_prepare_is_made_again(tmp_path, name):
+    write_shop(tmp_path / "shop")
+    delrec("baseline", tmp_path)
+    metrics = (tmp_path / "run" / "baseline" / "metrics.json").read_bytes()
+    (tmp_path / "run" / "data" / name).unlink()
+    delrec("baseline", tmp_path)
+    assert (tmp_path / "run" / "data" / name).is_file()
+    assert (tmp_path / "run" / "baseline" / "metrics.json").read_bytes() == metrics
+
+
+def test_where_the_raw_files_lie_is_no_setting_of_the_results(tmp_path):
+    write_shop(tmp_path / "shop")
+    delrec("prepare", tmp_path)
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    stored["data"]["download_dir"] = "elsewhere"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    delrec("baseline", tmp_path)
+
+
+def test_candidates_of_other_users_are_refused(tmp_path, capsys):
+    write_shop(tmp_path / "shop")
+    delrec("prepare", tmp_path, "--config.split.kind=by_user")
+    folder = tmp_path / "run" / "data"
+    (folder / "candidates_test.npz").write_bytes((folder / "candidates_valid.npz").read_bytes())
+    with pytest.raises(SystemExit):
+        delrec("baseline", tmp_path, "--config.split.kind=by_user")
+    assert "candidates_test.npz: its users are not those of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("evaluate.batch_size=0", "evaluate.batch_size is 0: it must be at least 1"),
+        ("teacher.batch_size=0", "teacher.batch_size is 0"),
+        ("candidates.rerank=0", "candidates.rerank is 0"),
+        ("candidates.num=1", "candidates.num is 1: it must be at least 2"),
+        ("split.test_from=0.85", "split.kind=leave_one_out does not read it"),
+        ("data.seed=7", "data.seed = 7 has no effect without data.max_users"),
+        ("candidates.rerank=29", "lower it to"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path, capsys, flag, message):
+    write_shop(tmp_path / "shop")
+    with pytest.raises(SystemExit):
+        delrec("baseline", tmp_path, f"--config.{flag}")
+    assert message in capsys.readouterr().err
+
+
+def test_few_labels_need_users_with_validation_items(tmp_path, capsys):
+    write_shop(tmp_path / "shop")
+    with pytest.raises(SystemExit):
+        delrec("prepare", tmp_path, "--config.split.kind=by_user", "--config.tune.few_users=5")
+    assert "set tune.few_users=0" in capsys.readouterr().err
