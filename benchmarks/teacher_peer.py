@@ -111,7 +111,21 @@ class Trainer:
             if count >= labels:
                 self.batches.append(_padded(batch))
                 batch, count = [], 0
+        if batch:
+            self.batches.append(_padded(batch))
         self.order = np.random.default_rng(0).permutation(len(self.batches))
+
+    @torch.no_grad()
+    def mean_loss(self, model: SASRec) -> float:
+        """Of another model, over all labels of the windows, without dropout."""
+        model.eval()
+        total, count = 0.0, 0
+        for items, labels in self.batches:
+            known = labels >= 0
+            scores = model(items)[known] @ model.items.weight.T
+            total += float(F.cross_entropy(scores, labels[known], reduction="sum"))
+            count += int(known.sum())
+        return total / count
 
     def run(self, steps: int) -> int:
         """Trains so many batches; the number of labels seen."""

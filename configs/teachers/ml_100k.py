@@ -22,5 +22,5 @@ def get_config() -> ConfigDict:
     teacher.optimizer.update(
         name="adam", learning_rate=1e-3, schedule="constant", warmup_steps=60, average=0.995
     )
-    teacher.loop.update(steps=3660, evaluate_every=122, checkpoint_every=610, patience=8)
+    teacher.loop.update(steps=3660, evaluate_every=122, checkpoint_every=610, patience=16)
     return config
