@@ -151,13 +151,14 @@ def test_a_lost_file_of_prepare_is_made_again(tmp_path, name):
     assert (tmp_path / "run" / "baseline" / "metrics.json").read_bytes() == metrics
 
 
-def test_where_the_raw_files_lie_is_no_setting_of_the_results(tmp_path):
+def test_where_the_raw_files_lie_is_no_setting_of_the_results(tmp_path, capsys):
     write_shop(tmp_path / "shop")
     delrec("prepare", tmp_path)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     stored["data"]["download_dir"] = "elsewhere"
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
     delrec("baseline", tmp_path)
+    assert "prepare: finished before, skipped" in capsys.readouterr().err
 
 
 def test_candidates_of_other_users_are_refused(tmp_path, capsys):

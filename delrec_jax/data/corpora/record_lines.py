@@ -169,6 +169,7 @@ class _BadLines:
         self.first = ""
 
     def add(self, number: int, line: bytes, reason: str) -> None:
+        """Counts a line; a file that begins with nothing but such lines is the wrong one."""
         self.reasons[reason] += 1
         if not self.first:
             shown = line[:60].decode(errors="replace").strip()
@@ -180,6 +181,7 @@ class _BadLines:
             )
 
     def check_share(self) -> None:
+        """Refuses a file of which more than a stray line could not be used."""
         if not self.lines:
             raise UserError(f"{self.path}: no lines in it; fetch the file again")
         bad = self.reasons.total()
