@@ -325,10 +325,13 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
             shown.append(super().texts(*arguments))
             return shown[-1]
 
+        def catalogue(self, parts, ids):
+            return np.zeros((len(ids), NUM_ITEMS), np.float32)
+
     run = evaluate._Evaluation(ws, data)
-    run.add_language_system("x", "all", Reader(ws, language), systems.LanguageSystem(SLOTS))
+    run.rank_language_system("delrec", "all", Reader(ws, language), systems.LanguageSystem(SLOTS))
     (ids,) = shown
     for user in range(NUM_USERS):
         row = whole_row(data, user)
-        assert items_in(ids[user]) == row[:-1] and run.targets[user] == row[-1]
-        np.testing.assert_array_equal(run.histories[user][-len(row) + 1 :], row[:-1])
+        assert items_in(ids[user]) == row[:-1] and run.protocols.targets[user] == row[-1]
+        np.testing.assert_array_equal(run.histories[user], row[:-1])
