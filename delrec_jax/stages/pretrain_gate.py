@@ -17,6 +17,7 @@ from delrec_jax.config import GateConfig
 from delrec_jax.data import pretraining, prompts
 from delrec_jax.data.pipeline import make_buckets, pad_texts
 from delrec_jax.data.pretraining import Material
+from delrec_jax.data.splits import padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import full_ranker, rank_users
@@ -72,7 +73,8 @@ class Gate:
                 prompts.recommendation(material.pieces, h, pattern=_NO_PATTERN) for h in histories
             ]
             exams["next_item"] = _Exam(_stack(texts), data.split.target("valid"), titles)
-            seen = _pad_histories(histories)
+            longest = int(data.split.history_lengths("valid").max())
+            seen = padded_histories(data.split, "valid", longest)
 
         def scores(params, ids, tokens, weights):
             sentinels = jnp.full((ids.shape[0], 1), ranker.sentinel)
@@ -126,13 +128,6 @@ class Gate:
 
 def _stack(texts: Sequence[np.ndarray]) -> np.ndarray:
     return pad_texts(texts, make_buckets(max(map(len, texts)))[-1])
-
-
-def _pad_histories(histories: Sequence[np.ndarray]) -> np.ndarray:
-    result = np.full((len(histories), max(map(len, histories))), -1, np.int32)
-    for row, history in zip(result, histories, strict=True):
-        row[: len(history)] = history
-    return result
 
 
 def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:

@@ -161,7 +161,9 @@ class _Trainer:
             candidate_ranker(targets, candidates)
             if listed
             else self._open_ranker(
-                padded_histories(split, "valid", int(split.history_lengths("valid").max()))[asked],
+                padded_histories(
+                    split, "valid", int(split.history_lengths("valid").max()), rows=asked
+                ),
                 targets,
             )
         )

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.network import ITEM_INIT, segments_of
+from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,12 @@ class CaserConfig:
     dropout: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("width", "window", "horizontal", "vertical", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"teacher.caser.{name}: {getattr(self, name)} must be at least 1")
+        sizes = ("width", "window", "horizontal", "vertical", "max_length")
+        check_shape("caser", self, sizes)
         if not self.heights or not 1 <= min(self.heights) <= max(self.heights) <= self.window:
             raise UserError(
                 f"teacher.caser.heights: {self.heights} must be from 1 to teacher.caser.window={self.window}"
             )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"teacher.caser.dropout: {self.dropout} must be in [0, 1)")
 
 
 class Caser(nn.Module):
@@ -72,9 +69,9 @@ class Caser(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B L D"]:
         """The state after each item; states at padding mean nothing. Arguments as of `SASRec`."""
-        embedded = self.items(jnp.maximum(items, 0))
-        embedded = jnp.where((items >= 0)[..., None], embedded, 0.0)
-        image = _windows(embedded, segments_of(items, segments), self.config.window)
+        image = _windows(
+            look_up(self.items, items), segments_of(items, segments), self.config.window
+        )
         found = [
             _horizontal(dense, image, height)
             for dense, height in zip(self.filters, self.config.heights, strict=True)

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from delrec_jax.errors import UserError
-from delrec_jax.teachers.network import ITEM_INIT, segments_of
+from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,7 @@ class GRU4RecConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("width", "hidden", "layers", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"teacher.gru4rec.{name}: {getattr(self, name)} must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"teacher.gru4rec.dropout: {self.dropout} must be in [0, 1)")
+        check_shape("gru4rec", self, ("width", "hidden", "layers", "max_length"))
 
 
 class GRU4Rec(nn.Module):
@@ -64,7 +59,7 @@ class GRU4Rec(nn.Module):
         segments = segments_of(items, segments)
         # Padding starts anew at each place, so that its number leaves no trace.
         starts = (segments != jnp.pad(segments[:, :-1], ((0, 0), (1, 0)))) | (segments == 0)
-        x = jnp.where((items >= 0)[..., None], self.items(jnp.maximum(items, 0)), 0.0)
+        x = look_up(self.items, items)
         for layer in self.layers:
             x = layer(self.dropout(x, deterministic=deterministic), starts)
         return self.out(x)

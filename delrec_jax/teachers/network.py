@@ -19,6 +19,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from delrec_jax.errors import UserError
 from delrec_jax.teachers.losses import LossConfig, next_item_loss
 from delrec_jax.teachers.protocol import PADDING
 
@@ -87,6 +88,24 @@ def sequence_loss(
     )
     total, count = next_item_loss(states, table, batch["labels"], config=config, key=negatives)
     return (total / jnp.maximum(count, 1.0))[None], count[None]
+
+
+def check_shape(teacher: str, config: Any, sizes: tuple[str, ...]) -> None:
+    """Checks what every network's config has: sizes of at least 1, and a dropout rate.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for name in sizes:
+        if getattr(config, name) < 1:
+            raise UserError(f"teacher.{teacher}.{name}: {getattr(config, name)} must be at least 1")
+    if not 0 <= config.dropout < 1:
+        raise UserError(f"teacher.{teacher}.dropout: {config.dropout} must be in [0, 1)")
+
+
+def look_up(table: nn.Embed, items: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    """The items' vectors; zeros at padding and unknown items."""
+    return jnp.where((items >= 0)[..., None], table(jnp.maximum(items, 0)), 0.0)
 
 
 def segments_of(items: Int[Array, "B L"], segments: Int[Array, "B L"] | None) -> Int[Array, "B L"]:

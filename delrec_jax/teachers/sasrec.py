@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.network import ITEM_INIT, segments_of, steps_to_end
+from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of, steps_to_end
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,12 @@ class SASRecConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"teacher.sasrec.{name}: {getattr(self, name)} must be at least 1")
+        check_shape("sasrec", self, ("width", "layers", "heads", "max_length"))
         if self.width % self.heads:
             raise UserError(
                 f"teacher.sasrec.heads: {self.heads} heads cannot share teacher.sasrec.width={self.width} "
                 "equally; choose a divisor of the width"
             )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"teacher.sasrec.dropout: {self.dropout} must be in [0, 1)")
 
 
 class Block(nn.Module):
@@ -133,8 +129,7 @@ class SASRec(nn.Module):
         length = items.shape[1]
         if length > self.config.max_length:
             raise ValueError(f"history of {length} items, positions for {self.config.max_length}")
-        embedded = self.items(jnp.maximum(items, 0)) * self.config.width**0.5
-        embedded = jnp.where((items >= 0)[..., None], embedded, 0.0)
+        embedded = look_up(self.items, items) * self.config.width**0.5
         embedded += self.positions(steps_to_end(segments))
         mask = _attention_mask(segments, items >= 0)
         return self.dropout(embedded, deterministic=deterministic), mask
