@@ -30,6 +30,7 @@ from delrec_jax.config import TuneConfig
 from delrec_jax.language import weights
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.logical_axes import axes_of
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
@@ -37,8 +38,9 @@ from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.objectives.next_item import candidate_cross_entropy
 from delrec_jax.stages.tune import ranking_loss
-from delrec_jax.training.sharding import MeshConfig, make_mesh
-from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.gradients import mean_loss_gradients
+from delrec_jax.training.sharding import MeshConfig, make_layout
+from delrec_jax.training.steps import create_state, make_train_step
 
 LEARNING_RATE, PLANNED = 1e-4, 1000
 ADALORA = AdaLoRAConfig(init_rank=12, target_rank=8)
@@ -114,9 +116,9 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     tune = TuneConfig(adalora=ADALORA, loss_over="candidates")
     optimizer = with_rank_allocation(optax.adamw(LEARNING_RATE), ADALORA, PLANNED)
     known = np.ones(len(work.items), bool)
-    mesh = make_mesh(MeshConfig())
+    layout = make_layout(MeshConfig(), axes_of)
     gradients = mean_loss_gradients(ranking_loss(ranker, known, tune))
-    step = make_train_step(gradients, optimizer, mesh)
+    step = make_train_step(gradients, optimizer, layout)
     state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)
     vectors = jax.jit(ranker.item_vectors)(params)
     frozen = {"params": params, "prompt": jnp.asarray(work.prompt), "vectors": vectors}

@@ -28,12 +28,14 @@ from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.stages.protocols import RowHistories, full_rankers
 from delrec_jax.stages.teach import teacher_batches, teacher_loss
+from delrec_jax.teachers.logical_axes import axes_of
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
+from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import make_mesh
-from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.sharding import make_layout
+from delrec_jax.training.steps import create_state, make_train_step
 
 try:
     import teacher_peer
@@ -106,9 +108,9 @@ class Training:
         settings = from_config(config).teacher
         rows = training_rows(split.train.offsets, split.train.items, length=SHAPE.max_length)
         optimizer = make_optimizer(settings.optimizer, 10_000)
-        mesh = make_mesh(from_config(config).mesh)
+        layout = make_layout(from_config(config).mesh, axes_of)
         self._step = make_train_step(
-            mean_loss_gradients(teacher_loss(settings, module)), optimizer, mesh
+            mean_loss_gradients(teacher_loss(settings, module)), optimizer, layout
         )
         self._state = create_state(init_params(module, jax.random.key(0)), optimizer)
         self._batches = teacher_batches(rows, settings, seed=0)

@@ -1,5 +1,6 @@
 """The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
 
+import errno
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from delrec_jax import config as configuration
-from delrec_jax.errors import UserError
+from delrec_jax.errors import Preempted, UserError
 
 STAGES = ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report")
 COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export")
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 USAGE = f"""delrec: distil a sequential recommender into a language model
 
@@ -30,19 +33,50 @@ USAGE = f"""delrec: distil a sequential recommender into a language model
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; a user's mistake is one line on stderr and exit status 2."""
+    """Runs a command; what ends it early is one line on stderr and an exit status of its own.
+
+    0 done; 2 a mistake of the user's, or a disk that takes no more; 69 another process of the run was lost; 75 told to end
+    (SIGTERM); 130 interrupted. After 69, 75 and 130 the same command goes on from the last checkpoint.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         _dispatch(arguments)
     except UserError as error:
-        print(f"delrec: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), 2)
     except KeyboardInterrupt:
-        print(
-            "delrec: interrupted; the same command goes on from the last checkpoint",
-            file=sys.stderr,
+        _end("interrupted; the same command goes on from the last checkpoint", 130)
+    except Preempted as notice:
+        _end(f"told to end; {notice}; the same command goes on from there", 75)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        _end(
+            f"{error}: nothing more can be written; make room, then start the same command again", 2
         )
-        sys.exit(130)
+    except RuntimeError as error:
+        if not _lost_another(error):
+            raise
+        _end(
+            f"another process of this run was lost ({_one_line(error)[:300]}); start all of them again: the run goes on from "
+            "the last checkpoint",
+            69,
+        )
+
+
+def _end(message: str, status: int) -> None:
+    print(f"delrec: {message}", file=sys.stderr, flush=True)
+    if "jax" in sys.modules:
+        from delrec_jax.distributed import leave
+
+        leave(status)
+    sys.exit(status)
+
+
+def _lost_another(error: RuntimeError) -> bool:
+    """Whether a collective failed because a process at its other end is gone."""
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized()
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -54,6 +88,7 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
     values = _parse(command, [_long(argument) for argument in arguments[1:]])
     # Imported late: JAX takes seconds to load, and a typo in a flag should not wait for it.
+    from delrec_jax.stages.session import keep_compiled, session
     from delrec_jax.stages.workspace import Workspace, read_json
 
     if not values.workdir:
@@ -71,8 +106,13 @@ def _dispatch(arguments: list[str]) -> None:
         settings = ConfigDict(read_json(workdir / "config.json"), convert_dict=True)
     else:
         settings = values.config
-    ws = Workspace(workdir, configuration.from_config(settings), update=values.update)
-    _run(command, ws, values)
+    experiment = configuration.from_config(settings)
+    keep_compiled(workdir)
+    if command in ("recommend", "prompts", "export"):  # they only read
+        _run(command, Workspace(workdir, experiment, update=values.update), values)
+        return
+    with session(workdir, experiment):
+        _run(command, Workspace(workdir, experiment, update=values.update), values)
 
 
 def _run(command: str, ws, values: flags.FlagValues) -> None:

@@ -20,6 +20,7 @@ from delrec_jax.data.corpora import DataConfig
 from delrec_jax.data.pretraining import PretrainTextConfig
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.data.split_kinds import SplitConfig
+from delrec_jax.distributed import DistributedConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.language.t5_config import T5Config
@@ -28,6 +29,7 @@ from delrec_jax.objectives.task_weighting import WeightingConfig
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 from delrec_jax.training.sharding import MeshConfig
+from delrec_jax.training.watching import WatchConfig
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,12 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run depends on."""
+    """Everything a run depends on, and where it runs.
+
+    Attributes:
+      profile: `START:STOP`, steps of every training run to trace; empty = none.
+      tensorboard: also write TensorBoard event files.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = SplitConfig()
@@ -247,9 +254,13 @@ class Experiment:
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     mesh: MeshConfig = MeshConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    profile: str = ""
+    tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self):
+        WatchConfig(profile=self.profile)  # refuses a form that it cannot read
         over_candidates = self.lm.verbalizer not in CATALOGUE_KINDS
         if over_candidates and self.tune.loss_over == "catalogue":
             raise UserError(

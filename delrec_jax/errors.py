@@ -9,3 +9,10 @@ traceback.
 
 class UserError(Exception):
     """Bad input of the user: the message names the place, the value and the remedy."""
+
+
+class Preempted(BaseException):
+    """The process was told to end, as schedulers do before they take a machine away; the same command goes on later.
+
+    No `Exception`: like a keyboard interrupt, nothing may catch it on the way.
+    """

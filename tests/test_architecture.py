@@ -13,7 +13,7 @@ import delrec_jax
 PACKAGE = "delrec_jax"
 ROOT = Path(delrec_jax.__file__).parent
 
-GROUND = {"errors", "prng"}  # modules that every room may import
+GROUND = {"errors", "prng", "distributed"}  # modules that every room may import
 ROOMS = {
     "data": set(),
     "teachers": set(),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.soft_prompt import embed_with_prompt
 from delrec_jax.language.t5 import T5
 
@@ -48,6 +49,7 @@ def answer_states(
     )
     mask = ids != 0
     embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
+    embedded = constrain(embedded, "batch", None, None)
     encoded = module.apply(
         variables, embedded, mask, deterministic, method="encode", rngs=_rngs(encoder_key)
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.language.adalora import AdapterDropout, Projection
+from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.t5_config import T5Config
 
 _HIDDEN = -1e9  # added to the logits of padding: its share is 0 in float32, and no row becomes NaN
@@ -112,7 +113,8 @@ class Attention(nn.Module):
         return self.o(out, self.adapter_dropout(out, deterministic))
 
     def _heads(self, x: Float[Array, "B T F"]) -> Float[Array, "B T H K"]:
-        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.d_kv)
+        heads = x.reshape(*x.shape[:-1], self.config.num_heads, self.config.d_kv)
+        return constrain(heads, "batch", None, "heads", None) if heads.ndim == 4 else heads
 
     def _attend_to_text(
         self, q: Float[Array, "B Tq H K"], text: Float[Array, "B T D"], mask, deterministic: bool

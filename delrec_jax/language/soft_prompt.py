@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.language.token_table import look_up
 
 
 def slot_ids(vocab_size: int, length: int) -> list[int]:
@@ -30,12 +31,12 @@ def embed_with_prompt(
       The embedded text; gradients reach `prompt` only through its slots. A slot that has no row (no prompt, or one of
       fewer slots) is NaN: values of ids cannot be checked under jit, and indexing would take a wrong row in silence.
     """
-    if prompt is None:
-        return table.at[ids].get(mode="fill", fill_value=jnp.nan)
     vocab_size = table.shape[0]
     is_slot: Bool[Array, "B T"] = ids >= vocab_size
+    words = look_up(table, jnp.minimum(ids, vocab_size - 1))
+    if prompt is None:
+        return jnp.where(is_slot[..., None], jnp.nan, words)
     slots = jnp.where(is_slot, ids - vocab_size, 0)
-    words = table[jnp.minimum(ids, vocab_size - 1)]
     rows = jnp.asarray(prompt).at[slots].get(mode="fill", fill_value=jnp.nan)
     return jnp.where(is_slot[..., None], rows, words)
 

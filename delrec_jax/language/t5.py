@@ -15,7 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import Attention, RelativeBias
 from delrec_jax.language.layers import STACKED
+from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.token_table import look_up
 
 # Bias, mask, encoded text and its mask (None in the encoder): the same for every block of a stack.
 Context = tuple[Array, Array, Array | None, Array | None]
@@ -60,7 +62,7 @@ class FeedForward(nn.Module):
             hidden = gate * self.wi_1(x, dropped)
         else:
             hidden = nn.relu(self.wi(x, dropped))
-        hidden = self.dropout(hidden, deterministic)
+        hidden = constrain(self.dropout(hidden, deterministic), "batch", None, "mlp")
         return self.wo(hidden, self.adapter_dropout(hidden, deterministic))
 
 
@@ -103,7 +105,8 @@ class Block(nn.Module):
                 deterministic=deterministic,
             )
             x = residual(x, attended.reshape(x.shape))
-        return residual(x, self.DenseReluDense(self.ff_norm(x), deterministic))
+        x = residual(x, self.DenseReluDense(self.ff_norm(x), deterministic))
+        return constrain(x, "batch", None, None)
 
 
 class Stack(nn.Module):
@@ -198,9 +201,9 @@ class T5(nn.Module):
         """
         answers, length = ids.shape[1:]
         # Folded into the batch, so that self-attention costs N * U^2 and not (N * U)^2.
-        embedded = self.shared(ids.reshape(-1, length)).astype(self.config.compute_dtype)
+        embedded = look_up(self.shared.embedding, ids.reshape(-1, length))
         hidden = self.decoder(
-            embedded,
+            embedded.astype(self.config.compute_dtype),
             jnp.tri(length, dtype=bool)[None, None],
             encoded,
             encoded_mask[:, None, None, :],

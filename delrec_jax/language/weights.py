@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import traverse_util
-from jax.experimental import multihost_utils
 from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors import safe_open
 
+from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.language.hub import CONFIG_FILE, StoredTensor, read_json, stored_tensors
 from delrec_jax.language.layers import STACKED
@@ -246,19 +246,16 @@ def held_tensors(params: dict) -> Iterator[HeldTensor]:
     """The tensors of a tree in either layout, each layer by itself: a whole unstacked model would be a second one."""
     for path, leaf in traverse_util.flatten_dict(params).items():
         if STACKED not in path:
-            yield HeldTensor(path, leaf.shape, leaf.dtype, partial(_on_host, leaf))
+            yield HeldTensor(path, leaf.shape, leaf.dtype, partial(_fetch, leaf))
             continue
         for layer, one in enumerate(unrolled_paths(path, leaf.shape)):
-            fetch = partial(_on_host, leaf, layer)
+            fetch = partial(_fetch, leaf, layer)
             yield HeldTensor(one, leaf.shape[1:], leaf.dtype, fetch)
 
 
-def _on_host(leaf: Any, layer: int | None = None) -> np.ndarray:
-    """The whole array (or one layer of it) in this process, wherever its pieces are."""
-    value = leaf if layer is None else leaf[layer]
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
-        value = multihost_utils.process_allgather(value, tiled=True)
-    return np.asarray(value)
+def _fetch(leaf: Any, layer: int | None = None) -> np.ndarray:
+    """The whole array, or one layer of it."""
+    return on_host(leaf if layer is None else leaf[layer])
 
 
 def params_hash(params: dict) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
 from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.training.sharding import Layout, place
 
 CHECKPOINT = "model/result.safetensors"
 """The teacher's parameters, within its stage's folder."""
@@ -61,8 +63,9 @@ class Language:
     """The frozen language model with everything that turns items into its texts.
 
     Attributes:
-      params: frozen parameters, on device.
+      params: frozen parameters, on the devices.
       slots: ids that mark the soft prompt's places.
+      layout: where the parameters, and all that is computed with them, lie.
     """
 
     tokenizer: Tokenizer
@@ -70,6 +73,24 @@ class Language:
     params: Any
     pieces: Pieces
     slots: np.ndarray
+    layout: Layout
+
+    def put(self, tree: Any) -> Any:
+        """A prompt or adapters, placed beside the parameters."""
+        return place(tree, self.layout.of(tree))
+
+    @cached_property
+    def vectors(self) -> jax.Array | None:
+        """One output vector a title: the head is frozen from stage 1 on, so one matrix serves all batches and systems.
+
+        None where titles have no vectors (`sequence`, `index`).
+        """
+        if not self.ranker.ranks_catalogue:
+            return None
+        items = (len(self.ranker.title_tokens), self.ranker.module.config.d_model)
+        home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
+        with self.layout.active():
+            return jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
 
     def ids(self, text: str) -> np.ndarray:
         """Tokens of a text."""
@@ -129,8 +150,9 @@ def load_language(ws: Workspace, data: Data) -> Language:
     shape = ranker.module.config
     # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
     slots = np.array(slot_ids(shape.vocab_size, ws.experiment.distill.length), np.int32)
-    params = base_model.load_params(ws, shape)
-    return Language(tokenizer, ranker, params, pieces, slots)
+    layout = base_model.language_layout(ws, shape)
+    params = base_model.load_params(ws, shape, layout)
+    return Language(tokenizer, ranker, params, pieces, slots, layout)
 
 
 def load_teacher(ws: Workspace, data: Data) -> ScoreFn:
@@ -143,10 +165,10 @@ def load_teacher(ws: Workspace, data: Data) -> ScoreFn:
     return NetworkTeacher(jax.tree.map(jnp.asarray, params), module).scores
 
 
-def load_prompt(ws: Workspace, name: str) -> jax.Array:
+def load_prompt(ws: Workspace, name: str) -> np.ndarray:
     """A soft prompt [K, D] of stage 1: `distilled`, `shuffled`, `true`, `random` or `true_few`."""
     tree, _ = load_tree(prompt_path(ws, name))
-    return jnp.asarray(tree["prompt"])
+    return tree["prompt"]
 
 
 def prompt_path(ws: Workspace, name: str) -> Path:
@@ -160,6 +182,6 @@ def adapter_path(ws: Workspace, name: str) -> Path:
 
 
 def load_adapters(ws: Workspace, name: str) -> Any:
-    """AdaLoRA's tree of one run of stage 2."""
+    """AdaLoRA's tree of one run of stage 2, on the host."""
     tree, _ = load_tree(adapter_path(ws, name))
-    return jax.tree.map(jnp.asarray, tree)
+    return tree

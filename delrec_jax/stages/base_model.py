@@ -1,20 +1,27 @@
 """The base language model of a run: pretrained weights (`lm.weights`), or the small T5 that `pretrain` trains."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from flax import traverse_util
+from jax.sharding import NamedSharding
 
+from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.language import hub, weights
+from delrec_jax.language.logical_axes import axes_of
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.tokenizer import Tokenizer
+from delrec_jax.language.weight_names import leaves
 from delrec_jax.stages.workspace import Workspace, read_json, write_json
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.training.sharding import make_mesh, replicated
+from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.writers import say
+
+OWN = "model/result.safetensors"
+"""The parameters of a T5 of our own, within the folder of `pretrain`."""
 
 # How the model runs is the config's to say, whatever the sizes are.
 _SETTINGS = ("dtype", "param_dtype", "remat", "scan_layers", "attention", "dropout_rate")
@@ -52,24 +59,63 @@ def adopt(ws: Workspace) -> None:
     """What `pretrain` does with pretrained weights: names them by a hash of all their bytes, for every later stage."""
     name = ws.experiment.lm.weights
     fingerprint = weights.fingerprint(hub.resolve(name))
-    write_json(ws.folder("pretrain") / "base.json", {"weights": name, "fingerprint": fingerprint})
+    _write_name(ws, name, fingerprint)
     say(f"  {name}: SHA-256 {fingerprint}")
 
 
-def load_params(ws: Workspace, shape: T5Config) -> Any:
-    """The frozen parameters on all devices.
+def name_own(ws: Workspace) -> None:
+    """Names the T5 that `pretrain` has just trained, as `adopt` names pretrained weights."""
+    content = (ws.folder("pretrain") / OWN).read_bytes()
+    _write_name(ws, "", hashlib.sha256(content).hexdigest())
+
+
+def _write_name(ws: Workspace, name: str, fingerprint: str) -> None:
+    found = {"weights": name, "fingerprint": fingerprint}
+    on_main(lambda: write_json(ws.folder("pretrain") / "base.json", found))
+
+
+def language_layout(ws: Workspace, shape: T5Config) -> Layout:
+    """Where the language model lies.
+
+    Raises:
+      UserError: the heads do not divide over the mesh.
+    """
+    layout = make_layout(ws.experiment.mesh, axes_of)
+    check_heads(shape, layout.mesh.shape["tensor"])
+    return layout
+
+
+def check_heads(shape: T5Config, tensor: int) -> None:
+    """Refuses a mesh that would cut through a head.
+
+    Raises:
+      UserError: so.
+    """
+    if shape.num_heads % tensor:
+        raise UserError(
+            f"mesh.tensor is {tensor}, but the language model has {shape.num_heads} heads, which do not divide over it: use a "
+            "divisor, and mesh.fsdp for the rest"
+        )
+
+
+def load_params(ws: Workspace, shape: T5Config, layout: Layout) -> Any:
+    """The frozen parameters, each where the layout says.
 
     Raises:
       UserError: the pretrained weights are not those that this run began with.
     """
     folder, name = ws.folder("pretrain"), ws.experiment.lm.weights
     if not name:
-        params, _ = load_tree(folder / "model" / "result.safetensors")
-        return jax.tree.map(jnp.asarray, params)
+        params, _ = load_tree(folder / OWN)
+        return place(params, layout.of(params))
     directory, begun = hub.resolve(name), read_json(folder / "base.json")["fingerprint"]
     if (found := weights.fingerprint(directory)) != begun:
         raise UserError(
             f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: bring the same "
             "weights back, or give another --workdir"
         )
-    return weights.load(directory, shape, replicated(make_mesh(ws.experiment.mesh)))
+    homes = {
+        leaf.path: NamedSharding(layout.mesh, layout.spec(leaf.path, leaf.shape))
+        for leaf in leaves(shape)
+    }
+    return weights.load(directory, shape, traverse_util.unflatten_dict(homes))

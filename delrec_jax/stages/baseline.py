@@ -4,10 +4,12 @@ What a teacher is worth is known before any language model is trained.
 """
 
 import time
+from collections.abc import Iterable
 
 import polars as pl
 
 from delrec_jax.analysis import blocks, tables
+from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.stages import assets, systems
@@ -18,7 +20,7 @@ from delrec_jax.training.writers import say
 
 def baseline(ws: Workspace) -> None:
     """Ranks popularity and the teacher, and writes records, `metrics.json` and `tables.md`."""
-    data, folder = assets.load_data(ws), ws.folder("baseline")
+    data = assets.load_data(ws)
     protocols = Protocols(ws, data)
     protocols.add_rerank(assets.load_teacher(ws, data))
     users, found = len(protocols.users), []
@@ -34,12 +36,16 @@ def baseline(ws: Workspace) -> None:
         )
         found += protocols.records(ranks, system=name)
         say(f"  {name}: {users} users ranked in {time.monotonic() - started:.1f} s")
-    table = pl.concat(found)
+    on_main(lambda: _write(ws, pl.concat(found), data.split.warnings()))
+
+
+def _write(ws: Workspace, table: pl.DataFrame, notes: Iterable[str]) -> None:
+    folder = ws.folder("baseline")
     records.write_records(folder / "records.parquet", table)
     rows = tables.metrics_rows(table, seed=ws.experiment.seed)
     tables.write_metrics_json(folder / "metrics.json", rows)
     shown = blocks.result_blocks(rows)
-    warnings = [f"WARNING: {warning}" for warning in data.split.warnings()]
+    warnings = [f"WARNING: {warning}" for warning in notes]
     texts = [*map(blocks.to_markdown, shown), *warnings]
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
 

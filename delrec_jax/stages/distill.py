@@ -10,6 +10,7 @@ from scipy import stats
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, padded_batches, training_iterator
+from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.evaluation.metrics import bootstrap_interval
 from delrec_jax.language.soft_prompt import init_prompt
 from delrec_jax.objectives.next_item import candidate_cross_entropy
@@ -19,10 +20,11 @@ from delrec_jax.stages.distill_texts import RPS, TA, Texts
 from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.teachers.lists import ListSettings, ListsKey, inputs_hash, load_lists, save_lists
 from delrec_jax.training.checkpoints import save_tree
+from delrec_jax.training.gradients import accumulated
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import make_mesh
-from delrec_jax.training.steps import accumulated, create_state, make_train_step
+from delrec_jax.training.sharding import own_share
+from delrec_jax.training.steps import EvalStep, create_state, make_train_step
 from delrec_jax.training.writers import say
 
 _ONLY_ROWS = WeightingConfig(kind="fixed", ta_weight=0.0)  # `true` has no TA texts
@@ -50,7 +52,8 @@ def distill(ws: Workspace) -> None:
         trainer.fit("true_few", texts, select_on=few[:count])
     save_tree(assets.prompt_path(ws, "random"), {"prompt": trainer.start("random")}, {})
     heldout = _cached_texts(ws, data, language, parts["heldout"], "heldout")
-    write_json(ws.folder("distill") / "agreement.json", _report(ws, trainer, heldout))
+    agreement = _report(ws, trainer, heldout)
+    on_main(lambda: write_json(ws.folder("distill") / "agreement.json", agreement))
 
 
 def _cached_texts(
@@ -62,9 +65,9 @@ def _cached_texts(
     settings = ListSettings(config.top_h, config.num_candidates, ws.experiment.seed)
     key = ListsKey(ws.content("teach"), settings, inputs_hash(rows.users, rows.ends))
     path = ws.folder("distill") / f"lists_{name}.npz"
-    if not path.exists():
+    if not as_main_sees(path.exists()):
         lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)
-        save_lists(path, lists, key=key)
+        on_main(lambda: save_lists(path, lists, key=key))
     return distill_texts.make_texts(ws, language, users, "teacher", load_lists(path, key=key))
 
 
@@ -85,15 +88,14 @@ class _Trainer:
         self.valid = make_exam(ws, valid, language.slots)
         self.valid_users, self.valid_lists = np.unique(valid.rows.users), valid.lists
         self.config = ws.experiment.distill
-        self.mesh = make_mesh(ws.experiment.mesh)
+        self.layout = language.layout
+        self.share = own_share(self.layout, self.config.batch_size)
         self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
         ranker = language.ranker
         self.optimizer = make_optimizer(self.config.optimizer, self.config.loop.steps)
         self._steps: dict[WeightingConfig, Any] = {}
-        self._scores = jax.jit(
-            lambda params, prompt, ids, candidates: ranker.candidate_scores(
-                params, ids, candidates, prompt=prompt
-            )
+        self._scores = EvalStep(
+            lambda held, rows: ranker.candidate_scores(**rows, **held), self.layout
         )
 
     def start(self, name: str) -> jax.Array:
@@ -113,22 +115,27 @@ class _Trainer:
                 name=f"prompt/{name}",
                 directory=self.ws.folder("distill") / name,
                 state=create_state(params, self.optimizer),
-                frozen=self.language.params,
+                frozen={"params": self.language.params, "vectors": self.language.vectors},
                 batches=training_iterator(
                     texts.example,
                     len(texts.rows.users),
                     batch_size=self.config.batch_size,
                     buckets=self.buckets,
                     seed=self.ws.experiment.seed,
+                    process_index=self.share[0],
+                    process_count=self.share[1],
                 ),
                 step=self._step(weighting),
+                layout=self.layout,
                 evaluate=self._validator(
                     texts, self.valid_users if select_on is None else select_on
                 ),
                 monitor="valid/selection",
                 config=self.config.loop,
                 key=prng.key(self.ws.experiment.seed, "prompt/dropout"),
-                mesh=self.mesh,
+                share=self.share,
+                identity=self.ws.identity("distill") | {"labels": name},
+                watch=self.ws.watch,
             )
         )
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
@@ -143,7 +150,7 @@ class _Trainer:
         if weighting not in self._steps:
             parts = self.config.optimizer.accumulate
             gradients = prompt_gradients(self.language.ranker, weighting, parts)
-            self._steps[weighting] = make_train_step(gradients, self.optimizer, self.mesh)
+            self._steps[weighting] = make_train_step(gradients, self.optimizer, self.layout)
         return self._steps[weighting]
 
     def _validator(self, texts: Texts, users: np.ndarray) -> Any:
@@ -172,12 +179,17 @@ class _Trainer:
         )
         return make_exam(self.ws, valid, self.language.slots)
 
+    def load(self, name: str) -> jax.Array:
+        """A finished prompt, on the devices."""
+        return self.language.put({"prompt": assets.load_prompt(self.ws, name)})["prompt"]
+
     def read(self, prompt: jax.Array | None, exam: "_Exam") -> _Reading:
         """Compares the LM's order of each list with the labels'."""
+        held = {"params": self.language.params, "vectors": self.language.vectors, "prompt": prompt}
         scores = []
         for batch, real in padded_batches(exam.examples, batch_size=128, buckets=self.buckets):
-            found = self._scores(self.language.params, prompt, batch["ids"], batch["candidates"])
-            scores.append(np.asarray(found)[:real])
+            rows = {"ids": batch["ids"], "candidates": batch["candidates"]}
+            scores.append(np.asarray(self._scores(held, rows))[:real])
         given = np.concatenate(scores)
         log_probabilities = jax.nn.log_softmax(given, axis=-1)
         return _Reading(
@@ -224,7 +236,11 @@ def prompt_gradients(ranker: Any, weighting: WeightingConfig, accumulate: int = 
 
     def task_sums(params, frozen, batch, key):
         scores = ranker.candidate_scores(
-            frozen, batch["ids"], batch["candidates"], prompt=params["prompt"]
+            frozen["params"],
+            batch["ids"],
+            batch["candidates"],
+            vectors=frozen["vectors"],
+            prompt=params["prompt"],
         )
         losses = candidate_cross_entropy(scores, batch["targets"])
         members = jnp.stack([batch["task"] == TA, batch["task"] == RPS]).astype(jnp.float32)
@@ -247,7 +263,7 @@ def _report(ws: Workspace, trainer: _Trainer, heldout: Texts) -> list[dict[str, 
     users, place = np.unique(heldout.rows.users, return_inverse=True)
     rows = []
     for name in ("none", "random", "shuffled", "distilled"):
-        prompt = None if name == "none" else assets.load_prompt(ws, name)
+        prompt = None if name == "none" else trainer.load(name)
         pattern = _NO_PATTERN if name == "none" else trainer.language.slots
         reading = trainer.read(prompt, make_exam(ws, heldout, pattern))
         for measure in ("agreement", "kendall_tau"):

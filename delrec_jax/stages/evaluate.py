@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
+from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.stages import assets, systems
 from delrec_jax.stages.protocols import Protocols
@@ -31,7 +32,7 @@ def evaluate(ws: Workspace) -> None:
             bar.update(done + 1, name)
     if data.world is not None:
         run.add_oracle()
-    run.write()
+    on_main(run.write)
 
 
 class _Evaluation:

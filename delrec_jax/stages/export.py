@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
@@ -33,7 +35,8 @@ def export(ws: Workspace, kind: str, output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output}: give a directory that is not there yet, or empty")
     language = assets.load_language(ws, assets.load_data(ws))
-    adapters, prompt = assets.load_adapters(ws, "distilled"), assets.load_prompt(ws, "distilled")
+    adapters = assets.load_adapters(ws, "distilled")
+    prompt = jnp.asarray(assets.load_prompt(ws, "distilled"))
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
     shape, tokenizer = language.ranker.module.config, base_model.tokenizer_directory(ws)
     if kind == "adapter":

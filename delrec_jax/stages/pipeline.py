@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
 from delrec_jax.stages.baseline import baseline, print_baseline
 from delrec_jax.stages.distill import distill
@@ -35,15 +36,18 @@ def run_stage(ws: Workspace, stage: str) -> None:
     """
     if stage not in RUNNERS:
         raise UserError(f"no stage {stage!r}: use one of {', '.join(RUNNERS)}")
-    if ws.finished(stage) and stage != "report":
-        if not (stage == "prepare" and is_outdated(ws)):
+    if stage != "report" and as_main_sees(ws.finished(stage)):
+        if not (stage == "prepare" and as_main_sees(is_outdated(ws))):
             say(f"{stage}: finished before, skipped")
             return
         say("prepare: the source files have changed since; all that rests on them is made anew")
     say(f"{stage} ...")
     started = time.monotonic()
     ws.begin(stage)
-    RUNNERS[stage](ws)
+    if stage == "prepare":  # of tables and files alone: no device takes part
+        on_main(lambda: prepare(ws))
+    else:
+        RUNNERS[stage](ws)
     ws.finish(stage)
     say(f"{stage}: done in {time.monotonic() - started:.0f} s")
 
@@ -59,4 +63,4 @@ def run_baseline(ws: Workspace) -> None:
     """The corpus, the teacher and its tables: all that needs no language model."""
     for stage in ("prepare", "teach", "baseline"):
         run_stage(ws, stage)
-    print_baseline(ws)
+    on_main(lambda: print_baseline(ws))

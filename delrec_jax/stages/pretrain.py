@@ -1,5 +1,6 @@
 """`delrec pretrain`: a tokenizer and a small T5 from the catalogue's own text, and a gate on what it learned."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from delrec_jax.data import pretraining, templates
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
 from delrec_jax.data.pipeline import batch_iterator
 from delrec_jax.data.pretraining import Material
+from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
 from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.initialise import init_for_copying
@@ -22,10 +24,11 @@ from delrec_jax.stages import assets, base_model
 from delrec_jax.stages.pretrain_gate import Gate
 from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import make_mesh
-from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.sharding import place
+from delrec_jax.training.steps import create_state, make_train_step
 from delrec_jax.training.writers import say
 
 _QUESTION_TEXTS = ("The {name} of", "is :")
@@ -54,14 +57,14 @@ def _train(ws: Workspace, data: assets.Data) -> None:
     pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
     ranker = assets.make_ranker(ws, data, tokenizer, pieces)
     material = make_material(ws, data, tokenizer, pieces)
-    gate = Gate.build(ws, data, material, ranker)
+    layout = base_model.language_layout(ws, ranker.module.config)
+    gate = Gate.build(ws, data, material, ranker, layout)
     width = pretraining.answer_width(material)
     shapes = pretraining.batch_shapes(
         material, max_tokens=config.prompts.max_tokens, seed=config.seed
     )
     say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
     optimizer = make_optimizer(config.pretrain.optimizer, config.pretrain.loop.steps)
-    mesh = make_mesh(config.mesh)
     params, result = fit(
         Run(
             name="lm",
@@ -76,19 +79,22 @@ def _train(ws: Workspace, data: assets.Data) -> None:
                 ),
                 seed=config.seed,
             ),
-            step=make_train_step(_gradients(ws, ranker), optimizer, mesh),
+            step=make_train_step(_gradients(ws, ranker), optimizer, layout),
+            layout=layout,
             evaluate=gate.measure,
             monitor="gate",
             config=config.pretrain.loop,
             key=prng.key(config.seed, "lm/dropout"),
-            mesh=mesh,
             select="last",
+            identity=ws.identity("pretrain"),
+            watch=ws.watch,
         )
     )
-    learned = gate.measure(params)
-    write_json(folder / "gate.json", learned)
+    learned = gate.measure(place(params, layout.of(params)))
+    on_main(lambda: write_json(folder / "gate.json", learned))
     say("  learned: " + ", ".join(f"{name} {value:.3f}" for name, value in learned.items()))
     gate.check(learned, result["steps"])
+    base_model.name_own(ws)
 
 
 def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
@@ -96,7 +102,7 @@ def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
     pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
     groups = assets.make_ranker(ws, data, tokenizer, pieces).shared_titles
     titles = [[data.corpus.catalogue.titles[item] for item in group] for group in groups]
-    write_json(ws.folder("pretrain") / "shared_titles.json", titles)
+    on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", titles))
     if groups:
         count, kind = sum(map(len, groups)), ws.experiment.lm.verbalizer
         say(
@@ -108,8 +114,12 @@ def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
 def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
     """Trained on titles, attributes and the words of templates and instructions; kept when it is there."""
     folder = ws.folder("pretrain") / "tokenizer"
-    if (folder / "tokenizer_config.json").exists():
-        return Tokenizer(folder)
+    if not as_main_sees((folder / "tokenizer_config.json").exists()):
+        on_main(lambda: _make_tokenizer(ws, data, folder))
+    return Tokenizer(folder)
+
+
+def _make_tokenizer(ws: Workspace, data: assets.Data, folder: Path) -> None:
     config, catalogue = ws.experiment, data.corpus.catalogue
     words = templates.all_words(
         templates.domain(config.data.domain), DISPLAY_NAMES[config.teacher.name]
@@ -121,7 +131,7 @@ def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
     if data.world is not None:
         words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
     values = [value for column in catalogue.attributes.values() for value in column if value]
-    return train_tokenizer(
+    train_tokenizer(
         [*catalogue.titles, *values, *words * _TEMPLATE_REPEATS],
         catalogue.titles,
         vocab_size=config.lm.vocab_size,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +26,8 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import head_matrix
 from delrec_jax.stages.assets import Data
 from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.steps import EvalStep
 
 _CONTEXTS = 3  # histories in which each held-out "next volume" is asked
 _MAX_QUESTIONS = 200
@@ -59,7 +60,9 @@ class Gate:
     scores: Any
 
     @classmethod
-    def build(cls, ws: Workspace, data: Data, material: Material, ranker: Ranker) -> "Gate":
+    def build(
+        cls, ws: Workspace, data: Data, material: Material, ranker: Ranker, layout: Layout
+    ) -> "Gate":
         """Prepares the questions that this corpus allows."""
         titles = (ranker.title_tokens, ranker.title_weights)
         exams, seen = {}, None
@@ -76,13 +79,14 @@ class Gate:
             longest = int(data.split.history_lengths("valid").max())
             seen = padded_histories(data.split, "valid", longest)
 
-        def scores(params, ids, tokens, weights):
+        def scores(held, ids):
+            params, tokens, weights = held["params"], held["tokens"], held["weights"]
             sentinels = jnp.full((ids.shape[0], 1), ranker.sentinel)
             hidden = hidden_at_masks(ranker.module, params, ids, sentinels)[:, 0]
             head = head_matrix(params, ranker.module.config)
             return verbalizer.mean_scores(hidden, verbalizer.item_vectors(head, tokens, weights))
 
-        return cls(exams, seen, ws.experiment.pretrain.gate, ranker, jax.jit(scores))
+        return cls(exams, seen, ws.experiment.pretrain.gate, ranker, EvalStep(scores, layout))
 
     def measure(self, params: Any) -> dict[str, float]:
         """Accuracies by exam, and their mean as `gate`."""
@@ -97,9 +101,11 @@ class Gate:
         return marks | {"gate": float(np.mean(list(marks.values())))}
 
     def _ranks(self, params: Any, name: str, exam: _Exam) -> np.ndarray:
+        tokens, weights = exam.options
+        held = {"params": params, "tokens": tokens, "weights": weights}
         ranker = full_ranker(exam.answers, self.seen if name == "next_item" else None)
         ranks = rank_users(
-            lambda rows: self.scores(params, exam.ids[rows], *exam.options),
+            lambda rows: self.scores(held, exam.ids[rows]),
             {"full": ranker},
             num_users=len(exam.ids),
             batch_size=min(128, len(exam.ids)),

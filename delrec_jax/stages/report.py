@@ -9,6 +9,7 @@ import polars as pl
 from delrec_jax.analysis import blocks, tables
 from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
 from delrec_jax.config import to_dict
+from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.stages import assets, base_model, systems
@@ -22,7 +23,6 @@ _METRIC = "HR@1"
 
 def report(ws: Workspace) -> None:
     """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the tables."""
-    folder = ws.folder("report")
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     expected = ws.folder("evaluate") / "expected.parquet"
     rows = tables.metrics_rows(
@@ -30,9 +30,15 @@ def report(ws: Workspace) -> None:
         records.read_expected(expected) if expected.exists() else None,
         seed=ws.experiment.seed,
     )
-    tables.write_metrics_json(folder / "metrics.json", rows)
     data = assets.load_data(ws)
-    write_report(folder / "index.html", _report_data(ws, data, table, rows))
+    page = _report_data(ws, data, table, rows)  # asks the language model: all processes take part
+    on_main(lambda: _write(ws, rows, page))
+
+
+def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
+    folder = ws.folder("report")
+    tables.write_metrics_json(folder / "metrics.json", rows)
+    write_report(folder / "index.html", page)
     shown = blocks.result_blocks(rows)
     (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
     blocks.print_blocks(shown)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from delrec_jax.stages.assets import Data, Language
 from delrec_jax.stages.protocols import RowHistories
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.popularity import popularity_teacher
+from delrec_jax.training.steps import EvalStep
 
 ScoreUsers = Callable[[np.ndarray], Any]
 _NO_PATTERN = np.zeros(0, np.int32)
@@ -45,24 +45,20 @@ class LanguageScorer:
         self.language = language
         self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
         ranker = language.ranker
-        self._catalogue = jax.jit(
-            lambda params, vectors, ids, prompt, adapters: ranker.catalogue_scores(
-                params, ids, vectors=vectors, prompt=prompt, adapters=adapters
-            )
+        self._catalogue = EvalStep(
+            lambda held, rows: ranker.catalogue_scores(ids=rows["ids"], **held), language.layout
         )
-        self._candidates = jax.jit(
-            lambda params, vectors, ids, candidates, prompt, adapters: ranker.candidate_scores(
-                params, ids, candidates, vectors=vectors, prompt=prompt, adapters=adapters
-            )
+        self._candidates = EvalStep(
+            lambda held, rows: ranker.candidate_scores(**rows, **held), language.layout
         )
 
-    @cached_property
-    def vectors(self) -> jax.Array | None:
-        """One output vector a title: the head is frozen from stage 1 on, so one matrix serves every batch and system."""
-        ranker = self.language.ranker
-        return (
-            jax.jit(ranker.item_vectors)(self.language.params) if ranker.ranks_catalogue else None
-        )
+    def _held(self, system: LanguageSystem) -> dict[str, Any]:
+        return {
+            "params": self.language.params,
+            "vectors": self.language.vectors,
+            "prompt": system.prompt,
+            "adapters": system.adapters,
+        }
 
     @property
     def _lists_candidates(self) -> bool:
@@ -89,17 +85,13 @@ class LanguageScorer:
 
     def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> jax.Array:
         """Scores of the whole catalogue [B, I] (`mean` and `first`)."""
-        return self._catalogue(
-            self.language.params, self.vectors, ids, system.prompt, system.adapters
-        )
+        return self._catalogue(self._held(system), {"ids": ids})
 
     def candidates(
         self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray
     ) -> jax.Array:
         """Scores of each text's candidates [B, C]."""
-        return self._candidates(
-            self.language.params, self.vectors, ids, candidates, system.prompt, system.adapters
-        )
+        return self._candidates(self._held(system), {"ids": ids, "candidates": candidates})
 
 
 def language_systems(
@@ -109,8 +101,9 @@ def language_systems(
     slots = language.slots
 
     def prompted(name: str, adapters: str | None = None) -> LanguageSystem:
-        tree = None if adapters is None else assets.load_adapters(ws, adapters)
-        return LanguageSystem(slots, assets.load_prompt(ws, name), tree)
+        tree = None if adapters is None else language.put(assets.load_adapters(ws, adapters))
+        prompt = language.put({"prompt": assets.load_prompt(ws, name)})["prompt"]
+        return LanguageSystem(slots, prompt, tree)
 
     systems = {
         ("lm_no_prompt", "all"): LanguageSystem(_NO_PATTERN),

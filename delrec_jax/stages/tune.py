@@ -37,10 +37,11 @@ from delrec_jax.objectives.temporal_analysis import candidate_target
 from delrec_jax.stages import assets, distill_texts
 from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
 from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import make_mesh
-from delrec_jax.training.steps import TrainState, create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.sharding import own_share
+from delrec_jax.training.steps import TrainState, create_state, make_train_step
 from delrec_jax.training.writers import say
 
 
@@ -70,20 +71,21 @@ class _Trainer:
         self.ws, self.language, self.data = ws, language, data
         self.config = ws.experiment.tune
         self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
-        self.mesh = make_mesh(ws.experiment.mesh)
+        self.layout = language.layout
+        self.share = own_share(self.layout, self.config.batch_size)
         inner = make_optimizer(self.config.optimizer, self.config.loop.steps)
         self.optimizer = with_rank_allocation(inner, self.config.adalora, self.config.loop.steps)
         known = ~data.split.cold_items(data.num_items)
         loss = ranking_loss(language.ranker, known, self.config)
         gradients = mean_loss_gradients(loss, self.config.optimizer.accumulate)
-        self.step = make_train_step(gradients, self.optimizer, self.mesh)
+        self.step = make_train_step(gradients, self.optimizer, self.layout)
         self.known = np.flatnonzero(known)
         self.scorer = LanguageScorer(ws, language)
 
     def fit(self, name: str, prompt_name: str, users: np.ndarray) -> None:
         """Trains one set of adapters, or resumes it, or leaves a finished one."""
         seed = self.ws.experiment.seed
-        prompt = assets.load_prompt(self.ws, prompt_name)
+        prompt = self.language.put({"prompt": assets.load_prompt(self.ws, prompt_name)})["prompt"]
         labels = self._labels(users)
         params = init_adapters(
             self.language.params, self.config.adalora, prng.key(seed, "adapters/init")
@@ -96,7 +98,7 @@ class _Trainer:
                 frozen={
                     "params": self.language.params,
                     "prompt": prompt,
-                    "vectors": self.scorer.vectors,
+                    "vectors": self.language.vectors,
                 },
                 batches=training_iterator(
                     lambda index, rng: self._example(labels, index, rng),
@@ -104,13 +106,18 @@ class _Trainer:
                     batch_size=self.config.batch_size,
                     buckets=self.buckets,
                     seed=seed,
+                    process_index=self.share[0],
+                    process_count=self.share[1],
                 ),
                 step=self.step,
+                layout=self.layout,
                 evaluate=self._validator(prompt, users),
                 monitor="valid/selection",
                 config=self.config.loop,
                 key=prng.key(seed, "adapters/dropout"),
-                mesh=self.mesh,
+                share=self.share,
+                identity=self.ws.identity("tune") | {"adapters": name},
+                watch=self.ws.watch,
                 summary=_ranks,
             )
         )

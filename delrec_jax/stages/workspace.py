@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from delrec_jax.config import Experiment, leaf_keys, to_dict
+from delrec_jax.distributed import is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError
+from delrec_jax.training.watching import WatchConfig
 
 # Raised when a change of the code makes old results of a stage wrong.
-_FORMAT = 2
+_FORMAT = 3
 
-# Where the raw files lie says nothing of what they hold.
-_PLACES = ("data.manual_dir", "data.download_dir")
+# Where files lie and what computes says nothing of what comes out: a run may go on elsewhere, on other devices.
+_PLACES = (
+    "data.manual_dir",
+    "data.download_dir",
+    *("mesh", "distributed", "profile", "tensorboard"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,12 @@ STAGES: dict[str, StageSpec] = {
         ),
     ),
     "pretrain": StageSpec(
-        "lm", ("prepare",), ("lm", "pretrain", "prompts", "teacher.name", "mesh", "seed")
+        "lm",
+        ("prepare",),
+        ("lm", "pretrain", "prompts", "teacher.name", "seed"),
+        ("base.json",),
     ),
-    "teach": StageSpec("teacher", ("prepare",), ("teacher", "mesh", "seed"), ("teacher.json",)),
+    "teach": StageSpec("teacher", ("prepare",), ("teacher", "seed"), ("teacher.json",)),
     "baseline": StageSpec("baseline", ("teach",), ("evaluate",)),
     "distill": StageSpec("prompt", ("pretrain", "teach"), ("distill",)),
     "tune": StageSpec("adapter", ("distill",), ("tune",)),
@@ -78,21 +87,23 @@ class Workspace:
         self._update = update
         path = workdir / "config.json"
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 self._check_same(path)
-            write_json(path, self._settings)
+            if is_main():
+                workdir.mkdir(parents=True, exist_ok=True)
+                write_json(path, self._settings)
         except OSError as error:
             raise UserError(
                 f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to"
             ) from error
+        wait_for_all()
 
     def _check_same(self, path: Path) -> None:
         before = read_json(path)
         changed = [
             key
             for key in leaf_keys(self._settings)
-            if key not in _PLACES and _at(before, key) != _at(self._settings, key)
+            if not key.startswith(_PLACES) and _at(before, key) != _at(self._settings, key)
         ]
         if changed and not self._update:
             shown = ", ".join(
@@ -125,6 +136,24 @@ class Workspace:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def identity(self, stage: str) -> dict[str, Any]:
+        """What a stage's checkpoints depend on, by key: settings, and what the stages before it left."""
+        facts: dict[str, Any] = {}
+        for section in STAGES[stage].settings:
+            value = _at(self._settings, section)
+            keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
+            facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(_PLACES)}
+        for name in STAGES[stage].needs:
+            facts |= self.identity(name)
+            if STAGES[name].results:
+                facts[f"results of {name} (SHA-256)"] = self.content(name)
+        return facts
+
+    @property
+    def watch(self) -> WatchConfig:
+        """How its training runs are watched."""
+        return WatchConfig(tensorboard=self.experiment.tensorboard, profile=self.experiment.profile)
+
     def finished(self, stage: str) -> bool:
         """Whether a stage's results are there and belong to this config."""
         marker = self._marker(stage)
@@ -147,19 +176,27 @@ class Workspace:
                     f"{stage} needs the results of {name}, which are not in {self.root}: run `delrec {name}` with the same "
                     "flags first, or `delrec run` for all stages"
                 )
+        wait_for_all()  # until every process has looked at what is about to change
+        on_main(lambda: self._clear(stage))
+        return self.folder(stage)
+
+    def _clear(self, stage: str) -> None:
         folder = self.folder(stage)
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._mark(stage, finished=False)
-        return folder
 
     def finish(self, stage: str) -> None:
         """Marks a stage as done, with the hash of its results."""
-        digest = hashlib.sha256()
-        for name in STAGES[stage].results:
-            digest.update((self.folder(stage) / name).read_bytes())
-        self._mark(stage, finished=True, content=digest.hexdigest())
+
+        def mark() -> None:
+            digest = hashlib.sha256()
+            for name in STAGES[stage].results:
+                digest.update((self.folder(stage) / name).read_bytes())
+            self._mark(stage, finished=True, content=digest.hexdigest())
+
+        on_main(mark)
 
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / "stage.json"

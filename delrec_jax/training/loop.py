@@ -5,22 +5,24 @@ selection: training that only harms leaves what it started from.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from delrec_jax.errors import UserError
+from delrec_jax.distributed import as_main_sees, is_main
+from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import parameters_to_use
-from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
+from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tree, save_tree
 from delrec_jax.training.optimizers import planned_steps
-from delrec_jax.training.sharding import place_batch, replicated
-from delrec_jax.training.steps import TrainState
-from delrec_jax.training.writers import MetricsFile, ProgressBar
+from delrec_jax.training.preemption import StopRequest
+from delrec_jax.training.sharding import Layout, place, place_batch
+from delrec_jax.training.steps import TrainState, state_shardings
+from delrec_jax.training.watching import WatchConfig, Watcher
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,18 @@ class Run:
       name: shown and logged, such as `prompt/distilled`.
       directory: of its checkpoints, metrics and result.
       state: at step 0.
-      frozen: passed to every step, never changed.
-      batches: endless iterator with `get_state` and `set_state`.
+      frozen: passed to every step, never changed; already where the layout says.
+      batches: endless iterator with `get_state` and `set_state`, of this process's share of each batch.
       step: the jitted train step.
+      layout: where state, frozen weights and batches lie.
       evaluate: params -> metrics; must contain `monitor`.
       monitor: the metric to maximise.
       config: lengths.
       key: of the run's random stream.
-      mesh: devices.
       select: "best" keeps the parameters of the best evaluation, "last" those of the last step.
+      share: of every batch that `batches` bring, see `sharding.own_share`.
+      identity: what the run depends on, by key; its checkpoints are refused to any other.
+      watch: traces and TensorBoard.
       summary: final state -> what else to store beside the result.
     """
 
@@ -76,12 +81,15 @@ class Run:
     frozen: Any
     batches: Any
     step: Callable
+    layout: Layout
     evaluate: Callable[[Any], dict[str, float]]
     monitor: str
     config: LoopConfig
     key: jax.Array
-    mesh: Mesh
     select: str = "best"
+    share: tuple[int, int] = (0, 1)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    watch: WatchConfig = WatchConfig()
     summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
 
 
@@ -89,7 +97,6 @@ class Run:
 class _Progress:
     """What the loop remembers beside the state; stored in every checkpoint."""
 
-    best: Any
     best_value: float = -np.inf
     best_step: int = 0
     stale: int = 0
@@ -104,126 +111,165 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
       The selected parameters, and a description (`best_step`, `best_value`, `steps`, and what `summary` adds).
 
     Raises:
-      UserError: the loss is not finite, a result on disk is damaged, or the optimizer's schedule was made for another
-        number of steps than `config.steps`.
+      UserError: the loss is not finite, a result on disk is damaged, a checkpoint belongs to another experiment or cannot be
+        written, or the optimizer's schedule was made for another number of steps than `config.steps`.
+      Preempted: the process was told to end; all that was done is saved.
     """
     result = run.directory / "result.safetensors"
-    if not result.exists():
-        with Checkpoints(run.directory / "checkpoints") as checkpoints:
-            state, progress = _train(run, checkpoints)
-        chosen = _weights(state) if run.select == "last" else progress.best
-        meta = {
-            "best_step": progress.best_step,
-            "best_value": progress.best_value,
-            "steps": int(state.step),
-            "monitor": run.monitor,
-            **run.summary(state),
-        }
+    if not as_main_sees(result.exists()):
+        with Checkpoints(run.directory / "checkpoints") as checkpoints, StopRequest() as stop:
+            trained = _Training(run, checkpoints, stop)
+            trained.go()
+            chosen, meta = trained.chosen(), trained.description()
         save_tree(result, chosen, meta)
     return load_tree(result)
 
 
-def _train(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, _Progress]:
-    # A copy: the first step donates it, and the caller's arrays must outlive the run.
-    state = jax.device_put(run.state, replicated(run.mesh), may_alias=False)
-    progress = _Progress(best=_host_copy(run.state.params))
-    state, progress = _resume(run, checkpoints, state, progress)
-    _check_plan(run, state)
-    log = MetricsFile(run.directory / "metrics.jsonl", progress.rows)
-    progress.rows = log.rows
-    if not log.rows:
-        _evaluate(run, state, progress, log, {})
-    metrics: dict[str, jax.Array] = {}
-    started = time.monotonic() - progress.seconds
-    with ProgressBar(run.name, run.config.steps, int(state.step)) as bar:
-        step = int(state.step)
-        while step < run.config.steps and not _stop(run, progress):
-            batch = place_batch(next(run.batches), run.mesh)
-            state, metrics = run.step(state, run.frozen, batch, run.key)
-            step += 1
-            progress.seconds = time.monotonic() - started
-            if step % run.config.evaluate_every == 0 or step == run.config.steps:
-                _evaluate(run, state, progress, log, metrics)
-                bar.update(step, _note(log.rows[-1], run.monitor))
-            if step % run.config.checkpoint_every == 0 and step < run.config.steps:
-                _check_finite(run, step, metrics)
-                _save(run, checkpoints, step, state, progress)
-    if log.rows[-1]["step"] < step:  # out of time between two evaluations
-        _evaluate(run, state, progress, log, metrics)
-    return state, progress
+class _Training:
+    """One run under way: its state on the devices, and what the loop remembers."""
 
+    def __init__(self, run: Run, checkpoints: Checkpoints, stop: StopRequest):
+        self.run, self.checkpoints, self.stop = run, checkpoints, stop
+        # A copy: the first step donates it, and the caller's arrays must outlive the run.
+        self.state = place(run.state, state_shardings(run.state, run.layout))
+        self.progress, self.key = _Progress(), run.key
+        self._saved = -1
+        self._resume()
+        self.at = int(self.state.step)
+        self._check_plan()
 
-def _check_plan(run: Run, state: TrainState) -> None:
-    """A schedule made for another length would end before training does, or never."""
-    for planned in planned_steps(state.opt_state) - {run.config.steps}:
-        raise UserError(
-            f"{run.name}: loop.steps is {run.config.steps}, but its optimizer was made for {planned} steps: make both of "
-            f"one number, or remove {run.directory / 'checkpoints'} if an earlier run left it"
-        )
+    def go(self) -> None:
+        """Trains to the end of the plan, of the time or of the patience."""
+        run, progress = self.run, self.progress
+        with Watcher(
+            run.name,
+            run.directory,
+            total=run.config.steps,
+            start=self.at,
+            rows=progress.rows,
+            config=run.watch,
+            monitor=run.monitor,
+            quiet=not is_main(),
+        ) as watcher:
+            progress.rows = watcher.rows
+            metrics: dict[str, jax.Array] = {}
+            if not watcher.rows:
+                self._evaluate(watcher, metrics)
+            started = time.monotonic() - progress.seconds
+            while self.at < run.config.steps and not self._done():
+                watcher.before_step(self.at)
+                batch = place_batch(next(run.batches), run.layout, run.share)
+                self.state, metrics = run.step(self.state, run.frozen, batch, self.key)
+                self.at += 1
+                progress.seconds = time.monotonic() - started
+                watcher.step(self.at, metrics, len(jax.tree.leaves(batch)[0]))
+                if self.at % run.config.evaluate_every == 0 or self.at == run.config.steps:
+                    self._evaluate(watcher, metrics)
+                self._keep(watcher, metrics)
+            if watcher.rows[-1]["step"] < self.at:  # out of time between two evaluations
+                self._evaluate(watcher, metrics)
 
+    def chosen(self) -> Any:
+        """The parameters to keep."""
+        if self.run.select == "last" or self.progress.best_step == self.at:
+            return _weights(self.state)
+        self.checkpoints.wait()
+        restored = self.checkpoints.restore(self.state, self.progress.best_step)
+        assert restored is not None
+        return _weights(restored[0])
 
-def _host_copy(tree: Any) -> Any:
-    # A copy, not a view: the next step donates the device's buffer.
-    return jax.tree.map(np.array, jax.device_get(tree))
+    def description(self) -> dict[str, Any]:
+        """What is stored beside them."""
+        return {
+            "best_step": self.progress.best_step,
+            "best_value": self.progress.best_value,
+            "steps": self.at,
+            "monitor": self.run.monitor,
+            **self.run.summary(self.state),
+        }
+
+    def _evaluate(self, watcher: Watcher, metrics: dict[str, jax.Array]) -> None:
+        """Measures the present parameters, logs a row, saves them when they are the best so far."""
+        progress = self.progress
+        with watcher.aside():
+            losses = self._check_finite(metrics)
+            measured = self.run.evaluate(_weights(self.state))
+        value = measured[self.run.monitor]
+        progress.stale += 1
+        better = value > progress.best_value
+        if better:
+            progress.best_value, progress.best_step, progress.stale = value, self.at, 0
+        row = {"run": self.run.name, "step": self.at, **losses, **measured}
+        watcher.record({**row, "seconds": round(progress.seconds, 2)})
+        if better and self.run.select == "best" and self.at < self.run.config.steps:
+            with watcher.aside():
+                self._save(best=value)
+
+    def _keep(self, watcher: Watcher, metrics: dict[str, jax.Array]) -> None:
+        """Saves when it is due, or when the process is told to end; then it ends.
+
+        Raises:
+          Preempted: so.
+        """
+        asked = self.stop.asked(self.at)
+        due = self.at % self.run.config.checkpoint_every == 0 and self.at < self.run.config.steps
+        if (due or asked) and self._saved != self.at:
+            with watcher.aside():
+                self._check_finite(metrics)
+                self._save()
+        if asked:
+            self.checkpoints.wait()
+            raise Preempted(f"{self.run.name}: saved at step {self.at} of {self.run.config.steps}")
+
+    def _save(self, best: float | None = None) -> None:
+        meta = {
+            "progress": asdict(self.progress),
+            "iterator": self.run.batches.get_state(),
+            "key": jax.random.key_data(self.key).tolist(),
+            "identity": dict(self.run.identity),
+        }
+        self.checkpoints.save(self.at, self.state, meta, best=best)
+        self._saved = self.at
+
+    def _resume(self) -> None:
+        restored = self.checkpoints.restore(self.state)
+        if restored is None:
+            return
+        self.state, meta = restored
+        check_identity(self.checkpoints.directory, meta["identity"], dict(self.run.identity))
+        self.run.batches.set_state(meta["iterator"])
+        words = jnp.array(meta["key"], jnp.uint32)
+        self.key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(self.run.key))
+        self.progress = _Progress(**meta["progress"])
+        self._saved = int(self.state.step)
+
+    def _check_plan(self) -> None:
+        """A schedule made for another length would end before training does, or never."""
+        run = self.run
+        for planned in planned_steps(self.state.opt_state) - {run.config.steps}:
+            raise UserError(
+                f"{run.name}: loop.steps is {run.config.steps}, but its optimizer was made for {planned} steps: make both of "
+                f"one number, or remove {run.directory / 'checkpoints'} if an earlier run left it"
+            )
+
+    def _check_finite(self, metrics: dict[str, jax.Array]) -> dict[str, float]:
+        """The step's numbers on the host; nothing is saved or selected where one of them is not finite."""
+        losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not np.isfinite(list(losses.values())).all():
+            raise UserError(
+                f"{self.run.name}: the loss is not finite at step {self.at} ({losses}); lower its learning_rate or "
+                f"set optimizer.clip. The last good checkpoint is in {self.run.directory / 'checkpoints'}"
+            )
+        return losses
+
+    def _done(self) -> bool:
+        config, progress = self.run.config, self.progress
+        if 0 < config.patience <= progress.stale:
+            return True
+        # Clocks differ: process 0 decides. Without a limit nothing has to be asked.
+        return config.max_seconds > 0 and as_main_sees(progress.seconds >= config.max_seconds)
 
 
 def _weights(state: TrainState) -> Any:
     """What the run would leave if it ended here."""
     return parameters_to_use(state.params, state.opt_state)
-
-
-def _stop(run: Run, progress: _Progress) -> bool:
-    tired = 0 < run.config.patience <= progress.stale
-    return tired or 0 < run.config.max_seconds <= progress.seconds
-
-
-def _evaluate(run: Run, state: TrainState, progress: _Progress, log: MetricsFile, metrics) -> None:
-    """Measures the present parameters, keeps them when they are the best so far, logs a row."""
-    losses = _check_finite(run, int(state.step), metrics)
-    measured = run.evaluate(_weights(state))
-    value = measured[run.monitor]
-    progress.stale += 1
-    if value > progress.best_value:
-        progress.best = _host_copy(_weights(state))
-        progress.best_value, progress.best_step, progress.stale = value, int(state.step), 0
-    row = {"run": run.name, "step": int(state.step), **losses, **measured}
-    log.write({**row, "seconds": round(progress.seconds, 2)})
-
-
-def _check_finite(run: Run, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
-    """The step's numbers on the host; nothing is saved or selected where one of them is not finite."""
-    losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not np.isfinite(list(losses.values())).all():
-        raise UserError(
-            f"{run.name}: the loss is not finite at step {step} ({losses}); lower its learning_rate or "
-            f"set optimizer.clip. The last good checkpoint is in {run.directory / 'checkpoints'}"
-        )
-    return losses
-
-
-def _note(row: dict[str, Any], monitor: str) -> str:
-    loss = f"loss {row['loss']:.3f}  " if "loss" in row else ""
-    return f"{loss}{monitor} {row[monitor]:.4f}"
-
-
-def _save(run: Run, checkpoints: Checkpoints, step: int, state: TrainState, progress: _Progress):
-    meta = {
-        "best_value": progress.best_value,
-        "best_step": progress.best_step,
-        "stale": progress.stale,
-        "seconds": progress.seconds,
-        "rows": progress.rows,
-        "iterator": run.batches.get_state(),
-    }
-    checkpoints.save(step, {"state": state, "best": progress.best}, meta)
-
-
-def _resume(run: Run, checkpoints: Checkpoints, state: TrainState, progress: _Progress):
-    best = jax.device_put(progress.best, replicated(run.mesh))
-    restored = checkpoints.restore({"state": state, "best": best})
-    if restored is None:
-        return state, progress
-    arrays, meta = restored
-    run.batches.set_state(meta.pop("iterator"))
-    best = _host_copy(arrays["best"])
-    return arrays["state"], _Progress(best=best, **meta)

@@ -1,35 +1,96 @@
-"""Where arrays live: a mesh of (data, fsdp, tensor), batches split over its first two axes.
+"""Where arrays live: a mesh of (data, fsdp, tensor), and rules from the names of axes to the axes of the mesh.
 
-The same step runs on one CPU, eight fake devices or a pod. What trains here (a prompt, adapters, a small teacher) is
-replicated; rules that also split weights follow with the larger models.
+Modules and parameters name their axes (`language.logical_axes`, `teachers.logical_axes`): what an axis means is theirs to
+say. Where it goes is said here, once, and can be changed by `mesh.rules`. The same step runs on one CPU, eight fake devices
+or a pod.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from delrec_jax.errors import UserError
 
+AXES = ("data", "fsdp", "tensor")
+
+# From the names of its keys in the tree, and its shape, to the names of a leaf's axes (None = never split).
+AxesOf = Callable[[tuple[str, ...], tuple[int, ...]], tuple[str | None, ...]]
+
+# The tables of words and items are split by rows over all that holds weights: a lookup then exchanges the few rows that
+# are asked for, where a split by columns would bring the whole table to every device.
+RULES = (
+    "batch: data, fsdp",
+    "vocab: fsdp, tensor",
+    "items: tensor",
+    "embed: fsdp",
+    "heads: tensor",
+    "mlp: tensor",
+)
+
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 (once) takes what is left."""
+    """Devices along each axis; -1 (once) takes what is left.
+
+    Attributes:
+      data: copies of the weights, each with its own part of the batch.
+      fsdp: devices that share the weights, each with its own part of the batch.
+      tensor: devices that share the weights and the work on each example.
+      rules: `logical axis: mesh axes`, one entry an axis; an axis without a rule is never split.
+    """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    rules: tuple[str, ...] = RULES
+
+    def __post_init__(self):
+        parse_rules(self.rules)
+
+
+def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """`("vocab: fsdp, tensor",)` as {"vocab": ("fsdp", "tensor")}.
+
+    Raises:
+      UserError: a rule that is not of this form, an axis twice, or one that no mesh has.
+    """
+    parsed: dict[str, tuple[str, ...]] = {}
+    for rule in rules:
+        name, colon, places = (part.strip() for part in rule.partition(":"))
+        axes = tuple(place.strip() for place in places.split(",") if place.strip())
+        if not colon or not name or name in parsed or not set(axes) <= set(AXES):
+            raise UserError(
+                f"mesh.rules has {rule!r}: a rule is 'logical axis: mesh axes', such as 'vocab: fsdp, tensor', with the axes "
+                f"{', '.join(AXES)}, and each logical axis has one"
+            )
+        parsed[name] = axes
+    return parsed
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices.
+    """The mesh over all devices of all processes.
 
     Raises:
       UserError: the axes do not multiply to the number of devices.
     """
+    sizes = mesh_sizes(config, jax.device_count())
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """Devices along data, fsdp and tensor.
+
+    Raises:
+      UserError: as `make_mesh`.
+    """
     sizes = [config.data, config.fsdp, config.tensor]
-    devices = jax.device_count()
     known = 1
     for size in sizes:
         known *= size if size > 0 else 1
@@ -37,32 +98,178 @@ def make_mesh(config: MeshConfig) -> Mesh:
         sizes[sizes.index(-1)] = devices // known
         known = devices
     if known != devices or min(sizes) < 1:
+        asked = f"data {config.data}, fsdp {config.fsdp}, tensor {config.tensor}"
         raise UserError(
-            f"mesh {config}: {devices} devices cannot be laid out so; the axes must multiply to it, one may be -1"
+            f"mesh: {devices} devices cannot be laid out as {asked}; the axes must multiply to it, one may be -1"
         )
-    return jax.make_mesh(sizes, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return (sizes[0], sizes[1], sizes[2])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+@dataclass(frozen=True)
+class Layout:
+    """A mesh with its rules, and the names of the axes of all that is put on it.
+
+    Attributes:
+      mesh: the devices.
+      rules: logical axis to mesh axes.
+      axes_of: names of a leaf's axes.
+    """
+
+    mesh: Mesh
+    rules: dict[str, tuple[str, ...]]
+    axes_of: AxesOf
+
+    @cached_property
+    def whole(self) -> NamedSharding:
+        """A full copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @cached_property
+    def batch(self) -> NamedSharding:
+        """The leading axis split as the rule of `batch` says."""
+        return NamedSharding(self.mesh, PartitionSpec(self.rules.get("batch") or None))
+
+    @property
+    def ways(self) -> int:
+        """Parts that a batch is split into."""
+        return int(np.prod([self.mesh.shape[axis] for axis in self.rules.get("batch", ())]))
+
+    def rows(self, wanted: int) -> int:
+        """The smallest batch of at least `wanted` rows that divides over the devices."""
+        return -(-wanted // self.ways) * self.ways
+
+    def spec(self, path: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
+        """Where a leaf's axes go. An axis whose size does not divide over its devices stays whole."""
+        names = self.axes_of(path, shape)
+        if len(names) != len(shape):
+            raise ValueError(f"{'/'.join(path)}: axes {names} for the shape {shape}")
+        places: list[tuple[str, ...] | None] = []
+        for name, size in zip(names, shape, strict=True):
+            axes = self.rules.get(name, ()) if name else ()
+            ways = int(np.prod([self.mesh.shape[axis] for axis in axes]))
+            places.append(axes if ways > 1 and size % ways == 0 else None)
+        while places and places[-1] is None:
+            places.pop()
+        return PartitionSpec(*places)
+
+    def of(self, tree: Any) -> Any:
+        """Shardings of a tree of parameters, leaf by leaf."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: NamedSharding(self.mesh, self.spec(key_names(path), leaf.shape)),
+            tree,
+        )
+
+    def of_optimizer(self, opt_state: Any, params: Any) -> Any:
+        """Shardings of an optimizer's state: what it keeps of a parameter lies where the parameter lies.
+
+        Raises:
+          ValueError: an array that belongs to no parameter; nothing says where it should be.
+        """
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        homes = {key_names(path): leaf.shape for path, leaf in leaves}
+
+        def sharding(path, leaf):
+            names = key_names(path)
+            home = next((names[at:] for at in range(len(names)) if names[at:] in homes), None)
+            if home is not None and homes[home] == leaf.shape:
+                return NamedSharding(self.mesh, self.spec(home, leaf.shape))
+            if leaf.ndim:
+                raise ValueError(f"no sharding is stated for {'/'.join(names)} {leaf.shape}")
+            return self.whole
+
+        return jax.tree_util.tree_map_with_path(sharding, opt_state)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, the modules' own constraints on activations know this mesh and these rules."""
+        rules = tuple((name, axes or None) for name, axes in self.rules.items())
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules):
+            yield
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over data and fsdp."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:
+    """Axes of a tree whose arrays are too small to be split: all whole."""
+    del path
+    return (None,) * len(shape)
 
 
-def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts a host batch onto the mesh.
+def make_layout(config: MeshConfig, axes_of: AxesOf) -> Layout:
+    """The layout of a config over all devices."""
+    return Layout(make_mesh(config), parse_rules(config.rules), axes_of)
+
+
+def key_names(path: Any) -> tuple[str, ...]:
+    """A key path of JAX as plain names: of dictionaries, fields and places."""
+    return tuple(
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+    )
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Puts host arrays (or those of this process's devices) where they belong; new buffers, never shared ones.
+
+    In every process the same values, of which each puts its own pieces.
+    """
+
+    def put(leaf, sharding):
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index].copy())
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def own_share(layout: Layout, batch_size: int) -> tuple[int, int]:
+    """Which share of every batch this process must bring: (index, count), as `data.pipeline` takes them.
+
+    Processes whose devices hold the same rows bring the same share.
 
     Raises:
       UserError: the batch does not divide over the devices.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    for leaf in jax.tree.leaves(batch):
-        if leaf.shape[0] % ways:
-            raise UserError(
-                f"a batch of {leaf.shape[0]} rows does not divide over {ways} devices: change the batch size or mesh.data"
-            )
-    return jax.device_put(batch, batch_sharding(mesh))
+    check_divides(layout, batch_size)
+    places = layout.batch.addressable_devices_indices_map((batch_size,)).values()
+    bounds = [index[0].indices(batch_size)[:2] for index in places if index is not None]
+    first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
+    rows = last - first
+    held = {row for start, stop in bounds for row in range(start, stop)}
+    if len(held) != rows or batch_size % rows or first % rows:
+        return 0, 1  # its rows are scattered: bring them all
+    return first // rows, batch_size // rows
+
+
+def check_divides(layout: Layout, rows: int) -> None:
+    """Refuses a batch that does not divide over the devices.
+
+    Raises:
+      UserError: so.
+    """
+    if rows % layout.ways:
+        raise UserError(
+            f"a batch of {rows} rows does not divide over {layout.ways} devices: change the batch size or mesh.data"
+        )
+
+
+def place_batch(batch: Any, layout: Layout, share: tuple[int, int] = (0, 1)) -> Any:
+    """Puts this process's share of a batch onto the mesh; together they are one batch.
+
+    Args:
+      batch: host arrays [rows of the share, ...].
+      layout: the mesh.
+      share: of `own_share`.
+
+    Raises:
+      UserError: the batch does not divide over the devices.
+    """
+    index, count = share
+
+    def put(leaf):
+        rows = leaf.shape[0]
+        check_divides(layout, rows * count)
+
+        def piece(place):
+            start, stop, _ = place[0].indices(rows * count)
+            return leaf[start - index * rows : stop - index * rows]
+
+        return jax.make_array_from_callback((rows * count, *leaf.shape[1:]), layout.batch, piece)
+
+    return jax.tree.map(put, batch)

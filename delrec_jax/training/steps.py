@@ -1,7 +1,7 @@
-"""The jitted train step: what trains is state, what is frozen is an argument (design 4.3).
+"""The jitted steps: what trains is state, what is frozen is an argument (design 4.3).
 
-A batch that is too large for the memory is computed in parts (`accumulated`). Losses are sums and weights until the
-whole batch is added up, so that parts change nothing but the memory, and dropout's draws.
+Both kinds of step know where their arrays lie: parameters, optimizer and batch go in and come out in stated shardings, on
+one device as on a pod.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh
 
-from delrec_jax.errors import UserError
-from delrec_jax.training.sharding import batch_sharding, replicated
-
-Metrics = dict[str, jax.Array]
-GradientFn = Callable[[Any, Any, Any, jax.Array], tuple[Any, Metrics]]
-LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, jax.Array, Metrics]]
-# As LossFn, but of the whole batch: sums of losses (one, or one a task), sums of weights of the same shape, metrics.
-SumsFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, jax.Array, Metrics]]
+from delrec_jax.training.gradients import GradientFn
+from delrec_jax.training.sharding import Layout, place_batch
 
 
 @flax.struct.dataclass
@@ -43,159 +37,118 @@ def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainS
     return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 
 
-def mean_loss_gradients(loss_fn: LossFn, accumulate: int = 1) -> GradientFn:
-    """The gradient of the weighted mean of per-example losses.
+class TrainStep:
+    """One compiled update: gradients, optimizer, new state; the state is donated.
 
-    Args:
-      loss_fn: (params, frozen, batch, key) -> (losses, weights of the same shape, metrics). The mean over
-        weights is taken here and nowhere else; a penalty is added by returning it as metrics["penalty"].
-      accumulate: parts that the batch is computed in, see `accumulated`.
+    Calling it, `step(state, frozen, batch, key) -> (state, metrics)`, needs arrays that lie where the layout says; `key` is
+    the run's, the step folds its number in.
     """
 
-    def loss_sums(params, frozen, batch, key):
-        losses, weights, metrics = loss_fn(params, frozen, batch, key)
-        return (losses * weights).sum(), weights.sum(), metrics
+    def __init__(
+        self, gradient_fn: GradientFn, optimizer: optax.GradientTransformation, layout: Layout
+    ):
+        """Says what a step is; it is compiled for the trees of the first call."""
+        self.layout = layout
+        self._gradient_fn, self._optimizer = gradient_fn, optimizer
+        self._compiled: dict[Any, Any] = {}
 
-    sums_fn = accumulated(loss_sums, accumulate)
+    def __call__(self, state: TrainState, frozen: Any, batch: Any, key: jax.Array) -> Any:
+        """A step over a placed batch."""
+        with self.layout.active():
+            return self._jitted(state, frozen)(state, frozen, batch, key)
 
-    def mean_loss(params, frozen, batch, key):
-        total, weight, metrics = sums_fn(params, frozen, batch, key)
-        loss = total / jnp.maximum(weight, 1.0)
-        return loss + metrics.get("penalty", 0.0), {"loss": loss, **metrics}
+    def lower(self, state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
+        """The step ready to be compiled for arrays, or for their shapes alone."""
+        with self.layout.active():
+            return self._jitted(state, frozen).lower(state, frozen, batch, key)
 
-    return jax.grad(mean_loss, has_aux=True)
+    @property
+    def programs(self) -> int:
+        """Compiled so far: one a shape of batches."""
+        return sum(compiled._cache_size() for compiled in self._compiled.values())
 
-
-def accumulated(sums_fn: SumsFn, parts: int) -> SumsFn:
-    """The same sums over the same batch, computed in parts one after the other: the memory of one part.
-
-    Values and gradient to `params` are those of the large batch, whatever is then made of the sums (a mean, two tasks
-    weighted by the norms of their gradients). Each part is differentiated at once, by one backward pass a sum; the
-    whole is then a function with that known value and gradient, and cannot be differentiated twice.
-
-    Args:
-      sums_fn: adds over examples; its weights do not depend on `params`, nor metrics["penalty"] on the batch.
-      parts: 1 gives `sums_fn` itself; else part i draws from `fold_in(key, i)`.
-
-    Returns:
-      Sums and weights of the whole batch; metrics are means over the parts, the penalty counts once.
-
-    Raises:
-      UserError: (when called) the rows of the batch do not divide into so many parts.
-    """
-    if parts == 1:
-        return sums_fn
-
-    def whole(params, frozen, batch, key):
-        split = _strided_parts(batch, parts)
-        here = jax.lax.stop_gradient(params)
-
-        def one(index, part):
-            part_key = jax.random.fold_in(key, index)
-            return _sums_and_jacobian(lambda p: sums_fn(p, frozen, part, part_key), here)
-
-        first = jax.tree.map(lambda leaf: leaf[0], split)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, 0, first))
-        (sums, jacobian, weights, metrics), _ = jax.lax.scan(
-            lambda total, part: (jax.tree.map(jnp.add, total, one(*part)), None),
-            zeros,
-            (jnp.arange(parts), split),
-        )
-        metrics = {name: value / parts for name, value in metrics.items()}
-        if "penalty" in metrics:
-            # Of the parameters alone: the compiler drops all else of this call, and it is differentiated as it stands.
-            metrics["penalty"] = sums_fn(params, frozen, first, key)[2]["penalty"]
-        return _with_gradient(params, sums, jacobian), weights, metrics
-
-    return whole
-
-
-def _strided_parts(batch: Any, parts: int) -> Any:
-    """Leaves [B, ...] as [parts, B / parts, ...]: part i has rows i, i + parts, ...
-
-    So every device of a batch that is split over devices keeps its rows, as long as B / parts divides over them.
-    """
-
-    def split(leaf):
-        if leaf.shape[0] % parts:
-            raise UserError(
-                f"optimizer.accumulate is {parts}, but a batch has {leaf.shape[0]} rows: change it or the batch size so that "
-                "it divides"
+    def _jitted(self, state: TrainState, frozen: Any) -> Any:
+        kind = _kind((state, frozen))
+        if kind not in self._compiled:
+            layout, home = self.layout, state_shardings(state, self.layout)
+            self._compiled[kind] = jax.jit(
+                self._step,
+                in_shardings=(home, layout.of(frozen), layout.batch, layout.whole),
+                out_shardings=(home, layout.whole),
+                donate_argnums=0,
             )
-        return jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
+        return self._compiled[kind]
 
-    return jax.tree.map(split, batch)
-
-
-def _sums_and_jacobian(sums_of: Callable[[Any], tuple[jax.Array, jax.Array, Metrics]], params: Any):
-    """Sums of a part, their gradients in float32 (leaves [*sums, *leaf]), weights and metrics."""
-
-    def aside(params):
-        sums, weights, metrics = sums_of(params)
-        return sums, (weights, jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), metrics))
-
-    sums, pull_back, (weights, metrics) = jax.vjp(aside, params, has_aux=True)
-    rows = jnp.eye(sums.size, dtype=sums.dtype).reshape(-1, *sums.shape)
-    pulled = [pull_back(row)[0] for row in rows]
-    jacobian = jax.tree.map(
-        lambda *leaves: (
-            jnp.stack(leaves).astype(jnp.float32).reshape(*sums.shape, *leaves[0].shape)
-        ),
-        *pulled,
-    )
-    return sums, jacobian, weights, metrics
-
-
-@jax.custom_vjp
-def _with_gradient(params: Any, sums: jax.Array, jacobian: Any) -> jax.Array:
-    """`sums`, which from now on have this gradient to `params`."""
-    return sums
-
-
-def _with_gradient_forward(params, sums, jacobian):
-    types = jax.tree.map(lambda leaf: jnp.zeros(0, leaf.dtype), params)
-    return sums, (jacobian, types)
-
-
-def _with_gradient_backward(kept, cotangent):
-    jacobian, types = kept
-    grads = jax.tree.map(
-        lambda leaf, like: jnp.tensordot(cotangent, leaf, cotangent.ndim).astype(like.dtype),
-        jacobian,
-        types,
-    )
-    return grads, None, None
-
-
-_with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
-
-
-def make_train_step(
-    gradient_fn: GradientFn, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, Metrics]]:
-    """Compiles one update: gradients, optimizer, new state; the state is donated.
-
-    Args:
-      gradient_fn: (params, frozen, batch, key) -> (gradients, metrics).
-      optimizer: over `params`.
-      mesh: batches are split over it, state and frozen weights are replicated.
-
-    Returns:
-      step(state, frozen, batch, key) -> (state, metrics); `key` is the run's, the step folds its number in.
-    """
-
-    def step(state: TrainState, frozen, batch, key):
+    def _step(self, state: TrainState, frozen, batch, key):
         step_key = jax.random.fold_in(key, state.step)
-        grads, metrics = gradient_fn(state.params, frozen, batch, step_key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        grads, metrics = self._gradient_fn(state.params, frozen, batch, step_key)
+        updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "gradient_norm": optax.global_norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    whole = replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(whole, whole, batch_sharding(mesh), whole),
-        out_shardings=(whole, whole),
-        donate_argnums=0,
-    )
+
+def make_train_step(
+    gradient_fn: GradientFn, optimizer: optax.GradientTransformation, layout: Layout
+) -> TrainStep:
+    """Compiles one update.
+
+    Args:
+      gradient_fn: (params, frozen, batch, key) -> (gradients, metrics).
+      optimizer: over `params`.
+      layout: batches are split over its mesh, state and frozen weights lie as its rules say.
+    """
+    return TrainStep(gradient_fn, optimizer, layout)
+
+
+def state_shardings(state: TrainState, layout: Layout) -> Any:
+    """Where each leaf of a state lies, as a state of shardings."""
+    step: Any = layout.whole
+    optimizer = layout.of_optimizer(state.opt_state, state.params)
+    return TrainState(step, layout.of(state.params), optimizer)
+
+
+class EvalStep:
+    """One compiled function of parameters and rows, such as scores: `step(held, rows) -> array` on this process.
+
+    The rows (host arrays [B, ...], the same in all processes) are split over the mesh as training batches are, whatever B
+    is; the answer [B, ...] comes back whole, as an array of this process's first device: what follows (ranks, metrics)
+    needs no mesh.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], jax.Array], layout: Layout):
+        """Says what is computed; it is compiled for the trees of the first call."""
+        self.layout, self._function = layout, function
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, held: Any, rows: Any) -> jax.Array:
+        """The function's value for every row."""
+        asked = len(jax.tree.leaves(rows)[0])
+        missing = self.layout.rows(asked) - asked
+        filled = jax.tree.map(lambda leaf: _repeat_last(np.asarray(leaf), missing), rows)
+        placed = place_batch(filled, self.layout)
+        with self.layout.active():
+            found = self._jitted(held)(held, placed)
+        here = found.addressable_data(0)
+        return here[:asked] if missing else here
+
+    def _jitted(self, held: Any) -> Any:
+        kind = _kind(held)
+        if kind not in self._compiled:
+            layout = self.layout
+            self._compiled[kind] = jax.jit(
+                self._function,
+                in_shardings=(layout.of(held), layout.batch),
+                out_shardings=layout.whole,
+            )
+        return self._compiled[kind]
+
+
+def _repeat_last(rows: np.ndarray, times: int) -> np.ndarray:
+    return np.concatenate([rows, np.repeat(rows[-1:], times, axis=0)]) if times else rows
+
+
+def _kind(tree: Any) -> Any:
+    """What shardings depend on: structure and shapes."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(np.shape(leaf) for leaf in leaves)

@@ -1,52 +1,106 @@
-"""Progress for people, numbers for machines: a rich bar or plain lines, and `metrics.jsonl`."""
+"""Progress for people, numbers for machines: a rich bar or plain lines, `metrics.jsonl`, TensorBoard events."""
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
+from delrec_jax.distributed import is_main
+from delrec_jax.errors import UserError
+
+_BAR_EVERY_SECONDS = 1.0
 _PLAIN_EVERY_SECONDS = 10.0
 
 
 class MetricsFile:
     """One JSON object a line; on resume the rows after the checkpoint are dropped."""
 
-    def __init__(self, path: Path, rows: list[dict[str, Any]] | None = None):
-        """Starts the file anew with the rows that a checkpoint remembers."""
+    def __init__(self, path: Path | None, rows: list[dict[str, Any]] | None = None):
+        """Starts the file anew with the rows that a checkpoint remembers; without a path only collects rows."""
         self.path = path
         self.rows = list(rows or [])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row."""
         self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+class EventFile:
+    """The numbers of the rows as TensorBoard scalars; a context manager.
+
+    As `MetricsFile` it starts anew with the rows that a checkpoint remembers: TensorBoard is told to forget what
+    earlier files in the directory say, so nothing is doubled, and nothing is missing that a killed process had
+    not written yet.
+    """
+
+    def __init__(self, directory: Path, rows: list[dict[str, Any]]):
+        """Opens a new event file in `directory`.
+
+        Raises:
+          UserError: tensorboardX is not installed.
+        """
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"config.tensorboard is true, but {error.name} is not installed: pip install "
+                '"delrec-jax[tensorboard]", or set config.tensorboard to false'
+            ) from error
+        # A queue without a practical bound: the writer's thread ends where the disk is full, and a full queue
+        # would then hold up training for ever.
+        self._writer = SummaryWriter(
+            logdir=str(directory), purge_step=0, max_queue=10_000, flush_secs=10
+        )
+        for row in rows:
+            self.write(row)
+
+    def __enter__(self) -> "EventFile":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._writer.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Writes each number of a row at the row's `step`."""
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                self._writer.add_scalar(name, value, row["step"])
 
 
 class ProgressBar:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
+    """A bar on a terminal, a line every ten seconds elsewhere; a context manager."""
 
-    def __init__(self, name: str, total: int, start: int = 0):
-        """Names the work and its number of steps."""
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        start: int = 0,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Names the work, its number of steps and those done before."""
         self.name, self.total, self.start = name, total, start
-        self._last = time.monotonic()
-        self._bar = None
-        if Console(file=sys.stderr).is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-                console=Console(file=sys.stderr),
-            )
-            self._task = self._bar.add_task(name, total=total, completed=start, note="")
+        self._clock, self._last = clock, clock()
+        self._first: tuple[int, float] | None = None
+        self._bar: Progress | None = None
+        console = console or Console(file=sys.stderr)
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._last -= _BAR_EVERY_SECONDS  # the first numbers at once
+            self._bar = _rich_bar(console)
+            self._task = self._bar.add_task(name, total=total, completed=start, note="", left="")
 
     def __enter__(self) -> "ProgressBar":
         if self._bar:
@@ -57,15 +111,51 @@ class ProgressBar:
         if self._bar:
             self._bar.stop()
 
-    def update(self, step: int, note: str) -> None:
-        """Shows that `step` steps are done; `note` holds the latest numbers."""
+    def update(self, done: int, note: str | Callable[[], str]) -> None:
+        """Shows that `done` steps are done, if the last display is old enough (the last step always shows on a bar).
+
+        Args:
+          done: steps.
+          note: the latest numbers; a callable is asked only when they are shown, for numbers that cost something.
+        """
+        if self._first is None and done > self.start:
+            # From here the time left is told: before it lies what is done once, such as compiling.
+            self._first = (done, self._clock())
+        every = _BAR_EVERY_SECONDS if self._bar else _PLAIN_EVERY_SECONDS
+        finished = self._bar is not None and done >= self.total
+        if self._clock() - self._last < every and not finished:
+            return
+        text = note() if callable(note) else note
+        self._last = self._clock()
+        left = self._time_left(done)
         if self._bar:
-            self._bar.update(self._task, completed=step, note=note)
-        elif time.monotonic() - self._last > _PLAIN_EVERY_SECONDS:
-            self._last = time.monotonic()
-            print(f"  {self.name}: step {step}/{self.total}  {note}", file=sys.stderr, flush=True)
+            self._bar.update(self._task, completed=done, note=text, left=left, refresh=True)
+        else:
+            shown = [f"step {done}/{self.total}", text, left]
+            say(f"  {self.name}: " + "  ".join(part for part in shown if part))
+
+    def _time_left(self, done: int) -> str:
+        if self._first is None or done <= self._first[0]:
+            return ""
+        pace = (self._last - self._first[1]) / (done - self._first[0])
+        minutes, seconds = divmod(round(pace * max(self.total - done, 0)), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+
+
+def _rich_bar(console: Console) -> Progress:
+    # No thread that redraws: nothing moves between two updates. No markup: names and notes may hold brackets.
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=min(max(console.width - 90, 10), 40)),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=False)),
+        console=console,
+        auto_refresh=False,
+    )
 
 
 def say(message: str) -> None:
-    """One line to the person who watches."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to the person who watches; of several processes only the main one speaks."""
+    if is_main():
+        print(message, file=sys.stderr, flush=True)

@@ -12,9 +12,11 @@ import pytest
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
+from delrec_jax.language.logical_axes import axes_of
 from delrec_jax.stages import assets, distill, distill_texts, evaluate, systems, tune
 from delrec_jax.stages.distill_texts import RPS, TA
 from delrec_jax.stages.workspace import Workspace
+from delrec_jax.training.sharding import MeshConfig, make_layout
 
 NUM_ITEMS, NUM_USERS = 36, 48
 FIRST = 1000
@@ -76,7 +78,8 @@ def language(prepared, data):
     )
     params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
     ranker = SimpleNamespace(ranks_catalogue=True)  # `favour` and the texts ask no more of it
-    return assets.Language(OneToken(), ranker, params, pieces, SLOTS)  # type: ignore[arg-type]
+    layout = make_layout(MeshConfig(), axes_of)
+    return assets.Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
 
 
 @pytest.fixture

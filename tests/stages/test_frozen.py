@@ -68,7 +68,9 @@ def test_stage_one_trains_the_prompt_and_leaves_the_language_model(index_run, na
     workdir, _, watch = index_run
     run = f"prompt/{name}"
     check_stage_one(watch, run, {"prompt"} | ({"log_variance"} if name != "true" else set()))
-    assert same(watch.frozen[run][1], stored(workdir / "lm" / "model" / "result.safetensors"))
+    assert same(
+        watch.frozen[run][1]["params"], stored(workdir / "lm" / "model" / "result.safetensors")
+    )
     for row in watch.metrics[run]:
         if name == "true":  # there are no TA texts, so there is nothing to weigh
             assert row["weight/ta"] == row["loss/ta"] == 0 < row["loss/rps"] == row["loss"]

@@ -8,7 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from delrec_jax.training.loop import fit
-from delrec_jax.training.sharding import place_batch, replicated
+from delrec_jax.training.sharding import place, place_batch
+from delrec_jax.training.steps import state_shardings
 
 
 def host(tree):
@@ -54,8 +55,8 @@ class FirstSteps:
     metrics: list[Any] = field(default_factory=list)
 
     def fit(self, run):
-        state = jax.device_put(run.state, replicated(run.mesh))
-        batch = place_batch(next(run.batches), run.mesh)
+        state = place(run.state, state_shardings(run.state, run.layout))
+        batch = place_batch(next(run.batches), run.layout)
         for _ in range(self.count):
             state, measured = run.step(state, run.frozen, batch, run.key)
             self.params.append(host(state.params))

@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +11,17 @@ import optax
 import pytest
 
 from delrec_jax.data.pipeline import training_iterator
-from delrec_jax.errors import UserError
+from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import with_average
+from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import LoopConfig, Run, fit
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
-from delrec_jax.training.sharding import MeshConfig, make_mesh
-from delrec_jax.training.steps import create_state, make_train_step, mean_loss_gradients
+from delrec_jax.training.preemption import end_at_sigterm
+from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
+from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.watching import TIMINGS
 
-MESH = make_mesh(MeshConfig())
+LAYOUT = make_layout(MeshConfig(), unsplit)
 TARGET = np.array([1.0, -1.0, 2.0], np.float32)
 
 
@@ -71,19 +77,19 @@ def make_run(directory, *, rate=0.1, kill_after=None, loss=loss, **more):
         state=create_state({"w": jnp.zeros(3)}, optimizer),
         frozen=jnp.float32(1.0),
         batches=batches(kill_after),
-        step=make_train_step(mean_loss_gradients(loss), optimizer, MESH),
+        step=make_train_step(mean_loss_gradients(loss), optimizer, LAYOUT),
         evaluate=closeness,
         monitor="closeness",
         config=settings,
         key=jax.random.key(5),
-        mesh=MESH,
+        layout=LAYOUT,
     )
     return dataclasses.replace(run, **more)
 
 
 def rows(directory):
     lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
 
 
 def never(*args):
@@ -142,7 +148,7 @@ def test_select_last_keeps_the_last_step_even_when_it_is_worse(tmp_path):
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_average_is_evaluated_and_kept_where_the_optimizer_has_one(tmp_path, select):
     optimizer = with_average(optax.adam(0.1), 0.9)
-    step = make_train_step(mean_loss_gradients(loss), optimizer, MESH)
+    step = make_train_step(mean_loss_gradients(loss), optimizer, LAYOUT)
     state, seen = create_state({"w": jnp.zeros(3)}, optimizer), []
     run = make_run(tmp_path, state=state, step=step, select=select)
     run = dataclasses.replace(
@@ -246,6 +252,89 @@ def test_a_best_from_before_the_kill_is_still_the_best(tmp_path):
     assert resumed["w"].tobytes() == whole["w"].tobytes()
 
 
+def test_the_best_stays_on_disk_however_long_ago_it_was(tmp_path):
+    def evaluate(params):
+        return {"closeness": -abs(float(np.abs(np.asarray(params["w"])).sum()) - 0.8)}
+
+    config = LoopConfig(steps=20, evaluate_every=2, checkpoint_every=2)
+    with pytest.raises(Killed):
+        fit(make_run(tmp_path, config=config, evaluate=evaluate, kill_after=17))
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {4, 14, 16}
+    params, meta = fit(make_run(tmp_path, config=config, evaluate=evaluate))
+    assert meta["best_step"] == 4
+    np.testing.assert_allclose(evaluate(params)["closeness"], meta["best_value"], rtol=1e-6)
+
+
+def test_a_checkpoint_of_another_experiment_is_refused_with_the_keys_that_differ(tmp_path):
+    mine = {"tune.batch_size": 64, "seed": 0, "results of pretrain (SHA-256)": "aa"}
+    with pytest.raises(Killed):
+        fit(make_run(tmp_path, kill_after=5, identity=mine))
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    other = {**mine, "tune.batch_size": 32, "results of pretrain (SHA-256)": "bb"}
+    with pytest.raises(UserError) as error:
+        fit(make_run(tmp_path, identity=other))
+    message = str(error.value)
+    assert "belongs to another experiment" in message and "seed" not in message
+    assert "tune.batch_size (64 there, 32 now)" in message
+    assert "results of pretrain (SHA-256) ('aa' there, 'bb' now)" in message
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
+    fit(make_run(tmp_path, identity=mine))
+
+
+def test_the_random_stream_comes_from_the_checkpoint(tmp_path):
+    whole, _ = fit(make_run(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        fit(make_run(tmp_path / "cut", kill_after=5))
+    resumed, _ = fit(make_run(tmp_path / "cut", key=jax.random.key(99)))
+    assert resumed["w"].tobytes() == whole["w"].tobytes()
+
+
+class TermAfter(KilledAfter):
+    """An iterator before whose n-th batch the scheduler sends SIGTERM."""
+
+    def __next__(self):
+        self.left -= 1
+        if self.left == -1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next(self.batches)
+
+
+@pytest.fixture
+def orderly_end():
+    before = signal.getsignal(signal.SIGTERM)
+    end_at_sigterm()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_told_to_end_it_saves_where_it_is_and_goes_on_from_there(tmp_path, orderly_end):
+    config = LoopConfig(steps=9, evaluate_every=2, checkpoint_every=100)
+    whole, meta_whole = fit(make_run(tmp_path / "whole", config=config))
+    run = make_run(tmp_path / "cut", config=config)
+    told = dataclasses.replace(run, batches=TermAfter(batches(), 4))
+    with pytest.raises(Preempted, match="tiny/test: saved at step 5 of 9"):
+        fit(told)
+    left = KilledAfter(batches(), 4)
+    resumed, meta = fit(dataclasses.replace(run, batches=left))
+    assert left.left == 0, "steps 6 to 9 are all that was left to do"
+    assert meta == meta_whole and resumed["w"].tobytes() == whole["w"].tobytes()
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_outside_of_training_it_ends_at_once(tmp_path, orderly_end):
+    fit(make_run(tmp_path))
+    with pytest.raises(Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_with_the_remedy(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file in the way")
+    with pytest.raises(UserError, match=r"checkpoints: a checkpoint cannot be written .*free some"):
+        fit(make_run(tmp_path))
+
+
 def test_patience_is_not_renewed_by_a_kill(tmp_path):
     config = LoopConfig(steps=50, evaluate_every=2, checkpoint_every=2, patience=3)
     with pytest.raises(Killed):
@@ -277,7 +366,7 @@ def test_the_step_compiles_once_over_a_run(tmp_path):
 
     run = make_run(tmp_path, loss=counted)
     fit(run)
-    assert len(traces) == 1 and run.step._cache_size() == 1
+    assert len(traces) == 1 and run.step.programs == 1
 
 
 def test_a_damaged_result_is_an_error_that_names_it(tmp_path):
@@ -315,7 +404,7 @@ def planned(directory, *, plan, steps, **more):
     return make_run(
         directory,
         state=create_state({"w": jnp.zeros(3)}, optimizer),
-        step=make_train_step(mean_loss_gradients(loss), optimizer, MESH),
+        step=make_train_step(mean_loss_gradients(loss), optimizer, LAYOUT),
         config=LoopConfig(steps=steps, evaluate_every=2, checkpoint_every=2),
         **more,
     )

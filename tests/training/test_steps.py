@@ -15,16 +15,12 @@ from delrec_jax.objectives.task_weighting import (
     init_weighting,
     weighted_gradients,
 )
+from delrec_jax.training.gradients import accumulated, mean_loss_gradients
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
-from delrec_jax.training.sharding import MeshConfig, make_mesh, place_batch, replicated
-from delrec_jax.training.steps import (
-    accumulated,
-    create_state,
-    make_train_step,
-    mean_loss_gradients,
-)
+from delrec_jax.training.sharding import MeshConfig, make_layout, place, place_batch, unsplit
+from delrec_jax.training.steps import EvalStep, create_state, make_train_step, state_shardings
 
-MESH = make_mesh(MeshConfig())
+LAYOUT = make_layout(MeshConfig(), unsplit)
 BATCH = {"x": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)}
 
 
@@ -40,9 +36,13 @@ def start():
 FROZEN = {"b": np.array([1.0, 1.0], np.float32)}
 
 
+def placed(state, layout):
+    return place(state, state_shardings(state, layout))
+
+
 def test_one_step_of_sgd_by_hand():
     optimizer = optax.sgd(0.1)
-    step = make_train_step(mean_loss_gradients(linear), optimizer, MESH)
+    step = make_train_step(mean_loss_gradients(linear), optimizer, LAYOUT)
     state, metrics = step(create_state(start(), optimizer), FROZEN, BATCH, jax.random.key(0))
     grad = np.array([1 + 2 * 3, 2 + 2 * 4]) / 3
     np.testing.assert_allclose(state.params["w"], [0.5, -0.5] - 0.1 * grad, rtol=1e-6)
@@ -77,7 +77,7 @@ def test_frozen_weights_are_the_same_bits_afterwards(where):
     table = np.random.default_rng(0).normal(size=2).astype(np.float32)
     frozen = {"b": jnp.array(table) if where == "device" else table.copy()}
     optimizer = optax.adam(0.1)
-    step = make_train_step(mean_loss_gradients(linear), optimizer, MESH)
+    step = make_train_step(mean_loss_gradients(linear), optimizer, LAYOUT)
     state = create_state(start(), optimizer)
     for _ in range(3):
         state, _ = step(state, frozen, BATCH, jax.random.key(0))
@@ -92,7 +92,7 @@ def test_each_step_draws_from_the_run_key_and_its_own_number():
         return grads, {**metrics, "draw": jax.random.uniform(key)}
 
     optimizer = optax.sgd(0.1)
-    step = make_train_step(drawing, optimizer, MESH)
+    step = make_train_step(drawing, optimizer, LAYOUT)
     state, draws = create_state(start(), optimizer), []
     for _ in range(3):
         state, metrics = step(state, FROZEN, BATCH, jax.random.key(7))
@@ -106,7 +106,7 @@ def test_each_step_draws_from_the_run_key_and_its_own_number():
 def test_the_step_updates_with_the_present_parameters():
     # Decoupled decay needs them: without, optax raises.
     optimizer = optax.adamw(0.1, weight_decay=0.5)
-    step = make_train_step(mean_loss_gradients(linear), optimizer, MESH)
+    step = make_train_step(mean_loss_gradients(linear), optimizer, LAYOUT)
     state, _ = step(create_state(start(), optimizer), FROZEN, BATCH, jax.random.key(0))
     expected = np.array([0.5, -0.5]) - 0.1 * (1 + 0.5 * np.array([0.5, -0.5]))
     np.testing.assert_allclose(state.params["w"], expected, rtol=1e-5)
@@ -219,13 +219,13 @@ def test_parts_of_two_weighted_tasks_are_the_large_batch(kind):
     assert_trees_close(found, expected, rtol=2e-6, atol=1e-6)
 
 
-def steps_in_parts(parts, mesh):
+def steps_in_parts(parts, layout):
     """Parameters and losses of six clipped steps of AdamW."""
     config = OptimizerConfig(learning_rate=0.05, weight_decay=0.1, clip=0.5, warmup_steps=1)
     optimizer = make_optimizer(config, 6)
-    step = make_train_step(mean_loss_gradients(errors, parts), optimizer, mesh)
-    state = jax.device_put(create_state(network(), optimizer), replicated(mesh))
-    rows, losses = place_batch(many_rows(), mesh), []
+    step = make_train_step(mean_loss_gradients(errors, parts), optimizer, layout)
+    state = placed(create_state(network(), optimizer), layout)
+    rows, losses = place_batch(many_rows(), layout), []
     for _ in range(6):
         state, metrics = step(state, FACTOR, rows, jax.random.key(3))
         losses.append(float(metrics["loss"]))
@@ -233,7 +233,7 @@ def steps_in_parts(parts, mesh):
 
 
 def test_training_in_parts_is_training_with_the_large_batch():
-    whole, parts = steps_in_parts(1, MESH), steps_in_parts(3, MESH)
+    whole, parts = steps_in_parts(1, LAYOUT), steps_in_parts(3, LAYOUT)
     assert whole["losses"][-1] < whole["losses"][0]
     assert_trees_close(parts, whole, rtol=0, atol=2e-6)
 
@@ -293,16 +293,19 @@ def test_parts_need_the_memory_of_one():
 
 def report():
     """What eight devices do, for the process that started this one."""
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=2))
+    layout = make_layout(MeshConfig(data=-1, fsdp=2), unsplit)
     optimizer = make_optimizer(OptimizerConfig(), 6)
-    state = jax.device_put(create_state(network(), optimizer), replicated(mesh))
-    step = make_train_step(mean_loss_gradients(errors, 3), optimizer, mesh)
-    batch = place_batch(many_rows(), mesh)
+    state = placed(create_state(network(), optimizer), layout)
+    step = make_train_step(mean_loss_gradients(errors, 3), optimizer, layout)
+    batch = place_batch(many_rows(), layout)
+    odd = np.arange(10.0, dtype=np.float32)
+    doubled = EvalStep(lambda held, rows: held["by"] * rows, layout)
     text = step.lower(state, FACTOR, batch, jax.random.key(3)).compile().as_text()
     moves = ("all-gather", "all-to-all", "collective-permute", "all-reduce")
     return {
         "devices": jax.device_count(),
-        "three parts": steps_in_parts(3, mesh),
+        "three parts": steps_in_parts(3, layout),
+        "doubled": doubled({"by": np.float32(2)}, odd).tolist(),
         "moves": [name for name in moves if f" {name}(" in text],
     }
 
@@ -322,7 +325,9 @@ def test_eight_devices_add_up_the_same_and_keep_their_rows():
     assert run.returncode == 0, run.stderr
     eight = json.loads(run.stdout.splitlines()[-1])
     assert eight["devices"] == 8 and eight["moves"] == ["all-reduce"]
-    assert_trees_close(eight["three parts"], steps_in_parts(1, MESH), rtol=0, atol=5e-6)
+    # Ten rows do not divide over eight devices: an evaluation fills them up, and takes the filling off again.
+    assert eight["doubled"] == (2 * np.arange(10.0)).tolist()
+    assert_trees_close(eight["three parts"], steps_in_parts(1, LAYOUT), rtol=0, atol=5e-6)
 
 
 if __name__ == "__main__":

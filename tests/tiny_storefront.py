@@ -10,7 +10,7 @@ from delrec_jax.cli import main
 from delrec_jax.config import from_config
 from delrec_jax.stages.workspace import Workspace, read_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CONFIG = f"--config={ROOT / 'configs' / 'storefront.py'}"
 
 # One kind of pre-training texts: each is a compiled shape. The run of test_frozen has others.

@@ -1,0 +1,142 @@
+"""Several processes as one run: how they find each other, who writes, and what all must agree on.
+
+Every process executes the same program over the same (global) arrays; JAX's own runtime is the engine. Process 0 alone writes
+and speaks. Where a file decides what happens next, process 0 looks and the others follow: they could look at another moment.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from delrec_jax.errors import UserError
+
+_MODES = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """How this process meets the others.
+
+    Attributes:
+      start: `auto` joins others where the environment names them (SLURM, GKE, JAX_COORDINATOR_ADDRESS) or the three keys
+        below do; `on` always does, by JAX's own detection (TPU VM pods); `off` never.
+      coordinator: HOST:PORT of process 0.
+      num_processes: in all.
+      process_id: of this one, from 0.
+      heartbeat_seconds: after this silence of a process the others end; a process that dies visibly ends them sooner.
+    """
+
+    start: str = "auto"
+    coordinator: str = ""
+    num_processes: int = 0
+    process_id: int = -1
+    heartbeat_seconds: int = 60
+
+    def __post_init__(self):
+        if self.start not in _MODES:
+            raise UserError(f"distributed.start is {self.start!r}: use one of {', '.join(_MODES)}")
+        given = (bool(self.coordinator), self.num_processes > 0, self.process_id >= 0)
+        if any(given) and not all(given):
+            raise UserError(
+                f"distributed: coordinator {self.coordinator!r}, num_processes {self.num_processes} and process_id "
+                f"{self.process_id} go together: give all three, or none where SLURM, GKE or a TPU pod tells them"
+            )
+        if all(given) and self.process_id >= self.num_processes:
+            raise UserError(
+                f"distributed.process_id is {self.process_id}: with {self.num_processes} processes it goes from 0 to "
+                f"{self.num_processes - 1}"
+            )
+        if self.heartbeat_seconds < 1:
+            raise UserError(
+                f"distributed.heartbeat_seconds is {self.heartbeat_seconds}: it must be at least 1"
+            )
+
+
+def join(config: DistributedConfig, environment: Mapping[str, str] = os.environ) -> bool:
+    """Joins the other processes, before anything else touches a device.
+
+    Returns:
+      Whether there are others to join.
+
+    Raises:
+      UserError: they could not be found.
+    """
+    if config.start == "off" or (
+        config.start == "auto" and not config.coordinator and not names_others(environment)
+    ):
+        return False
+    stated: dict[str, Any] = {}
+    if config.coordinator:
+        stated = {
+            "coordinator_address": config.coordinator,
+            "num_processes": config.num_processes,
+            "process_id": config.process_id,
+        }
+    try:
+        jax.distributed.initialize(**stated, heartbeat_timeout_seconds=config.heartbeat_seconds)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the other processes cannot be joined ({_first_line(error)}): check distributed.coordinator, that all processes "
+            "were started, and that its port is open between them; or set distributed.start=off for a run of one process"
+        ) from error
+    return True
+
+
+def names_others(environment: Mapping[str, str]) -> bool:
+    """Whether environment variables speak of more than one process.
+
+    A SLURM allocation is no such sign, its step (`srun`) is: a shell inside an allocation runs alone.
+    """
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
+    return (
+        "JAX_COORDINATOR_ADDRESS" in environment
+        or int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1
+        or len([host for host in hosts.split(",") if host]) > 1
+    )
+
+
+def is_main() -> bool:
+    """Whether this process writes and speaks: process 0, or the only one."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def on_main(action: Callable[[], Any]) -> None:
+    """Runs an action in process 0 alone; all go on when it is done."""
+    if is_main():
+        action()
+    wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("delrec")
+
+
+def as_main_sees(value: bool) -> bool:
+    """Process 0's value, in all of them: what a file says must not depend on when each looked."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
+def on_host(array: Any) -> np.ndarray:
+    """A copy of the whole array in this process, wherever its pieces are; all processes must ask."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.array(array)
+
+
+def leave(status: int) -> None:
+    """Ends this process at once where others may still wait for it: an orderly end would wait for them in turn."""
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        os._exit(status)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

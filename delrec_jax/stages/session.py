@@ -1,0 +1,99 @@
+"""What surrounds a command that works in a workdir: the other processes, the lock, the compiler's cache, SIGTERM."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import jax
+
+from delrec_jax import distributed
+from delrec_jax.config import Experiment
+from delrec_jax.distributed import as_main_sees, is_main
+from delrec_jax.errors import UserError
+from delrec_jax.training.preemption import end_at_sigterm
+
+CACHE = ".compilation_cache"
+_WORTH_KEEPING = (
+    0.1  # seconds of compiling; JAX's own threshold of 1 s would keep little of a small model
+)
+
+
+@contextmanager
+def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
+    """Joins the other processes, holds the workdir's lock, and ends in order at SIGTERM.
+
+    Raises:
+      UserError: the others cannot be joined, the workdir cannot be written, or another run works in it.
+    """
+    # Orbax logs a traceback for each of its threads when a disk is full; what fails is raised, and told, as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    distributed.join(experiment.distributed)
+    end_at_sigterm()
+    with _locked(workdir):
+        yield
+
+
+def keep_compiled(workdir: Path) -> None:
+    """Keeps compiled programs beside the workdir, for all runs there; JAX_COMPILATION_CACHE_DIR names another place.
+
+    Programs for a CPU are kept by its features: one that a newer CPU compiled could crash an older one.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        place = workdir.absolute().parent / CACHE / _machine()
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+
+
+def _machine() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else [platform.processor()]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """One run a workdir. The system gives the lock back however the process ends."""
+    held, holder = None, ""
+    if is_main():
+        held, holder = _take(workdir)
+    try:
+        if as_main_sees(is_main() and held is None):
+            raise UserError(
+                f"--workdir={workdir}: another run works in it{holder}; wait for it, stop it, or give another --workdir"
+            )
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _take(workdir: Path) -> tuple[int | None, str]:
+    """The open lock file; or None, and who has it."""
+    path = workdir / ".lock"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None, f" ({path.read_text().strip()})"
+    except OSError:
+        return file, ""  # a file system without locks: better no lock than no run
+    now = datetime.now().isoformat(sep=" ", timespec="seconds")
+    os.truncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {platform.node()} since {now}\n".encode())
+    return file, ""

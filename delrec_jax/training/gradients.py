@@ -1,0 +1,146 @@
+"""From the losses of examples to one gradient; the mean is taken here and nowhere else.
+
+A batch that is too large for the memory is computed in parts (`accumulated`). Losses are sums and weights until the
+whole batch is added up, so that parts change nothing but the memory, and dropout's draws.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from delrec_jax.errors import UserError
+
+Metrics = dict[str, jax.Array]
+GradientFn = Callable[[Any, Any, Any, jax.Array], tuple[Any, Metrics]]
+LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, jax.Array, Metrics]]
+# As LossFn, but of the whole batch: sums of losses (one, or one a task), sums of weights of the same shape, metrics.
+SumsFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, jax.Array, Metrics]]
+
+
+def mean_loss_gradients(loss_fn: LossFn, accumulate: int = 1) -> GradientFn:
+    """The gradient of the weighted mean of per-example losses.
+
+    Args:
+      loss_fn: (params, frozen, batch, key) -> (losses, weights of the same shape, metrics). The mean over
+        weights is taken here and nowhere else; a penalty is added by returning it as metrics["penalty"].
+      accumulate: parts that the batch is computed in, see `accumulated`.
+    """
+
+    def loss_sums(params, frozen, batch, key):
+        losses, weights, metrics = loss_fn(params, frozen, batch, key)
+        return (losses * weights).sum(), weights.sum(), metrics
+
+    sums_fn = accumulated(loss_sums, accumulate)
+
+    def mean_loss(params, frozen, batch, key):
+        total, weight, metrics = sums_fn(params, frozen, batch, key)
+        loss = total / jnp.maximum(weight, 1.0)
+        return loss + metrics.get("penalty", 0.0), {"loss": loss, **metrics}
+
+    return jax.grad(mean_loss, has_aux=True)
+
+
+def accumulated(sums_fn: SumsFn, parts: int) -> SumsFn:
+    """The same sums over the same batch, computed in parts one after the other: the memory of one part.
+
+    Values and gradient to `params` are those of the large batch, whatever is then made of the sums (a mean, two tasks
+    weighted by the norms of their gradients). Each part is differentiated at once, by one backward pass a sum; the
+    whole is then a function with that known value and gradient, and cannot be differentiated twice.
+
+    Args:
+      sums_fn: adds over examples; its weights do not depend on `params`, nor metrics["penalty"] on the batch.
+      parts: 1 gives `sums_fn` itself; else part i draws from `fold_in(key, i)`.
+
+    Returns:
+      Sums and weights of the whole batch; metrics are means over the parts, the penalty counts once.
+
+    Raises:
+      UserError: (when called) the rows of the batch do not divide into so many parts.
+    """
+    if parts == 1:
+        return sums_fn
+
+    def whole(params, frozen, batch, key):
+        split = _strided_parts(batch, parts)
+        here = jax.lax.stop_gradient(params)
+
+        def one(index, part):
+            part_key = jax.random.fold_in(key, index)
+            return _sums_and_jacobian(lambda p: sums_fn(p, frozen, part, part_key), here)
+
+        first = jax.tree.map(lambda leaf: leaf[0], split)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, 0, first))
+        (sums, jacobian, weights, metrics), _ = jax.lax.scan(
+            lambda total, part: (jax.tree.map(jnp.add, total, one(*part)), None),
+            zeros,
+            (jnp.arange(parts), split),
+        )
+        metrics = {name: value / parts for name, value in metrics.items()}
+        if "penalty" in metrics:
+            # Of the parameters alone: the compiler drops all else of this call, and it is differentiated as it stands.
+            metrics["penalty"] = sums_fn(params, frozen, first, key)[2]["penalty"]
+        return _with_gradient(params, sums, jacobian), weights, metrics
+
+    return whole
+
+
+def _strided_parts(batch: Any, parts: int) -> Any:
+    """Leaves [B, ...] as [parts, B / parts, ...]: part i has rows i, i + parts, ...
+
+    So every device of a batch that is split over devices keeps its rows, as long as B / parts divides over them.
+    """
+
+    def split(leaf):
+        if leaf.shape[0] % parts:
+            raise UserError(
+                f"optimizer.accumulate is {parts}, but a batch has {leaf.shape[0]} rows: change it or the batch size so that "
+                "it divides"
+            )
+        return jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
+
+    return jax.tree.map(split, batch)
+
+
+def _sums_and_jacobian(sums_of: Callable[[Any], tuple[jax.Array, jax.Array, Metrics]], params: Any):
+    """Sums of a part, their gradients in float32 (leaves [*sums, *leaf]), weights and metrics."""
+
+    def aside(params):
+        sums, weights, metrics = sums_of(params)
+        return sums, (weights, jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), metrics))
+
+    sums, pull_back, (weights, metrics) = jax.vjp(aside, params, has_aux=True)
+    rows = jnp.eye(sums.size, dtype=sums.dtype).reshape(-1, *sums.shape)
+    pulled = [pull_back(row)[0] for row in rows]
+    jacobian = jax.tree.map(
+        lambda *leaves: (
+            jnp.stack(leaves).astype(jnp.float32).reshape(*sums.shape, *leaves[0].shape)
+        ),
+        *pulled,
+    )
+    return sums, jacobian, weights, metrics
+
+
+@jax.custom_vjp
+def _with_gradient(params: Any, sums: jax.Array, jacobian: Any) -> jax.Array:
+    """`sums`, which from now on have this gradient to `params`."""
+    return sums
+
+
+def _with_gradient_forward(params, sums, jacobian):
+    types = jax.tree.map(lambda leaf: jnp.zeros(0, leaf.dtype), params)
+    return sums, (jacobian, types)
+
+
+def _with_gradient_backward(kept, cotangent):
+    jacobian, types = kept
+    grads = jax.tree.map(
+        lambda leaf, like: jnp.tensordot(cotangent, leaf, cotangent.ndim).astype(like.dtype),
+        jacobian,
+        types,
+    )
+    return grads, None, None
+
+
+_with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)

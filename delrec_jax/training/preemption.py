@@ -1,0 +1,55 @@
+"""Being told to end: SIGTERM, as schedulers send it before they take the machine away.
+
+A training run saves where it is and ends; anything else ends at once, because it can be done again from what is on disk.
+"""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from delrec_jax.errors import Preempted
+
+
+def end_at_sigterm() -> None:
+    """From now on SIGTERM raises `Preempted` in the main thread, wherever it is; `StopRequest` defers that.
+
+    With several processes JAX's own service catches the signal, so that all of them end at the same step.
+    """
+    if not jax.distributed.is_initialized():
+        signal.signal(signal.SIGTERM, _raise)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Preempted("told to end before this stage was done")
+
+
+class StopRequest:
+    """While it is open, SIGTERM is only noted: a training run asks between two steps, and saves."""
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._before: Any = None
+
+    def __enter__(self) -> "StopRequest":
+        # Only the main thread may; and where nobody has asked for an orderly end, a signal does what it always does.
+        here = threading.current_thread() is threading.main_thread()
+        if here and signal.getsignal(signal.SIGTERM) is _raise:
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._noted = True
+
+    def asked(self, step: int) -> bool:
+        """Whether to end after `step` steps: the same answer in all processes."""
+        if jax.process_count() == 1:
+            return self._noted
+        return bool(multihost_utils.reached_preemption_sync_point(step))

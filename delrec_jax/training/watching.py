@@ -1,0 +1,275 @@
+"""Watching a training run: what its steps cost and where it stands, without holding it up.
+
+Steps are dispatched, not awaited. A wall time is right only between two moments when the device had nothing left to
+do, so steps are timed in stretches from one such moment to the next: those of the evaluations, and of the display.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from delrec_jax.training.profiling import StepTrace, parse_span
+from delrec_jax.training.writers import EventFile, MetricsFile, ProgressBar
+
+TIMINGS = frozenset({"seconds", "step_seconds", "examples_per_second", "memory_gib"})
+"""The fields of a row that depend on the machine; two runs of one config agree in all others."""
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """What is written beside `metrics.jsonl`.
+
+    Attributes:
+      tensorboard: TensorBoard event files in the directory of each training run; needs tensorboardX.
+      profile: START:STOP, the steps of each training run that a JAX trace is taken of; empty = none.
+    """
+
+    tensorboard: bool = False
+    profile: str = ""
+
+    def __post_init__(self):
+        parse_span(self.profile)
+
+
+class Watcher:
+    """Shows, times, records and traces one training run; a context manager.
+
+    Attributes:
+      rows: all rows so far, those of the checkpoint first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        total: int,
+        start: int,
+        rows: list[dict[str, Any]],
+        config: WatchConfig,
+        monitor: str = "",
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        console: Console | None = None,
+    ):
+        """Starts `metrics.jsonl` anew with the rows of the checkpoint.
+
+        Args:
+          name: of the run, such as `prompt/distilled`.
+          directory: of its files.
+          total: planned steps.
+          start: steps done before, as the checkpoint says.
+          rows: of the checkpoint.
+          config: what else to write.
+          monitor: the number of an evaluation that is shown; empty = all of them.
+          quiet: another process shows and writes; this one only collects rows.
+          clock: seconds.
+          console: to show a bar on; by default stderr.
+        """
+        self._directory, self._events_wanted = directory, config.tensorboard and not quiet
+        self._monitor, self._done = monitor, start
+        self._file = MetricsFile(None if quiet else directory / "metrics.jsonl", rows)
+        self.rows = self._file.rows
+        self._events: EventFile | None = None
+        self._bar: ProgressBar | None = None
+        self._trace: StepTrace | None = None
+        span = parse_span(config.profile)
+        if not quiet:
+            self._bar = ProgressBar(name, total, start, console=console, clock=clock)
+            self._trace = StepTrace(name, directory / "trace", span, start) if span else None
+        self._pace = _Pace(clock)
+        self._asides = 0
+        self._metrics: dict[str, jax.Array] = {}
+
+    def __enter__(self) -> "Watcher":
+        with ExitStack() as stack:
+            if self._events_wanted:
+                self._events = stack.enter_context(EventFile(self._directory, self.rows))
+            if self._bar:
+                stack.enter_context(self._bar)
+            stack.enter_context(_told_of_compilations(self._pace.spoil))
+            stack.push(self._end_trace)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._opened.__exit__(*exc)
+
+    def before_step(self, done: int) -> None:
+        """To be called when `done` steps are done and another will follow: a trace may start here.
+
+        Not at the end of `step`, because an evaluation may come between, which would fill the trace.
+        """
+        if self._trace and self._trace.starts(done):
+            with self.aside():
+                self._trace.start(done)
+
+    def step(self, step: int, metrics: dict[str, jax.Array], examples: int) -> None:
+        """To be called after each train step was dispatched; waits for the device only when the display is due.
+
+        Args:
+          step: steps done, with this one.
+          metrics: of this step, scalars that may still be computed.
+          examples: in its batch, over all devices.
+        """
+        self._done, self._metrics = step, metrics
+        self._pace.count(examples)
+        if self._pace.spoilt:
+            self._settle()
+        if self._trace and self._trace.stops(step):
+            with self.aside():
+                self._trace.stop(step)
+        self._show()
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Adds timings and memory to a row and writes it; to be called after an evaluation.
+
+        `step_seconds` and `examples_per_second` are means over the train steps since the last row, without
+        evaluations and compilations; a row without such a step has neither. `memory_gib` as in `peak_memory_gib`.
+
+        Args:
+          row: must contain `step`.
+
+        Raises:
+          OSError: `metrics.jsonl` cannot be written, such as on a full disk.
+        """
+        with self.aside():
+            row = {**row, **self._pace.take(), "memory_gib": round(peak_memory_gib(), 3)}
+            self._file.write(row)
+            if self._events:
+                self._events.write(row)
+        self._show()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What runs inside is no train step: waits for the last step, then stops the clock. May be nested."""
+        if not self._asides:
+            self._settle()
+        self._asides += 1
+        try:
+            yield
+        finally:
+            self._asides -= 1
+            self._pace.restart()
+
+    def _settle(self) -> None:
+        jax.block_until_ready(self._metrics)
+        self._pace.settle()
+
+    def _show(self) -> None:
+        if self._bar:
+            self._bar.update(self._done, self._note)
+
+    def _note(self) -> str:
+        self._settle()
+        parts = [f"{name} {value:.3f}" for name, value in self._evaluated()]
+        if "loss" in self._metrics:
+            parts.insert(0, f"loss {float(self._metrics['loss']):.3f}")
+        rate = self._pace.examples_per_second
+        if rate is not None:
+            parts.append(f"{rate:.0f} examples/s" if rate >= 10 else f"{rate:.2g} examples/s")
+        return "  ".join(parts)
+
+    def _evaluated(self) -> list[tuple[str, float]]:
+        """The latest evaluation, as far as it is shown."""
+        row = self.rows[-1] if self.rows else {}
+        if self._monitor:
+            return [(self._monitor, row[self._monitor])] if self._monitor in row else []
+        others = {"run", "step", *TIMINGS, *self._metrics}
+        return [(name, value) for name, value in row.items() if name not in others]
+
+    def _end_trace(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._trace:
+            return
+        if kind is None:  # otherwise the device may never come to an end
+            self._settle()
+        self._trace.close(self._done, failed=kind is not None)
+
+
+class _Pace:
+    """Wall time of train steps, summed over stretches at whose ends the device had nothing left to do.
+
+    A stretch in which something was compiled is left out as a whole: the device may have worked on earlier steps
+    meanwhile, so the compiler's time cannot be subtracted. The first step is one, whatever JAX says of it.
+    """
+
+    def __init__(self, clock: Callable[[], float]):
+        self.examples_per_second: float | None = None  # of the latest stretch
+        self.spoilt = False
+        self._clock, self._warm = clock, False
+        self._steps, self._examples, self._seconds = 0, 0, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """A new stretch begins now."""
+        self._since, self._new_steps, self._new_examples = self._clock(), 0, 0
+        self.spoilt = False
+
+    def spoil(self) -> None:
+        """Something was compiled in this stretch."""
+        self.spoilt = True
+
+    def count(self, examples: int) -> None:
+        """A step was dispatched."""
+        self._new_steps += 1
+        self._new_examples += examples
+        self.spoilt |= not self._warm
+        self._warm = True
+
+    def settle(self) -> None:
+        """The device has nothing left to do: the stretch ends, another begins."""
+        seconds = self._clock() - self._since
+        if self._new_steps and seconds > 0 and not self.spoilt:
+            self._steps += self._new_steps
+            self._examples += self._new_examples
+            self._seconds += seconds
+            self.examples_per_second = self._new_examples / seconds
+        self.restart()
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, four digits; empty when no step could be timed."""
+        steps, examples, seconds = self._steps, self._examples, self._seconds
+        self._steps, self._examples, self._seconds = 0, 0, 0.0
+        if not steps:
+            return {}
+        means = {"step_seconds": seconds / steps, "examples_per_second": examples / seconds}
+        return {name: float(f"{value:.4g}") for name, value in means.items()}
+
+
+@contextmanager
+def _told_of_compilations(tell: Callable[[], None]) -> Iterator[None]:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            tell()
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def peak_memory_gib() -> float:
+    """Peak memory so far in GiB: of the fullest local device where the backend tells, else of this process (CPU)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
+    if peaks:
+        return max(peaks) / _GIB
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident * (1 if sys.platform == "darwin" else 1024) / _GIB

@@ -1,0 +1,107 @@
+"""Five steps of both stages of a tiny DELRec under one mesh, for the tests that compare meshes; prints them as JSON.
+
+Usage: python meshes.py WORKDIR DATA FSDP TENSOR   (WORKDIR: a finished tiny run)
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_storefront import open_workspace
+
+from delrec_jax.language.t5 import T5
+from delrec_jax.stages import assets, distill, distill_texts, tune
+from delrec_jax.training.sharding import MeshConfig, place, place_batch
+from delrec_jax.training.steps import state_shardings
+
+STEPS = 5
+_COLLECTIVE = re.compile(
+    r"= \(?(\w+\[[\d,]*\]).*? (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
+)
+
+
+class Steps:
+    """Stands in for `fit`: five steps, and what the compiled program of the step exchanges."""
+
+    def __init__(self):
+        self.found = {}
+
+    def fit(self, run):
+        shardings = state_shardings(run.state, run.layout)
+        state, losses = place(run.state, shardings), []
+        for number in range(STEPS):
+            batch = place_batch(next(run.batches), run.layout, run.share)
+            if number == 0:
+                lowered = run.step.lower(state, run.frozen, batch, run.key)
+            state, metrics = run.step(state, run.frozen, batch, run.key)
+            losses.append(float(metrics["loss"]))
+        split = [leaf for leaf in jax.tree.leaves(run.frozen) if not leaf.is_fully_replicated]
+        self.found[run.name] = {
+            "losses": losses,
+            "exchanges": exchanges(lowered.compile().as_text()),
+            "constraints": lowered.as_text().count("sharding_constraint"),
+            "split leaves": len(split),
+            "leaves": len(jax.tree.leaves(run.frozen)),
+            "table": list(run.frozen["params"]["shared"]["embedding"].shape),
+            "table piece": list(
+                run.frozen["params"]["shared"]["embedding"].addressable_shards[0].data.shape
+            ),
+            "head": list(run.frozen["params"]["lm_head"]["kernel"].shape),
+            "params": jax.tree.map(
+                lambda leaf: float(np.abs(np.asarray(leaf)).sum()), jax.tree.leaves(state.params)
+            ),
+        }
+        return {}, {"best_step": 0, "steps": STEPS, "ranks": {}}
+
+
+def exchanges(text):
+    """Kind and result of every collective of a compiled program, such as ["all-gather", "f32[64,16]"]."""
+    return sorted({(kind, shape) for shape, kind in _COLLECTIVE.findall(text)})
+
+
+def with_even_table(language):
+    """The same model with a table of a multiple of eight rows, as pretrained ones have: one that divides."""
+    params = jax.tree.map(np.asarray, language.params)
+    missing = -len(params["shared"]["embedding"]) % 8
+    params["shared"]["embedding"] = np.pad(
+        params["shared"]["embedding"], ((0, missing), (0, 0)), constant_values=1.0
+    )
+    params["lm_head"]["kernel"] = np.pad(params["lm_head"]["kernel"], ((0, 0), (0, missing)))
+    shape = language.ranker.module.config
+    shape = dataclasses.replace(shape, vocab_size=shape.vocab_size + missing)
+    return dataclasses.replace(
+        language,
+        params=place(params, language.layout.of(params)),
+        ranker=dataclasses.replace(language.ranker, module=T5(shape)),
+        slots=language.slots + missing,
+    )
+
+
+def main(workdir, data, fsdp, tensor):
+    opened = open_workspace(Path(workdir))
+    mesh = MeshConfig(int(data), int(fsdp), int(tensor))
+    opened.experiment = dataclasses.replace(opened.experiment, mesh=mesh)
+    held = assets.load_data(opened)
+    language = with_even_table(assets.load_language(opened, held))
+    steps = Steps()
+    texts = distill_texts.make_texts(
+        opened, language, distill_texts.user_parts(opened, held)["train"], "true"
+    )
+    with mock.patch.object(distill, "fit", steps.fit), mock.patch.object(tune, "fit", steps.fit):
+        trainer = distill._Trainer(opened, language, held, texts)
+        trainer.fit("true", texts)
+        tune._Trainer(opened, language, held).fit(
+            "distilled", "distilled", held.split.training_users
+        )
+    print(json.dumps({"devices": jax.device_count(), **steps.found}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
