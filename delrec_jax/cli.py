@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{error}: nothing more can be written; make room, then start the same command again", 2
         )
     except RuntimeError as error:
-        if not _lost_another(error):
+        from delrec_jax.distributed import lost_another
+
+        if not lost_another(error):
             raise
         _end(
             f"another process of this run was lost ({_one_line(error)[:300]}); start all of them again: the run goes on from "
@@ -70,13 +72,6 @@ def _end(message: str, status: int) -> None:
 
         leave(status)
     sys.exit(status)
-
-
-def _lost_another(error: RuntimeError) -> bool:
-    """Whether a collective failed because a process at its other end is gone."""
-    import jax
-
-    return isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized()
 
 
 def _dispatch(arguments: list[str]) -> None:

@@ -17,6 +17,12 @@ from delrec_jax.errors import UserError
 
 _MODES = ("auto", "on", "off")
 
+# Of JAX's coordination service, and of the transports of collectives.
+_SIGNS_OF_LOSS = (
+    *("coordination service", "heartbeat", "barrier failed", "task is set to error"),
+    *("gloo", "nccl", "connection closed", "connection reset", "socket closed"),
+)
+
 
 @dataclass(frozen=True)
 class DistributedConfig:
@@ -130,6 +136,14 @@ def on_host(array: Any) -> np.ndarray:
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.array(array)
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether this error says that a process at the other end of an exchange is gone."""
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return False
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_LOSS)
 
 
 def leave(status: int) -> None:

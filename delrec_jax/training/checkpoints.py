@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from delrec_jax.distributed import is_main, on_host, wait_for_all
+from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError
 
 _LATEST = 2  # the last one may have been made of numbers that are about to diverge
@@ -133,6 +133,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:
+            if lost_another(error):
+                raise
             remedy = (
                 "free some space, or give a folder that you can write to, and start the same command again: it goes on from "
                 "the last whole checkpoint"

@@ -1,0 +1,125 @@
+"""Two processes on this machine as one run: the result of a single one; and when one dies, the other ends and both go on."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_storefront import CONFIG, TINY
+
+from delrec_jax.training.watching import TIMINGS
+
+DEADLINE = 300
+HEARTBEAT = 10
+LONG = (
+    "--config.distill.loop.steps=100000",
+    "--config.distill.loop.evaluate_every=50",
+    "--config.distill.loop.checkpoint_every=10",
+)
+
+
+def start(stage, workdir, log, *flags):
+    """Both processes of a stage."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    console = Path(sys.executable).with_name("delrec")
+    both = []
+    for number in range(2):
+        meeting = (
+            f"--config.distributed.coordinator=127.0.0.1:{port}",
+            "--config.distributed.num_processes=2",
+            f"--config.distributed.process_id={number}",
+            f"--config.distributed.heartbeat_seconds={HEARTBEAT}",
+        )
+        both.append(
+            subprocess.Popen(
+                [console, stage, CONFIG, f"--workdir={workdir}", *TINY, *meeting, *flags],
+                env={
+                    **os.environ,
+                    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                    "JAX_PLATFORMS": "cpu",
+                },
+                stderr=(log.with_suffix(f".{number}")).open("w"),
+            )
+        )
+    return both
+
+
+def said(log, number):
+    return log.with_suffix(f".{number}").read_text()
+
+
+def begin(tiny_run, workdir, *stages):
+    """A workdir with these stages of the tiny run done."""
+    for folder in stages:
+        shutil.copytree(tiny_run / folder, workdir / folder)
+    return workdir
+
+
+def rows(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in lines]
+
+
+@pytest.mark.parametrize("mesh", [(), ("--config.mesh.data=1", "--config.mesh.fsdp=2")])
+def test_two_processes_train_as_one(tiny_run, tmp_path, mesh):
+    workdir, log = begin(tiny_run, tmp_path / "two", "data", "lm", "teacher"), tmp_path / "log"
+    for stage in ("distill", "tune"):
+        both = start(stage, workdir, log, *mesh)
+        assert [one.wait(DEADLINE) for one in both] == [0, 0], said(log, 0) + said(log, 1)
+    for name in ("prompt/distilled", "prompt/true", "adapter/distilled"):
+        found = rows(workdir / name / "metrics.jsonl")
+        alone = rows(tiny_run / name / "metrics.jsonl")
+        assert [row.keys() for row in found] == [row.keys() for row in alone]
+        for ours, theirs in zip(found, alone, strict=True):
+            assert (ours.pop("run"), ours.pop("step")) == (theirs.pop("run"), theirs.pop("step"))
+            np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=1e-4)
+    # Only the first one speaks and writes.
+    assert "selected step" in said(log, 0) and "selected step" not in said(log, 1)
+
+
+def checkpoints(workdir):
+    folder = workdir / "prompt" / "distilled" / "checkpoints"
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def wait_for_checkpoint(workdir, both, log, after):
+    ends = time.monotonic() + DEADLINE
+    while not checkpoints(workdir) or checkpoints(workdir)[-1] <= after:
+        assert all(one.poll() is None for one in both), said(log, 0) + said(log, 1)
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    return checkpoints(workdir)[-1]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_dies_the_other_ends_and_both_go_on(tiny_run, tmp_path, victim):
+    workdir, log = begin(tiny_run, tmp_path / "two", "data", "lm", "teacher"), tmp_path / "log"
+    both = start("distill", workdir, log, *LONG)
+    wait_for_checkpoint(workdir, both, log, 0)
+    both[victim].kill()
+    killed = time.monotonic()
+    status = both[1 - victim].wait(HEARTBEAT + 30)
+    assert time.monotonic() - killed < HEARTBEAT + 30
+    message = said(log, 1 - victim)
+    # Ours when a message to the dead one fails first, JAX's own when its heartbeat is missed first.
+    if status == 69:
+        assert "another process of this run was lost" in message and "Traceback" not in message
+    else:
+        assert status == -signal.SIGABRT and "another task died" in message
+    saved = checkpoints(workdir)[-1]
+    both = start("distill", workdir, log, *LONG)
+    assert wait_for_checkpoint(workdir, both, log, saved) > saved
+    # Told to end, both save at the same step and leave.
+    for one in both:
+        one.send_signal(signal.SIGTERM)
+    assert [one.wait(DEADLINE) for one in both] == [75, 75], said(log, 0) + said(log, 1)
+    assert "told to end; prompt/distilled: saved at step" in said(log, 0)
