@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _end(
             f"{error}: nothing more can be written; make room, then start the same command again", 2
         )
-    except RuntimeError as error:
+    except Exception as error:
         from delrec_jax.distributed import lost_another
 
         if not lost_another(error):
