@@ -1,0 +1,44 @@
+import jax
+import pytest
+
+from delrec_jax.config import Experiment
+from delrec_jax.errors import UserError
+from delrec_jax.stages.session import CACHE, keep_compiled, session
+
+
+@pytest.fixture
+def settings():
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_compiled_programs_lie_beside_the_workdir(tmp_path, monkeypatch, settings):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    keep_compiled(tmp_path / "runs" / "one")
+    place = jax.config.jax_compilation_cache_dir
+    assert place.startswith(str(tmp_path / "runs" / CACHE))
+    keep_compiled(tmp_path / "runs" / "two")
+    assert jax.config.jax_compilation_cache_dir == place
+
+
+def test_a_place_named_by_the_environment_is_kept(tmp_path, monkeypatch, settings):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
+    before = jax.config.jax_compilation_cache_dir
+    keep_compiled(tmp_path / "run")
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_the_lock_is_given_back_however_it_ends(tmp_path):
+    with pytest.raises(RuntimeError), session(tmp_path / "run", Experiment()):
+        raise RuntimeError
+    with session(tmp_path / "run", Experiment()):
+        held = (tmp_path / "run" / ".lock").read_text()
+        assert held.startswith("process ")
+        again = pytest.raises(UserError, match="another run works in it")
+        with again, session(tmp_path / "run", Experiment()):
+            pass
+    with session(tmp_path / "run", Experiment()):
+        pass

@@ -1,0 +1,91 @@
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from delrec_jax import distributed
+from delrec_jax.distributed import DistributedConfig, join, names_others
+from delrec_jax.errors import UserError
+
+STATED = {"coordinator": "host:1234", "num_processes": 4, "process_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}, False),  # a shell inside an allocation
+        ({"SLURM_STEP_NUM_TASKS": "8"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": ""}, False),
+    ],
+)
+def test_which_environments_name_others(environment, expected):
+    assert names_others(environment) is expected
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "arguments"),
+    [
+        (DistributedConfig(), {}, None),
+        (DistributedConfig(start="off", **STATED), {"SLURM_STEP_NUM_TASKS": "8"}, None),
+        (DistributedConfig(), {"SLURM_STEP_NUM_TASKS": "8"}, {}),
+        (DistributedConfig(start="on"), {}, {}),
+        (
+            DistributedConfig(**STATED),
+            {},
+            {"coordinator_address": "host:1234", "num_processes": 4, "process_id": 2},
+        ),
+    ],
+)
+def test_when_others_are_joined_and_how(config, environment, arguments):
+    with mock.patch.object(jax.distributed, "initialize") as initialize:
+        assert join(config, environment) is (arguments is not None)
+    if arguments is None:
+        initialize.assert_not_called()
+    else:
+        initialize.assert_called_once_with(**arguments, heartbeat_timeout_seconds=60)
+
+
+def test_others_that_cannot_be_found():
+    failure = mock.patch.object(
+        jax.distributed, "initialize", side_effect=RuntimeError("DEADLINE_EXCEEDED: no\nmore")
+    )
+    with failure, pytest.raises(UserError, match=r"cannot be joined \(DEADLINE_EXCEEDED: no\)"):
+        join(DistributedConfig(**STATED), {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": "maybe"}, "distributed.start is 'maybe'"),
+        ({"coordinator": "a:1"}, "give all three"),
+        ({"num_processes": 2, "process_id": 0}, "give all three"),
+        ({**STATED, "process_id": 4}, "it goes from 0 to 3"),
+        ({"heartbeat_seconds": 0}, "heartbeat_seconds is 0"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(UserError, match=message):
+        DistributedConfig(**settings)
+
+
+def test_one_process_is_the_main_one_and_waits_for_nobody():
+    done = []
+    assert distributed.is_main()
+    distributed.on_main(lambda: done.append(1))
+    distributed.wait_for_all()
+    assert done == [1]
+    assert distributed.as_main_sees(True) is True and distributed.as_main_sees(False) is False
+    assert not distributed.lost_another(RuntimeError("Gloo all-reduce failed"))
+
+
+def test_a_copy_on_the_host_is_a_copy():
+    array = np.zeros(3)
+    copy = distributed.on_host(array)
+    array += 1
+    np.testing.assert_array_equal(copy, 0)
