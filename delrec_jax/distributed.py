@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from delrec_jax.errors import UserError
+from delrec_jax.errors import OthersNotFound, UserError
 
 _MODES = ("auto", "on", "off")
 
@@ -70,7 +70,7 @@ def join(config: DistributedConfig, environment: Mapping[str, str] = os.environ)
       Whether there are others to join.
 
     Raises:
-      UserError: they could not be found.
+      OthersNotFound: so.
     """
     if config.start == "off" or (
         config.start == "auto" and not config.coordinator and not names_others(environment)
@@ -86,7 +86,7 @@ def join(config: DistributedConfig, environment: Mapping[str, str] = os.environ)
     try:
         jax.distributed.initialize(**stated, heartbeat_timeout_seconds=config.heartbeat_seconds)
     except (RuntimeError, ValueError) as error:
-        raise UserError(
+        raise OthersNotFound(
             f"the other processes cannot be joined ({_first_line(error)}): check distributed.coordinator, that all processes "
             "were started, and that its port is open between them; or set distributed.start=off for a run of one process"
         ) from error

@@ -10,6 +10,15 @@ traceback.
 class UserError(Exception):
     """Bad input of the user: the message names the place, the value and the remedy."""
 
+    status = 2
+    """Of the process that ends by it."""
+
+
+class OthersNotFound(UserError):
+    """The other processes of the run did not come: a slow node may be the cause, and another start the remedy."""
+
+    status = 69
+
 
 class Preempted(BaseException):
     """The process was told to end, as schedulers do before they take a machine away; the same command goes on later.

@@ -6,7 +6,7 @@ import pytest
 
 from delrec_jax import distributed
 from delrec_jax.distributed import DistributedConfig, join, names_others
-from delrec_jax.errors import UserError
+from delrec_jax.errors import OthersNotFound, UserError
 
 STATED = {"coordinator": "host:1234", "num_processes": 4, "process_id": 2}
 
@@ -55,7 +55,7 @@ def test_others_that_cannot_be_found():
     failure = mock.patch.object(
         jax.distributed, "initialize", side_effect=RuntimeError("DEADLINE_EXCEEDED: no\nmore")
     )
-    with failure, pytest.raises(UserError, match=r"cannot be joined \(DEADLINE_EXCEEDED: no\)"):
+    with failure, pytest.raises(OthersNotFound, match=r"cannot be joined \(DEADLINE_EXCEEDED: no\)"):
         join(DistributedConfig(**STATED), {})
 
 
