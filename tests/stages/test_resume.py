@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_storefront import CONFIG, TINY
 
+from delrec_jax.training.watching import TIMINGS
+
 pytestmark = pytest.mark.slow
 
 # Longer loops with many checkpoints, so that a kill falls between two of them.
@@ -73,8 +75,7 @@ def logs(workdir):
     for path in sorted(workdir.glob("*/*/metrics.jsonl")):
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            row.pop("seconds")
-            rows.append(row)
+            rows.append({name: value for name, value in row.items() if name not in TIMINGS})
     return rows
 
 
