@@ -13,7 +13,7 @@ from delrec_jax import config as configuration
 from delrec_jax.errors import Preempted, UserError
 
 STAGES = ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report")
-COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export")
+COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
@@ -26,6 +26,8 @@ USAGE = f"""delrec: distil a sequential recommender into a language model
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for others: hf, peft, lora or adapter
+
+  delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and bytes, touching no device
 
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             make the stages of a workdir anew that a changed config touches
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _dispatch(arguments)
     except UserError as error:
-        _end(str(error), 2)
+        _end(str(error), error.status)
     except KeyboardInterrupt:
         _end("interrupted; the same command goes on from the last checkpoint", 130)
     except Preempted as notice:
@@ -82,6 +84,9 @@ def _dispatch(arguments: list[str]) -> None:
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
     values = _parse(command, [_long(argument) for argument in arguments[1:]])
+    if command == "plan":
+        _plan(values)
+        return
     # Imported late: JAX takes seconds to load, and a typo in a flag should not wait for it.
     from delrec_jax.stages.session import keep_compiled, session
     from delrec_jax.stages.workspace import Workspace, read_json
@@ -108,6 +113,23 @@ def _dispatch(arguments: list[str]) -> None:
         return
     with session(workdir, experiment):
         _run(command, Workspace(workdir, experiment, update=values.update), values)
+
+
+def _plan(values: flags.FlagValues) -> None:
+    from delrec_jax.planning.plan import plan
+
+    if values.config is None:
+        raise UserError("--config is missing: delrec plan --config=FILE --devices=8")
+    experiment = configuration.from_config(values.config)
+    print(
+        plan(
+            experiment,
+            devices=values.devices,
+            chip=values.chip,
+            items=values.items,
+            compile_for=values.compile,
+        )
+    )
 
 
 def _run(command: str, ws, values: flags.FlagValues) -> None:
@@ -153,6 +175,10 @@ def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
     flags.DEFINE_integer("k", 10, "recommend: length of the list", flag_values=values)
     flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
+    flags.DEFINE_integer("devices", 1, "plan: of all processes together", flag_values=values)
+    flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
+    flags.DEFINE_integer("items", 10_000, "plan: assumed catalogue", flag_values=values)
+    flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "export: directory to write", flag_values=values)
     path = _config_path(arguments)
     if path is not None:

@@ -23,7 +23,7 @@ ROOMS = {
     "objectives": {"language"},
     "analysis": {"evaluation.records"},
 }
-STAGE_IMPORTERS = {"stages", "cli", "__main__"}
+STAGE_IMPORTERS = {"stages", "planning", "cli", "__main__"}
 NEVER = {"torch", "peft", "tensorflow", "clu", "pandas"}
 TFDS_HOME = "data.corpora"
 NAMELESS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}

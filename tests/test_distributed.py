@@ -55,7 +55,10 @@ def test_others_that_cannot_be_found():
     failure = mock.patch.object(
         jax.distributed, "initialize", side_effect=RuntimeError("DEADLINE_EXCEEDED: no\nmore")
     )
-    with failure, pytest.raises(OthersNotFound, match=r"cannot be joined \(DEADLINE_EXCEEDED: no\)"):
+    with (
+        failure,
+        pytest.raises(OthersNotFound, match=r"cannot be joined \(DEADLINE_EXCEEDED: no\)"),
+    ):
         join(DistributedConfig(**STATED), {})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from flax import traverse_util
 from jax.sharding import NamedSharding
 
+from delrec_jax.config import Experiment
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.language import hub, weights
@@ -45,14 +46,18 @@ def model_shape(ws: Workspace, tokenizer: Tokenizer) -> T5Config:
     if not config.lm.weights:
         shape = replace(config.lm.t5, vocab_size=tokenizer.vocab_size)
     else:
-        settings = {name: getattr(config.lm.t5, name) for name in _SETTINGS}
-        shape = replace(weights.read_config(hub.resolve(config.lm.weights)), **settings)
+        shape = as_configured(config, weights.read_config(hub.resolve(config.lm.weights)))
         if tokenizer.vocab_size > shape.vocab_size:
             raise UserError(
                 f"lm.weights={config.lm.weights} has a table of {shape.vocab_size} rows, but the tokenizer in "
                 f"{tokenizer.name} has {tokenizer.vocab_size} ids: set lm.tokenizer to the model's own"
             )
     return replace(shape, adapters=config.tune.adalora)
+
+
+def as_configured(config: Experiment, sizes: T5Config) -> T5Config:
+    """Pretrained sizes, run as the config says: types, remat, scan, attention, dropout."""
+    return replace(sizes, **{name: getattr(config.lm.t5, name) for name in _SETTINGS})
 
 
 def adopt(ws: Workspace) -> None:

@@ -187,7 +187,8 @@ class _Trainer:
         """Compares the LM's order of each list with the labels'."""
         held = {"params": self.language.params, "vectors": self.language.vectors, "prompt": prompt}
         scores = []
-        for batch, real in padded_batches(exam.examples, batch_size=128, buckets=self.buckets):
+        size = self.ws.experiment.evaluate.batch_size
+        for batch, real in padded_batches(exam.examples, batch_size=size, buckets=self.buckets):
             rows = {"ids": batch["ids"], "candidates": batch["candidates"]}
             scores.append(np.asarray(self._scores(held, rows))[:real])
         given = np.concatenate(scores)

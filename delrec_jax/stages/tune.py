@@ -184,7 +184,10 @@ class _Trainer:
                 return self.scorer.catalogue(tuned, ids[rows])
 
             ranks = rank_users(
-                scores, {"valid": ranker}, num_users=len(ids), batch_size=min(128, len(ids))
+                scores,
+                {"valid": ranker},
+                num_users=len(ids),
+                batch_size=min(self.ws.experiment.evaluate.batch_size, len(ids)),
             )
             values = metrics_of_ranks(ranks["valid"].rank)
             found = {f"valid/{name}": float(values[name].mean()) for name in ("HR@1", "NDCG@10")}

@@ -5,7 +5,7 @@ say. Where it goes is said here, once, and can be changed by `mesh.rules`. The s
 or a pod.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,14 +74,14 @@ def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return parsed
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices of all processes.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over these devices, or over all of all processes.
 
     Raises:
       UserError: the axes do not multiply to the number of devices.
     """
-    sizes = mesh_sizes(config, jax.device_count())
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    sizes = mesh_sizes(config, jax.device_count() if devices is None else len(devices))
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
@@ -148,6 +148,12 @@ class Layout:
             axes = self.rules.get(name, ()) if name else ()
             ways = int(np.prod([self.mesh.shape[axis] for axis in axes]))
             places.append(axes if ways > 1 and size % ways == 0 else None)
+        used = [axis for axes in places if axes for axis in axes]
+        if len(set(used)) < len(used):
+            raise UserError(
+                f"mesh.rules: {'/'.join(path)} has the axes {', '.join(map(str, names))}, of which two would be split over one "
+                "axis of the mesh: give them different ones"
+            )
         while places and places[-1] is None:
             places.pop()
         return PartitionSpec(*places)
@@ -193,9 +199,11 @@ def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:
     return (None,) * len(shape)
 
 
-def make_layout(config: MeshConfig, axes_of: AxesOf) -> Layout:
-    """The layout of a config over all devices."""
-    return Layout(make_mesh(config), parse_rules(config.rules), axes_of)
+def make_layout(
+    config: MeshConfig, axes_of: AxesOf, devices: Sequence[Any] | None = None
+) -> Layout:
+    """The layout of a config over these devices, or over all."""
+    return Layout(make_mesh(config, devices), parse_rules(config.rules), axes_of)
 
 
 def key_names(path: Any) -> tuple[str, ...]:

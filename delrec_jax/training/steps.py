@@ -132,6 +132,11 @@ class EvalStep:
         here = found.addressable_data(0)
         return here[:asked] if missing else here
 
+    def lower(self, held: Any, rows: Any) -> Any:
+        """The function ready to be compiled for arrays, or for their shapes alone."""
+        with self.layout.active():
+            return self._jitted(held).lower(held, rows)
+
     def _jitted(self, held: Any) -> Any:
         kind = _kind(held)
         if kind not in self._compiled:

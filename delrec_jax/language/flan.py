@@ -1,0 +1,74 @@
+"""The shape of a pretrained T5 where its weights need not be at hand, as `delrec plan` asks for it.
+
+The table holds the published Flan-T5 models. They have the shapes of T5 v1.1, as the files
+`t5x/examples/t5/t5_1_1/{small,base,large,xl,xxl}.gin` of google-research/t5x state them; the numbers of parameters that follow
+(77M, 248M, 783M, 2.85B and 11.1B) are counted in tests/language/test_flan.py.
+"""
+
+from pathlib import Path
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.hub import FETCHED
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.weights import read_config
+
+
+def _shape(d_model: int, d_ff: int, layers: int, heads: int) -> T5Config:
+    return T5Config(
+        vocab_size=32128,
+        d_model=d_model,
+        d_kv=64,
+        d_ff=d_ff,
+        num_layers=layers,
+        num_decoder_layers=layers,
+        num_heads=heads,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        scale_decoder_outputs=False,
+    )
+
+
+FLAN_T5 = {
+    "google/flan-t5-small": _shape(512, 1024, 8, 6),
+    "google/flan-t5-base": _shape(768, 2048, 12, 12),
+    "google/flan-t5-large": _shape(1024, 2816, 24, 16),
+    "google/flan-t5-xl": _shape(2048, 5120, 24, 32),
+    "google/flan-t5-xxl": _shape(4096, 10240, 24, 64),
+}
+
+
+def pretrained_shape(name_or_dir: str) -> tuple[T5Config, str]:
+    """The sizes of a pretrained model, without going online.
+
+    Args:
+      name_or_dir: of `lm.weights`.
+
+    Returns:
+      The shape, and where it was read: a directory, the hub's cache, or the table of this file.
+
+    Raises:
+      UserError: none of the three knows it, or the directory cannot be read.
+    """
+    directory = Path(name_or_dir).expanduser()
+    if directory.is_dir():
+        return read_config(directory), str(directory)
+    if (cached := _in_cache(name_or_dir)) is not None:
+        return read_config(cached), f"the hub's cache ({cached})"
+    if name_or_dir in FLAN_T5:
+        return FLAN_T5[name_or_dir], "the table of published Flan-T5 shapes"
+    raise UserError(
+        f"lm.weights={name_or_dir}: no directory, not in the hub's cache, and its shape is not known without them; fetch it "
+        f"(`hf download {name_or_dir}`), name a directory, or use one of {', '.join(FLAN_T5)}"
+    )
+
+
+def _in_cache(name: str) -> Path | None:
+    """The directory of a model that was fetched before; None where it was not, or not wholly."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        found = Path(snapshot_download(name, allow_patterns=list(FETCHED), local_files_only=True))
+        read_config(found)
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, UserError):
+        return None
+    return found

@@ -1,0 +1,154 @@
+"""Whether stages fit a chip, and which settings would make them smaller."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import Any
+
+from delrec_jax.config import Experiment
+from delrec_jax.errors import UserError
+from delrec_jax.planning.chips import Chip
+from delrec_jax.planning.memory import StageMemory, stage_memory
+from delrec_jax.planning.shapes import Assumed
+from delrec_jax.planning.shardings import sharding_rows
+from delrec_jax.planning.steps import planned_steps
+from delrec_jax.training.sharding import mesh_sizes
+
+_WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one chip: `yes`, `likely` (the estimate fits, the compiler's figure does not) or `no`, and why."""
+
+    chip: Chip
+    fits: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.chip.name:8} {_WORDS[self.fits]}: {self.reason}"
+
+
+def judge(chip: Chip, stages: Sequence[StageMemory], *, for_chip: bool) -> Verdict:
+    """Compares the largest stage with what a program gets.
+
+    Args:
+      chip: of which kind the devices would be.
+      stages: with or without the compiler's figures.
+      for_chip: the compiler was this chip's own; another one's figures are weighed against the estimate.
+    """
+    for stage in stages:
+        if stage.refused:
+            return Verdict(
+                chip, "no", f"its compiler refuses {stage.stage} ({stage.refused[:160]})"
+            )
+    low = max(stages, key=lambda stage: _needs(stage, for_chip)[0])
+    high = max(stages, key=lambda stage: _needs(stage, for_chip)[1])
+    least, most = _needs(low, for_chip)[0], _needs(high, for_chip)[1]
+    room = f"of {readable(chip.available)} that a program gets ({chip.reserve})"
+    if most <= chip.available:
+        return Verdict(chip, "yes", f"{readable(most)} ({high.stage}) {room}")
+    if least <= chip.available:
+        both = f"{readable(least)} by the estimate ({low.stage}), {readable(most)} by XLA for CPU ({high.stage})"
+        return Verdict(
+            chip, "likely", f"{both}, {room}; --compile=chip --chip={chip.name} would tell"
+        )
+    if least <= chip.most:
+        more = f"it would with XLA_CLIENT_MEM_FRACTION={chip.most / chip.memory:.2f}"
+        return Verdict(chip, "no", f"{readable(least)} ({low.stage}) {room}: {more}")
+    return Verdict(chip, "no", f"{readable(least)} ({low.stage}) {room}")
+
+
+def _needs(stage: StageMemory, for_chip: bool) -> tuple[int, int]:
+    """Bytes at least and at most."""
+    if stage.by_compiler is None:
+        return stage.by_estimate, stage.by_estimate
+    if for_chip:
+        return stage.by_compiler, stage.by_compiler
+    return stage.by_estimate, max(stage.by_compiler, stage.by_estimate)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Settings that make the largest stage smaller, and what it would then need by the estimate."""
+
+    settings: str
+    needed: int
+
+
+def remedies(
+    experiment: Experiment, devices: Sequence[Any], assumed: Assumed
+) -> tuple[int, list[Remedy]]:
+    """What the largest stage needs now, and under each change by itself, by the estimate; what helps most first."""
+    now = _estimated(experiment, devices, assumed)
+    found = []
+    for settings, changed in _changes(experiment, len(devices)):
+        try:
+            needed = _estimated(changed, devices, assumed)
+        except UserError:
+            continue  # this mesh cannot be had with these heads or batches
+        if needed < now:
+            found.append(Remedy(settings, needed))
+    return now, sorted(found, key=lambda remedy: remedy.needed)
+
+
+def _estimated(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> int:
+    steps = planned_steps(experiment, devices, assumed)
+    return max(
+        stage_memory(experiment, planned, sharding_rows(planned), assumed).by_estimate
+        for planned in steps
+    )
+
+
+def _changes(experiment: Experiment, devices: int) -> list[tuple[str, Experiment]]:
+    """Settings, and the experiment with them."""
+    return [
+        *_meshes(experiment, devices),
+        *_parts(experiment, devices),
+        *_types(experiment),
+    ]
+
+
+def _meshes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
+    """All devices share the weights, and some of them the work on each example."""
+    for tensor in (1, 2, 4, 8):
+        mesh = replace(experiment.mesh, data=1, fsdp=devices // tensor, tensor=tensor)
+        if devices > 1 and devices % tensor == 0:
+            settings = f"mesh.data=1 mesh.fsdp={mesh.fsdp} mesh.tensor={tensor}"
+            yield settings, replace(experiment, mesh=mesh)
+
+
+def _parts(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
+    """Batches in parts that still divide over the devices."""
+    data, fsdp, _ = mesh_sizes(experiment.mesh, devices)
+    for parts in (2, 4, 8, 16):
+        distill, tune = experiment.distill, experiment.tune
+        fewest = max(distill.optimizer.accumulate, tune.optimizer.accumulate)
+        rows = gcd(distill.batch_size, tune.batch_size)
+        if parts > fewest and rows % (parts * data * fsdp) == 0:
+            changed = replace(
+                experiment,
+                distill=replace(distill, optimizer=replace(distill.optimizer, accumulate=parts)),
+                tune=replace(tune, optimizer=replace(tune.optimizer, accumulate=parts)),
+            )
+            yield f"distill.optimizer.accumulate={parts} tune.optimizer.accumulate={parts}", changed
+
+
+def _types(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """Settings of the language model alone."""
+    t5 = experiment.lm.t5
+    smaller = {
+        "remat=True": replace(t5, remat=True),
+        "param_dtype=bfloat16": replace(t5, param_dtype="bfloat16"),
+        "dtype=bfloat16": replace(t5, dtype="bfloat16"),
+    }
+    for setting, changed in smaller.items():
+        yield f"lm.t5.{setting}", replace(experiment, lm=replace(experiment.lm, t5=changed))
+
+
+def readable(size: int) -> str:
+    """Bytes for people."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"

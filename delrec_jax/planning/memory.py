@@ -1,0 +1,228 @@
+"""Bytes of one device in each stage: what stays there (exact), and what is needed for a while (compiled, or estimated).
+
+The estimate of temporaries, in bytes a device, for b rows of a part of the batch, T tokens, D width, H heads of K, F the
+feed-forward's width (H and F over mesh.tensor), L layers, a bytes of lm.t5.dtype:
+
+    block(b, T, S) = a b T (6 D + 4 H K + 4 F) + (4 + a) b H T S        all values of a block whose tokens attend to S places
+    step           = kept + 1.5 block + gathered + 2 trained + 4 scores
+    scoring        = 0.6 block + gathered + 2 scores                    the batch of texts that a stage selects by
+    kept           = L a b T D with lm.t5.remat, else 1.2 L blocks      of encoder and decoder
+    gathered       = one block's weights where mesh.fsdp > 1
+    scores         = 4 bytes for every item (or candidate) of every row; in `pretrain` also for every word of every question
+
+The factors 1.5 (a block's values, and gradients of some), 1.2 and 0.6 (no gradients, values given back) are fitted to XLA's
+compilers for TPU v5e, v5p and H100. Of the 28 steps that they are fitted to (`distill`, `tune` of Flan-T5 small, base, XL and
+XXL, in bfloat16 and float32, with and without remat, along all axes of the mesh) the estimate is 0.95 to 2.0 times their
+figure, 1.15 times in the median; XLA for CPU says 1.6 to 4.3 times theirs in bfloat16, 0.8 times in float32.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from delrec_jax.config import Experiment
+from delrec_jax.language.sequence_scoring import MAX_LOGITS
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.planning.shapes import Assumed, Batch, language_shape
+from delrec_jax.planning.shardings import Row, bytes_per_device
+from delrec_jax.planning.steps import PlannedStep
+
+_STEP_BLOCKS, _SCORING_BLOCKS, _KEPT_BLOCKS = 1.5, 0.6, 1.2
+_TEACHER_SCORES = 2_500_000  # of `teachers.losses`: scores of labels are made in chunks
+
+
+@dataclass(frozen=True)
+class Temporaries:
+    """What the train step and the scoring of a stage need for a while, in bytes a device."""
+
+    step: int
+    scoring: int
+
+    @property
+    def most(self) -> int:
+        """One runs at a time."""
+        return max(self.step, self.scoring)
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """One stage on one device, in bytes.
+
+    Attributes:
+      stage: its name.
+      frozen, trains, optimizer, batch: exact.
+      estimated: by the formula.
+      compiled: by the compiler, if it was asked and did not refuse.
+      padding: bytes that the compiler's layout adds to what stays.
+      refused: what a compiler said for whose chip the program is too large.
+      seconds: of lowering and compiling.
+    """
+
+    stage: str
+    frozen: int
+    trains: int
+    optimizer: int
+    batch: int
+    estimated: Temporaries
+    compiled: Temporaries | None = None
+    padding: int = 0
+    refused: str = ""
+    seconds: float = 0.0
+
+    @property
+    def resident(self) -> int:
+        """What stays there while the step runs."""
+        return self.frozen + self.trains + self.optimizer + self.batch + self.padding
+
+    @property
+    def by_estimate(self) -> int:
+        """In all, by the formula."""
+        return self.resident + self.estimated.most
+
+    @property
+    def by_compiler(self) -> int | None:
+        """In all, by the compiler."""
+        return None if self.compiled is None else self.resident + self.compiled.most
+
+
+def stage_memory(
+    experiment: Experiment, planned: PlannedStep, tables: dict[str, list[Row]], assumed: Assumed
+) -> StageMemory:
+    """The exact part and the estimate; see `with_compiled`."""
+    sizes = {name: bytes_per_device(rows) for name, rows in tables.items()}
+    return StageMemory(
+        stage=planned.stage,
+        frozen=sizes["frozen"],
+        trains=sizes["trains"],
+        optimizer=sizes["optimizer"],
+        batch=sizes["batch"],
+        estimated=_estimate(experiment, planned, sizes["trains"], assumed),
+    )
+
+
+def with_compiled(
+    memory: StageMemory, planned: PlannedStep, options: dict[str, Any]
+) -> StageMemory:
+    """Compiles step and scoring; a compiler that knows its chip may refuse them as too large."""
+    start = time.perf_counter()
+    try:
+        step = planned.lower().compile(options).memory_analysis()
+        scoring = None
+        if planned.scoring is not None:
+            scoring = planned.scoring.lower().compile(options).memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return replace(memory, refused=" ".join(str(error).split()))
+    return replace(
+        memory,
+        compiled=Temporaries(_temporaries(step), 0 if scoring is None else _temporaries(scoring)),
+        padding=max(0, step.argument_size_in_bytes - memory.resident),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _temporaries(found: Any) -> int:
+    """Temporaries, code, and outputs that do not take an argument's place."""
+    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.temp_size_in_bytes + found.generated_code_size_in_bytes + outputs
+
+
+def _estimate(
+    experiment: Experiment, planned: PlannedStep, trained: int, assumed: Assumed
+) -> Temporaries:
+    ways = planned.layout.ways
+    rows = -(-planned.rows // (planned.parts * ways))
+    scored = 0 if planned.scoring is None else _rows(planned.scoring.rows)
+    if planned.stage == "teach":
+        passes = _teacher(experiment, rows) + 2 * trained
+        return Temporaries(passes, 4 * assumed.items * (scored + 2 * scored // ways))
+    cfg, _ = language_shape(experiment)
+    part = _Part(cfg, planned.layout.mesh.shape["tensor"], _answers(experiment, planned, assumed))
+    gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
+    tokens = planned.batch["ids"].shape[1]
+    scores = _scores(experiment, planned.batch, rows, assumed)
+    step = gathered + part.kept(rows, tokens) + _STEP_BLOCKS * part.largest(rows, tokens)
+    step += 2 * trained + 4 * scores
+    if planned.scoring is None:
+        return Temporaries(int(step), 0)
+    scoring = gathered + _SCORING_BLOCKS * part.largest(-(-scored // ways), tokens)
+    scoring += 2 * _scores(experiment, planned.scoring.rows, scored, assumed)
+    return Temporaries(int(step), int(scoring))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One device's part of the language model; `answers` is their number for each text, and the tokens of each."""
+
+    shape: T5Config
+    tensor: int
+    answers: tuple[int, int]
+
+    def blocks(self, rows: int, tokens: int) -> tuple[float, float]:
+        """Bytes of all values of a block of the encoder, and of the decoder."""
+        count, length = self.answers
+        return self._block(rows, tokens, tokens), self._block(rows, count * length, tokens + length)
+
+    def largest(self, rows: int, tokens: int) -> float:
+        """The larger of the two."""
+        return max(self.blocks(rows, tokens))
+
+    def kept(self, rows: int, tokens: int) -> float:
+        """What the forward pass leaves for the backward pass."""
+        cfg = self.shape
+        encoder, decoder = self.blocks(rows, tokens)
+        if cfg.remat:
+            size = cfg.compute_dtype.itemsize * rows * cfg.d_model
+            return size * (
+                cfg.num_layers * tokens + cfg.num_decoder_layers * self.answers[0] * self.answers[1]
+            )
+        return _KEPT_BLOCKS * (cfg.num_layers * encoder + cfg.num_decoder_layers * decoder)
+
+    def weights(self) -> int:
+        """Bytes of a decoder block's weights on one device while it computes."""
+        cfg = self.shape
+        attention = 8 * cfg.d_model * cfg.num_heads * cfg.d_kv
+        return cfg.stored_dtype.itemsize * (attention + 3 * cfg.d_model * cfg.d_ff) // self.tensor
+
+    def _block(self, rows: int, tokens: int, keys: int) -> float:
+        cfg, heads = self.shape, self.shape.num_heads / self.tensor
+        width = 6 * cfg.d_model + 4 * heads * cfg.d_kv + 4 * cfg.d_ff / self.tensor
+        size = cfg.compute_dtype.itemsize
+        return size * rows * tokens * width + (4 + size) * rows * heads * tokens * keys
+
+
+def _answers(experiment: Experiment, planned: PlannedStep, assumed: Assumed) -> tuple[int, int]:
+    if planned.stage == "pretrain":
+        return experiment.pretrain.text.queries, 2
+    if experiment.lm.verbalizer == "sequence":
+        return planned.batch["candidates"].shape[1], assumed.title_tokens + 1
+    return 1, 2
+
+
+def _scores(experiment: Experiment, batch: Batch, rows: int, assumed: Assumed) -> int:
+    """Bytes of the scores of so many rows."""
+    if "sentinels" in batch:
+        config = experiment.pretrain
+        words = experiment.lm.vocab_size if config.bag_weight else 0
+        items = assumed.items if config.catalogue_weight else 0
+        return 4 * rows * config.text.queries * (words + items)
+    if "candidates" not in batch:
+        return 4 * rows * assumed.items
+    logits = MAX_LOGITS if experiment.lm.verbalizer == "sequence" else 0
+    return 4 * (rows * batch["candidates"].shape[1] + logits)
+
+
+def _rows(batch: Batch) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
+def _teacher(experiment: Experiment, rows: int) -> int:
+    """16 values of each place, block and channel, its attention, three chunks of scores: all float32."""
+    config: Any = experiment.teacher.shape
+    width = max(config.width, getattr(config, "hidden", 0))
+    values = 16 * width + 2 * getattr(config, "heads", 0) * config.max_length
+    layers = getattr(config, "layers", 1)
+    return 4 * (rows * config.max_length * layers * values + 3 * _TEACHER_SCORES)

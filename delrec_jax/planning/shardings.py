@@ -1,0 +1,131 @@
+"""Where every leaf of a tree lies, as rows of a table: like leaves of repeated blocks in one row."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from delrec_jax.planning.steps import PlannedStep
+from delrec_jax.training.sharding import Layout, key_names
+from delrec_jax.training.steps import state_shardings
+
+_NUMBERED = re.compile(r"(?<=^block_)\d+$|(?<=^blocks_)\d+$")
+Axes = tuple[str | None, ...]
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Leaves of one shape that lie alike.
+
+    Attributes:
+      name: path, the number of a block as *; of what the optimizer keeps, the path of its parameter.
+      kinds: what the optimizer keeps of it, such as `mu`.
+      count: leaves.
+      shape: of each.
+      dtype: of each.
+      axes: names of its axes.
+      spec: where these go.
+      size: bytes of all of them.
+      per_device: bytes of them on each device.
+      whole: axes that a rule would split and whose size does not divide.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    axes: Axes
+    spec: str
+    size: int
+    per_device: int
+    whole: tuple[str, ...]
+
+
+def sharding_rows(planned: PlannedStep) -> dict[str, list[Row]]:
+    """Tables of a step: `frozen`, `trains`, `optimizer`, `batch`."""
+    layout, state = planned.layout, planned.state
+    homes = state_shardings(state, layout)
+    batch = jax.tree.map(lambda leaf: layout.batch, planned.batch)
+    params = {key_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)}
+
+    def kept(path: Path, shape: tuple[int, ...]) -> tuple[Path, str, Axes]:
+        """An optimizer's leaf: its parameter, what of it, the parameter's axes."""
+        at = next((at for at in range(len(path)) if path[at:] in params), 0)
+        if not at or not shape:
+            return path, "", (None,) * len(shape)
+        return path[at:], path[at - 1], layout.axes_of(path[at:], shape)
+
+    def stored(path: Path, shape: tuple[int, ...]) -> tuple[Path, str, Axes]:
+        return path, "", layout.axes_of(path, shape)
+
+    def read(path: Path, shape: tuple[int, ...]) -> tuple[Path, str, Axes]:
+        return path, "", ("batch", *(None,) * (len(shape) - 1))
+
+    return {
+        "frozen": _table(planned.frozen, layout.of(planned.frozen), layout, stored),
+        "trains": _table(state.params, homes.params, layout, stored),
+        "optimizer": _table(state.opt_state, homes.opt_state, layout, kept),
+        "batch": _table(planned.batch, batch, layout, read),
+    }
+
+
+def bytes_per_device(rows: list[Row]) -> int:
+    """Of a whole table."""
+    return sum(row.per_device for row in rows)
+
+
+def _table(
+    tree: Any,
+    shardings: Any,
+    layout: Layout,
+    describe: Callable[[Path, tuple[int, ...]], tuple[Path, str, Axes]],
+) -> list[Row]:
+    rows: dict[Any, Row] = {}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True):
+        shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype)
+        home, kind, axes = describe(key_names(path), shape)
+        row = Row(
+            name="/".join(_NUMBERED.sub("*", name) for name in home),
+            kinds=(kind,) if kind else (),
+            count=1,
+            shape=shape,
+            dtype=dtype.name,
+            axes=axes,
+            spec=_spec(sharding.spec),
+            size=int(np.prod(shape)) * dtype.itemsize,
+            per_device=int(np.prod(sharding.shard_shape(shape))) * dtype.itemsize,
+            whole=tuple(_kept_whole(axes, shape, layout)),
+        )
+        alike = (row.name, row.shape, row.dtype, row.spec)
+        rows[alike] = _together(rows[alike], row) if alike in rows else row
+    return list(rows.values())
+
+
+def _together(a: Row, b: Row) -> Row:
+    return replace(
+        a,
+        kinds=tuple(dict.fromkeys(a.kinds + b.kinds)),
+        count=a.count + b.count,
+        size=a.size + b.size,
+        per_device=a.per_device + b.per_device,
+    )
+
+
+def _spec(spec: Any) -> str:
+    places = ["+".join([part] if isinstance(part, str) else part) if part else "-" for part in spec]
+    return f"P({', '.join(places)})"
+
+
+def _kept_whole(axes: Axes, shape: tuple[int, ...], layout: Layout) -> Iterator[str]:
+    """What the layout did not do although a rule asks for it: never in silence."""
+    for name, size in zip(axes, shape, strict=True):
+        places = layout.rules.get(name, ()) if name else ()
+        ways = int(np.prod([layout.mesh.shape[axis] for axis in places]))
+        if ways > 1 and size % ways:
+            yield f"{name} {size} does not divide over {ways}: stays whole"

@@ -1,0 +1,508 @@
+"""`delrec plan`: its figures against hand-worked ones, against arrays that were placed, and against steps that ran.
+
+Whatever needs eight devices is done once, in a process of its own (`report`), because a plan sets JAX's platform.
+"""
+
+import json
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from delrec_jax.config import Experiment, from_config
+from delrec_jax.errors import UserError
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.planning import devices as devices_module
+from delrec_jax.planning import plan as plan_module
+from delrec_jax.planning.chips import CHIPS, GIB, find_chips
+from delrec_jax.planning.fit import judge, remedies
+from delrec_jax.planning.memory import StageMemory, Temporaries, stage_memory, with_compiled
+from delrec_jax.planning.plan import plan
+from delrec_jax.planning.shapes import Assumed
+from delrec_jax.planning.shardings import bytes_per_device, sharding_rows
+from delrec_jax.planning.steps import planned_steps
+from delrec_jax.training.sharding import MeshConfig, place, place_batch
+from delrec_jax.training.steps import state_shardings
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "delrec"
+STAGES = ("teach", "pretrain", "distill", "tune")
+COMPILED = ("distill", "tune")
+ASSUMED = Assumed(items=21, title_tokens=3)
+TINY = T5Config(
+    d_model=8,
+    d_kv=4,
+    d_ff=15,  # does not divide over mesh.tensor
+    num_layers=2,
+    num_decoder_layers=1,
+    num_heads=2,
+    dropout_rate=0.0,
+)
+
+
+def experiment(**mesh):
+    """Eight rows, two parts; 48 tokens, three slots, five candidates; a vocabulary of 32."""
+    base = Experiment()
+    text = replace(base.pretrain.text, batch_tokens=8 * 48)
+    return replace(
+        base,
+        mesh=MeshConfig(**mesh),
+        lm=replace(base.lm, t5=TINY, vocab_size=32),
+        prompts=replace(base.prompts, max_tokens=40),
+        pretrain=replace(base.pretrain, text=text),
+        teacher=replace(base.teacher, batch_size=8),
+        distill=replace(base.distill, length=3, top_h=4, num_candidates=5, batch_size=16),
+        tune=replace(
+            base.tune,
+            batch_size=16,
+            optimizer=replace(base.tune.optimizer, accumulate=2),
+        ),
+    )
+
+
+def loaded(name):
+    return from_config(runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]())
+
+
+def error_of(function, *arguments, **options):
+    try:
+        function(*arguments, **options)
+    except (UserError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+# --- what eight devices say
+
+
+def placed(planned):
+    """Zeros where the layout says, as the run would place them."""
+
+    def zeros(tree):
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
+
+    layout = planned.layout
+    state = place(zeros(planned.state), state_shardings(planned.state, layout))
+    frozen = place(zeros(planned.frozen), layout.of(planned.frozen))
+    return state, frozen, place_batch(zeros(planned.batch), layout)
+
+
+def held(tree):
+    """Bytes of a tree on the first device."""
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def on_device(planned):
+    """Bytes of the placed arrays on one device."""
+    state, frozen, batch = placed(planned)
+    parts = {"trains": state.params, "optimizer": state.opt_state, "frozen": frozen, "batch": batch}
+    return {name: held(tree) for name, tree in parts.items()}
+
+
+def ran(planned):
+    """The memory of the very program that a step runs, with real arrays."""
+    arrays = (*placed(planned), jax.random.key(0))
+    compiled = planned.step.lower(*arrays).compile()
+    used = compiled.memory_analysis()
+    state, _ = compiled(*arrays)
+    outputs = used.output_size_in_bytes - used.alias_size_in_bytes
+    return {
+        "steps": int(state.step),
+        "temporaries": used.temp_size_in_bytes + used.generated_code_size_in_bytes + outputs,
+        "arguments": used.argument_size_in_bytes,
+    }
+
+
+def compared(chosen, planned):
+    """The plan of a stage beside what really happens; two stages are compiled."""
+    tables = sharding_rows(planned)
+    memory = stage_memory(chosen, planned, tables, ASSUMED)
+    found = {
+        "rows": {part: [vars(row) for row in rows] for part, rows in tables.items()},
+        "planned": {part: bytes_per_device(rows) for part, rows in tables.items()},
+        "held": on_device(planned),
+        "estimated": [memory.estimated.step, memory.estimated.scoring],
+        "resident": memory.resident,
+    }
+    if planned.stage in COMPILED:
+        compiled = with_compiled(memory, planned, {}).compiled
+        found |= {"compiled": [compiled.step, compiled.scoring], "ran": ran(planned)}
+    return found
+
+
+def small_chip(name):
+    del name
+    return (replace(CHIPS["h100"], name="tiny", memory=800_000, available=700_000),)
+
+
+def quick(memory, planned, options):
+    """Instead of a compiler: what it was asked with, as the size of a step."""
+    platform = planned.layout.mesh.devices.flat[0].platform
+    assert platform == "cpu"
+    return replace(memory, compiled=Temporaries(step=GIB + len(options), scoring=0))
+
+
+def texts(chosen, wide, devices):
+    """Whole plans, without a compiler."""
+    with mock.patch.object(plan_module, "find_chips", small_chip):
+        found = {"too small": plan(wide, devices=8, items=21, compile_for="no")}
+    xxl = replace(loaded("ml100k_flan_t5_xxl"), mesh=MeshConfig(fsdp=8))
+    found["xxl"] = plan(xxl, devices=8, compile_for="no")
+    parts = replace(chosen.tune.optimizer, accumulate=8)
+    odd = replace(chosen, tune=replace(chosen.tune, optimizer=parts))
+    found["odd parts"] = plan(odd, devices=8, items=21, compile_for="no")
+    get, described = "get_topology_desc", mock.Mock(devices=devices)
+    with mock.patch.object(plan_module, "with_compiled", quick):
+        found["cpu"] = plan(chosen, devices=8, items=21)
+        with mock.patch.object(devices_module.topologies, get, return_value=described) as asked:
+            for chip in ("v5e", "h100"):
+                found[chip] = plan(chosen, devices=8, chip=chip, items=21, compile_for="chip")
+            found["asked"] = str(asked.call_args_list)
+    missing = RuntimeError("JAX TPU support not installed")
+    with mock.patch.object(devices_module.topologies, get, side_effect=missing):
+        found["no compiler"] = error_of(plan, chosen, devices=8, chip="v5e", compile_for="chip")
+    found["odd slice"] = error_of(plan, chosen, devices=12, chip="v5e", compile_for="chip")
+    return found
+
+
+def report():
+    jax.config.update("jax_disable_most_optimizations", True)  # quicker, and the same on both sides
+    devices = devices_module.fake_devices(8)
+    chosen = experiment(data=2, fsdp=2, tensor=2)
+    wide = experiment(data=8)
+    wide = replace(
+        wide,
+        teacher=replace(wide.teacher, name="popularity"),
+        distill=replace(wide.distill, batch_size=64),
+        tune=replace(wide.tune, batch_size=64, optimizer=Experiment().tune.optimizer),
+    )
+    uneven = replace(chosen, distill=replace(chosen.distill, batch_size=6))
+    now, helps = remedies(wide, devices, ASSUMED)
+    return {
+        "stages": {
+            planned.stage: compared(chosen, planned)
+            for planned in planned_steps(chosen, devices, ASSUMED)
+        },
+        "texts": texts(chosen, wide, devices),
+        "other devices": error_of(devices_module.fake_devices, 4),
+        "odd batch": error_of(planned_steps, uneven, devices, ASSUMED),
+        "odd heads": error_of(planned_steps, experiment(fsdp=1, tensor=8), devices, ASSUMED),
+        "remedies": [now, [[remedy.settings, remedy.needed] for remedy in helps]],
+    }
+
+
+@pytest.fixture(scope="module")
+def eight():
+    run = subprocess.run(
+        [sys.executable, __file__], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def row(eight, stage, part, name):
+    (found,) = [row for row in eight["stages"][stage]["rows"][part] if row["name"] == name]
+    return found
+
+
+def test_every_stage_that_trains_is_planned(eight):
+    assert tuple(eight["stages"]) == STAGES
+
+
+# [shape, axes, spec, leaves, bytes in all, bytes of a device] on a mesh of 2 x 2 x 2.
+BY_HAND = {
+    ("distill", "frozen", "params/encoder/block_*/SelfAttention/q/kernel"): (
+        [8, 8],
+        ["embed", "heads"],
+        "P(fsdp, tensor)",
+        *(2, 2 * 8 * 8 * 4, 2 * 4 * 4 * 4),
+    ),
+    ("distill", "frozen", "params/decoder/block_*/EncDecAttention/o/kernel"): (
+        [8, 8],
+        ["heads", "embed"],
+        "P(tensor, fsdp)",
+        *(1, 8 * 8 * 4, 4 * 4 * 4),
+    ),
+    ("distill", "frozen", "params/shared/embedding"): (
+        [32, 8],
+        ["vocab", None],
+        "P(fsdp+tensor)",
+        *(1, 32 * 8 * 4, 8 * 8 * 4),
+    ),
+    ("distill", "frozen", "params/encoder/block_*/self_norm/weight"): (
+        [8],
+        [None],
+        "P()",
+        *(2, 2 * 8 * 4, 2 * 8 * 4),
+    ),
+    ("distill", "trains", "prompt"): ([3, 8], [None, None], "P()", 1, 3 * 8 * 4, 3 * 8 * 4),
+    ("distill", "batch", "ids"): (
+        [16, 48],
+        ["batch", None],
+        "P(data+fsdp)",
+        *(1, 16 * 48 * 4, 4 * 48 * 4),
+    ),
+    # A of rank 12 over embed; the optimizer keeps mu, nu, sensitivity and uncertainty of each of two.
+    ("tune", "optimizer", "encoder/block_*/SelfAttention/q/A"): (
+        [8, 12],
+        ["embed", None],
+        "P(fsdp)",
+        *(8, 8 * 8 * 12 * 4, 8 * 4 * 12 * 4),
+    ),
+    ("pretrain", "batch", "answers"): (
+        [8, 4, 3],
+        ["batch", None, None],
+        "P(data+fsdp)",
+        *(1, 8 * 4 * 3 * 4, 2 * 4 * 3 * 4),
+    ),
+}
+
+
+@pytest.mark.parametrize(("place", "expected"), BY_HAND.items(), ids=[p[2] for p in BY_HAND])
+def test_rows_worked_by_hand(eight, place, expected):
+    found = row(eight, *place)
+    keys = ("shape", "axes", "spec", "count", "size", "per_device")
+    assert tuple(found[key] for key in keys) == expected
+    assert found["whole"] == []
+
+
+def test_what_the_optimizer_keeps_is_named(eight):
+    kept = row(eight, "tune", "optimizer", "encoder/block_*/SelfAttention/q/A")["kinds"]
+    assert kept == ["mu", "nu", "sensitivity", "uncertainty"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bytes_of_a_device_are_those_of_placed_arrays(eight, stage):
+    found = eight["stages"][stage]
+    assert found["planned"] == found["held"]
+
+
+@pytest.mark.parametrize("stage", COMPILED)
+def test_the_compiled_memory_is_that_of_the_step_that_ran(eight, stage):
+    found = eight["stages"][stage]
+    assert found["ran"]["steps"] == 1
+    assert found["compiled"][0] == found["ran"]["temporaries"] > 0
+    assert found["compiled"][1] > 0
+    # The compiler drops what a step does not read (the head, where titles have vectors); it lies there all the same.
+    unread = [row["per_device"] for row in found["rows"]["frozen"] if "lm_head" in row["name"]]
+    assert found["resident"] - sum(unread) == pytest.approx(found["ran"]["arguments"], abs=64)
+
+
+def test_an_axis_that_does_not_divide_is_marked_in_table_and_text(eight):
+    for name in ("wi_0", "wi_1", "wo"):
+        found = row(
+            eight, "distill", "frozen", f"params/encoder/block_*/DenseReluDense/{name}/kernel"
+        )
+        assert found["whole"] == ["mlp 15 does not divide over 2: stays whole"]
+        assert found["per_device"] == found["size"] / 2  # embed alone is split
+    assert row(eight, "distill", "frozen", "vectors")["whole"] == [
+        "items 21 does not divide over 2: stays whole"
+    ]
+    lines = eight["texts"]["cpu"].splitlines()
+    (vectors,) = [line for line in lines if " vectors " in line]
+    assert vectors.endswith("! items 21 does not divide over 2: stays whole")
+    assert not [line for line in lines if "q/kernel" in line and "stays whole" in line]
+
+
+def test_the_estimate_worked_by_hand(eight):
+    rows, tokens, keys = 4, 48, 48  # of 16 over data x fsdp = 4; tune in two parts
+    block = 4 * rows * tokens * (6 * 8 + 4 * 1 * 4 + 4 * 7.5) + 8 * rows * 1 * tokens * keys
+    decoder = 4 * rows * 2 * (6 * 8 + 4 * 4 + 4 * 7.5) + 8 * rows * 1 * 2 * (48 + 2)
+    weights = 4 * (8 * 8 * 8 + 3 * 8 * 15) // 2
+    kept, trains = 1.2 * (2 * block + decoder), 3 * 8 * 4
+    step = kept + 1.5 * block + weights + 2 * trains + 4 * (4 * rows * 5)
+    scoring = 0.6 * (32 / rows) * block + weights + 2 * (4 * 128 * 5)
+    assert eight["stages"]["distill"]["estimated"] == [int(step), int(scoring)]
+
+
+def test_parts_halve_what_an_estimated_step_keeps(eight):
+    whole, halves = (eight["stages"][stage]["estimated"][0] for stage in ("distill", "tune"))
+    assert halves < 0.7 * whole
+
+
+def test_the_text_states_mesh_assumptions_and_compiler(eight):
+    text = eight["texts"]["cpu"]
+    assert text.startswith("MESH  data 2 x fsdp 2 x tensor 2\n")
+    assert "21 items (--items)" in text and "48 tokens (prompts.max_tokens=40)" in text
+    rows = len(eight["stages"]["distill"]["rows"]["frozen"])
+    assert f"  frozen     {rows} rows as in distill" in text
+    for chip in CHIPS:
+        assert f"  {chip:8} fits: " in text
+    assert "XLA's compiler for CPU" in text and "The estimate of a step" in text
+    assert "WHAT WOULD HELP" not in text
+
+
+def test_parts_that_do_not_divide_over_the_devices_are_marked(eight):
+    marks = {
+        name: [line for line in eight["texts"][name].splitlines() if line.startswith("!")]
+        for name in ("cpu", "odd parts")
+    }
+    assert marks["cpu"] == []
+    (mark,) = marks["odd parts"]
+    assert mark.startswith("!  tune: 16 rows in optimizer.accumulate=8 parts do not divide over 4 ")
+
+
+def test_a_chip_too_small_is_said_and_what_would_help(eight):
+    text = eight["texts"]["too small"]
+    (line,) = [line for line in text.splitlines() if line.startswith("  tiny")]
+    assert "does not fit: " in line and "of 683.6 KiB that a program gets" in line
+    helps = text.split("WHAT WOULD HELP")[1]
+    assert (
+        "distill.optimizer.accumulate=4 tune.optimizer.accumulate=4: 663.9 KiB, enough for tiny"
+        in helps
+    )
+    for setting in ("lm.t5.remat=True", "lm.t5.dtype=bfloat16", "lm.t5.param_dtype=bfloat16"):
+        (line,) = [line for line in helps.splitlines() if line.startswith(f"  {setting}: ")]
+        assert line.endswith("iB, not enough")
+    assert "  mesh.data=1 mesh.fsdp=8 mesh.tensor=1: " in helps and "more devices" in helps
+    assert "Nothing was compiled" in text
+
+
+def test_remedies_are_smaller_and_in_order(eight):
+    now, found = eight["remedies"]
+    needed = [size for _, size in found]
+    assert needed and needed == sorted(needed) and max(needed) < now
+    assert "mesh.tensor=4" not in str(found), "two heads cannot be shared by four"
+    parts = [name for name, _ in found if "accumulate" in name]
+    assert len(parts) == 3 and "=16" not in str(parts), "64 rows over 8 devices are 8 parts at most"
+
+
+@pytest.mark.parametrize(("chip", "options"), [("v5e", 0), ("h100", 1)])
+def test_a_chips_own_compiler_is_asked_for_it_alone(eight, chip, options):
+    text = eight["texts"][chip]
+    judged = text.split("ON 8 OF THESE CHIPS\n")[1].split("\n\n")[0]
+    assert judged.startswith(f"  {chip:8} fits: 1.0 GiB (") and "\n" not in judged
+    assert "XLA's own compiler for this chip" in text
+    asked = eight["texts"]["asked"]
+    assert "call('v5e:2x4', 'tpu')" in asked and "topology='1x1x8'" in asked
+    assert "device_memory_size: 84942979072" in asked
+    assert devices_module.compiler_options(CHIPS[chip]) == (
+        {"xla_gpu_enable_triton_gemm": False} if options else {}
+    )
+
+
+def test_a_compiler_that_is_not_installed_is_a_users_matter(eight):
+    said = eight["texts"]["no compiler"]
+    assert said.startswith("UserError: --compile=chip: XLA's compiler for TPU v5e")
+    assert "install the extra [tpu]" in said
+    assert "slices of 4, 8, 16, 32, 64, 128, 256 chips" in eight["texts"]["odd slice"]
+
+
+def test_a_plan_never_looks_at_other_devices_than_it_says(eight):
+    assert eight["other devices"].startswith("RuntimeError")
+
+
+def test_the_plan_refuses_what_the_run_would_refuse(eight):
+    assert eight["odd batch"].startswith("UserError: distill: a batch of 6 rows does not divide")
+    assert "mesh.tensor is 8, but the language model has 2 heads" in eight["odd heads"]
+
+
+def test_a_model_of_billions_is_planned_without_weights(eight):
+    text = eight["texts"]["xxl"]
+    assert "11,135.3 million parameters" in text and "table of published Flan-T5 shapes" in text
+    assert "SHARDINGS  pretrain" not in text
+    line = next(line for line in text.splitlines() if "encoder/blocks/SelfAttention/q" in line)
+    assert "[24, 4096, 4096]   bfloat16" in line and "P(-, fsdp)" in line
+    assert "768.0 MiB  96.0 MiB" in line
+
+
+# --- without devices
+
+
+def memory(**parts):
+    sizes = {"frozen": 0, "trains": 0, "optimizer": 0, "batch": 0} | parts
+    return StageMemory("tune", **sizes)
+
+
+def test_a_stage_needs_what_stays_and_the_larger_of_its_two_programs():
+    stage = memory(
+        frozen=1000, trains=100, optimizer=20, batch=3, padding=7, estimated=Temporaries(400, 900)
+    )
+    assert (stage.by_estimate, stage.by_compiler) == (1130 + 900, None)
+    compiled = replace(stage, compiled=Temporaries(5000, 50))
+    assert (compiled.by_estimate, compiled.by_compiler) == (1130 + 900, 1130 + 5000)
+
+
+@pytest.mark.parametrize(
+    ("estimated", "compiled", "for_chip", "fits"),
+    [
+        (10, None, False, "yes"),
+        (16, None, False, "no"),
+        (10, 15, False, "yes"),
+        (10, 16, False, "likely"),
+        (16, 10, False, "no"),
+        (16, 10, True, "yes"),
+        (10, 16, True, "no"),
+    ],
+)
+def test_verdicts_weigh_the_estimate_and_the_compiler(estimated, compiled, for_chip, fits):
+    stage = memory(
+        estimated=Temporaries(estimated * GIB, 0),
+        compiled=None if compiled is None else Temporaries(compiled * GIB, 0),
+    )
+    small = memory(estimated=Temporaries(GIB, 0), compiled=stage.compiled and Temporaries(GIB, 0))
+    found = judge(CHIPS["v5e"], [small, stage, small], for_chip=for_chip)
+    assert found.fits == fits
+    words = {"yes": " fits: ", "likely": " likely fits: ", "no": " does not fit: "}
+    assert words[fits] in str(found) and "(tune)" in str(found) and "15.8 GiB" in str(found)
+    assert ("--compile=chip --chip=v5e would tell" in str(found)) == (fits == "likely")
+
+
+def test_a_compilers_refusal_counts():
+    stage = memory(estimated=Temporaries(0, 0), refused="RESOURCE_EXHAUSTED: 17G of 15.75G hbm")
+    found = judge(CHIPS["v5e"], [stage], for_chip=True)
+    assert found.fits == "no" and "refuses tune (RESOURCE_EXHAUSTED" in str(found)
+
+
+def test_a_gpu_may_give_more_than_jax_takes_by_itself():
+    stage = memory(estimated=Temporaries(70 * GIB, 0))
+    found = judge(CHIPS["h100"], [stage], for_chip=False)
+    assert found.fits == "no" and "it would with XLA_CLIENT_MEM_FRACTION=0.92" in str(found)
+    more = judge(CHIPS["h100"], [memory(estimated=Temporaries(73 * GIB, 0))], for_chip=False)
+    assert "MEM_FRACTION=0.92" not in str(more)
+
+
+@pytest.mark.parametrize(
+    ("name", "sold"), [("v5e", 16), ("v5p", 95), ("v6e", 32), ("a100-40", 39), ("h100", 79)]
+)
+def test_chips_have_the_memory_that_they_are_sold_with(name, sold):
+    (chip,) = find_chips(name)
+    assert int(chip.memory / GIB) == sold
+    assert 0.7 * chip.memory < chip.available <= chip.memory
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"chip": "v4"}, "--chip=v4: not known; use one of v5e, v5p"),
+        ({"devices": 0}, "--devices=0"),
+        ({"items": 3}, "--items is 3: it must be at least 20"),
+        ({"compile_for": "gpu"}, "--compile=gpu"),
+        ({"compile_for": "chip"}, "`chip` needs a --chip"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused_before_anything_starts(flags, said):
+    started = mock.patch.object(devices_module.jax, "devices", side_effect=AssertionError)
+    with started, pytest.raises(UserError) as error:
+        plan(Experiment(), **{"devices": 8} | flags)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "fsdp"), [("ml100k_flan_t5_xl", 1), ("ml100k_flan_t5_xxl", 16)])
+def test_the_large_configs_load_and_say_that_nobody_trained_them(name, fsdp):
+    found, lm = loaded(name), loaded(name).lm
+    assert lm.weights == "google/flan-t5-" + name.rsplit("_", 1)[1]
+    assert (lm.t5.dtype, lm.t5.param_dtype) == ("bfloat16", "bfloat16")
+    assert lm.t5.remat and lm.t5.scan_layers and found.mesh.fsdp == fsdp
+    text = (CONFIGS / f"{name}.py").read_text()
+    assert "NOT TRAINED BY US" in text and "Only the plan was computed" in text
+
+
+if __name__ == "__main__":
+    print(json.dumps(report()))
