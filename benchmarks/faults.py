@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,24 @@ def finish(workdir: Path, log: Any) -> float:
     return time.monotonic() - started
 
 
-def saving(workdir: Path) -> bool:
-    """Whether a checkpoint is being written."""
-    return any(workdir.glob("*/*/checkpoints/*.orbax-checkpoint-tmp"))
+def unfinished_saves(workdir: Path) -> set[int]:
+    """Folders of checkpoints under way, or left by an earlier kill, by inode."""
+    folders = workdir.glob("*/*/checkpoints/*.orbax-checkpoint-tmp")
+    found = set()
+    for folder in folders:
+        with suppress(FileNotFoundError):  # finished meanwhile
+            found.add(folder.stat().st_ino)
+    return found
 
 
 def kill(workdir: Path, log: Any, rng: random.Random, *, in_save: bool) -> dict[str, Any] | None:
     """Starts the run and kills it; the moment, or None where the run ended before it came."""
     delay, started = rng.uniform(FIRST, LAST), time.monotonic()
+    left = unfinished_saves(workdir)
     process = start(workdir, log)
     while time.monotonic() - started < delay and process.poll() is None:
         time.sleep(0.01)
-    while in_save and not saving(workdir) and process.poll() is None:
+    while in_save and not unfinished_saves(workdir) - left and process.poll() is None:
         if time.monotonic() - started > delay + LONGEST_WAIT:
             break
     if process.poll() is not None:
@@ -86,7 +93,7 @@ def kill(workdir: Path, log: Any, rng: random.Random, *, in_save: bool) -> dict[
     return {
         "seconds": round(time.monotonic() - started, 2),
         **where(workdir),
-        "in_save": saving(workdir),
+        "in_save": bool(unfinished_saves(workdir) - left),
     }
 
 
