@@ -89,7 +89,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     # Imported late: JAX takes seconds to load, and a typo in a flag should not wait for it.
     from delrec_jax.stages.session import keep_compiled, session
-    from delrec_jax.stages.workspace import Workspace, read_json
+    from delrec_jax.stages.workspace import Workspace, stored_settings
 
     if not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
@@ -99,11 +99,7 @@ def _dispatch(arguments: list[str]) -> None:
             raise UserError(
                 f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={workdir}"
             )
-        if not (workdir / "config.json").exists():
-            raise UserError(
-                f"{workdir / 'config.json'} is not there: give the --workdir of a run, or --config=FILE"
-            )
-        settings = ConfigDict(read_json(workdir / "config.json"), convert_dict=True)
+        settings = ConfigDict(stored_settings(workdir), convert_dict=True)
     else:
         settings = values.config
     experiment = configuration.from_config(settings)

@@ -211,6 +211,19 @@ class Workspace:
         write_json(self.folder(stage) / "stage.json", marker)
 
 
+def stored_settings(workdir: Path) -> dict[str, Any]:
+    """The config of a workdir without what was said of the machines that it ran on: it is read on another one.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} is not there: give the --workdir of a run, or --config=FILE")
+    settings = read_json(path)
+    return {key: value for key, value in settings.items() if key not in _PLACES}
+
+
 def _at(settings: dict[str, Any], dotted: str) -> Any:
     value: Any = settings
     for name in dotted.split("."):

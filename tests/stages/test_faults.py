@@ -1,6 +1,7 @@
 """What can go wrong around a run, done to the real command: the message says what to do, and nothing that was done is lost."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -146,3 +147,14 @@ def test_a_run_may_go_on_under_another_mesh_and_not_under_another_config(prepare
     with pytest.raises(SystemExit):
         delrec("teach", CONFIG, f"--workdir={prepared}", *TINY, "--config.teacher.batch_size=7")
     assert "teacher.batch_size" in capsys.readouterr().err
+
+
+def test_what_a_pod_left_is_read_on_a_laptop(tiny_run, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir, ignore=shutil.ignore_patterns("checkpoints"))
+    settings = json.loads((workdir / "config.json").read_text())
+    settings["mesh"].update(data=1, fsdp=16)
+    settings["distributed"].update(coordinator="pod-0:1234", num_processes=4, process_id=3)
+    (workdir / "config.json").write_text(json.dumps(settings))
+    delrec("report", f"--workdir={workdir}")
+    assert "report: done" in capsys.readouterr().err
