@@ -124,11 +124,15 @@ def wait_for_all() -> None:
         multihost_utils.sync_global_devices("delrec")
 
 
-def as_main_sees(value: bool) -> bool:
-    """Process 0's value, in all of them: what a file says must not depend on when each looked."""
+def as_main_sees(question: Callable[[], bool]) -> bool:
+    """Process 0's answer, in all of them: what a file says must not depend on when each looked.
+
+    The others do not even look: NFS would remember for a minute that a file was not there.
+    """
+    answer = bool(question()) if is_main() else False
     if jax.process_count() == 1:
-        return value
-    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
 
 
 def on_host(array: Any) -> np.ndarray:

@@ -65,7 +65,7 @@ def _cached_texts(
     settings = ListSettings(config.top_h, config.num_candidates, ws.experiment.seed)
     key = ListsKey(ws.content("teach"), settings, inputs_hash(rows.users, rows.ends))
     path = ws.folder("distill") / f"lists_{name}.npz"
-    if not as_main_sees(path.exists()):
+    if not as_main_sees(path.exists):
         lists = distill_texts.make_lists(ws, data, rows, seed=ws.experiment.seed)
         on_main(lambda: save_lists(path, lists, key=key))
     return distill_texts.make_texts(ws, language, users, "teacher", load_lists(path, key=key))

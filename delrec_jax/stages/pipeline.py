@@ -36,8 +36,8 @@ def run_stage(ws: Workspace, stage: str) -> None:
     """
     if stage not in RUNNERS:
         raise UserError(f"no stage {stage!r}: use one of {', '.join(RUNNERS)}")
-    if stage != "report" and as_main_sees(ws.finished(stage)):
-        if not (stage == "prepare" and as_main_sees(is_outdated(ws))):
+    if stage != "report" and as_main_sees(lambda: ws.finished(stage)):
+        if not (stage == "prepare" and as_main_sees(lambda: is_outdated(ws))):
             say(f"{stage}: finished before, skipped")
             return
         say("prepare: the source files have changed since; all that rests on them is made anew")

@@ -114,7 +114,7 @@ def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
 def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
     """Trained on titles, attributes and the words of templates and instructions; kept when it is there."""
     folder = ws.folder("pretrain") / "tokenizer"
-    if not as_main_sees((folder / "tokenizer_config.json").exists()):
+    if not as_main_sees((folder / "tokenizer_config.json").exists):
         on_main(lambda: _make_tokenizer(ws, data, folder))
     return Tokenizer(folder)
 

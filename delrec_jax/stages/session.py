@@ -66,7 +66,7 @@ def _locked(workdir: Path) -> Iterator[None]:
     if is_main():
         held, holder = _take(workdir)
     try:
-        if as_main_sees(is_main() and held is None):
+        if as_main_sees(lambda: held is None):
             raise UserError(
                 f"--workdir={workdir}: another run works in it{holder}; wait for it, stop it, or give another --workdir"
             )

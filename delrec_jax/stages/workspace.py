@@ -8,11 +8,12 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from delrec_jax.config import Experiment, leaf_keys, to_dict
-from delrec_jax.distributed import is_main, on_main, wait_for_all
+from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError
 from delrec_jax.training.watching import WatchConfig
 
@@ -171,7 +172,7 @@ class Workspace:
           UserError: a stage that it needs is not finished.
         """
         for name in STAGES[stage].needs:
-            if not self.finished(name):
+            if not as_main_sees(partial(self.finished, name)):
                 raise UserError(
                     f"{stage} needs the results of {name}, which are not in {self.root}: run `delrec {name}` with the same "
                     "flags first, or `delrec run` for all stages"

@@ -116,7 +116,7 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
       Preempted: the process was told to end; all that was done is saved.
     """
     result = run.directory / "result.safetensors"
-    if not as_main_sees(result.exists()):
+    if not as_main_sees(result.exists):
         with Checkpoints(run.directory / "checkpoints") as checkpoints, StopRequest() as stop:
             trained = _Training(run, checkpoints, stop)
             trained.go()
@@ -267,7 +267,8 @@ class _Training:
         if 0 < config.patience <= progress.stale:
             return True
         # Clocks differ: process 0 decides. Without a limit nothing has to be asked.
-        return config.max_seconds > 0 and as_main_sees(progress.seconds >= config.max_seconds)
+        late = config.max_seconds
+        return late > 0 and as_main_sees(lambda: progress.seconds >= late)
 
 
 def _weights(state: TrainState) -> Any:
