@@ -27,7 +27,7 @@ from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.stages.protocols import RowHistories, full_rankers
-from delrec_jax.stages.teach import teacher_batches, teacher_loss
+from delrec_jax.stages.teacher_training import teacher_batches, teacher_loss
 from delrec_jax.teachers.logical_axes import axes_of
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig

@@ -12,14 +12,16 @@ from ml_collections import ConfigDict, config_flags
 from delrec_jax import config as configuration
 from delrec_jax.errors import Preempted, UserError
 
-STAGES = ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report")
+STAGES = (
+    *("prepare", "pretrain", "teach", "parse", "augment", "distill", "tune", "evaluate", "report"),
+)
 COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
-USAGE = f"""delrec: distil a sequential recommender into a language model
+USAGE = f"""delrec: distil a sequential recommender into a language model, and take its item embeddings back
 
-  delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage in order
+  delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage of the config's method, in order
   delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
   delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank popularity and the teacher: no language model
   delrec prompts   --config=FILE --workdir=DIR --n=2          whole examples of each task, for reading

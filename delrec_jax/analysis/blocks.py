@@ -1,7 +1,7 @@
 """Tables laid out for reading: one `Block` is printed in the terminal, in markdown and in HTML."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rich import box
@@ -16,6 +16,9 @@ Row = Mapping[str, Any]
 SYSTEM_LABELS = {
     "popularity": "Popularity",
     "teacher": "Teacher",
+    "teacher_augmented": "Teacher + P2Rec",
+    "teacher_augmented_untuned_lm": "Teacher + untuned LM",
+    "teacher_augmented_shuffled_text": "Teacher + shuffled text",
     "lm_no_prompt": "LM, no prompt",
     "lm_random_prompt": "LM + random prompt",
     "lm_shuffled_prompt": "LM + shuffled prompt",
@@ -28,16 +31,24 @@ SYSTEM_LABELS = {
 }
 SHARE_COLUMN = "of oracle"
 WITH_INTERVAL = ("HR@1", "NDCG@10")
-PARTS = ("headline", "cold", "few_labels")
+PARTS = ("headline", "popularity", "cold", "few_labels")
 
-_FILE_WIDTH = 120
+_FILE_WIDTH = 140
 
+_BOLD = ("delrec", "teacher_augmented")
+_POPULARITY = ("@head", "@tail")
 _PROTOCOL_ORDER = ("full", "full_with_seen", "sampled", "rerank")
 _PROTOCOL_NAMES = {
     "full": "ranked in the whole catalogue, seen items excluded",
     "full_with_seen": "ranked in the whole catalogue, seen items kept",
     "sampled": "ranked among the target and random unseen items",
     "rerank": "ranked among the teacher's best candidates (target may be absent: a miss)",
+}
+_TARGETS = {
+    "head": "; targets among the most popular fifth of the items",
+    "tail": "; targets seen in training, but not among the most popular fifth of the items",
+    "cold": "; targets never seen in training",
+    "warm": "; targets seen in training",
 }
 
 
@@ -69,57 +80,41 @@ class Block:
 
 
 def result_blocks(rows: Sequence[Row]) -> list[Block]:
-    """One block per corpus, split and protocol: headline ones, then cold, then few labels.
+    """One block per corpus, split and protocol: headline ones, then the others by part.
 
     Args:
         rows: rows of `metrics.json`.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["corpus"], row["split"], row["protocol"]), []).append(row)
     oracle = {
         (row["corpus"], row["split"], row["protocol"], row["seed"]): row["value"]
         for row in rows
         if row["system"] == "oracle" and row["metric"] == "HR@1"
     }
-    blocks = [_result_block(group, oracle) for _, group in sorted(groups.items(), key=_order)]
+    return in_parts(rows, lambda group: _result_block(group, oracle))
+
+
+def in_parts(rows: Sequence[Row], lay_out: Callable[[Sequence[Row]], Block]) -> list[Block]:
+    """What `lay_out` makes of the rows of each corpus, split and protocol, in the page's order.
+
+    Tables of a protocol's head, tail and cold users are the part "popularity", those of its
+    cold and warm ones the part "cold".
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["corpus"], row["split"], row["protocol"]), []).append(row)
+    by_popularity = any(protocol.endswith(_POPULARITY) for _, _, protocol in groups)
+    some_users = "popularity" if by_popularity else "cold"
+    blocks = []
+    for (_, split, protocol), group in sorted(groups.items(), key=_order):
+        part = "few_labels" if "@" in split else some_users if "@" in protocol else "headline"
+        blocks.append(replace(lay_out(group), part=part))
     return sorted(blocks, key=lambda block: PARTS.index(block.part))
 
 
 def whole_protocols(rows: Sequence[Row]) -> list[str]:
-    """Protocols over all test users (no cold or warm part), in the order of the tables."""
+    """Protocols over all test users (not a part of them), in the order of the tables."""
     names = {row["protocol"] for row in rows if "@" not in row["protocol"] + row["split"]}
     return sorted(names, key=_protocol_order)
-
-
-def comparison_block(comparisons: Sequence[Row]) -> Block:
-    """The significance table.
-
-    Args:
-        comparisons: dicts of `evaluation.significance.Comparison` (`dataclasses.asdict`).
-    """
-    lines = [
-        Line(
-            name="",
-            label=f"{SYSTEM_LABELS[row['system']]} vs {_reference_label(row)}",
-            cells=(
-                Cell(_protocol_label(row)),
-                Cell(row["metric"]),
-                Cell(f"{row['difference']:+.3f}", _interval(row, signed=True)),
-                Cell(_p_text(row["p_adjusted"])),
-                Cell(_verdict(row)),
-            ),
-        )
-        for row in comparisons
-    ]
-    return Block(
-        title="Paired tests",
-        note="Difference of means over the same users with its 95 % bootstrap interval; "
-        "sign-flip test, p-values corrected by Holm within a family (protocol and metric). "
-        "A tie means: not told apart at 5 %.",
-        columns=("Comparison", "Protocol", "Metric", "Difference [95 %]", "p (Holm)", "Reading"),
-        lines=tuple(lines),
-    )
 
 
 def agreement_block(agreement: Sequence[Row]) -> Block:
@@ -157,12 +152,12 @@ def to_rich(block: Block) -> Table:
     for line in block.lines:
         # Text, not str: rich would read the brackets of an interval as markup.
         # No space inside it: a narrow terminal breaks before an interval, never in it.
-        intervals = [cell.interval.replace(", ", ",") for cell in line.cells]
+        intervals = [cell.interval.replace(", ", ",").replace("± ", "±") for cell in line.cells]
         cells = [
             Text(f"{cell.text} {interval}".strip())
             for cell, interval in zip(line.cells, intervals, strict=True)
         ]
-        table.add_row(Text(line.label), *cells, style="bold" if line.name == "delrec" else None)
+        table.add_row(Text(line.label), *cells, style="bold" if line.name in _BOLD else None)
     return table
 
 
@@ -193,11 +188,13 @@ def _order(item: tuple[tuple[str, str, str], Any]) -> tuple:
     return corpus, split, _protocol_order(protocol)
 
 
-def _protocol_order(protocol: str) -> tuple[int, str]:
-    """Full, sampled, rerank, then others by name; within one: cold, then warm."""
+def _protocol_order(protocol: str) -> tuple[int, str, int]:
+    """Full, sampled, rerank, then others by name; within one by its users' popularity."""
     family = _family(protocol)
     known = family in _PROTOCOL_ORDER
-    return (_PROTOCOL_ORDER.index(family) if known else len(_PROTOCOL_ORDER)), protocol
+    place = _PROTOCOL_ORDER.index(family) if known else len(_PROTOCOL_ORDER)
+    name, _, users = protocol.partition("@")
+    return place, name, ["", *_TARGETS].index(users)
 
 
 def _family(protocol: str) -> str:
@@ -206,7 +203,7 @@ def _family(protocol: str) -> str:
 
 def _result_block(rows: Sequence[Row], oracle: Mapping[tuple, float]) -> Block:
     corpus, split, protocol = (rows[0][name] for name in ("corpus", "split", "protocol"))
-    base, _, labels = split.partition("@")
+    base = split.partition("@")[0]
     bounds = {
         seed: value
         for (its_corpus, its_split, its_protocol, seed), value in oracle.items()
@@ -221,42 +218,46 @@ def _result_block(rows: Sequence[Row], oracle: Mapping[tuple, float]) -> Block:
     several_teachers = len({teacher for _, teacher, _ in systems if teacher}) > 1
     lines = []
     for key in sorted(systems, key=lambda key: (SYSTEMS.index(key[0]), *key[1:])):
-        label = _system_label(key, teachers=several_teachers, seeds=several_seeds)
+        label = system_label(*key[:2], teachers=several_teachers)
+        label += f", seed {key[2]}" if several_seeds else ""
         cells = _metric_cells(systems[key])
         if bounds:
             cells += (_share(systems[key], bounds.get(key[2])),)
         lines.append(Line(name=key[0], label=label, cells=cells))
-    part = "few_labels" if labels else "cold" if "@" in protocol else "headline"
-    users = "/".join(str(count) for count in sorted({row["users"] for row in rows}))
     return Block(
-        title=f"{corpus} · {base} · {protocol}" + (f" · labels of {labels}" if labels else ""),
-        note=f"{users} test users, {_protocol_note(protocol)}; [95 % bootstrap interval]."
+        title=block_title(corpus, split=split, protocol=protocol),
+        note=f"{users_note(rows)}; [95 % bootstrap interval]."
         + (f" {SHARE_COLUMN!r}: share of the oracle's HR@1." if bounds else ""),
         columns=("System", *METRICS, *((SHARE_COLUMN,) if bounds else ())),
         lines=tuple(lines),
-        part=part,
     )
 
 
-def _protocol_note(protocol: str) -> str:
+def block_title(corpus: str, *, split: str, protocol: str) -> str:
+    """The title of a table; `split` may end in "@" and the labels it was tuned with."""
+    base, _, labels = split.partition("@")
+    return f"{corpus} · {base} · {protocol}" + (f" · labels of {labels}" if labels else "")
+
+
+def users_note(rows: Sequence[Row]) -> str:
+    """How many users a table has, what they were asked and what their targets are."""
+    protocol = rows[0]["protocol"]
+    users = "/".join(str(count) for count in sorted({row["users"] for row in rows}))
     text = _PROTOCOL_NAMES.get(_family(protocol), f"protocol {protocol}")
-    target = {"cold": "; targets never seen in training", "warm": "; targets seen in training"}
-    return text + target.get(protocol.partition("@")[2], "")
+    return f"{users} test users, {text}" + _TARGETS.get(protocol.partition("@")[2], "")
 
 
-def _system_label(key: tuple[str, str, int], *, teachers: bool, seeds: bool) -> str:
-    system, teacher, seed = key
-    label = SYSTEM_LABELS[system]
-    if teacher and (teachers or system == "teacher"):
-        label += f" ({teacher})"
-    return label + (f", seed {seed}" if seeds else "")
+def system_label(system: str, teacher: str, *, teachers: bool) -> str:
+    """A system with its teacher's name, where there are several or the teacher itself is meant."""
+    named = teacher and (teachers or system == "teacher")
+    return SYSTEM_LABELS[system] + (f" ({teacher})" if named else "")
 
 
 def _metric_cells(values: Mapping[str, Row]) -> tuple[Cell, ...]:
     cells = []
     for metric in METRICS:
         row = values.get(metric)
-        interval = _interval(row) if row and metric in WITH_INTERVAL else ""
+        interval = interval_text(row) if row and metric in WITH_INTERVAL else ""
         cells.append(Cell(f"{row['value']:.3f}", interval) if row else Cell("–"))
     return tuple(cells)
 
@@ -268,29 +269,10 @@ def _share(values: Mapping[str, Row], bound: float | None) -> Cell:
 
 
 def _measured(row: Row | None) -> Cell:
-    return Cell(f"{row['value']:.3f}", _interval(row)) if row else Cell("–")
+    return Cell(f"{row['value']:.3f}", interval_text(row)) if row else Cell("–")
 
 
-def _interval(row: Row, *, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
+def interval_text(row: Row, *, signed: bool = False, digits: int = 3) -> str:
+    """A row's interval in brackets."""
+    form = f"+.{digits}f" if signed else f".{digits}f"
     return f"[{row['ci_low']:{form}}, {row['ci_high']:{form}}]"
-
-
-def _reference_label(row: Row) -> str:
-    label = SYSTEM_LABELS[row["reference"]]
-    differs = row["reference_labels"] != row["labels"]
-    return f"{label} ({row['reference_labels']} labels)" if differs else label
-
-
-def _protocol_label(row: Row) -> str:
-    return row["protocol"] if row["labels"] == "all" else f"{row['protocol']}, {row['labels']}"
-
-
-def _p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _verdict(row: Row) -> str:
-    if row["p_adjusted"] >= 0.05:
-        return "tie"
-    return "better" if row["difference"] > 0 else "worse"

@@ -19,10 +19,12 @@ from delrec_jax.analysis.blocks import (
     SHARE_COLUMN,
     SYSTEM_LABELS,
     agreement_block,
-    comparison_block,
     result_blocks,
     whole_protocols,
 )
+from delrec_jax.analysis.comparison_blocks import comparison_block, verdict
+from delrec_jax.analysis.embedding_map import EmbeddingMap, embedding_map
+from delrec_jax.analysis.seed_blocks import SeedMean, seed_mean_blocks, seed_means
 from delrec_jax.errors import UserError
 
 Row = Mapping[str, Any]
@@ -65,6 +67,10 @@ class ReportData:
     adapter_ranks: Sequence[Row] = ()  # {"layer", "projection", "rank"}
     examples: Sequence[WorkedExample] = ()
     notes: Sequence[str] = field(default=())  # what a reader must know to read it honestly
+    # P2Rec: {"category", "size" (items), "share" (of training interactions), "titles"} per row
+    categories: Sequence[Row] = ()
+    maps: Sequence[EmbeddingMap] = ()
+    over_seeds: bool = False  # tables, tiles and bars of means over seeds, teacher by teacher
 
 
 def render_report(data: ReportData) -> str:
@@ -76,7 +82,7 @@ def render_report(data: ReportData) -> str:
     """
     if not data.metrics:
         raise UserError("report: no metric rows; run `delrec evaluate` on this workdir first")
-    blocks = result_blocks(data.metrics)
+    blocks = (seed_mean_blocks if data.over_seeds else result_blocks)(data.metrics)
     environment = Environment(
         loader=PackageLoader("delrec_jax.analysis"),
         autoescape=select_autoescape(["html", "j2"]),
@@ -86,12 +92,13 @@ def render_report(data: ReportData) -> str:
     )
     return environment.get_template("report.html.j2").render(
         data=data,
-        tiles=_tiles(data.metrics),
+        tiles=_seed_tiles(data) if data.over_seeds else _tiles(data.metrics),
         parts={part: [block for block in blocks if block.part == part] for part in _PART_TITLES},
         part_titles=_PART_TITLES,
         comparison=comparison_block(data.comparisons) if data.comparisons else None,
         agreement=agreement_block(data.agreement) if data.agreement else None,
         figures=_figures(data),
+        maps=[(_map_figure(one), one.note) for one in data.maps],
         examples=[_example(example) for example in data.examples],
         config=json.dumps(data.config, indent=2, sort_keys=True, default=str),
     )
@@ -106,8 +113,10 @@ def write_report(path: Path, data: ReportData) -> None:
     os.replace(temporary, path)
 
 
+_SEED_METRIC = "NDCG@10"
 _PART_TITLES = {
     "headline": "Results",
+    "popularity": "By popularity of the target",
     "cold": "Cold and warm targets",
     "few_labels": "With few labels",
 }
@@ -126,6 +135,7 @@ def _tiles(metrics: Sequence[Row]) -> list[dict[str, str]]:
                 {
                     "name": line.name,
                     "label": line.label,
+                    "metric": "HR@1",
                     "value": hit.text,
                     "interval": hit.interval,
                     "note": note,
@@ -134,14 +144,60 @@ def _tiles(metrics: Sequence[Row]) -> list[dict[str, str]]:
     return tiles
 
 
-def _figures(data: ReportData) -> dict[str, list[Markup]]:
-    """The page's pictures by section, as trusted markup (made here, not user's text)."""
-    bars = [
+def _seed_tiles(data: ReportData) -> list[dict[str, str]]:
+    """NDCG@10 of every teacher, plain and augmented, with what the paired test says of the two."""
+    protocol, means = _first_means(data.metrics)
+    readings = {
+        row["teacher"]: f"{row['difference']:+.4f} ({verdict(row)})"
+        for row in data.comparisons
+        if (row["system"], row["reference"]) == ("teacher_augmented", "teacher")
+        and (row["protocol"], row["metric"]) == (protocol, _SEED_METRIC)
+    }
+    tiles = []
+    for one in means:
+        if one.system in ("teacher", "teacher_augmented") and _SEED_METRIC in one.values:
+            spread = one.spreads.get(_SEED_METRIC)
+            augmented = one.system == "teacher_augmented"
+            tiles.append(
+                {
+                    "name": one.system,
+                    "label": one.label,
+                    "metric": _SEED_METRIC,
+                    "value": f"{one.values[_SEED_METRIC]:.4f}",
+                    "interval": "" if spread is None else f"±\u00a0{spread:.4f}",
+                    "note": readings.get(one.teacher, "") if augmented else "",
+                }
+            )
+    return tiles
+
+
+def _first_means(metrics: Sequence[Row]) -> tuple[str, list[SeedMean]]:
+    """The first protocol over all users (`full` where it is there), and the means of its table."""
+    protocol = whole_protocols(metrics)[0]
+    table = [row for row in metrics if row["protocol"] == protocol and "@" not in row["split"]]
+    return protocol, seed_means(table)
+
+
+def _map_figure(one: EmbeddingMap) -> Markup:
+    return Markup(embedding_map(one.points, one.categories, title=one.title))
+
+
+def _bars(data: ReportData) -> list[str]:
+    """Bars of every protocol over all users, or of the first where they are means over seeds."""
+    if data.over_seeds:
+        protocol, means = _first_means(data.metrics)
+        title = f"{_SEED_METRIC} · {protocol}"
+        return [plots.seed_bars(means, metric=_SEED_METRIC, title=title)]
+    return [
         plots.metric_bars(
             data.metrics, metric="HR@1", protocol=protocol, title=f"HR@1 · {protocol}"
         )
         for protocol in whole_protocols(data.metrics)
     ]
+
+
+def _figures(data: ReportData) -> dict[str, list[Markup]]:
+    """The page's pictures by section, as trusted markup (made here, not user's text)."""
     measures = dict.fromkeys(row["measure"] for row in data.agreement)
     agreement = [
         plots.agreement_bars(data.agreement, measure=measure, title=measure) for measure in measures
@@ -153,7 +209,7 @@ def _figures(data: ReportData) -> dict[str, list[Markup]]:
     ranks = []
     if data.adapter_ranks:
         ranks = [plots.rank_picture(data.adapter_ranks, title="AdaLoRA ranks after tuning")]
-    sections = {"bars": bars, "agreement": agreement, "curves": curves, "ranks": ranks}
+    sections = {"bars": _bars(data), "agreement": agreement, "curves": curves, "ranks": ranks}
     return {name: [Markup(figure) for figure in made] for name, made in sections.items()}
 
 

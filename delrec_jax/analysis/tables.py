@@ -1,7 +1,8 @@
 """Result rows out of rank records, and `metrics.json`.
 
 A row is one metric of one system on one part of the test users. The part is in the names:
-protocol "full@cold" and "full@warm" split "full" by whether the target was seen in training;
+protocol "full@cold" and "full@warm" split "full" by whether the target was seen in training,
+"full@head", "full@tail" and "full@cold" by how popular it was there;
 split "leave_one_out@100-users" holds systems tuned with the labels of 100 users only.
 """
 
@@ -14,7 +15,12 @@ from typing import Any
 import polars as pl
 
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.records import metric_values, summarise, wide_expected
+from delrec_jax.evaluation.records import (
+    PART_OF_USERS,
+    metric_values,
+    summarise,
+    wide_expected,
+)
 
 Row = Mapping[str, Any]
 
@@ -31,22 +37,30 @@ ROW_KEYS = (
     "users",
     "seed",
 )
+_COLD_AND_WARM = {"cold": PART_OF_USERS["cold"], "warm": ~pl.col("cold")}
 _GROUP = ("corpus", "split", "protocol", "system", "teacher", "seed")
 
 
 def metrics_rows(
-    records: pl.DataFrame, expected: pl.DataFrame | None = None, *, seed: int = 0
+    records: pl.DataFrame,
+    expected: pl.DataFrame | None = None,
+    *,
+    seed: int = 0,
+    by_popularity: bool = False,
 ) -> list[dict[str, Any]]:
     """Every metric of every system, with 95 % bootstrap intervals over users.
 
     Where a protocol has cold targets, its cold and its warm users come apart as well. The
-    oracle's rows come from the expected values, never from its realised ranks.
+    oracle's rows come from the expected values, never from its realised ranks. An oracle
+    belongs to one seed: with records of several, ask seed by seed and put the rows together.
 
     Args:
         records: rank records of one corpus, split and seed of the run where `expected` is
             given (the oracle's rows take these names from them).
         expected: the oracle's expected values, where the process is known.
         seed: of the bootstrap.
+        by_popularity: head and tail (`records.PART_OF_USERS`) come apart in the place of warm.
+            Expected values do not know the head: an oracle has no such rows.
 
     Returns:
         Rows with exactly the keys of `metrics.json`, in its order.
@@ -60,9 +74,11 @@ def metrics_rows(
     few = pl.col("labels") != "all"
     split = pl.when(few).then(pl.col("split") + "@" + pl.col("labels")).otherwise(pl.col("split"))
     values = values.with_columns(split.alias("split"))
-    tables = [_summary(values, seed=seed)]
+    parts = PART_OF_USERS if by_popularity else _COLD_AND_WARM
+    tables = [_summary(values, parts, seed=seed)]
     if expected is not None:
-        tables.append(_summary(_oracle_values(records, expected), seed=seed))
+        known = {name: parts[name] for name in parts if name in _COLD_AND_WARM}
+        tables.append(_summary(_oracle_values(records, expected), known, seed=seed))
     return sorted_rows([row for table in tables for row in table.to_dicts()])
 
 
@@ -132,12 +148,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary(values: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Means and intervals of all users, and of cold and warm ones where there are cold ones."""
+def _summary(values: pl.DataFrame, parts: Mapping[str, pl.Expr], *, seed: int) -> pl.DataFrame:
+    """Means and intervals of all users and of each part; warm only where there are cold ones."""
     has_cold = pl.col("cold").any().over("corpus", "split", "protocol")
-    part = pl.when("cold").then(pl.lit("@cold")).otherwise(pl.lit("@warm"))
-    parts = values.filter(has_cold).with_columns(pl.col("protocol") + part)
-    return summarise(pl.concat([values, parts]), _GROUP, seed=seed)
+    found = [values]
+    for name, inside in parts.items():
+        chosen = inside & has_cold if name == "warm" else inside
+        found.append(values.filter(chosen).with_columns(pl.col("protocol") + f"@{name}"))
+    return summarise(pl.concat(found), _GROUP, seed=seed)
 
 
 def _oracle_values(records: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,15 @@ from delrec_jax.data.templates import Field
 from delrec_jax.data.title_tokens import Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
 
+PREFERENCE = "preference"  # the text of `preference` among the tasks
+
 _NOTHING = np.zeros(0, np.int32)
+# Where the config limits a text's length, and what else helps.
+_LIMIT = (
+    "prompts",
+    "shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)",
+)
+_OWN_LIMIT = ("parse", "or cut long titles (prompts.max_title_tokens)")
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def tokenise_pieces(
     if not config.show_ranks:
         omitted.add(Field.RANKED)
     tasks = {}
-    for name, template in templates.TASKS.items():
+    for name, template in {**templates.TASKS, PREFERENCE: templates.PREFERENCE}.items():
         for with_pattern in (True, False):
             hidden = omitted if with_pattern else omitted | {Field.PATTERN}
             tasks[name, with_pattern] = tuple(
@@ -133,7 +141,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
 
     Args:
       pieces: tokenised pieces.
-      task: `ta`, `rps` or `lsr`.
+      task: `ta`, `rps`, `lsr` or `preference`.
       fields: tokens of every field but HISTORY and MASK.
       history: items of the HISTORY field, oldest first.
 
@@ -151,9 +159,10 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     room = pieces.config.max_tokens - fixed
     kept = _newest_that_fit(pieces, history, room)
     if room < 0 or (len(history) and not len(kept)):
+        section, remedy = _OWN_LIMIT if task == PREFERENCE else _LIMIT
         raise UserError(
-            f"prompts.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
-            "history; raise it, shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)"
+            f"{section}.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
+            f"history; raise it, {remedy}"
         )
     parts[_after_history(template) - 1] = join_titles(pieces, kept)
     return np.concatenate(parts)
@@ -201,6 +210,22 @@ def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: 
         Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
     }
     return assemble(pieces, "lsr", fields, history)
+
+
+def preference(pieces: Pieces, history: Items) -> Ids:
+    """P2Rec: all that a user has had. An item alone (`[item]`) is the text of its "virtual user".
+
+    Args:
+      pieces: tokenised pieces; its config holds the limits of this text, of which the oldest items go.
+      history: the user's items, oldest first.
+
+    Raises:
+      ValueError: no item, and so nothing to prefer.
+      UserError: `max_tokens` has no room for the newest item.
+    """
+    if not len(history):
+        raise ValueError("a preference is read from at least one item, and this history is empty")
+    return assemble(pieces, PREFERENCE, {Field.PATTERN: _NOTHING}, history)
 
 
 def pattern_simulating(

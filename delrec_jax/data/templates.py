@@ -1,7 +1,8 @@
-"""The words of the prompts: three tasks in four domains, with named fields.
+"""The words of the prompts: four tasks in four domains, with named fields.
 
 DELRec's three texts (method.md): Temporal Analysis (TA), Recommendation Pattern Simulating (RPS) and LLM-based
-Sequential Recommendation (LSR, the text of stage 2 and of evaluation). A template is a sequence of plain text and
+Sequential Recommendation (LSR, the text of stage 2 and of evaluation); and P2Rec's: a user's history, from which the
+encoder reads what he prefers. A template is a sequence of plain text and
 fields; every text starts and ends at a word boundary, so that the tokens of the pieces are the tokens of the whole.
 """
 
@@ -84,6 +85,9 @@ TASKS: dict[str, Template] = {
     ),
 }
 
+# P2Rec asks the decoder nothing. Not among TASKS: tokenizers are trained on those, and each word stands in them already.
+PREFERENCE: Template = (*_HISTORY, ". The pattern of the user is :")
+
 SEPARATOR = ";"
 QUESTION = "The {attribute} of {title} is :"  # pre-training alone
 
@@ -118,6 +122,6 @@ def fill(text: str, words: Domain, teacher: str) -> str:
 
 
 def all_words(words: Domain, teacher: str) -> list[str]:
-    """Every piece of text that any template of this domain can contain; trains tokenizers."""
+    """Every piece of text of this domain's tasks, and so every word of any template; trains tokenizers."""
     texts = [part for template in TASKS.values() for part in template if isinstance(part, str)]
     return [fill(text, words, teacher) for text in texts] + [SEPARATOR]

@@ -1,4 +1,4 @@
-"""Ranking metrics per user, their expectation under known probabilities, and intervals.
+"""Ranking metrics per user, their expectation under known probabilities, intervals, and the head.
 
 A rank is 1-based; tied items share the mean of the ranks they cover, so a rank may end in
 .5; a target that was not among the candidates has rank infinity (a miss). With r the rank:
@@ -11,7 +11,7 @@ A rank is 1-based; tied items share the mean of the ranks they cover, so a rank 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from delrec_jax import prng
@@ -62,6 +62,30 @@ def metrics_of_ranks(ranks: Float[np.ndarray, "U"]) -> dict[str, Float[np.ndarra
             "miss); rank with delrec_jax.evaluation.ranking"
         )
     return {metric: _gain(metric, ranks) for metric in METRICS}
+
+
+def head_items(train_counts: Int[np.ndarray, "I"], share: float = 0.2) -> Bool[np.ndarray, "I"]:
+    """The head of the catalogue: the most popular `share` of all items, those without training too.
+
+    A head is never larger than that share: where the border falls among items of one count,
+    none of them is in the head. Items without interactions never are.
+
+    Args:
+        train_counts: training interactions per item.
+        share: of the items, in (0, 1].
+
+    Returns:
+        Whether each item is in the head; all False where even the most popular ones are too many.
+
+    Raises:
+        UserError: a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"head items: share is {share:g}, expected more than 0 and at most 1")
+    counts = np.asarray(train_counts)
+    places = int(share * counts.size + 1e-9)  # 0.29 * 100 is a little less than 29
+    left_out = np.sort(counts)[: counts.size - places]
+    return counts > max(0, left_out[-1] if left_out.size else 0)
 
 
 def expected_metrics(

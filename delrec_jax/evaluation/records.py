@@ -20,6 +20,7 @@ from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_
 __all__ = [
     "EXPECTED_SCHEMA",
     "METRICS",
+    "PART_OF_USERS",
     "RECORD_SCHEMA",
     "SYSTEMS",
     "RecordKey",
@@ -38,6 +39,9 @@ __all__ = [
 SYSTEMS = (
     "popularity",
     "teacher",
+    "teacher_augmented",
+    "teacher_augmented_untuned_lm",
+    "teacher_augmented_shuffled_text",
     "lm_no_prompt",
     "lm_random_prompt",
     "lm_shuffled_prompt",
@@ -65,9 +69,17 @@ RECORD_SCHEMA: _Schema = {
     "candidates": pl.Int32,  # how many items were ranked
     "candidate_hash": pl.String,  # "" for the whole catalogue
     "cold": pl.Boolean,  # the target has no interaction in training
+    "head": pl.Boolean,  # the target is among the most popular fifth of items (`head_items`)
     "labels": pl.String,  # "all", or "100-users" where tuned with few
 }
 RECORD_IDENTITY = ("corpus", "split", "labels", "protocol", "system", "teacher", "seed", "user")
+
+# Users by the popularity of their target; a target that is neither head nor cold is tail.
+PART_OF_USERS: Mapping[str, pl.Expr] = {
+    "head": pl.col("head"),
+    "tail": ~pl.col("head") & ~pl.col("cold"),
+    "cold": pl.col("cold"),
+}
 
 EXPECTED_SCHEMA: _Schema = {
     "user": pl.Int32,
@@ -102,6 +114,7 @@ def record_table(
     ties: Int[np.ndarray, "U"],
     candidates: Int[np.ndarray, "U"] | int,
     cold: Bool[np.ndarray, "U"],
+    head: Bool[np.ndarray, "U"],
 ) -> pl.DataFrame:
     """The rank records of one system under one protocol.
 
@@ -113,9 +126,10 @@ def record_table(
         ties: other items tied with the target.
         candidates: number of ranked items, one for all users or one each.
         cold: whether the target has no training interaction.
+        head: whether the target is one of `metrics.head_items`.
 
     Raises:
-        UserError: an unknown system, an impossible rank or a user twice.
+        UserError: an unknown system, an impossible rank, a user twice or a cold head target.
     """
     columns = {
         "user": np.asarray(users, np.int32),
@@ -124,6 +138,7 @@ def record_table(
         "ties": np.asarray(ties, np.int32),
         "candidates": np.broadcast_to(np.asarray(candidates, np.int32), (len(users),)),
         "cold": np.asarray(cold, bool),
+        "head": np.asarray(head, bool),
     }
     shared = [pl.lit(value).alias(name) for name, value in asdict(key).items()]
     table = pl.DataFrame(columns).with_columns(shared)
@@ -197,14 +212,9 @@ def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.D
     for group in values.sort(*by, "user").partition_by(by, maintain_order=True):
         intervals = bootstrap_intervals(group.select(METRICS).to_numpy(), seed=seed)
         shared = {name: group[name][0] for name in by} | {"users": len(group)}
-        for metric, interval in zip(METRICS, intervals, strict=True):
-            measured = {
-                "metric": metric,
-                "value": interval.value,
-                "ci_low": interval.low,
-                "ci_high": interval.high,
-            }
-            rows.append(shared | measured)
+        for metric, one in zip(METRICS, intervals, strict=True):
+            measured = {"value": one.value, "ci_low": one.low, "ci_high": one.high}
+            rows.append(shared | {"metric": metric} | measured)
     columns = [*by, "metric", "value", "ci_low", "ci_high", "users"]
     return pl.DataFrame(rows, infer_schema_length=None).select(columns) if rows else pl.DataFrame()
 
@@ -243,6 +253,8 @@ def _checked_records(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
     _refuse(table, "system", ~pl.col("system").is_in(SYSTEMS), where, f"one of {list(SYSTEMS)}")
     _refuse(table, "rank", ~(pl.col("rank") >= 1) | pl.col("rank").is_nan(), where, "a rank >= 1")
     _refuse(table, "ties", pl.col("ties") < 0, where, "0 or more")
+    cold_head = pl.col("head") & pl.col("cold")
+    _refuse(table, "head", cold_head, where, "false where 'cold' is true")
     twice = pl.struct(RECORD_IDENTITY).is_duplicated()
     _refuse(table, "user", twice, where, f"one row for each of {list(RECORD_IDENTITY)}")
     return table

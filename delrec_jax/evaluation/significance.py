@@ -2,7 +2,8 @@
 
 The difference of two systems' means gets a percentile bootstrap interval over users and
 a two-sided sign-flip permutation test (under the null a user's two values can be swapped);
-p-values of one family of comparisons are corrected by Holm's step-down method.
+p-values of one family of comparisons are corrected by Holm's step-down method. A system that
+was trained with several seeds enters with each user's mean over them: the user is the unit.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
-from delrec_jax.evaluation.records import metric_values
+from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 
 CONTROLS = (
     "lm_no_prompt",
@@ -38,12 +39,14 @@ class Comparison:
     corpus: str
     split: str
     labels: str
-    protocol: str
+    protocol: str  # "full"; "full@head" where only these users were taken
     metric: str
+    teacher: str  # of both; "" where no teacher is involved
     system: str
     reference: str
     reference_labels: str  # "all" where the reference has none of its own under `labels`
     users: int
+    seeds: int  # over which each user's values were averaged
     difference: float
     ci_low: float
     ci_high: float
@@ -99,50 +102,52 @@ def compare(
     *,
     protocol: str = "full",
     labels: str = "all",
+    part: str = "all",
     seed: int = 0,
     resamples: int = 10_000,
 ) -> Comparison:
     """Paired comparison of two systems over the same users, targets and candidates.
 
     Args:
-        records: rank records of one run (one corpus, split, teacher and seed per system).
+        records: rank records of one corpus, split and teacher; with several seeds each user's
+            metric is first averaged over them.
         system: the system whose advantage is asked.
         reference: what it is compared with; where it has no records with these `labels`
             (a frozen LM is not tuned), those with "all" are taken, as the result says.
         metric: one of `METRICS`.
         protocol: the protocol of both.
         labels: which labels the systems were tuned with.
+        part: "all" users, or those of one part of `records.PART_OF_USERS`.
         seed: of the bootstrap and the permutations.
         resamples: sign patterns of the test.
 
     Raises:
-        UserError: unknown metric, a system without records, several runs mixed in one
-            system, or the two were not measured on the same users, targets and candidates.
+        UserError: unknown metric or part, a system without records, several runs mixed in one
+            system, or the two differ in users, targets, candidates or seeds.
     """
     if metric not in METRICS:
         raise UserError(f"metric: unknown '{metric}'; choose one of {', '.join(METRICS)}")
-    ours = _rows_of(records, system, protocol=protocol, labels=labels)
+    chosen = _part_of(records, part)
     own_labels = not records.filter(system=reference, protocol=protocol, labels=labels).is_empty()
-    theirs = _rows_of(records, reference, protocol=protocol, labels=labels if own_labels else "all")
-    for column in ("user", "corpus", "split", "target", "candidate_hash"):
-        if not ours[column].equals(theirs[column]):
-            raise UserError(
-                f"records, protocol '{protocol}': column '{column}' differs between '{system}' "
-                f"and '{reference}', so they cannot be paired; evaluate both in one run"
-            )
-    difference = (metric_values(ours)[metric] - metric_values(theirs)[metric]).to_numpy()
+    its_labels = labels if own_labels else "all"
+    ours = _rows_of(chosen, system, protocol=protocol, labels=labels, part=part)
+    theirs = _rows_of(chosen, reference, protocol=protocol, labels=its_labels, part=part)
+    _check_pairing(ours, theirs, protocol=protocol)
+    difference = _mean_over_seeds(ours, metric) - _mean_over_seeds(theirs, metric)
     interval = bootstrap_interval(difference, seed=seed)
     p_value = sign_flip_p_value(difference, seed=seed, resamples=resamples)
     return Comparison(
         corpus=ours["corpus"][0],
         split=ours["split"][0],
         labels=labels,
-        protocol=protocol,
+        protocol=protocol if part == "all" else f"{protocol}@{part}",
         metric=metric,
+        teacher=ours["teacher"][0] or theirs["teacher"][0],
         system=system,
         reference=reference,
         reference_labels=theirs["labels"][0],
-        users=len(ours),
+        users=len(difference),
+        seeds=ours["seed"].n_unique(),
         difference=interval.value,
         ci_low=interval.low,
         ci_high=interval.high,
@@ -193,18 +198,57 @@ def compare_family(
     return [replace(one, p_adjusted=p) for one, p in zip(family, adjusted, strict=True)]
 
 
-def _rows_of(records: pl.DataFrame, system: str, *, protocol: str, labels: str) -> pl.DataFrame:
-    """One system's rows under one protocol, by user."""
-    chosen = records.filter(system=system, protocol=protocol, labels=labels)
-    if chosen.is_empty():
+def _part_of(records: pl.DataFrame, part: str) -> pl.DataFrame:
+    if part == "all":
+        return records
+    if part not in PART_OF_USERS:
+        raise UserError(f"part: unknown '{part}'; choose one of all, {', '.join(PART_OF_USERS)}")
+    return records.filter(PART_OF_USERS[part])
+
+
+def _rows_of(
+    records: pl.DataFrame, system: str, *, protocol: str, labels: str, part: str
+) -> pl.DataFrame:
+    """One system's rows under one protocol, by seed and then by user, as many for every seed."""
+    rows = records.filter(system=system, protocol=protocol, labels=labels)
+    if rows.is_empty():
         there = ", ".join(records["system"].unique(maintain_order=True))
         raise UserError(
             f"records: system '{system}' has no rows under protocol '{protocol}', labels "
-            f"'{labels}' (systems there: {there}); evaluate it first"
+            f"'{labels}', part '{part}' (systems there: {there}); evaluate it first"
         )
-    if chosen["user"].is_duplicated().any():
+    runs = rows.select("corpus", "split", "teacher").n_unique()
+    if runs > 1 or rows.select("seed", "user").is_duplicated().any():
         raise UserError(
-            f"records: system '{system}' under '{protocol}' mixes several runs (seed, teacher, "
-            "corpus or split); filter the records to one"
+            f"records: system '{system}' under '{protocol}' mixes several runs (teacher, corpus "
+            "or split); filter the records to one"
         )
-    return chosen.sort("user")
+    seeds, users = rows["seed"].n_unique(), rows["user"].n_unique()
+    if len(rows) != seeds * users or rows.select("user", "target").n_unique() != users:
+        raise UserError(
+            f"records: system '{system}' under '{protocol}': its {seeds} seeds have not all the "
+            "same users and targets, so they cannot be averaged; evaluate them on one split"
+        )
+    return rows.sort("seed", "user")
+
+
+def _check_pairing(ours: pl.DataFrame, theirs: pl.DataFrame, *, protocol: str) -> None:
+    """Refuse two systems that were not measured on the same things."""
+    same_seeds = ours["seed"].unique().sort().equals(theirs["seed"].unique().sort())
+    columns = ["user", "corpus", "split", "target", "candidate_hash"]
+    if ours["teacher"][0] and theirs["teacher"][0]:  # popularity may have none
+        columns.append("teacher")
+    differing = [] if same_seeds else ["seed"]
+    differing += [column for column in columns if not ours[column].equals(theirs[column])]
+    if differing:
+        raise UserError(
+            f"records, protocol '{protocol}': column '{differing[0]}' differs between "
+            f"'{ours['system'][0]}' and '{theirs['system'][0]}', so they cannot be paired; "
+            "evaluate both in one run"
+        )
+
+
+def _mean_over_seeds(rows: pl.DataFrame, metric: str) -> Float[np.ndarray, "U"]:
+    """Each user's metric, by user, of rows that are sorted by seed and user."""
+    values = metric_values(rows)[metric].to_numpy()
+    return values.reshape(rows["seed"].n_unique(), -1).mean(axis=0)

@@ -109,7 +109,7 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
     """
     if is_target(("lm_head",), config.targets):
         raise UserError(
-            f"tune.adalora.targets {config.targets}: lm_head cannot be adapted, because item scores read the head's own "
+            f"adalora.targets {config.targets}: lm_head cannot be adapted, because item scores read the head's own "
             "weights (`head_matrix`) and would not see the adapter; leave it out ('*/*' means all others)"
         )
     every = {
@@ -123,7 +123,7 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
     ]
     if unmatched or not kernels:
         raise UserError(
-            f"tune.adalora.targets {config.targets}: {unmatched} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
+            f"adalora.targets {config.targets}: {unmatched} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
         )
     flat = {}
     for path, path_key in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):

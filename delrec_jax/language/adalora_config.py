@@ -1,4 +1,7 @@
-"""Settings of AdaLoRA (Zhang et al., ICLR 2023), in the words of `peft`'s `AdaLoraConfig`."""
+"""Settings of AdaLoRA (Zhang et al., ICLR 2023), in the words of `peft`'s `AdaLoraConfig`.
+
+Messages say `adalora.KEY`: the settings stand under `tune.adalora` and under `parse.adalora`.
+"""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -42,7 +45,7 @@ class AdaLoRAConfig:
         for rule in self.targets:
             if not all(rule.split("/")):
                 raise UserError(
-                    f"tune.adalora.targets has the rule {rule!r}: write names or globs with single slashes between them, "
+                    f"adalora.targets has the rule {rule!r}: write names or globs with single slashes between them, "
                     "such as 'q' or 'decoder/*/EncDecAttention/v'"
                 )
         for key, holds, wanted in (
@@ -55,15 +58,15 @@ class AdaLoRAConfig:
             ("beta2", 0 < self.beta2 < 1, "between 0 and 1"),
         ):
             if not holds:
-                raise UserError(f"tune.adalora.{key} is {getattr(self, key)}: it must be {wanted}")
+                raise UserError(f"adalora.{key} is {getattr(self, key)}: it must be {wanted}")
         if not 1 <= self.target_rank <= self.init_rank:
             raise UserError(
-                f"tune.adalora.target_rank is {self.target_rank}: it must lie between 1 and "
-                f"tune.adalora.init_rank ({self.init_rank})"
+                f"adalora.target_rank is {self.target_rank}: it must lie between 1 and "
+                f"adalora.init_rank ({self.init_rank})"
             )
         if self.warmup + self.final >= 1:
             raise UserError(
-                f"tune.adalora.warmup + tune.adalora.final is {self.warmup + self.final}: together they "
+                f"adalora.warmup + adalora.final is {self.warmup + self.final}: together they "
                 "must stay under 1, so that ranks have time to move"
             )
 
@@ -115,8 +118,8 @@ class Schedule(NamedTuple):
         first = (schedule.warmup // config.interval + 1) * config.interval
         if config.target_rank < config.init_rank and first >= schedule.freeze_at:
             raise UserError(
-                f"tune.loop.steps is {total_steps}: AdaLoRA would not reallocate between its warm-up (until step "
-                f"{schedule.warmup}) and its fixed pattern (from step {schedule.freeze_at}) with tune.adalora.interval "
-                f"{config.interval}; raise the steps or lower the interval, tune.adalora.warmup or tune.adalora.final"
+                f"loop.steps is {total_steps}: AdaLoRA would not reallocate between its warm-up (until step "
+                f"{schedule.warmup}) and its fixed pattern (from step {schedule.freeze_at}) with adalora.interval "
+                f"{config.interval}; raise the steps or lower the interval, adalora.warmup or adalora.final"
             )
         return schedule

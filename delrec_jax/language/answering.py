@@ -9,13 +9,49 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.soft_prompt import embed_with_prompt
 from delrec_jax.language.t5 import T5
 
 START = 0  # T5 starts its decoder with the padding token
+
+
+def encoded_texts(
+    module: T5,
+    params: Any,
+    ids: Int[Array, "B T"],
+    *,
+    prompt: Float[Array, "K D"] | None = None,
+    adapters: Any = None,
+    dropout_key: jax.Array | None = None,
+) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
+    """What the encoder makes of each text, and where the text is not padding.
+
+    Args:
+      module: the T5.
+      params: its base parameters.
+      ids: texts, 0 = padding, slot ids from the vocabulary's size on.
+      prompt: the soft prompt; must be given when texts have slots (all is NaN otherwise).
+      adapters: AdaLoRA's tree, when the module has adapters.
+      dropout_key: given while training with dropout; None = deterministic.
+
+    Returns:
+      The encoder's output in the module's compute type, and the mask; outputs at padding mean nothing.
+    """
+    mask = ids != 0
+    embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
+    embedded = constrain(embedded, "batch", None, None)
+    encoded = module.apply(
+        _variables(params, adapters),
+        embedded,
+        mask,
+        dropout_key is None,
+        method="encode",
+        rngs=_rngs(dropout_key),
+    )
+    return cast(Array, encoded), mask
 
 
 def answer_states(
@@ -42,23 +78,18 @@ def answer_states(
     Returns:
       Hidden states ready for the vocabulary head: the one at place u is after answer tokens 0 .. u.
     """
-    variables = {"params": params} | ({} if adapters is None else {"adapters": adapters})
-    deterministic = dropout_key is None
     encoder_key, decoder_key = (
         (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
     )
-    mask = ids != 0
-    embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
-    embedded = constrain(embedded, "batch", None, None)
-    encoded = module.apply(
-        variables, embedded, mask, deterministic, method="encode", rngs=_rngs(encoder_key)
+    encoded, mask = encoded_texts(
+        module, params, ids, prompt=prompt, adapters=adapters, dropout_key=encoder_key
     )
     hidden = module.apply(
-        variables,
+        _variables(params, adapters),
         answers,
         encoded,
         mask,
-        deterministic,
+        dropout_key is None,
         method="decode",
         rngs=_rngs(decoder_key),
     )
@@ -94,6 +125,10 @@ def hidden_at_masks(
         module, params, ids, pairs, prompt=prompt, adapters=adapters, dropout_key=dropout_key
     )
     return hidden[:, :, 1]
+
+
+def _variables(params: Any, adapters: Any) -> dict[str, Any]:
+    return {"params": params} | ({} if adapters is None else {"adapters": adapters})
 
 
 def _rngs(key: jax.Array | None) -> dict[str, jax.Array]:

@@ -23,8 +23,10 @@ _TABLES: dict[str, Axes] = {
     "shared": ("vocab", None),
     "relative_attention_bias": (None, "heads"),
 }
-# A soft prompt, its tasks' log-variances, a norm, the answers of an exam: too small to be worth a message between devices.
-_WHOLE = ("prompt", "log_variance", "weight", "tokens", "weights")
+_READOUT = "projection"  # of P2Rec, from the width to a few categories
+# A soft prompt, its tasks' log-variances, a norm, the answers of an exam, a unit of loss: too small to be worth a message
+# between devices.
+_WHOLE = ("prompt", "log_variance", "weight", "tokens", "weights", "unit")
 
 
 def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
@@ -45,6 +47,8 @@ def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
         return ("items", None)
     if name == "embedding" and owner in _TABLES:
         return _TABLES[owner]
+    if owner == _READOUT and name in ("kernel", "bias"):
+        return ("embed", None) if name == "kernel" else (None,)
     if owner in _KERNELS and name in ("kernel", "A", "E", "B"):
         inner, outer = _KERNELS[owner]
         axes: Axes = {

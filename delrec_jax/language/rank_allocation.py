@@ -33,7 +33,7 @@ class RankAllocationState(NamedTuple):
       inner: state of the wrapped optimizer.
       steps: taken so far.
       planned_steps: that the schedule was made for; the training loop refuses another number.
-      sensitivity: smoothed |w * grad| of A, E and B, in the adapters' tree.
+      sensitivity: smoothed |w * grad| of A, E and B, in the tree of what trains, without anything else in it.
       uncertainty: smoothed |sensitivity - its mean|, in the same tree.
       masks: the entries in use, bool [R], a tree of the E leaves alone (all with a layer axis where layers are scanned).
     """
@@ -98,15 +98,30 @@ def _apply_masks(adapters: Tree, masks: Tree) -> Tree:
     return traverse_util.unflatten_dict(flat)
 
 
+def _triplets(tree: Tree) -> Tree:
+    """The A, E and B of a tree, at their places; what else trains has no rank."""
+    flat = traverse_util.flatten_dict(tree)
+    holders = {path[:-1] for path in flat if path[-1] == "E"}
+    return traverse_util.unflatten_dict(
+        {path: leaf for path, leaf in flat.items() if path[:-1] in holders}
+    )
+
+
+def _with_triplets(tree: Tree, triplets: Tree) -> Tree:
+    flat = traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(triplets)
+    return traverse_util.unflatten_dict(flat)
+
+
 def with_rank_allocation(
     inner: optax.GradientTransformation, config: AdaLoRAConfig, total_steps: int
 ) -> optax.GradientTransformation:
     """Wraps an optimizer of AdaLoRA adapters so that it reallocates their ranks by itself.
 
-    With `target_rank == init_rank` nothing is ever masked: plain LoRA.
+    With `target_rank == init_rank` nothing is ever masked: plain LoRA. What trains beside adapters, such as the
+    projection of `{"adapters": ..., "projection": ...}`, is left to the inner optimizer.
 
     Args:
-      inner: optimizer of the adapters' tree.
+      inner: optimizer of the whole tree.
       config: ranks, phases and smoothing.
       total_steps: planned optimizer steps; the budget reaches its target before the last phase.
 
@@ -116,7 +131,7 @@ def with_rank_allocation(
     schedule = Schedule.planned(config, total_steps)
 
     def init(params: Tree) -> RankAllocationState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(jnp.zeros_like, _triplets(params))
         entries = traverse_util.flatten_dict(params)
         masks = traverse_util.unflatten_dict(
             {path: jnp.ones(e.shape, bool) for path, e in entries.items() if path[-1] == "E"}
@@ -137,9 +152,10 @@ def with_rank_allocation(
                 "with_rank_allocation needs params: optimizer.update(grads, state, params)"
             )
         updates, inner_state = inner.update(grads, state.inner, params)
-        updated = optax.apply_updates(params, updates)
+        before = _triplets(params)
+        updated = optax.apply_updates(before, _triplets(updates))
         step = state.steps + 1
-        measured = _measure(updated, grads, state, config)
+        measured = _measure(updated, _triplets(grads), state, config)
         # From the step that fixes the pattern on, `peft` measures no more: that step uses what it has.
         frozen = step >= schedule.freeze_at
         sensitivity, uncertainty = jax.tree.map(
@@ -150,7 +166,8 @@ def with_rank_allocation(
         masks, due = _allocate(sensitivity, uncertainty, state.masks, step, config, schedule)
         masked = _apply_masks(updated, masks)
         final = jax.tree.map(lambda kept, cut: jnp.where(due, cut, kept), updated, masked)
-        updates = jax.tree.map(lambda new, old: new - old, final, params)
+        allocated = jax.tree.map(lambda new, old: new - old, final, before)
+        updates = _with_triplets(updates, allocated)
         measures = (sensitivity, uncertainty, masks)
         return updates, RankAllocationState(inner_state, step, state.planned_steps, *measures)
 
@@ -201,6 +218,7 @@ def allocation_state(opt_state: Any) -> RankAllocationState:
 
 
 def ranks_in_use(state: RankAllocationState) -> dict[str, Int[Array, ""]]:
-    """How many triplets each adapter holds, by path: the rank pattern."""
-    flat = traverse_util.flatten_dict(unstack_layers(state.masks))
+    """How many triplets each adapter holds, by its path in the model: the rank pattern."""
+    masks = state.masks.get("adapters", state.masks)  # where something trains beside them
+    flat = traverse_util.flatten_dict(unstack_layers(masks))
     return {"/".join(path[:-1]): mask.sum() for path, mask in sorted(flat.items())}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.config_tree import at_least
+from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.planning.chips import Chip, find_chips
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices

@@ -31,7 +31,7 @@ from delrec_jax.planning.shapes import (
 from delrec_jax.stages import base_model
 from delrec_jax.stages.distill import prompt_gradients
 from delrec_jax.stages.pretrain import pretrain_loss
-from delrec_jax.stages.teach import teacher_loss
+from delrec_jax.stages.teacher_training import teacher_loss
 from delrec_jax.stages.tune import ranking_loss
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.logical_axes import axes_of as teacher_axes

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax.config import Experiment
@@ -27,15 +26,9 @@ from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.stages import base_model
 from delrec_jax.stages.workspace import Workspace
-from delrec_jax.teachers.network import NetworkTeacher
-from delrec_jax.teachers.popularity import popularity_teacher
-from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.registry import DISPLAY_NAMES
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, place
-
-CHECKPOINT = "model/result.safetensors"
-"""The teacher's parameters, within its stage's folder."""
 
 
 @dataclass(frozen=True)
@@ -153,16 +146,6 @@ def load_language(ws: Workspace, data: Data) -> Language:
     layout = base_model.language_layout(ws, shape)
     params = base_model.load_params(ws, shape, layout)
     return Language(tokenizer, ranker, params, pieces, slots, layout)
-
-
-def load_teacher(ws: Workspace, data: Data) -> ScoreFn:
-    """The trained teacher's scores(histories [B, L]) -> [B, I]."""
-    config = ws.experiment.teacher
-    if config.name == "popularity":
-        return popularity_teacher(data.split.train.items, data.num_items).scores
-    params, _ = load_tree(ws.folder("teach") / CHECKPOINT)
-    module = NETWORKS[config.name](config.shape, data.num_items)
-    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module).scores
 
 
 def load_prompt(ws: Workspace, name: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from delrec_jax.evaluation import records
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.stages import assets, systems
 from delrec_jax.stages.protocols import Protocols
+from delrec_jax.stages.recommenders import first_cell, load_cell
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.writers import say
 
@@ -22,7 +23,7 @@ def baseline(ws: Workspace) -> None:
     """Ranks popularity and the teacher, and writes records, `metrics.json` and `tables.md`."""
     data = assets.load_data(ws)
     protocols = Protocols(ws, data)
-    protocols.add_rerank(assets.load_teacher(ws, data))
+    protocols.add_rerank(load_cell(ws, data, first_cell(ws.experiment)).scores)
     users, found = len(protocols.users), []
     for name, system in systems.conventional_systems(ws, data, "test").items():
         started = time.monotonic()

@@ -17,7 +17,8 @@ from delrec_jax.data import prompts
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.splits import PADDING, partition_users
 from delrec_jax.objectives import pattern_simulating, temporal_analysis
-from delrec_jax.stages.assets import Data, Language, load_data, load_teacher
+from delrec_jax.stages.assets import Data, Language, load_data
+from delrec_jax.stages.recommenders import load_teacher
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 
@@ -162,7 +163,7 @@ def make_lists(ws: Workspace, data: Data, rows: Rows, *, seed: int) -> TeacherLi
         histories[index, max(0, length - end) :] = history[-length:]
     settings = ListSettings(config.top_h, config.num_candidates, seed)
     return distillation_lists(
-        load_teacher(ws, data),
+        load_teacher(ws, data).scores,
         histories,
         settings=settings,
         allowed=~data.split.cold_items(data.num_items),

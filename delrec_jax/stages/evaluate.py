@@ -11,6 +11,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.stages import assets, systems
 from delrec_jax.stages.protocols import Protocols
+from delrec_jax.stages.recommenders import load_teacher
 from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.writers import ProgressBar
@@ -20,10 +21,11 @@ def evaluate(ws: Workspace) -> None:
     """Ranks the test item of every user by every system and stores records (and the oracle's expectation)."""
     data = assets.load_data(ws)
     language = assets.load_language(ws, data)
-    run = _Evaluation(ws, data)
-    run.protocols.add_rerank(assets.load_teacher(ws, data))
-    for name, system in systems.conventional_systems(ws, data, "test").items():
-        run.rank_catalogue(name, "all", system.score_users, order=system.order)
+    run = Evaluation(ws, data)
+    run.protocols.add_rerank(load_teacher(ws, data).scores)
+    conventional = systems.conventional_systems(ws, data, "test")
+    for name, system in (conventional | systems.augmented_system(ws, data, "test")).items():
+        run.rank_catalogue(name, system.score_users, order=system.order)
     scorer = LanguageScorer(ws, language)
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
@@ -35,7 +37,7 @@ def evaluate(ws: Workspace) -> None:
     on_main(run.write)
 
 
-class _Evaluation:
+class Evaluation:
     """Collects records over systems; protocols and their candidates are the same for all."""
 
     def __init__(self, ws: Workspace, data: assets.Data):
@@ -46,11 +48,16 @@ class _Evaluation:
         self.expected: list[pl.DataFrame] = []
 
     def rank_catalogue(
-        self, system: str, labels: str, score_users: Callable, order: np.ndarray | None = None
+        self,
+        system: str,
+        score_users: Callable,
+        *,
+        order: np.ndarray | None = None,
+        **names: Any,
     ) -> None:
-        """A system that scores the whole catalogue, under all protocols."""
+        """A system that scores the whole catalogue, under all protocols; `names` (labels, teacher, seed) tell it apart."""
         rankers = self.protocols.rankers(full_scores=True)
-        self._rank(system, labels, score_users, rankers, order)
+        self._rank(system, score_users, rankers, order=order, **names)
 
     def rank_language_system(
         self, system: str, labels: str, scorer: LanguageScorer, parts: LanguageSystem
@@ -58,7 +65,9 @@ class _Evaluation:
         """A language system: one pass a user for all protocols, or one a protocol where candidates must be stated."""
         if scorer.ranks_catalogue:
             ids = scorer.texts(parts, self.histories)
-            self.rank_catalogue(system, labels, lambda rows: scorer.catalogue(parts, ids[rows]))
+            self.rank_catalogue(
+                system, lambda rows: scorer.catalogue(parts, ids[rows]), labels=labels
+            )
             return
         # What is listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
@@ -69,14 +78,14 @@ class _Evaluation:
             def score(rows, ids=ids, candidates=candidates):
                 return scorer.candidates(parts, ids[rows], candidates[rows])
 
-            self._rank(system, labels, score, {protocol: ranker})
+            self._rank(system, score, {protocol: ranker}, labels=labels)
 
     def add_oracle(self) -> None:
         """The exact next-item distribution: realised ranks, and expected metrics."""
         world = self.data.world
         assert world is not None
         exact = next_item_distributions(world, self.histories, released=True)
-        self.rank_catalogue("oracle", "all", lambda rows: exact[rows])
+        self.rank_catalogue("oracle", lambda rows: exact[rows])
         for protocol, (candidates, _) in self.protocols.candidates.items():
             chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
             if protocol.startswith("sampled"):
@@ -91,10 +100,11 @@ class _Evaluation:
     def _rank(
         self,
         system: str,
-        labels: str,
         score_users: Any,
         rankers: Any,
+        *,
         order: np.ndarray | None = None,
+        **names: Any,
     ) -> None:
         users = len(self.protocols.users)
         found = ranking.rank_users(
@@ -105,7 +115,7 @@ class _Evaluation:
             what=system,
             order=order,
         )
-        self.tables += self.protocols.records(found, system=system, labels=labels)
+        self.tables += self.protocols.records(found, system=system, **names)
 
     def write(self) -> None:
         """Stores the records."""

@@ -4,38 +4,44 @@ import time
 from collections.abc import Callable
 
 from delrec_jax.distributed import as_main_sees, on_main
-from delrec_jax.errors import UserError
+from delrec_jax.stages.augment import augment
 from delrec_jax.stages.baseline import baseline, print_baseline
 from delrec_jax.stages.distill import distill
 from delrec_jax.stages.evaluate import evaluate
+from delrec_jax.stages.evaluate_teachers import evaluate_teachers
+from delrec_jax.stages.parse import parse
 from delrec_jax.stages.prepare import is_outdated, prepare
 from delrec_jax.stages.pretrain import pretrain
 from delrec_jax.stages.report import report
+from delrec_jax.stages.report_p2rec import report_p2rec
 from delrec_jax.stages.teach import teach
 from delrec_jax.stages.tune import tune
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.writers import say
 
-RUNNERS: dict[str, Callable[[Workspace], None]] = {
+Runner = Callable[[Workspace], None]
+RUNNERS: dict[str, Runner] = {
     "prepare": prepare,
     "pretrain": pretrain,
     "teach": teach,
     "baseline": baseline,
+    "parse": parse,
+    "augment": augment,
     "distill": distill,
     "tune": tune,
     "evaluate": evaluate,
     "report": report,
 }
+# P2Rec alone compares recommenders and has no language system to rank.
+_P2REC = RUNNERS | {"evaluate": evaluate_teachers, "report": report_p2rec}
 
 
 def run_stage(ws: Workspace, stage: str) -> None:
     """Runs one stage unless it is finished; the report is always made (and printed) again.
 
     Raises:
-      UserError: a stage that it needs is not finished.
+      UserError: the method has no such stage, or a stage that it needs is not finished.
     """
-    if stage not in RUNNERS:
-        raise UserError(f"no stage {stage!r}: use one of {', '.join(RUNNERS)}")
     if stage != "report" and as_main_sees(lambda: ws.finished(stage)):
         if not (stage == "prepare" and as_main_sees(lambda: is_outdated(ws))):
             say(f"{stage}: finished before, skipped")
@@ -47,14 +53,14 @@ def run_stage(ws: Workspace, stage: str) -> None:
     if stage == "prepare":  # of tables and files alone: no device takes part
         on_main(lambda: prepare(ws))
     else:
-        RUNNERS[stage](ws)
+        (_P2REC if ws.experiment.method == "p2rec" else RUNNERS)[stage](ws)
     ws.finish(stage)
     say(f"{stage}: done in {time.monotonic() - started:.0f} s")
 
 
 def run_all(ws: Workspace) -> None:
-    """Every stage of DELRec in the order of the data."""
-    for stage in RUNNERS:
+    """Every stage of the method in the order of the data."""
+    for stage in ws.stages:
         if stage != "baseline":
             run_stage(ws, stage)
 

@@ -5,19 +5,49 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.data import prompts
+from delrec_jax.data.preferences import preference_targets
 from delrec_jax.language.tokenizer import PAD
-from delrec_jax.stages import assets, distill_texts
+from delrec_jax.stages import assets, distill_texts, p2rec_assets
 from delrec_jax.stages.assets import Data, Language
 from delrec_jax.stages.workspace import Workspace
 
+_SHOWN = 5  # categories of a target
+
 
 def show_prompts(ws: Workspace, count: int) -> None:
-    """Prints `count` examples of TA, RPS and LSR as the models read them.
+    """Prints `count` examples of each task of the run's method as the models read them.
 
     The target mask marks the one place of the text that is asked for: `^` under MASK's token, `.` elsewhere.
     """
     data = assets.load_data(ws)
     language = assets.load_language(ws, data)
+    if ws.experiment.method != "delrec":
+        _show_preferences(ws, data, language, count)
+    if ws.experiment.method != "p2rec":
+        _show_delrec(ws, data, language, count)
+
+
+def _show_preferences(ws: Workspace, data: Data, language: Language, count: int) -> None:
+    """A user's text and target distribution, and the text of one item alone."""
+    categories = p2rec_assets.load_categories(ws, ws.experiment.seed)
+    targets = preference_targets(data.split.train, categories.of_item, categories.count)
+    train = data.split.train
+    pieces = p2rec_assets.preference_pieces(ws, language, int(train.lengths.max()))
+    for user in data.split.training_users[:count]:
+        ids = prompts.preference(pieces, train.history(int(user)))
+        print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD}")
+        print(" ".join(_token(language, int(token)) for token in ids))
+        best = np.argsort(-targets[user], kind="stable")[:_SHOWN]
+        print("target: " + ", ".join(f"category {k}: {targets[user][k]:.3f}" for k in best))
+        print()
+    for item in range(count):
+        ids = prompts.preference(pieces, np.array([item]))
+        print(f"== Information augmentation, item {item}: {len(ids)} tokens")
+        print(" ".join(_token(language, int(token)) for token in ids))
+        print()
+
+
+def _show_delrec(ws: Workspace, data: Data, language: Language, count: int) -> None:
     users = data.split.training_users[: max(count, 1)]
     positions = ws.experiment.distill.positions
     rows = distill_texts.latest_rows(data, users, positions, labelled=False)

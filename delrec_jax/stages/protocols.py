@@ -7,13 +7,14 @@ rerank-m        the teacher's m best unseen items; a target that is not among th
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from delrec_jax.data.splits import Part, Split, padded_histories
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation import ranking, records
+from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.evaluation.ranking import RankFn, Ranks
 from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.stages.assets import Data
@@ -66,13 +67,16 @@ class Protocols:
     Attributes:
       candidates: protocol to its candidates [E, C] and their hash; None and "" for the whole catalogue.
       cold: which targets no one has in the training part.
+      head: which targets are among the most popular items.
     """
 
     def __init__(self, ws: Workspace, data: Data):
         self._ws, self._data = ws, data
         self.split = data.split
         self.users, self.targets = data.split.users("test"), data.split.target("test")
-        self.cold = data.split.cold_items(data.num_items)[self.targets]
+        counts = data.split.train_counts(data.num_items)
+        self.cold = counts[self.targets] == 0
+        self.head = metrics.head_items(counts)[self.targets]
         histories = data.split.histories("test")
         self._met_before = np.array([t in h for t, h in zip(self.targets, histories, strict=True)])
         self._unseen = data.num_items - data.split.seen_counts("test")
@@ -112,32 +116,39 @@ class Protocols:
         return full_rankers(self.split, "test") | chosen if full_scores else chosen
 
     def records(
-        self, ranks: Mapping[str, Ranks], *, system: str, labels: str = "all"
+        self,
+        ranks: Mapping[str, Ranks],
+        *,
+        system: str,
+        labels: str = "all",
+        teacher: str | None = None,
+        seed: int | None = None,
     ) -> list[pl.DataFrame]:
-        """The rank records of one system."""
-        return [self._record(name, found, system, labels) for name, found in ranks.items()]
-
-    def _record(self, protocol: str, ranks: Ranks, system: str, labels: str) -> pl.DataFrame:
-        items, digest = self.candidates[protocol]
-        # A target that the user has had before (data.repeats=keep) is ranked all the same.
-        ranked = self._unseen + self._met_before
-        everything = ranked if protocol == "full" else self._data.num_items
+        """The rank records of one system; teacher and seed are the run's where none are given."""
+        config = self._ws.experiment
         key = RecordKey(
             corpus=self._data.corpus.name,
             split=self.split.kind,
-            protocol=protocol,
+            protocol="",
             system=system,
-            teacher=self._ws.experiment.teacher.name,
-            seed=self._ws.experiment.seed,
+            teacher=config.teacher.name if teacher is None else teacher,
+            seed=config.seed if seed is None else seed,
             labels=labels,
-            candidate_hash=digest,
         )
+        return [self._record(replace(key, protocol=name), found) for name, found in ranks.items()]
+
+    def _record(self, key: RecordKey, ranks: Ranks) -> pl.DataFrame:
+        items, digest = self.candidates[key.protocol]
+        # A target that the user has had before (data.repeats=keep) is ranked all the same.
+        ranked = self._unseen + self._met_before
+        everything = ranked if key.protocol == "full" else self._data.num_items
         return records.record_table(
-            key,
+            replace(key, candidate_hash=digest),
             users=self.users,
             targets=self.targets,
             ranks=ranks.rank,
             ties=ranks.ties,
             candidates=everything if items is None else items.shape[1],
             cold=self.cold,
+            head=self.head,
         )

@@ -1,6 +1,7 @@
 """`delrec recommend`: titles typed in, a ranked list of titles out."""
 
 import difflib
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,8 @@ from rich.table import Table
 from delrec_jax.data.splits import PADDING
 from delrec_jax.errors import UserError
 from delrec_jax.stages import assets, systems
+from delrec_jax.stages.assets import Data
+from delrec_jax.stages.recommenders import AUGMENTED, cells, first_cell, load_cell
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.registry import DISPLAY_NAMES
 
@@ -17,7 +20,7 @@ _NEAREST = 3
 
 
 def recommend(ws: Workspace, history: str, count: int) -> None:
-    """Prints DELRec's and the teacher's best unseen items for a history of titles.
+    """Prints the best unseen items for a history of titles, by the method's systems and by the plain teacher.
 
     Args:
       ws: a finished run.
@@ -27,7 +30,8 @@ def recommend(ws: Workspace, history: str, count: int) -> None:
     Raises:
       UserError: the run is not finished, a title is unknown (the nearest are named), or the list too long.
     """
-    if not ws.finished("tune"):
+    last = "augment" if ws.experiment.method == "p2rec" else "tune"
+    if not ws.finished(last):
         raise UserError(
             f"recommend needs a finished run in {ws.root}: `delrec run` with this --workdir first"
         )
@@ -37,23 +41,40 @@ def recommend(ws: Workspace, history: str, count: int) -> None:
         raise UserError(
             f"-k {count}: between 1 and the {data.num_items - len(set(items))} items not in the history"
         )
-    language = assets.load_language(ws, data)
-    system = systems.language_systems(ws, data, language)["delrec", "all"]
-    scorer = systems.LanguageScorer(ws, language)
-    row = np.full((1, ws.experiment.teacher.max_length), PADDING, np.int32)
-    recent = items[-row.shape[1] :]
-    row[0, -len(recent) :] = recent
-    columns = {
-        "DELRec": np.asarray(scorer.catalogue(system, scorer.texts(system, [np.array(items)]))),
-        DISPLAY_NAMES[ws.experiment.teacher.name]: np.asarray(
-            assets.load_teacher(ws, data)(jnp.asarray(row))
-        ),
-    }
+    columns = _language_scores(ws, data, items) | _teacher_scores(ws, data, items)
     table = Table("rank", *columns)
-    lists = [_best(scores[0], items, count) for scores in columns.values()]
+    lists = [_best(scores, items, count) for scores in columns.values()]
     for rank, best in enumerate(zip(*lists, strict=True)):
         table.add_row(str(rank + 1), *(data.corpus.catalogue.titles[item] for item in best))
     Console().print(table)
+
+
+def _language_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np.ndarray]:
+    """DELRec's scores, where the method has it."""
+    if ws.experiment.method == "p2rec":
+        return {}
+    language = assets.load_language(ws, data)
+    system = systems.language_systems(ws, data, language)["delrec", "all"]
+    scorer = systems.LanguageScorer(ws, language)
+    texts = scorer.texts(system, [np.array(items)])
+    return {"DELRec": np.asarray(scorer.catalogue(system, texts))[0]}
+
+
+def _teacher_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np.ndarray]:
+    """Those of the teacher, augmented (where the method augments it) and plain."""
+    config = ws.experiment.teacher
+    row = np.full((1, config.max_length), PADDING, np.int32)
+    recent = items[-row.shape[1] :]
+    row[0, -len(recent) :] = recent
+    first, name = first_cell(ws.experiment), DISPLAY_NAMES[config.name]
+    found = {name: first}
+    twin = replace(first, system=AUGMENTED)
+    if ws.experiment.method != "delrec" and twin in cells(ws.experiment):
+        found = {f"{name} + P2Rec": twin, name: first}
+    return {
+        label: np.asarray(load_cell(ws, data, cell).scores(jnp.asarray(row)))[0]
+        for label, cell in found.items()
+    }
 
 
 def find_titles(history: str, titles: tuple[str, ...]) -> list[int]:

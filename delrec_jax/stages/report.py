@@ -67,7 +67,7 @@ def _report_data(
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
             "teacher": DISPLAY_NAMES[config.teacher.name],
-            "language model": _language_model(ws),
+            "language model": language_model(ws),
             "seed": str(config.seed),
         },
         metrics=rows,
@@ -83,7 +83,7 @@ def _report_data(
     )
 
 
-def _language_model(ws: Workspace) -> str:
+def language_model(ws: Workspace) -> str:
     """Its size (that of the weights, where they were not made here) and where it comes from."""
     shape = base_model.model_shape(ws, Tokenizer(base_model.tokenizer_directory(ws)))
     origin = (

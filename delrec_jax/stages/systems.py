@@ -14,8 +14,10 @@ from delrec_jax.data.splits import Part
 from delrec_jax.stages import assets
 from delrec_jax.stages.assets import Data, Language
 from delrec_jax.stages.protocols import RowHistories
+from delrec_jax.stages.recommenders import first_cell, load_cell, load_teacher
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.popularity import popularity_teacher
+from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.training.steps import EvalStep
 
 ScoreUsers = Callable[[np.ndarray], Any]
@@ -144,12 +146,30 @@ class ConventionalSystem:
 
 
 def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
-    """Popularity and the teacher."""
+    """Popularity and the teacher of `teach`."""
     read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
-    popularity = popularity_teacher(data.split.train.items, data.num_items).scores
-    scorers = {"popularity": popularity, "teacher": assets.load_teacher(ws, data)}
-    return {name: _system(jax.jit(scores), read) for name, scores in scorers.items()}
+    popularity = popularity_teacher(data.split.train.items, data.num_items)
+    taught = load_cell(ws, data, first_cell(ws.experiment))
+    return {
+        "popularity": conventional_system(popularity, read),
+        "teacher": conventional_system(taught, read),
+    }
 
 
-def _system(scores: Any, read: RowHistories) -> ConventionalSystem:
-    return ConventionalSystem(lambda rows: scores(read(rows)), read.by_length)
+def augmented_system(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
+    """The augmented teacher, where DELRec has one (method=delrec_p2rec)."""
+    if ws.experiment.method != "delrec_p2rec":
+        return {}
+    read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
+    return {"teacher_augmented": conventional_system(load_teacher(ws, data), read)}
+
+
+def conventional_system(teacher: Teacher, read: RowHistories) -> ConventionalSystem:
+    """A teacher's scores, asked by rows of users."""
+    return ConventionalSystem(lambda rows: _scores(teacher, read(rows)), read.by_length)
+
+
+@jax.jit
+def _scores(teacher: Any, histories: Any) -> jax.Array:
+    """The teacher is an argument: recommenders of one shape share a compiled program."""
+    return teacher.scores(histories)

@@ -45,7 +45,7 @@ class StageSpec:
     results: tuple[str, ...] = ()
 
 
-STAGES: dict[str, StageSpec] = {
+_FIRST: dict[str, StageSpec] = {
     "prepare": StageSpec(
         "data",
         (),
@@ -66,11 +66,33 @@ STAGES: dict[str, StageSpec] = {
     ),
     "teach": StageSpec("teacher", ("prepare",), ("teacher", "seed"), ("teacher.json",)),
     "baseline": StageSpec("baseline", ("teach",), ("evaluate",)),
-    "distill": StageSpec("prompt", ("pretrain", "teach"), ("distill",)),
-    "tune": StageSpec("adapter", ("distill",), ("tune",)),
-    "evaluate": StageSpec("records", ("tune",), ("evaluate",)),
-    "report": StageSpec("report", ("evaluate",), ()),
 }
+_P2REC: dict[str, StageSpec] = {
+    # `method` too: DELRec needs one repetition only.
+    "parse": StageSpec("preference", ("pretrain", "teach"), ("method", "parse"), ("parse.json",)),
+    "augment": StageSpec("augmented", ("parse",), ("augment",), ("augment.json",)),
+}
+_REPORT = {"report": StageSpec("report", ("evaluate",), ())}
+
+
+def _delrec(teacher: str) -> dict[str, StageSpec]:
+    """DELRec's stages, after the one that makes its teacher."""
+    return {
+        "distill": StageSpec("prompt", ("pretrain", teacher), ("distill",)),
+        "tune": StageSpec("adapter", ("distill",), ("tune",)),
+        "evaluate": StageSpec("records", ("tune",), ("evaluate",)),
+    }
+
+
+STAGES: dict[str, dict[str, StageSpec]] = {
+    "delrec": _FIRST | _delrec("teach") | _REPORT,
+    "p2rec": _FIRST
+    | _P2REC
+    | {"evaluate": StageSpec("records", ("augment",), ("evaluate",))}
+    | _REPORT,
+    "delrec_p2rec": _FIRST | _P2REC | _delrec("augment") | _REPORT,
+}
+"""The stages of each method, in the order of the data."""
 
 
 class Workspace:
@@ -84,6 +106,7 @@ class Workspace:
         """
         self.root = workdir
         self.experiment = experiment
+        self.stages = STAGES[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
         path = workdir / "config.json"
@@ -117,13 +140,26 @@ class Workspace:
                 "make the stages anew that this touches"
             )
 
+    def spec(self, stage: str) -> StageSpec:
+        """What a stage of this run's method reads and leaves.
+
+        Raises:
+          UserError: the method has no such stage.
+        """
+        if stage not in self.stages:
+            raise UserError(
+                f"method={self.experiment.method} has no stage {stage!r}, it has {', '.join(self.stages)}: set method to one "
+                f"of {', '.join(name for name, stages in STAGES.items() if stage in stages)}"
+            )
+        return self.stages[stage]
+
     def folder(self, stage: str) -> Path:
         """Where a stage writes."""
-        return self.root / STAGES[stage].folder
+        return self.root / self.spec(stage).folder
 
     def fingerprint(self, stage: str) -> str:
         """SHA-256 of everything that a stage depends on: settings, and what the stages before it really left."""
-        spec = STAGES[stage]
+        spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
         if stage == "prepare":
             real = self.experiment.data.corpus != "storefront"
@@ -140,13 +176,13 @@ class Workspace:
     def identity(self, stage: str) -> dict[str, Any]:
         """What a stage's checkpoints depend on, by key: settings, and what the stages before it left."""
         facts: dict[str, Any] = {}
-        for section in STAGES[stage].settings:
+        for section in self.spec(stage).settings:
             value = _at(self._settings, section)
             keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
             facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(_PLACES)}
-        for name in STAGES[stage].needs:
+        for name in self.spec(stage).needs:
             facts |= self.identity(name)
-            if STAGES[name].results:
+            if self.spec(name).results:
                 facts[f"results of {name} (SHA-256)"] = self.content(name)
         return facts
 
@@ -159,7 +195,9 @@ class Workspace:
         """Whether a stage's results are there and belong to this config."""
         marker = self._marker(stage)
         same = marker.get("fingerprint") == self.fingerprint(stage) and marker["finished"]
-        return same and all((self.folder(stage) / name).exists() for name in STAGES[stage].results)
+        return same and all(
+            (self.folder(stage) / name).exists() for name in self.spec(stage).results
+        )
 
     def content(self, stage: str) -> str:
         """What identifies a finished stage's results, for instance the teacher's checkpoint; "" until it is finished."""
@@ -171,7 +209,7 @@ class Workspace:
         Raises:
           UserError: a stage that it needs is not finished.
         """
-        for name in STAGES[stage].needs:
+        for name in self.spec(stage).needs:
             if not as_main_sees(partial(self.finished, name)):
                 raise UserError(
                     f"{stage} needs the results of {name}, which are not in {self.root}: run `delrec {name}` with the same "
@@ -193,7 +231,7 @@ class Workspace:
 
         def mark() -> None:
             digest = hashlib.sha256()
-            for name in STAGES[stage].results:
+            for name in self.spec(stage).results:
                 digest.update((self.folder(stage) / name).read_bytes())
             self._mark(stage, finished=True, content=digest.hexdigest())
 

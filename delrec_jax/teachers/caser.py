@@ -13,7 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of
+from delrec_jax.teachers.item_table import ItemTable
+from delrec_jax.teachers.network import check_shape, look_up, segments_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ class Caser(nn.Module):
 
     config: CaserConfig
     num_items: int
+    way: str = "own"  # of the item table
 
     def setup(self) -> None:
         """Names the parts; the item table serves as input and as output."""
         config = self.config
-        self.items = nn.Embed(self.num_items, config.width, embedding_init=ITEM_INIT)
+        self.items = ItemTable(self.num_items, config.width, self.way)
         self.filters = [nn.Dense(config.horizontal) for _ in config.heights]
         self.columns = nn.Dense(config.vertical)
         self.dropout = nn.Dropout(config.dropout)
@@ -70,7 +72,7 @@ class Caser(nn.Module):
     ) -> Float[Array, "B L D"]:
         """The state after each item; states at padding mean nothing. Arguments as of `SASRec`."""
         image = _windows(
-            look_up(self.items, items), segments_of(items, segments), self.config.window
+            look_up(self.items(), items), segments_of(items, segments), self.config.window
         )
         found = [
             _horizontal(dense, image, height)
@@ -87,7 +89,7 @@ class Caser(nn.Module):
 
     def table(self) -> Float[Array, "I D"]:
         """One vector an item: that of the input, tied."""
-        return self.items.embedding
+        return self.items()
 
 
 def _windows(

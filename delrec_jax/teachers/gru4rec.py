@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of
+from delrec_jax.teachers.item_table import ItemTable
+from delrec_jax.teachers.network import check_shape, look_up, segments_of
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class GRU4Rec(nn.Module):
 
     config: GRU4RecConfig
     num_items: int
+    way: str = "own"  # of the item table
 
     def setup(self) -> None:
         """Names the parts; the item table serves as input and as output."""
         config = self.config
-        self.items = nn.Embed(self.num_items, config.width, embedding_init=ITEM_INIT)
+        self.items = ItemTable(self.num_items, config.width, self.way)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = [_ResettingGRU(config.hidden) for _ in range(config.layers)]
         self.out = nn.Dense(config.width)
@@ -59,7 +61,7 @@ class GRU4Rec(nn.Module):
         segments = segments_of(items, segments)
         # Padding starts anew at each place, so that its number leaves no trace.
         starts = (segments != jnp.pad(segments[:, :-1], ((0, 0), (1, 0)))) | (segments == 0)
-        x = look_up(self.items, items)
+        x = look_up(self.items(), items)
         for layer in self.layers:
             x = layer(self.dropout(x, deterministic=deterministic), starts)
         return self.out(x)
@@ -70,7 +72,7 @@ class GRU4Rec(nn.Module):
 
     def table(self) -> Float[Array, "I D"]:
         """One vector an item: that of the input, tied."""
-        return self.items.embedding
+        return self.items()
 
 
 class _ResettingGRU(nn.Module):

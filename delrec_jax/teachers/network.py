@@ -8,6 +8,9 @@ A network is a Linen module with
 
 whose state at a position depends on the items of its own segment up to there. Scores are `states @ table.T`. A new
 teacher is a new module of that form: loss, training rows, selection, lists and evaluation are the same for all.
+
+A network whose `item_table` is made from text vectors is given them as `text` [I, E] beside its parameters, and is an
+ordinary one again when it is `baked`.
 """
 
 from collections.abc import Mapping
@@ -15,15 +18,17 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.losses import LossConfig, next_item_loss
 from delrec_jax.teachers.protocol import PADDING
 
-ITEM_INIT = nn.initializers.normal(stddev=0.02)
+ITEM_STD = 0.02
+ITEM_INIT = nn.initializers.normal(stddev=ITEM_STD)
 
 
 class NetworkTeacher(struct.PyTreeNode):
@@ -32,24 +37,79 @@ class NetworkTeacher(struct.PyTreeNode):
     Attributes:
         params: the parameter tree of the module.
         module: the network.
+        text: the items' text vectors [I, E], where the network reads them.
     """
 
     params: Any
     module: nn.Module = struct.field(pytree_node=False)
+    text: Any = None
 
     def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
         """The scores of all items after the last position; only the latest `max_length` items are read."""
-        return cast(Array, self.module.apply({"params": self.params}, histories, method=_scores))
+        variables = _variables(self.params, self.text)
+        return cast(Array, self.module.apply(variables, histories, method=_scores))
 
 
 def _scores(module: Any, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
     return module.last(histories[:, -module.config.max_length :]) @ module.table().T
 
 
-def init_params(module: Any, key: jax.Array) -> Any:
-    """Fresh parameters of `module` from one key."""
+def _variables(params: Any, text: Any) -> dict[str, Any]:
+    """What a module is applied to."""
+    return {"params": params} | ({} if text is None else {"text": {"items": {"vectors": text}}})
+
+
+def init_params(module: Any, key: jax.Array, text: Float[Array, "I E"] | None = None) -> Any:
+    """Fresh parameters of `module` from one key; `text` where it reads text vectors, which are no parameters."""
     histories = jnp.full((1, module.config.max_length), PADDING, dtype=jnp.int32)
-    return jax.jit(module.init)(key, histories)["params"]
+
+    def start(key, text):
+        # As `module.init`, which takes no variables.
+        given = {name: of for name, of in _variables({}, text).items() if name != "params"}
+        return module.apply(given, histories, rngs={"params": key}, mutable=["params"])[1]["params"]
+
+    return jax.jit(start)(key, text)
+
+
+def initialised(params: Any, vectors: Float[np.ndarray, "I E"], std: float = ITEM_STD) -> Any:
+    """Parameters of a plain network whose item table starts as these vectors.
+
+    Args:
+        params: of `init_params`, of a network with a table of its own.
+        vectors: of variance 1 over all their numbers (`text_vectors.principal`), E at most the table's width; columns that
+            they do not fill keep their own start.
+        std: what the vectors are multiplied by: the scale of a plain table.
+
+    Raises:
+        ValueError: the vectors do not fit into the table, or the table is not only its own.
+    """
+    if set(params["items"]) != {"embedding"}:
+        raise ValueError(
+            f"only a plain item table starts as vectors; it has {sorted(params['items'])}"
+        )
+    own = params["items"]["embedding"]
+    (rows, columns), (items, width) = vectors.shape, own.shape
+    if rows != items or columns > width:
+        raise ValueError(f"vectors {vectors.shape} do not fit into the item table {own.shape}")
+    started = jnp.concatenate([std * jnp.asarray(vectors, own.dtype), own[:, columns:]], axis=1)
+    return {**params, "items": {"embedding": started}}
+
+
+def baked(params: Any, module: Any, text: Float[Array, "I E"]) -> Any:
+    """Parameters of the plain network that scores as this one: its item table is made once and kept as the table's own.
+
+    Args:
+        params: the trained parameters.
+        module: the network that reads text vectors.
+        text: the vectors that it was trained with.
+
+    Returns:
+        Parameters of the same network with `way="own"`.
+    """
+    table = jax.jit(lambda params, text: module.apply(_variables(params, text), method="table"))(
+        params, text
+    )
+    return {**params, "items": {"embedding": table}}
 
 
 def sequence_loss(
@@ -60,6 +120,8 @@ def sequence_loss(
     config: LossConfig,
     key: jax.Array,
     deterministic: bool = False,
+    text: Float[Array, "I E"] | None = None,
+    known: Bool[np.ndarray, " I"] | None = None,
 ) -> tuple[Float[Array, "1"], Float[Array, "1"]]:
     """The mean loss of a batch at every position that has a label, and the number of labels.
 
@@ -73,6 +135,10 @@ def sequence_loss(
         config: which loss.
         key: of dropout and negatives.
         deterministic: no dropout.
+        text: text vectors, where the network reads them.
+        known: items with a training interaction: the only negatives, a constant of the compiled step. A network that reads
+            texts would else learn that what a text says of a new item is a sign against it. Every label must be known
+            (`check_labels`); one that is not would count as none.
     """
     dropout, negatives = jax.random.split(key)
 
@@ -80,14 +146,40 @@ def sequence_loss(
         return module(items, segments, deterministic), module.table()
 
     states, table = module.apply(
-        {"params": params},
+        _variables(params, text),
         batch["items"],
         batch["segments"],
         rngs={"dropout": dropout},
         method=states_and_table,
     )
-    total, count = next_item_loss(states, table, batch["labels"], config=config, key=negatives)
+    table, labels = _among_known(table, batch["labels"], known)
+    total, count = next_item_loss(states, table, labels, config=config, key=negatives)
     return (total / jnp.maximum(count, 1.0))[None], count[None]
+
+
+def _among_known(
+    table: Float[Array, "I D"], labels: Int[Array, "B L"], known: Bool[np.ndarray, " I"] | None
+) -> tuple[Array, Array]:
+    """The rows of known items, and the labels as numbers of these rows."""
+    if known is None or known.all():
+        return table, labels
+    if known.shape != table.shape[:1]:
+        raise ValueError(f"known {known.shape} for {table.shape[0]} items")
+    number = np.where(known, np.cumsum(known) - 1, PADDING).astype(np.int32)
+    renumbered = jnp.where(labels >= 0, jnp.asarray(number)[jnp.maximum(labels, 0)], PADDING)
+    return table[np.flatnonzero(known)], renumbered
+
+
+def check_labels(labels: Int[np.ndarray, "R L"], known: Bool[np.ndarray, " I"]) -> None:
+    """Checks once, before training, that every label of the rows is a known item: no compiled step can say so.
+
+    Raises:
+        ValueError: an item that is a label but not known.
+    """
+    asked = np.unique(labels[labels >= 0])
+    unknown = asked[~known[asked]]
+    if len(unknown):
+        raise ValueError(f"{len(unknown)} labels are not known items; the first is {unknown[0]}")
 
 
 def check_shape(teacher: str, config: Any, sizes: tuple[str, ...]) -> None:
@@ -103,9 +195,10 @@ def check_shape(teacher: str, config: Any, sizes: tuple[str, ...]) -> None:
         raise UserError(f"teacher.{teacher}.dropout: {config.dropout} must be in [0, 1)")
 
 
-def look_up(table: nn.Embed, items: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-    """The items' vectors; zeros at padding and unknown items."""
-    return jnp.where((items >= 0)[..., None], table(jnp.maximum(items, 0)), 0.0)
+def look_up(table: Float[Array, "I D"], items: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    """The items' rows of the table; zeros at padding and unknown items."""
+    found = jnp.take(table, jnp.maximum(items, 0), axis=0)
+    return jnp.where((items >= 0)[..., None], found, 0.0)
 
 
 def segments_of(items: Int[Array, "B L"], segments: Int[Array, "B L"] | None) -> Int[Array, "B L"]:

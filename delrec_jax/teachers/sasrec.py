@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.teachers.item_table import ItemTable
 from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of, steps_to_end
 
 
@@ -83,11 +84,12 @@ class SASRec(nn.Module):
 
     config: SASRecConfig
     num_items: int
+    way: str = "own"  # of the item table
 
     def setup(self) -> None:
         """Names the parts; the item table serves as input and as output."""
         config = self.config
-        self.items = nn.Embed(self.num_items, config.width, embedding_init=ITEM_INIT)
+        self.items = ItemTable(self.num_items, config.width, self.way)
         self.positions = nn.Embed(config.max_length, config.width, embedding_init=ITEM_INIT)
         self.blocks = [Block(config) for _ in range(config.layers)]
         self.final_norm = nn.LayerNorm()
@@ -129,14 +131,14 @@ class SASRec(nn.Module):
         length = items.shape[1]
         if length > self.config.max_length:
             raise ValueError(f"history of {length} items, positions for {self.config.max_length}")
-        embedded = look_up(self.items, items) * self.config.width**0.5
+        embedded = look_up(self.items(), items) * self.config.width**0.5
         embedded += self.positions(steps_to_end(segments))
         mask = _attention_mask(segments, items >= 0)
         return self.dropout(embedded, deterministic=deterministic), mask
 
     def table(self) -> Float[Array, "I D"]:
         """One vector an item: that of the input, tied."""
-        return self.items.embedding
+        return self.items()
 
 
 def _attention_mask(segments: Int[Array, "B L"], known: Bool[Array, "B L"]) -> Array:

@@ -13,8 +13,11 @@ from delrec_jax.evaluation.records import SYSTEMS, RecordKey, expected_table, re
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
 
 USERS = 120
+DELREC_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("teacher_augmented"))
 HIT_SHARE = dict(
-    zip(SYSTEMS, (0.04, 0.3, 0.05, 0.06, 0.03, 0.4, 0.43, 0.28, 0.45, 0.35, 0.5), strict=True)
+    zip(
+        DELREC_SYSTEMS, (0.04, 0.3, 0.05, 0.06, 0.03, 0.4, 0.43, 0.28, 0.45, 0.35, 0.5), strict=True
+    )
 )
 
 
@@ -41,6 +44,7 @@ def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame
         ties=np.zeros(USERS, int),
         candidates=240 if protocol == "full" else 20,
         cold=np.arange(USERS) % 10 < 3,
+        head=np.arange(USERS) % 10 > 6,
     )
 
 
@@ -49,7 +53,7 @@ def records() -> pl.DataFrame:
     protocols = ("full", "sampled-20", "rerank-20")
     tables = [
         _records(system, protocol=protocol)
-        for system in SYSTEMS
+        for system in DELREC_SYSTEMS
         if system != "oracle"
         for protocol in protocols
     ]
@@ -72,6 +76,48 @@ def expected() -> pl.DataFrame:
 @pytest.fixture(scope="session")
 def rows(records: pl.DataFrame, expected: pl.DataFrame) -> list[dict]:
     return metrics_rows(records, expected)
+
+
+P2REC_SHARE = {
+    "popularity": 0.05,
+    "teacher": 0.2,
+    "teacher_augmented": 0.5,
+    "teacher_augmented_untuned_lm": 0.22,
+    "teacher_augmented_shuffled_text": 0.18,
+}
+
+
+def _augmented(system: str, *, teacher: str, seed: int) -> pl.DataFrame:
+    own = [0] if system == "popularity" else [len(teacher), seed]
+    generator = np.random.default_rng([len(system), *own])
+    users = np.arange(USERS)
+    hit = generator.random(USERS) < P2REC_SHARE[system]
+    return record_table(
+        RecordKey("toys", "leave_one_out", "full", system, teacher=teacher, seed=seed),
+        users=users,
+        targets=users % 40,
+        ranks=np.where(hit, 1.0, generator.integers(2, 40, USERS)),
+        ties=np.zeros(USERS, int),
+        candidates=40,
+        cold=users % 10 < 1,
+        head=users % 10 > 6,
+    )
+
+
+@pytest.fixture(scope="session")
+def p2rec_records() -> pl.DataFrame:
+    """Three teachers, three seeds, and popularity with each of them as a run writes it."""
+    return pl.concat(
+        _augmented(system, teacher=teacher, seed=seed)
+        for system in P2REC_SHARE
+        for teacher in ("sasrec", "gru4rec", "caser")
+        for seed in (0, 1, 2)
+    )
+
+
+@pytest.fixture(scope="session")
+def p2rec_rows(p2rec_records: pl.DataFrame) -> list[dict]:
+    return metrics_rows(p2rec_records, by_popularity=True)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +155,7 @@ def log() -> list[dict]:
 
 @pytest.fixture(scope="session")
 def report_data(records, rows, agreement, log) -> ReportData:
-    systems = [system for system in SYSTEMS if system != "oracle"]
+    systems = [system for system in DELREC_SYSTEMS if system != "oracle"]
     family = compare_family(records, standard_pairs(systems), "HR@1", resamples=999)
     titles = tuple(f"Silver Harbor Mystery Book {number}" for number in ("One", "Two", "Three"))
     example = WorkedExample(

@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.augmentation import compare_augmentations
 from delrec_jax.evaluation.records import SYSTEMS
 from delrec_jax.evaluation.significance import compare_family
 
@@ -61,6 +63,39 @@ def test_the_oracle_comes_from_expected_values_and_not_from_its_ranks(rows, reco
 def test_no_cold_targets_means_no_parts(records):
     warm = records.with_columns(pl.lit(False).alias("cold"))
     assert not [row for row in tables.metrics_rows(warm) if "@" in row["protocol"]]
+
+
+def test_by_popularity_head_and_tail_stand_in_the_place_of_warm(rows, records, expected):
+    by_popularity = tables.metrics_rows(records, expected, by_popularity=True)
+    protocols = {row["protocol"] for row in by_popularity}
+    assert protocols == {
+        f"{name}{part}"
+        for name in ("full", "sampled-20", "rerank-20")
+        for part in ("", "@head", "@tail", "@cold")
+    }
+    asked = {row["protocol"] for row in by_popularity if row["system"] == "oracle"}
+    assert asked == {"full", "full@cold"}
+    # The other rows are those of a call without: nothing else moves.
+    same = [row for row in rows if not row["protocol"].endswith("@warm")]
+    assert [row for row in by_popularity if not row["protocol"].endswith(("head", "tail"))] == same
+
+    ranks = records.filter(system="delrec", protocol="full", labels="all")
+    main = {"split": "leave_one_out", "system": "delrec", "metric": "HR@1"}
+    tail = ranks.filter(pl.col("user") % 10 > 2, pl.col("user") % 10 < 7)
+    for protocol, part in (
+        ("full@head", ranks.filter(pl.col("user") % 10 > 6)),
+        ("full@tail", tail),
+    ):
+        row = pick(by_popularity, protocol=protocol, **main)
+        assert row["value"] == pytest.approx((part["rank"] == 1).mean())
+        assert row["users"] == len(part) == {"full@head": 36, "full@tail": 48}[protocol]
+
+
+def test_without_cold_targets_head_and_tail_are_all(records):
+    warm = records.with_columns(pl.lit(False).alias("cold"))
+    found = tables.metrics_rows(warm, by_popularity=True)
+    assert {row["protocol"] for row in found} >= {"full", "full@head", "full@tail"}
+    assert not [row for row in found if row["protocol"].endswith(("cold", "warm"))]
 
 
 def test_an_oracle_of_mixed_runs_is_refused(records, expected):
@@ -119,7 +154,8 @@ def test_blocks_follow_the_order_of_parts_protocols_and_systems(rows):
         ("cold", "full@cold"),
     ]
     assert names[-1][0] == "few_labels"
-    assert [line.name for line in found[0].lines] == list(SYSTEMS)
+    delrec = [name for name in SYSTEMS if not name.startswith("teacher_augmented")]
+    assert [line.name for line in found[0].lines] == delrec
     assert blocks.whole_protocols(rows) == ["full", "sampled-20", "rerank-20"]
 
 
@@ -180,7 +216,7 @@ def test_brackets_in_names_are_not_markup_of_the_terminal():
 def test_comparisons_read_better_worse_and_tie(records):
     pairs = [("delrec", "popularity"), ("lm_no_prompt", "teacher"), ("delrec", "delrec")]
     family = compare_family(records, pairs, "HR@1", resamples=999)
-    lines = blocks.comparison_block([asdict(one) for one in family]).lines
+    lines = comparison_block([asdict(one) for one in family]).lines
     assert [line.cells[-1].text for line in lines] == ["better", "worse", "tie"]
     assert lines[0].label == "DELRec vs Popularity"
     assert lines[0].cells[2].text.startswith("+")
@@ -188,11 +224,36 @@ def test_comparisons_read_better_worse_and_tie(records):
 
 def test_small_p_values_are_not_printed_as_zero(records):
     one = asdict(compare_family(records, [("delrec", "teacher")], "HR@1", resamples=99)[0])
-    cells = blocks.comparison_block([one | {"p_adjusted": 0.0001}]).lines[0].cells
+    cells = comparison_block([one | {"p_adjusted": 0.0001}]).lines[0].cells
     assert cells[3].text == "< 0.001"
     few = one | {"labels": "100-users"}
-    line = blocks.comparison_block([few]).lines[0]
+    line = comparison_block([few]).lines[0]
     assert (line.label, line.cells[0].text) == ("DELRec vs Teacher (all labels)", "full, 100-users")
+
+
+def test_tables_by_popularity_follow_the_headline_in_the_order_head_tail_cold(p2rec_rows):
+    found = blocks.result_blocks(p2rec_rows)
+    assert [(block.part, block.title.split(" · ")[2]) for block in found] == [
+        ("headline", "full"),
+        ("popularity", "full@head"),
+        ("popularity", "full@tail"),
+        ("popularity", "full@cold"),
+    ]
+    assert "36 test users" in found[1].note and "most popular fifth" in found[1].note
+
+
+def test_comparisons_of_several_teachers_name_them_and_their_parts(p2rec_records):
+    family = compare_augmentations(p2rec_records, "HR@1", parts=("all", "tail"), resamples=99)
+    block = comparison_block([asdict(one) for one in family])
+    assert block.lines[0].label == "caser: Teacher + P2Rec vs Teacher"
+    assert [line.cells[0].text for line in block.lines[::3]] == ["full", "full@tail"] * 3
+    for said in ("averaged over 3 seeds", "over all rows of one metric", "@tail"):
+        assert said in block.note
+    own = [asdict(one) for one in family if (one.teacher, one.protocol) == ("caser", "full")]
+    alone = comparison_block(own)
+    assert alone.lines[0].label == "Teacher + P2Rec vs Teacher"
+    assert "(protocol and metric)" in alone.note and "@tail" not in alone.note
+    assert f"{own[0]['difference']:+.4f}" == alone.lines[0].cells[2].text
 
 
 def test_agreement_leaves_a_dash_where_nothing_was_measured(agreement):

@@ -156,6 +156,18 @@ def test_pieces_are_the_tokens_of_the_whole_text(flan, shop, config):
     assert len(texts) == 3 * USERS and not wrong
 
 
+def test_preferences_are_the_tokens_of_the_whole_text(flan, shop):
+    pieces = {domain: pieces_of(flan, shop, domain, PLAIN) for domain in templates.DOMAINS}
+    texts, found = [], []
+    for case in shop.cases[:: len(templates.TASKS)]:
+        words = templates.domain(case.domain)
+        listed = " ; ".join(shop.titles[item] for item in case.history)
+        opening = f"The user has {words.past} these {words.plural} in order :"
+        texts.append(f"{opening} {listed} . The pattern of the user is :")
+        found.append(prompts.preference(pieces[case.domain], case.history).tolist())
+    assert len(texts) == USERS and not differing(found, flan.encode_many(texts))
+
+
 def test_pieces_with_codes_and_no_pattern_are_the_tokens_of_the_whole_text(flan, shop):
     codes = flan.codes(CANDIDATES)
     names = [flan.decode([code]) for code in codes]

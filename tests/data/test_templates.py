@@ -43,6 +43,30 @@ def test_all_words_cover_every_text():
                 assert templates.fill(part, words, "Caser") in known
 
 
+def test_tokenizers_are_trained_on_the_words_that_they_were_always_trained_on():
+    history = "The user has watched these movies in order :"
+    pattern = ". The recommendation pattern of the SASRec model is :"
+    candidates, gap = ". The candidate movies are :", ". The placeholder is :"
+    assert templates.all_words(templates.domain("movies"), "SASRec") == [
+        *(history, "; placeholder ;", gap, ". Then :", "; placeholder ;", pattern, candidates, gap),
+        *(history, pattern, candidates, ". After the first the SASRec model ranks :"),
+        ". The next movie predicted by the SASRec model might be :",
+        *(history, ". Refer to the recommendation pattern of the SASRec model :", candidates),
+        *(". The next movie the user will watch is :", ";"),
+    ]
+
+
+@pytest.mark.parametrize("name", templates.DOMAINS)
+def test_a_preference_has_a_history_and_known_words_alone(name):
+    assert [part for part in templates.PREFERENCE if isinstance(part, Field)] == [Field.HISTORY]
+    words = templates.domain(name)
+    known = {word for text in templates.all_words(words, "SASRec") for word in text.split()}
+    for part in templates.PREFERENCE:
+        if isinstance(part, str):
+            text = templates.fill(part, words, "SASRec")
+            assert set(text.split()) <= known and text == text.strip() and "  " not in text
+
+
 def test_fill():
     words = templates.domain("movies")
     text = templates.fill("{noun} {plural} {verb} {past} {teacher}", words, "GRU4Rec")

@@ -33,6 +33,43 @@ def test_impossible_ranks_are_refused(bad):
         metrics.metrics_of_ranks(np.array([1.0, bad]))
 
 
+@pytest.mark.parametrize(
+    ("counts", "share", "head"),
+    [
+        ([1, 9, 3, 4, 2, 8, 0, 5, 6, 7], 0.2, [1, 5]),
+        ([1, 9, 3, 4, 2, 8, 0, 8, 6, 7], 0.2, [1]),  # of two with 8 interactions only one fits
+        ([1, 8, 3, 4, 2, 8, 0, 5, 6, 7], 0.2, [1, 5]),  # both fit
+        ([5] * 10, 0.2, []),
+        ([1, 9, 3, 4, 2, 8, 0, 5, 6], 0.2, [1]),  # a fifth of 9 items is one
+        ([2, 0, 0, 0], 0.75, [0]),  # no interactions, no head
+        ([2, 0, 1], 1.0, [0, 2]),
+        ([0, 0], 0.5, []),
+        (range(100, 0, -1), 0.29, range(29)),  # and not 28, as 0.29 * 100 would have it
+    ],
+)
+def test_the_head_is_the_most_popular_share_and_never_more(counts, share, head):
+    found = metrics.head_items(np.array(counts), share)
+    assert np.flatnonzero(found).tolist() == list(head)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.floats(0.01, 1.0))
+def test_the_head_fits_is_all_above_the_rest_and_as_large_as_it_can_be(counts, share):
+    counts = np.array(counts)
+    head = metrics.head_items(counts, share)
+    places = share * len(counts) + 1e-6
+    assert head.sum() <= places
+    rest = counts[~head]
+    assert not head.any() or counts[head].min() > max(0, rest.max(initial=0))
+    if rest.max(initial=0) > 0:  # the next count would be too much
+        assert head.sum() + (rest == rest.max()).sum() > places - 2e-6
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.2, np.nan])
+def test_a_head_share_is_a_share(share):
+    with pytest.raises(UserError, match="head items: share"):
+        metrics.head_items(np.array([1, 2]), share)
+
+
 def test_expected_metrics_by_enumerating_the_target():
     probabilities = np.array([[0.1, 0.5, 0.2, 0.0], [0.25, 0.25, 0.3, 0.2]])
     # Ranks by probability, ties at their mean; row 0 misses with probability 0.2.

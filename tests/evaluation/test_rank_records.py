@@ -18,6 +18,7 @@ def table(system="teacher", ranks=(1.0, 2.5, np.inf), **key):
         ties=np.zeros(len(ranks), int),
         candidates=40,
         cold=users == 1,
+        head=users == 2,
     )
 
 
@@ -28,6 +29,14 @@ def test_records_survive_the_file(tmp_path):
     assert rec.read_records(path).equals(written)
     assert dict(written.schema) == {name: kind() for name, kind in rec.RECORD_SCHEMA.items()}
     assert [file.name for file in path.parent.iterdir()] == ["records.parquet"]
+
+
+def test_every_user_is_in_one_part_by_the_popularity_of_his_target():
+    rows = table(ranks=(1.0,) * 4)
+    found = {
+        name: rows.filter(inside)["user"].to_list() for name, inside in rec.PART_OF_USERS.items()
+    }
+    assert found == {"head": [2], "tail": [0, 3], "cold": [1]}
 
 
 def test_equal_records_give_equal_bytes(tmp_path):
@@ -61,6 +70,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         (lambda t: t.with_columns(pl.lit(0.0).alias("rank")), "rank"),
         (lambda t: t.with_columns(pl.lit(float("nan")).alias("rank")), "rank"),
         (lambda t: t.with_columns(pl.lit(None, pl.Boolean).alias("cold")), "cold"),
+        (lambda t: t.drop("head"), "head"),
+        (lambda t: t.with_columns(pl.lit(True).alias("head")), "head"),
         (lambda t: pl.concat([t, t]), "user"),
     ],
 )

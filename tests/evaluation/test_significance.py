@@ -7,10 +7,11 @@ from scipy import stats
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import significance as sig
+from delrec_jax.evaluation.metrics import bootstrap_interval
 from delrec_jax.evaluation.records import RecordKey, record_table
 
 
-def table(system, ranks, *, targets=None, **key):
+def table(system, ranks, *, targets=None, head=False, cold=False, **key):
     key = {"corpus": "toy", "split": "leave_one_out", "protocol": "full"} | key
     users = np.arange(len(ranks))
     return record_table(
@@ -20,7 +21,8 @@ def table(system, ranks, *, targets=None, **key):
         ranks=np.asarray(ranks, float),
         ties=np.zeros(len(ranks), int),
         candidates=9,
-        cold=np.zeros(len(ranks), bool),
+        cold=np.broadcast_to(cold, len(ranks)),
+        head=np.broadcast_to(head, len(ranks)),
     )
 
 
@@ -87,12 +89,77 @@ def test_what_cannot_be_paired_is_refused():
         sig.compare(pl.concat([base, other]), "delrec", "teacher", "MRR")
     with pytest.raises(UserError, match="column 'user' differs"):
         sig.compare(pl.concat([base, table("teacher", [1])]), "delrec", "teacher", "MRR")
-    with pytest.raises(UserError, match="mixes several runs"):
-        sig.compare(pl.concat([base, table("delrec", [1, 2], seed=1)]), "delrec", "delrec", "MRR")
+    for run in ({"teacher": "caser"}, {"corpus": "other"}, {"split": "by_user", "seed": 1}):
+        with pytest.raises(UserError, match="mixes several runs"):
+            mixed = pl.concat([base, table("delrec", [1, 2], **run)])
+            sig.compare(mixed, "delrec", "delrec", "MRR")
+    with pytest.raises(UserError, match="column 'teacher' differs"):
+        both = [table("delrec", [1], teacher="a"), table("teacher", [1], teacher="b")]
+        sig.compare(pl.concat(both), "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="part: unknown 'warm'"):
+        sig.compare(base, "delrec", "delrec", "MRR", part="warm")
+    with pytest.raises(UserError, match=r"'delrec' has no rows.*part 'cold'"):
+        sig.compare(base, "delrec", "delrec", "MRR", part="cold")
     with pytest.raises(UserError, match=r"'teacher' has no rows.*there: delrec"):
         sig.compare(base, "delrec", "teacher", "MRR")
     with pytest.raises(UserError, match="unknown 'AUC'"):
         sig.compare(base, "delrec", "delrec", "AUC")
+
+
+def seeds(system, ranks_by_seed, **key):
+    return [table(system, ranks, seed=seed, **key) for seed, ranks in ranks_by_seed.items()]
+
+
+def test_several_seeds_are_averaged_per_user_before_the_test():
+    ours = seeds("delrec", {0: [1, 1, 5, 2], 1: [1, 1, 5, 2], 2: [1, 1, 2, 2]})
+    theirs = seeds("teacher", {2: [1, 2, 2, 2], 0: [2, 2, 2, 2], 1: [1, 2, 1, 2]})
+    one = sig.compare(pl.concat(ours + theirs), "delrec", "teacher", "HR@1", resamples=999)
+    # By hand, hits of users 0 to 3 over three seeds: 3 3 0 0 against 2 0 1 0.
+    differences = np.array([1, 3, -1, 0]) / 3
+    assert one.difference == pytest.approx(differences.mean())
+    assert (one.users, one.seeds) == (4, 3)
+    assert one.p_value == sig.sign_flip_p_value(differences, seed=0, resamples=999)
+    interval = bootstrap_interval(differences, seed=0)
+    assert (one.ci_low, one.ci_high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_seed_gives_the_plain_difference_whatever_its_number():
+    records = pl.concat(seeds("delrec", {7: [1, 1, 5]}) + seeds("teacher", {7: [2, 1, 1]}))
+    one = sig.compare(records, "delrec", "teacher", "MRR", resamples=99)
+    plain = np.array([1, 1, 1 / 5]) - np.array([1 / 2, 1, 1])
+    assert one.difference == plain.mean()
+    assert one.p_value == sig.sign_flip_p_value(plain, seed=0, resamples=99)
+    assert one.seeds == 1
+
+
+def test_seeds_that_do_not_match_are_refused():
+    ours = seeds("delrec", {0: [1, 2], 1: [1, 2]})
+    with pytest.raises(UserError, match="column 'seed' differs"):
+        records = pl.concat(ours + seeds("teacher", {0: [1, 2]}))
+        sig.compare(records, "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="column 'seed' differs"):
+        records = pl.concat(ours + seeds("teacher", {0: [1, 2], 2: [1, 2]}))
+        sig.compare(records, "delrec", "teacher", "MRR")
+    with pytest.raises(UserError, match="2 seeds have not all the same users"):
+        records = pl.concat(seeds("delrec", {0: [1, 2], 1: [1]}))
+        sig.compare(records, "delrec", "delrec", "MRR")
+    with pytest.raises(UserError, match="2 seeds have not all the same users and targets"):
+        other = table("delrec", [1, 2], seed=1, targets=np.array([5, 6]))
+        sig.compare(pl.concat([ours[0], other]), "delrec", "delrec", "MRR")
+
+
+@pytest.mark.parametrize(
+    ("part", "difference", "users"), [("all", 0.0, 5), ("head", 1.0, 1), ("tail", -1.0, 2)]
+)
+def test_a_part_compares_its_users_only(part, difference, users):
+    where = {"head": [True, 0, 0, 0, 0], "cold": [False, 0, 0, 1, 1], "teacher": "caser"}
+    records = [
+        table("delrec", [1, 2, 2, 1, 2], **where),
+        table("teacher", [2, 1, 1, 2, 2], **where),
+    ]
+    one = sig.compare(pl.concat(records), "delrec", "teacher", "HR@1", part=part, resamples=99)
+    assert (one.difference, one.users, one.teacher) == (difference, users, "caser")
+    assert one.protocol == ("full" if part == "all" else f"full@{part}")
 
 
 def test_few_labels_fall_back_for_the_reference_only_and_say_so():

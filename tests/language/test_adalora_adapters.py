@@ -116,7 +116,7 @@ def test_rules_at_their_limits():
 
 @pytest.mark.parametrize("rule", ["", "/q", "q/", "decoder//q"])
 def test_a_rule_with_a_missing_name_is_refused(rule):
-    with pytest.raises(UserError, match=f"tune.adalora.targets has the rule '{rule}': .*slashes"):
+    with pytest.raises(UserError, match=f"^adalora.targets has the rule '{rule}': .*slashes"):
         AdaLoRAConfig(targets=("q", rule))
 
 
@@ -141,7 +141,7 @@ def test_a_rule_for_one_block_is_refused_where_layers_are_scanned(gated):
     adapters = init_adapters(gated[1], config, jax.random.key(0))
     assert set(adapters["decoder"]["block_1"]["EncDecAttention"]) == {"q", "v"}
     assert set(adapters["decoder"]["block_0"]["EncDecAttention"]) == {"q"}
-    with pytest.raises(UserError, match=r"tune.adalora.targets .*\['decoder/block_1/\*/v'\] match"):
+    with pytest.raises(UserError, match=r"^adalora.targets .*\['decoder/block_1/\*/v'\] match"):
         init_adapters(stack_layers(gated[1]), config, jax.random.key(0))
 
 
@@ -315,13 +315,13 @@ def test_rank_pattern_counts_entries_in_use():
 @pytest.mark.parametrize("targets", [("query",), ("q", "vv"), ("wi",)])
 def test_a_target_that_matches_nothing_is_named(gated, targets):
     config = replace(CONFIG, targets=targets)
-    with pytest.raises(UserError, match=rf"tune.adalora.targets .*{targets[-1]}.* T5 has q, k, v"):
+    with pytest.raises(UserError, match=rf"^adalora.targets .*{targets[-1]}.* T5 has q, k, v"):
         init_adapters(gated[1], config, jax.random.key(0))
 
 
 @pytest.mark.parametrize("targets", [("lm_head",), ("q", "lm_head"), ("q", "*"), ("lm_*",)])
 def test_the_head_is_refused_because_scores_would_not_see_its_adapter(either, targets):
-    with pytest.raises(UserError, match=r"tune.adalora.targets .*lm_head cannot be adapted.*head"):
+    with pytest.raises(UserError, match=r"^adalora.targets .*lm_head cannot be adapted.*head"):
         init_adapters(either[1], replace(CONFIG, targets=targets), jax.random.key(0))
 
 
@@ -335,15 +335,15 @@ def test_settings_at_their_limits_are_taken():
     [
         ({"target_rank": 13}, r"target_rank is 13.*init_rank \(12\)"),
         ({"target_rank": 0}, "target_rank is 0"),
-        ({"warmup": 0.5, "final": 0.5}, r"warmup \+ tune.adalora.final is 1.0"),
-        ({"interval": 0}, "tune.adalora.interval is 0: it must be at least 1"),
-        ({"warmup": -0.1}, "tune.adalora.warmup is -0.1: it must be at least 0"),
-        ({"final": -0.1}, "tune.adalora.final is -0.1: it must be at least 0"),
-        ({"beta1": 1.0}, "tune.adalora.beta1 is 1.0: it must be between 0 and 1"),
-        ({"beta2": 0.0}, "tune.adalora.beta2 is 0.0: it must be between 0 and 1"),
-        ({"dropout": 1.0}, "tune.adalora.dropout is 1.0: it must be at least 0 and under 1"),
-        ({"dropout": -0.1}, "tune.adalora.dropout is -0.1"),
-        ({"alpha": 0.0}, "tune.adalora.alpha is 0.0: it must be positive"),
+        ({"warmup": 0.5, "final": 0.5}, r"warmup \+ adalora.final is 1.0"),
+        ({"interval": 0}, "^adalora.interval is 0: it must be at least 1"),
+        ({"warmup": -0.1}, "^adalora.warmup is -0.1: it must be at least 0"),
+        ({"final": -0.1}, "^adalora.final is -0.1: it must be at least 0"),
+        ({"beta1": 1.0}, "^adalora.beta1 is 1.0: it must be between 0 and 1"),
+        ({"beta2": 0.0}, "^adalora.beta2 is 0.0: it must be between 0 and 1"),
+        ({"dropout": 1.0}, "^adalora.dropout is 1.0: it must be at least 0 and under 1"),
+        ({"dropout": -0.1}, "^adalora.dropout is -0.1"),
+        ({"alpha": 0.0}, "^adalora.alpha is 0.0: it must be positive"),
     ],
 )
 def test_impossible_settings_are_named(values, message):

@@ -58,6 +58,8 @@ def test_every_array_has_a_name_for_every_axis(scan, gated, tied):
         ("encoder/relative_attention_bias/embedding", (32, 2), (None, "heads")),
         ("vectors", (100, 8), ("items", None)),
         ("prompt", (10, 8), (None, None)),
+        ("projection/kernel", (8, 20), ("embed", None)),
+        ("projection/bias", (20,), (None,)),
     ],
 )
 def test_names_by_hand(path, shape, axes):
@@ -67,6 +69,8 @@ def test_names_by_hand(path, shape, axes):
 def test_what_has_no_name_is_refused():
     with pytest.raises(ValueError, match=r"no axes are named for encoder/novelty/kernel \(2, 3\)"):
         axes_of(("encoder", "novelty", "kernel"), (2, 3))
+    with pytest.raises(ValueError, match="no axes are named for projection/novelty"):
+        axes_of(("projection", "novelty"), (2, 3))
 
 
 def test_without_a_mesh_nothing_is_constrained_and_looking_up_is_indexing():

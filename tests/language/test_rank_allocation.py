@@ -65,7 +65,7 @@ def test_phases_are_shares_of_the_run():
 @pytest.mark.parametrize(("steps", "interval"), [(14, 10), (50, 35), (1, 1)])
 def test_a_run_without_a_reallocation_before_the_fixed_pattern_is_refused(steps, interval):
     config = replace(CONFIG, interval=interval)
-    message = f"tune.loop.steps is {steps}: .*tune.adalora.interval {interval};"
+    message = f"^loop.steps is {steps}: .* adalora.interval {interval};"
     with pytest.raises(UserError, match=message):
         Schedule.planned(config, steps)
     with pytest.raises(UserError, match=message):
@@ -280,6 +280,59 @@ def test_an_update_without_params_says_what_it_needs():
     optimizer = with_rank_allocation(optax.adam(0.1), CONFIG, STEPS)
     with pytest.raises(ValueError, match="needs params"):
         optimizer.update(params, optimizer.init(params))
+
+
+def beside_a_projection(adapters):
+    return {"adapters": adapters, "projection": {"kernel": jnp.ones((5, 3)), "bias": jnp.zeros(3)}}
+
+
+def test_what_trains_beside_adapters_is_left_to_the_inner_optimizer(run):
+    """50 steps on the toy with a projection of its own loss: the same ranks, and Adam's own 50 steps."""
+    history, _ = run
+
+    def loss(params):
+        kernel, bias = params["projection"]["kernel"], params["projection"]["bias"]
+        return Toy().loss(params["adapters"]) + ((kernel.sum(0) + bias - jnp.arange(3)) ** 2).sum()
+
+    def fifty_steps(optimizer):
+        @jax.jit
+        def step(params, state):
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return optax.apply_updates(params, updates), state
+
+        params = beside_a_projection(Toy().params)
+        state = optimizer.init(params)
+        for _ in range(STEPS):
+            params, state = step(params, state)
+        return params, state
+
+    params, state = fifty_steps(with_rank_allocation(optax.adam(0.05), CONFIG, STEPS))
+    alone, state_alone = history[-1]
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, params["adapters"], alone)
+    assert ranks(state) == ranks(state_alone) and sum(ranks(state).values()) == 4
+    assert set(state.sensitivity) == set(state.masks) == {"adapters"}
+    plain, _ = fifty_steps(optax.adam(0.05))
+    jax.tree.map(np.testing.assert_array_equal, params["projection"], plain["projection"])
+    assert np.abs(plain["projection"]["kernel"] - 1).max() > 0.1
+
+
+def test_updates_of_what_has_no_rank_are_the_inner_optimizer_s_to_the_last_bit():
+    # (1e4 + 1e-4) - 1e4 is 0 in float32: an update that went through the sum would be lost.
+    inner = optax.sgd(1.0)
+    optimizer = with_rank_allocation(inner, CONFIG, STEPS)
+    params = beside_a_projection(Toy().params)
+    params["projection"]["kernel"] = jnp.full((5, 3), 1e4)
+    grads = jax.tree.map(lambda x: jnp.full_like(x, 1e-4), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["projection"]["kernel"], np.float32(-1e-4))
+
+
+def test_scanned_ranks_beside_a_projection_are_told_block_by_block():
+    blocks = {f"block_{i}": {"q": triplet(jax.random.key(i))} for i in range(3)}
+    optimizer = with_rank_allocation(optax.adam(0.1), CONFIG, STEPS)
+    params = beside_a_projection(stack_layers({"encoder": blocks}))
+    assert ranks(optimizer.init(params)) == {f"encoder/block_{i}/q": RANK for i in range(3)}
 
 
 def test_scanned_layers_are_allotted_the_ranks_of_unrolled_ones():

@@ -1,4 +1,4 @@
-"""Five steps of both stages of a tiny DELRec under one mesh, for the tests that compare meshes; prints them as JSON.
+"""Five steps of DELRec's stages and of P2Rec's parsing under one mesh, for the tests that compare meshes; prints them as JSON.
 
 Usage: python meshes.py WORKDIR DATA FSDP TENSOR   (WORKDIR: a finished tiny run)
 """
@@ -17,11 +17,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_storefront import open_workspace
 
 from delrec_jax.language.t5 import T5
-from delrec_jax.stages import assets, distill, distill_texts, tune
+from delrec_jax.stages import assets, distill, distill_texts, parse, tune
+from delrec_jax.stages.workspace import STAGES
+from delrec_jax.teachers.categories import Categories
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
 
 STEPS = 5
+CATEGORIES = 4
 _COLLECTIVE = re.compile(
     r"= \(?(\w+\[[\d,]*\]).*? (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
 )
@@ -58,7 +61,7 @@ class Steps:
                 lambda leaf: float(np.abs(np.asarray(leaf)).sum()), jax.tree.leaves(state.params)
             ),
         }
-        return {}, {"best_step": 0, "steps": STEPS, "ranks": {}}
+        return state.params, {"best_step": 0, "steps": STEPS, "ranks": {}}
 
 
 def exchanges(text):
@@ -87,7 +90,8 @@ def with_even_table(language):
 def main(workdir, data, fsdp, tensor):
     opened = open_workspace(Path(workdir))
     mesh = MeshConfig(int(data), int(fsdp), int(tensor))
-    opened.experiment = dataclasses.replace(opened.experiment, mesh=mesh)
+    opened.experiment = dataclasses.replace(opened.experiment, mesh=mesh, method="delrec_p2rec")
+    opened.stages = STAGES[opened.experiment.method]
     held = assets.load_data(opened)
     language = with_even_table(assets.load_language(opened, held))
     steps = Steps()
@@ -99,6 +103,12 @@ def main(workdir, data, fsdp, tensor):
         trainer.fit("true", texts)
         tune._Trainer(opened, language, held).fit(
             "distilled", "distilled", held.split.training_users
+        )
+    known = ~held.split.cold_items(held.num_items)
+    categories = np.where(known, np.arange(held.num_items) % CATEGORIES, -1).astype(np.int32)
+    with mock.patch.object(parse, "fit", steps.fit):
+        parse._Parsing(opened, language, held).fit(
+            Categories(categories, np.zeros((CATEGORIES, 2), np.float32)), 0
         )
     print(json.dumps({"devices": jax.device_count(), **steps.found}))
 

@@ -1,4 +1,4 @@
-"""Both stages under several meshes of eight fake devices: the same losses, and only the exchanges that they need."""
+"""The stages that train the LM under several meshes of eight fake devices: the same losses, and only needed exchanges."""
 
 import json
 import os
@@ -16,7 +16,7 @@ MESHES = {
     "1x8x1": (1, 8, 1),
     "2x2x2": (2, 2, 2),
 }
-RUNS = ("prompt/true", "adapter/distilled")
+RUNS = ("prompt/true", "adapter/distilled", "preference/seed-0")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import pytest
 from shared_runs import quick_compiler, shared
+from tiny_p2rec import make_p2rec_run
 from tiny_pretrained import (
     EXTRA_ROWS,
     FIRST,
@@ -44,4 +45,25 @@ def sequence_run(tiny_run, pretrained, tmp_path_factory):
         if not ready:
             copy_beginning(tiny_run, workdir)
             watched_run(workdir, *SEQUENCE, f"--config.lm.weights={pretrained}")
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def p2rec_run(tiny_run, tmp_path_factory):
+    """A finished P2Rec run: two recommenders, two seeds, all four systems, frozen text through an adapter."""
+    with shared(tmp_path_factory, "p2rec_run") as (workdir, ready):
+        if not ready:
+            beginning = ("data", "lm", "teacher")
+            make_p2rec_run(tiny_run, workdir, "--config.method=p2rec", stages=beginning)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def both_run(tiny_run, tmp_path_factory):
+    """A finished DELRec run whose teacher P2Rec augmented."""
+    with shared(tmp_path_factory, "both_run") as (workdir, ready):
+        if not ready:
+            beginning = ("data", "lm", "teacher")
+            flags = ("--config.method=delrec_p2rec", "--config.tune.few_users=0")
+            make_p2rec_run(tiny_run, workdir, *flags, stages=beginning)
     return workdir

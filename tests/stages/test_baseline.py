@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
 from delrec_jax.config import from_config
-from delrec_jax.stages import assets
+from delrec_jax.stages import assets, recommenders
 from delrec_jax.stages.workspace import Workspace, read_json
 
 ITEMS, USERS = 30, 40
@@ -118,7 +118,7 @@ def test_users_who_are_asked_train_nothing_under_by_user(tmp_path):
     assert not data.split.train.lengths[asked].any()
     found = records(tmp_path, "teacher")["full"]
     scores = np.asarray(
-        assets.load_teacher(ws, data)(np.full((1, 8), -1, np.int32))
+        recommenders.load_teacher(ws, data).scores(np.full((1, 8), -1, np.int32))
     )  # also scores a user without any history
     assert np.isfinite(scores).all()
     assert found["rank"].is_between(1, ITEMS).all()

@@ -331,7 +331,7 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
         def catalogue(self, parts, ids):
             return np.zeros((len(ids), NUM_ITEMS), np.float32)
 
-    run = evaluate._Evaluation(ws, data)
+    run = evaluate.Evaluation(ws, data)
     run.rank_language_system("delrec", "all", Reader(ws, language), systems.LanguageSystem(SLOTS))
     (ids,) = shown
     for user in range(NUM_USERS):

@@ -1,6 +1,7 @@
 """What holds for every trained teacher."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,30 +18,39 @@ from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
 
 ITEMS, LENGTH = 11, 8
+KINDS = [(name, "own") for name in NETWORKS] + [("sasrec", "concatenate"), ("caser", "adapter")]
+TEXT = np.random.default_rng(0).normal(size=(ITEMS, 5)).astype(np.float32)
 SHAPES = {
     "sasrec": SASRecConfig(width=16, layers=2, heads=2, max_length=LENGTH, dropout=0.2),
     "gru4rec": GRU4RecConfig(width=12, hidden=16, layers=2, max_length=LENGTH, dropout=0.2),
     "caser": CaserConfig(width=12, window=4, horizontal=6, vertical=2, max_length=LENGTH),
 }
-APPLY = jax.jit(
-    lambda module, params, *rows: module.apply({"params": params}, *rows), static_argnums=0
-)
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@partial(jax.jit, static_argnames=("module", "method"))
+def applied(module, params, *rows, method=None):
+    variables = {"params": params, "text": {"items": {"vectors": TEXT}}}
+    return module.apply(variables, *rows, method=method)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def teacher(request):
     """Far from the small initial values, so that every path carries a visible signal."""
-    module = NETWORKS[request.param](SHAPES[request.param], ITEMS)
-    leaves, tree = jax.tree.flatten(init_params(module, jax.random.key(0)))
+    name, way = request.param
+    module, text = NETWORKS[name](SHAPES[name], ITEMS, way), None if way == "own" else TEXT
+    leaves, tree = jax.tree.flatten(init_params(module, jax.random.key(0), text))
     keys = jax.random.split(jax.random.key(1), len(leaves))
     moved = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return NetworkTeacher(jax.tree.unflatten(tree, moved), module)
+    return NetworkTeacher(jax.tree.unflatten(tree, moved), module, text)
 
 
 def states(teacher, *rows):
-    return np.asarray(
-        APPLY(teacher.module, teacher.params, *(np.asarray(r, np.int32) for r in rows))
-    )
+    rows = (np.asarray(row, np.int32) for row in rows)
+    return np.asarray(applied(teacher.module, teacher.params, *rows))
+
+
+def table(teacher):
+    return np.asarray(applied(teacher.module, teacher.params, method="table"))
 
 
 def test_every_network_has_a_name_to_show():
@@ -86,15 +96,14 @@ def test_windows_packed_into_one_row_do_not_see_each_other(teacher):
 
 def test_the_last_state_is_that_of_the_whole_call(teacher):
     rows = np.asarray([[1, 2, 3, 4, 5, 6, 7, 8], [-1, -1, -1, -1, -1, 5, -1, 6]], np.int32)
-    last = teacher.module.apply({"params": teacher.params}, rows, method="last")
+    last = applied(teacher.module, teacher.params, rows, method="last")
     np.testing.assert_allclose(last, states(teacher, rows)[:, -1], atol=1e-5)
 
 
 def test_scores_are_products_with_the_item_table(teacher):
     rows = np.asarray([[1, 2, 3], [-1, 5, 6]], dtype=np.int32)
-    table = np.asarray(teacher.params["items"]["embedding"])
-    assert table.shape[0] == ITEMS
-    expected = states(teacher, rows)[:, -1] @ table.T
+    assert table(teacher).shape == (ITEMS, teacher.module.config.width)
+    expected = states(teacher, rows)[:, -1] @ table(teacher).T
     np.testing.assert_allclose(teacher.scores(rows), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -116,6 +125,7 @@ def test_dropout_follows_the_key_and_is_off_when_told(teacher):
                 config=LossConfig(),
                 key=jax.random.key(key),
                 deterministic=deterministic,
+                text=teacher.text,
             )[0][0]
         )
 
@@ -148,10 +158,11 @@ def overfitted(module, sequences, *, loss, steps):
     return NetworkTeacher(params, module).scores
 
 
-def test_overfits_cycles_that_only_earlier_items_tell_apart(teacher):
-    shape = replace(teacher.module.config, dropout=0.0)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_overfits_cycles_that_only_earlier_items_tell_apart(name):
+    module = NETWORKS[name](replace(SHAPES[name], dropout=0.0), 4)
     cycles = [np.array([0, 1, 2, 3] * 4), np.array([0, 3, 2, 1] * 4)]
-    scores = overfitted(type(teacher.module)(shape, 4), cycles, loss="cross_entropy", steps=200)
+    scores = overfitted(module, cycles, loss="cross_entropy", steps=200)
     assert scores(np.array([[0, 1, 2], [0, 3, 2]])).argmax(1).tolist() == [3, 1]
 
 
@@ -169,11 +180,10 @@ def as_batch(rows):
 def test_the_loss_is_the_mean_over_labels_only(teacher):
     rows = training_rows(np.array([0, 4, 7]), np.array([1, 2, 3, 4, 5, 6, 7]), length=LENGTH)
     call = {"config": LossConfig(), "key": jax.random.key(0), "deterministic": True}
-    (mean,), (count,) = sequence_loss(teacher.params, teacher.module, batch=as_batch(rows), **call)
-    logits = (
-        states(teacher, rows.items, rows.segments)
-        @ np.asarray(teacher.params["items"]["embedding"]).T
+    (mean,), (count,) = sequence_loss(
+        teacher.params, teacher.module, batch=as_batch(rows), text=teacher.text, **call
     )
+    logits = states(teacher, rows.items, rows.segments) @ table(teacher).T
     known = rows.labels >= 0
     each = optax.softmax_cross_entropy_with_integer_labels(
         jnp.asarray(logits[known]), jnp.asarray(rows.labels[known])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from delrec_jax.config_tree import at_least
+from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
@@ -21,6 +21,8 @@ class TeacherConfig:
       name: one of `sasrec`, `gru4rec`, `caser` (each with its own shape below) and `popularity`.
       loss: of the three networks.
       batch_size: training rows a step; a row holds `max_length` labels of one or several users.
+      cold_negatives: items without a training interaction are negatives like all others (as everywhere in the field). False
+        leaves them out of the loss, so that a teacher that reads text does not unlearn what titles say of them.
     """
 
     name: str = "sasrec"
@@ -31,6 +33,7 @@ class TeacherConfig:
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
     batch_size: int = 32
+    cold_negatives: bool = True
 
     def __post_init__(self):
         at_least("teacher.batch_size", self.batch_size, 1)

@@ -1,0 +1,223 @@
+"""P2Rec's claim of efficiency: tuning the LM on one example a user against one example an interaction.
+
+    .venv/bin/python benchmarks/parsing.py --workdir=RUN [--quick]
+
+RUN is the workdir of a run with `prepare` and `pretrain` finished. All cases tune its language model with the same adapters
+and batch size on the same training part:
+
+    user         `parse`: a user's whole training sequence as one text (`parse.max_tokens`), his distribution over categories.
+    whole        one text and next item for each interaction but a user's first: all that came before it, cut at the same
+                 number of tokens; cross-entropy over the catalogue from one decoder position, as `tune` has it.
+    latest       the same with the `prompts.max_history` latest items, as stage 2 of DELRec reads them.
+
+An epoch is all examples once. Its time is that of batches drawn as in training (shuffled, padded to buckets; every bucket
+compiled before), multiplied up to an epoch's number of batches.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import harness
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from delrec_jax.config import from_config
+from delrec_jax.data import prompts
+from delrec_jax.data.pipeline import make_buckets, pad_texts, training_iterator
+from delrec_jax.language.adalora import init_adapters
+from delrec_jax.language.preference_parser import init_projection
+from delrec_jax.language.rank_allocation import with_rank_allocation
+from delrec_jax.language.t5 import T5
+from delrec_jax.stages import assets, distill_texts, p2rec_assets
+from delrec_jax.stages.parse import parsing_loss, parsing_optimizer
+from delrec_jax.stages.tune import ranking_loss
+from delrec_jax.stages.workspace import Workspace, stored_settings
+from delrec_jax.training.gradients import mean_loss_gradients
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import place_batch
+from delrec_jax.training.steps import create_state, make_train_step
+
+NAME = "parsing"
+PLANNED = 1000  # steps of the optimizer's schedule; they do not change the time
+
+
+class Tuning:
+    """Steps of one kind of tuning on its own batches."""
+
+    def __init__(
+        self, examples: int, make: Callable, *, step: Any, state: Any, frozen: Any, held: Any
+    ):
+        """Draws from `examples` examples, made by `make`."""
+        self.examples, self.batch_size = examples, held["batch_size"]
+        self._step, self._state, self._frozen = step, state, frozen
+        self._make, self._layout, self._buckets = make, held["layout"], held["buckets"]
+        self._batches = training_iterator(
+            make, examples, batch_size=self.batch_size, buckets=self._buckets, seed=0
+        )
+        self._key = jax.random.key(0)
+        self.tokens: list[int] = []
+
+    def compile(self) -> None:
+        """Takes a step in every bucket that an example can fill."""
+        rng = np.random.default_rng(0)
+        example = self._make(0, rng)
+        for bucket in self._buckets:
+            batch = {
+                name: np.stack([value] * self.batch_size)
+                for name, value in example.items()
+                if name != "ids"
+            }
+            text = np.resize(example["ids"], bucket)
+            self._take(batch | {"ids": pad_texts([text] * self.batch_size, bucket)})
+
+    def run(self, steps: int) -> Any:
+        """Takes `steps` steps on the next batches."""
+        for _ in range(steps):
+            batch = next(self._batches)
+            self.tokens.append(batch["ids"].shape[1])
+            self._take(batch)
+        return self._state.params
+
+    def _take(self, batch: Any) -> None:
+        placed = place_batch(batch, self._layout)
+        self._state, _ = self._step(self._state, self._frozen, placed, self._key)
+
+    @property
+    def epoch(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(self.examples / self.batch_size)
+
+
+def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held: Any) -> Tuning:
+    """What `parse` does."""
+    config = ws.experiment.parse
+    parser, train = p2rec_assets.make_parser(ws, language), data.split.train
+    pieces = p2rec_assets.preference_pieces(ws, language, int(train.lengths.max()))
+    users = data.split.training_users
+    target = np.full(config.categories, 1 / config.categories, np.float32)
+
+    def example(index: int, _: Any) -> dict[str, np.ndarray]:
+        text = prompts.preference(pieces, train.history(int(users[index])))
+        return {"ids": text, "targets": target}
+
+    width = language.ranker.module.config.d_model
+    trained = {
+        "projection": init_projection(width, config.categories, jax.random.key(0)),
+        "adapters": init_adapters(language.params, config.adalora, jax.random.key(1)),
+    }
+    optimizer = parsing_optimizer(config)
+    gradients = mean_loss_gradients(parsing_loss(parser, config))
+    return Tuning(
+        len(users),
+        example,
+        step=make_train_step(gradients, optimizer, language.layout),
+        state=create_state(trained, optimizer),
+        frozen={"params": language.params, "unit": jax.numpy.ones([])},
+        held=held,
+    )
+
+
+def instance_level(
+    ws: Workspace, data: assets.Data, language: assets.Language, held: Any, *, whole: bool
+) -> Tuning:
+    """One example an interaction, with the loss of `tune` and the adapters of `parse`."""
+    adalora, train = ws.experiment.parse.adalora, data.split.train
+    longest = int(train.lengths.max())
+    rows = distill_texts.latest_rows(data, data.split.training_users, longest, labelled=True)
+    labels = train.items[train.offsets[rows.users] + rows.ends]
+    pieces = p2rec_assets.preference_pieces(ws, language, longest) if whole else language.pieces
+    nothing = np.zeros(0, np.int32)
+
+    def example(index: int, _: Any) -> dict[str, np.ndarray]:
+        shown = train.history(int(rows.users[index]))[: rows.ends[index]]
+        text = prompts.recommendation(pieces, shown, pattern=nothing)
+        return {"ids": text, "label": np.int32(labels[index])}
+
+    shape = replace(language.ranker.module.config, adapters=adalora)
+    ranker = replace(language.ranker, module=T5(shape))
+    known = ~data.split.cold_items(data.num_items)
+    config = replace(ws.experiment.tune, adalora=adalora, loss_over="catalogue", anchor=0.0)
+    optimizer = with_rank_allocation(
+        make_optimizer(ws.experiment.parse.optimizer, PLANNED), adalora, PLANNED
+    )
+    gradients = mean_loss_gradients(ranking_loss(ranker, known, config))
+    adapters = init_adapters(language.params, adalora, jax.random.key(1))
+    return Tuning(
+        len(labels),
+        example,
+        step=make_train_step(gradients, optimizer, language.layout),
+        state=create_state(adapters, optimizer),
+        frozen={"params": language.params, "prompt": None, "vectors": language.vectors},
+        held=held,
+    )
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--workdir", required=True)
+    options.add_argument("--quick", action="store_true")
+    values = options.parse_args()
+    steps, rounds = (2, 2) if values.quick else (8, 5)
+    settings = ConfigDict(stored_settings(Path(values.workdir)), convert_dict=True)
+    ws = Workspace(Path(values.workdir), from_config(settings))
+    data = assets.load_data(ws)
+    language = assets.load_language(ws, data)
+    held = {
+        "layout": language.layout,
+        "batch_size": ws.experiment.parse.batch_size,
+        "buckets": make_buckets(ws.experiment.parse.max_tokens),
+    }
+    cases = {
+        "user": user_level(ws, data, language, held),
+        "whole": instance_level(ws, data, language, held, whole=True),
+        "latest": instance_level(ws, data, language, held, whole=False),
+    }
+    for case in cases.values():
+        case.compile()
+    seconds = harness.interleave(
+        {name: lambda case=case: case.run(steps) for name, case in cases.items()}, rounds
+    )
+    report(ws, data.corpus.name, cases, seconds, steps=steps, quick=values.quick)
+
+
+def report(
+    ws: Workspace, corpus: str, cases: dict[str, Tuning], seconds: Any, *, steps: int, quick: bool
+):
+    """Saves everything, prints an epoch's time of each case, and the ratios."""
+    each = {name: value / steps for name, value in harness.medians(seconds).items()}
+    found = {
+        name: {
+            "examples": case.examples,
+            "batches": case.epoch,
+            "seconds_a_batch": each[name],
+            "padded_tokens_a_text": float(np.mean(case.tokens)),
+            "epoch_seconds": each[name] * case.epoch,
+            "repeats": seconds[name],
+        }
+        for name, case in cases.items()
+    }
+    settings = {
+        "corpus": corpus,
+        "batch_size": ws.experiment.parse.batch_size,
+        "max_tokens": ws.experiment.parse.max_tokens,
+        "steps": steps,
+    }
+    harness.save(f"{NAME}_{corpus}" + (".quick" if quick else ""), settings, found)
+    ours = found["user"]
+    for name in ("whole", "latest"):
+        peer = found[name]
+        for case, key, unit in (("examples", "examples", ""), ("epoch", "epoch_seconds", "s")):
+            print(
+                harness.ratio_line(
+                    NAME, f"{corpus} {case}, user/{name}", ours=ours[key], peer=peer[key], unit=unit
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What all figures share: colours, style, a bare figure, bars, and the figure's SVG text."""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+DASHES = ("-", "--", "-.", ":")
+
+INK = "#1f2933"
+QUIET = "#8a94a0"
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e8ec",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a "$" in a title is a "$"
+    "svg.fonttype": "path",  # looks the same wherever it is opened
+}
+
+
+def new_figure(*, height: float) -> tuple[Figure, Axes]:
+    """A figure outside pyplot's global list, 4.8 inches (460 px) wide."""
+    figure = Figure(figsize=(4.8, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    return figure, figure.subplots()
+
+
+def horizontal_bars(
+    axes: Axes,
+    rows: Sequence[Row],
+    *,
+    labels: Sequence[str],
+    colours: Sequence[str],
+    places: Float[np.ndarray, "N"] | None = None,
+    digits: int = 3,
+) -> None:
+    """Bars from top to bottom with intervals, values written behind the interval's end.
+
+    Args:
+        axes: where to draw.
+        rows: {"value", "ci_low", "ci_high"} per bar.
+        labels: one per bar.
+        colours: one per bar.
+        places: of the bars, downwards; 0, 1, 2 ... when None.
+        digits: of the values written.
+    """
+    values = np.array([row["value"] for row in rows])
+    low = np.array([row["ci_low"] for row in rows])
+    high = np.array([row["ci_high"] for row in rows])
+    places = np.arange(len(rows)) if places is None else places
+    # A percentile interval of a tiny sample may leave out its mean: no negative length.
+    errors = np.maximum([values - low, high - values], 0)
+    axes.barh(places, values, color=colours, height=0.68)
+    axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
+    left, right = min(0.0, low.min()), max(high.max(), 1e-3)
+    for place, value, end in zip(places, values, high, strict=True):
+        behind = max(end, 0.0) + 0.02 * (right - left)
+        axes.text(behind, place, f"{value:.{digits}f}", va="center", fontsize=9)
+    axes.set_yticks(places, labels)
+    axes.set_xlim(left * 1.05, right + 0.16 * (right - left))
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def svg_text(figure: Figure, *, label: str, dpi: float | Literal["figure"] = "figure") -> str:
+    """The figure as one `<svg>` element, the same bytes for the same figure.
+
+    Args:
+        figure: from `new_figure`.
+        label: what a screen reader says.
+        dpi: of what is rasterised inside; the figure's own by default.
+    """
+    buffer = io.StringIO()
+    # Names inside the file are salted by its label, so that inline figures cannot clash.
+    salt = hashlib.sha256(label.encode()).hexdigest()[:12]
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        nothing = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", metadata=nothing, dpi=dpi)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)  # HTML knows them: no address is left
+    # matplotlib repeats ids such as "figure_1" in every file; only referenced ones must stay.
+    referenced = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in referenced else "", text)
+    for name in referenced:
+        text = re.sub(rf'(["#]){re.escape(name)}(?=[")])', rf"\g<1>{salt}-{name}", text)
+    aria = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{aria}" ', 1).strip()

@@ -1,0 +1,198 @@
+"""Item embeddings as a picture, and as one number that does not depend on the picture.
+
+A map of two dimensions invents and hides neighbourhoods; `neighbour_purity` asks in the
+embeddings' own space how often neighbours share a category, beside what chance would give.
+"""
+
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+
+from delrec_jax import prng
+from delrec_jax.analysis.drawing import INK, PALETTE, STYLE, new_figure, svg_text
+from delrec_jax.errors import UserError
+
+COLOURS = PALETTE[:6]  # the seventh is grey, which stands for no category
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+
+_NO_CATEGORY = "#b8c0c8"
+_DPI = 140  # sharp enough, and 12,000 points in clusters stay under 300 kB
+_FEWEST = 4  # items of a map
+_CHUNK_ELEMENTS = 4_000_000  # similarities held at once
+
+
+@dataclass(frozen=True)
+class EmbeddingMap:
+    """One map of the page."""
+
+    title: str
+    points: Float[np.ndarray, "N 2"]
+    categories: Int[np.ndarray, "N"]  # -1: the item has none
+    note: str = ""  # whose embeddings, and how they were brought to two dimensions
+
+
+def embedding_map(
+    points: Float[np.ndarray, "N 2"], categories: Int[np.ndarray, "N"], *, title: str
+) -> str:
+    """The items as points, coloured by category, with each category's number at its median.
+
+    With more categories than colours, categories of one colour differ by marker.
+
+    Args:
+        points: one place per item.
+        categories: category per item; -1 (no category) is small and grey.
+        title: above the picture.
+
+    Returns:
+        One `<svg>` element; the points are an image inside it.
+
+    Raises:
+        UserError: no point, one that is not finite, or another number of categories.
+    """
+    points, categories = np.asarray(points, np.float64), np.asarray(categories)
+    if not len(points) or len(points) != len(categories) or not np.isfinite(points).all():
+        raise UserError(
+            f"plot '{title}': {len(points)} points (all finite: {np.isfinite(points).all()}) with "
+            f"{len(categories)} categories; give one category for each point"
+        )
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(height=4.4)
+        axes.set_axis_off()
+        axes.set_title(title)
+        axes.set_aspect("equal", adjustable="datalim")
+        named = np.unique(categories[categories >= 0])
+        _scatter(axes, points, categories, named=named)
+        _numbers(axes, points, categories, named=named)
+        label = f"{title}: {len(points)} items in {len(named)} categories"
+        return svg_text(figure, label=label, dpi=_DPI)
+
+
+def map_points(
+    vectors: Float[np.ndarray, "I E"], *, seed: int, most: int = 4000
+) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]:
+    """Places of items on a map by t-SNE, which keeps near what is near and little else.
+
+    Args:
+        vectors: one embedding per item; finite.
+        seed: of the sample (stream "embedding-map") and of t-SNE.
+        most: with more items than this, a random sample of so many is placed.
+
+    Returns:
+        The items placed, ascending, and their points.
+
+    Raises:
+        UserError: fewer than 4 items, fewer than 2 dimensions or a value that is not finite.
+    """
+    # Here and not above: the import takes a second, and a page needs none of it.
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    vectors = np.asarray(vectors, np.float32)
+    items, width = vectors.shape
+    count = min(items, most)
+    if count < _FEWEST or width < 2 or not np.isfinite(vectors).all():
+        raise UserError(
+            f"embedding map: {count} items of {width} dimensions (all finite: "
+            f"{np.isfinite(vectors).all()}); it needs {_FEWEST} items, 2 dimensions and finite values"
+        )
+    chosen = np.arange(items)
+    if items > most:
+        drawn = prng.generator(seed, "embedding-map").choice(items, most, replace=False)
+        chosen = np.sort(drawn)
+    tsne = TSNE(init="pca", random_state=seed, perplexity=min(30.0, (count - 1) / 3))
+    with threadpool_limits(1):  # sums over threads end in other digits, and t-SNE blows them up
+        points = tsne.fit_transform(vectors[chosen])
+    return chosen, points
+
+
+def neighbour_purity(
+    vectors: Float[np.ndarray, "I E"], categories: Int[np.ndarray, "I"], k: int = 10
+) -> float:
+    """The share of an item's k nearest neighbours that have its category, mean over items.
+
+    Nearest by the cosine of vectors from which the mean vector was taken (embeddings of a
+    language model share one large direction that says nothing of an item). Only items with a
+    category ask or are neighbours. With fewer than k others, all of them are neighbours.
+
+    Args:
+        vectors: one embedding per item.
+        categories: category per item; -1 for none.
+        k: how many neighbours.
+
+    Raises:
+        UserError: fewer than two items with a category, or k below 1.
+    """
+    chosen = np.asarray(categories) >= 0
+    if chosen.sum() < 2 or k < 1:
+        raise UserError(
+            f"neighbour purity: {chosen.sum()} items with a category, k {k}; it needs 2 items "
+            "and 1 neighbour"
+        )
+    own, near = np.asarray(categories)[chosen], min(k, int(chosen.sum()) - 1)
+    centred = np.asarray(vectors, np.float64)[chosen]
+    centred = centred - centred.mean(axis=0)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    directions = centred / np.where(length > 0, length, 1)
+    rows = max(1, _CHUNK_ELEMENTS // len(own))
+    same = 0
+    for start in range(0, len(own), rows):
+        alike = directions[start : start + rows] @ directions.T
+        here = np.arange(len(alike))
+        alike[here, here + start] = -np.inf  # no item is its own neighbour
+        nearest = np.argpartition(-alike, near - 1, axis=1)[:, :near]
+        same += int((own[nearest] == own[start : start + rows, None]).sum())
+    return same / (len(own) * near)
+
+
+def chance_purity(categories: Int[np.ndarray, "I"]) -> float:
+    """What `neighbour_purity` is expected to be for random vectors: the sum of squared shares.
+
+    Args:
+        categories: category per item; -1 for none.
+
+    Raises:
+        UserError: no item has a category.
+    """
+    named = np.asarray(categories)
+    named = named[named >= 0]
+    if not named.size:
+        raise UserError("neighbour purity: no item has a category; run `delrec parse` first")
+    _, sizes = np.unique(named, return_counts=True)
+    return float(((sizes / named.size) ** 2).sum())
+
+
+def _scatter(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: np.ndarray) -> None:
+    """All points, as one image: the grey ones under the others."""
+    without = points[categories < 0]
+    axes.scatter(*without.T, s=3, c=_NO_CATEGORY, linewidths=0, rasterized=True)
+    size = float(np.clip(12_000 / len(points), 5, 30))
+    for place, category in enumerate(named):
+        axes.scatter(
+            *points[categories == category].T,
+            s=size,
+            c=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
+            linewidths=0,
+            rasterized=True,
+        )
+
+
+def _numbers(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: np.ndarray) -> None:
+    """Each category's number at its median point, readable on any colour."""
+    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
+    for category in named:
+        across, down = np.median(points[categories == category], axis=0)
+        axes.text(
+            across,
+            down,
+            str(category),
+            ha="center",
+            va="center",
+            weight="bold",
+            color=INK,
+            path_effects=halo,
+        )

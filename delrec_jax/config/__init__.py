@@ -1,0 +1,41 @@
+"""The whole experiment as frozen dataclasses, built strictly from a config file and its overrides.
+
+`--config.distill.loop.steps=400` works as everywhere in the field; a key that does not exist or a value of the wrong type
+is an error that names the key and the nearest one (`tree`). The dataclasses stand in `language`, `teacher`, `delrec` and
+`p2rec`, or beside the code that they configure; `experiment` puts them together.
+"""
+
+from delrec_jax.config.delrec import DistillConfig, TuneConfig
+from delrec_jax.config.experiment import (
+    METHODS,
+    CandidatesConfig,
+    EvaluateConfig,
+    Experiment,
+    default_config,
+    from_config,
+    to_dict,
+)
+from delrec_jax.config.language import GateConfig, LMConfig, PretrainConfig
+from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
+from delrec_jax.config.teacher import TeacherConfig
+from delrec_jax.config.tree import leaf_keys, unknown_key
+
+__all__ = [
+    "METHODS",
+    "AugmentConfig",
+    "CandidatesConfig",
+    "DistillConfig",
+    "EvaluateConfig",
+    "Experiment",
+    "GateConfig",
+    "LMConfig",
+    "ParseConfig",
+    "PretrainConfig",
+    "TeacherConfig",
+    "TuneConfig",
+    "default_config",
+    "from_config",
+    "leaf_keys",
+    "to_dict",
+    "unknown_key",
+]

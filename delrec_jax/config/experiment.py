@@ -1,0 +1,135 @@
+"""The whole experiment, put together from the dataclasses of its parts.
+
+Config files are `ml_collections` (`configs/*.py`); `from_config` builds from one.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from delrec_jax.config.delrec import DistillConfig, TuneConfig
+from delrec_jax.config.language import LMConfig, PretrainConfig
+from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
+from delrec_jax.config.teacher import TeacherConfig
+from delrec_jax.config.tree import at_least, build
+from delrec_jax.data.corpora import DataConfig
+from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.data.split_kinds import SplitConfig
+from delrec_jax.distributed import DistributedConfig
+from delrec_jax.errors import UserError
+from delrec_jax.language.verbalizer import CATALOGUE_KINDS
+from delrec_jax.training.sharding import MeshConfig
+from delrec_jax.training.watching import WatchConfig
+
+METHODS = ("delrec", "p2rec", "delrec_p2rec")
+"""What `delrec run` does: DELRec, P2Rec, or DELRec with a teacher that P2Rec augmented."""
+
+
+@dataclass(frozen=True)
+class CandidatesConfig:
+    """Candidate sets of the protocols `sampled-NUM` and `rerank-RERANK`.
+
+    Attributes:
+      num: the target and num - 1 unseen items, drawn once and stored.
+      rerank: the teacher's best unseen items.
+      seed: of the draw; not the experiment's, so that runs of several seeds are ranked over the same sets.
+    """
+
+    num: int = 20
+    rerank: int = 20
+    seed: int = 0
+
+    def __post_init__(self):
+        at_least("candidates.num", self.num, 2)
+        at_least("candidates.rerank", self.rerank, 1)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Texts a batch."""
+
+    batch_size: int = 128
+
+    def __post_init__(self):
+        at_least("evaluate.batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on, and where it runs.
+
+    Attributes:
+      method: one of `METHODS`.
+      profile: `START:STOP`, steps of every training run to trace; empty = none.
+      tensorboard: also write TensorBoard event files.
+    """
+
+    method: str = "delrec"
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = SplitConfig()
+    candidates: CandidatesConfig = CandidatesConfig()
+    prompts: PromptConfig = PromptConfig()
+    lm: LMConfig = LMConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    distill: DistillConfig = DistillConfig()
+    tune: TuneConfig = TuneConfig()
+    parse: ParseConfig = ParseConfig()
+    augment: AugmentConfig = AugmentConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    mesh: MeshConfig = MeshConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    profile: str = ""
+    tensorboard: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        WatchConfig(profile=self.profile)  # refuses a form that it cannot read
+        if self.method not in METHODS:
+            raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
+        if self.method != "delrec":
+            self._check_p2rec()
+        over_candidates = self.lm.verbalizer not in CATALOGUE_KINDS
+        if over_candidates and self.tune.loss_over == "catalogue":
+            raise UserError(
+                f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"
+            )
+        if self.tune.few_users and self.split.kind != "leave_one_out":
+            raise UserError(
+                f"tune.few_users is {self.tune.few_users}, but under split.kind={self.split.kind} the users that train have no "
+                "validation items of their own to select with: set tune.few_users=0"
+            )
+
+    def _check_p2rec(self) -> None:
+        if self.teacher.name == "popularity":
+            raise UserError(
+                f"teacher.name is 'popularity', but method={self.method} groups the teacher's item vectors: use sasrec, "
+                "gru4rec or caser"
+            )
+        if self.method == "delrec_p2rec" and self.teacher.name not in self.augment.teachers:
+            raise UserError(
+                f"teacher.name is {self.teacher.name!r}, but augment.teachers is {self.augment.teachers}: DELRec's teacher "
+                "must be among those that are augmented"
+            )
+
+
+def default_config() -> ConfigDict:
+    """The defaults as a mutable ConfigDict; what config files start from."""
+    return ConfigDict(dataclasses.asdict(Experiment()), convert_dict=True)
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain nested dictionaries, as JSON would hold them."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def from_config(config: ConfigDict) -> Experiment:
+    """Builds the experiment from a config file's dictionary.
+
+    Raises:
+      UserError: an unknown key (with the nearest one), a wrong type, or values that cannot go together.
+    """
+    return build(Experiment, config.to_dict())

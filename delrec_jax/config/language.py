@@ -1,0 +1,89 @@
+"""The settings of the language model and of the stage `pretrain`."""
+
+from dataclasses import dataclass
+
+from delrec_jax.config.tree import at_least
+from delrec_jax.data.pretraining import PretrainTextConfig
+from delrec_jax.errors import UserError
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.verbalizer import KINDS
+from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.optimizers import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The language model.
+
+    Attributes:
+      t5: its shape; the vocabulary's size is the tokenizer's when `pretrain` makes one.
+      vocab_size: ids of a trained tokenizer, sentinels included, at most.
+      sentinels: number of `<extra_id_*>` of a trained tokenizer.
+      verbalizer: `mean` or `first` (rank the whole catalogue from one pass), `sequence` or `index` (stated candidates only).
+      weights: a directory or hub name of pretrained T5 weights, such as `google/flan-t5-small`; the sizes in `t5` do not
+        count then, and `pretrain` trains nothing. Empty = a small T5 of our own.
+      tokenizer: directory or hub name; empty = the one beside `weights`, or one of our own.
+    """
+
+    t5: T5Config = T5Config(
+        d_model=64,
+        d_kv=32,
+        d_ff=128,
+        num_layers=2,
+        num_decoder_layers=1,
+        num_heads=2,
+        dropout_rate=0.0,
+    )
+    vocab_size: int = 600
+    sentinels: int = 32
+    verbalizer: str = "mean"
+    weights: str = ""
+    tokenizer: str = ""
+
+    def __post_init__(self):
+        if self.verbalizer not in KINDS:
+            raise UserError(f"lm.verbalizer is {self.verbalizer!r}: use one of {', '.join(KINDS)}")
+        if self.tokenizer and not self.weights:
+            raise UserError(
+                f"lm.tokenizer is {self.tokenizer!r}, but lm.weights is not set: without pretrained weights `delrec pretrain` "
+                "trains its own tokenizer; leave it empty"
+            )
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What the pre-trained LM must have learned before it is worth distilling into: least accuracies on held-out items.
+
+    Attributes:
+      attributes: attribute questions, best word of all the attribute's values.
+      next_in_series: "the next volume" of a series, top-1 of the whole catalogue; needs known relations.
+      next_item: HR@10 of the next item for validation users, over the whole catalogue.
+    """
+
+    attributes: float = 0.0
+    next_in_series: float = 0.0
+    next_item: float = 0.0
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-training of a small T5 on the catalogue's own text.
+
+    Attributes:
+      text: which texts, in which shares.
+      bag_weight: weight of the words' loss.
+      catalogue_weight: weight of the cross-entropy over all titles, for answers that are titles.
+    """
+
+    text: PretrainTextConfig = PretrainTextConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=3e-3, warmup_steps=60, weight_decay=0.01
+    )
+    loop: LoopConfig = LoopConfig(steps=1500, evaluate_every=250)
+    batch_size: int = 64
+    bag_weight: float = 1.0
+    catalogue_weight: float = 0.0
+    gate: GateConfig = GateConfig()
+
+    def __post_init__(self):
+        at_least("pretrain.batch_size", self.batch_size, 1)

@@ -1,0 +1,105 @@
+"""The settings of P2Rec's stages: `parse` and `augment`."""
+
+from dataclasses import dataclass
+
+from delrec_jax.config.tree import at_least
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
+from delrec_jax.objectives.preference_parsing import KINDS as LOSSES
+from delrec_jax.teachers.item_table import WAYS
+from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.optimizers import OptimizerConfig
+
+_SELECTORS = ("squared_error", "top_category")
+_LMS = ("adalora", "frozen")
+
+
+@dataclass(frozen=True)
+class ParseConfig:
+    """Information reconstruction: the LM tells each user's preference distribution over latent categories.
+
+    Attributes:
+      categories: K, groups of the teacher's item vectors.
+      seeds: how often all that follows `teach` is repeated: with seed, seed + 1, ...
+      max_tokens: of a user's text; the oldest items go first.
+      loss: `mse` (the paper) or `kl`.
+      lm: `adalora` (plain LoRA with `adalora.target_rank` = `init_rank`), or `frozen`: the projection alone trains.
+      adalora: its projections and ranks; the decoder takes no part.
+      valid_users: share of the training users that are held out and select.
+      select_by: `squared_error` or `top_category` (accuracy) of the held-out users.
+      batch_size: users a step.
+    """
+
+    categories: int = 20
+    seeds: int = 1
+    max_tokens: int = 512
+    loss: str = "mse"
+    lm: str = "adalora"
+    adalora: AdaLoRAConfig = AdaLoRAConfig(targets=("encoder/*/*/q", "encoder/*/*/v"))
+    valid_users: float = 0.1
+    select_by: str = "squared_error"
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    loop: LoopConfig = LoopConfig(steps=400, evaluate_every=50)
+    batch_size: int = 32
+
+    def __post_init__(self):
+        for name, least in (("categories", 2), ("seeds", 1), ("batch_size", 1)):
+            at_least(f"parse.{name}", getattr(self, name), least)
+        for name, known in (("loss", LOSSES), ("lm", _LMS), ("select_by", _SELECTORS)):
+            _one_of(f"parse.{name}", getattr(self, name), known)
+        if not 0 < self.valid_users < 1:
+            raise UserError(
+                f"parse.valid_users is {self.valid_users}: it must lie between 0 and 1, and leave users to train on"
+            )
+        if self.optimizer.average:
+            raise UserError(
+                f"parse.optimizer.average is {self.optimizer.average}: AdaLoRA's masks change the adapters after the "
+                "optimizer, an average would not know them; set it to 0"
+            )
+        if self.lm == "adalora":
+            Schedule.planned(self.adalora, self.loop.steps)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Information augmentation: the LM's item embeddings in conventional recommenders.
+
+    Attributes:
+      way: `initialise` (the item table starts as the embeddings), `concatenate` (own vectors beside the frozen embeddings,
+        projected back) or `adapter` (frozen embeddings through a small network, no own vectors).
+      reduce: `pca` to the teacher's width, or `learned`: the embeddings enter whole and the projection trains with the
+        teacher (not for `initialise`, which has none).
+      start_std: standard deviation of the vectors that `initialise` begins with; a plain table's is 0.02.
+      teachers: which recommenders.
+      controls: also train those with the untuned LM's embeddings, and with the tuned LM's on shuffled titles.
+      batch_size: titles a batch.
+    """
+
+    way: str = "concatenate"
+    reduce: str = "pca"
+    start_std: float = 0.02
+    teachers: tuple[str, ...] = ("sasrec", "gru4rec", "caser")
+    controls: bool = True
+    batch_size: int = 256
+
+    def __post_init__(self):
+        at_least("augment.batch_size", self.batch_size, 1)
+        _one_of("augment.way", self.way, WAYS)
+        _one_of("augment.reduce", self.reduce, ("pca", "learned"))
+        if self.way == "initialise" and self.reduce == "learned":
+            raise UserError(
+                "augment.reduce is 'learned', but augment.way=initialise has no projection that could learn: use 'pca', or "
+                "another way"
+            )
+        if self.start_std <= 0:
+            raise UserError(f"augment.start_std is {self.start_std}: it must be positive")
+        if not self.teachers or len(set(self.teachers)) < len(self.teachers):
+            raise UserError(f"augment.teachers is {self.teachers}: name at least one, each once")
+        for name in self.teachers:
+            _one_of("augment.teachers", name, tuple(NETWORKS))
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f"{key} is {value!r}: use one of {', '.join(known)}")

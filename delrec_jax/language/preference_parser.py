@@ -1,0 +1,88 @@
+"""What a user prefers, read from his text by the encoder: P2Rec's preference parser.
+
+The encoder's output, averaged over the text, goes through one linear map to the categories. The average is also the
+embedding of an item, whose text is that of a user who has had it alone. Liu et al., arXiv 2406.00333.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from delrec_jax.language.answering import encoded_texts
+from delrec_jax.language.logical_axes import constrain
+from delrec_jax.language.t5 import T5
+
+Projection = dict[str, Array]
+
+
+def init_projection(width: int, count: int, key: jax.Array) -> Projection:
+    """A projection that prefers nothing much: zero bias and a kernel so small that softmax is nearly uniform.
+
+    Args:
+      width: D of the encoder.
+      count: K, the categories.
+      key: random key.
+
+    Returns:
+      `kernel` [D, K], drawn from N(0, 0.01 / D), and `bias` [K], float32.
+    """
+    noise = jax.random.normal(key, (width, count), jnp.float32)
+    return {"kernel": 0.1 * width**-0.5 * noise, "bias": jnp.zeros(count, jnp.float32)}
+
+
+@dataclass(frozen=True, eq=False)  # as `Ranker`: shapes alone, weights come with each call
+class PreferenceParser:
+    """Texts in, embeddings or category logits out. Soft prompts play no part: texts have no slots.
+
+    Attributes:
+      module: the T5, of which only the encoder runs.
+    """
+
+    module: T5
+
+    def pooled(
+        self,
+        params: Any,
+        ids: Int[Array, "B T"],
+        *,
+        adapters: Any = None,
+        dropout_key: jax.Array | None = None,
+    ) -> Float[Array, "B D"]:
+        """The mean of the encoder's output over each text, in float32 whatever the model computes in.
+
+        Args:
+          params: the base parameters.
+          ids: texts, 0 = padding, which does not count; a text of padding alone (a row that fills a batch) is zeros.
+          adapters: AdaLoRA's tree.
+          dropout_key: given while training with dropout.
+        """
+        hidden, mask = encoded_texts(
+            self.module, params, ids, adapters=adapters, dropout_key=dropout_key
+        )
+        kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)
+        lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
+        return constrain(kept.sum(axis=1) / lengths[:, None], "batch", None)
+
+    def logits(
+        self,
+        params: Any,
+        projection: Projection,
+        ids: Int[Array, "B T"],
+        *,
+        adapters: Any = None,
+        dropout_key: jax.Array | None = None,
+    ) -> Float[Array, "B K"]:
+        """The logits of each text's distribution over the categories; arguments as those of `pooled`.
+
+        Args:
+          params: the base parameters.
+          projection: `kernel` [D, K] and `bias` [K].
+          ids: texts.
+          adapters: AdaLoRA's tree.
+          dropout_key: given while training with dropout.
+        """
+        pooled = self.pooled(params, ids, adapters=adapters, dropout_key=dropout_key)
+        return pooled @ projection["kernel"] + projection["bias"]

@@ -1,0 +1,103 @@
+"""What P2Rec's stages hand to one another through the workdir.
+
+preference/seed-S/     categories.safetensors (titles beside it, as JSON), model/ (projection and adapters)
+augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled}.safetensors
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.preference_parser import PreferenceParser
+from delrec_jax.language.t5 import T5
+from delrec_jax.stages.assets import Language
+from delrec_jax.stages.recommenders import AUGMENTED, SHUFFLED, UNTUNED
+from delrec_jax.stages.workspace import Workspace
+from delrec_jax.teachers.categories import Categories
+from delrec_jax.training.checkpoints import load_tree
+
+
+def seed_folder(ws: Workspace, seed: int) -> Path:
+    """Where `parse` works under one seed."""
+    return ws.folder("parse") / f"seed-{seed}"
+
+
+def load_categories(ws: Workspace, seed: int) -> Categories:
+    """The latent categories of one seed."""
+    tree, _ = load_tree(seed_folder(ws, seed) / "categories.safetensors")
+    return Categories(tree["of_item"], tree["centres"])
+
+
+def load_parser(ws: Workspace, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Projection and (where the LM was tuned) adapters of one seed, and the description of their training."""
+    return load_tree(seed_folder(ws, seed) / "model" / "result.safetensors")
+
+
+def make_parser(ws: Workspace, language: Language) -> PreferenceParser:
+    """The language model with the adapters of `parse`."""
+    config = ws.experiment.parse
+    adapters = config.adalora if config.lm == "adalora" else None
+    return PreferenceParser(T5(replace(language.ranker.module.config, adapters=adapters)))
+
+
+def preference_pieces(ws: Workspace, language: Language, longest: int) -> Any:
+    """The pieces of texts with `parse`'s own limit: a history of `longest` items, as far as its tokens go."""
+    limits = replace(
+        language.pieces.config,
+        max_tokens=ws.experiment.parse.max_tokens,
+        max_history=max(1, longest),
+    )
+    return replace(language.pieces, config=limits)
+
+
+def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:
+    """Where the embeddings of a system stand."""
+    folder = ws.folder("augment") / "embeddings"
+    if system == UNTUNED:  # the base model has no seed
+        return folder / "untuned.safetensors"
+    names = {AUGMENTED: "tuned", SHUFFLED: "shuffled"}
+    return folder / f"seed-{seed}" / f"{names[system]}.safetensors"
+
+
+def save_embeddings(path: Path, vectors: np.ndarray, *, ids: tuple[str, ...], origin: str) -> None:
+    """Writes one vector an item.
+
+    Args:
+      path: a `.safetensors` file; it appears whole or not at all.
+      vectors: float32 [I, E].
+      ids: the source's item ids, in the order of the rows; stored in the file's metadata as JSON, under `item_ids`.
+      origin: what made them, for the reader.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    metadata = {"item_ids": json.dumps(list(ids)), "origin": origin}
+    save_file({"embeddings": np.ascontiguousarray(vectors, np.float32)}, partial, metadata)
+    partial.rename(path)
+
+
+def load_embeddings(path: Path, *, ids: tuple[str, ...]) -> np.ndarray:
+    """Reads `save_embeddings`' file for a catalogue.
+
+    Raises:
+      UserError: the file is missing, damaged, or of another catalogue.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = json.loads((file.metadata() or {}).get("item_ids", "[]"))
+            vectors = file.get_tensor("embeddings")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it and run `delrec augment` again"
+        ) from error
+    if tuple(found) != tuple(ids):
+        raise UserError(
+            f"{path}: has embeddings of {len(found)} items that are not the catalogue's {len(ids)}; run `delrec augment` "
+            "with --update, so that they are made for this catalogue"
+        )
+    return vectors

@@ -1,0 +1,104 @@
+"""Latent categories: groups of items that a trained teacher treats alike (P2Rec, Liu et al., arXiv 2406.00333)."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int32
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+from delrec_jax.errors import UserError
+from delrec_jax.prng import generator
+
+NO_CATEGORY = -1
+
+_STREAM = "latent-categories"
+_STARTS = 10  # k-means keeps the best of them
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A grouping of the items.
+
+    Attributes:
+        of_item: int32 [I], 0..K-1, or -1 for an item without a category.
+        centres: float32 [K, D], the mean vector of each category.
+    """
+
+    of_item: Int32[np.ndarray, " I"]
+    centres: Float[np.ndarray, "K D"]
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.centres)
+
+    @property
+    def sizes(self) -> Int[np.ndarray, " K"]:
+        """Items of each category."""
+        return np.bincount(self.of_item[self.of_item >= 0], minlength=self.count)
+
+
+def latent_categories(
+    vectors: Float[np.ndarray, "I D"], *, known: Bool[np.ndarray, " I"], count: int, seed: int
+) -> Categories:
+    """Groups the items by k-means on their vectors.
+
+    Only known items are grouped and move a centre: the vectors of the others were never trained, so they say nothing.
+
+    Args:
+        vectors: the teacher's item table.
+        known: True for items with a training interaction.
+        count: K.
+        seed: of the starts; one seed gives one grouping.
+
+    Raises:
+        UserError: naming `parse.categories`: K is below 2 or above the number of known items, the known items have fewer
+            than K distinct vectors (a category would be empty), or their vectors are not finite.
+    """
+    rows = np.asarray(vectors, np.float64)[known]
+    _check(rows, count)
+    start = int(generator(seed, _STREAM).integers(2**31))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of empty clusters: an error below
+        fitted = KMeans(count, n_init=_STARTS, random_state=start).fit(rows)
+    found = len(np.unique(fitted.labels_))
+    if found < count:
+        raise UserError(
+            f"parse.categories is {count}: the vectors of the {len(rows)} items with a training interaction form only {found} "
+            "different groups, so categories would be empty; lower it, or train the teacher longer"
+        )
+    of_item = np.full(len(vectors), NO_CATEGORY, np.int32)
+    of_item[known] = fitted.labels_
+    return Categories(of_item, fitted.cluster_centers_.astype(np.float32))
+
+
+def nearest_items(
+    vectors: Float[np.ndarray, "I D"], categories: Categories, number: int
+) -> list[Int[np.ndarray, " N"]]:
+    """The members nearest to each centre, nearest first; at most `number`, fewer where a category has fewer.
+
+    Items of equal distance stand in index order.
+    """
+    nearest = []
+    for category, centre in enumerate(categories.centres):
+        members = np.flatnonzero(categories.of_item == category)
+        away = np.linalg.norm(np.asarray(vectors, np.float64)[members] - centre, axis=1)
+        nearest.append(members[np.argsort(away, kind="stable")[:number]])
+    return nearest
+
+
+def _check(rows: Float[np.ndarray, "N D"], count: int) -> None:
+    if count < 2:
+        raise UserError(f"parse.categories is {count}: it must be at least 2")
+    if count > len(rows):
+        raise UserError(
+            f"parse.categories is {count}: only {len(rows)} items have a training interaction; lower it"
+        )
+    broken = (~np.isfinite(rows)).any(axis=1).sum()
+    if broken:
+        raise UserError(
+            f"parse.categories is {count}: the teacher's vectors of {broken} items are not finite, so they cannot be grouped; "
+            "its training diverged: lower teacher.optimizer.learning_rate and train it again"
+        )

@@ -1,0 +1,93 @@
+"""The item table of a network: vectors of its own, or vectors that are made with the help of the items' texts.
+
+Text vectors are data, not parameters. They are in a Flax collection of their own, `text`, at `text/items/vectors`, and the
+caller passes them with the parameters:
+
+    module.apply({"params": params, "text": {"items": {"vectors": vectors}}}, ...)
+
+So they have no gradient and no state in an optimizer, and they are an argument of the compiled step, not a constant in it.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from delrec_jax.teachers.network import ITEM_INIT, ITEM_STD
+
+WAYS = ("initialise", "concatenate", "adapter")
+"""How text vectors come into a table. `initialise` is a start only (`network.initialised`): after it the table is its own."""
+
+TEXT = "text"
+"""The collection of the text vectors."""
+
+# The mean square of gelu(z) for z of N(0, 1): what the second layer of the adapter reads.
+_GELU_SQUARE = 0.425
+
+
+class ItemTable(nn.Module):
+    """One vector an item.
+
+    Text vectors are taken to have variance 1 over all their numbers (`text_vectors.standardised`). Then every way starts with
+    a table of the scale of a plain one, however many columns the texts have.
+
+    Attributes:
+        num_items: I.
+        width: D of the table.
+        way: `own` or `initialise`: a parameter [I, D]. `concatenate`: that beside the text vectors [I, E], projected back to D
+            without a bias; the projection starts as the identity of the own part and small numbers for the text.
+            `adapter`: no parameter of an item's own; two dense layers (2 D, gelu, D) over the text vectors, so that an
+            item without any interaction has a vector too.
+    """
+
+    num_items: int
+    width: int
+    way: str = "own"
+
+    def setup(self) -> None:
+        """Makes the table: here and not in `__call__`, because input and output both ask for it and one is enough."""
+        if self.way in ("own", "initialise"):
+            self.rows = self._embedding()
+        elif self.way == "concatenate":
+            self.projection = nn.Dense(self.width, use_bias=False, kernel_init=_beside_identity)
+            self.rows = self.projection(jnp.concatenate([self._embedding(), self._text()], axis=1))
+        elif self.way == "adapter":
+            self.wi = nn.Dense(2 * self.width)
+            self.wo = nn.Dense(self.width, kernel_init=_scaled(ITEM_STD**2 / _GELU_SQUARE))
+            self.rows = self.wo(nn.gelu(self.wi(self._text())))
+        else:
+            raise ValueError(f"item table of way {self.way!r}: use own, {', '.join(WAYS)}")
+
+    def __call__(self) -> Float[Array, "I D"]:
+        """The whole table.
+
+        Raises:
+            ValueError: the way is unknown, or needs text vectors and has none, or those of another number of items.
+        """
+        return self.rows
+
+    def _embedding(self) -> Float[Array, "I D"]:
+        return self.param("embedding", ITEM_INIT, (self.num_items, self.width))
+
+    def _text(self) -> Float[Array, "I E"]:
+        vectors: Array | None = self.get_variable(TEXT, "vectors")
+        if vectors is None:
+            raise ValueError(
+                f"an item table of way {self.way!r} reads text vectors and was given none: pass text, or the variables "
+                "{'text': {'items': {'vectors': ...}}}"
+            )
+        if vectors.ndim != 2 or vectors.shape[0] != self.num_items:
+            raise ValueError(f"text vectors of shape {vectors.shape} for {self.num_items} items")
+        return jax.lax.stop_gradient(vectors)
+
+
+def _scaled(variance: float) -> nn.initializers.Initializer:
+    """Kernels that make numbers of this variance from numbers of variance 1."""
+    return nn.initializers.variance_scaling(variance, "fan_in", "normal")
+
+
+def _beside_identity(key: Array, shape: tuple[int, int], dtype: object = jnp.float32) -> Array:
+    """A kernel [D + E, D]: the identity, and below it what brings the text to the scale of an item's own vector."""
+    rows, width = shape
+    text = _scaled(ITEM_STD**2)(key, (rows - width, width), dtype)
+    return jnp.concatenate([jnp.eye(width, dtype=text.dtype), text])

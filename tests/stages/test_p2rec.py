@@ -1,0 +1,259 @@
+"""What a finished P2Rec run leaves behind, and what commands say to it."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+from tiny_p2rec import P2REC
+from tiny_storefront import CONFIG, delrec, open_workspace
+
+from delrec_jax.data.preferences import preference_targets
+from delrec_jax.stages import assets, p2rec_assets, recommenders
+from delrec_jax.stages.item_embeddings import ItemEmbedder, other_items
+from delrec_jax.stages.parse import teacher_vectors
+
+SYSTEMS = {
+    "teacher",
+    "teacher_augmented",
+    "teacher_augmented_untuned_lm",
+    "teacher_augmented_shuffled_text",
+}
+CELL = ("augmented", "teachers", "sasrec", "seed-1")
+
+
+@pytest.fixture
+def metrics(p2rec_run):
+    return json.loads((p2rec_run / "report" / "metrics.json").read_text())
+
+
+def embeddings(run, *place):
+    return load_file(run.joinpath("augmented", "embeddings", *place))["embeddings"]
+
+
+def test_every_recommender_is_ranked_under_every_system_and_seed(metrics):
+    found = {
+        (row["teacher"], row["seed"], row["system"])
+        for row in metrics
+        if row["protocol"] == "full" and row["system"] in SYSTEMS
+    }
+    assert found == {(t, s, x) for t in ("sasrec", "gru4rec") for s in (0, 1) for x in SYSTEMS}
+    assert {"popularity", "oracle"} <= {row["system"] for row in metrics}
+
+
+def test_results_come_by_popularity_of_the_target(metrics, p2rec_run):
+    parts = {row["protocol"] for row in metrics if row["protocol"].startswith("full@")}
+    assert parts == {"full@head", "full@tail", "full@cold"}
+    records = pl.read_parquet(p2rec_run / "records" / "records.parquet")
+    data = assets.load_data(open_workspace(p2rec_run))
+    counts = data.split.train_counts(data.num_items)
+    for head, cold, target in records.select("head", "cold", "target").unique().iter_rows():
+        above = (counts > counts[target]).sum()
+        assert cold == (counts[target] == 0)
+        assert not (head and cold)
+        assert not head or above < len(counts) / 5
+
+
+def test_categories_are_groups_of_what_training_knows(p2rec_run):
+    ws = open_workspace(p2rec_run)
+    data = assets.load_data(ws)
+    for seed in (0, 1):
+        stored = p2rec_assets.load_categories(ws, seed)
+        known = data.split.train_counts(data.num_items) > 0
+        np.testing.assert_array_equal(stored.of_item >= 0, known)
+        # k-means' own condition: no item is nearer to another centre than to its category's.
+        vectors = teacher_vectors(ws, data)[known]
+        away = ((vectors[:, None] - stored.centres[None]) ** 2).sum(-1)
+        np.testing.assert_array_equal(away.argmin(1), stored.of_item[known])
+        described = json.loads(
+            (p2rec_run / "preference" / f"seed-{seed}" / "categories.json").read_text()
+        )
+        titles = dict(zip(data.corpus.catalogue.titles, stored.of_item, strict=True))
+        for row in described["categories"]:
+            assert row["size"] == (stored.of_item == row["category"]).sum()
+            assert {titles[title] for title in row["titles"]} == {row["category"]}
+        assert sum(row["share"] for row in described["categories"]) == pytest.approx(1)
+
+
+def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
+    found = json.loads((p2rec_run / "preference" / "parse.json").read_text())
+    assert [row["seed"] for row in found] == [0, 1]
+    ws = open_workspace(p2rec_run)
+    data = assets.load_data(ws)
+    for row in found:
+        categories = p2rec_assets.load_categories(ws, row["seed"])
+        targets = preference_targets(data.split.train, categories.of_item, categories.count)
+        assert row["train_users"] + row["valid_users"] == len(targets)
+        assert row["valid_users"] == round(0.2 * len(targets))
+        # Step 0 is the mean target (but for the small start of the projection), so nothing selected is worse.
+        assert row["squared_error"] <= row["constant"]["squared_error"] * 1.05
+
+
+def test_one_example_a_user(p2rec_run):
+    rows = [
+        json.loads(line)
+        for line in (p2rec_run / "preference/seed-0/model/metrics.jsonl").read_text().splitlines()
+    ]
+    assert rows[-1]["step"] == 8 and "valid/top_category" in rows[-1]
+
+
+def test_embeddings_name_their_items(p2rec_run):
+    catalogue = assets.load_data(open_workspace(p2rec_run)).corpus.catalogue
+    for place in ("untuned", "seed-0/tuned", "seed-1/shuffled"):
+        path = p2rec_run / "augmented" / "embeddings" / f"{place}.safetensors"
+        with safe_open(path, framework="numpy") as file:
+            assert json.loads(file.metadata()["item_ids"]) == list(catalogue.ids)
+            assert file.get_tensor("embeddings").shape == (catalogue.num_items, 16)
+
+
+def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
+    ws = open_workspace(p2rec_run)
+    data = assets.load_data(ws)
+    embedder = ItemEmbedder(ws, data, assets.load_language(ws, data))
+    trained, _ = p2rec_assets.load_parser(ws, 1)
+    tuned = embedder.embed(trained["adapters"])
+    np.testing.assert_allclose(
+        tuned, embeddings(p2rec_run, "seed-1", "tuned.safetensors"), atol=1e-6
+    )
+    untuned = embedder.embed(None)
+    np.testing.assert_allclose(untuned, embeddings(p2rec_run, "untuned.safetensors"), atol=1e-6)
+    assert np.abs(tuned - untuned).max() > 1e-4, "the adapters play no part"
+
+
+def test_the_control_has_every_title_at_another_item(p2rec_run):
+    others = other_items(36, seed=1)
+    assert (others != np.arange(36)).all() and set(others) == set(range(36))
+    tuned = embeddings(p2rec_run, "seed-1", "tuned.safetensors")
+    shuffled = embeddings(p2rec_run, "seed-1", "shuffled.safetensors")
+    np.testing.assert_array_equal(shuffled, tuned[others])
+
+
+def test_an_augmented_teacher_is_stored_as_a_plain_one(p2rec_run):
+    plain = load_file(p2rec_run.joinpath(*CELL, "teacher", "teacher.safetensors"))
+    augmented = load_file(p2rec_run.joinpath(*CELL, "teacher_augmented", "teacher.safetensors"))
+    assert {k: v.shape for k, v in plain.items()} == {k: v.shape for k, v in augmented.items()}
+    trained = load_file(p2rec_run.joinpath(*CELL, "teacher_augmented", "result.safetensors"))
+    assert "items/embedding" not in trained, "an adapter's items have no vectors of their own"
+
+
+def test_the_plain_teacher_of_the_first_seed_is_that_of_teach(p2rec_run):
+    ws = open_workspace(p2rec_run)
+    first = recommenders.first_cell(ws.experiment)
+    assert (
+        recommenders.cell_path(ws, first) == p2rec_run / "teacher" / "model" / "result.safetensors"
+    )
+    assert not recommenders.cell_folder(ws, first).exists()
+    stored = json.loads((p2rec_run / "augmented" / "augment.json").read_text())
+    assert len(stored) == 16 and len({row["checkpoint"] for row in stored}) == 16
+
+
+def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
+    page = (p2rec_run / "report" / "index.html").read_text()
+    assert "P2Rec" in page and 'src="http' not in page and 'href="http' not in page
+    titles = assets.load_data(open_workspace(p2rec_run)).corpus.catalogue.titles
+    described = json.loads((p2rec_run / "preference/seed-0/categories.json").read_text())
+    for row in described["categories"]:
+        assert row["titles"][0] in page
+    assert any(title in page for title in titles) and "nearest neighbours" in page
+    tables = (p2rec_run / "report" / "tables.md").read_text()
+    assert "Teacher + P2Rec" in tables and "±" in tables and "Paired tests" in tables
+
+
+def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(p2rec_run, capsys):
+    before = (p2rec_run / "report" / "metrics.json").read_bytes()
+    delrec("run", CONFIG, f"--workdir={p2rec_run}", *P2REC, "--config.method=p2rec")
+    assert capsys.readouterr().err.count("finished before, skipped") == 6
+    assert (p2rec_run / "report" / "metrics.json").read_bytes() == before
+
+
+def test_prompts_show_a_user_and_an_item_alone(p2rec_run, capsys):
+    delrec("prompts", CONFIG, f"--workdir={p2rec_run}", *P2REC, "--config.method=p2rec", "--n=1")
+    out = capsys.readouterr().out
+    assert out.count("Information reconstruction") == 1 and "target: category" in out
+    assert "Information augmentation, item 0" in out and "(RPS)" not in out
+
+
+def test_recommend_asks_the_augmented_and_the_plain_teacher(p2rec_run, capsys):
+    titles = assets.load_data(open_workspace(p2rec_run)).corpus.catalogue.titles
+    delrec("recommend", f"--workdir={p2rec_run}", f"--history={titles[0]}", "-k", "3")
+    out = capsys.readouterr().out
+    assert "SASRec + P2Rec" in out and "DELRec" not in out and titles[0] not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["distill"], ["method=p2rec has no stage 'distill'", "delrec, delrec_p2rec"]),
+        (["export", "--output=x"], ["has no stage 'tune'"]),
+        (["run", "--config.method=p2rek"], ["method is 'p2rek'", "p2rec"]),
+        (["run", "--config.parse.categories=1"], ["parse.categories is 1"]),
+        (["run", "--config.parse.loss=mae"], ["parse.loss is 'mae'", "mse, kl"]),
+        (["run", "--config.parse.valid_users=1.0"], ["parse.valid_users is 1.0"]),
+        (["run", "--config.augment.way=glue"], ["augment.way is 'glue'", "concatenate"]),
+        (
+            ["run", "--config.augment.way=initialise", "--config.augment.reduce=learned"],
+            ["augment.reduce is 'learned'", "pca"],
+        ),
+        (["run", "--config.augment.teachers=('popularity',)"], ["augment.teachers", "sasrec"]),
+        (["run", "--config.teacher.name=popularity"], ["teacher.name is 'popularity'", "sasrec"]),
+    ],
+)
+def test_mistakes_are_one_clear_line(p2rec_run, capsys, arguments, words):
+    command, *flags = arguments
+    with pytest.raises(SystemExit) as ended:
+        given = [CONFIG, *P2REC, "--config.method=p2rec", *flags]
+        delrec(command, *given, f"--workdir={p2rec_run}")
+    assert ended.value.code == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1
+    for word in words:
+        assert word in err
+
+
+def test_more_categories_than_items_are_refused(p2rec_run, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_parse(p2rec_run, tmp_path, "--config.parse.categories=30")
+    err = capsys.readouterr().err
+    assert "parse.categories" in err and "30" in err
+
+
+def test_embeddings_of_another_catalogue_are_refused(p2rec_run):
+    path = p2rec_run / "augmented" / "embeddings" / "untuned.safetensors"
+    with pytest.raises(assets.UserError, match=r"not the catalogue's 2; run `delrec augment`"):
+        p2rec_assets.load_embeddings(path, ids=("a", "b"))
+    with pytest.raises(assets.UserError, match="cannot be read"):
+        p2rec_assets.load_embeddings(path.with_name("none.safetensors"), ids=("a", "b"))
+
+
+def run_parse(run, workdir, *flags):
+    """`delrec parse` on the finished stages before it."""
+    import shutil
+
+    for name in ("data", "lm", "teacher"):
+        shutil.copytree(run / name, workdir / name)
+    delrec("parse", CONFIG, f"--workdir={workdir}", *P2REC, "--config.method=p2rec", *flags)
+
+
+def test_a_frozen_model_trains_the_projection_alone(p2rec_run, tmp_path):
+    flags = ("--config.parse.lm=frozen", "--config.parse.loss=kl", "--config.parse.seeds=1")
+    run_parse(p2rec_run, tmp_path, *flags, "--config.parse.select_by=top_category")
+    trained = load_file(tmp_path / "preference/seed-0/model/result.safetensors")
+    assert set(trained) == {"projection/kernel", "projection/bias"}
+
+
+def test_delrec_distils_the_augmented_teacher(both_run):
+    ws = open_workspace(both_run)
+    metrics = json.loads((both_run / "report" / "metrics.json").read_text())
+    systems = {row["system"] for row in metrics if row["protocol"] == "full"}
+    assert {"teacher", "teacher_augmented", "delrec", "lm_shuffled_prompt"} <= systems
+    data = assets.load_data(ws)
+    histories = np.array([[-1, -1, 0], [-1, 3, 5]], np.int32)
+    distilled = np.asarray(recommenders.load_teacher(ws, data).scores(histories))
+    (cell,) = recommenders.cells(ws.experiment)
+    assert cell.system == "teacher_augmented"
+    augmented = np.asarray(recommenders.load_cell(ws, data, cell).scores(histories))
+    plain = recommenders.load_cell(ws, data, recommenders.first_cell(ws.experiment))
+    np.testing.assert_array_equal(distilled, augmented)
+    assert np.abs(distilled - np.asarray(plain.scores(histories))).max() > 1e-3
