@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
     teacher.optimizer.update(
         name="adam", learning_rate=1e-3, schedule="constant", warmup_steps=60, average=0.995
     )
-    teacher.loop.update(steps=2440, evaluate_every=122, checkpoint_every=1220, patience=5)
+    teacher.loop.update(steps=976, evaluate_every=122, checkpoint_every=976, patience=3)
     config.parse.update(seeds=3, categories=20, max_tokens=512)
     config.parse.loop.update(steps=120, evaluate_every=30)
+    config.augment.update(way="initialise", start_std=0.1)
     return config

@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
     teacher.optimizer.update(
         name="adam", learning_rate=1e-3, schedule="constant", warmup_steps=100, average=0.995
     )
-    teacher.loop.update(steps=3000, evaluate_every=100, checkpoint_every=1000, patience=6)
+    teacher.loop.update(steps=2500, evaluate_every=100, checkpoint_every=1000, patience=4)
     config.parse.update(seeds=3, categories=20, max_tokens=512)
     config.parse.loop.update(steps=200, evaluate_every=50)
+    config.augment.update(way="initialise", start_std=0.1)
     return config

@@ -71,13 +71,15 @@ def save_embeddings(path: Path, vectors: np.ndarray, *, ids: tuple[str, ...], or
     Args:
       path: a `.safetensors` file; it appears whole or not at all.
       vectors: float32 [I, E].
-      ids: the source's item ids, in the order of the rows; stored in the file's metadata as JSON, under `item_ids`.
+      ids: the source's item ids, in the order of the rows; stored as JSON in the file's metadata, under `description`.
       origin: what made them, for the reader.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    metadata = {"item_ids": json.dumps(list(ids)), "origin": origin}
-    save_file({"embeddings": np.ascontiguousarray(vectors, np.float32)}, partial, metadata)
+    # One entry alone: safetensors writes several in an order that differs from run to run.
+    description = json.dumps({"item_ids": list(ids), "origin": origin})
+    embeddings = np.ascontiguousarray(vectors, np.float32)
+    save_file({"embeddings": embeddings}, partial, {"description": description})
     partial.rename(path)
 
 
@@ -89,15 +91,16 @@ def load_embeddings(path: Path, *, ids: tuple[str, ...]) -> np.ndarray:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            found = json.loads((file.metadata() or {}).get("item_ids", "[]"))
+            found = json.loads((file.metadata() or {}).get("description", "{}"))
             vectors = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); delete it and run `delrec augment` again"
         ) from error
-    if tuple(found) != tuple(ids):
+    stored = tuple(found.get("item_ids", ()))
+    if stored != tuple(ids):
         raise UserError(
-            f"{path}: has embeddings of {len(found)} items that are not the catalogue's {len(ids)}; run `delrec augment` "
+            f"{path}: has embeddings of {len(stored)} items that are not the catalogue's {len(ids)}; run `delrec augment` "
             "with --update, so that they are made for this catalogue"
         )
     return vectors

@@ -18,7 +18,13 @@ from delrec_jax.stages.assets import Data
 from delrec_jax.stages.protocols import RowHistories, full_rankers
 from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.logical_axes import axes_of
-from delrec_jax.teachers.network import NetworkTeacher, init_params, initialised, sequence_loss
+from delrec_jax.teachers.network import (
+    NetworkTeacher,
+    check_labels,
+    init_params,
+    initialised,
+    sequence_loss,
+)
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.windows import TrainingRows, training_rows
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
@@ -54,6 +60,8 @@ class TeacherTraining:
         self._rows = training_rows(train.offsets, train.items, length=config.max_length)
         self._optimizer = make_optimizer(config.optimizer, config.loop.steps)
         known = None if config.cold_negatives else ~data.split.cold_items(data.num_items)
+        if known is not None:
+            check_labels(self._rows.labels, known)
         loss = teacher_loss(config, self.module, known=known)
         gradients = mean_loss_gradients(loss, config.optimizer.accumulate)
         self._step = make_train_step(gradients, self._optimizer, self.layout)

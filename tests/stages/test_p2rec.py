@@ -104,7 +104,7 @@ def test_embeddings_name_their_items(p2rec_run):
     for place in ("untuned", "seed-0/tuned", "seed-1/shuffled"):
         path = p2rec_run / "augmented" / "embeddings" / f"{place}.safetensors"
         with safe_open(path, framework="numpy") as file:
-            assert json.loads(file.metadata()["item_ids"]) == list(catalogue.ids)
+            assert json.loads(file.metadata()["description"])["item_ids"] == list(catalogue.ids)
             assert file.get_tensor("embeddings").shape == (catalogue.num_items, 16)
 
 

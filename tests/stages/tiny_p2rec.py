@@ -14,6 +14,7 @@ P2REC = (
     "--config.parse.valid_users=0.2",
     "--config.parse.batch_size=8",
     "--config.parse.adalora.interval=1",
+    "--config.parse.optimizer.learning_rate=0.05",
     "--config.parse.loop.steps=8",
     "--config.parse.loop.evaluate_every=4",
     "--config.augment.teachers=('sasrec','gru4rec')",
