@@ -40,7 +40,7 @@ from delrec_jax.objectives.next_item import candidate_cross_entropy
 from delrec_jax.stages.tune import ranking_loss
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.sharding import MeshConfig, make_layout
-from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.steps import TrainStep, create_state
 
 LEARNING_RATE, PLANNED = 1e-4, 1000
 ADALORA = AdaLoRAConfig(init_rank=12, target_rank=8)
@@ -118,7 +118,7 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     known = np.ones(len(work.items), bool)
     layout = make_layout(MeshConfig(), axes_of)
     gradients = mean_loss_gradients(ranking_loss(ranker, known, tune))
-    step = make_train_step(gradients, optimizer, layout)
+    step = TrainStep(gradients, optimizer, layout)
     state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)
     vectors = jax.jit(ranker.item_vectors)(params)
     frozen = {"params": params, "prompt": jnp.asarray(work.prompt), "vectors": vectors}

@@ -40,7 +40,7 @@ from delrec_jax.stages.workspace import Workspace, stored_settings
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import place_batch
-from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.steps import TrainStep, create_state
 
 NAME = "parsing"
 PLANNED = 1000  # steps of the optimizer's schedule; they do not change the time
@@ -115,7 +115,7 @@ def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held
     return Tuning(
         len(users),
         example,
-        step=make_train_step(gradients, optimizer, language.layout),
+        step=TrainStep(gradients, optimizer, language.layout),
         state=create_state(trained, optimizer),
         frozen={"params": language.params, "unit": jax.numpy.ones([])},
         held=held,
@@ -150,7 +150,7 @@ def instance_level(
     return Tuning(
         len(labels),
         example,
-        step=make_train_step(gradients, optimizer, language.layout),
+        step=TrainStep(gradients, optimizer, language.layout),
         state=create_state(adapters, optimizer),
         frozen={"params": language.params, "prompt": None, "vectors": language.vectors},
         held=held,

@@ -35,7 +35,7 @@ from delrec_jax.teachers.windows import training_rows
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_layout
-from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.steps import TrainStep, create_state
 
 try:
     import teacher_peer
@@ -109,7 +109,7 @@ class Training:
         rows = training_rows(split.train.offsets, split.train.items, length=SHAPE.max_length)
         optimizer = make_optimizer(settings.optimizer, 10_000)
         layout = make_layout(from_config(config).mesh, axes_of)
-        self._step = make_train_step(
+        self._step = TrainStep(
             mean_loss_gradients(teacher_loss(settings, module)), optimizer, layout
         )
         self._state = create_state(init_params(module, jax.random.key(0)), optimizer)

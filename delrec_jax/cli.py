@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from delrec_jax import config as configuration
-from delrec_jax.errors import Preempted, UserError
+from delrec_jax.errors import Preempted, UserError, one_line
 
 STAGES = (
     *("prepare", "pretrain", "teach", "parse", "augment", "distill", "tune", "evaluate", "report"),
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         if not lost_another(error):
             raise
+        said = one_line(error, most=300)
         _end(
-            f"another process of this run was lost ({_one_line(error)[:300]}); start all of them again: the run goes on from "
-            "the last checkpoint",
+            f"another process of this run was lost ({said}); start all of them again: the run goes on from the last checkpoint",
             69,
         )
 
@@ -184,7 +184,7 @@ def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
     try:
         rest = values(["delrec", *arguments])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
-        raise UserError(f"{command}: {_one_line(error)}") from error
+        raise UserError(f"{command}: {one_line(error)}") from error
     if rest:
         raise UserError(
             f"{command}: {rest[0]!r} is no flag; flags start with --, see delrec --help"
@@ -216,16 +216,12 @@ def _check_overrides(path: Path, arguments: list[str]) -> None:
         raise
     except Exception as error:
         # A config file is the user's code: whatever it raises is theirs to read, in one line.
-        raise UserError(f"--config={path}: {type(error).__name__}: {_one_line(error)}") from error
+        raise UserError(f"--config={path}: {type(error).__name__}: {one_line(error)}") from error
     for argument in arguments:
         if argument.startswith("--config."):
             key = argument.removeprefix("--config.").split("=")[0]
             if key not in known:
                 raise UserError(configuration.unknown_key(key, known))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

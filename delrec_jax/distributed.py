@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from delrec_jax.errors import OthersNotFound, UserError
+from delrec_jax.errors import OthersNotFound, UserError, one_line
 
 _MODES = ("auto", "on", "off")
 
@@ -86,9 +86,10 @@ def join(config: DistributedConfig, environment: Mapping[str, str] = os.environ)
     try:
         jax.distributed.initialize(**stated, heartbeat_timeout_seconds=config.heartbeat_seconds)
     except (RuntimeError, ValueError) as error:
+        said = one_line(error, most=300)
         raise OthersNotFound(
-            f"the other processes cannot be joined ({_first_line(error)}): check distributed.coordinator, that all processes "
-            "were started, and that its port is open between them; or set distributed.start=off for a run of one process"
+            f"the other processes cannot be joined ({said}): check distributed.coordinator, that all processes were started, "
+            "and that its port is open between them; or set distributed.start=off for a run of one process"
         ) from error
     return True
 
@@ -108,7 +109,7 @@ def names_others(environment: Mapping[str, str]) -> bool:
 
 def is_main() -> bool:
     """Whether this process writes and speaks: process 0, or the only one."""
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
+    return not _has_others() or jax.process_index() == 0
 
 
 def on_main(action: Callable[[], Any]) -> None:
@@ -120,7 +121,7 @@ def on_main(action: Callable[[], Any]) -> None:
 
 def wait_for_all() -> None:
     """Returns when every process has come here."""
-    if jax.process_count() > 1:
+    if _has_others():
         multihost_utils.sync_global_devices("delrec")
 
 
@@ -130,7 +131,7 @@ def as_main_sees(question: Callable[[], bool]) -> bool:
     The others do not even look: NFS would remember for a minute that a file was not there.
     """
     answer = bool(question()) if is_main() else False
-    if jax.process_count() == 1:
+    if not _has_others():
         return answer
     return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
 
@@ -144,7 +145,7 @@ def on_host(array: Any) -> np.ndarray:
 
 def lost_another(error: BaseException) -> bool:
     """Whether this error says that a process at the other end of an exchange is gone."""
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    if not _has_others():
         return False
     text = str(error).lower()  # its type is whatever library was waiting
     return any(sign in text for sign in _SIGNS_OF_LOSS)
@@ -152,9 +153,10 @@ def lost_another(error: BaseException) -> bool:
 
 def leave(status: int) -> None:
     """Ends this process at once where others may still wait for it: an orderly end would wait for them in turn."""
-    if jax.distributed.is_initialized() and jax.process_count() > 1:
+    if _has_others():
         os._exit(status)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _has_others() -> bool:
+    """Whether several processes have met. JAX is asked how many only where some have: the question starts its devices."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1

@@ -57,7 +57,7 @@ def test_others_that_cannot_be_found():
     )
     with (
         failure,
-        pytest.raises(OthersNotFound, match=r"cannot be joined \(DEADLINE_EXCEEDED: no\)"),
+        pytest.raises(OthersNotFound, match=r"cannot be joined \(DEADLINE_EXCEEDED: no more\)"),
     ):
         join(DistributedConfig(**STATED), {})
 
@@ -77,7 +77,12 @@ def test_settings_that_cannot_be(settings, message):
         DistributedConfig(**settings)
 
 
-def test_one_process_is_the_main_one_and_waits_for_nobody():
+def test_one_process_is_the_main_one_and_waits_for_nobody(monkeypatch):
+    def started():
+        raise AssertionError("the question starts the devices")
+
+    monkeypatch.setattr(jax, "process_count", started)
+    monkeypatch.setattr(jax, "process_index", started)
     done = []
     assert distributed.is_main()
     distributed.on_main(lambda: done.append(1))
@@ -92,4 +97,12 @@ def test_a_copy_on_the_host_is_a_copy():
     array = np.zeros(3)
     copy = distributed.on_host(array)
     array += 1
+    np.testing.assert_array_equal(copy, 0)
+
+
+def test_a_copy_on_the_host_outlives_a_donated_array():
+    array = jax.numpy.zeros(1000)
+    copy = distributed.on_host(array)
+    double = jax.jit(lambda x: x + 1, donate_argnums=0)
+    assert double(array)[0] == 1 and array.is_deleted()
     np.testing.assert_array_equal(copy, 0)

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     text.update(history=4, short_first=500, heldout_items=0.05, batch_tokens=2048)
     text.update(short=0.25, several=0.05, full=0.6, attributes=0.1)
     config.pretrain.loop.steps = 1800
-    config.pretrain.gate.update(attributes=0.9, next_in_series=0.7)
+    config.pretrain.gate.attributes = 0.9
     teacher = config.teacher
     teacher.sasrec.max_length = 16
     teacher.gru4rec.max_length = 16

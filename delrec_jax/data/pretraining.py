@@ -36,6 +36,11 @@ class BatchShape:
     questions: int
 
 
+def batch_rows(config: PretrainTextConfig, tokens: int) -> int:
+    """Rows of a batch of texts of so many tokens: as `batch_tokens` allows, in eights."""
+    return max(8, config.batch_tokens // tokens // 8 * 8)
+
+
 def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[BatchShape]:
     """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, longer ones are drawn again."""
     config = material.config
@@ -61,7 +66,7 @@ def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[Batc
                     f"pretrain.text.{name} is {share}, but no text of this kind can be made of this corpus; set it to 0"
                 )
             tokens = min(longest, max_tokens)
-            rows = max(8, config.batch_tokens // tokens // 8 * 8)
+            rows = batch_rows(config, tokens)
             shapes.append(BatchShape(name, draw, share, rows, tokens, asked))
     return shapes
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.planning.chips import Chip, Gpu
 
 # libtpu would ask the cloud which machine this is, and refuses a second process beside one that computes; a plan only compiles.
@@ -43,7 +43,7 @@ def chip_devices(chip: Chip, count: int) -> list[Any]:
     try:
         devices = _tpu_devices(chip, count) if chip.grids else _gpu_devices(chip, count)
     except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = one_line(error, most=200)
         raise UserError(
             f"--compile=chip: XLA's compiler for {chip.title} cannot be used ({reason}); install the extra [{package}], which "
             "needs no such chip to compile, or take --compile=cpu"

@@ -12,6 +12,7 @@ from delrec_jax.planning.memory import StageMemory, stage_memory
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.steps import planned_steps
+from delrec_jax.stages.workspace import STAGES
 from delrec_jax.training.sharding import mesh_sizes
 
 _WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}
@@ -121,17 +122,22 @@ def _meshes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experim
 def _parts(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
     """Batches in parts that still divide over the devices."""
     data, fsdp, _ = mesh_sizes(experiment.mesh, devices)
+    stages: dict[str, Any] = {
+        name: getattr(experiment, name)
+        for name in ("parse", "distill", "tune")
+        if name in STAGES[experiment.method]
+    }
+    fewest = max(stage.optimizer.accumulate for stage in stages.values())
+    rows = gcd(*(stage.batch_size for stage in stages.values()))
     for parts in (2, 4, 8, 16):
-        distill, tune = experiment.distill, experiment.tune
-        fewest = max(distill.optimizer.accumulate, tune.optimizer.accumulate)
-        rows = gcd(distill.batch_size, tune.batch_size)
         if parts > fewest and rows % (parts * data * fsdp) == 0:
-            changed = replace(
-                experiment,
-                distill=replace(distill, optimizer=replace(distill.optimizer, accumulate=parts)),
-                tune=replace(tune, optimizer=replace(tune.optimizer, accumulate=parts)),
-            )
-            yield f"distill.optimizer.accumulate={parts} tune.optimizer.accumulate={parts}", changed
+            settings = " ".join(f"{name}.optimizer.accumulate={parts}" for name in stages)
+            yield settings, replace(experiment, **{n: _in(s, parts) for n, s in stages.items()})
+
+
+def _in(stage: Any, parts: int) -> Any:
+    """A stage's config, its batches in so many parts."""
+    return replace(stage, optimizer=replace(stage.optimizer, accumulate=parts))
 
 
 def _types(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:

@@ -8,8 +8,10 @@ feed-forward's width (H and F over mesh.tensor), L layers, a bytes of lm.t5.dtyp
     scoring        = 0.6 block + gathered + 2 scores                    the batch of texts that a stage selects by
     kept           = L a b T D with lm.t5.remat, else 1.2 L blocks      of encoder and decoder
     gathered       = one block's weights where mesh.fsdp > 1
-    scores         = 4 bytes for every item (or candidate) of every row; in `pretrain` also for every word of every question
+    scores         = 4 bytes for every item (or candidate, or category) of every row; in `pretrain` also for every word of
+                     every question
 
+`parse` asks the decoder nothing: its blocks are the encoder's alone.
 The factors 1.5 (a block's values, and gradients of some), 1.2 and 0.6 (no gradients, values given back) are fitted to XLA's
 compilers for TPU v5e, v5p and H100. Of the 28 steps that they are fitted to (`distill`, `tune` of Flan-T5 small, base, XL and
 XXL, in bfloat16 and float32, with and without remat, along all axes of the mesh) the estimate is 0.95 to 2.0 times their
@@ -23,14 +25,15 @@ from typing import Any
 import jax
 
 from delrec_jax.config import Experiment
+from delrec_jax.errors import one_line
 from delrec_jax.language.sequence_scoring import MAX_LOGITS
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.planning.planned_step import PlannedStep
 from delrec_jax.planning.shapes import Assumed, Batch, language_shape
 from delrec_jax.planning.shardings import Row, bytes_per_device
-from delrec_jax.planning.steps import PlannedStep
+from delrec_jax.teachers.losses import CHUNK_SCORES
 
 _STEP_BLOCKS, _SCORING_BLOCKS, _KEPT_BLOCKS = 1.5, 0.6, 1.2
-_TEACHER_SCORES = 2_500_000  # of `teachers.losses`: scores of labels are made in chunks
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def with_compiled(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return replace(memory, refused=" ".join(str(error).split()))
+        return replace(memory, refused=one_line(error))
     return replace(
         memory,
         compiled=Temporaries(_temporaries(step), 0 if scoring is None else _temporaries(scoring)),
@@ -143,19 +146,19 @@ def _estimate(
     part = _Part(cfg, planned.layout.mesh.shape["tensor"], _answers(experiment, planned, assumed))
     gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
     tokens = planned.batch["ids"].shape[1]
-    scores = _scores(experiment, planned.batch, rows, assumed)
+    scores = _scores(experiment, planned, assumed, batch=planned.batch, rows=rows)
     step = gathered + part.kept(rows, tokens) + _STEP_BLOCKS * part.largest(rows, tokens)
     step += 2 * trained + 4 * scores
     if planned.scoring is None:
         return Temporaries(int(step), 0)
     scoring = gathered + _SCORING_BLOCKS * part.largest(-(-scored // ways), tokens)
-    scoring += 2 * _scores(experiment, planned.scoring.rows, scored, assumed)
+    scoring += 2 * _scores(experiment, planned, assumed, batch=planned.scoring.rows, rows=scored)
     return Temporaries(int(step), int(scoring))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One device's part of the language model; `answers` is their number for each text, and the tokens of each."""
+    """One device's part of the language model; `answers` is their number for each text (0: no decoder), and their tokens."""
 
     shape: T5Config
     tensor: int
@@ -182,9 +185,9 @@ class _Part:
         return _KEPT_BLOCKS * (cfg.num_layers * encoder + cfg.num_decoder_layers * decoder)
 
     def weights(self) -> int:
-        """Bytes of a decoder block's weights on one device while it computes."""
-        cfg = self.shape
-        attention = 8 * cfg.d_model * cfg.num_heads * cfg.d_kv
+        """Bytes of the largest block's weights on one device while it computes."""
+        cfg, attentions = self.shape, 2 if self.answers[0] else 1
+        attention = 4 * attentions * cfg.d_model * cfg.num_heads * cfg.d_kv
         return cfg.stored_dtype.itemsize * (attention + 3 * cfg.d_model * cfg.d_ff) // self.tensor
 
     def _block(self, rows: int, tokens: int, keys: int) -> float:
@@ -197,13 +200,19 @@ class _Part:
 def _answers(experiment: Experiment, planned: PlannedStep, assumed: Assumed) -> tuple[int, int]:
     if planned.stage == "pretrain":
         return experiment.pretrain.text.queries, 2
+    if planned.stage == "parse":
+        return 0, 0
     if experiment.lm.verbalizer == "sequence":
         return planned.batch["candidates"].shape[1], assumed.title_tokens + 1
     return 1, 2
 
 
-def _scores(experiment: Experiment, batch: Batch, rows: int, assumed: Assumed) -> int:
-    """Bytes of the scores of so many rows."""
+def _scores(
+    experiment: Experiment, planned: PlannedStep, assumed: Assumed, *, batch: Batch, rows: int
+) -> int:
+    """Bytes of the scores of so many rows of a batch."""
+    if planned.stage == "parse":
+        return 4 * rows * experiment.parse.categories
     if "sentinels" in batch:
         config = experiment.pretrain
         words = experiment.lm.vocab_size if config.bag_weight else 0
@@ -225,4 +234,4 @@ def _teacher(experiment: Experiment, rows: int) -> int:
     width = max(config.width, getattr(config, "hidden", 0))
     values = 16 * width + 2 * getattr(config, "heads", 0) * config.max_length
     layers = getattr(config, "layers", 1)
-    return 4 * (rows * config.max_length * layers * values + 3 * _TEACHER_SCORES)
+    return 4 * (rows * config.max_length * layers * values + 3 * CHUNK_SCORES)

@@ -17,9 +17,10 @@ from delrec_jax.planning.chips import Chip, find_chips
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices
 from delrec_jax.planning.fit import Remedy, judge, readable, remedies
 from delrec_jax.planning.memory import StageMemory, stage_memory, with_compiled
+from delrec_jax.planning.planned_step import PlannedStep
 from delrec_jax.planning.shapes import Assumed, language_shape
 from delrec_jax.planning.shardings import Row, sharding_rows
-from delrec_jax.planning.steps import PlannedStep, planned_steps
+from delrec_jax.planning.steps import planned_steps
 
 COMPILERS = ("cpu", "chip", "no")
 
@@ -39,8 +40,8 @@ _ESTIMATE = (
     "median."
 )
 _REST = (
-    "Not counted: the gate of `pretrain`, ranking (a few [texts, items] float32 arrays on the first device), batches on their "
-    "way to the devices, the profiler."
+    "Not counted: the gate of `pretrain`, `augment`, ranking (a few [texts, items] float32 arrays on the first device), "
+    "batches on their way to the devices, the profiler."
 )
 
 
@@ -109,7 +110,7 @@ def _head(experiment: Experiment, steps: list[PlannedStep], assumed: Assumed) ->
         f"LANGUAGE MODEL  {count / 1e6:,.1f} million parameters, {blocks}, from {source}; kept in {shape.param_dtype}, "
         f"computes in {shape.dtype}, remat {shape.remat}, scan_layers {shape.scan_layers}",
         f"ASSUMED  {assumed.items:,} items (--items); the longest title {assumed.title_tokens} tokens; every text fills the "
-        f"largest bucket, {last.batch['ids'].shape[1]} tokens (prompts.max_tokens={experiment.prompts.max_tokens})",
+        f"largest bucket, {_lengths(experiment, steps)}",
     ]
     for planned in steps:
         rows, ways = planned.rows // planned.parts, planned.layout.ways
@@ -119,6 +120,19 @@ def _head(experiment: Experiment, steps: list[PlannedStep], assumed: Assumed) ->
                 f"{ways} devices: rows move between devices, or the run refuses"
             )
     return lines
+
+
+def _lengths(experiment: Experiment, steps: list[PlannedStep]) -> str:
+    """Tokens of the texts, by the limit that they come from."""
+    tokens = {
+        "parse" if planned.stage == "parse" else "prompts": planned.batch["ids"].shape[1]
+        for planned in steps
+        if planned.stage != "teach"  # reads items
+    }
+    return " and ".join(
+        f"{count} tokens ({section}.max_tokens={getattr(experiment, section).max_tokens})"
+        for section, count in tokens.items()
+    )
 
 
 def _shardings(tables: dict[str, dict[str, list[Row]]]) -> list[str]:

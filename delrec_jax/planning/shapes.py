@@ -60,35 +60,40 @@ def ranker_of(experiment: Experiment, assumed: Assumed) -> Ranker:
     return Ranker(T5(shape), tokens, weights, 1, experiment.lm.verbalizer, codes)
 
 
+def params_of(shape: T5Config) -> dict[str, Any]:
+    """The base parameters."""
+    return traverse_util.unflatten_dict(
+        {leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves(shape)}
+    )
+
+
 def frozen_of(ranker: Ranker) -> dict[str, Any]:
     """The base parameters, and the item vectors where the verbaliser has them."""
-    params = traverse_util.unflatten_dict(
-        {
-            leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-            for leaf in leaves(ranker.module.config)
-        }
-    )
+    params = params_of(ranker.module.config)
     vectors = jax.eval_shape(ranker.item_vectors, params) if ranker.ranks_catalogue else None
     return {"params": params, "vectors": vectors}
 
 
 def prompt_of(experiment: Experiment, ranker: Ranker) -> jax.ShapeDtypeStruct:
     """The soft prompt."""
-    size = (experiment.distill.length, ranker.module.config.d_model)
-    return jax.ShapeDtypeStruct(size, jnp.float32)
+    return floats(experiment.distill.length, ranker.module.config.d_model)
 
 
-def texts_of(experiment: Experiment, rows: int) -> Batch:
-    """Texts that fill the largest bucket."""
-    return {"ids": ints(rows, make_buckets(experiment.prompts.max_tokens)[-1])}
+def texts_of(max_tokens: int, rows: int) -> Batch:
+    """Texts that fill the largest bucket of this limit."""
+    return {"ids": ints(rows, make_buckets(max_tokens)[-1])}
 
 
 def listed_of(rows: int, candidates: int) -> Batch:
     """Candidates with a target distribution."""
-    targets = jax.ShapeDtypeStruct((rows, candidates), jnp.float32)
-    return {"candidates": ints(rows, candidates), "targets": targets}
+    return {"candidates": ints(rows, candidates), "targets": floats(rows, candidates)}
 
 
 def ints(*shape: int) -> jax.ShapeDtypeStruct:
     """Int32 of this shape."""
     return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def floats(*shape: int) -> jax.ShapeDtypeStruct:
+    """Float32 of this shape."""
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

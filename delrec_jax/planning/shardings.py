@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from delrec_jax.planning.steps import PlannedStep
-from delrec_jax.training.sharding import Layout, key_names
+from delrec_jax.planning.planned_step import PlannedStep
+from delrec_jax.training.sharding import Layout, key_names, parameter_of
 from delrec_jax.training.steps import state_shardings
 
 _NUMBERED = re.compile(r"(?<=^block_)\d+$|(?<=^blocks_)\d+$")
 Axes = tuple[str | None, ...]
 Path = tuple[str, ...]
+Described = tuple[Path, tuple[str, ...], Axes]  # a leaf's name, kinds and axes, as a `Row` has them
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,18 @@ def sharding_rows(planned: PlannedStep) -> dict[str, list[Row]]:
     batch = jax.tree.map(lambda leaf: layout.batch, planned.batch)
     params = {key_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)}
 
-    def kept(path: Path, shape: tuple[int, ...]) -> tuple[Path, str, Axes]:
+    def kept(path: Path, shape: tuple[int, ...]) -> Described:
         """An optimizer's leaf: its parameter, what of it, the parameter's axes."""
-        at = next((at for at in range(len(path)) if path[at:] in params), 0)
-        if not at or not shape:
-            return path, "", (None,) * len(shape)
-        return path[at:], path[at - 1], layout.axes_of(path[at:], shape)
+        home = parameter_of(path, params)
+        if home is None or not shape:
+            return path, (), (None,) * len(shape)
+        return home, path[: -len(home)][-1:], layout.axes_of(home, shape)
 
-    def stored(path: Path, shape: tuple[int, ...]) -> tuple[Path, str, Axes]:
-        return path, "", layout.axes_of(path, shape)
+    def stored(path: Path, shape: tuple[int, ...]) -> Described:
+        return path, (), layout.axes_of(path, shape)
 
-    def read(path: Path, shape: tuple[int, ...]) -> tuple[Path, str, Axes]:
-        return path, "", ("batch", *(None,) * (len(shape) - 1))
+    def read(path: Path, shape: tuple[int, ...]) -> Described:
+        return path, (), ("batch", *(None,) * (len(shape) - 1))
 
     return {
         "frozen": _table(planned.frozen, layout.of(planned.frozen), layout, stored),
@@ -83,16 +84,16 @@ def _table(
     tree: Any,
     shardings: Any,
     layout: Layout,
-    describe: Callable[[Path, tuple[int, ...]], tuple[Path, str, Axes]],
+    describe: Callable[[Path, tuple[int, ...]], Described],
 ) -> list[Row]:
     rows: dict[Any, Row] = {}
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True):
         shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype)
-        home, kind, axes = describe(key_names(path), shape)
+        home, kinds, axes = describe(key_names(path), shape)
         row = Row(
             name="/".join(_NUMBERED.sub("*", name) for name in home),
-            kinds=(kind,) if kind else (),
+            kinds=kinds,
             count=1,
             shape=shape,
             dtype=dtype.name,
@@ -125,7 +126,6 @@ def _spec(spec: Any) -> str:
 def _kept_whole(axes: Axes, shape: tuple[int, ...], layout: Layout) -> Iterator[str]:
     """What the layout did not do although a rule asks for it: never in silence."""
     for name, size in zip(axes, shape, strict=True):
-        places = layout.rules.get(name, ()) if name else ()
-        ways = int(np.prod([layout.mesh.shape[axis] for axis in places]))
+        ways = layout.ways_of(name)
         if ways > 1 and size % ways:
             yield f"{name} {size} does not divide over {ways}: stays whole"

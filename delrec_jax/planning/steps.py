@@ -3,114 +3,55 @@
 Losses, optimizers and trees are those of the stages; trees are made by `jax.eval_shape`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
+from delrec_jax.data.pretraining import batch_rows
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.initialise import init_for_copying
 from delrec_jax.language.logical_axes import axes_of as language_axes
+from delrec_jax.language.preference_parser import PreferenceParser, init_projection
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.t5 import T5
 from delrec_jax.objectives.task_weighting import init_weighting
+from delrec_jax.planning.planned_step import PlannedStep, Scoring, planned_step
 from delrec_jax.planning.shapes import (
     Assumed,
-    Batch,
+    floats,
     frozen_of,
     ints,
     listed_of,
+    params_of,
     prompt_of,
     ranker_of,
     texts_of,
 )
 from delrec_jax.stages import base_model
 from delrec_jax.stages.distill import prompt_gradients
+from delrec_jax.stages.parse import parsing_loss, parsing_optimizer
 from delrec_jax.stages.pretrain import pretrain_loss
-from delrec_jax.stages.teacher_training import teacher_loss
+from delrec_jax.stages.teacher_training import SCORED_USERS, teacher_loss
 from delrec_jax.stages.tune import ranking_loss
-from delrec_jax.stages.workspace import Workspace
+from delrec_jax.stages.workspace import STAGES
 from delrec_jax.teachers.logical_axes import axes_of as teacher_axes
 from delrec_jax.teachers.network import NetworkTeacher, init_params
 from delrec_jax.teachers.registry import NETWORKS
-from delrec_jax.training.gradients import GradientFn, mean_loss_gradients
+from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
-from delrec_jax.training.steps import (
-    EvalStep,
-    TrainState,
-    TrainStep,
-    create_state,
-    make_train_step,
-)
-
-_SCORED_USERS = 512  # of a validation batch of `teach`
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What a stage computes to select: scores of one batch.
-
-    Attributes:
-      function: (held, rows) -> scores.
-      held: weights.
-      rows: one batch.
-      layout: where they lie.
-    """
-
-    function: Callable[[Any, Any], jax.Array]
-    held: Any
-    rows: Batch
-    layout: Layout
-
-    def lower(self) -> Any:
-        """The scores, ready to be compiled."""
-        return EvalStep(self.function, self.layout).lower(self.held, self.rows)
-
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """The train step of one stage, and the shapes that it takes.
-
-    Attributes:
-      stage: its name.
-      step: the step itself; it can be lowered and compiled.
-      state: what trains and its optimizer.
-      frozen: weights that the step reads; None in `teach` and `pretrain`.
-      batch: one batch of all devices together.
-      layout: where all of them lie.
-      parts: that a batch is computed in (`optimizer.accumulate`).
-      scoring: how it selects; None for `pretrain`, whose gate reads short texts.
-    """
-
-    stage: str
-    step: TrainStep
-    state: TrainState
-    frozen: Any
-    batch: Batch
-    layout: Layout
-    parts: int
-    scoring: Scoring | None = None
-
-    @property
-    def rows(self) -> int:
-        """Of a batch."""
-        return jax.tree.leaves(self.batch)[0].shape[0]
-
-    def lower(self) -> Any:
-        """The step, ready to be compiled."""
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.step.lower(self.state, self.frozen, self.batch, key)
 
 
 def planned_steps(
     experiment: Experiment, devices: Sequence[Any], assumed: Assumed
 ) -> list[PlannedStep]:
-    """The steps of all stages that train under this config, in the order of a run.
+    """The steps of all stages of this config's method that train, in the order of a run; `augment` is not among them.
 
     Raises:
       UserError: what the run itself would refuse: a mesh, a batch or heads that do not divide; or `lm.weights` of an
@@ -128,7 +69,12 @@ def planned_steps(
     base_model.check_heads(ranker.module.config, layout.mesh.shape["tensor"])
     if not experiment.lm.weights:
         steps.append(_pretrain(experiment, ranker, layout, assumed))
-    steps += [_distill(experiment, ranker, layout), _tune(experiment, ranker, layout)]
+    later = {"parse": _parse, "distill": _distill, "tune": _tune}
+    steps += [
+        later[stage](experiment, ranker, layout)
+        for stage in STAGES[experiment.method]
+        if stage in later
+    ]
     for planned in steps:
         try:
             check_divides(planned.layout, planned.rows)
@@ -137,29 +83,12 @@ def planned_steps(
     return steps
 
 
-def _planned(
-    stage: str,
-    gradients: GradientFn,
-    params: Any,
-    optimizer: Any,
-    layout: Layout,
-    *,
-    batch: Batch,
-    parts: int,
-    frozen: Any = None,
-    scoring: Scoring | None = None,
-) -> PlannedStep:
-    state = jax.eval_shape(lambda tree: create_state(tree, optimizer), params)
-    step = make_train_step(gradients, optimizer, layout)
-    return PlannedStep(stage, step, state, frozen, batch, layout, parts, scoring)
-
-
 def _teach(experiment: Experiment, layout: Layout, assumed: Assumed) -> PlannedStep:
     config = experiment.teacher
     module: Any = NETWORKS[config.name](config.shape, assumed.items)
     params = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
-    users = layout.rows(_SCORED_USERS)
-    return _planned(
+    users = layout.rows(SCORED_USERS)
+    return planned_step(
         "teach",
         mean_loss_gradients(teacher_loss(config, module), config.optimizer.accumulate),
         params,
@@ -184,28 +113,48 @@ def _pretrain(
 ) -> PlannedStep:
     """Texts of full length, each with all its questions: the longest of what `pretrain` draws."""
     config = experiment.pretrain
-    tokens = texts_of(experiment, 1)["ids"].shape[1]
-    rows = max(8, config.text.batch_tokens // tokens // 8 * 8)
+    longest = experiment.prompts.max_tokens
+    rows = batch_rows(config.text, texts_of(longest, 1)["ids"].shape[1])
     asked = (rows, config.text.queries)
     questions = {"sentinels": ints(*asked), "items": ints(*asked)}
     answers = {"answers": ints(*asked, assumed.title_tokens)}
-    holder = cast(Workspace, _Holder(experiment))
-    return _planned(
+    return planned_step(
         "pretrain",
-        mean_loss_gradients(pretrain_loss(holder, ranker), config.optimizer.accumulate),
+        mean_loss_gradients(pretrain_loss(ranker, config), config.optimizer.accumulate),
         jax.eval_shape(lambda: init_for_copying(ranker.module, jax.random.key(0))),
         make_optimizer(config.optimizer, config.loop.steps),
         layout,
-        batch=texts_of(experiment, rows) | questions | answers,
+        batch=texts_of(longest, rows) | questions | answers,
         parts=config.optimizer.accumulate,
     )
 
 
-@dataclass(frozen=True)
-class _Holder:
-    """All that `pretrain_loss` reads of a workspace."""
-
-    experiment: Experiment
+def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep:
+    """The encoder alone computes; the decoder and the head lie there, as the run loads them."""
+    config, rows = experiment.parse, experiment.parse.batch_size
+    adapted = config.adalora if config.lm == "adalora" else None
+    parser = PreferenceParser(T5(replace(ranker.module.config, adapters=adapted)))
+    params, key = params_of(parser.module.config), jax.random.key(0)
+    width = parser.module.config.d_model
+    trained = {"projection": jax.eval_shape(lambda: init_projection(width, config.categories, key))}
+    if adapted is not None:
+        trained["adapters"] = jax.eval_shape(lambda tree: init_adapters(tree, adapted, key), params)
+    return planned_step(
+        "parse",
+        mean_loss_gradients(parsing_loss(parser, config), config.optimizer.accumulate),
+        trained,
+        parsing_optimizer(config),
+        layout,
+        batch=texts_of(config.max_tokens, rows) | {"targets": floats(rows, config.categories)},
+        parts=config.optimizer.accumulate,
+        frozen={"params": params, "unit": floats()},
+        scoring=Scoring(
+            lambda held, rows: jax.nn.softmax(parser.logits(ids=rows["ids"], **held)),
+            {"params": params, "adapters": None} | trained,
+            texts_of(config.max_tokens, layout.rows(experiment.evaluate.batch_size)),
+            layout,
+        ),
+    )
 
 
 def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep:
@@ -213,13 +162,13 @@ def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedS
     frozen, prompt = frozen_of(ranker), {"prompt": prompt_of(experiment, ranker)}
     asked = layout.rows(experiment.evaluate.batch_size)
     listed = {"candidates": ints(asked, config.num_candidates)}
-    return _planned(
+    return planned_step(
         "distill",
         prompt_gradients(ranker, config.weighting, config.optimizer.accumulate),
         prompt | jax.eval_shape(lambda: init_weighting(config.weighting)),
         make_optimizer(config.optimizer, config.loop.steps),
         layout,
-        batch=texts_of(experiment, rows)
+        batch=texts_of(experiment.prompts.max_tokens, rows)
         | listed_of(rows, config.num_candidates)
         | {"task": ints(rows)},
         parts=config.optimizer.accumulate,
@@ -227,7 +176,7 @@ def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedS
         scoring=Scoring(
             lambda held, rows: ranker.candidate_scores(**rows, **held),
             frozen | prompt,
-            texts_of(experiment, asked) | listed,
+            texts_of(experiment.prompts.max_tokens, asked) | listed,
             layout,
         ),
     )
@@ -243,13 +192,13 @@ def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep
     inner = make_optimizer(config.optimizer, config.loop.steps)
     over_all = config.loss_over == "catalogue"
     labels = {"label": ints(rows)} if over_all else listed_of(rows, config.num_candidates)
-    return _planned(
+    return planned_step(
         "tune",
         mean_loss_gradients(ranking_loss(ranker, known, config), config.optimizer.accumulate),
         adapters,
         with_rank_allocation(inner, config.adalora, config.loop.steps),
         layout,
-        batch=texts_of(experiment, rows) | labels,
+        batch=texts_of(experiment.prompts.max_tokens, rows) | labels,
         parts=config.optimizer.accumulate,
         frozen=frozen,
         scoring=_tuned_scores(experiment, ranker, layout, held=frozen | {"adapters": adapters}),
@@ -261,7 +210,7 @@ def _tuned_scores(
 ) -> Scoring:
     """As `tune` selects and `evaluate` asks: of the catalogue, or of the candidates where texts list them."""
     asked = layout.rows(experiment.evaluate.batch_size)
-    texts = texts_of(experiment, asked)
+    texts = texts_of(experiment.prompts.max_tokens, asked)
     if ranker.ranks_catalogue and not experiment.prompts.show_candidates:
         return Scoring(
             lambda held, rows: ranker.catalogue_scores(ids=rows["ids"], **held),

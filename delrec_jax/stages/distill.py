@@ -24,7 +24,7 @@ from delrec_jax.training.gradients import accumulated
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import own_share
-from delrec_jax.training.steps import EvalStep, create_state, make_train_step
+from delrec_jax.training.steps import EvalStep, TrainStep, create_state
 from delrec_jax.training.writers import say
 
 _ONLY_ROWS = WeightingConfig(kind="fixed", ta_weight=0.0)  # `true` has no TA texts
@@ -150,7 +150,7 @@ class _Trainer:
         if weighting not in self._steps:
             parts = self.config.optimizer.accumulate
             gradients = prompt_gradients(self.language.ranker, weighting, parts)
-            self._steps[weighting] = make_train_step(gradients, self.optimizer, self.layout)
+            self._steps[weighting] = TrainStep(gradients, self.optimizer, self.layout)
         return self._steps[weighting]
 
     def _validator(self, texts: Texts, users: np.ndarray) -> Any:

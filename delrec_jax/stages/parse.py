@@ -34,7 +34,7 @@ from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import own_share
-from delrec_jax.training.steps import EvalStep, create_state, make_train_step
+from delrec_jax.training.steps import EvalStep, TrainStep, create_state
 from delrec_jax.training.writers import say
 
 _TITLES = 10  # of a category, stored for the reader
@@ -99,7 +99,7 @@ class _Parsing:
         gradients = mean_loss_gradients(
             parsing_loss(self.parser, self.config), self.config.optimizer.accumulate
         )
-        self.step = make_train_step(gradients, self.optimizer, self.layout)
+        self.step = TrainStep(gradients, self.optimizer, self.layout)
         self.distributions = EvalStep(
             lambda held, rows: jax.nn.softmax(self.parser.logits(ids=rows["ids"], **held)),
             self.layout,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
+from delrec_jax.config import PretrainConfig
 from delrec_jax.data import pretraining, templates
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
 from delrec_jax.data.pipeline import batch_iterator
@@ -24,11 +25,11 @@ from delrec_jax.stages import assets, base_model
 from delrec_jax.stages.pretrain_gate import Gate
 from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.teachers.registry import DISPLAY_NAMES
-from delrec_jax.training.gradients import mean_loss_gradients
+from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import place
-from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.writers import say
 
 _QUESTION_TEXTS = ("The {name} of", "is :")
@@ -65,6 +66,8 @@ def _train(ws: Workspace, data: assets.Data) -> None:
     )
     say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
     optimizer = make_optimizer(config.pretrain.optimizer, config.pretrain.loop.steps)
+    loss, parts = pretrain_loss(ranker, config.pretrain), config.pretrain.optimizer.accumulate
+    gradients = mean_loss_gradients(loss, parts)
     params, result = fit(
         Run(
             name="lm",
@@ -79,7 +82,7 @@ def _train(ws: Workspace, data: assets.Data) -> None:
                 ),
                 seed=config.seed,
             ),
-            step=make_train_step(_gradients(ws, ranker), optimizer, layout),
+            step=TrainStep(gradients, optimizer, layout),
             layout=layout,
             evaluate=gate.measure,
             monitor="gate",
@@ -183,15 +186,8 @@ def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces
     )
 
 
-def _gradients(ws: Workspace, ranker: Ranker):
-    return mean_loss_gradients(
-        pretrain_loss(ws, ranker), ws.experiment.pretrain.optimizer.accumulate
-    )
-
-
-def pretrain_loss(ws: Workspace, ranker: Ranker):
+def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
     """The loss of a batch's questions: the answer's words, and among all titles where the answer is one."""
-    config = ws.experiment.pretrain
 
     def loss(params, frozen, batch, key):
         dropout = key if ranker.module.config.dropout_rate > 0 else None

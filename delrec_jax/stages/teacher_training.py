@@ -31,7 +31,7 @@ from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_layout, own_share, place
-from delrec_jax.training.steps import EvalStep, create_state, make_train_step
+from delrec_jax.training.steps import EvalStep, TrainStep, create_state
 
 SCORED_USERS = 512
 """Of a validation batch."""
@@ -64,7 +64,7 @@ class TeacherTraining:
             check_labels(self._rows.labels, known)
         loss = teacher_loss(config, self.module, known=known)
         gradients = mean_loss_gradients(loss, config.optimizer.accumulate)
-        self._step = make_train_step(gradients, self._optimizer, self.layout)
+        self._step = TrainStep(gradients, self._optimizer, self.layout)
         self._scores = EvalStep(self._score_rows, self.layout)
 
     def fit(

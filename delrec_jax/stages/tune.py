@@ -41,7 +41,7 @@ from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import own_share
-from delrec_jax.training.steps import TrainState, create_state, make_train_step
+from delrec_jax.training.steps import TrainState, TrainStep, create_state
 from delrec_jax.training.writers import say
 
 
@@ -78,7 +78,7 @@ class _Trainer:
         known = ~data.split.cold_items(data.num_items)
         loss = ranking_loss(language.ranker, known, self.config)
         gradients = mean_loss_gradients(loss, self.config.optimizer.accumulate)
-        self.step = make_train_step(gradients, self.optimizer, self.layout)
+        self.step = TrainStep(gradients, self.optimizer, self.layout)
         self.known = np.flatnonzero(known)
         self.scorer = LanguageScorer(ws, language)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from delrec_jax.config import Experiment, leaf_keys, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, differences
 from delrec_jax.training.watching import WatchConfig
 
 # Raised when a change of the code makes old results of a stage wrong.
@@ -124,19 +124,16 @@ class Workspace:
 
     def _check_same(self, path: Path) -> None:
         before = read_json(path)
-        changed = [
-            key
-            for key in leaf_keys(self._settings)
-            if not key.startswith(_PLACES) and _at(before, key) != _at(self._settings, key)
-        ]
+        changed = differences(
+            {
+                key: (_at(before, key), _at(self._settings, key))
+                for key in leaf_keys(self._settings)
+                if not key.startswith(_PLACES)
+            }
+        )
         if changed and not self._update:
-            shown = ", ".join(
-                f"{key} ({_at(before, key)!r} there, {_at(self._settings, key)!r} now)"
-                for key in changed[:4]
-            )
-            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise UserError(
-                f"--workdir={self.root} belongs to another config: {shown}{more}; give another --workdir, or --update to "
+                f"--workdir={self.root} belongs to another config: {changed}; give another --workdir, or --update to "
                 "make the stages anew that this touches"
             )
 

@@ -21,7 +21,7 @@ LOSSES = ("cross_entropy", "sampled_softmax", "gbce")
 
 # Scores of a chunk of labels are made, used and dropped while they are in the processor's cache. On 2 cores and 12,101
 # items a step is twice as fast as with all scores at once.
-_CHUNK_SCORES = 2_500_000
+CHUNK_SCORES = 2_500_000
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def cross_entropy_sum(
 
 def _cross_entropy_pass(states: Array, table: Array, labels: Array):
     count, width = states.shape
-    chunk = max(1, min(count, _CHUNK_SCORES // table.shape[0]))
+    chunk = max(1, min(count, CHUNK_SCORES // table.shape[0]))
     chunks = -(-count // chunk)
     padding = chunks * chunk - count
     rows = jnp.pad(states.astype(jnp.float32), ((0, padding), (0, 0)))

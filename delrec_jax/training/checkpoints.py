@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -20,10 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, differences, one_line
 
 _LATEST = 2  # the last one may have been made of numbers that are about to diverge
-_SHOWN = 4  # differing settings that an error names
 
 
 class Checkpoints:
@@ -61,7 +61,7 @@ class Checkpoints:
             self._manager.close()
         except Exception as error:
             # What ended the run is the news; that the last save failed as well comes second.
-            logging.getLogger(__name__).warning("%s: %s", self.directory, _one_line(error))
+            logging.getLogger(__name__).warning("%s: %s", self.directory, _cause(error))
 
     @property
     def latest_step(self) -> int | None:
@@ -142,7 +142,7 @@ class Checkpoints:
                 else "if it is damaged, remove its folder: the run goes on from the one before"
             )
             raise UserError(
-                f"{self.directory}: a checkpoint cannot be {done} ({_one_line(error)}); {remedy}"
+                f"{self.directory}: a checkpoint cannot be {done} ({_cause(error)}); {remedy}"
             ) from error
 
 
@@ -157,14 +157,11 @@ def check_identity(directory: Path, stored: dict[str, Any], wanted: dict[str, An
     Raises:
       UserError: naming the keys that differ.
     """
-    keys = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
-    if keys:
-        shown = ", ".join(
-            f"{key} ({stored.get(key)!r} there, {wanted.get(key)!r} now)" for key in keys[:_SHOWN]
-        )
-        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    keys = sorted({*stored, *wanted})
+    changed = differences({key: (stored.get(key), wanted.get(key)) for key in keys})
+    if changed:
         raise UserError(
-            f"{directory}: its checkpoint belongs to another experiment: {shown}{more}; bring back what it was made with, or "
+            f"{directory}: its checkpoint belongs to another experiment: {changed}; bring back what it was made with, or "
             "remove the folder to begin anew"
         )
 
@@ -175,7 +172,8 @@ def save_tree(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     if is_main():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        save_file({name: value.copy("C") for name, value in flat.items()}, partial)
+        # The format knows rows after rows only; a copy on the host may keep another order.
+        save_file({name: np.asarray(value, order="C") for name, value in flat.items()}, partial)
         path.with_suffix(".json").write_text(json.dumps(meta, indent=1, sort_keys=True))
         partial.rename(path)
     wait_for_all()
@@ -197,10 +195,8 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return traverse_util.unflatten_dict(flat, sep="/"), meta
 
 
-def _one_line(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     """The cause, without the pages that the libraries in between make of it."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     full = any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "quota exceeded"))
-    return ("the disk is full: " if full else "") + (
-        text if len(text) <= 200 else text[:200] + " ..."
-    )
+    return ("the disk is full: " if full else "") + one_line(error, most=200)

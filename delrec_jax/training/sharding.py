@@ -5,10 +5,11 @@ say. Where it goes is said here, once, and can be changed by `mesh.rules`. The s
 or a pod.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import flax.linen as nn
@@ -132,7 +133,14 @@ class Layout:
     @property
     def ways(self) -> int:
         """Parts that a batch is split into."""
-        return int(np.prod([self.mesh.shape[axis] for axis in self.rules.get("batch", ())]))
+        return self.ways_of("batch")
+
+    def ways_of(self, name: str | None) -> int:
+        """Parts that an axis of this name is split into, if its size divides."""
+        return prod(self.mesh.shape[axis] for axis in self._places(name))
+
+    def _places(self, name: str | None) -> tuple[str, ...]:
+        return self.rules.get(name, ()) if name else ()
 
     def rows(self, wanted: int) -> int:
         """The smallest batch of at least `wanted` rows that divides over the devices."""
@@ -145,9 +153,8 @@ class Layout:
             raise ValueError(f"{'/'.join(path)}: axes {names} for the shape {shape}")
         places: list[tuple[str, ...] | None] = []
         for name, size in zip(names, shape, strict=True):
-            axes = self.rules.get(name, ()) if name else ()
-            ways = int(np.prod([self.mesh.shape[axis] for axis in axes]))
-            places.append(axes if ways > 1 and size % ways == 0 else None)
+            ways = self.ways_of(name)
+            places.append(self._places(name) if ways > 1 and size % ways == 0 else None)
         used = [axis for axes in places if axes for axis in axes]
         if len(set(used)) < len(used):
             raise UserError(
@@ -176,7 +183,7 @@ class Layout:
 
         def sharding(path, leaf):
             names = key_names(path)
-            home = next((names[at:] for at in range(len(names)) if names[at:] in homes), None)
+            home = parameter_of(names, homes)
             if home is not None and homes[home] == leaf.shape:
                 return NamedSharding(self.mesh, self.spec(home, leaf.shape))
             if leaf.ndim:
@@ -191,6 +198,13 @@ class Layout:
         rules = tuple((name, axes or None) for name, axes in self.rules.items())
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules):
             yield
+
+
+def parameter_of(
+    path: tuple[str, ...], params: Container[tuple[str, ...]]
+) -> tuple[str, ...] | None:
+    """Of what an optimizer keeps: the parameter that it belongs to, whose path its own ends with; None of no one."""
+    return next((path[at:] for at in range(len(path)) if path[at:] in params), None)
 
 
 def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:

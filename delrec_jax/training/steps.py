@@ -47,10 +47,16 @@ class TrainStep:
     def __init__(
         self, gradient_fn: GradientFn, optimizer: optax.GradientTransformation, layout: Layout
     ):
-        """Says what a step is; it is compiled for the trees of the first call."""
+        """Says what a step is; it is compiled for the trees of the first call.
+
+        Args:
+          gradient_fn: (params, frozen, batch, key) -> (gradients, metrics).
+          optimizer: over `params`.
+          layout: batches are split over its mesh, state and frozen weights lie as its rules say.
+        """
         self.layout = layout
         self._gradient_fn, self._optimizer = gradient_fn, optimizer
-        self._compiled: dict[Any, Any] = {}
+        self._jitted = _PerTree(self._jit)
 
     def __call__(self, state: TrainState, frozen: Any, batch: Any, key: jax.Array) -> Any:
         """A step over a placed batch."""
@@ -65,19 +71,16 @@ class TrainStep:
     @property
     def programs(self) -> int:
         """Compiled so far: one a shape of batches."""
-        return sum(compiled._cache_size() for compiled in self._compiled.values())
+        return self._jitted.programs
 
-    def _jitted(self, state: TrainState, frozen: Any) -> Any:
-        kind = _kind((state, frozen))
-        if kind not in self._compiled:
-            layout, home = self.layout, state_shardings(state, self.layout)
-            self._compiled[kind] = jax.jit(
-                self._step,
-                in_shardings=(home, layout.of(frozen), layout.batch, layout.whole),
-                out_shardings=(home, layout.whole),
-                donate_argnums=0,
-            )
-        return self._compiled[kind]
+    def _jit(self, state: TrainState, frozen: Any) -> Any:
+        layout, home = self.layout, state_shardings(state, self.layout)
+        return jax.jit(
+            self._step,
+            in_shardings=(home, layout.of(frozen), layout.batch, layout.whole),
+            out_shardings=(home, layout.whole),
+            donate_argnums=0,
+        )
 
     def _step(self, state: TrainState, frozen, batch, key):
         step_key = jax.random.fold_in(key, state.step)
@@ -86,19 +89,6 @@ class TrainStep:
         params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "gradient_norm": optax.global_norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
-
-
-def make_train_step(
-    gradient_fn: GradientFn, optimizer: optax.GradientTransformation, layout: Layout
-) -> TrainStep:
-    """Compiles one update.
-
-    Args:
-      gradient_fn: (params, frozen, batch, key) -> (gradients, metrics).
-      optimizer: over `params`.
-      layout: batches are split over its mesh, state and frozen weights lie as its rules say.
-    """
-    return TrainStep(gradient_fn, optimizer, layout)
 
 
 def state_shardings(state: TrainState, layout: Layout) -> Any:
@@ -119,7 +109,7 @@ class EvalStep:
     def __init__(self, function: Callable[[Any, Any], jax.Array], layout: Layout):
         """Says what is computed; it is compiled for the trees of the first call."""
         self.layout, self._function = layout, function
-        self._compiled: dict[Any, Any] = {}
+        self._jitted = _PerTree(self._jit)
 
     def __call__(self, held: Any, rows: Any) -> jax.Array:
         """The function's value for every row."""
@@ -137,23 +127,30 @@ class EvalStep:
         with self.layout.active():
             return self._jitted(held).lower(held, rows)
 
-    def _jitted(self, held: Any) -> Any:
-        kind = _kind(held)
-        if kind not in self._compiled:
-            layout = self.layout
-            self._compiled[kind] = jax.jit(
-                self._function,
-                in_shardings=(layout.of(held), layout.batch),
-                out_shardings=layout.whole,
-            )
-        return self._compiled[kind]
+    def _jit(self, held: Any) -> Any:
+        shardings = (self.layout.of(held), self.layout.batch)
+        return jax.jit(self._function, in_shardings=shardings, out_shardings=self.layout.whole)
+
+
+class _PerTree:
+    """A jitted function for each structure and shapes of the trees that it holds: its shardings depend on them."""
+
+    def __init__(self, jit: Callable[..., Any]):
+        self._jit = jit
+        self._jitted: dict[Any, Any] = {}
+
+    def __call__(self, *trees: Any) -> Any:
+        leaves, structure = jax.tree.flatten(trees)
+        kind = structure, tuple(np.shape(leaf) for leaf in leaves)
+        if kind not in self._jitted:
+            self._jitted[kind] = self._jit(*trees)
+        return self._jitted[kind]
+
+    @property
+    def programs(self) -> int:
+        """Compiled so far."""
+        return sum(jitted._cache_size() for jitted in self._jitted.values())
 
 
 def _repeat_last(rows: np.ndarray, times: int) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[-1:], times, axis=0)]) if times else rows
-
-
-def _kind(tree: Any) -> Any:
-    """What shardings depend on: structure and shapes."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(np.shape(leaf) for leaf in leaves)

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -285,22 +283,10 @@ def report(directory):
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
+def eight(tmp_path_factory, on_devices):
     # Every axis that is split divides by eight: V 40, D 16, d_ff 24.
     directory = write(tmp_path_factory.mktemp("eight") / "m", V11, random_tensors(V11), files=3)
-    run = subprocess.run(
-        [sys.executable, __file__, directory],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return on_devices(__file__, directory)
 
 
 @pytest.mark.parametrize("layout", ["split", "two copies", "replicated"])

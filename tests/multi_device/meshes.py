@@ -107,7 +107,7 @@ def main(workdir, data, fsdp, tensor):
     known = ~held.split.cold_items(held.num_items)
     categories = np.where(known, np.arange(held.num_items) % CATEGORIES, -1).astype(np.int32)
     with mock.patch.object(parse, "fit", steps.fit):
-        parse._Parsing(opened, language, held).fit(
+        parse._Parsing(opened, held, language).fit(
             Categories(categories, np.zeros((CATEGORIES, 2), np.float32)), 0
         )
     print(json.dumps({"devices": jax.device_count(), **steps.found}))

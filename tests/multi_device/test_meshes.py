@@ -1,9 +1,7 @@
 """The stages that train the LM under several meshes of eight fake devices: the same losses, and only needed exchanges."""
 
 import json
-import os
-import subprocess
-import sys
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +18,12 @@ RUNS = ("prompt/true", "adapter/distilled", "preference/seed-0")
 
 
 @pytest.fixture(scope="session")
-def found(tiny_run, tmp_path_factory):
+def found(tiny_run, tmp_path_factory, on_devices):
     """By mesh, what `meshes.py` prints."""
 
     def under(sizes):
-        count = int(np.prod(sizes))
         script = Path(__file__).with_name("meshes.py")
-        run = subprocess.run(
-            [sys.executable, str(script), str(tiny_run), *map(str, sizes)],
-            env={
-                **os.environ,
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-                "JAX_PLATFORMS": "cpu",
-            },
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert run.returncode == 0, run.stderr
-        return json.loads(run.stdout.splitlines()[-1])
+        return on_devices(script, tiny_run, *sizes, count=math.prod(sizes))
 
     with shared(tmp_path_factory, "meshes") as (path, ready):
         if not ready:

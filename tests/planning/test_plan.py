@@ -5,8 +5,6 @@ Whatever needs eight devices is done once, in a process of its own (`report`), b
 
 import json
 import runpy
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -15,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from delrec_jax.config import Experiment, from_config
+from delrec_jax.config import METHODS, Experiment, from_config
 from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.planning import devices as devices_module
@@ -32,8 +30,8 @@ from delrec_jax.training.steps import state_shardings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "delrec"
-STAGES = ("teach", "pretrain", "distill", "tune")
-COMPILED = ("distill", "tune")
+STAGES = ("teach", "pretrain", "distill", "tune", "parse")
+COMPILED = ("distill", "tune", "parse")
 ASSUMED = Assumed(items=21, title_tokens=3)
 TINY = T5Config(
     d_model=8,
@@ -47,7 +45,7 @@ TINY = T5Config(
 
 
 def experiment(**mesh):
-    """Eight rows, two parts; 48 tokens, three slots, five candidates; a vocabulary of 32."""
+    """Eight rows, two parts; 48 tokens, three slots, five candidates; a vocabulary of 32. `parse`: 64 tokens, six groups."""
     base = Experiment()
     text = replace(base.pretrain.text, batch_tokens=8 * 48)
     return replace(
@@ -63,6 +61,7 @@ def experiment(**mesh):
             batch_size=16,
             optimizer=replace(base.tune.optimizer, accumulate=2),
         ),
+        parse=replace(base.parse, categories=6, max_tokens=60, batch_size=16),
     )
 
 
@@ -120,7 +119,7 @@ def ran(planned):
 
 
 def compared(chosen, planned):
-    """The plan of a stage beside what really happens; two stages are compiled."""
+    """The plan of a stage beside what really happens; some stages are compiled."""
     tables = sharding_rows(planned)
     memory = stage_memory(chosen, planned, tables, ASSUMED)
     found = {
@@ -134,6 +133,39 @@ def compared(chosen, planned):
         compiled = with_compiled(memory, planned, {}).compiled
         found |= {"compiled": [compiled.step, compiled.scoring], "ran": ran(planned)}
     return found
+
+
+def p2rec(chosen, wide, devices):
+    """What method and `parse.lm` change; nothing is compiled."""
+    alone = replace(chosen, method="p2rec")
+    (frozen,) = planned_steps(
+        replace(alone, parse=replace(chosen.parse, lm="frozen")), devices, ASSUMED
+    )[-1:]
+    long = replace(
+        replace(wide, teacher=chosen.teacher, method="p2rec"),
+        parse=replace(chosen.parse, max_tokens=4096, batch_size=64),
+    )
+    pretrained = replace(loaded("ml100k_flan_t5_xl"), mesh=MeshConfig(fsdp=8), method="p2rec")
+    return {
+        "stages": {
+            method: [
+                planned.stage
+                for planned in planned_steps(replace(chosen, method=method), devices, ASSUMED)
+            ]
+            for method in METHODS
+        },
+        "frozen trains": [row.name for row in sharding_rows(frozen)["trains"]],
+        "frozen held": on_device(frozen),
+        "frozen planned": {
+            part: bytes_per_device(rows) for part, rows in sharding_rows(frozen).items()
+        },
+        "remedies": {
+            method: str(remedies(replace(long, method=method), devices, ASSUMED)[1])
+            for method in ("p2rec", "delrec_p2rec")
+        },
+        "text": plan(alone, devices=8, items=21, compile_for="no"),
+        "xl": plan(pretrained, devices=8, compile_for="no"),
+    }
 
 
 def small_chip(name):
@@ -182,13 +214,18 @@ def report():
         distill=replace(wide.distill, batch_size=64),
         tune=replace(wide.tune, batch_size=64, optimizer=Experiment().tune.optimizer),
     )
+    parsing = replace(chosen, method="p2rec")
     uneven = replace(chosen, distill=replace(chosen.distill, batch_size=6))
     now, helps = remedies(wide, devices, ASSUMED)
     return {
         "stages": {
             planned.stage: compared(chosen, planned)
-            for planned in planned_steps(chosen, devices, ASSUMED)
+            for planned in [
+                *planned_steps(chosen, devices, ASSUMED),
+                planned_steps(parsing, devices, ASSUMED)[-1],
+            ]
         },
+        "p2rec": p2rec(chosen, wide, devices),
         "texts": texts(chosen, wide, devices),
         "other devices": error_of(devices_module.fake_devices, 4),
         "odd batch": error_of(planned_steps, uneven, devices, ASSUMED),
@@ -198,18 +235,14 @@ def report():
 
 
 @pytest.fixture(scope="session")
-def eight(tmp_path_factory):
+def eight(tmp_path_factory, on_devices):
     from shared_runs import (
         shared,  # not at the top: this file is a script too, which does not see its folder
     )
 
     with shared(tmp_path_factory, "plan_on_eight") as (path, ready):
         if not ready:
-            run = subprocess.run(
-                [sys.executable, __file__], capture_output=True, text=True, cwd=ROOT, timeout=300
-            )
-            assert run.returncode == 0, run.stderr
-            path.write_text(run.stdout.splitlines()[-1])
+            path.write_text(json.dumps(on_devices(__file__, count=None)))
     return json.loads(path.read_text())
 
 
@@ -218,8 +251,13 @@ def row(eight, stage, part, name):
     return found
 
 
-def test_every_stage_that_trains_is_planned(eight):
+def test_every_stage_of_the_method_that_trains_is_planned(eight):
     assert tuple(eight["stages"]) == STAGES
+    assert eight["p2rec"]["stages"] == {
+        "delrec": ["teach", "pretrain", "distill", "tune"],
+        "p2rec": ["teach", "pretrain", "parse"],
+        "delrec_p2rec": ["teach", "pretrain", "parse", "distill", "tune"],
+    }
 
 
 # [shape, axes, spec, leaves, bytes in all, bytes of a device] on a mesh of 2 x 2 x 2.
@@ -262,6 +300,30 @@ BY_HAND = {
         "P(fsdp)",
         *(8, 8 * 8 * 12 * 4, 8 * 4 * 12 * 4),
     ),
+    ("parse", "trains", "projection/kernel"): (
+        [8, 6],
+        ["embed", None],
+        "P(fsdp)",
+        *(1, 8 * 6 * 4, 4 * 6 * 4),
+    ),
+    ("parse", "optimizer", "adapters/encoder/block_*/SelfAttention/v/B"): (
+        [12, 8],
+        [None, "heads"],
+        "P(-, tensor)",
+        *(8, 8 * 12 * 8 * 4, 8 * 12 * 4 * 4),
+    ),
+    ("parse", "batch", "targets"): (
+        [16, 6],
+        ["batch", None],
+        "P(data+fsdp)",
+        *(1, 16 * 6 * 4, 4 * 6 * 4),
+    ),
+    ("parse", "batch", "ids"): (
+        [16, 64],
+        ["batch", None],
+        "P(data+fsdp)",
+        *(1, 16 * 64 * 4, 4 * 64 * 4),
+    ),
     ("pretrain", "batch", "answers"): (
         [8, 4, 3],
         ["batch", None, None],
@@ -296,8 +358,14 @@ def test_the_compiled_memory_is_that_of_the_step_that_ran(eight, stage):
     assert found["ran"]["steps"] == 1
     assert found["compiled"][0] == found["ran"]["temporaries"] > 0
     assert found["compiled"][1] > 0
-    # The compiler drops what a step does not read (the head, where titles have vectors); it lies there all the same.
-    unread = [row["per_device"] for row in found["rows"]["frozen"] if "lm_head" in row["name"]]
+    # The compiler drops what a step does not read (the head, where titles have vectors; in `parse` the decoder); it lies
+    # there all the same.
+    dropped = ("lm_head", "decoder") if stage == "parse" else ("lm_head",)
+    unread = [
+        row["per_device"]
+        for row in found["rows"]["frozen"]
+        if any(part in row["name"] for part in dropped)
+    ]
     assert found["resident"] - sum(unread) == pytest.approx(found["ran"]["arguments"], abs=64)
 
 
@@ -326,6 +394,49 @@ def test_the_estimate_worked_by_hand(eight):
     step = kept + 1.5 * block + weights + 2 * trains + 4 * (4 * rows * 5)
     scoring = 0.6 * (32 / rows) * block + weights + 2 * (4 * 128 * 5)
     assert eight["stages"]["distill"]["estimated"] == [int(step), int(scoring)]
+
+
+def test_the_estimate_of_an_encoder_worked_by_hand(eight):
+    rows, tokens = 4, 64  # of 16 over data x fsdp = 4
+    block = 4 * rows * tokens * (6 * 8 + 4 * 1 * 4 + 4 * 7.5) + 8 * rows * 1 * tokens * tokens
+    weights = 4 * (4 * 8 * 8 + 3 * 8 * 15) // 2
+    # The kernel [8, 6] in halves, the bias whole; of q and v in two blocks A [8, 12] and B [12, 8] in halves, E [12] whole.
+    trains = 4 * (8 * 6 // 2 + 6 + 4 * (8 * 12 // 2 + 12 + 12 * 8 // 2))
+    step = 1.2 * 2 * block + 1.5 * block + weights + 2 * trains + 4 * (4 * rows * 6)
+    scoring = 0.6 * (32 / rows) * block + weights + 2 * (4 * 128 * 6)
+    assert eight["stages"]["parse"]["planned"]["trains"] == trains
+    assert eight["stages"]["parse"]["estimated"] == [int(step), int(scoring)]
+
+
+def test_a_frozen_language_model_trains_the_projection_alone(eight):
+    found = eight["p2rec"]
+    assert found["frozen trains"] == ["projection/bias", "projection/kernel"]
+    assert found["frozen planned"] == found["frozen held"]
+
+
+def test_the_text_of_p2rec(eight):
+    text = eight["p2rec"]["text"]
+    assert "48 tokens (prompts.max_tokens=40) and 64 tokens (parse.max_tokens=60)" in text
+    assert [line[11:] for line in text.splitlines() if line.startswith("SHARDINGS")] == [
+        "teach",
+        "pretrain",
+        "parse",
+    ]
+    rows = text.split("BYTES OF ONE DEVICE")[1].split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in rows[1:]] == ["stage", "teach", "pretrain", "parse"]
+    pretrained = eight["p2rec"]["xl"]
+    assert "SHARDINGS  pretrain" not in pretrained and "SHARDINGS  parse" in pretrained
+    assert "largest bucket, 512 tokens (parse.max_tokens=512)\n" in pretrained
+
+
+def test_remedies_name_the_stages_of_the_method_alone(eight):
+    found = eight["p2rec"]["remedies"]
+    assert "settings='parse.optimizer.accumulate=8'" in found["p2rec"]
+    assert "distill" not in found["p2rec"] and "tune" not in found["p2rec"]
+    assert (
+        "'parse.optimizer.accumulate=8 distill.optimizer.accumulate=8 tune.optimizer.accumulate=8'"
+        in found["delrec_p2rec"]
+    )
 
 
 def test_parts_halve_what_an_estimated_step_keeps(eight):

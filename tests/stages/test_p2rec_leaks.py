@@ -1,16 +1,18 @@
-"""Nothing of the test part reaches P2Rec's categories, texts, embeddings or recommenders.
+"""Nothing of validation or test reaches P2Rec's categories, texts, embeddings or recommenders.
 
-Two corpora differ in every user's last item alone. All that is made before `evaluate` must be the same to the last bit.
+One corpus, one that differs from it in every user's test item, and one that differs in every validation item. All that is
+made before `evaluate` must be the same to the last bit, where validation has chosen the same steps.
 """
 
 import csv
+import json
 
 import numpy as np
 import pytest
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
-from delrec_jax.stages import assets
+from delrec_jax.stages import assets, p2rec_assets, parse
 
 USERS, ITEMS, LENGTH = 24, 30, 7
 MADE = (
@@ -27,8 +29,8 @@ MADE = (
 STAGES = ("prepare", "pretrain", "teach", "parse", "augment")
 
 
-def write_corpus(folder, *, last):
-    """Users with random histories of the first items; `last` moves each one's last item."""
+def write_corpus(folder, *, valid, test):
+    """Users with random histories; `valid` and `test` move each one's last item but one, and last item."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     rows = [rng.choice(ITEMS, LENGTH, replace=False) for _ in range(USERS)]
@@ -41,19 +43,20 @@ def write_corpus(folder, *, last):
         writer.writerow(["user", "item", "time"])
         for user, row in enumerate(rows):
             unseen = np.setdiff1d(np.arange(ITEMS), row)
-            whole = [*row, unseen[(user + last) % len(unseen)]]
+            asked = [unseen[(user + valid) % 8], unseen[8 + (user + test) % 8]]
+            whole = [*row, *asked]
             writer.writerows([f"u{user}", f"i{item}", place] for place, item in enumerate(whole))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two workdirs, up to `augment`."""
+    """Workdirs by what was moved, up to `augment`."""
     root = tmp_path_factory.mktemp("leaks")
-    workdirs = []
-    for last in (0, 1):
-        folder, workdir = root / f"corpus-{last}" / "shop", root / f"run-{last}"
+    workdirs = {}
+    for moved in ("nothing", "test", "valid"):
+        folder, workdir = root / moved / "shop", root / moved / "run"
         folder.parent.mkdir()
-        write_corpus(folder, last=last)
+        write_corpus(folder, valid=int(moved == "valid"), test=int(moved == "test"))
         flags = [
             *(
                 flag for flag in P2REC if "teachers" not in flag
@@ -64,42 +67,51 @@ def runs(tmp_path_factory):
             "--config.pretrain.text.full=0.0",
             "--config.pretrain.text.recent=1.0",
             "--config.pretrain.loop.steps=3",
-            "--config.teacher.loop.steps=4",
+            "--config.teacher.loop.steps=6",
+            "--config.teacher.loop.evaluate_every=6",
+            "--config.teacher.optimizer.learning_rate=0.05",
             "--config.parse.seeds=1",
             "--config.augment.teachers=('gru4rec',)",
         ]
         for stage in STAGES:
             delrec(stage, CONFIG, f"--workdir={workdir}", *flags)
-        workdirs.append(workdir)
+        workdirs[moved] = workdir
     return workdirs
 
 
-def test_the_two_corpora_differ_in_the_test_part_alone(runs):
-    one, other = (assets.load_data(open_workspace(run)).split for run in runs)
-    assert not np.array_equal(one.target("test"), other.target("test"))
-    np.testing.assert_array_equal(one.target("valid"), other.target("valid"))
+def split_of(run):
+    return assets.load_data(open_workspace(run)).split
+
+
+@pytest.mark.parametrize(("moved", "kept"), [("test", "valid"), ("valid", "test")])
+def test_the_corpora_differ_in_one_part_alone(runs, moved, kept):
+    one, other = split_of(runs["nothing"]), split_of(runs[moved])
+    assert not (one.target(moved) == other.target(moved)).any()
+    np.testing.assert_array_equal(one.target(kept), other.target(kept))
     np.testing.assert_array_equal(one.train.items, other.train.items)
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_what_is_made_does_not_know_the_test_items(runs, made):
-    one, other = ((run / made).read_bytes() for run in runs)
+@pytest.mark.parametrize("moved", ["test", "valid"])
+def test_what_is_made_does_not_know_their_items(runs, made, moved):
+    steps = [
+        [row["step"] for row in json.loads((run / "augmented/augment.json").read_text())]
+        for run in (runs["nothing"], runs[moved])
+    ]
+    assert steps[0] == steps[1], "another choice of steps: the comparison would say nothing"
+    one, other = ((run / made).read_bytes() for run in (runs["nothing"], runs[moved]))
     assert one == other
 
 
-def test_targets_and_texts_are_of_the_training_part(runs, monkeypatch):
-    """Validation items may select; they are in no text and no target."""
-    from delrec_jax.stages import p2rec_assets
-    from delrec_jax.stages.parse import _Parsing
-
-    ws = open_workspace(runs[0])
+def test_a_user_s_text_is_his_training_part(runs):
+    ws = open_workspace(runs["nothing"])
     data = assets.load_data(ws)
-    parsing = _Parsing(ws, data, assets.load_language(ws, data))
+    parsing = parse._Parsing(ws, data, assets.load_language(ws, data))
     categories = p2rec_assets.load_categories(ws, 0)
-    everyone = np.zeros((USERS, categories.count), np.float32)
+    nobody = np.zeros((USERS, categories.count), np.float32)
+    titles = parsing.pieces.titles
     for user in range(USERS):
-        text = parsing._example(user, everyone)["ids"]
-        titles = parsing.pieces.titles
+        text = parsing._example(user, nobody)["ids"]
         shown = [item for item in range(ITEMS) if contains(text, titles[item])]
         np.testing.assert_array_equal(np.sort(data.split.train.history(user)), shown)
 

@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
+from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tree, save_tree
 
+TABLE = np.arange(24, dtype=np.float32).reshape(4, 6)
 TREE = {
-    "a": {"w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "scalar": np.float32(3)},
-    "n": np.array([1, 2], np.int32),
+    "a": {"w": TABLE.T, "scalar": np.float32(3)},
+    "strided": TABLE[::2, 1::3],
+    "same": TABLE[::2, 1::3],
     "half": jnp.array([1.5, -2.0], jnp.bfloat16),
 }
 
@@ -20,7 +22,7 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
     assert set(tree) == set(TREE) and set(tree["a"]) == {"w", "scalar"}
     for ours, theirs in [
         *((tree["a"][name], TREE["a"][name]) for name in TREE["a"]),
-        *((tree[name], TREE[name]) for name in ("n", "half")),
+        *((tree[name], TREE[name]) for name in ("strided", "same", "half")),
     ]:
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
@@ -76,3 +78,15 @@ def test_arrays_may_change_right_after_a_save(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         arrays, _ = checkpoints.restore({"x": jnp.zeros(100_000)})
     assert not np.asarray(arrays["x"]).any()
+
+
+def test_another_experiments_checkpoint_is_refused_by_its_keys(tmp_path):
+    stored = {"b": 1, "a": "x", "same": 0, "gone": 2, "c": 1, "e": 1}
+    wanted = {"b": 2, "a": "y", "same": 0, "c": 2, "e": 2}
+    with pytest.raises(UserError) as error:
+        check_identity(tmp_path, stored, wanted)
+    shown = "a ('x' there, 'y' now), b (1 there, 2 now), c (1 there, 2 now), e (1 there, 2 now)"
+    assert f"{tmp_path}: its checkpoint belongs to another experiment: {shown} and 1 more;" in str(
+        error.value
+    )
+    check_identity(tmp_path, stored, dict(stored))

@@ -18,7 +18,7 @@ from delrec_jax.training.loop import LoopConfig, Run, fit
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
-from delrec_jax.training.steps import create_state, make_train_step
+from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.watching import TIMINGS
 
 LAYOUT = make_layout(MeshConfig(), unsplit)
@@ -77,7 +77,7 @@ def make_run(directory, *, rate=0.1, kill_after=None, loss=loss, **more):
         state=create_state({"w": jnp.zeros(3)}, optimizer),
         frozen=jnp.float32(1.0),
         batches=batches(kill_after),
-        step=make_train_step(mean_loss_gradients(loss), optimizer, LAYOUT),
+        step=TrainStep(mean_loss_gradients(loss), optimizer, LAYOUT),
         evaluate=closeness,
         monitor="closeness",
         config=settings,
@@ -148,7 +148,7 @@ def test_select_last_keeps_the_last_step_even_when_it_is_worse(tmp_path):
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_average_is_evaluated_and_kept_where_the_optimizer_has_one(tmp_path, select):
     optimizer = with_average(optax.adam(0.1), 0.9)
-    step = make_train_step(mean_loss_gradients(loss), optimizer, LAYOUT)
+    step = TrainStep(mean_loss_gradients(loss), optimizer, LAYOUT)
     state, seen = create_state({"w": jnp.zeros(3)}, optimizer), []
     run = make_run(tmp_path, state=state, step=step, select=select)
     run = dataclasses.replace(
@@ -404,7 +404,7 @@ def planned(directory, *, plan, steps, **more):
     return make_run(
         directory,
         state=create_state({"w": jnp.zeros(3)}, optimizer),
-        step=make_train_step(mean_loss_gradients(loss), optimizer, LAYOUT),
+        step=TrainStep(mean_loss_gradients(loss), optimizer, LAYOUT),
         config=LoopConfig(steps=steps, evaluate_every=2, checkpoint_every=2),
         **more,
     )

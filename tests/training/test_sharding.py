@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +21,7 @@ from delrec_jax.training.sharding import (
     place_batch,
     unsplit,
 )
-from delrec_jax.training.steps import EvalStep, create_state, make_train_step, state_shardings
+from delrec_jax.training.steps import EvalStep, TrainStep, create_state, state_shardings
 
 
 def axes_of(path, shape):
@@ -47,7 +44,7 @@ def train(layout):
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup_steps=1), 6)
     state = create_state(params, optimizer)
     state = place(state, state_shardings(state, layout))
-    step = make_train_step(mean_loss_gradients(loss), optimizer, layout)
+    step = TrainStep(mean_loss_gradients(loss), optimizer, layout)
     losses = []
     for _ in range(6):
         batch = {"x": rng.normal(size=(16, 3)), "y": rng.normal(size=16)}
@@ -108,17 +105,8 @@ def report():
 
 
 @pytest.fixture(scope="module")
-def eight():
-    flags = "--xla_force_host_platform_device_count=8"
-    run = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+def eight(on_devices):
+    return on_devices(__file__)
 
 
 @pytest.mark.parametrize("layout", ["data", "fsdp", "all three"])

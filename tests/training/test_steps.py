@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +15,7 @@ from delrec_jax.objectives.task_weighting import (
 from delrec_jax.training.gradients import accumulated, mean_loss_gradients
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.sharding import MeshConfig, make_layout, place, place_batch, unsplit
-from delrec_jax.training.steps import EvalStep, create_state, make_train_step, state_shardings
+from delrec_jax.training.steps import EvalStep, TrainStep, create_state, state_shardings
 
 LAYOUT = make_layout(MeshConfig(), unsplit)
 BATCH = {"x": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)}
@@ -42,7 +39,7 @@ def placed(state, layout):
 
 def test_one_step_of_sgd_by_hand():
     optimizer = optax.sgd(0.1)
-    step = make_train_step(mean_loss_gradients(linear), optimizer, LAYOUT)
+    step = TrainStep(mean_loss_gradients(linear), optimizer, LAYOUT)
     state, metrics = step(create_state(start(), optimizer), FROZEN, BATCH, jax.random.key(0))
     grad = np.array([1 + 2 * 3, 2 + 2 * 4]) / 3
     np.testing.assert_allclose(state.params["w"], [0.5, -0.5] - 0.1 * grad, rtol=1e-6)
@@ -77,7 +74,7 @@ def test_frozen_weights_are_the_same_bits_afterwards(where):
     table = np.random.default_rng(0).normal(size=2).astype(np.float32)
     frozen = {"b": jnp.array(table) if where == "device" else table.copy()}
     optimizer = optax.adam(0.1)
-    step = make_train_step(mean_loss_gradients(linear), optimizer, LAYOUT)
+    step = TrainStep(mean_loss_gradients(linear), optimizer, LAYOUT)
     state = create_state(start(), optimizer)
     for _ in range(3):
         state, _ = step(state, frozen, BATCH, jax.random.key(0))
@@ -92,7 +89,7 @@ def test_each_step_draws_from_the_run_key_and_its_own_number():
         return grads, {**metrics, "draw": jax.random.uniform(key)}
 
     optimizer = optax.sgd(0.1)
-    step = make_train_step(drawing, optimizer, LAYOUT)
+    step = TrainStep(drawing, optimizer, LAYOUT)
     state, draws = create_state(start(), optimizer), []
     for _ in range(3):
         state, metrics = step(state, FROZEN, BATCH, jax.random.key(7))
@@ -106,7 +103,7 @@ def test_each_step_draws_from_the_run_key_and_its_own_number():
 def test_the_step_updates_with_the_present_parameters():
     # Decoupled decay needs them: without, optax raises.
     optimizer = optax.adamw(0.1, weight_decay=0.5)
-    step = make_train_step(mean_loss_gradients(linear), optimizer, LAYOUT)
+    step = TrainStep(mean_loss_gradients(linear), optimizer, LAYOUT)
     state, _ = step(create_state(start(), optimizer), FROZEN, BATCH, jax.random.key(0))
     expected = np.array([0.5, -0.5]) - 0.1 * (1 + 0.5 * np.array([0.5, -0.5]))
     np.testing.assert_allclose(state.params["w"], expected, rtol=1e-5)
@@ -223,7 +220,7 @@ def steps_in_parts(parts, layout):
     """Parameters and losses of six clipped steps of AdamW."""
     config = OptimizerConfig(learning_rate=0.05, weight_decay=0.1, clip=0.5, warmup_steps=1)
     optimizer = make_optimizer(config, 6)
-    step = make_train_step(mean_loss_gradients(errors, parts), optimizer, layout)
+    step = TrainStep(mean_loss_gradients(errors, parts), optimizer, layout)
     state = placed(create_state(network(), optimizer), layout)
     rows, losses = place_batch(many_rows(), layout), []
     for _ in range(6):
@@ -296,7 +293,7 @@ def report():
     layout = make_layout(MeshConfig(data=-1, fsdp=2), unsplit)
     optimizer = make_optimizer(OptimizerConfig(), 6)
     state = placed(create_state(network(), optimizer), layout)
-    step = make_train_step(mean_loss_gradients(errors, 3), optimizer, layout)
+    step = TrainStep(mean_loss_gradients(errors, 3), optimizer, layout)
     batch = place_batch(many_rows(), layout)
     odd = np.arange(10.0, dtype=np.float32)
     doubled = EvalStep(lambda held, rows: held["by"] * rows, layout)
@@ -310,20 +307,8 @@ def report():
     }
 
 
-def test_eight_devices_add_up_the_same_and_keep_their_rows():
-    run = subprocess.run(
-        [sys.executable, __file__],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    eight = json.loads(run.stdout.splitlines()[-1])
+def test_eight_devices_add_up_the_same_and_keep_their_rows(on_devices):
+    eight = on_devices(__file__)
     assert eight["devices"] == 8 and eight["moves"] == ["all-reduce"]
     # Ten rows do not divide over eight devices: an evaluation fills them up, and takes the filling off again.
     assert eight["doubled"] == (2 * np.arange(10.0)).tolist()
