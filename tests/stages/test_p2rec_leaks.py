@@ -14,7 +14,7 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.stages import assets, p2rec_assets, parse
 
-USERS, ITEMS, LENGTH = 24, 30, 7
+USERS, ITEMS, POPULAR, LENGTH = 24, 30, 12, 7
 MADE = (
     "teacher/model/result.safetensors",
     "preference/seed-0/categories.safetensors",
@@ -30,10 +30,17 @@ STAGES = ("prepare", "pretrain", "teach", "parse", "augment")
 
 
 def write_corpus(folder, *, valid, test):
-    """Users with random histories; `valid` and `test` move each one's last item but one, and last item."""
+    """Histories of mostly popular items; `valid` and `test` move each user's last item but one, and last item.
+
+    Popular validation items, in both corpora: training beats step 0, so that the same step is chosen.
+    """
     folder.mkdir()
     rng = np.random.default_rng(0)
-    rows = [rng.choice(ITEMS, LENGTH, replace=False) for _ in range(USERS)]
+    # Every item trains: one that nobody had would leave the catalogue, and the others' numbers would move.
+    rows = [
+        [*rng.choice(POPULAR, LENGTH - 1, replace=False), POPULAR + user % (ITEMS - POPULAR)]
+        for user in range(USERS)
+    ]
     with (folder / "items.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["item", "title"])
@@ -43,7 +50,8 @@ def write_corpus(folder, *, valid, test):
         writer.writerow(["user", "item", "time"])
         for user, row in enumerate(rows):
             unseen = np.setdiff1d(np.arange(ITEMS), row)
-            asked = [unseen[(user + valid) % 8], unseen[8 + (user + test) % 8]]
+            popular, rare = unseen[unseen < POPULAR], unseen[unseen >= POPULAR]
+            asked = [popular[(user + valid) % len(popular)], rare[(user + test) % len(rare)]]
             whole = [*row, *asked]
             writer.writerows([f"u{user}", f"i{item}", place] for place, item in enumerate(whole))
 
@@ -67,9 +75,9 @@ def runs(tmp_path_factory):
             "--config.pretrain.text.full=0.0",
             "--config.pretrain.text.recent=1.0",
             "--config.pretrain.loop.steps=3",
-            "--config.teacher.loop.steps=6",
-            "--config.teacher.loop.evaluate_every=6",
-            "--config.teacher.optimizer.learning_rate=0.05",
+            "--config.teacher.loop.steps=12",
+            "--config.teacher.loop.evaluate_every=12",
+            "--config.teacher.optimizer.learning_rate=0.02",
             "--config.parse.seeds=1",
             "--config.augment.teachers=('gru4rec',)",
         ]
