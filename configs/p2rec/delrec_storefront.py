@@ -31,8 +31,9 @@ def get_config() -> ConfigDict:
     config.teacher.batch_size = 24
     config.teacher.cold_negatives = False
     config.teacher.loop.update(steps=400, evaluate_every=50, patience=3)
-    config.parse.update(categories=24, max_tokens=128)
-    config.augment.way = "adapter"
+    config.parse.update(categories=12, max_tokens=128)
+    config.parse.optimizer.learning_rate = 4e-3
+    config.augment.way = "concatenate"
     config.distill.update(batch_size=32, num_candidates=100, rps_label="top1", ta_share=0.125)
     config.distill.weighting.ta_weight = 0.1
     config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)

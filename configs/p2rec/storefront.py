@@ -30,7 +30,8 @@ def get_config() -> ConfigDict:
     teacher.batch_size = 24
     teacher.cold_negatives = False
     teacher.loop.update(steps=400, evaluate_every=50, patience=3)
-    config.parse.update(seeds=3, categories=24, max_tokens=128)
+    config.parse.update(seeds=3, categories=12, max_tokens=128)
+    config.parse.optimizer.learning_rate = 4e-3
     config.parse.loop.update(steps=400, evaluate_every=50)
-    config.augment.way = "adapter"
+    config.augment.way = "concatenate"
     return config
