@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     )
     teacher.loop.update(steps=2500, evaluate_every=100, checkpoint_every=1000, patience=4)
     config.parse.update(seeds=3, categories=20, max_tokens=512)
+    config.parse.optimizer.learning_rate = 1e-2
     config.parse.loop.update(steps=200, evaluate_every=50)
     config.augment.update(way="initialise", start_std=0.1)
     return config

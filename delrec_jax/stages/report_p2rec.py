@@ -42,7 +42,9 @@ def _write(ws: Workspace) -> None:
     folder, seed = ws.folder("report"), ws.experiment.seed
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     rows = _rows(ws, table)
-    parts = ("all", "head", "tail", *(("cold",) if table["cold"].any() else ()))
+    # Where cold items were negatives nobody ranks one: tests of nothing would only weaken the others' correction.
+    cold = table["cold"].any() and not ws.experiment.teacher.cold_negatives
+    parts = ("all", "head", "tail", *(("cold",) if cold else ()))
     compared = [
         asdict(one) for one in compare_augmentations(table, _METRIC, parts=parts, seed=seed)
     ]
