@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     )
     teacher.loop.update(steps=976, evaluate_every=122, checkpoint_every=976, patience=3)
     config.parse.update(seeds=3, categories=20, max_tokens=512)
-    config.parse.loop.update(steps=120, evaluate_every=30)
+    config.parse.optimizer.learning_rate = 1e-2
+    config.parse.loop.update(steps=90, evaluate_every=30)
     config.augment.update(way="initialise", start_std=0.1)
     return config

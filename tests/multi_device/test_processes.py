@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_storefront import CONFIG, TINY
+from safetensors.numpy import load_file
+from tiny_p2rec import P2REC
+from tiny_storefront import CONFIG, TINY, delrec
 
 from delrec_jax.training.watching import TIMINGS
 
@@ -85,6 +87,25 @@ def test_two_processes_train_as_one(tiny_run, tmp_path):
             np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=1e-4)
     # Only the first one speaks and writes.
     assert "selected step" in said(log, 0) and "selected step" not in said(log, 1)
+
+
+def test_two_processes_parse_as_one(tiny_run, tmp_path):
+    log = tmp_path / "log"
+    flags = [flag for flag in P2REC if flag.startswith("--config.parse") and "seeds" not in flag]
+    flags.append("--config.method=p2rec")
+    alone, workdir = (
+        begin(tiny_run, tmp_path / name, "data", "lm", "teacher") for name in ("one", "two")
+    )
+    delrec("parse", CONFIG, f"--workdir={alone}", *TINY, *flags)
+    both = start("parse", workdir, log, *flags)
+    assert [one.wait(DEADLINE) for one in both] == [0, 0], said(log, 0) + said(log, 1)
+    for name in ("categories", "model/result"):
+        ours = load_file(workdir / "preference" / "seed-0" / f"{name}.safetensors")
+        theirs = load_file(alone / "preference" / "seed-0" / f"{name}.safetensors")
+        assert ours.keys() == theirs.keys()
+        for key, values in ours.items():
+            np.testing.assert_allclose(values, theirs[key], atol=1e-5, err_msg=key)
+    assert "held-out users" in said(log, 0) and "held-out users" not in said(log, 1)
 
 
 def checkpoints(workdir):
