@@ -55,7 +55,8 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def ws(prepared, monkeypatch):
-    monkeypatch.setattr(distill_texts, "load_teacher", lambda ws, data: teacher_scores)
+    teacher = SimpleNamespace(scores=teacher_scores)
+    monkeypatch.setattr(distill_texts, "load_teacher", lambda ws, data: teacher)
     return prepared
 
 
