@@ -162,7 +162,7 @@ def main() -> None:
     options.add_argument("--workdir", required=True)
     options.add_argument("--quick", action="store_true")
     values = options.parse_args()
-    steps, rounds = (2, 2) if values.quick else (8, 5)
+    steps, rounds = (2, 2) if values.quick else (8, 3)
     settings = ConfigDict(stored_settings(Path(values.workdir)), convert_dict=True)
     ws = Workspace(Path(values.workdir), from_config(settings))
     data = assets.load_data(ws)
