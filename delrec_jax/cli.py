@@ -12,9 +12,8 @@ from ml_collections import ConfigDict, config_flags
 from delrec_jax import config as configuration
 from delrec_jax.errors import Preempted, UserError, one_line
 
-STAGES = (
-    *("prepare", "pretrain", "teach", "parse", "augment", "distill", "tune", "evaluate", "report"),
-)
+_TO_TEACHER, _P2REC = ("prepare", "pretrain", "teach"), ("parse", "augment")
+STAGES = (*_TO_TEACHER, *_P2REC, "distill", "tune", "evaluate", "report")
 COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)

@@ -8,7 +8,6 @@ from delrec_jax import prng
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.distributed import on_main
-from delrec_jax.evaluation.ranking import fixed_batches
 from delrec_jax.stages import p2rec_assets, recommenders
 from delrec_jax.stages.assets import Data, Language
 from delrec_jax.stages.recommenders import AUGMENTED, SHUFFLED, UNTUNED
@@ -43,11 +42,7 @@ class ItemEmbedder:
         """
         placed = None if adapters is None else self.language.put(adapters)
         held = {"params": self.language.params, "adapters": placed}
-        parts = [
-            np.asarray(self._pooled(held, {"ids": self._ids[rows]}))
-            for rows, _ in fixed_batches(len(self._ids), self._batch)
-        ]
-        return np.concatenate(parts)[: len(self._ids)]
+        return self._pooled.in_batches(held, {"ids": self._ids}, self._batch)
 
 
 def other_items(count: int, seed: int) -> np.ndarray:

@@ -19,7 +19,6 @@ from delrec_jax.data.preferences import preference_targets
 from delrec_jax.data.splits import partition_users
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import preferences
-from delrec_jax.evaluation.ranking import fixed_batches
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.preference_parser import PreferenceParser, init_projection
 from delrec_jax.language.rank_allocation import with_rank_allocation
@@ -182,11 +181,7 @@ class _Parsing:
 
         def evaluate(trained: Any) -> dict[str, float]:
             held = {"params": self.language.params, "adapters": None, **trained}
-            parts = [
-                np.asarray(self.distributions(held, {"ids": ids[rows]}))
-                for rows, _ in fixed_batches(len(ids), batch_size)
-            ]
-            predicted = np.concatenate(parts)[: len(ids)]
+            predicted = self.distributions.in_batches(held, {"ids": ids}, batch_size)
             error = float(preferences.squared_errors(predicted, wanted).mean())
             hits = float(preferences.top_category_hits(predicted, wanted).mean())
             selection = -error if self.config.select_by == "squared_error" else hits

@@ -122,6 +122,17 @@ class EvalStep:
         here = found.addressable_data(0)
         return here[:asked] if missing else here
 
+    def in_batches(self, held: Any, rows: Any, size: int) -> np.ndarray:
+        """The function's value for any number of rows, asked in batches of one shape, on the host."""
+        count = len(jax.tree.leaves(rows)[0])
+        parts = []
+        for start in range(0, count, size):
+            batch = jax.tree.map(lambda leaf, at=start: np.asarray(leaf)[at : at + size], rows)
+            missing = size - min(size, count - start)
+            filled = jax.tree.map(lambda leaf, more=missing: _repeat_last(leaf, more), batch)
+            parts.append(np.asarray(self(held, filled)))
+        return np.concatenate(parts)[:count]
+
     def lower(self, held: Any, rows: Any) -> Any:
         """The function ready to be compiled for arrays, or for their shapes alone."""
         with self.layout.active():

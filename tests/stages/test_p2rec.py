@@ -1,6 +1,7 @@
 """What a finished P2Rec run leaves behind, and what commands say to it."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -229,8 +230,6 @@ def test_embeddings_of_another_catalogue_are_refused(p2rec_run):
 
 def run_parse(run, workdir, *flags):
     """`delrec parse` on the finished stages before it."""
-    import shutil
-
     for name in ("data", "lm", "teacher"):
         shutil.copytree(run / name, workdir / name)
     delrec("parse", CONFIG, f"--workdir={workdir}", *P2REC, "--config.method=p2rec", *flags)

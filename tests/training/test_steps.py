@@ -315,5 +315,13 @@ def test_eight_devices_add_up_the_same_and_keep_their_rows(on_devices):
     assert_trees_close(eight["three parts"], steps_in_parts(1, LAYOUT), rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_batches_of_any_size_give_every_row_once(size):
+    tripled = EvalStep(lambda held, rows: held["by"] * rows["x"], LAYOUT)
+    rows = {"x": np.arange(14.0, dtype=np.float32).reshape(7, 2)}
+    found = tripled.in_batches({"by": jnp.array(3.0)}, rows, size)
+    np.testing.assert_array_equal(found, 3 * rows["x"])
+
+
 if __name__ == "__main__":
     print(json.dumps(report()))
