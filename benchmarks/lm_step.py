@@ -27,17 +27,17 @@ import numpy as np
 import optax
 
 from delrec_jax.config import TuneConfig
+from delrec_jax.delrec.tune import ranking_loss
 from delrec_jax.language import weights
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.logical_axes import axes_of
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.ranking_losses import candidate_cross_entropy
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.objectives.next_item import candidate_cross_entropy
-from delrec_jax.stages.tune import ranking_loss
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.training.steps import TrainStep, create_state

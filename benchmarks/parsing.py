@@ -29,18 +29,20 @@ from ml_collections import ConfigDict
 from delrec_jax.config import from_config
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import make_buckets, pad_texts, training_iterator
+from delrec_jax.delrec import prompt_examples
+from delrec_jax.delrec.tune import ranking_loss
 from delrec_jax.language.adalora import init_adapters
-from delrec_jax.language.preference_parser import init_projection
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.t5 import T5
-from delrec_jax.stages import assets, distill_texts, p2rec_assets
-from delrec_jax.stages.parse import parsing_loss, parsing_optimizer
-from delrec_jax.stages.tune import ranking_loss
-from delrec_jax.stages.workspace import Workspace, stored_settings
+from delrec_jax.p2rec import files
+from delrec_jax.p2rec.parse import parsing_loss, parsing_optimizer
+from delrec_jax.p2rec.preference_parser import init_projection
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import place_batch
 from delrec_jax.training.steps import TrainStep, create_state
+from delrec_jax.workdir import assets
+from delrec_jax.workdir.workspace import Workspace, stored_settings
 
 NAME = "parsing"
 PLANNED = 1000  # steps of the optimizer's schedule; they do not change the time
@@ -96,8 +98,8 @@ class Tuning:
 def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held: Any) -> Tuning:
     """What `parse` does."""
     config = ws.experiment.parse
-    parser, train = p2rec_assets.make_parser(ws, language), data.split.train
-    pieces = p2rec_assets.preference_pieces(ws, language, int(train.lengths.max()))
+    parser, train = files.make_parser(ws, language), data.split.train
+    pieces = files.preference_pieces(ws, language, int(train.lengths.max()))
     users = data.split.training_users
     target = np.full(config.categories, 1 / config.categories, np.float32)
 
@@ -128,9 +130,9 @@ def instance_level(
     """One example an interaction, with the loss of `tune` and the adapters of `parse`."""
     adalora, train = ws.experiment.parse.adalora, data.split.train
     longest = int(train.lengths.max())
-    rows = distill_texts.latest_rows(data, data.split.training_users, longest, labelled=True)
+    rows = prompt_examples.latest_rows(data, data.split.training_users, longest, labelled=True)
     labels = train.items[train.offsets[rows.users] + rows.ends]
-    pieces = p2rec_assets.preference_pieces(ws, language, longest) if whole else language.pieces
+    pieces = files.preference_pieces(ws, language, longest) if whole else language.pieces
     nothing = np.zeros(0, np.int32)
 
     def example(index: int, _: Any) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import harness
 
-from delrec_jax.stages.session import CACHE
+from delrec_jax.workdir.session import CACHE
 
 NAME = "startup"
 ROOT = Path(__file__).parents[1]

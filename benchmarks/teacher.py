@@ -26,8 +26,6 @@ from delrec_jax.data.interactions import Interactions, from_rows
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.ranking import rank_users
-from delrec_jax.stages.protocols import RowHistories, full_rankers
-from delrec_jax.stages.teacher_training import teacher_batches, teacher_loss
 from delrec_jax.teachers.logical_axes import axes_of
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
@@ -36,6 +34,8 @@ from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import make_layout
 from delrec_jax.training.steps import TrainStep, create_state
+from delrec_jax.workdir.protocols import RowHistories, full_rankers
+from delrec_jax.workdir.teacher_training import teacher_batches, teacher_loss
 
 try:
     import teacher_peer

@@ -89,8 +89,8 @@ def _dispatch(arguments: list[str]) -> None:
         _plan(values)
         return
     # Imported late: JAX takes seconds to load, and a typo in a flag should not wait for it.
-    from delrec_jax.stages.session import keep_compiled, session
-    from delrec_jax.stages.workspace import Workspace, stored_settings
+    from delrec_jax.workdir.session import keep_compiled, session
+    from delrec_jax.workdir.workspace import Workspace, stored_settings
 
     if not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
@@ -131,7 +131,7 @@ def _plan(values: flags.FlagValues) -> None:
 
 def _run(command: str, ws, values: flags.FlagValues) -> None:
     if command == "prompts":
-        from delrec_jax.stages.prompts import show_prompts
+        from delrec_jax.stages.show_prompts import show_prompts
 
         show_prompts(ws, values.n)
     elif command == "recommend":

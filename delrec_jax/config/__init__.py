@@ -5,7 +5,7 @@ is an error that names the key and the nearest one (`tree`). The dataclasses sta
 `p2rec`, or beside the code that they configure; `experiment` puts them together.
 """
 
-from delrec_jax.config.delrec import DistillConfig, TuneConfig
+from delrec_jax.config.delrec import DistillConfig, TuneConfig, WeightingConfig
 from delrec_jax.config.experiment import (
     METHODS,
     CandidatesConfig,
@@ -15,7 +15,7 @@ from delrec_jax.config.experiment import (
     from_config,
     to_dict,
 )
-from delrec_jax.config.language import GateConfig, LMConfig, PretrainConfig
+from delrec_jax.config.language import GateConfig, LMConfig, PretrainConfig, PretrainTextConfig
 from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
 from delrec_jax.config.teacher import TeacherConfig
 from delrec_jax.config.tree import leaf_keys, unknown_key
@@ -31,8 +31,10 @@ __all__ = [
     "LMConfig",
     "ParseConfig",
     "PretrainConfig",
+    "PretrainTextConfig",
     "TeacherConfig",
     "TuneConfig",
+    "WeightingConfig",
     "default_config",
     "from_config",
     "leaf_keys",

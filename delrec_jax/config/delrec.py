@@ -5,9 +5,24 @@ from dataclasses import dataclass
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
-from delrec_jax.objectives.task_weighting import WeightingConfig
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class WeightingConfig:
+    """Which weighting, and lambda (the share of TA) of `fixed`."""
+
+    kind: str = "fixed"
+    ta_weight: float = 0.2
+
+    def __post_init__(self):
+        if self.kind not in ("fixed", "gradient_norm", "uncertainty"):
+            raise UserError(
+                f"distill.weighting.kind is {self.kind!r}: use 'fixed', 'gradient_norm' or 'uncertainty'"
+            )
+        if not 0 <= self.ta_weight <= 1:
+            raise UserError(f"distill.weighting.ta_weight is {self.ta_weight}: a share from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from delrec_jax.config.tree import at_least
-from delrec_jax.data.pretraining import PretrainTextConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.verbalizer import KINDS
@@ -63,6 +62,50 @@ class GateConfig:
     attributes: float = 0.0
     next_in_series: float = 0.0
     next_item: float = 0.0
+
+
+@dataclass(frozen=True)
+class PretrainTextConfig:
+    """Shares and shapes of the texts.
+
+    Attributes:
+      short, several, full, attributes, recent, cloze: shares of the batches; the first three need a catalogue with known
+        relations (the storefront), `attributes` one with attributes, the last two
+        interactions.
+      queries: questions a text, at most.
+      no_instruction: share of `full` texts whose instruction is left out: any behaviour may be meant.
+      history: longest history of `several` and `full`, in items.
+      window: longest history of a `cloze` text, in items.
+      recent_window: longest history of a `recent` text, in items.
+      mask_rate: share of a cloze history's titles that are masked.
+      heldout_items: share of items that no question on the catalogue has as its answer, for the gate.
+      batch_tokens: tokens of a batch, padding included.
+      short_first: batches at the start that are `short` or `recent` only: look-ups are found sooner in short texts.
+    """
+
+    short: float = 0.4
+    several: float = 0.2
+    full: float = 0.3
+    attributes: float = 0.1
+    recent: float = 0.0
+    cloze: float = 0.0
+    queries: int = 4
+    no_instruction: float = 0.2
+    history: int = 6
+    window: int = 32
+    recent_window: int = 8
+    mask_rate: float = 0.3
+    heldout_items: float = 0.1
+    batch_tokens: int = 4096
+    short_first: int = 0
+
+    def __post_init__(self):
+        shares = (self.short, self.several, self.full, self.attributes, self.recent, self.cloze)
+        if min(shares) < 0 or sum(shares) <= 0:
+            raise UserError(
+                f"pretrain.text: the shares of short, several, full, attributes, recent, cloze are {shares}: one must be "
+                "positive, none negative"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
-from delrec_jax.objectives.preference_parsing import KINDS as LOSSES
 from delrec_jax.teachers.item_table import WAYS
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.loop import LoopConfig
@@ -13,6 +12,8 @@ from delrec_jax.training.optimizers import OptimizerConfig
 
 _SELECTORS = ("squared_error", "top_category")
 _LMS = ("adalora", "frozen")
+LOSSES = ("mse", "kl")
+"""Distances of a predicted distribution to a user's own (`p2rec.preferences.distribution_error`)."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.weight_names import leaves
-from delrec_jax.stages import base_model
+from delrec_jax.workdir import base_model
 
 Batch = dict[str, jax.ShapeDtypeStruct]
 

@@ -11,16 +11,17 @@ import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.data.pretraining import batch_rows
+from delrec_jax.delrec.distill import prompt_gradients
+from delrec_jax.delrec.task_weighting import init_weighting
+from delrec_jax.delrec.tune import ranking_loss
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import init_adapters
-from delrec_jax.language.initialise import init_for_copying
 from delrec_jax.language.logical_axes import axes_of as language_axes
-from delrec_jax.language.preference_parser import PreferenceParser, init_projection
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
-from delrec_jax.objectives.task_weighting import init_weighting
+from delrec_jax.p2rec.parse import parsing_loss, parsing_optimizer
+from delrec_jax.p2rec.preference_parser import PreferenceParser, init_projection
 from delrec_jax.planning.planned_step import PlannedStep, Scoring, planned_step
 from delrec_jax.planning.shapes import (
     Assumed,
@@ -33,19 +34,18 @@ from delrec_jax.planning.shapes import (
     ranker_of,
     texts_of,
 )
-from delrec_jax.stages import base_model
-from delrec_jax.stages.distill import prompt_gradients
-from delrec_jax.stages.parse import parsing_loss, parsing_optimizer
-from delrec_jax.stages.pretrain import pretrain_loss
-from delrec_jax.stages.teacher_training import SCORED_USERS, teacher_loss
-from delrec_jax.stages.tune import ranking_loss
-from delrec_jax.stages.workspace import STAGES
-from delrec_jax.teachers.logical_axes import axes_of as teacher_axes
+from delrec_jax.pretraining.batches import batch_rows
+from delrec_jax.pretraining.initialise import init_for_copying
+from delrec_jax.pretraining.pretrain import pretrain_loss
 from delrec_jax.teachers.network import NetworkTeacher, init_params
+from delrec_jax.teachers.network import axes_of as teacher_axes
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
+from delrec_jax.workdir import base_model
+from delrec_jax.workdir.teacher_training import SCORED_USERS, teacher_loss
+from delrec_jax.workdir.workspace import STAGES
 
 
 def planned_steps(

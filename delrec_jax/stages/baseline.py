@@ -12,11 +12,11 @@ from delrec_jax.analysis import blocks, tables
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.ranking import rank_users
-from delrec_jax.stages import assets, systems
-from delrec_jax.stages.protocols import Protocols
-from delrec_jax.stages.recommenders import first_cell, load_cell
-from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.writers import say
+from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir.protocols import Protocols
+from delrec_jax.workdir.recommenders import first_cell, load_cell
+from delrec_jax.workdir.workspace import Workspace
 
 
 def baseline(ws: Workspace) -> None:
@@ -25,7 +25,7 @@ def baseline(ws: Workspace) -> None:
     protocols = Protocols(ws, data)
     protocols.add_rerank(load_cell(ws, data, first_cell(ws.experiment)).scores)
     users, found = len(protocols.users), []
-    for name, system in systems.conventional_systems(ws, data, "test").items():
+    for name, system in recommenders.conventional_systems(ws, data, "test").items():
         started = time.monotonic()
         ranks = rank_users(
             system.score_users,

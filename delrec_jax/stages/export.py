@@ -10,9 +10,9 @@ from delrec_jax.language.adapter_files import save_adapter
 from delrec_jax.language.export import export_model
 from delrec_jax.language.peft_export import export_peft
 from delrec_jax.language.weights import params_hash
-from delrec_jax.stages import assets, base_model
-from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.writers import say
+from delrec_jax.workdir import assets, base_model
+from delrec_jax.workdir.workspace import Workspace
 
 FORMATS = {
     "adapter": "adapter and soft prompt alone, for `language.adapter_files.load_adapter`",

@@ -3,21 +3,21 @@
 import time
 from collections.abc import Callable
 
+from delrec_jax.delrec.distill import distill
+from delrec_jax.delrec.evaluate import evaluate
+from delrec_jax.delrec.report import report
+from delrec_jax.delrec.tune import tune
 from delrec_jax.distributed import as_main_sees, on_main
-from delrec_jax.stages.augment import augment
+from delrec_jax.p2rec.augment import augment
+from delrec_jax.p2rec.evaluate import evaluate_teachers
+from delrec_jax.p2rec.parse import parse
+from delrec_jax.p2rec.report import report_p2rec
+from delrec_jax.pretraining.pretrain import pretrain
 from delrec_jax.stages.baseline import baseline, print_baseline
-from delrec_jax.stages.distill import distill
-from delrec_jax.stages.evaluate import evaluate
-from delrec_jax.stages.evaluate_teachers import evaluate_teachers
-from delrec_jax.stages.parse import parse
 from delrec_jax.stages.prepare import is_outdated, prepare
-from delrec_jax.stages.pretrain import pretrain
-from delrec_jax.stages.report import report
-from delrec_jax.stages.report_p2rec import report_p2rec
 from delrec_jax.stages.teach import teach
-from delrec_jax.stages.tune import tune
-from delrec_jax.stages.workspace import Workspace
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.workspace import Workspace
 
 Runner = Callable[[Workspace], None]
 RUNNERS: dict[str, Runner] = {

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from delrec_jax.data.splits import PADDING
+from delrec_jax.delrec import systems
 from delrec_jax.errors import UserError
-from delrec_jax.stages import assets, systems
-from delrec_jax.stages.assets import Data
-from delrec_jax.stages.recommenders import AUGMENTED, cells, first_cell, load_cell
-from delrec_jax.stages.workspace import Workspace
 from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.workdir import assets
+from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.language_scorer import LanguageScorer
+from delrec_jax.workdir.recommenders import AUGMENTED, cells, first_cell, load_cell
+from delrec_jax.workdir.workspace import Workspace
 
 _NEAREST = 3
 
@@ -55,7 +57,7 @@ def _language_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, n
         return {}
     language = assets.load_language(ws, data)
     system = systems.language_systems(ws, data, language)["delrec", "all"]
-    scorer = systems.LanguageScorer(ws, language)
+    scorer = LanguageScorer(ws, language)
     texts = scorer.texts(system, [np.array(items)])
     return {"DELRec": np.asarray(scorer.catalogue(system, texts))[0]}
 

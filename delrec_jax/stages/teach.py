@@ -3,12 +3,12 @@
 import hashlib
 
 from delrec_jax.distributed import on_main
-from delrec_jax.stages.assets import load_data
-from delrec_jax.stages.recommenders import taught_path
-from delrec_jax.stages.teacher_training import TeacherTraining
-from delrec_jax.stages.workspace import Workspace, write_json
 from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.assets import load_data
+from delrec_jax.workdir.recommenders import taught_path
+from delrec_jax.workdir.teacher_training import TeacherTraining
+from delrec_jax.workdir.workspace import Workspace, write_json
 
 
 def teach(ws: Workspace) -> None:

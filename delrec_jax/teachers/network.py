@@ -30,6 +30,9 @@ from delrec_jax.teachers.protocol import PADDING
 ITEM_STD = 0.02
 ITEM_INIT = nn.initializers.normal(stddev=ITEM_STD)
 
+BY_ITEM = (("items", "embedding"), ("items", "vectors"), ("text",))
+"""How the paths end of what has a row an item: the item table, and text vectors as variables or as an argument."""
+
 
 class NetworkTeacher(struct.PyTreeNode):
     """A trained network as a `Teacher`.
@@ -215,3 +218,14 @@ def steps_to_end(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
     following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
     ends = jnp.where(segments != following, place, length)
     return jax.lax.cummin(ends, axis=1, reverse=True) - place
+
+
+def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    """What has a row an item is split by its rows (`items`); a teacher's other parameters are a few hundred kilobytes.
+
+    Args:
+      path: names of the leaf's keys.
+      shape: its shape.
+    """
+    rows: str | None = "items" if any(path[-len(end) :] == end for end in BY_ITEM) else None
+    return (rows, *[None] * (len(shape) - 1)) if shape else ()

@@ -1,6 +1,6 @@
 """Where arrays live: a mesh of (data, fsdp, tensor), and rules from the names of axes to the axes of the mesh.
 
-Modules and parameters name their axes (`language.logical_axes`, `teachers.logical_axes`): what an axis means is theirs to
+Modules and parameters name their axes (`language.logical_axes`, `teachers.network`): what an axis means is theirs to
 say. Where it goes is said here, once, and can be changed by `mesh.rules`. The same step runs on one CPU, eight fake devices
 or a pod.
 """

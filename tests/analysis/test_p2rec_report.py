@@ -7,7 +7,7 @@ import pytest
 from delrec_jax.analysis.embedding_map import EmbeddingMap
 from delrec_jax.analysis.report import ReportData, render_report
 from delrec_jax.analysis.seed_blocks import seed_means
-from delrec_jax.evaluation.augmentation import compare_augmentations
+from delrec_jax.p2rec.comparison import compare_augmentations
 
 
 @pytest.fixture(scope="module")

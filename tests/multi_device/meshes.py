@@ -16,12 +16,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_storefront import open_workspace
 
+from delrec_jax.delrec import distill, prompt_examples, tune
 from delrec_jax.language.t5 import T5
-from delrec_jax.stages import assets, distill, distill_texts, parse, tune
-from delrec_jax.stages.workspace import STAGES
-from delrec_jax.teachers.categories import Categories
+from delrec_jax.p2rec import parse
+from delrec_jax.p2rec.categories import Categories
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
+from delrec_jax.workdir import assets
+from delrec_jax.workdir.workspace import STAGES
 
 STEPS = 5
 CATEGORIES = 4
@@ -95,8 +97,8 @@ def main(workdir, data, fsdp, tensor):
     held = assets.load_data(opened)
     language = with_even_table(assets.load_language(opened, held))
     steps = Steps()
-    texts = distill_texts.make_texts(
-        opened, language, distill_texts.user_parts(opened, held)["train"], "true"
+    texts = prompt_examples.make_texts(
+        opened, language, prompt_examples.user_parts(opened, held)["train"], "true"
     )
     with mock.patch.object(distill, "fit", steps.fit), mock.patch.object(tune, "fit", steps.fit):
         trainer = distill._Trainer(opened, language, held, texts)

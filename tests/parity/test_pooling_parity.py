@@ -8,8 +8,8 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from torch_t5 import TINY, TINY_V10, our_params, torch_t5  # noqa: E402
 
-from delrec_jax.language.preference_parser import PreferenceParser  # noqa: E402
 from delrec_jax.language.t5 import T5  # noqa: E402
+from delrec_jax.p2rec.preference_parser import PreferenceParser  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -9,9 +9,10 @@ import pytest
 from tiny_storefront import open_workspace
 from watching import FirstSteps
 
+from delrec_jax.delrec import distill, prompt_examples, tune
 from delrec_jax.errors import UserError
-from delrec_jax.stages import assets, distill, distill_texts, tune
-from delrec_jax.stages.workspace import Workspace
+from delrec_jax.workdir import assets
+from delrec_jax.workdir.workspace import Workspace
 
 STEPS = 2
 
@@ -38,7 +39,7 @@ def opened(workdir, accumulate):
 def distill_steps(ws, data, language, monkeypatch):
     watch = FirstSteps(STEPS)
     monkeypatch.setattr(distill, "fit", watch.fit)
-    users = distill_texts.user_parts(ws, data)["train"]
+    users = prompt_examples.user_parts(ws, data)["train"]
     teacher = distill._cached_texts(ws, data, language, users, "train")
     distill._Trainer(ws, language, data, teacher).fit("distilled", teacher)
     return watch

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
 from delrec_jax.config import from_config
-from delrec_jax.stages import assets, recommenders
-from delrec_jax.stages.workspace import Workspace, read_json
+from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir.workspace import Workspace, read_json
 
 ITEMS, USERS = 30, 40
 CONFIG = """

@@ -17,7 +17,7 @@ from delrec_jax.language.adapter_files import load_adapter
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.tokenizer import Tokenizer
-from delrec_jax.stages import assets
+from delrec_jax.workdir import assets
 
 REMOVED = 5  # triplets that an allocation took away, in every adapter
 

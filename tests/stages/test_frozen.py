@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from watching import Watch, same, stored
 
-from delrec_jax.objectives.task_weighting import WeightingConfig
-from delrec_jax.stages import distill, tune
-from delrec_jax.stages.workspace import Workspace
+from delrec_jax.delrec import distill, tune
+from delrec_jax.delrec.task_weighting import WeightingConfig
+from delrec_jax.workdir.workspace import Workspace
 
 # Beside `index`: other texts in pre-training and another weighting than in TINY, the other teacher, shorter loops.
 INDEX = (

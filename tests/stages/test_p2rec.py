@@ -11,10 +11,11 @@ from safetensors.numpy import load_file
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
-from delrec_jax.data.preferences import preference_targets
-from delrec_jax.stages import assets, p2rec_assets, recommenders
-from delrec_jax.stages.item_embeddings import ItemEmbedder, other_items
-from delrec_jax.stages.parse import teacher_vectors
+from delrec_jax.p2rec import files
+from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
+from delrec_jax.p2rec.parse import teacher_vectors
+from delrec_jax.p2rec.preferences import preference_targets
+from delrec_jax.workdir import assets, recommenders
 
 SYSTEMS = {
     "teacher",
@@ -61,7 +62,7 @@ def test_categories_are_groups_of_what_training_knows(p2rec_run):
     ws = open_workspace(p2rec_run)
     data = assets.load_data(ws)
     for seed in (0, 1):
-        stored = p2rec_assets.load_categories(ws, seed)
+        stored = files.load_categories(ws, seed)
         known = data.split.train_counts(data.num_items) > 0
         np.testing.assert_array_equal(stored.of_item >= 0, known)
         # k-means' own condition: no item is nearer to another centre than to its category's.
@@ -84,7 +85,7 @@ def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
     ws = open_workspace(p2rec_run)
     data = assets.load_data(ws)
     for row in found:
-        categories = p2rec_assets.load_categories(ws, row["seed"])
+        categories = files.load_categories(ws, row["seed"])
         targets = preference_targets(data.split.train, categories.of_item, categories.count)
         assert row["train_users"] + row["valid_users"] == len(targets)
         assert row["valid_users"] == round(0.2 * len(targets))
@@ -113,7 +114,7 @@ def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
     ws = open_workspace(p2rec_run)
     data = assets.load_data(ws)
     embedder = ItemEmbedder(ws, data, assets.load_language(ws, data))
-    trained, _ = p2rec_assets.load_parser(ws, 1)
+    trained, _ = files.load_parser(ws, 1)
     tuned = embedder.embed(trained["adapters"])
     np.testing.assert_allclose(
         tuned, embeddings(p2rec_run, "seed-1", "tuned.safetensors"), atol=1e-6
@@ -223,9 +224,9 @@ def test_more_categories_than_items_are_refused(p2rec_run, tmp_path, capsys):
 def test_embeddings_of_another_catalogue_are_refused(p2rec_run):
     path = p2rec_run / "augmented" / "embeddings" / "untuned.safetensors"
     with pytest.raises(assets.UserError, match=r"not the catalogue's 2; run `delrec augment`"):
-        p2rec_assets.load_embeddings(path, ids=("a", "b"))
+        files.load_embeddings(path, ids=("a", "b"))
     with pytest.raises(assets.UserError, match="cannot be read"):
-        p2rec_assets.load_embeddings(path.with_name("none.safetensors"), ids=("a", "b"))
+        files.load_embeddings(path.with_name("none.safetensors"), ids=("a", "b"))
 
 
 def run_parse(run, workdir, *flags):

@@ -12,7 +12,8 @@ import pytest
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
-from delrec_jax.stages import assets, p2rec_assets, parse
+from delrec_jax.p2rec import files, parse
+from delrec_jax.workdir import assets
 
 USERS, ITEMS, POPULAR, LENGTH = 24, 30, 12, 7
 MADE = (
@@ -115,7 +116,7 @@ def test_a_user_s_text_is_his_training_part(runs):
     ws = open_workspace(runs["nothing"])
     data = assets.load_data(ws)
     parsing = parse._Parsing(ws, data, assets.load_language(ws, data))
-    categories = p2rec_assets.load_categories(ws, 0)
+    categories = files.load_categories(ws, 0)
     nobody = np.zeros((USERS, categories.count), np.float32)
     titles = parsing.pieces.titles
     for user in range(USERS):

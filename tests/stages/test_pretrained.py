@@ -14,8 +14,8 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.language import weights
 from delrec_jax.language.layers import unstack_layers
-from delrec_jax.stages import assets
-from delrec_jax.stages.systems import LanguageScorer, LanguageSystem
+from delrec_jax.workdir import assets
+from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 
 
 def language_of(run):

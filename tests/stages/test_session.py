@@ -3,7 +3,7 @@ import pytest
 
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
-from delrec_jax.stages.session import CACHE, keep_compiled, session
+from delrec_jax.workdir.session import CACHE, keep_compiled, session
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
-from delrec_jax.stages import assets
+from delrec_jax.workdir import assets
 
 SYSTEMS = {
     "popularity", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",

@@ -10,7 +10,7 @@ from test_tiny_run import SYSTEMS
 from tiny_pretrained import FIRST, copy_beginning
 from tiny_storefront import CONFIG, delrec, open_workspace
 
-from delrec_jax.stages import assets
+from delrec_jax.workdir import assets
 
 LISTED = {"popularity", "teacher", "oracle"}
 LANGUAGE = SYSTEMS - LISTED

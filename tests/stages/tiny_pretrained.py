@@ -10,8 +10,9 @@ import numpy as np
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from watching import Watch
 
+from delrec_jax.delrec import distill, tune
 from delrec_jax.language.export import export_model
-from delrec_jax.stages import assets, distill, tune
+from delrec_jax.workdir import assets
 
 EXTRA_ROWS = 28  # as Flan-T5: 32128 rows for 32100 ids
 

@@ -13,9 +13,14 @@ from delrec_jax.teachers import item_table
 from delrec_jax.teachers.caser import Caser, CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.item_table import WAYS, ItemTable
-from delrec_jax.teachers.logical_axes import axes_of
 from delrec_jax.teachers.losses import LossConfig
-from delrec_jax.teachers.network import ITEM_INIT, NetworkTeacher, init_params, sequence_loss
+from delrec_jax.teachers.network import (
+    ITEM_INIT,
+    NetworkTeacher,
+    axes_of,
+    init_params,
+    sequence_loss,
+)
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.sasrec import SASRecConfig
 

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from delrec_jax.errors import UserError
-from delrec_jax.objectives.task_weighting import (
+from delrec_jax.delrec.task_weighting import (
     WeightingConfig,
     init_weighting,
     weighted_gradients,
 )
+from delrec_jax.errors import UserError
 from delrec_jax.training.gradients import accumulated, mean_loss_gradients
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.sharding import MeshConfig, make_layout, place, place_batch, unsplit

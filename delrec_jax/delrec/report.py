@@ -1,0 +1,183 @@
+"""`delrec report`: records to `metrics.json`, the table on the terminal, and one self-contained page."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
+from delrec_jax.config import to_dict
+from delrec_jax.delrec import systems
+from delrec_jax.distributed import on_main
+from delrec_jax.evaluation import records, significance
+from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.workdir import assets, base_model, recommenders
+from delrec_jax.workdir.language_scorer import LanguageScorer
+from delrec_jax.workdir.workspace import Workspace, read_json
+
+_METRIC = "HR@1"
+
+
+def report(ws: Workspace) -> None:
+    """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the tables."""
+    table = records.read_records(ws.folder("evaluate") / "records.parquet")
+    expected = ws.folder("evaluate") / "expected.parquet"
+    rows = tables.metrics_rows(
+        table,
+        records.read_expected(expected) if expected.exists() else None,
+        seed=ws.experiment.seed,
+    )
+    data = assets.load_data(ws)
+    page = _report_data(ws, data, table, rows)  # asks the language model: all processes take part
+    on_main(lambda: _write(ws, rows, page))
+
+
+def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
+    folder = ws.folder("report")
+    tables.write_metrics_json(folder / "metrics.json", rows)
+    write_report(folder / "index.html", page)
+    shown = blocks.result_blocks(rows)
+    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+    blocks.print_blocks(shown)
+    print(f"report: {folder / 'index.html'}")
+
+
+def _report_data(
+    ws: Workspace, data: assets.Data, table: pl.DataFrame, rows: list[dict[str, Any]]
+) -> ReportData:
+    facts = read_json(ws.folder("prepare") / "statistics.json")
+    config = ws.experiment
+    log = []
+    for stage in ("pretrain", "teach", "distill", "tune"):
+        for path in sorted(ws.folder(stage).glob("*/metrics.jsonl")):
+            log += tables.read_log(path)
+    pairs = significance.standard_pairs(table["system"].unique(maintain_order=True).to_list())
+    # Language systems whose texts list the candidates have no ranks in the whole catalogue.
+    whole = table.filter(system="delrec", protocol="full").height > 0
+    protocol = "full" if whole else f"sampled-{config.candidates.num}"
+    compared = significance.compare_family(
+        table, pairs, _METRIC, protocol=protocol, seed=config.seed
+    )
+    return ReportData(
+        title=f"DELRec on {data.corpus.name}",
+        summary={
+            "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
+            "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
+            "teacher": DISPLAY_NAMES[config.teacher.name],
+            "language model": base_model.language_model(ws),
+            "seed": str(config.seed),
+        },
+        metrics=rows,
+        command="delrec run --config=FILE --workdir=DIR (with config.json below)",
+        config=to_dict(config),
+        comparisons=[asdict(one) for one in compared],
+        agreement=read_json(ws.folder("distill") / "agreement.json"),
+        log=log,
+        curves=_curves(log),
+        adapter_ranks=_adapter_ranks(ws),
+        examples=_examples(ws, data),
+        notes=_notes(ws, data),
+    )
+
+
+def _curves(log: list[dict[str, Any]]) -> list[Curve]:
+    prompts = {f"prompt/{name}": name for name in ("distilled", "shuffled", "true")}
+    adapters = {"adapter/distilled": "distilled prompt", "adapter/random": "random prompt"}
+    wanted = [
+        Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
+        Curve("valid/NDCG@10", "Teacher: validation NDCG@10", {"teacher": "teacher"}),
+        Curve("loss", "Stage 1: training loss", prompts),
+        Curve(
+            "valid/agreement",
+            "Stage 1: top-1 agreement with the teacher, validation users",
+            prompts,
+        ),
+        Curve("loss", "Stage 2: training loss", adapters),
+        Curve("valid/HR@1", "Stage 2: validation HR@1 among candidates", adapters),
+    ]
+    logged = {(row["run"], key) for row in log for key in row}
+    return [
+        curve for curve in wanted if any((run, curve.key) in logged for run in curve.runs or {})
+    ]
+
+
+def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
+    _, meta = load_tree(assets.adapter_path(ws, "distilled"))
+    rows = []
+    for path, rank in meta["ranks"].items():
+        *layer, projection = path.split("/")
+        rows.append({"layer": "/".join(layer), "projection": projection, "rank": rank})
+    return rows
+
+
+def _examples(ws: Workspace, data: assets.Data) -> list[WorkedExample]:
+    """Two users: the first whose target is cold and the first whose is not (or just the first two)."""
+    language = assets.load_language(ws, data)
+    if language.ranker.kind != "mean":
+        return []
+    cold = data.split.cold_items(data.num_items)[data.split.target("test")]
+    chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
+    scorer = LanguageScorer(ws, language)
+    system = systems.language_systems(ws, data, language)["delrec", "all"]
+    teacher = recommenders.conventional_systems(ws, data, "test")["teacher"].score_users
+    titles = data.corpus.catalogue.titles
+    examples = []
+    for row in chosen[:2]:
+        user = int(data.split.users("test")[row])
+        history, target = data.split.history("test", user), int(data.split.target("test")[row])
+        candidates = data.candidates["test"].items[row]
+        ids = scorer.texts(system, [history], [candidates])
+        own = np.asarray(scorer.candidates(system, ids, candidates[None]))[0]
+        given = np.asarray(teacher(np.array([row])))[0][candidates]
+        ranks = {"teacher": _ranks(given), "delrec": _ranks(own)}
+        examples.append(
+            WorkedExample(
+                user=str(row),
+                history=tuple(titles[item] for item in history[-10:]),
+                target=titles[target],
+                candidates=tuple(titles[item] for item in candidates),
+                ranks=ranks,
+                cold=bool(cold[row]),
+            )
+        )
+    return examples
+
+
+def _ranks(scores: np.ndarray) -> list[float]:
+    return [float((scores > s).sum() + 1 + ((scores == s).sum() - 1) / 2) for s in scores]
+
+
+def _notes(ws: Workspace, data: assets.Data) -> list[str]:
+    notes = [
+        "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
+        "without the items a user has seen, `full_with_seen` with them.",
+        *data.split.warnings(),
+        "A rise of the distilled prompt above no prompt is no evidence of distillation: the prompt from a shuffled teacher "
+        "is the control that counts.",
+    ]
+    made_here = not ws.experiment.lm.weights
+    if data.world is not None:
+        notes += [
+            "The storefront is generated: no figure here is a result on real data.",
+            "The oracle's figures are computed from the generating process, not estimated from these users.",
+        ]
+    if data.world is not None and made_here:
+        notes.append(
+            "The language model was pre-trained on the catalogue's text and on instructions among which are the behaviours of "
+            "the store's customers: this demonstration is built so that a prompt CAN express the pattern. It never saw a row "
+            "of interactions."
+        )
+    elif made_here:
+        notes.append(
+            "The language model is a small T5 pre-trained here on this corpus' titles, attributes and training histories; "
+            "it has no knowledge of the world. With pretrained weights these figures will differ."
+        )
+    else:
+        notes.append(
+            f"The language model has the pretrained weights {ws.experiment.lm.weights} (lm/base.json holds their SHA-256): "
+            "what it knew of these items before, nobody controls here."
+        )
+    return notes

@@ -1,0 +1,114 @@
+"""`delrec augment`: P2Rec's information augmentation, the language model's item embeddings in conventional recommenders.
+
+Every recommender is trained plain, with the tuned model's embeddings, and with those of two controls: the untuned model's,
+and the tuned model's on the titles of other items. All have the same rows, budget and selection.
+"""
+
+import hashlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from delrec_jax.config import AugmentConfig
+from delrec_jax.distributed import on_main
+from delrec_jax.p2rec import files
+from delrec_jax.p2rec.item_embeddings import make_embeddings
+from delrec_jax.p2rec.text_vectors import principal, standardised
+from delrec_jax.teachers.network import baked
+from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.training.checkpoints import load_tree, save_tree
+from delrec_jax.training.writers import say
+from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.recommenders import PLAIN, Cell
+from delrec_jax.workdir.teacher_training import TeacherTraining
+from delrec_jax.workdir.workspace import Workspace, write_json
+
+
+def augment(ws: Workspace) -> None:
+    """Makes the embeddings, then trains every recommender of the comparison."""
+    data = assets.load_data(ws)
+    make_embeddings(ws, data, assets.load_language(ws, data))
+    trainers = _Trainers(ws, data)
+    found = [trainers.train(cell) for cell in recommenders.cells(ws.experiment)]
+    on_main(lambda: write_json(ws.folder("augment") / "augment.json", found))
+    _tell(found)
+
+
+class _Trainers:
+    """Trains cells; those of one network and one way share a compiled step while they follow one another."""
+
+    def __init__(self, ws: Workspace, data: Data):
+        self.ws, self.data = ws, data
+        self._kind: tuple[str, str] | None = None
+        self._training: TeacherTraining
+
+    def train(self, cell: Cell) -> dict[str, Any]:
+        """Trains a cell, or resumes it, or reads what is finished; says how it did on validation."""
+        path = recommenders.cell_path(self.ws, cell)
+        taught = cell == recommenders.first_cell(self.ws.experiment)
+        result = load_tree(path)[1] if taught else self._fit(cell)
+        return {
+            "teacher": cell.name,
+            "seed": cell.seed,
+            "system": cell.system,
+            "valid_ndcg10": result["best_value"],
+            "step": result["best_step"],
+            "checkpoint": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+
+    def _fit(self, cell: Cell) -> dict[str, Any]:
+        config = self.ws.experiment.augment
+        way = network_way(config, cell.system)
+        training = self._of(cell, way)
+        vectors = self._vectors(cell)
+        text = None if way == "own" else vectors
+        begins = None if vectors is None or way != "own" else (vectors, config.start_std)
+        params, result = training.fit(
+            f"augment/{cell.name}/seed-{cell.seed}/{cell.system}",
+            recommenders.cell_folder(self.ws, cell),
+            seed=cell.seed,
+            identity=self.ws.identity("augment")
+            | {"recommender": f"{cell.name}, {cell.system}, seed {cell.seed}"},
+            text=text,
+            start=begins,
+        )
+        plain = params if text is None else baked(params, training.module, jnp.asarray(text))
+        save_tree(recommenders.cell_path(self.ws, cell), plain, result)
+        return result
+
+    def _of(self, cell: Cell, way: str) -> TeacherTraining:
+        if self._kind != (cell.name, way):
+            config = cell.config(self.ws.experiment)
+            self._training = TeacherTraining(self.ws, self.data, config, way=way)
+            self._kind = (cell.name, way)
+        return self._training
+
+    def _vectors(self, cell: Cell) -> np.ndarray | None:
+        """A system's embeddings as its recommender takes them; None for a plain one."""
+        if cell.system == PLAIN:
+            return None
+        path = files.embeddings_path(self.ws, cell.system, cell.seed)
+        found = files.load_embeddings(path, ids=self.data.corpus.catalogue.ids)
+        if self.ws.experiment.augment.reduce == "learned":
+            return standardised(found)
+        return principal(found, cell.config(self.ws.experiment).shape.width)
+
+
+def network_way(config: AugmentConfig, system: str) -> str:
+    """How text enters the item table of a system's network while it trains; `initialise` needs no other network."""
+    return "own" if system == PLAIN or config.way == "initialise" else config.way
+
+
+def _tell(found: list[dict[str, Any]]) -> None:
+    """Validation NDCG@10 of each recommender, mean over seeds."""
+    for name, system in dict.fromkeys((row["teacher"], row["system"]) for row in found):
+        values = [
+            row["valid_ndcg10"]
+            for row in found
+            if (row["teacher"], row["system"]) == (name, system)
+        ]
+        say(
+            f"  {DISPLAY_NAMES[name]}, {system}: validation NDCG@10 {np.mean(values):.4f} over {len(values)} seed(s)"
+        )

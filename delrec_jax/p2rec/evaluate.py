@@ -1,0 +1,37 @@
+"""`delrec evaluate` of P2Rec: every recommender of the comparison to one rank record a user and protocol."""
+
+from delrec_jax.distributed import on_main
+from delrec_jax.teachers.popularity import popularity_teacher
+from delrec_jax.teachers.protocol import Teacher
+from delrec_jax.training.writers import ProgressBar
+from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir.evaluation import Evaluation
+from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.workspace import Workspace
+
+
+def evaluate_teachers(ws: Workspace) -> None:
+    """Ranks the test item of every user by popularity, by each recommender of `augment`, and by the oracle where one is known.
+
+    `rerank-m` is left out: each recommender would rank other candidates, its own best.
+    """
+    data = assets.load_data(ws)
+    run = Evaluation(ws, data)
+    popularity = popularity_teacher(data.split.train.items, data.num_items)
+    _rank(run, "popularity", popularity, length=1)
+    cells = recommenders.cells(ws.experiment)
+    with ProgressBar("evaluate", len(cells)) as bar:
+        for done, cell in enumerate(cells):
+            teacher = recommenders.load_cell(ws, data, cell)
+            length = cell.config(ws.experiment).max_length
+            _rank(run, cell.system, teacher, length=length, teacher=cell.name, seed=cell.seed)
+            bar.update(done + 1, f"{cell.name} {cell.system} seed {cell.seed}")
+    if data.world is not None:
+        run.add_oracle()
+    on_main(run.write)
+
+
+def _rank(run: Evaluation, system: str, recommender: Teacher, *, length: int, **names) -> None:
+    read = RowHistories(run.data.split, "test", length)
+    asked = recommenders.conventional_system(recommender, read)
+    run.rank_catalogue(system, asked.score_users, order=asked.order, **names)

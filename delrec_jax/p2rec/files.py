@@ -1,0 +1,106 @@
+"""What P2Rec's stages hand to one another through the workdir.
+
+preference/seed-S/     categories.safetensors (titles beside it, as JSON), model/ (projection and adapters)
+augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled}.safetensors
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.t5 import T5
+from delrec_jax.p2rec.categories import Categories
+from delrec_jax.p2rec.preference_parser import PreferenceParser
+from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.workdir.assets import Language
+from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
+from delrec_jax.workdir.workspace import Workspace
+
+
+def seed_folder(ws: Workspace, seed: int) -> Path:
+    """Where `parse` works under one seed."""
+    return ws.folder("parse") / f"seed-{seed}"
+
+
+def load_categories(ws: Workspace, seed: int) -> Categories:
+    """The latent categories of one seed."""
+    tree, _ = load_tree(seed_folder(ws, seed) / "categories.safetensors")
+    return Categories(tree["of_item"], tree["centres"])
+
+
+def load_parser(ws: Workspace, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Projection and (where the LM was tuned) adapters of one seed, and the description of their training."""
+    return load_tree(seed_folder(ws, seed) / "model" / "result.safetensors")
+
+
+def make_parser(ws: Workspace, language: Language) -> PreferenceParser:
+    """The language model with the adapters of `parse`."""
+    config = ws.experiment.parse
+    adapters = config.adalora if config.lm == "adalora" else None
+    return PreferenceParser(T5(replace(language.ranker.module.config, adapters=adapters)))
+
+
+def preference_pieces(ws: Workspace, language: Language, longest: int) -> Any:
+    """The pieces of texts with `parse`'s own limit: a history of `longest` items, as far as its tokens go."""
+    limits = replace(
+        language.pieces.config,
+        max_tokens=ws.experiment.parse.max_tokens,
+        max_history=max(1, longest),
+    )
+    return replace(language.pieces, config=limits)
+
+
+def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:
+    """Where the embeddings of a system stand."""
+    folder = ws.folder("augment") / "embeddings"
+    if system == UNTUNED:  # the base model has no seed
+        return folder / "untuned.safetensors"
+    names = {AUGMENTED: "tuned", SHUFFLED: "shuffled"}
+    return folder / f"seed-{seed}" / f"{names[system]}.safetensors"
+
+
+def save_embeddings(path: Path, vectors: np.ndarray, *, ids: tuple[str, ...], origin: str) -> None:
+    """Writes one vector an item.
+
+    Args:
+      path: a `.safetensors` file; it appears whole or not at all.
+      vectors: float32 [I, E].
+      ids: the source's item ids, in the order of the rows; stored as JSON in the file's metadata, under `description`.
+      origin: what made them, for the reader.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    # One entry alone: safetensors writes several in an order that differs from run to run.
+    description = json.dumps({"item_ids": list(ids), "origin": origin})
+    embeddings = np.ascontiguousarray(vectors, np.float32)
+    save_file({"embeddings": embeddings}, partial, {"description": description})
+    partial.rename(path)
+
+
+def load_embeddings(path: Path, *, ids: tuple[str, ...]) -> np.ndarray:
+    """Reads `save_embeddings`' file for a catalogue.
+
+    Raises:
+      UserError: the file is missing, damaged, or of another catalogue.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = json.loads((file.metadata() or {}).get("description", "{}"))
+            vectors = file.get_tensor("embeddings")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it and run `delrec augment` again"
+        ) from error
+    stored = tuple(found.get("item_ids", ()))
+    if stored != tuple(ids):
+        raise UserError(
+            f"{path}: has embeddings of {len(stored)} items that are not the catalogue's {len(ids)}; run `delrec augment` "
+            "with --update, so that they are made for this catalogue"
+        )
+    return vectors

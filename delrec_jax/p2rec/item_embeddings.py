@@ -1,0 +1,78 @@
+"""P2Rec's item embeddings: every item alone, as the text of a virtual user, through the language model."""
+
+from typing import Any
+
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.data import prompts
+from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
+from delrec_jax.distributed import on_main
+from delrec_jax.p2rec import files
+from delrec_jax.training.steps import EvalStep
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
+from delrec_jax.workdir.workspace import Workspace
+
+
+class ItemEmbedder:
+    """Pools the encoder's output over each item's text."""
+
+    def __init__(self, ws: Workspace, data: Data, language: Language):
+        """Makes the text of every item: its title in the template, and nothing that anybody did with it."""
+        self.language = language
+        self._batch = min(ws.experiment.augment.batch_size, data.num_items)
+        parser = files.make_parser(ws, language)
+        self._pooled = EvalStep(
+            lambda held, rows: parser.pooled(ids=rows["ids"], **held), language.layout
+        )
+        pieces = files.preference_pieces(ws, language, 1)
+        texts = [prompts.preference(pieces, np.array([item])) for item in range(data.num_items)]
+        longest = max(map(len, texts))
+        self._ids = pad_texts(texts, bucket_length(longest, make_buckets(longest)))
+
+    def embed(self, adapters: Any) -> np.ndarray:
+        """The embeddings of the whole catalogue.
+
+        Args:
+          adapters: AdaLoRA's tree of a tuned model; None for the base model.
+
+        Returns:
+          float32 [I, E], E the model's width.
+        """
+        placed = None if adapters is None else self.language.put(adapters)
+        held = {"params": self.language.params, "adapters": placed}
+        return self._pooled.in_batches(held, {"ids": self._ids}, self._batch)
+
+
+def other_items(count: int, seed: int) -> np.ndarray:
+    """For each item another one, whose title it gets in the control: all items in a random circle, turned by one."""
+    circle = prng.generator(seed, "augment/shuffled-titles").permutation(count)
+    others = np.empty(count, np.int64)
+    others[circle] = np.roll(circle, 1)
+    return others
+
+
+def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
+    """Stores the embeddings of all systems and seeds.
+
+    Shuffled titles need no second pass: the embedding of a title does not depend on whose it is.
+    """
+    embedder = ItemEmbedder(ws, data, language)
+    ids, base = data.corpus.catalogue.ids, ws.content("pretrain")
+
+    def save(system: str, seed: int, vectors: np.ndarray, origin: str) -> None:
+        path = files.embeddings_path(ws, system, seed)
+        on_main(lambda: files.save_embeddings(path, vectors, ids=ids, origin=origin))
+
+    seeds, controls = recommenders.seeds(ws.experiment), ws.experiment.augment.controls
+    if controls:
+        save(UNTUNED, seeds[0], embedder.embed(None), f"base model {base}")
+    for seed in seeds:
+        trained, _ = files.load_parser(ws, seed)
+        vectors = embedder.embed(trained.get("adapters"))
+        save(AUGMENTED, seed, vectors, f"base model {base}, tuned by parse under seed {seed}")
+        if controls:
+            others = other_items(data.num_items, seed)
+            save(SHUFFLED, seed, vectors[others], f"seed {seed}, titles of other items")

@@ -1,0 +1,116 @@
+"""What users prefer, as shares of their items over latent categories (P2Rec, information reconstruction).
+
+The target g_u[k] = (items of u's training part in category k) / (those in any category); the distance of a predicted
+distribution to it, which trains (`mse` is the paper's; `kl` does not fade where a prediction is confident and wrong); and how
+well predictions meet the users' own, beside the constant that any parser must beat. Liu et al., arXiv 2406.00333.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
+
+from delrec_jax.data.interactions import Interactions
+from delrec_jax.errors import UserError
+
+
+def preference_targets(
+    train: Interactions, of_item: Int32[np.ndarray, "I"], count: int
+) -> Float32[np.ndarray, "U K"]:
+    """The share of each category among each user's items; an item that a user has twice counts twice.
+
+    Args:
+      train: the training part alone: what a user takes later must not be in his target.
+      of_item: category of every item of the catalogue, 0..K-1; -1 = none, and the item does not count.
+      count: K.
+
+    Returns:
+      Rows that sum to 1, in the order of the users; zeros for a user without an item of any category.
+
+    Raises:
+      ValueError: a category outside -1..K-1.
+    """
+    if of_item.size and not -1 <= of_item.min() <= of_item.max() < count:
+        raise ValueError(
+            f"categories run from {of_item.min()} to {of_item.max()}: expected -1 to {count - 1}"
+        )
+    users = np.arange(train.num_users).repeat(train.lengths)
+    categories = of_item[train.items]
+    counted = categories >= 0
+    cells = users[counted] * count + categories[counted]
+    counts = np.bincount(cells, minlength=train.num_users * count).reshape(-1, count)
+    totals = counts.sum(axis=1, keepdims=True)
+    return (counts / np.maximum(totals, 1)).astype(np.float32)
+
+
+def distribution_error(
+    logits: Float[Array, "B K"], targets: Float[Array, "B K"], kind: str
+) -> Float[Array, "B"]:
+    """The error of softmax(logits) at each example.
+
+    Args:
+      logits: of the K categories.
+      targets: the users' shares; each row sums to 1.
+      kind: `mse`, the mean over the categories of the squared difference, or `kl`, KL(target || softmax) in nats with
+        0 log 0 = 0.
+
+    Raises:
+      UserError: unknown kind.
+    """
+    if kind == "mse":
+        return ((jax.nn.softmax(logits, axis=-1) - targets) ** 2).mean(axis=-1)
+    if kind == "kl":
+        # log 1 stands in for log 0, whose product with 0 would be NaN.
+        log_targets = jnp.log(jnp.where(targets > 0, targets, 1.0))
+        return (targets * (log_targets - jax.nn.log_softmax(logits, axis=-1))).sum(axis=-1)
+    raise UserError(f"parse.loss is {kind!r}: use 'mse' or 'kl'")
+
+
+def squared_errors(
+    predicted: Float[np.ndarray, "U K"], targets: Float[np.ndarray, "U K"]
+) -> Float[np.ndarray, "U"]:
+    """The mean over the categories of the squared difference, float64."""
+    return (np.subtract(predicted, targets, dtype=np.float64) ** 2).mean(axis=1)
+
+
+def top_category_hits(
+    predicted: Float[np.ndarray, "U K"], targets: Float[np.ndarray, "U K"]
+) -> Float[np.ndarray, "U"]:
+    """Whether the predicted top category is one of the user's own top categories.
+
+    Where several predictions tie for the top, the share of them that hit, which is the expectation of drawing one.
+
+    Args:
+      predicted: shares or logits; a row with a NaN hits nothing.
+      targets: the users' shares.
+
+    Returns:
+      Values in [0, 1], float64.
+
+    Raises:
+      ValueError: a user without a target, of whom every category would be the top.
+    """
+    empty = np.flatnonzero(~(targets > 0).any(axis=1))
+    if empty.size:
+        raise ValueError(f"row {empty[0]} of the targets has no category: leave such users out")
+    guesses = predicted == predicted.max(axis=1, keepdims=True)
+    right = guesses & (targets == targets.max(axis=1, keepdims=True))
+    return right.sum(axis=1) / np.maximum(guesses.sum(axis=1), 1)
+
+
+def constant_prediction(targets: Float[np.ndarray, "U K"]) -> Float[np.ndarray, "K"]:
+    """The mean target of the training users: of all predictions that ignore the user, the one of least squared error.
+
+    Args:
+      targets: of the training users; a row of zeros (a user without a target) does not count.
+
+    Returns:
+      A distribution, float64.
+
+    Raises:
+      ValueError: no user has a target.
+    """
+    stated = np.asarray(targets, np.float64)[(targets > 0).any(axis=1)]
+    if not len(stated):
+        raise ValueError("no training user has an item of any category")
+    return stated.mean(axis=0)

@@ -1,0 +1,171 @@
+"""`delrec report` of P2Rec: categories, embedding maps, and every recommender with and without augmentation."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis.comparison_blocks import comparison_block
+from delrec_jax.analysis.embedding_map import (
+    EmbeddingMap,
+    chance_purity,
+    map_points,
+    neighbour_purity,
+)
+from delrec_jax.analysis.report import Curve, ReportData, write_report
+from delrec_jax.analysis.seed_blocks import seed_mean_blocks
+from delrec_jax.config import Experiment, to_dict
+from delrec_jax.distributed import on_main
+from delrec_jax.evaluation import records
+from delrec_jax.p2rec import files
+from delrec_jax.p2rec.comparison import compare_augmentations
+from delrec_jax.p2rec.parse import teacher_vectors
+from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.assets import Data, load_data
+from delrec_jax.workdir.base_model import language_model
+from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, UNTUNED, Cell
+from delrec_jax.workdir.workspace import Workspace, read_json
+
+_METRIC = "NDCG@10"
+_MAPPED = 1500  # items of a map: t-SNE of all would take minutes on a large catalogue
+
+
+def report_p2rec(ws: Workspace) -> None:
+    """Writes `report/metrics.json`, `tables.md`, `comparisons.json` and `index.html`, and prints the tables."""
+    on_main(lambda: _write(ws))
+
+
+def _write(ws: Workspace) -> None:
+    folder, seed = ws.folder("report"), ws.experiment.seed
+    table = records.read_records(ws.folder("evaluate") / "records.parquet")
+    rows = _rows(ws, table)
+    # Where cold items were negatives nobody ranks one: tests of nothing would only weaken the others' correction.
+    cold = table["cold"].any() and not ws.experiment.teacher.cold_negatives
+    parts = ("all", "head", "tail", *(("cold",) if cold else ()))
+    compared = [
+        asdict(one) for one in compare_augmentations(table, _METRIC, parts=parts, seed=seed)
+    ]
+    tables.write_metrics_json(folder / "metrics.json", rows)
+    write_report(folder / "index.html", _page(ws, rows, compared))
+    shown = [*seed_mean_blocks(rows), *([comparison_block(compared)] if compared else [])]
+    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+    blocks.print_blocks(shown)
+    print(f"report: {folder / 'index.html'}")
+
+
+def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows of every seed; the oracle's, which no seed moves, stand with the first."""
+    path, first = ws.folder("evaluate") / "expected.parquet", ws.experiment.seed
+    found = []
+    for seed in recommenders.seeds(ws.experiment):
+        expected = records.read_expected(path) if seed == first and path.exists() else None
+        found += tables.metrics_rows(
+            table.filter(seed=seed), expected, seed=first, by_popularity=True
+        )
+    return found
+
+
+def _page(ws: Workspace, rows: list[dict[str, Any]], compared: list[dict[str, Any]]) -> ReportData:
+    data, config = load_data(ws), ws.experiment
+    facts = read_json(ws.folder("prepare") / "statistics.json")
+    seeds, first = recommenders.seeds(config), config.seed
+    log = []
+    for stage in ("pretrain", "teach", "parse", "augment"):
+        for path in sorted(ws.folder(stage).rglob("metrics.jsonl")):
+            log += tables.read_log(path)
+    _, described = load_tree(files.seed_folder(ws, first) / "categories.safetensors")
+    return ReportData(
+        title=f"P2Rec on {data.corpus.name}",
+        summary={
+            "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
+            "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
+            "categories": f"{config.parse.categories}, from {DISPLAY_NAMES[config.teacher.name]}",
+            "language model": language_model(ws),
+            "augmentation": f"{config.augment.way}, {config.augment.reduce}",
+            "seeds": ", ".join(map(str, seeds)),
+        },
+        metrics=rows,
+        command="delrec run --config=FILE --workdir=DIR (with config.json below)",
+        config=to_dict(config),
+        comparisons=compared,
+        log=log,
+        curves=_curves(log, config),
+        categories=described["categories"],
+        maps=_maps(ws, data),
+        over_seeds=True,
+        notes=_notes(ws, data),
+    )
+
+
+def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
+    first = config.seed
+    parsing = {f"preference/seed-{seed}": f"seed {seed}" for seed in recommenders.seeds(config)}
+    wanted = [
+        Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
+        Curve("valid/squared_error", "Parsing: squared error, held-out users", parsing),
+        Curve("valid/top_category", "Parsing: top-category accuracy, held-out users", parsing),
+    ]
+    for name in config.augment.teachers:
+        runs = {
+            f"augment/{name}/seed-{first}/{system}": blocks.SYSTEM_LABELS[system]
+            for system in (PLAIN, AUGMENTED, UNTUNED)
+        }
+        if Cell(name, first, PLAIN) == recommenders.first_cell(config):
+            runs = {"teacher": blocks.SYSTEM_LABELS[PLAIN], **runs}
+        title = f"{DISPLAY_NAMES[name]}: validation NDCG@10, seed {first}"
+        wanted.append(Curve("valid/NDCG@10", title, runs))
+    logged = {(row["run"], key) for row in log for key in row}
+    return [
+        curve for curve in wanted if any((run, curve.key) in logged for run in curve.runs or {})
+    ]
+
+
+def _maps(ws: Workspace, data: Data) -> list[EmbeddingMap]:
+    """The teacher's own vectors, and those of the language model before and after parsing, by the teacher's categories."""
+    seed, ids = ws.experiment.seed, data.corpus.catalogue.ids
+    categories = files.load_categories(ws, seed).of_item
+    spaces = {
+        f"{DISPLAY_NAMES[ws.experiment.teacher.name]}'s item vectors": teacher_vectors(ws, data)
+    }
+    for title, system in (("LM before parsing", UNTUNED), ("LM after parsing", AUGMENTED)):
+        path = files.embeddings_path(ws, system, seed)
+        if path.exists():
+            spaces[title] = files.load_embeddings(path, ids=ids)
+    return [_map(title, np.asarray(vectors), categories, seed) for title, vectors in spaces.items()]
+
+
+def _map(title: str, vectors: np.ndarray, categories: np.ndarray, seed: int) -> EmbeddingMap:
+    shown, points = map_points(vectors, seed=seed, most=_MAPPED)
+    purity, chance = neighbour_purity(vectors, categories), chance_purity(categories)
+    return EmbeddingMap(
+        title=title,
+        points=points,
+        categories=categories[shown],
+        note=f"{100 * purity:.0f} % of an item's 10 nearest neighbours share its category ({100 * chance:.0f} % by chance)",
+    )
+
+
+def _notes(ws: Workspace, data: Data) -> list[str]:
+    config = ws.experiment
+    notes = [
+        "Values are means over the seeds; ± is the standard deviation over seeds. Tests average a user's metric over the seeds "
+        "and pair users; they say nothing of seeds that were not run.",
+        "All recommenders of one name have the same training rows, budget and selection (validation NDCG@10 of full ranking).",
+        "What counts is the rise above the two controls: embeddings of the untuned language model (any text would do), and the "
+        "tuned model's on other items' titles (any vectors would do).",
+        "Head: targets among the most popular fifth of the items; tail: the other targets that the training part knows; cold: "
+        "targets that it does not know.",
+        "Maps are t-SNE pictures: distances between groups mean nothing; the categories are the teacher's.",
+        *data.split.warnings(),
+    ]
+    if config.parse.lm == "frozen":
+        notes.append(
+            "parse.lm=frozen: the language model was not tuned, so the tuned and the untuned embeddings are the same."
+        )
+    if data.world is not None:
+        notes.append("The storefront is generated: no figure here is a result on real data.")
+    return notes

@@ -1,0 +1,111 @@
+"""Batches of the texts that a small language model is pre-trained on; the texts are in `texts`.
+
+A batch holds one kind of text in one fixed shape: short texts come in many rows, no row is mostly padding, and each
+kind is compiled once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from delrec_jax.config import PretrainTextConfig
+from delrec_jax.data.pipeline import collate
+from delrec_jax.data.prompts import Ids
+from delrec_jax.errors import UserError
+from delrec_jax.pretraining import texts
+from delrec_jax.pretraining.texts import Material, Question
+
+
+def answer_width(material: Material) -> int:
+    """Tokens of the longest answer."""
+    values = [value for column in material.attribute_values.values() for value in column]
+    return max(len(answer) for answer in [*material.pieces.titles, *values])
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """One kind of text in a batch of fixed shape: how often, how many rows, and of each its tokens and questions."""
+
+    name: str
+    draw: Callable[[Material, np.random.Generator], tuple[Ids, list[Question]]]
+    share: float
+    rows: int
+    tokens: int
+    questions: int
+
+
+def batch_rows(config: PretrainTextConfig, tokens: int) -> int:
+    """Rows of a batch of texts of so many tokens: as `batch_tokens` allows, in eights."""
+    return max(8, config.batch_tokens // tokens // 8 * 8)
+
+
+def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[BatchShape]:
+    """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, longer ones are drawn again."""
+    config = material.config
+    kinds = (
+        texts.short_text,
+        texts.several_text,
+        texts.full_text,
+        texts.attribute_text,
+        texts.recent_text,
+        texts.cloze_text,
+    )
+    shapes = []
+    for draw in kinds:
+        name = draw.__name__.removesuffix("_text").replace("attribute", "attributes")
+        share = getattr(config, name)
+        if share > 0:
+            rng = np.random.default_rng(seed)
+            drawn = [draw(material, rng) for _ in range(256)]
+            longest = int(np.ceil(np.quantile([len(text) for text, _ in drawn], 0.98) / 8) * 8)
+            asked = max(len(questions) for _, questions in drawn)
+            if not asked:
+                raise UserError(
+                    f"pretrain.text.{name} is {share}, but no text of this kind can be made of this corpus; set it to 0"
+                )
+            tokens = min(longest, max_tokens)
+            rows = batch_rows(config, tokens)
+            shapes.append(BatchShape(name, draw, share, rows, tokens, asked))
+    return shapes
+
+
+def make_batch(
+    material: Material,
+    shapes: Sequence[BatchShape],
+    width: int,
+    *,
+    index: int,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Draws batch number `index`, of one kind.
+
+    Returns:
+      `ids` [B, T]; `sentinels` [B, Q], Q the most questions of the kind, 0 where unused; `answers` [B, Q, W] tokens, 0
+      where unused; `items` [B, Q], -1 where the answer is no item.
+    """
+    if index < material.config.short_first:
+        shapes = [shape for shape in shapes if shape.name in ("short", "recent")] or shapes
+    shares = np.cumsum([shape.share for shape in shapes])
+    shape = shapes[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
+    examples: list[dict[str, np.ndarray]] = []
+    while len(examples) < shape.rows:
+        text, questions = shape.draw(material, rng)
+        if len(text) <= shape.tokens and 0 < len(questions) <= shape.questions:
+            examples.append(as_example(material, text, questions, (shape.questions, width)))
+    return collate(examples, (shape.tokens,))
+
+
+def as_example(
+    material: Material, text: Ids, questions: Sequence[Question], shape: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Pads the questions of a text to `shape` = (questions, tokens of an answer)."""
+    count, width = shape
+    answers = np.zeros((count, width), np.int32)
+    items = np.full(count, -1, np.int32)
+    sentinels = np.zeros(count, np.int32)
+    for index, question in enumerate(questions):
+        answers[index, : len(question.answer)] = question.answer
+        items[index] = question.item
+        sentinels[index] = material.sentinels[index]
+    return {"ids": text, "sentinels": sentinels, "answers": answers, "items": items}

@@ -1,0 +1,176 @@
+"""What a pre-trained LM must be able to answer before anything is distilled into it.
+
+A tiny T5 learns look-ups in jumps: for hundreds of steps nothing, then almost all. A prompt distilled into a model
+before its jump is noise, so the gate asks questions whose answers were held out and says what to do when they fail.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.config import GateConfig
+from delrec_jax.data import prompts
+from delrec_jax.data.pipeline import make_buckets, pad_texts
+from delrec_jax.data.splits import padded_histories
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.metrics import metrics_of_ranks
+from delrec_jax.evaluation.ranking import full_ranker, rank_users
+from delrec_jax.language import verbalizer
+from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.t5 import head_matrix
+from delrec_jax.pretraining.texts import Material, attribute_question
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.steps import EvalStep
+from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.workspace import Workspace
+
+_CONTEXTS = 3  # histories in which each held-out "next volume" is asked
+_MAX_QUESTIONS = 200
+_NO_PATTERN = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class _Exam:
+    """Questions with one right answer among options.
+
+    Attributes:
+      ids: int32 [N, T] texts.
+      answers: int32 [N] right option.
+      options: tokens and weights of every option, as `verbalizer.title_matrix` gives them.
+    """
+
+    ids: np.ndarray
+    answers: np.ndarray
+    options: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The exams of a corpus and the marks to reach."""
+
+    exams: dict[str, _Exam]
+    seen: np.ndarray | None
+    required: GateConfig
+    ranker: Ranker
+    scores: Any
+
+    @classmethod
+    def build(
+        cls, ws: Workspace, data: Data, material: Material, ranker: Ranker, layout: Layout
+    ) -> "Gate":
+        """Prepares the questions that this corpus allows."""
+        titles = (ranker.title_tokens, ranker.title_weights)
+        exams, seen = {}, None
+        if material.attribute_values and material.config.attributes > 0:
+            exams.update(_attribute_exams(ws, material))
+        if material.maps:
+            exams["next_in_series"] = _series_exam(ws, material, titles)
+        if material.config.cloze + material.config.recent > 0:
+            histories = data.split.histories("valid")
+            texts = [
+                prompts.recommendation(material.pieces, h, pattern=_NO_PATTERN) for h in histories
+            ]
+            exams["next_item"] = _Exam(_stack(texts), data.split.target("valid"), titles)
+            longest = int(data.split.history_lengths("valid").max())
+            seen = padded_histories(data.split, "valid", longest)
+
+        def scores(held, ids):
+            params, tokens, weights = held["params"], held["tokens"], held["weights"]
+            sentinels = jnp.full((ids.shape[0], 1), ranker.sentinel)
+            hidden = hidden_at_masks(ranker.module, params, ids, sentinels)[:, 0]
+            head = head_matrix(params, ranker.module.config)
+            return verbalizer.mean_scores(hidden, verbalizer.item_vectors(head, tokens, weights))
+
+        return cls(exams, seen, ws.experiment.pretrain.gate, ranker, EvalStep(scores, layout))
+
+    def measure(self, params: Any) -> dict[str, float]:
+        """Accuracies by exam, and their mean as `gate`."""
+        marks = {}
+        for name, exam in self.exams.items():
+            ranks = self._ranks(params, name, exam)
+            values = metrics_of_ranks(ranks)["HR@10" if name == "next_item" else "HR@1"]
+            marks[name] = float(values.mean())
+        attributes = [mark for name, mark in marks.items() if name.startswith("attribute/")]
+        if attributes:
+            marks["attributes"] = float(np.mean(attributes))
+        return marks | {"gate": float(np.mean(list(marks.values())))}
+
+    def _ranks(self, params: Any, name: str, exam: _Exam) -> np.ndarray:
+        tokens, weights = exam.options
+        held = {"params": params, "tokens": tokens, "weights": weights}
+        ranker = full_ranker(exam.answers, self.seen if name == "next_item" else None)
+        ranks = rank_users(
+            lambda rows: self.scores(held, exam.ids[rows]),
+            {"full": ranker},
+            num_users=len(exam.ids),
+            batch_size=min(128, len(exam.ids)),
+        )
+        return ranks["full"].rank
+
+    def check(self, marks: dict[str, float], steps: int) -> None:
+        """Refuses an LM that has not learned enough.
+
+        Raises:
+          UserError: names the exam, the mark, and what to do.
+        """
+        for name in ("attributes", "next_in_series", "next_item"):
+            required, mark = getattr(self.required, name), marks.get(name)
+            if required and mark is None:
+                raise UserError(
+                    f"pretrain.gate.{name} is {required}, but this corpus has no such questions; set it to 0"
+                )
+            if mark is not None and mark < required:
+                raise UserError(
+                    f"the pre-trained LM failed the gate: {name} {mark:.3f}, required {required:.3f} "
+                    f"(pretrain.gate.{name}) after {steps} steps. Small T5s learn in jumps: look at lm/model/metrics.jsonl, "
+                    "train longer (pretrain.loop.steps), try another seed, or change pretrain.optimizer.learning_rate"
+                )
+
+
+def _stack(texts: Sequence[np.ndarray]) -> np.ndarray:
+    return pad_texts(texts, make_buckets(max(map(len, texts)))[-1])
+
+
+def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:
+    """For each attribute the question on held-out items (all items where none is held out)."""
+    exams = {}
+    items = (
+        np.flatnonzero(material.heldout)
+        if material.heldout.any()
+        else np.arange(len(material.heldout))
+    )
+    items = prng.generator(ws.experiment.seed, "lm/exam").permutation(items)[:_MAX_QUESTIONS]
+    for name, values in material.attribute_values.items():
+        asked = [int(item) for item in items if len(values[item])]
+        options = sorted({tuple(value.tolist()) for value in values if len(value)})
+        place = {option: index for index, option in enumerate(options)}
+        if len(asked) == 0 or len(options) < 2:
+            continue
+        texts = [attribute_question(material, name, item, material.sentinels[0]) for item in asked]
+        answers = np.array([place[tuple(values[item].tolist())] for item in asked], np.int32)
+        options_matrix = verbalizer.title_matrix([list(option) for option in options])
+        exams[f"attribute/{name}"] = _Exam(_stack(texts), answers, options_matrix)
+    return exams
+
+
+def _series_exam(ws: Workspace, material: Material, titles: tuple[np.ndarray, np.ndarray]) -> _Exam:
+    """Asks for the next volume in the whole template of LSR, where the answer is held out."""
+    step, rng = material.maps["next_volume"], prng.generator(ws.experiment.seed, "lm/series")
+    sources = (
+        np.flatnonzero(material.heldout[step]) if material.heldout.any() else np.arange(len(step))
+    )
+    sources = np.repeat(rng.permutation(sources)[:_MAX_QUESTIONS], _CONTEXTS)
+    texts = []
+    for source in sources:
+        history = [*rng.integers(len(step), size=int(rng.integers(4))), int(source)]
+        texts.append(
+            prompts.recommendation(
+                material.pieces, history, pattern=material.words["next_volume"][0]
+            )
+        )
+    return _Exam(_stack(texts), step[sources], titles)

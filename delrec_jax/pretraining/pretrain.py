@@ -1,0 +1,212 @@
+"""`delrec pretrain`: a tokenizer and a small T5 from the catalogue's own text, and a gate on what it learned."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.config import PretrainConfig
+from delrec_jax.data import templates
+from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
+from delrec_jax.data.pipeline import batch_iterator
+from delrec_jax.distributed import as_main_sees, on_main
+from delrec_jax.errors import UserError
+from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.ranking_losses import catalogue_cross_entropy
+from delrec_jax.language.tokenizer import CODE_NAMES, Tokenizer, train_tokenizer
+from delrec_jax.pretraining import batches
+from delrec_jax.pretraining.bag_loss import bag_loss
+from delrec_jax.pretraining.gate import Gate
+from delrec_jax.pretraining.initialise import init_for_copying
+from delrec_jax.pretraining.texts import Material
+from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.training.gradients import LossFn, mean_loss_gradients
+from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import place
+from delrec_jax.training.steps import TrainStep, create_state
+from delrec_jax.training.writers import say
+from delrec_jax.workdir import assets, base_model
+from delrec_jax.workdir.workspace import Workspace, write_json
+
+_QUESTION_TEXTS = ("The {name} of", "is :")
+_JOINTS = (".", ":")
+_TEMPLATE_REPEATS = 20  # the few template words must be whole tokens beside thousands of titles
+
+
+def pretrain(ws: Workspace) -> None:
+    """Trains tokenizer and T5, or takes pretrained ones; then says which titles no score can tell apart."""
+    data = assets.load_data(ws)
+    if ws.experiment.lm.weights:
+        base_model.adopt(ws)
+    else:
+        _train(ws, data)
+    _report_shared_titles(ws, data)
+
+
+def _train(ws: Workspace, data: assets.Data) -> None:
+    """Tokenizer and T5 of our own; they never read validation or test items, nor (storefront) any row at all.
+
+    Raises:
+      UserError: the gate failed: what the LM learned is under `pretrain.gate`.
+    """
+    config, folder = ws.experiment, ws.folder("pretrain")
+    tokenizer = _tokenizer(ws, data)
+    pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    ranker = assets.make_ranker(ws, data, tokenizer, pieces)
+    material = make_material(ws, data, tokenizer, pieces)
+    layout = base_model.language_layout(ws, ranker.module.config)
+    gate = Gate.build(ws, data, material, ranker, layout)
+    width = batches.answer_width(material)
+    shapes = batches.batch_shapes(material, max_tokens=config.prompts.max_tokens, seed=config.seed)
+    say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
+    optimizer = make_optimizer(config.pretrain.optimizer, config.pretrain.loop.steps)
+    loss, parts = pretrain_loss(ranker, config.pretrain), config.pretrain.optimizer.accumulate
+    gradients = mean_loss_gradients(loss, parts)
+    params, result = fit(
+        Run(
+            name="lm",
+            directory=folder / "model",
+            state=create_state(
+                init_for_copying(ranker.module, prng.key(config.seed, "lm/init")), optimizer
+            ),
+            frozen=None,
+            batches=batch_iterator(
+                lambda index, rng: batches.make_batch(
+                    material, shapes, width, index=index, rng=rng
+                ),
+                seed=config.seed,
+            ),
+            step=TrainStep(gradients, optimizer, layout),
+            layout=layout,
+            evaluate=gate.measure,
+            monitor="gate",
+            config=config.pretrain.loop,
+            key=prng.key(config.seed, "lm/dropout"),
+            select="last",
+            identity=ws.identity("pretrain"),
+            watch=ws.watch,
+        )
+    )
+    learned = gate.measure(place(params, layout.of(params)))
+    on_main(lambda: write_json(folder / "gate.json", learned))
+    say("  learned: " + ", ".join(f"{name} {value:.3f}" for name, value in learned.items()))
+    gate.check(learned, result["steps"])
+    base_model.name_own(ws)
+
+
+def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
+    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
+    pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    groups = assets.make_ranker(ws, data, tokenizer, pieces).shared_titles
+    titles = [[data.corpus.catalogue.titles[item] for item in group] for group in groups]
+    on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", titles))
+    if groups:
+        count, kind = sum(map(len, groups)), ws.experiment.lm.verbalizer
+        say(
+            f"  {count} items in {len(groups)} groups have titles that lm.verbalizer={kind} cannot tell apart (listed in "
+            "lm/shared_titles.json): they tie, and a tie gets its mean rank"
+        )
+
+
+def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
+    """Trained on titles, attributes and the words of templates and instructions; kept when it is there."""
+    folder = ws.folder("pretrain") / "tokenizer"
+    if not as_main_sees((folder / "tokenizer_config.json").exists):
+        on_main(lambda: _make_tokenizer(ws, data, folder))
+    return Tokenizer(folder)
+
+
+def _make_tokenizer(ws: Workspace, data: assets.Data, folder: Path) -> None:
+    config, catalogue = ws.experiment, data.corpus.catalogue
+    words = templates.all_words(
+        templates.domain(config.data.domain), DISPLAY_NAMES[config.teacher.name]
+    )
+    words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
+    words += list(_JOINTS)
+    if config.lm.verbalizer == "index":
+        words += CODE_NAMES[: assets.code_count(config)]
+    if data.world is not None:
+        words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
+    values = [value for column in catalogue.attributes.values() for value in column if value]
+    train_tokenizer(
+        [*catalogue.titles, *values, *words * _TEMPLATE_REPEATS],
+        catalogue.titles,
+        vocab_size=config.lm.vocab_size,
+        sentinels=config.lm.sentinels,
+        directory=folder,
+    )
+
+
+def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces: Any) -> Material:
+    """Tokenises what pre-training texts consist of.
+
+    Raises:
+      UserError: a share asks for texts that the corpus cannot give.
+    """
+    config = ws.experiment.pretrain.text
+    if data.world is None and config.short + config.several + config.full > 0:
+        raise UserError(
+            "pretrain.text: short, several and full need a catalogue with known relations, which only the storefront has; "
+            "set them to 0 and use recent, cloze and attributes"
+        )
+
+    def ids(text: str) -> np.ndarray:
+        return np.array(tokenizer.encode(text), np.int32)
+
+    catalogue = data.corpus.catalogue
+    maps = {} if data.world is None else behaviours(data.world)
+    heldout = np.zeros(data.num_items, bool)
+    count = int(config.heldout_items * data.num_items)
+    heldout[
+        prng.generator(ws.experiment.seed, "lm/heldout").permutation(data.num_items)[:count]
+    ] = True
+    return Material(
+        pieces=pieces,
+        sentinels=[tokenizer.sentinel(index) for index in range(config.queries)],
+        maps=maps,
+        joints=(ids(_JOINTS[0]), ids(_JOINTS[1])),
+        words={name: [ids(phrase) for phrase in BEHAVIOUR_WORDS[name]] for name in maps},
+        attribute_heads={
+            name: (ids(_QUESTION_TEXTS[0].format(name=name)), ids(_QUESTION_TEXTS[1]))
+            for name in catalogue.attributes
+        },
+        attribute_values={
+            name: [ids(value) if value else np.zeros(0, np.int32) for value in column]
+            for name, column in catalogue.attributes.items()
+        },
+        train=data.split.train,
+        heldout=heldout,
+        config=config,
+    )
+
+
+def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
+    """The loss of a batch's questions: the answer's words, and among all titles where the answer is one."""
+
+    def loss(params, frozen, batch, key):
+        dropout = key if ranker.module.config.dropout_rate > 0 else None
+        hidden = hidden_at_masks(
+            ranker.module, params, batch["ids"], batch["sentinels"], dropout_key=dropout
+        )
+        losses = weights = jnp.zeros(batch["items"].shape)
+        metrics: dict[str, jax.Array] = {}
+        if config.bag_weight:
+            logits = ranker.module.apply({"params": params}, hidden, method="logits")
+            losses, weights = bag_loss(logits, batch["answers"])
+            losses = config.bag_weight * losses
+        if config.catalogue_weight:
+            scores = jnp.einsum("bqd,id->bqi", hidden, ranker.item_vectors(params))
+            ranking, asked = catalogue_cross_entropy(scores, batch["items"])
+            losses, weights = (
+                losses + config.catalogue_weight * ranking,
+                jnp.maximum(weights, asked),
+            )
+            metrics["loss/catalogue"] = ranking.sum() / jnp.maximum(asked.sum(), 1)
+        return losses, weights, metrics
+
+    return loss

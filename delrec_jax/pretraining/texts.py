@@ -1,0 +1,207 @@
+"""Texts that a small language model is pre-trained on where no pretrained weights are at hand (design 4.12).
+
+Six kinds; a batch holds one kind, so that short texts come in many rows and no row is mostly padding:
+
+- `short`: a title or two and one instruction in plain words; the answer is what it says of the last title.
+- `several`: a longer history and several instructions, each with its own MASK.
+- `full`: the whole template of RPS or LSR, the instruction where a soft prompt will stand later, then more of them.
+- `attributes`: "The genre of TITLE is : MASK", several in a text.
+- `cloze`: a user's training history with titles masked, and its next item; `recent`: the same of a few titles.
+
+The first three come from the catalogue's attributes alone: no user's row is read. Only `cloze` and `recent` read the
+training part. Batches of them are made in `pretraining`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from delrec_jax.config import PretrainTextConfig
+from delrec_jax.data import prompts
+from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.prompts import Ids, Items, Pieces
+
+_NO_PATTERN = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the texts are made of, tokenised once.
+
+    Attributes:
+      pieces: titles and templates.
+      sentinels: ids of `<extra_id_0>`, `<extra_id_1>`, ...
+      maps: behaviour -> the item it leads to from every item, int32 [I]; empty without known relations.
+      joints: the tokens before and after an instruction that stands outside a template.
+      words: behaviour -> its instructions, tokenised.
+      attribute_heads: attribute -> the tokens of "The {attribute} of" and of "is :".
+      attribute_values: attribute -> tokens of its value for every item (empty where unknown).
+      train: everybody's training part; read by `cloze` alone.
+      heldout: bool [I], items that no question on the catalogue asks for (`cloze` and `recent` may).
+      config: shares and shapes.
+    """
+
+    pieces: Pieces
+    sentinels: Sequence[int]
+    maps: Mapping[str, Int32[np.ndarray, "I"]]
+    joints: tuple[Ids, Ids]
+    words: Mapping[str, Sequence[Ids]]
+    attribute_heads: Mapping[str, tuple[Ids, Ids]]
+    attribute_values: Mapping[str, list[Ids]]
+    train: Interactions
+    heldout: Bool[np.ndarray, "I"]
+    config: PretrainTextConfig
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sentinel's answer: its tokens, and the item they are the title of (-1 for an attribute)."""
+
+    answer: Ids
+    item: int
+
+
+def _draw_item(material: Material, rng: np.random.Generator) -> int:
+    return int(rng.integers(len(material.pieces.titles)))
+
+
+def _ask(
+    material: Material,
+    history: Items,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    start: int = 0,
+) -> tuple[list[Ids], list[Question]]:
+    """`count` different instructions about the last item, outside a template; held-out answers are left out."""
+    parts: list[Ids] = []
+    questions: list[Question] = []
+    names = list(material.maps)
+    for pick in rng.permutation(len(names))[:count]:
+        item = int(material.maps[names[pick]][history[-1]])
+        if not material.heldout[item]:
+            sentinel = material.sentinels[start + len(questions)]
+            pattern = _phrase(material, names[pick], rng)
+            parts += [
+                material.joints[0],
+                pattern,
+                material.joints[1],
+                np.array([sentinel], np.int32),
+            ]
+            questions.append(Question(material.pieces.titles[item], item))
+    return parts, questions
+
+
+def _phrase(material: Material, name: str, rng: np.random.Generator) -> Ids:
+    phrases = material.words[name]
+    return phrases[int(rng.integers(len(phrases)))]
+
+
+def short_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """One or two titles, one instruction."""
+    history = _walk(material, 2, rng)
+    parts, questions = _ask(material, history, 1, rng)
+    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
+
+
+def several_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """A history of varying length, several instructions."""
+    history = _walk(material, material.config.history, rng)
+    parts, questions = _ask(material, history, material.config.queries, rng)
+    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
+
+
+def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """The template of RPS or LSR with an instruction in the prompt's place, or with none and any behaviour meant."""
+    history = _walk(material, material.config.history, rng)
+    names = list(material.maps)
+    name = names[int(rng.integers(len(names)))]
+    item = int(material.maps[name][history[-1]])
+    if material.heldout[item]:
+        return _NO_PATTERN, []
+    task = "rps" if rng.random() < 0.5 else "lsr"
+    silent = rng.random() < material.config.no_instruction
+    pattern = _NO_PATTERN if silent else _phrase(material, name, rng)
+    opened = prompts.opening(material.pieces, task, history)
+    asked = prompts.question(material.pieces, task, pattern)
+    first = Question(material.pieces.titles[item], item)
+    count = int(rng.integers(material.config.queries))
+    parts, questions = _ask(material, history, count, rng, start=1)
+    return np.concatenate([opened, asked, *parts]), [first, *questions]
+
+
+def _walk(material: Material, longest: int, rng: np.random.Generator) -> list[int]:
+    """A history that goes on by random behaviours, as a store's customers do, or jumps at random."""
+    names = list(material.maps)
+    history = [_draw_item(material, rng)]
+    for _ in range(int(rng.integers(longest))):
+        jump = rng.random() < 0.3
+        step = material.maps[names[int(rng.integers(len(names)))]]
+        history.append(_draw_item(material, rng) if jump else int(step[history[-1]]))
+    return history
+
+
+def attribute_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """Several questions on attributes of random items; what is unknown is not asked."""
+    parts: list[Ids] = []
+    questions: list[Question] = []
+    names = list(material.attribute_values)
+    for _ in range(int(rng.integers(1, material.config.queries + 1))):
+        item, name = _draw_item(material, rng), names[int(rng.integers(len(names)))]
+        value = material.attribute_values[name][item]
+        if material.heldout[item] or not len(value):
+            continue
+        parts.append(attribute_question(material, name, item, material.sentinels[len(questions)]))
+        questions.append(Question(value, -1))
+    return np.concatenate(parts) if parts else material.pieces.separator, questions
+
+
+def attribute_question(material: Material, name: str, item: int, sentinel: int) -> Ids:
+    """The tokens of "The {name} of {title} is : MASK"."""
+    head, tail = material.attribute_heads[name]
+    return np.concatenate([head, material.pieces.titles[item], tail, [sentinel]]).astype(np.int32)
+
+
+def recent_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """A cloze text of the few items before a random place of a user's training part."""
+    return _masked_history(material, material.config.recent_window, rng)
+
+
+def cloze_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
+    """A cloze text of a long window of a user's training part."""
+    return _masked_history(material, material.config.window, rng)
+
+
+def _masked_history(
+    material: Material, longest: int, rng: np.random.Generator
+) -> tuple[Ids, list[Question]]:
+    """A window of a user's training history with masked titles, then the item that follows it.
+
+    The last sentinel asks for the next item by the words of LSR or RPS, as in evaluation.
+    """
+    config, train = material.config, material.train
+    end = int(rng.integers(1, len(train.items)))
+    user = int(np.searchsorted(train.offsets, end, side="right")) - 1
+    start = int(train.offsets[user])
+    if end == start:  # a user's first item has no history
+        return _NO_PATTERN, []
+    window = train.items[max(start, end - longest) : end]
+    count = min(config.queries - 1, round(config.mask_rate * len(window)))
+    masked = set(rng.permutation(len(window))[:count].tolist())
+    parts: list[Ids] = []
+    questions: list[Question] = []
+    for place, item in enumerate(window):
+        parts.append(material.pieces.separator)
+        if place in masked:
+            parts.append(np.array([material.sentinels[len(questions) + 1]], np.int32))
+            questions.append(Question(material.pieces.titles[item], int(item)))
+        else:
+            parts.append(material.pieces.titles[item])
+    task = "rps" if rng.random() < 0.5 else "lsr"
+    head = prompts.opening(material.pieces, task, [])
+    tail = prompts.question(material.pieces, task, _NO_PATTERN)
+    target = int(train.items[end])
+    asked = [Question(material.pieces.titles[target], target), *questions]
+    return np.concatenate([head, *parts[1:], tail]), asked

@@ -1,0 +1,170 @@
+"""What stages hand to one another through the workdir, read back as objects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from delrec_jax.config import Experiment
+from delrec_jax.data import splits
+from delrec_jax.data.candidates import CandidateSet, load_candidates
+from delrec_jax.data.corpora import load_corpus
+from delrec_jax.data.corpora.storefront_world import World, make_world
+from delrec_jax.data.interactions import Corpus
+from delrec_jax.data.prompts import Pieces, tokenise_pieces
+from delrec_jax.data.split_files import load_split
+from delrec_jax.data.splits import Part, Split
+from delrec_jax.errors import UserError
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.soft_prompt import slot_ids
+from delrec_jax.language.t5 import T5
+from delrec_jax.language.tokenizer import Tokenizer
+from delrec_jax.language.verbalizer import title_matrix
+from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.training.sharding import Layout, place
+from delrec_jax.workdir import base_model
+from delrec_jax.workdir.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Data:
+    """The corpus, its one split, and the stored candidates.
+
+    Attributes:
+      world: the storefront's law, for the oracle; None on real data.
+      candidates: by part, `valid` and `test`.
+    """
+
+    corpus: Corpus
+    split: Split
+    candidates: Mapping[Part, CandidateSet]
+    world: World | None
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return self.corpus.catalogue.num_items
+
+
+@dataclass(frozen=True)
+class Language:
+    """The frozen language model with everything that turns items into its texts.
+
+    Attributes:
+      params: frozen parameters, on the devices.
+      slots: ids that mark the soft prompt's places.
+      layout: where the parameters, and all that is computed with them, lie.
+    """
+
+    tokenizer: Tokenizer
+    ranker: Ranker
+    params: Any
+    pieces: Pieces
+    slots: np.ndarray
+    layout: Layout
+
+    def put(self, tree: Any) -> Any:
+        """A prompt or adapters, placed beside the parameters."""
+        return place(tree, self.layout.of(tree))
+
+    @cached_property
+    def vectors(self) -> jax.Array | None:
+        """One output vector a title: the head is frozen from stage 1 on, so one matrix serves all batches and systems.
+
+        None where titles have no vectors (`sequence`, `index`).
+        """
+        if not self.ranker.ranks_catalogue:
+            return None
+        items = (len(self.ranker.title_tokens), self.ranker.module.config.d_model)
+        home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
+        with self.layout.active():
+            return jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
+
+    def ids(self, text: str) -> np.ndarray:
+        """Tokens of a text."""
+        return np.array(self.tokenizer.encode(text), np.int32)
+
+
+def load_data(ws: Workspace) -> Data:
+    """Reads what `prepare` stored."""
+    folder, config = ws.folder("prepare"), ws.experiment.data
+    corpus = load_corpus(folder / "corpus")
+    sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}
+    world = make_world(config.storefront, config.seed) if config.corpus == "storefront" else None
+    split = load_split(folder / "split.npz", corpus.interactions)
+    for part, stored in sets.items():
+        if not np.array_equal(stored.users, split.users(part)):
+            raise UserError(
+                f"{folder / f'candidates_{part}.npz'}: its users are not those of split.npz; delete {folder} and run "
+                "`delrec prepare` again"
+            )
+    return Data(corpus, split, sets, world)
+
+
+def code_count(config: Experiment) -> int:
+    """Codes that the `index` verbaliser needs: one for each candidate of the longest list."""
+    lists = (config.candidates.num, config.candidates.rerank)
+    return max(*lists, config.distill.num_candidates, config.tune.num_candidates)
+
+
+def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) -> Pieces:
+    """Tokenises the catalogue and the templates of the config's domain."""
+    config = ws.experiment
+    codes = tokenizer.codes(code_count(config)) if config.lm.verbalizer == "index" else []
+    return tokenise_pieces(
+        tokenizer.encode_many,
+        titles,
+        domain=config.data.domain,
+        teacher=DISPLAY_NAMES[config.teacher.name],
+        sentinel=tokenizer.sentinel(0),
+        codes=codes,
+        config=config.prompts,
+    )
+
+
+def make_ranker(ws: Workspace, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
+    """The language model's shape with the catalogue's titles."""
+    shape = base_model.model_shape(ws, tokenizer)
+    tokens, weights = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
+    kind = ws.experiment.lm.verbalizer
+    return Ranker(T5(shape), tokens, weights, pieces.sentinel, kind, pieces.codes)
+
+
+def load_language(ws: Workspace, data: Data) -> Language:
+    """Reads the base model that `pretrain` made or adopted."""
+    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
+    pieces = make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    ranker = make_ranker(ws, data, tokenizer, pieces)
+    shape = ranker.module.config
+    # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
+    slots = np.array(slot_ids(shape.vocab_size, ws.experiment.distill.length), np.int32)
+    layout = base_model.language_layout(ws, shape)
+    params = base_model.load_params(ws, shape, layout)
+    return Language(tokenizer, ranker, params, pieces, slots, layout)
+
+
+def load_prompt(ws: Workspace, name: str) -> np.ndarray:
+    """A soft prompt [K, D] of stage 1: `distilled`, `shuffled`, `true`, `random` or `true_few`."""
+    tree, _ = load_tree(prompt_path(ws, name))
+    return tree["prompt"]
+
+
+def prompt_path(ws: Workspace, name: str) -> Path:
+    """Where stage 1 stores a prompt."""
+    return ws.folder("distill") / name / "result.safetensors"
+
+
+def adapter_path(ws: Workspace, name: str) -> Path:
+    """Where stage 2 stores adapters."""
+    return ws.folder("tune") / name / "result.safetensors"
+
+
+def load_adapters(ws: Workspace, name: str) -> Any:
+    """AdaLoRA's tree of one run of stage 2, on the host."""
+    tree, _ = load_tree(adapter_path(ws, name))
+    return tree

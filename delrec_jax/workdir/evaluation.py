@@ -1,0 +1,102 @@
+"""Ranks every system under every protocol into rank records, one for each user; what methods share of `delrec evaluate`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from delrec_jax.data.corpora.storefront_world import next_item_distributions
+from delrec_jax.evaluation import metrics, ranking, records
+from delrec_jax.workdir import assets
+from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.protocols import Protocols
+from delrec_jax.workdir.workspace import Workspace
+
+
+class Evaluation:
+    """Collects records over systems; protocols and their candidates are the same for all."""
+
+    def __init__(self, ws: Workspace, data: assets.Data):
+        self.ws, self.data = ws, data
+        self.protocols = Protocols(ws, data)
+        self.histories = data.split.histories("test")
+        self.tables: list[pl.DataFrame] = []
+        self.expected: list[pl.DataFrame] = []
+
+    def rank_catalogue(
+        self,
+        system: str,
+        score_users: Callable,
+        *,
+        order: np.ndarray | None = None,
+        **names: Any,
+    ) -> None:
+        """A system that scores the whole catalogue, under all protocols; `names` (labels, teacher, seed) tell it apart."""
+        rankers = self.protocols.rankers(full_scores=True)
+        self._rank(system, score_users, rankers, order=order, **names)
+
+    def rank_language_system(
+        self, system: str, labels: str, scorer: LanguageScorer, parts: LanguageSystem
+    ) -> None:
+        """A language system: one pass a user for all protocols, or one a protocol where candidates must be stated."""
+        if scorer.ranks_catalogue:
+            ids = scorer.texts(parts, self.histories)
+            self.rank_catalogue(
+                system, lambda rows: scorer.catalogue(parts, ids[rows]), labels=labels
+            )
+            return
+        # What is listed in the text, or decoded one by one, cannot be the whole catalogue.
+        for protocol, ranker in self.protocols.rankers(full_scores=False).items():
+            candidates = self.protocols.candidates[protocol][0]
+            assert candidates is not None
+            ids = scorer.texts(parts, self.histories, candidates)
+
+            def score(rows, ids=ids, candidates=candidates):
+                return scorer.candidates(parts, ids[rows], candidates[rows])
+
+            self._rank(system, score, {protocol: ranker}, labels=labels)
+
+    def add_oracle(self) -> None:
+        """The exact next-item distribution: realised ranks, and expected metrics."""
+        world = self.data.world
+        assert world is not None
+        exact = next_item_distributions(world, self.histories, released=True)
+        self.rank_catalogue("oracle", lambda rows: exact[rows])
+        for protocol, (candidates, _) in self.protocols.candidates.items():
+            chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
+            if protocol.startswith("sampled"):
+                # The negatives are drawn evenly, so the target is any candidate in proportion to its probability.
+                chosen = chosen / chosen.sum(1, keepdims=True)
+            values = metrics.expected_metrics(chosen)
+            table = records.expected_table(
+                protocol, users=self.protocols.users, values=values, cold=self.protocols.cold
+            )
+            self.expected.append(table)
+
+    def _rank(
+        self,
+        system: str,
+        score_users: Any,
+        rankers: Any,
+        *,
+        order: np.ndarray | None = None,
+        **names: Any,
+    ) -> None:
+        users = len(self.protocols.users)
+        found = ranking.rank_users(
+            score_users,
+            rankers,
+            num_users=users,
+            batch_size=min(self.ws.experiment.evaluate.batch_size, users),
+            what=system,
+            order=order,
+        )
+        self.tables += self.protocols.records(found, system=system, **names)
+
+    def write(self) -> None:
+        """Stores the records."""
+        folder = self.ws.folder("evaluate")
+        records.write_records(folder / "records.parquet", pl.concat(self.tables))
+        if self.expected:
+            records.write_expected(folder / "expected.parquet", pl.concat(self.expected))

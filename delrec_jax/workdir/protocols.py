@@ -1,0 +1,154 @@
+"""The protocols of a run: which items each user's target is ranked among, the same for every system.
+
+full            the whole catalogue without the items that the user has seen
+full_with_seen  the whole catalogue
+sampled-m       the stored candidates: the target and m - 1 items that the user never met
+rerank-m        the teacher's m best unseen items; a target that is not among them is a miss
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from delrec_jax.data.splits import Part, Split, padded_histories
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation import metrics, ranking, records
+from delrec_jax.evaluation.ranking import RankFn, Ranks
+from delrec_jax.evaluation.records import RecordKey
+from delrec_jax.teachers.lists import inputs_hash, top_lists
+from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.workspace import Workspace
+
+_SHORTEST = 8
+
+
+class RowHistories:
+    """Histories of a part's users by row, cut and padded to a few lengths: 8, 16, 32, ... and the longest one wanted.
+
+    Most histories are short. Users asked in the order of their lengths (`by_length`) come in batches that are hardly
+    padded, and each length is compiled once.
+
+    Attributes:
+      by_length: all rows, shortest history first.
+    """
+
+    def __init__(self, split: Split, part: Part, longest: int | None = None):
+        self._split, self._part = split, part
+        self._lengths = split.history_lengths(part)
+        self._longest = int(self._lengths.max()) if longest is None else longest
+        self.by_length = np.argsort(self._lengths, kind="stable")
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """The latest items of these rows, int32 [B, L], left-padded with -1."""
+        length = _SHORTEST
+        while length < self._lengths[rows].max():
+            length *= 2
+        return padded_histories(self._split, self._part, min(length, self._longest), rows=rows)
+
+
+def full_rankers(split: Split, part: Part) -> dict[str, RankFn]:
+    """The two protocols over the whole catalogue, by name."""
+    targets = split.target(part)
+    return {
+        "full": ranking.full_ranker(targets, RowHistories(split, part)),
+        "full_with_seen": ranking.full_ranker(targets),
+    }
+
+
+class Protocols:
+    """All protocols of the test part, with the records of what was ranked under them.
+
+    Attributes:
+      candidates: protocol to its candidates [E, C] and their hash; None and "" for the whole catalogue.
+      cold: which targets no one has in the training part.
+      head: which targets are among the most popular items.
+    """
+
+    def __init__(self, ws: Workspace, data: Data):
+        self._ws, self._data = ws, data
+        self.split = data.split
+        self.users, self.targets = data.split.users("test"), data.split.target("test")
+        counts = data.split.train_counts(data.num_items)
+        self.cold = counts[self.targets] == 0
+        self.head = metrics.head_items(counts)[self.targets]
+        histories = data.split.histories("test")
+        self._met_before = np.array([t in h for t, h in zip(self.targets, histories, strict=True)])
+        self._unseen = data.num_items - data.split.seen_counts("test")
+        sampled = data.candidates["test"]
+        self.candidates: dict[str, tuple[np.ndarray | None, str]] = {
+            "full": (None, ""),
+            "full_with_seen": (None, ""),
+            f"sampled-{sampled.items.shape[1]}": (sampled.items, sampled.hash),
+        }
+
+    def add_rerank(self, teacher: ScoreFn) -> None:
+        """Fixes `rerank-m`: the teacher's best unseen items of each user."""
+        count = self._ws.experiment.candidates.rerank
+        unseen = int(self._unseen.min())
+        if count > unseen:
+            raise UserError(
+                f"candidates.rerank is {count}, but a test user leaves only {unseen} of {self._data.num_items} items unseen; "
+                f"lower it to {unseen} or less"
+            )
+        longest = int(self.split.history_lengths("test").max())
+        items, _ = top_lists(
+            teacher,
+            padded_histories(self.split, "test", self._ws.experiment.teacher.max_length),
+            top_h=count,
+            allowed=np.ones(self._data.num_items, bool),
+            seen=padded_histories(self.split, "test", longest),
+        )
+        self.candidates[f"rerank-{count}"] = (items, inputs_hash(items))
+
+    def rankers(self, *, full_scores: bool) -> Mapping[str, RankFn]:
+        """Protocol to ranker: all of them from scores of the catalogue, or those with candidates from theirs."""
+        chosen = {
+            protocol: ranking.candidate_ranker(self.targets, items, full_scores=full_scores)
+            for protocol, (items, _) in self.candidates.items()
+            if items is not None
+        }
+        return full_rankers(self.split, "test") | chosen if full_scores else chosen
+
+    def records(
+        self,
+        ranks: Mapping[str, Ranks],
+        *,
+        system: str,
+        labels: str = "all",
+        teacher: str | None = None,
+        seed: int | None = None,
+    ) -> list[pl.DataFrame]:
+        """The rank records of one system; teacher and seed are the run's where none are given."""
+        config = self._ws.experiment
+        key = RecordKey(
+            corpus=self._data.corpus.name,
+            split=self.split.kind,
+            protocol="",
+            system=system,
+            teacher=config.teacher.name if teacher is None else teacher,
+            seed=config.seed if seed is None else seed,
+            labels=labels,
+        )
+        return [self._record(replace(key, protocol=name), found) for name, found in ranks.items()]
+
+    def _record(self, key: RecordKey, ranks: Ranks) -> pl.DataFrame:
+        items, digest = self.candidates[key.protocol]
+        # A target that the user has had before (data.repeats=keep) is ranked all the same.
+        ranked = self._unseen + self._met_before
+        everything = ranked if key.protocol == "full" else self._data.num_items
+        return records.record_table(
+            replace(key, candidate_hash=digest),
+            users=self.users,
+            targets=self.targets,
+            ranks=ranks.rank,
+            ties=ranks.ties,
+            candidates=everything if items is None else items.shape[1],
+            cold=self.cold,
+            head=self.head,
+        )

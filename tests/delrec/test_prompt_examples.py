@@ -1,0 +1,344 @@
+"""What stands in the texts of both stages and of evaluation: every text is read back, item by item.
+
+A title is one token here (`FIRST + item`), so a text's tokens say exactly which items it shows; the teacher is a rule
+that depends on the whole history, so a list that belongs to another row is seen at once.
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
+
+from delrec_jax.data import prompts
+from delrec_jax.delrec import distill, prompt_examples, tune
+from delrec_jax.delrec.prompt_examples import RPS, TA
+from delrec_jax.language.logical_axes import axes_of
+from delrec_jax.training.sharding import MeshConfig, make_layout
+from delrec_jax.workdir import assets, evaluation, language_scorer
+from delrec_jax.workdir.workspace import Workspace
+
+NUM_ITEMS, NUM_USERS = 36, 48
+FIRST = 1000
+MASK, SLOTS = 999, np.array([997, 998], np.int32)
+
+
+def items_in(ids):
+    """The items that a text shows, in order."""
+    return [int(token) - FIRST for token in ids if token >= FIRST]
+
+
+def teacher_scores(histories):
+    """A rule by which order and length of the history matter, with no ties; padding (-1) does not matter."""
+    sums = ((histories + 1) * np.arange(1, histories.shape[1] + 1)).sum(1)
+    return (sums[:, None] % 210 + 1) * np.arange(1, NUM_ITEMS + 1) % 211 / 10
+
+
+class OneToken:
+    """A tokenizer that `load_data` never asks for and texts do not need."""
+
+    def encode(self, text):
+        return []
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("texts") / "run"
+    flags = (
+        "--config.prompts.max_history=50",
+        "--config.prompts.max_tokens=64",
+        "--config.distill.ta_share=0.25",
+    )
+    delrec("prepare", CONFIG, f"--workdir={workdir}", *TINY, *flags)
+    return open_workspace(workdir)
+
+
+@pytest.fixture
+def ws(prepared, monkeypatch):
+    teacher = SimpleNamespace(scores=teacher_scores)
+    monkeypatch.setattr(prompt_examples, "load_teacher", lambda ws, data: teacher)
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def data(prepared):
+    return assets.load_data(prepared)
+
+
+@pytest.fixture(scope="module")
+def language(prepared, data):
+    titles = data.corpus.catalogue.titles
+    token = {title: [FIRST + item] for item, title in enumerate(titles)}
+    pieces = prompts.tokenise_pieces(
+        lambda texts: [token.get(text, [1, 2]) for text in texts],
+        titles,
+        domain="items",
+        teacher="SASRec",
+        sentinel=MASK,
+        config=prepared.experiment.prompts,
+    )
+    params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
+    ranker = SimpleNamespace(ranks_catalogue=True)  # `favour` and the texts ask no more of it
+    layout = make_layout(MeshConfig(), axes_of)
+    return assets.Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def runs(ws, data, language, monkeypatch):
+    """Name of each stage-1 run -> the texts that it is trained on; held-out users' texts as `heldout`.
+
+    `selecting` holds, by run, the users it is selected on where they are not the validation users.
+    """
+    found = {}
+    monkeypatch.setattr(assets, "load_language", lambda ws, data: language)
+
+    def fit(self, name, texts, select_on=None):
+        found[name] = texts
+        if select_on is not None:
+            found.setdefault("selecting", {})[name] = select_on
+
+    monkeypatch.setattr(distill._Trainer, "fit", fit)
+    monkeypatch.setattr(distill, "_report", lambda ws, trainer, texts: found.update(heldout=texts))
+    ws.folder("distill").mkdir(exist_ok=True)
+    distill.distill(ws)
+    return found
+
+
+def examples(texts, count=60):
+    """Examples as training draws them: all rows, several times."""
+    for number in range(count):
+        index = number % len(texts.rows.users)
+        yield index, texts.example(index, np.random.default_rng(number))
+
+
+def history_of(texts, index):
+    user, end = int(texts.rows.users[index]), int(texts.rows.ends[index])
+    return texts.data.split.train.history(user), end
+
+
+def whole_row(data, user):
+    return data.corpus.interactions.history(int(user)).tolist()
+
+
+def test_rps_shows_the_history_up_to_its_end_and_nothing_after_it(runs):
+    for name in ("distilled", "shuffled", "heldout"):
+        texts = runs[name]
+        for index in range(len(texts.rows.users)):
+            history, end = history_of(texts, index)
+            example = texts.row(index, np.random.default_rng(index))
+            assert example["task"] == RPS and items_in(example["ids"]) == history[:end].tolist()
+            assert example["ids"].tolist().count(MASK) == 1
+
+
+def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, ws, data):
+    texts, positions = runs["distilled"], ws.experiment.distill.positions
+    for user in np.unique(texts.rows.users):
+        length = len(whole_row(data, user)) - 2
+        ends = texts.rows.ends[texts.rows.users == user]
+        assert ends.tolist() == list(range(max(1, length - positions + 1), length + 1))
+
+
+def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
+    texts, length = runs["distilled"], ws.experiment.teacher.max_length
+    cold = texts.data.split.cold_items(NUM_ITEMS)
+    for index in range(len(texts.rows.users)):
+        history, end = history_of(texts, index)
+        padded = np.full((1, length), -1)
+        padded[0, max(0, length - end) :] = history[:end][-length:]
+        scores = teacher_scores(padded)[0]
+        known = [i for i in range(NUM_ITEMS) if not cold[i] and i not in history[:end]]
+        best = sorted(known, key=lambda item: -scores[item])[:4]
+        items = texts.lists.items[index]
+        np.testing.assert_allclose(texts.lists.scores[index], scores[items], rtol=1e-5)
+        assert items[:4].tolist() == best
+        example = texts.row(index, np.random.default_rng(index))
+        assert example["candidates"][example["targets"].argmax()] == items[scores[items].argmax()]
+        assert set(example["candidates"]) == set(items)
+
+
+def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, data):
+    trained = {item for user in range(NUM_USERS) for item in whole_row(data, user)[:-2]}
+    assert len(trained) < NUM_ITEMS, "the tiny store must have cold items"
+    for name in ("distilled", "heldout"):
+        texts = runs[name]
+        for index, items in enumerate(texts.lists.items):
+            history, end = history_of(texts, index)
+            assert set(items.tolist()) <= trained - set(history[:end].tolist())
+            assert len(set(items.tolist())) == 8
+
+
+def test_shuffled_lists_are_the_same_lists_in_other_places(runs):
+    own, dealt = runs["distilled"], runs["shuffled"]
+    np.testing.assert_array_equal(own.rows.users, dealt.rows.users)
+    np.testing.assert_array_equal(own.rows.ends, dealt.rows.ends)
+
+    def lists(texts):
+        pairs = zip(texts.lists.items, texts.lists.scores, strict=True)
+        return [(items.tobytes(), scores.tobytes()) for items, scores in pairs]
+
+    before, after = lists(own), lists(dealt)
+    assert sorted(before) == sorted(after)
+    assert np.mean([a == b for a, b in zip(before, after, strict=True)]) < 0.1
+
+
+def test_ta_asks_for_an_item_that_stands_nowhere_in_the_text(runs):
+    seen = set()
+    for name in ("distilled", "shuffled"):
+        texts = runs[name]
+        for _, example in examples(texts, 200):
+            if example["task"] == TA:
+                label = int(example["candidates"][example["targets"].argmax()])
+                shown = items_in(example["ids"])
+                assert label not in shown
+
+                def fits(user, texts=texts, shown=shown, label=label):
+                    history = texts.data.split.train.history(user).tolist()
+                    place = history.index(label) if label in history[:-1] else -2
+                    # The example's gap is told in the text; all items before the asked one are there.
+                    return shown[-1:] == history[place + 1 : place + 2] and set(shown) == set(
+                        history[: place + 2]
+                    ) - {label}
+
+                owner = next(user for user in texts.ta_users if fits(user))
+                seen.add(owner)
+    assert len(seen) > 5
+
+
+def test_ta_is_asked_in_its_share_of_the_texts_and_never_for_true(runs):
+    tasks = [example["task"] for _, example in examples(runs["distilled"], 400)]
+    assert 0.17 < np.mean(np.array(tasks) == TA) < 0.33
+    assert all(example["task"] == RPS for _, example in examples(runs["true"], 200))
+
+
+def test_true_labels_are_the_next_items_of_the_training_part(runs, data):
+    for name in ("true", "true_few"):
+        texts = runs[name]
+        for index, example in examples(texts, 2 * len(texts.rows.users)):
+            user, end = int(texts.rows.users[index]), int(texts.rows.ends[index])
+            row = whole_row(data, user)
+            label = int(example["candidates"][example["targets"].argmax()])
+            assert label == row[end] and end < len(row) - 2
+            assert items_in(example["ids"]) == row[:end]
+            assert example["targets"].sum() == 1
+
+
+def test_negatives_are_items_that_the_user_has_not_and_training_has(runs, data):
+    trained = {item for user in range(NUM_USERS) for item in whole_row(data, user)[:-2]}
+    texts = runs["true"]
+    for index, example in examples(texts, 150):
+        label = int(example["candidates"][example["targets"].argmax()])
+        negatives = set(example["candidates"].tolist()) - {label}
+        assert len(negatives) == 7 and negatives <= trained
+        assert not negatives & set(whole_row(data, texts.rows.users[index])[:-2])
+    for _, example in examples(runs["distilled"], 300):
+        if example["task"] == TA:
+            shown = set(items_in(example["ids"]))
+            assert not shown & set(example["candidates"].tolist())
+
+
+def test_the_label_stands_at_no_preferred_place(runs):
+    for name, task in (("true", RPS), ("distilled", TA), ("distilled", RPS)):
+        drawn = (example for _, example in examples(runs[name], 800))
+        places = [int(e["targets"].argmax()) for e in drawn if e["task"] == task]
+        counts = np.bincount(places, minlength=8)
+        assert counts.min() > len(places) / 8 / 3 and counts.max() < len(places) / 8 * 2
+
+
+def test_heldout_users_are_in_no_training_row(runs, ws, data):
+    parts = prompt_examples.user_parts(ws, data)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(NUM_USERS))
+    heldout, valid = set(parts["heldout"].tolist()), set(parts["valid"].tolist())
+    assert set(runs["heldout"].rows.users.tolist()) == heldout and heldout and valid
+    for name in ("distilled", "shuffled", "true", "true_few"):
+        texts = runs[name]
+        used = set(texts.rows.users.tolist()) | set(texts.ta_users.tolist())
+        assert used <= set(parts["train"].tolist()), name
+
+
+def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, language, monkeypatch):
+    train = prompt_examples.user_parts(ws, data)["train"].tolist()
+    trained, selecting = (
+        set(users.tolist())
+        for users in (runs["true_few"].rows.users, runs["selecting"]["true_few"])
+    )
+    few = trained | selecting
+    assert len(few) == 8 and few <= set(train) and not trained & selecting
+    assert set(runs["selecting"]) == {"true_few"}
+    fitted = {}
+    monkeypatch.setattr(
+        tune._Trainer, "fit", lambda self, *run: fitted.update({run[0]: (self, *run[1:])})
+    )
+    tune.tune(ws)
+    assert set(fitted) == {"distilled", "random", "distilled_few", "random_few"}
+    for name, (trainer, prompt, users) in fitted.items():
+        assert prompt == name.removesuffix("_few")
+        labels = trainer._labels(users)
+        expected = few if name.endswith("_few") else set(range(NUM_USERS))
+        assert set(labels.rows.users.tolist()) == expected
+
+
+@pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
+def test_stage_two_learns_the_next_items_of_the_training_part(ws, data, language, loss_over):
+    config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8)
+    changed = Workspace(ws.root, replace(ws.experiment, tune=config), update=True)
+    trainer = tune._Trainer(changed, language, data)
+    labels = trainer._labels(np.arange(NUM_USERS))
+    assert len(labels.items) > 200
+    for index in range(len(labels.items)):
+        user, end = int(labels.rows.users[index]), int(labels.rows.ends[index])
+        row = whole_row(data, user)
+        example = trainer._example(labels, index, np.random.default_rng(index))
+        assert end < len(row) - 2 and items_in(example["ids"]) == row[:end]
+        if loss_over == "catalogue":
+            assert example["label"] == row[end]
+        else:
+            candidates = example["candidates"].tolist()
+            assert candidates[example["targets"].argmax()] == row[end]
+            assert not (set(candidates) - {row[end]}) & set(row[:-2])
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, monkeypatch, part):
+    histories = {tuple(whole_row(data, user)[:-2]): user for user in range(NUM_USERS)}
+    asked = []
+
+    def favour(self, system, ids):
+        users = [histories[tuple(items_in(text))] for text in ids]
+        asked.extend(users)
+        scores = np.zeros((len(ids), NUM_ITEMS), np.float32)
+        scores[np.arange(len(ids)), data.split.target(part)[users]] = 1
+        return scores
+
+    monkeypatch.setattr(language_scorer.LanguageScorer, "catalogue", favour)
+    trainer = tune._Trainer(ws, language, data)
+    found = trainer._validator(np.zeros((2, 4), np.float32), data.split.training_users)({})
+    assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
+    asked.clear()
+    trainer._validator(np.zeros((2, 4), np.float32), data.split.users("valid")[3:8])({})
+    assert set(asked) == set(data.split.users("valid")[3:8].tolist()), (
+        "few labels: of these users alone"
+    )
+    assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
+
+
+def test_evaluated_texts_show_all_but_the_target(ws, data, language):
+    shown = []
+
+    class Reader(language_scorer.LanguageScorer):
+        def texts(self, *arguments):
+            shown.append(super().texts(*arguments))
+            return shown[-1]
+
+        def catalogue(self, parts, ids):
+            return np.zeros((len(ids), NUM_ITEMS), np.float32)
+
+    run = evaluation.Evaluation(ws, data)
+    run.rank_language_system(
+        "delrec", "all", Reader(ws, language), language_scorer.LanguageSystem(SLOTS)
+    )
+    (ids,) = shown
+    for user in range(NUM_USERS):
+        row = whole_row(data, user)
+        assert items_in(ids[user]) == row[:-1] and run.protocols.targets[user] == row[-1]
+        np.testing.assert_array_equal(run.histories[user], row[:-1])

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from delrec_jax.errors import UserError
+from delrec_jax.p2rec.text_vectors import principal, standardised
+
+RNG = np.random.default_rng(0)
+# Pooled embeddings: a large component that all share, and columns of very different spread.
+POOLED = (50 + RNG.normal(size=(40, 6)) * [5, 0.1, 2, 1, 0.5, 3]).astype(np.float32)
+
+
+def test_by_hand():
+    found = standardised(np.array([[1.0, 10.0], [3.0, 10.0]]))
+    # Centred: -1, 0 and 1, 0; their mean square is 1/2.
+    np.testing.assert_allclose(found, [[-(2**0.5), 0], [2**0.5, 0]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_columns_are_centred_and_one_number_scales_them_all():
+    found = standardised(POOLED)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    assert found.std() == pytest.approx(1, rel=1e-5)
+    before = POOLED.astype(np.float64).std(axis=0)
+    np.testing.assert_allclose(found.std(axis=0) / before, np.full(6, 1 / _spread()), rtol=1e-4)
+
+
+def _spread():
+    wide = POOLED.astype(np.float64)
+    return (wide - wide.mean(axis=0)).std()
+
+
+def test_a_common_part_and_the_unit_do_not_matter():
+    shifted = 7 * POOLED.astype(np.float64) + RNG.normal(size=6)
+    np.testing.assert_allclose(standardised(shifted), standardised(POOLED), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 3, 6, 10])
+def test_principal_components_by_eigenvectors(width):
+    found = principal(POOLED, width)
+    centred = POOLED.astype(np.float64) - POOLED.astype(np.float64).mean(axis=0)
+    values, loadings = np.linalg.eigh(centred.T @ centred)
+    loadings = loadings[:, np.argsort(-values)][:, :width]
+    loadings *= np.sign(loadings[np.abs(loadings).argmax(axis=0), np.arange(loadings.shape[1])])
+    expected = centred @ loadings
+    assert found.shape == (40, min(6, width))
+    np.testing.assert_allclose(found, expected / expected.std(), atol=1e-4)
+
+
+def test_components_keep_their_share_of_the_variance():
+    spreads = principal(POOLED, 6).std(axis=0)
+    assert (np.diff(spreads) < 0).all()
+    assert spreads[0] > 20 * spreads[-1]  # whitened ones would be alike
+
+
+def test_fewer_items_than_columns():
+    assert principal(RNG.normal(size=(4, 9)), 6).shape == (4, 4)
+
+
+def test_the_order_of_the_items_does_not_turn_a_component():
+    order = RNG.permutation(len(POOLED))
+    np.testing.assert_allclose(principal(POOLED[order], 4), principal(POOLED, 4)[order], atol=1e-4)
+
+
+@pytest.mark.parametrize("reduce", [standardised, lambda vectors: principal(vectors, 2)])
+def test_vectors_that_say_nothing_are_errors(reduce):
+    broken = POOLED.copy()
+    broken[3, 1], broken[7, 0] = np.inf, np.nan
+    with pytest.raises(UserError, match=r"augment: .* 2 of 40 items are not finite .*is item 3"):
+        reduce(broken)
+    equal = np.tile(POOLED[:1], (5, 1))
+    rounded = equal * (1 + 1e-7 * RNG.normal(size=equal.shape))
+    for vectors in (equal, rounded, np.zeros((3, 2)), POOLED[:1]):
+        with pytest.raises(UserError, match=r"augment: .* are equal"):
+            reduce(vectors)
