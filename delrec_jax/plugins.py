@@ -1,0 +1,88 @@
+"""Parts that a fork brings without touching the package: a setting names one of ours, or `FILE.py:NAME` of the user's.
+
+`package.module:NAME` works too. A file is found from the working directory, as data paths are, and loaded once a process.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from delrec_jax.errors import UserError, one_line
+
+Part = TypeVar("Part")
+
+
+def is_own(name: str) -> bool:
+    """Whether a setting names a part of the user's (`FILE.py:NAME`, `package.module:NAME`) and not one of ours."""
+    return ":" in name
+
+
+def find(name: str, known: Mapping[str, Part], *, key: str) -> Part:
+    """The part that a setting names.
+
+    Args:
+      name: one of `known`, or `FILE.py:NAME`, or `package.module:NAME`.
+      known: the parts of the package, by name.
+      key: of the setting, for messages.
+
+    Raises:
+      UserError: no such part, or its file cannot be loaded.
+    """
+    if name in known:
+        return known[name]
+    if not is_own(name):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"{key} is {name!r}: use one of {', '.join(known)}, or FILE.py:NAME of your own{hint}"
+        )
+    place, _, attribute = name.rpartition(":")
+    module = _load(place, key=key, name=name)
+    if not hasattr(module, attribute):
+        raise UserError(f"{key} is {name!r}: {place} has no {attribute!r}")
+    found: Part = getattr(module, attribute)
+    return found
+
+
+def source_hash(name: str) -> str:
+    """SHA-256 of the file that a part of the user's comes from; "" for one of ours and for an installed module."""
+    path = Path(name.rpartition(":")[0])
+    if not is_own(name) or path.suffix != ".py" or not path.is_file():
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load(place: str, *, key: str, name: str) -> ModuleType:
+    try:
+        return _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except UserError:
+        raise
+    except Exception as error:  # the user's code: whatever it raises is theirs to read
+        raise UserError(
+            f"{key} is {name!r}: {place} cannot be loaded ({type(error).__name__}: {one_line(error)})"
+        ) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Loads a file once a process: a second copy of its classes would be strangers to the first."""
+    place = path.expanduser().resolve()
+    title = f"delrec_plugin_{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+    if title in sys.modules:
+        return sys.modules[title]
+    spec = importlib.util.spec_from_file_location(title, place)
+    if spec is None or spec.loader is None or not place.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[title] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[title]
+        raise
+    return module

@@ -1,0 +1,61 @@
+"""Parts by name: ours, a file's, a module's; what is wrong is said with the key."""
+
+import pytest
+
+from delrec_jax.errors import UserError
+from delrec_jax.plugins import find, source_hash
+
+KNOWN = {"mean": 1, "first": 2}
+
+
+def test_ours_by_name():
+    assert find("first", KNOWN, key="lm.verbalizer") == 2
+
+
+def test_a_files_part_is_loaded_once(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Part:\n    pass\n")
+    found = find(f"{path}:Part", KNOWN, key="lm.verbalizer")
+    assert found.__name__ == "Part"
+    assert find(f"{path}:Part", KNOWN, key="lm.verbalizer") is found
+
+
+def test_a_modules_part():
+    assert find("math:pi", {}, key="x") == pytest.approx(3.14159, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mien", None, "lm.verbalizer is 'mien': use one of mean, first, or FILE.py:NAME"),
+        ("{path}:Part", None, "there is no file"),
+        ("{path}:Part", "x = 1", "has no 'Part'"),
+        ("{path}:Part", "x = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("no.such.module:Part", None, "ModuleNotFoundError"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_key(tmp_path, name, text, message):
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="lm.verbalizer is ") as error:
+        find(name.format(path=path), KNOWN, key="lm.verbalizer")
+    assert message in str(error.value)
+
+
+def test_a_file_that_failed_can_be_mended(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1 / 0")
+    with pytest.raises(UserError):
+        find(f"{path}:x", {}, key="k")
+    path.write_text("x = 7")
+    assert find(f"{path}:x", {}, key="k") == 7
+
+
+def test_the_hash_follows_the_files_text(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1")
+    before = source_hash(f"{path}:x")
+    path.write_text("x = 2")
+    assert before and source_hash(f"{path}:x") != before
+    assert source_hash("mean") == source_hash("math:pi") == ""
