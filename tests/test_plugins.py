@@ -38,7 +38,7 @@ def test_what_is_wrong_is_said_with_the_key(tmp_path, name, text, message):
     path = tmp_path / "mine.py"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match="lm.verbalizer is ") as error:
+    with pytest.raises(UserError, match=r"lm\.verbalizer is ") as error:
         find(name.format(path=path), KNOWN, key="lm.verbalizer")
     assert message in str(error.value)
 
