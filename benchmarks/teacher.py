@@ -18,6 +18,7 @@ from typing import Any
 import harness
 import jax
 import numpy as np
+from delrec_jax.teachers.logical_axes import axes_of
 
 from delrec_jax import prng
 from delrec_jax.config import default_config, from_config
@@ -26,7 +27,6 @@ from delrec_jax.data.interactions import Interactions, from_rows
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.ranking import rank_users
-from delrec_jax.teachers.logical_axes import axes_of
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
@@ -133,8 +133,7 @@ class Training:
 
         total = count = 0.0
         for start in range(0, len(self._rows), ROWS):
-            names = ("items", "labels", "segments")
-            rows = {name: getattr(self._rows, name)[start : start + ROWS] for name in names}
+            rows = jax.tree.map(lambda leaf, at=start: leaf[at : at + ROWS], self._rows)
             (mean,), (labels,) = part(rows)
             total, count = total + float(mean * labels), count + float(labels)
         return total / count
@@ -145,7 +144,7 @@ class Training:
         for _ in range(steps):
             batch = next(self._batches)
             self._state, metrics = self._step(self._state, None, batch, self._key)
-            seen += int((batch["labels"] >= 0).sum())
+            seen += int((batch.labels >= 0).sum())
         jax.block_until_ready(metrics)
         return seen
 

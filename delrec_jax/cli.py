@@ -11,9 +11,9 @@ from ml_collections import ConfigDict, config_flags
 
 from delrec_jax import config as configuration
 from delrec_jax.errors import Preempted, UserError, one_line
+from delrec_jax.workdir import stage_table
 
-_TO_TEACHER, _P2REC = ("prepare", "pretrain", "teach"), ("parse", "augment")
-STAGES = (*_TO_TEACHER, *_P2REC, "distill", "tune", "evaluate", "report")
+STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -131,19 +131,22 @@ def _plan(values: flags.FlagValues) -> None:
 
 def _run(command: str, ws, values: flags.FlagValues) -> None:
     if command == "prompts":
+        from delrec_jax.stages.inputs import Inputs
         from delrec_jax.stages.show_prompts import show_prompts
 
-        show_prompts(ws, values.n)
+        show_prompts(ws, Inputs(ws), values.n)
     elif command == "recommend":
+        from delrec_jax.stages.inputs import Inputs
         from delrec_jax.stages.recommend import recommend
 
-        recommend(ws, values.history, values.k)
+        recommend(ws, Inputs(ws), values.history, values.k)
     elif command == "export":
         from delrec_jax.stages.export import export
+        from delrec_jax.stages.inputs import Inputs
 
         if not values.output:  # Path("") would be the directory that the user happens to be in
             raise UserError("--output is missing: give the directory that export writes to")
-        export(ws, values.format, Path(values.output))
+        export(ws, Inputs(ws), values.format, Path(values.output))
     else:
         from delrec_jax.stages import pipeline
 

@@ -36,8 +36,9 @@ def get_config() -> ConfigDict:
     config.parse.update(categories=12, max_tokens=128)
     config.parse.optimizer.learning_rate = 4e-3
     config.augment.way = "concatenate"
-    config.distill.update(batch_size=32, num_candidates=100, rps_label="top1", ta_share=0.125)
-    config.distill.weighting.ta_weight = 0.1
+    config.distill.update(batch_size=32, num_candidates=100, rps_label="top1")
+    config.distill.tasks.ta.update(share=0.125, weight=0.1)
+    config.distill.tasks.rps.update(share=0.875, weight=0.9)
     config.distill.loop.update(steps=300, evaluate_every=50, checkpoint_every=100)
     config.tune.update(batch_size=32, select_by="HR@1", anchor=1.0)
     config.tune.optimizer.learning_rate = 2e-3

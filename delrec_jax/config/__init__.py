@@ -5,7 +5,7 @@ is an error that names the key and the nearest one (`tree`). The dataclasses sta
 `p2rec`, or beside the code that they configure; `experiment` puts them together.
 """
 
-from delrec_jax.config.delrec import DistillConfig, TuneConfig, WeightingConfig
+from delrec_jax.config.delrec import DistillConfig, TaskShare, TuneConfig
 from delrec_jax.config.experiment import (
     METHODS,
     CandidatesConfig,
@@ -32,9 +32,9 @@ __all__ = [
     "ParseConfig",
     "PretrainConfig",
     "PretrainTextConfig",
+    "TaskShare",
     "TeacherConfig",
     "TuneConfig",
-    "WeightingConfig",
     "default_config",
     "from_config",
     "leaf_keys",

@@ -5,7 +5,6 @@ augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled}.safetensors
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.t5 import T5
 from delrec_jax.p2rec.categories import Categories
-from delrec_jax.p2rec.preference_parser import PreferenceParser
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir.assets import Language
 from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
 from delrec_jax.workdir.workspace import Workspace
 
@@ -37,23 +33,6 @@ def load_categories(ws: Workspace, seed: int) -> Categories:
 def load_parser(ws: Workspace, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Projection and (where the LM was tuned) adapters of one seed, and the description of their training."""
     return load_tree(seed_folder(ws, seed) / "model" / "result.safetensors")
-
-
-def make_parser(ws: Workspace, language: Language) -> PreferenceParser:
-    """The language model with the adapters of `parse`."""
-    config = ws.experiment.parse
-    adapters = config.adalora if config.lm == "adalora" else None
-    return PreferenceParser(T5(replace(language.ranker.module.config, adapters=adapters)))
-
-
-def preference_pieces(ws: Workspace, language: Language, longest: int) -> Any:
-    """The pieces of texts with `parse`'s own limit: a history of `longest` items, as far as its tokens go."""
-    limits = replace(
-        language.pieces.config,
-        max_tokens=ws.experiment.parse.max_tokens,
-        max_history=max(1, longest),
-    )
-    return replace(language.pieces, config=limits)
 
 
 def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:
