@@ -93,7 +93,10 @@ def test_an_unknown_key_names_the_nearest(key, meant):
     assert text == f"config.{key} does not exist; did you mean config.{meant}?"
 
 
-@pytest.mark.parametrize("section", sections(DEFAULTS))
+OPEN = {"distill.tasks"}  # a mapping whose names are the user's
+
+
+@pytest.mark.parametrize("section", sorted(set(sections(DEFAULTS)) - OPEN))
 def test_no_section_takes_an_unknown_key(section):
     key = f"{section}.zzz".lstrip(".")
     assert message(nested(key, 1)).startswith(f"config.{key} does not exist; did you mean config.")

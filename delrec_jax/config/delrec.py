@@ -27,10 +27,6 @@ class TaskShare:
     weight: float = 0.0
     code: str = ""
 
-    def __post_init__(self):
-        at_least("distill.tasks.*.share", self.share, 0)
-        at_least("distill.tasks.*.weight", self.weight, 0)
-
 
 def _paper_tasks() -> dict[str, TaskShare]:
     return {"ta": TaskShare(share=0.25, weight=0.2), "rps": TaskShare(share=0.75, weight=0.8)}
@@ -94,6 +90,9 @@ class DistillConfig:
         self._check_tasks()
 
     def _check_tasks(self) -> None:
+        for name in ("share", "weight"):
+            for task, given in self.tasks.items():
+                at_least(f"distill.tasks.{task}.{name}", getattr(given, name), 0)
         if "rps" not in self.tasks:
             raise UserError(
                 "distill.tasks has no 'rps', whose texts select the prompt: keep it, with share=0.0 where it shall not train"

@@ -198,7 +198,10 @@ class PromptTraining:
         self._valid_lists = valid.material.lists
         words = language.ids(experiment.distill.init_text).tolist()
         self._start = PromptStart(experiment, tuple(words))
-        self._frozen = {"params": language.params, "vectors": language.vectors}
+
+    @cached_property
+    def _frozen(self) -> dict[str, Any]:
+        return {"params": self._language.params, "vectors": self._language.vectors}
 
     @cached_property
     def task(self) -> Task:

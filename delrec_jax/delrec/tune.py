@@ -58,7 +58,10 @@ class Tuning:
         """Compiles nothing yet."""
         self._ws, self._data, self._language = ws, data, language
         self._scorer = LanguageScorer(language)
-        self._held = {"params": language.params, "vectors": language.vectors}
+
+    @cached_property
+    def _held(self) -> dict[str, Any]:
+        return {"params": self._language.params, "vectors": self._language.vectors}
 
     @cached_property
     def task(self) -> Task:

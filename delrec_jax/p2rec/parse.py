@@ -21,7 +21,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.p2rec import files, preferences
-from delrec_jax.p2rec.categories import Categories, latent_categories, nearest_items
+from delrec_jax.p2rec.categories import Categories, latent_categories
 from delrec_jax.p2rec.preference_parser import (
     PreferenceParser,
     init_projection,
@@ -29,7 +29,6 @@ from delrec_jax.p2rec.preference_parser import (
 )
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import distribution_error, preference_targets
-from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
@@ -39,8 +38,6 @@ from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.language_scorer import AskedTexts, text_shapes
 from delrec_jax.workdir.workspace import Workspace, write_json
-
-_TITLES = 10  # of a category, stored for the reader
 
 
 @batch_type
@@ -73,20 +70,9 @@ def _make_categories(ws: Workspace, data: Data, vectors: np.ndarray, seed: int) 
     categories = latent_categories(
         vectors, known=counts > 0, count=ws.experiment.parse.categories, seed=seed
     )
-    titles = data.corpus.catalogue.titles
-    rows = [
-        {
-            "category": number,
-            "size": int(categories.sizes[number]),
-            "share": float(counts[categories.of_item == number].sum() / counts.sum()),
-            "titles": [titles[item] for item in items],
-        }
-        for number, items in enumerate(nearest_items(vectors, categories, _TITLES))
-    ]
-    folder = files.seed_folder(ws, seed)
-    on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
-    arrays = {"of_item": categories.of_item, "centres": categories.centres}
-    save_tree(folder / "categories.safetensors", arrays, {"categories": rows})
+    files.save_categories(
+        ws, seed, categories, vectors, titles=data.corpus.catalogue.titles, counts=counts
+    )
     return categories
 
 

@@ -133,8 +133,8 @@ def test_bad_settings():
     with pytest.raises(UserError, match=r"distill\.weighting is 'equal'.*gradient_norm"):
         DistillConfig(weighting="equal")
     for share in (-0.1, float("nan")):
-        with pytest.raises(UserError, match=rf"weight is {share}"):
-            TaskShare(weight=share)
+        with pytest.raises(UserError, match=rf"distill\.tasks\.ta\.weight is {share}"):
+            DistillConfig(tasks={"rps": TaskShare(1, 1), "ta": TaskShare(1, share)})
     with pytest.raises(UserError, match=r"distill\.tasks has no 'rps'"):
         DistillConfig(tasks={"ta": TaskShare(share=1, weight=1)})
     with pytest.raises(UserError, match=r"every share is 0"):

@@ -1,18 +1,17 @@
 """The text of P2Rec's information reconstruction: golden in each domain, its limits, and the other texts untouched."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prompt_templates import EVERY, TASKS
 
+from delrec_jax.config import ParseConfig
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.data.templates import Field
 from delrec_jax.errors import UserError
-from delrec_jax.p2rec.preference_text import preference_text
+from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 
 TITLES = ["Alien", "Big Fish", "Casino", "Dune", "Enemy Mine"]
 CLOSING = ". The pattern of the user is :"
@@ -89,7 +88,7 @@ def test_the_oldest_items_go_where_the_caller_s_own_limits_are_met(data):
     limit = data.draw(st.integers(15, 60), label="max_tokens")
     most = data.draw(st.integers(1, 20), label="max_history")
     vocabulary, pieces = make(PromptConfig(max_tokens=16, max_history=1), titles=titles)
-    own = replace(pieces, config=replace(pieces.config, max_tokens=limit, max_history=most))
+    own = preference_pieces(pieces, ParseConfig(max_tokens=limit), most)
 
     def written(count):
         shown = " ; ".join(titles[i] for i in history[len(history) - count :])

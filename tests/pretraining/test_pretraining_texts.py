@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import chex
 import numpy as np
 import pytest
 from prompt_templates import EVERY
@@ -376,8 +377,7 @@ def test_a_batch_follows_from_its_number_and_generator_alone(split):
 
     first = [draw(index, index) for index in range(8)]
     for index in (5, 2, 7, 0):
-        for name, value in draw(index, index).items():
-            np.testing.assert_array_equal(value, first[index][name])
+        chex.assert_trees_all_equal(draw(index, index), first[index])
     other = draw(0, 99).ids
     assert other.shape != first[0].ids.shape or (other != first[0].ids).any()
 
