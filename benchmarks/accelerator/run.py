@@ -1,0 +1,106 @@
+"""The project on one accelerator: ceilings, numerics, train steps, teachers, ranking, tests and the demo.
+
+    python benchmarks/accelerator/run.py [--sections=machine,lm] [--seconds=600] [--out=DIR] [--tiny]
+
+Each section is a process with a time of its own; what it has found by then is kept, errors too. Writes DIR/SECTION.json as
+it goes and DIR/accelerator.json at the end; copied to `benchmarks/results/accelerator_CARD.json` it is a result. See README.md.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+# Seconds that a section takes at most.
+LIMITS = {
+    "machine": 40,
+    "numerics": 150,
+    "lm": 400,
+    "teachers": 120,
+    "ranking": 40,
+    "gpu_tests": 300,
+    "pipeline": 700,
+}
+_GRACE = 10  # seconds after which a section that does not end by itself is ended
+
+
+def main() -> None:
+    """Runs the sections one after the other."""
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--sections", default=",".join(LIMITS), help="some of them, in order")
+    options.add_argument("--seconds", type=float, default=sum(LIMITS.values()), help="in total")
+    options.add_argument("--out", type=Path, help="folder of the results; default: a new one")
+    options.add_argument("--only", default="", help="regular expression of measurements")
+    options.add_argument("--tiny", action="store_true", help="tiny shapes, for a test on a CPU")
+    options.add_argument("--child", default="", help=argparse.SUPPRESS)
+    values = options.parse_args()
+    if values.child:
+        from measuring import Record
+
+        record = Record(values.out / f"{values.child}.json", values.seconds, values.only)
+        importlib.import_module(values.child).run(record, values.tiny)
+        return
+    sections = values.sections.split(",")
+    if unknown := set(sections) - set(LIMITS):
+        options.error(f"no section {', '.join(unknown)}: use some of {', '.join(LIMITS)}")
+    out = values.out or Path(tempfile.mkdtemp(prefix="accelerator_"))
+    out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + values.seconds
+    ended = {}
+    for name in sections:
+        seconds = min(LIMITS[name], end - time.monotonic())
+        flags = [f"--only={values.only}", *(["--tiny"] if values.tiny else [])]
+        ended[name] = in_process(name, out, seconds, flags) if seconds > 5 else "no time left"
+        print(f"{name}: {ended[name]}", flush=True)
+    print(merge(out, ended))
+
+
+def in_process(name: str, out: Path, seconds: float, flags: list[str]) -> str:
+    """Runs one section; how it ended."""
+    command = [sys.executable, __file__, f"--child={name}", f"--out={out}", f"--seconds={seconds}"]
+    # No preallocation: peaks of memory are then those of the programs, and processes share the card.
+    environment = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+    }
+    start = time.monotonic()
+    process = subprocess.Popen([*command, *flags], env=environment, start_new_session=True)
+    try:
+        status = process.wait(seconds + _GRACE)
+        how = "done" if status == 0 else f"ended with status {status}"
+    except subprocess.TimeoutExpired:
+        how = "ended after its time"
+    with contextlib.suppress(ProcessLookupError):  # whatever the section itself has started
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return f"{how} in {time.monotonic() - start:.0f} s"
+
+
+def merge(out: Path, ended: dict[str, str]) -> Path:
+    """All sections in one file."""
+    path = out / "accelerator.json"
+    before = json.loads(path.read_text())["sections"] if path.exists() else {}
+    for name, how in ended.items():
+        part = out / f"{name}.json"
+        found = json.loads(part.read_text()) if part.exists() else {}
+        before[name] = {"ended": how, **found}
+    record = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join(["python", "benchmarks/accelerator/run.py", *sys.argv[1:]]),
+        "sections": before,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    main()
