@@ -1,7 +1,6 @@
 """A model in memory written as a directory that `transformers` loads (and `weights.load` reads back bit for bit)."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import whole
 from delrec_jax.language.hub import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.tokenizer import EOS, PAD
@@ -68,9 +68,8 @@ def export_model(
         raise UserError(f"{directory}: there already; remove it, or export to another directory")
     copied = _tokenizer_files(tokenizer_dir)
     tensors = _named(params, config)
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with whole(directory) as partial:
+        partial.mkdir()
         _write_weights(tensors, partial, max_shard_bytes)
         _write_json(partial / CONFIG_FILE, _description(config))
         _write_json(partial / "generation_config.json", _TOKENS)
@@ -78,10 +77,6 @@ def export_model(
             save_file({"prompt": np.array(jax.device_get(prompt))}, partial / PROMPT_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
-        partial.replace(directory)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
 
 
 def _tokenizer_files(directory: Path | None) -> list[Path]:

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash
 from delrec_jax.language.hub import CONFIG_FILE, StoredTensor, read_json, stored_tensors
 from delrec_jax.language.layers import STACKED
 from delrec_jax.language.t5_config import T5Config
@@ -223,14 +224,9 @@ def fingerprint(directory: Path) -> str:
     shards = sorted({tensor.file for tensor in stored_tensors(directory).values()})
     files = [directory / CONFIG_FILE, *shards]
     with ThreadPoolExecutor() as pool:  # hashing gives up the interpreter's lock
-        digests = list(pool.map(_file_hash, files))
+        digests = list(pool.map(file_hash, files))
     lines = [f"{digest} {file.name}\n" for digest, file in zip(digests, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class HeldTensor(NamedTuple):

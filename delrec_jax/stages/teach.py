@@ -1,8 +1,7 @@
 """`delrec teach`: trains the conventional recommender on the training part alone."""
 
-import hashlib
-
 from delrec_jax.distributed import on_main
+from delrec_jax.files import file_hash
 from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.assets import load_data
@@ -23,7 +22,7 @@ def teach(ws: Workspace) -> None:
         seed=ws.experiment.seed,
         identity=ws.identity("teach"),
     )
-    checkpoint = hashlib.sha256(taught_path(ws).read_bytes()).hexdigest()
+    checkpoint = file_hash(taught_path(ws))
     on_main(lambda: write_json(path, {"name": config.name, "checkpoint": checkpoint}))
     say(
         f"  {DISPLAY_NAMES[config.name]}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "

@@ -7,7 +7,6 @@ be distilled and not only its head).
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import whole
 from delrec_jax.prng import generator
 from delrec_jax.teachers.protocol import PADDING, ScoreFn
 
@@ -235,10 +235,8 @@ def save_lists(path: Path, lists: TeacherLists, *, key: ListsKey) -> None:
     """Writes lists and their key to an npz file; a file is whole or absent, never half."""
     header = {"key": asdict(key), "content": inputs_hash(lists.items, lists.scores)}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, header=text, items=lists.items, scores=lists.scores)
-    os.replace(partial, path)
 
 
 def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:

@@ -1,6 +1,5 @@
 """The base language model of a run: pretrained weights (`lm.weights`), or the small T5 that `pretrain` trains."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from jax.sharding import NamedSharding
 from delrec_jax.config import Experiment
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash
 from delrec_jax.language import hub, weights
 from delrec_jax.language.logical_axes import axes_of
 from delrec_jax.language.t5_config import T5Config
@@ -70,8 +70,7 @@ def adopt(ws: Workspace) -> None:
 
 def name_own(ws: Workspace) -> None:
     """Names the T5 that `pretrain` has just trained, as `adopt` names pretrained weights."""
-    content = (ws.folder("pretrain") / OWN).read_bytes()
-    _write_name(ws, "", hashlib.sha256(content).hexdigest())
+    _write_name(ws, "", file_hash(ws.folder("pretrain") / OWN))
 
 
 def _write_name(ws: Workspace, name: str, fingerprint: str) -> None:
