@@ -13,7 +13,8 @@ import delrec_jax
 PACKAGE = "delrec_jax"
 ROOT = Path(delrec_jax.__file__).parent
 
-GROUND = {"errors", "prng", "distributed", "plugins", "files"}  # modules that every room may import
+# Modules that every room may import.
+GROUND = {"errors", "prng", "distributed", "plugins", "files", "padding"}
 LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import one another
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
 ROOMS = {  # room -> what it may import beside itself and the ground

@@ -15,8 +15,9 @@ from delrec_jax import prng
 from delrec_jax.config import Experiment
 from delrec_jax.data import prompts
 from delrec_jax.data.prompts import Pieces
-from delrec_jax.data.splits import PADDING, partition_users
+from delrec_jax.data.splits import partition_users
 from delrec_jax.delrec import pattern_simulating, temporal_analysis
+from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 from delrec_jax.workdir.assets import Data, Language, load_data
 from delrec_jax.workdir.recommenders import load_teacher
@@ -155,8 +156,8 @@ def make_lists(ws: Workspace, data: Data, rows: Rows, *, seed: int) -> TeacherLi
     """The teacher's lists for rows; items it never saw, and items the user has seen, stay out."""
     config, length = ws.experiment.distill, ws.experiment.teacher.max_length
     longest = int(rows.ends.max())
-    seen = np.full((len(rows.users), longest), PADDING, np.int32)
-    histories = np.full((len(rows.users), length), PADDING, np.int32)
+    seen = np.full((len(rows.users), longest), PAD_ITEM, np.int32)
+    histories = np.full((len(rows.users), length), PAD_ITEM, np.int32)
     for index, (user, end) in enumerate(zip(rows.users, rows.ends, strict=True)):
         history = data.split.train.history(int(user))[:end]
         seen[index, :end] = history

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy import stats
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 ScoreFn = Callable[[Int[np.ndarray, "B"]], Array | np.ndarray]
 RankFn = Callable[[Array, Int[np.ndarray, "B"]], tuple[Array, Array]]
@@ -169,7 +170,7 @@ def full_ranker(targets: Int[np.ndarray, "U"], histories: Histories | None = Non
 def _each_once(histories: Int[np.ndarray, "B L"]) -> Int[np.ndarray, "B L"]:
     """The same items, each once a row, in another order; repeats become padding."""
     ordered = np.sort(histories, axis=1)
-    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = -1
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = PAD_ITEM
     return ordered
 
 

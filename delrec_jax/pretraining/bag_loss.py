@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-PAD = 0
+from delrec_jax.padding import PAD_TOKEN
 
 
 def bag_loss(
@@ -23,7 +23,7 @@ def bag_loss(
     Returns:
       The loss of each query, in nats, and its weight (1 for a query, 0 for padding).
     """
-    real = answers != PAD
+    real = answers != PAD_TOKEN
     # Gathered logits minus the log-partition: the [B, Q, V] log-probabilities are never stored.
     picked = jnp.take_along_axis(logits, answers, axis=-1)
     log_probabilities = picked - jax.nn.logsumexp(logits, axis=-1, keepdims=True)

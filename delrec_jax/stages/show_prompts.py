@@ -6,9 +6,9 @@ import numpy as np
 
 from delrec_jax.data import prompts
 from delrec_jax.delrec import prompt_examples
-from delrec_jax.language.tokenizer import PAD
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.preferences import preference_targets
+from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.workdir import assets
 from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.workspace import Workspace
@@ -37,7 +37,7 @@ def _show_preferences(ws: Workspace, data: Data, language: Language, count: int)
     pieces = files.preference_pieces(ws, language, int(train.lengths.max()))
     for user in data.split.training_users[:count]:
         ids = prompts.preference(pieces, train.history(int(user)))
-        print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD}")
+        print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD_TOKEN}")
         print(" ".join(_token(language, int(token)) for token in ids))
         best = np.argsort(-targets[user], kind="stable")[:_SHOWN]
         print("target: " + ", ".join(f"category {k}: {targets[user][k]:.3f}" for k in best))
@@ -78,7 +78,7 @@ def _show(data: Data, language: Language, name: str, example: dict[str, Any]) ->
     tokens = [_token(language, int(token)) for token in ids]
     mask = ["^" if token == language.pieces.sentinel else "." for token in ids]
     titles = data.corpus.catalogue.titles
-    print(f"== {name}: {len(ids)} tokens, padding id {PAD}")
+    print(f"== {name}: {len(ids)} tokens, padding id {PAD_TOKEN}")
     print(" ".join(tokens))
     print("target mask: " + "".join(mask))
     print(f"label: {titles[candidates[best]]}  (weight {targets[best]:.3f})")

@@ -19,8 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
+from delrec_jax.padding import PAD_ITEM
 from delrec_jax.prng import generator
-from delrec_jax.teachers.protocol import PADDING, ScoreFn
+from delrec_jax.teachers.protocol import ScoreFn
 
 _STREAM = "teacher-negatives"
 
@@ -178,7 +179,7 @@ def _ranked_batches(
     """
     if top_h > len(allowed):
         _check_enough(len(allowed), top_h, 0)
-    seen = np.full((len(histories), 1), PADDING, np.int32) if seen is None else seen
+    seen = np.full((len(histories), 1), PAD_ITEM, np.int32) if seen is None else seen
     allowed_items = jnp.asarray(allowed)
 
     @jax.jit
@@ -208,7 +209,7 @@ def _ranked_batches(
 
 def _padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """The rows, and rows of padding up to `count`: one compiled shape for all batches."""
-    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PADDING)
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PAD_ITEM)
 
 
 def _check_enough(available: int, needed: int, row: int) -> None:

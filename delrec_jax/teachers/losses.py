@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 LOSSES = ("cross_entropy", "sampled_softmax", "gbce")
 
@@ -106,7 +107,7 @@ def _cross_entropy_pass(states: Array, table: Array, labels: Array):
     chunks = -(-count // chunk)
     padding = chunks * chunk - count
     rows = jnp.pad(states.astype(jnp.float32), ((0, padding), (0, 0)))
-    wanted = jnp.pad(labels, (0, padding), constant_values=-1)
+    wanted = jnp.pad(labels, (0, padding), constant_values=PAD_ITEM)
     output = table.astype(jnp.float32)
 
     def one(table_gradient, part):
