@@ -12,12 +12,12 @@ import numpy as np
 
 from delrec_jax.data import templates
 from delrec_jax.data.templates import Field
-from delrec_jax.data.title_tokens import Ids, Items, TitleTokens
+from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
 
 PREFERENCE = "preference"  # the text of `preference` among the tasks
 
-_NOTHING = np.zeros(0, np.int32)
+NO_PATTERN: Ids = NO_TOKENS  # in the place of a prompt: its sentence is left out of the text
 # Where the config limits a text's length, and what else helps.
 _LIMIT = (
     "prompts",
@@ -153,7 +153,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     """
     template = pieces.tasks[task, len(fields[Field.PATTERN]) > 0]
     mask = np.array([pieces.sentinel], np.int32)
-    fields = {**fields, Field.MASK: mask, Field.HISTORY: _NOTHING}
+    fields = {**fields, Field.MASK: mask, Field.HISTORY: NO_TOKENS}
     parts = [fields[part] if isinstance(part, Field) else part for part in template]
     fixed = sum(map(len, parts))
     room = pieces.config.max_tokens - fixed
@@ -225,7 +225,7 @@ def preference(pieces: Pieces, history: Items) -> Ids:
     """
     if not len(history):
         raise ValueError("a preference is read from at least one item, and this history is empty")
-    return assemble(pieces, PREFERENCE, {Field.PATTERN: _NOTHING}, history)
+    return assemble(pieces, PREFERENCE, {Field.PATTERN: NO_PATTERN}, history)
 
 
 def pattern_simulating(
@@ -296,4 +296,4 @@ def ta_ends(sequence: Items, config: PromptConfig) -> Ids:
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:
     """The CANDIDATES field: empty where the template has no such field."""
     shown = pieces.config.show_candidates or bool(pieces.codes)
-    return list_candidates(pieces, candidates) if shown else _NOTHING
+    return list_candidates(pieces, candidates) if shown else NO_TOKENS

@@ -10,6 +10,7 @@ from scipy import stats
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, padded_batches, training_iterator
+from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import prompt_examples
 from delrec_jax.delrec.prompt_examples import RPS, TA, Texts
 from delrec_jax.delrec.task_weighting import WeightingConfig, init_weighting, weighted_gradients
@@ -29,7 +30,6 @@ from delrec_jax.workdir import assets
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 _ONLY_ROWS = WeightingConfig(kind="fixed", ta_weight=0.0)  # `true` has no TA texts
-_NO_PATTERN = np.zeros(0, np.int32)
 
 
 def distill(ws: Workspace) -> None:
@@ -266,7 +266,7 @@ def _report(ws: Workspace, trainer: _Trainer, heldout: Texts) -> list[dict[str, 
     rows = []
     for name in ("none", "random", "shuffled", "distilled"):
         prompt = None if name == "none" else trainer.load(name)
-        pattern = _NO_PATTERN if name == "none" else trainer.language.slots
+        pattern = NO_PATTERN if name == "none" else trainer.language.slots
         reading = trainer.read(prompt, make_exam(ws, heldout, pattern))
         for measure in ("agreement", "kendall_tau"):
             sums = np.bincount(place, getattr(reading, measure))

@@ -31,7 +31,6 @@ from delrec_jax.workdir.workspace import Workspace
 
 _CONTEXTS = 3  # histories in which each held-out "next volume" is asked
 _MAX_QUESTIONS = 200
-_NO_PATTERN = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class Gate:
         if material.config.cloze + material.config.recent > 0:
             histories = data.split.histories("valid")
             texts = [
-                prompts.recommendation(material.pieces, h, pattern=_NO_PATTERN) for h in histories
+                prompts.recommendation(material.pieces, h, pattern=prompts.NO_PATTERN)
+                for h in histories
             ]
             exams["next_item"] = _Exam(_stack(texts), data.split.target("valid"), titles)
             longest = int(data.split.history_lengths("valid").max())
