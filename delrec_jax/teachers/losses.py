@@ -11,6 +11,7 @@ The last two cost O(negatives) a label and not O(catalogue): for catalogues of m
 
 from dataclasses import dataclass
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -74,6 +75,7 @@ def next_item_loss(
     Returns:
         `(sum, count)`, the sum in nats.
     """
+    chex.assert_shape(labels, states.shape[:-1])
     count = (labels >= 0).sum().astype(jnp.float32)
     if config.name == "cross_entropy":
         flat = states.reshape(-1, states.shape[-1])

@@ -16,6 +16,7 @@ ordinary one again when it is `baked`.
 from collections.abc import Mapping
 from typing import Any, cast
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +50,7 @@ class NetworkTeacher(struct.PyTreeNode):
 
     def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
         """The scores of all items after the last position; only the latest `max_length` items are read."""
+        chex.assert_rank(histories, 2)
         variables = _variables(self.params, self.text)
         return cast(Array, self.module.apply(variables, histories, method=_scores))
 

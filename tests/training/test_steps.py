@@ -57,6 +57,14 @@ def test_a_batch_without_weight_has_no_gradient():
     assert metrics["loss"] == 0
 
 
+def test_weights_of_another_shape_than_the_losses_are_refused():
+    def column(params, frozen, batch, key):  # [3] times [3, 1] would be [3, 3]
+        return batch["x"] @ params["w"], jnp.ones((3, 1)), {}
+
+    with pytest.raises(AssertionError, match="different shapes"):
+        mean_loss_gradients(column)(start(), FROZEN, BATCH, jax.random.key(0))
+
+
 def test_a_penalty_has_a_gradient_but_is_not_the_loss():
     def penalised(params, frozen, batch, key):
         losses, weights, _ = linear(params, frozen, batch, key)
@@ -262,7 +270,7 @@ def test_rows_that_do_not_divide_into_the_parts():
 def test_small_parameters_are_added_up_in_float32():
     # 512 gradients of 1 added in bfloat16 stop at 256.
     def ones(params, frozen, batch, key):
-        return batch["x"] * params["w"], jnp.ones(512), {}
+        return batch["x"] * params["w"], jnp.ones(len(batch["x"])), {}
 
     batch = {"x": np.ones(512, np.float32)}
     params = {"w": jnp.bfloat16(0.5)}
