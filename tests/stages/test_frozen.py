@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from unittest import mock
 
+import chex
 import jax
 import numpy as np
 import polars as pl
@@ -60,7 +61,7 @@ def check_stage_one(watch, name, trained):
     assert set(first) == set(last) == trained
     for part in trained:
         assert (first[part] != last[part]).all(), part
-    assert all(np.isfinite(list(row.values())).all() for row in watch.metrics[name])
+    chex.assert_tree_all_finite(watch.metrics[name])
 
 
 @pytest.mark.parametrize("name", ["distilled", "shuffled", "true"])
@@ -143,7 +144,7 @@ def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt
     assert {path[-1].key for path, _ in leaves} == {"A", "E", "B"}
     pairs = zip(*map(jax.tree.leaves, (states[0], states[-1])), strict=True)
     assert all((a != b).any() for a, b in pairs), "an adapter has not moved"
-    assert all(np.isfinite(list(row.values())).all() for row in watch.metrics[f"adapter/{prompt}"])
+    chex.assert_tree_all_finite(watch.metrics[f"adapter/{prompt}"])
 
 
 def test_index_ranks_candidate_lists_and_never_the_catalogue(index_run):
