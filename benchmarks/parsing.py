@@ -28,15 +28,16 @@ from ml_collections import ConfigDict
 
 from delrec_jax.config import from_config
 from delrec_jax.data import prompts
-from delrec_jax.data.pipeline import make_buckets, pad_texts, training_iterator
-from delrec_jax.delrec import prompt_examples
-from delrec_jax.delrec.tune import ranking_loss
+from delrec_jax.data.pipeline import collate, make_buckets, training_iterator
+from delrec_jax.delrec.next_item import LabelledText, ranking_loss
+from delrec_jax.delrec.rows import latest_rows, next_items
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.t5 import T5
-from delrec_jax.p2rec import files
-from delrec_jax.p2rec.parse import parsing_loss, parsing_optimizer
-from delrec_jax.p2rec.preference_parser import init_projection
+from delrec_jax.p2rec.parse import PreferenceText, parsing_loss, parsing_optimizer
+from delrec_jax.p2rec.preference_parser import init_projection, preference_parser
+from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import place_batch
@@ -69,19 +70,14 @@ class Tuning:
         rng = np.random.default_rng(0)
         example = self._make(0, rng)
         for bucket in self._buckets:
-            batch = {
-                name: np.stack([value] * self.batch_size)
-                for name, value in example.items()
-                if name != "ids"
-            }
-            text = np.resize(example["ids"], bucket)
-            self._take(batch | {"ids": pad_texts([text] * self.batch_size, bucket)})
+            filled = example.replace(ids=np.resize(example.ids, bucket))
+            self._take(collate([filled] * self.batch_size, (bucket,)))
 
     def run(self, steps: int) -> Any:
         """Takes `steps` steps on the next batches."""
         for _ in range(steps):
             batch = next(self._batches)
-            self.tokens.append(batch["ids"].shape[1])
+            self.tokens.append(batch.ids.shape[1])
             self._take(batch)
         return self._state.params
 
@@ -98,14 +94,14 @@ class Tuning:
 def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held: Any) -> Tuning:
     """What `parse` does."""
     config = ws.experiment.parse
-    parser, train = files.make_parser(ws, language), data.split.train
-    pieces = files.preference_pieces(ws, language, int(train.lengths.max()))
+    parser, train = preference_parser(language.ranker, config), data.split.train
+    pieces = preference_pieces(language.pieces, config, int(train.lengths.max()))
     users = data.split.training_users
     target = np.full(config.categories, 1 / config.categories, np.float32)
 
-    def example(index: int, _: Any) -> dict[str, np.ndarray]:
-        text = prompts.preference(pieces, train.history(int(users[index])))
-        return {"ids": text, "targets": target}
+    def example(index: int, _: Any) -> PreferenceText:
+        text = preference_text(pieces, train.history(int(users[index])))
+        return PreferenceText(ids=text, targets=target)
 
     width = language.ranker.module.config.d_model
     trained = {
@@ -130,15 +126,16 @@ def instance_level(
     """One example an interaction, with the loss of `tune` and the adapters of `parse`."""
     adalora, train = ws.experiment.parse.adalora, data.split.train
     longest = int(train.lengths.max())
-    rows = prompt_examples.latest_rows(data, data.split.training_users, longest, labelled=True)
-    labels = train.items[train.offsets[rows.users] + rows.ends]
-    pieces = files.preference_pieces(ws, language, longest) if whole else language.pieces
+    rows = latest_rows(train, data.split.training_users, longest, labelled=True)
+    labels, pieces = next_items(train, rows), language.pieces
+    if whole:
+        pieces = preference_pieces(pieces, ws.experiment.parse, longest)
     nothing = np.zeros(0, np.int32)
 
-    def example(index: int, _: Any) -> dict[str, np.ndarray]:
+    def example(index: int, _: Any) -> LabelledText:
         shown = train.history(int(rows.users[index]))[: rows.ends[index]]
         text = prompts.recommendation(pieces, shown, pattern=nothing)
-        return {"ids": text, "label": np.int32(labels[index])}
+        return LabelledText(ids=text, label=np.int32(labels[index]))
 
     shape = replace(language.ranker.module.config, adapters=adalora)
     ranker = replace(language.ranker, module=T5(shape))
@@ -168,7 +165,7 @@ def main() -> None:
     settings = ConfigDict(stored_settings(Path(values.workdir)), convert_dict=True)
     ws = Workspace(Path(values.workdir), from_config(settings))
     data = assets.load_data(ws)
-    language = assets.load_language(ws, data)
+    language = Inputs(ws).language
     held = {
         "layout": language.layout,
         "batch_size": ws.experiment.parse.batch_size,

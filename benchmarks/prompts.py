@@ -24,11 +24,18 @@ import numpy as np
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.corpora.storefront_catalogue import build_catalogue
 from delrec_jax.data.templates import Field
+from delrec_jax.delrec.pattern_simulating import PatternSimulating, rps_text
+from delrec_jax.delrec.temporal_analysis import TemporalAnalysis, ta_text
 from delrec_jax.language.tokenizer import Tokenizer, train_tokenizer
 
 NAME = "prompts"
 DOMAIN, TEACHER, PATTERN = "items", "SASRec", "prefer what continues the most recent series"
 TASKS = ("lsr", "rps", "ta")
+TEMPLATES = {
+    "ta": TemporalAnalysis.template,
+    "rps": PatternSimulating.template,
+    "lsr": templates.NEXT_ITEM_TEMPLATE,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def make_titles(items: int) -> list[str]:
 
 def make_tokenizer(titles: list[str], directory: Path) -> Tokenizer:
     """One that is trained on the titles and the words of the templates."""
-    words = [*templates.all_words(templates.domain(DOMAIN), TEACHER), PATTERN]
+    words = [*templates.all_words(TEMPLATES.values(), templates.domain(DOMAIN), TEACHER), PATTERN]
     return train_tokenizer(
         [*titles, *words], titles, vocab_size=4000, sentinels=100, directory=directory
     )
@@ -88,7 +95,7 @@ class Strings:
                 for part in templates.without(template, hidden)
                 if part is not Field.MASK
             ]
-            for name, template in templates.TASKS.items()
+            for name, template in TEMPLATES.items()
         }
 
     def text(self, task: str, items: list[int], candidates: list[int]) -> str:
@@ -137,6 +144,7 @@ class Case:
         self.pieces = prompts.tokenise_pieces(
             tokenizer.encode_many,
             titles,
+            TEMPLATES,
             domain=DOMAIN,
             teacher=TEACHER,
             sentinel=tokenizer.sentinel(0),
@@ -147,8 +155,8 @@ class Case:
         """Ours."""
         build: Callable[..., np.ndarray] = {
             "lsr": prompts.recommendation,
-            "rps": prompts.pattern_simulating,
-            "ta": prompts.temporal_analysis,
+            "rps": rps_text,
+            "ta": ta_text,
         }[self.task]
         return [
             build(self.pieces, items, pattern=self.pattern, candidates=candidates)

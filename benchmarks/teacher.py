@@ -132,8 +132,7 @@ class Training:
 
         total = count = 0.0
         for start in range(0, len(self._rows), ROWS):
-            names = ("items", "labels", "segments")
-            rows = {name: getattr(self._rows, name)[start : start + ROWS] for name in names}
+            rows = jax.tree.map(lambda leaf, at=start: leaf[at : at + ROWS], self._rows)
             (mean,), (labels,) = part(rows)
             total, count = total + float(mean * labels), count + float(labels)
         return total / count
@@ -144,7 +143,7 @@ class Training:
         for _ in range(steps):
             batch = next(self._batches)
             self._state, metrics = self._step(self._state, None, batch, self._key)
-            seen += int((batch["labels"] >= 0).sum())
+            seen += int((batch.labels >= 0).sum())
         jax.block_until_ready(metrics)
         return seen
 

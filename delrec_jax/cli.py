@@ -1,21 +1,29 @@
 """The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
 
 import errno
-import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from delrec_jax import config as configuration
 from delrec_jax.errors import Preempted, UserError, one_line
+from delrec_jax.workdir import stage_table
 
-_TO_TEACHER, _P2REC = ("prepare", "pretrain", "teach"), ("parse", "augment")
-STAGES = (*_TO_TEACHER, *_P2REC, "distill", "tune", "evaluate", "report")
+# All else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from delrec_jax.config import Experiment
+
+STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
 
+_WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they take the workdir's own
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+_FLAG = re.compile(r"--?[A-Za-z]")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 USAGE = f"""delrec: distil a sequential recommender into a language model, and take its item embeddings back
@@ -30,6 +38,7 @@ USAGE = f"""delrec: distil a sequential recommender into a language model, and t
 
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and bytes, touching no device
 
+  --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             make the stages of a workdir anew that a changed config touches
 """
@@ -84,26 +93,16 @@ def _dispatch(arguments: list[str]) -> None:
     command = arguments[0]
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
-    values = _parse(command, [_long(argument) for argument in arguments[1:]])
+    values, overrides = _parse(command, [_long(argument) for argument in arguments[1:]])
+    _check_given(command, values, overrides)
     if command == "plan":
-        _plan(values)
+        _plan(_experiment(values, overrides), values)
         return
-    # Imported late: JAX takes seconds to load, and a typo in a flag should not wait for it.
+    experiment = _experiment(values, overrides)
     from delrec_jax.workdir.session import keep_compiled, session
-    from delrec_jax.workdir.workspace import Workspace, stored_settings
+    from delrec_jax.workdir.workspace import Workspace
 
-    if not values.workdir:
-        raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     workdir = Path(values.workdir)
-    if values.config is None:
-        if command not in ("recommend", "report", "evaluate", "export"):
-            raise UserError(
-                f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={workdir}"
-            )
-        settings = ConfigDict(stored_settings(workdir), convert_dict=True)
-    else:
-        settings = values.config
-    experiment = configuration.from_config(settings)
     keep_compiled(workdir)
     if command in ("recommend", "prompts", "export"):  # they only read
         _run(command, Workspace(workdir, experiment, update=values.update), values)
@@ -112,12 +111,47 @@ def _dispatch(arguments: list[str]) -> None:
         _run(command, Workspace(workdir, experiment, update=values.update), values)
 
 
-def _plan(values: flags.FlagValues) -> None:
-    from delrec_jax.planning.plan import plan
+def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -> None:
+    """What can be told before anything is loaded.
+
+    Raises:
+      UserError: --workdir or --config is missing, or there is no such config file.
+    """
+    if command != "plan" and not values.workdir:
+        raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
+    if values.config is not None:
+        path, _ = _file_and_argument(values.config)
+        if not path.is_file():
+            raise UserError(
+                f"--config={path}: there is no such file; the ready ones are in configs/"
+            )
+    elif command == "plan":
+        raise UserError("--config is missing: delrec plan --config=FILE --devices=8")
+    elif command not in _WITHOUT_CONFIG:
+        raise UserError(
+            f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={values.workdir}"
+        )
+    elif overrides:
+        raise UserError(f"{overrides[0]} changes a config: give --config=FILE too")
+
+
+def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
+    """The config file with its overrides; without one, what the workdir was made with."""
+    from ml_collections import ConfigDict
+
+    from delrec_jax.config import from_config, read_config
 
     if values.config is None:
-        raise UserError("--config is missing: delrec plan --config=FILE --devices=8")
-    experiment = configuration.from_config(values.config)
+        from delrec_jax.workdir.workspace import stored_settings
+
+        stored = stored_settings(Path(values.workdir))
+        return from_config(ConfigDict(stored, convert_dict=True))
+    return from_config(_overridden(read_config(*_file_and_argument(values.config)), overrides))
+
+
+def _plan(experiment: "Experiment", values: flags.FlagValues) -> None:
+    from delrec_jax.planning.plan import plan
+
     print(
         plan(
             experiment,
@@ -131,19 +165,22 @@ def _plan(values: flags.FlagValues) -> None:
 
 def _run(command: str, ws, values: flags.FlagValues) -> None:
     if command == "prompts":
+        from delrec_jax.stages.inputs import Inputs
         from delrec_jax.stages.show_prompts import show_prompts
 
-        show_prompts(ws, values.n)
+        show_prompts(ws, Inputs(ws), values.n)
     elif command == "recommend":
+        from delrec_jax.stages.inputs import Inputs
         from delrec_jax.stages.recommend import recommend
 
-        recommend(ws, values.history, values.k)
+        recommend(ws, Inputs(ws), values.history, values.k)
     elif command == "export":
         from delrec_jax.stages.export import export
+        from delrec_jax.stages.inputs import Inputs
 
         if not values.output:  # Path("") would be the directory that the user happens to be in
             raise UserError("--output is missing: give the directory that export writes to")
-        export(ws, values.format, Path(values.output))
+        export(ws, Inputs(ws), values.format, Path(values.output))
     else:
         from delrec_jax.stages import pipeline
 
@@ -156,16 +193,33 @@ def _long(argument: str) -> str:
     return "--k" if argument == "-k" else argument
 
 
-def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
-    """Reads flags into a set of their own: no global state.
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides of the config, and all else; in `--config.KEY VALUE` the value belongs to the override."""
+    overrides: list[str] = []
+    others: list[str] = []
+    waits = False
+    for argument in arguments:
+        begins = _OVERRIDE.match(argument) is not None
+        belongs = begins or (waits and not _FLAG.match(argument))
+        (overrides if belongs else others).append(argument)
+        waits = begins and "=" not in argument
+    return overrides, others
+
+
+def _file_and_argument(text: str) -> tuple[Path, str | None]:
+    """`FILE.py:ARGUMENT`, split at the first colon behind `.py`: a folder may have a colon in its name."""
+    path, found, argument = text.partition(".py:")
+    return (Path(path + ".py"), argument) if found else (Path(text), None)
+
+
+def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Reads flags into a set of their own: no global state. The overrides of the config are left for `_overridden`.
 
     Raises:
-      UserError: an unknown flag or key, a bad value, a config file that cannot be read.
+      UserError: an unknown flag or a bad value.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "config file", flag_values=values, sys_argv=["delrec", *arguments]
-    )
+    flags.DEFINE_string("config", None, "config file", flag_values=values)
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
     flags.DEFINE_bool("update", False, "remake what a changed config touches", flag_values=values)
     flags.DEFINE_integer("n", 2, "prompts: examples a task", flag_values=values)
@@ -177,50 +231,48 @@ def _parse(command: str, arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer("items", 10_000, "plan: assumed catalogue", flag_values=values)
     flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "export: directory to write", flag_values=values)
-    path = _config_path(arguments)
-    if path is not None:
-        _check_overrides(path, arguments)
+    try:
+        expanded = values.read_flags_from_files(arguments, force_gnu=False)  # --flagfile=FILE
+    except flags.Error as error:
+        raise UserError(f"{command}: {one_line(error)}") from error
+    overrides, others = _split(expanded)
+    _read_flags(values, others, command)
+    return values, overrides
+
+
+def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> None:
     try:
         rest = values(["delrec", *arguments])[1:]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
-        raise UserError(f"{command}: {one_line(error)}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"{place}: {one_line(error)}") from error
     if rest:
-        raise UserError(
-            f"{command}: {rest[0]!r} is no flag; flags start with --, see delrec --help"
-        )
-    return values
+        raise UserError(f"{place}: {rest[0]!r} is no flag; flags start with --, see delrec --help")
 
 
-def _config_path(arguments: list[str]) -> Path | None:
-    for place, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config="))
-        if argument == "--config" and place + 1 < len(arguments):
-            return Path(arguments[place + 1])
-    return None
+def _overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
+    """The config with the values of `--config.KEY=VALUE`.
 
+    Raises:
+      UserError: an unknown key, with the nearest one, or a bad value.
+    """
+    from ml_collections import config_flags
 
-def _check_overrides(path: Path, arguments: list[str]) -> None:
-    """Names the nearest key before ml_collections trips over an unknown one."""
-    if not path.is_file():
-        raise UserError(f"--config={path}: there is no such file; the ready ones are in configs/")
-    spec = importlib.util.spec_from_file_location("delrec_config", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config={path}: is no Python file; the ready ones are in configs/")
-    module = importlib.util.module_from_spec(spec)
+    from delrec_jax.config import leaf_keys, unknown_key
+
+    known = leaf_keys(config.to_dict())
+    for argument in overrides:
+        key = _OVERRIDE.match(argument)
+        if key and key[1] not in known:
+            raise UserError(unknown_key(key[1], known))
+    values = flags.FlagValues()
     try:
-        spec.loader.exec_module(module)
-        known = configuration.leaf_keys(module.get_config().to_dict())
-    except UserError:
-        raise
-    except Exception as error:
-        # A config file is the user's code: whatever it raises is theirs to read, in one line.
-        raise UserError(f"--config={path}: {type(error).__name__}: {one_line(error)}") from error
-    for argument in arguments:
-        if argument.startswith("--config."):
-            key = argument.removeprefix("--config.").split("=")[0]
-            if key not in known:
-                raise UserError(configuration.unknown_key(key, known))
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["delrec", *overrides]
+        )
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{' '.join(overrides)}: {one_line(error)}") from error
+    _read_flags(values, overrides, "config")
+    return values.config
 
 
 if __name__ == "__main__":

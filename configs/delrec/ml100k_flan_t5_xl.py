@@ -11,18 +11,14 @@ stage 2 over them), not its ranks of 320.
 
 from ml_collections import ConfigDict
 
-from delrec_jax.config import default_config
+from delrec_jax.config import base_config
 
 
 def get_config() -> ConfigDict:
-    config = default_config()
-    config.data.update(corpus="atomic", path="../shared/data/ml-100k", domain="movies")
+    config = base_config(__file__, "../ml100k_mini.py", only=("data", "teacher"))
     config.prompts.update(max_tokens=512, max_history=10, show_candidates=True)
     config.lm.weights = "google/flan-t5-xl"
     config.lm.t5.update(dtype="bfloat16", param_dtype="bfloat16", remat=True, scan_layers=True)
-    config.teacher.batch_size = 64
-    config.teacher.optimizer.schedule = "constant"
-    config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
     config.distill.update(length=100, positions=8, batch_size=32)
     config.distill.optimizer.update(name="lion", learning_rate=5e-3, weight_decay=1e-5, clip=2.0)
     config.distill.optimizer.update(schedule="linear", final_fraction=0.0, warmup_steps=100)

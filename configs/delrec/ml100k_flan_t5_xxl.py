@@ -10,25 +10,13 @@ figure of accuracy or time is known, and learning rates are not tuned.
 
 from ml_collections import ConfigDict
 
-from delrec_jax.config import default_config
+from delrec_jax.config import base_config
 
 
 def get_config() -> ConfigDict:
-    config = default_config()
-    config.data.update(corpus="atomic", path="../shared/data/ml-100k", domain="movies")
-    config.prompts.update(max_tokens=512, max_history=10, show_candidates=True)
+    config = base_config(__file__, "ml100k_flan_t5_xl.py")
     config.lm.weights = "google/flan-t5-xxl"
-    config.lm.t5.update(dtype="bfloat16", param_dtype="bfloat16", remat=True, scan_layers=True)
     config.mesh.update(data=-1, fsdp=16, tensor=1)
-    config.teacher.batch_size = 64
-    config.teacher.optimizer.schedule = "constant"
-    config.teacher.loop.update(steps=1400, evaluate_every=100, patience=4)
-    config.distill.update(length=100, positions=8, batch_size=64)
-    config.distill.optimizer.update(name="lion", learning_rate=5e-3, weight_decay=1e-5, clip=2.0)
-    config.distill.optimizer.update(schedule="linear", final_fraction=0.0, warmup_steps=100)
-    config.distill.loop.update(steps=800, evaluate_every=100, checkpoint_every=100)
-    config.tune.update(positions=8, batch_size=64, loss_over="candidates", num_candidates=20)
-    config.tune.optimizer.update(name="lion", learning_rate=1e-4, weight_decay=1e-6, clip=2.0)
-    config.tune.optimizer.update(schedule="linear", final_fraction=0.0, warmup_steps=100)
-    config.tune.loop.update(steps=1400, evaluate_every=100, checkpoint_every=100)
+    config.distill.batch_size = 64
+    config.tune.batch_size = 64
     return config

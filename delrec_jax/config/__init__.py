@@ -2,10 +2,10 @@
 
 `--config.distill.loop.steps=400` works as everywhere in the field; a key that does not exist or a value of the wrong type
 is an error that names the key and the nearest one (`tree`). The dataclasses stand in `language`, `teacher`, `delrec` and
-`p2rec`, or beside the code that they configure; `experiment` puts them together.
+`p2rec`, or beside the code that they configure; `experiment` puts them together, `files` reads config files.
 """
 
-from delrec_jax.config.delrec import DistillConfig, TuneConfig, WeightingConfig
+from delrec_jax.config.delrec import DistillConfig, TaskShare, TuneConfig
 from delrec_jax.config.experiment import (
     METHODS,
     CandidatesConfig,
@@ -15,6 +15,7 @@ from delrec_jax.config.experiment import (
     from_config,
     to_dict,
 )
+from delrec_jax.config.files import ablated, base_config, read_config
 from delrec_jax.config.language import GateConfig, LMConfig, PretrainConfig, PretrainTextConfig
 from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
 from delrec_jax.config.teacher import TeacherConfig
@@ -32,12 +33,15 @@ __all__ = [
     "ParseConfig",
     "PretrainConfig",
     "PretrainTextConfig",
+    "TaskShare",
     "TeacherConfig",
     "TuneConfig",
-    "WeightingConfig",
+    "ablated",
+    "base_config",
     "default_config",
     "from_config",
     "leaf_keys",
+    "read_config",
     "to_dict",
     "unknown_key",
 ]

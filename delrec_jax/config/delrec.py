@@ -1,6 +1,7 @@
 """The settings of DELRec's stages: `distill` and `tune`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
@@ -8,21 +9,27 @@ from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
+WEIGHTINGS = ("fixed", "gradient_norm", "uncertainty")
+"""How the tasks' losses become one (`delrec.task_weighting`)."""
+
 
 @dataclass(frozen=True)
-class WeightingConfig:
-    """Which weighting, and lambda (the share of TA) of `fixed`."""
+class TaskShare:
+    """What one task of stage 1 gets; shares and weights count in relation to those of the other tasks.
 
-    kind: str = "fixed"
-    ta_weight: float = 0.2
+    Attributes:
+      share: of the texts; 0 = none.
+      weight: in the loss, with `distill.weighting=fixed`.
+      code: `FILE.py:CLASS` or `module:CLASS` of a task that the package does not know (`delrec.prompt_tasks.PromptTask`).
+    """
 
-    def __post_init__(self):
-        if self.kind not in ("fixed", "gradient_norm", "uncertainty"):
-            raise UserError(
-                f"distill.weighting.kind is {self.kind!r}: use 'fixed', 'gradient_norm' or 'uncertainty'"
-            )
-        if not 0 <= self.ta_weight <= 1:
-            raise UserError(f"distill.weighting.ta_weight is {self.ta_weight}: a share from 0 to 1")
+    share: float = 0.0
+    weight: float = 0.0
+    code: str = ""
+
+
+def _paper_tasks() -> dict[str, TaskShare]:
+    return {"ta": TaskShare(share=0.25, weight=0.2), "rps": TaskShare(share=0.75, weight=0.8)}
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,11 @@ class DistillConfig:
       num_candidates: candidates of a text, m.
       rps_label: `top1` (the reference) or `listwise`.
       temperature: tau of `listwise`.
-      positions: RPS texts a user, at most.
-      ta_share: share of TA among the texts of a batch.
+      positions: RPS texts per user, at most.
+      tasks: shares and weights by name: `ta` (Temporal Analysis), `rps` (Recommendation Pattern Simulating), and others.
       train_users, valid_users: shares of users that train and select; the others are reported on.
       select_by: `agreement` (top-1), `kendall_tau` or `likelihood` on the validation users.
-      weighting: how TA and RPS are weighted.
+      weighting: how the tasks' losses become one: `fixed`, `gradient_norm` or `uncertainty`.
     """
 
     length: int = 8
@@ -51,11 +58,11 @@ class DistillConfig:
     rps_label: str = "listwise"
     temperature: float = 1.0
     positions: int = 4
-    ta_share: float = 0.25
+    tasks: Mapping[str, TaskShare] = field(default_factory=_paper_tasks)
     train_users: float = 0.7
     valid_users: float = 0.1
     select_by: str = "agreement"
-    weighting: WeightingConfig = WeightingConfig()
+    weighting: str = "fixed"
     optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-1, b2=0.999)
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100)
     batch_size: int = 64
@@ -76,6 +83,23 @@ class DistillConfig:
             raise UserError(
                 f"distill.select_by is {self.select_by!r}: use 'agreement', 'kendall_tau' or 'likelihood'"
             )
+        if self.weighting not in WEIGHTINGS:
+            raise UserError(
+                f"distill.weighting is {self.weighting!r}: use one of {', '.join(WEIGHTINGS)}"
+            )
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        for name in ("share", "weight"):
+            for task, given in self.tasks.items():
+                at_least(f"distill.tasks.{task}.{name}", getattr(given, name), 0)
+        if "rps" not in self.tasks:
+            raise UserError(
+                "distill.tasks has no 'rps', whose texts select the prompt: keep it, with share=0.0 where it shall not train"
+            )
+        for name in ("share", "weight"):
+            if not any(getattr(task, name) for task in self.tasks.values()):
+                raise UserError(f"distill.tasks: every {name} is 0; give one task a positive one")
 
 
 @dataclass(frozen=True)

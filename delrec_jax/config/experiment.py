@@ -21,6 +21,7 @@ from delrec_jax.data.split_kinds import SplitConfig
 from delrec_jax.distributed import DistributedConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizer import CATALOGUE_KINDS
+from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.sharding import MeshConfig
 from delrec_jax.training.watching import WatchConfig
 
@@ -75,7 +76,7 @@ class Experiment:
     lm: LMConfig = LMConfig()
     pretrain: PretrainConfig = PretrainConfig()
     teacher: TeacherConfig = TeacherConfig()
-    distill: DistillConfig = DistillConfig()
+    distill: DistillConfig = field(default_factory=DistillConfig)
     tune: TuneConfig = TuneConfig()
     parse: ParseConfig = ParseConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -87,7 +88,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self):
-        WatchConfig(profile=self.profile)  # refuses a form that it cannot read
+        _ = self.watch  # refuses a form that it cannot read
         if self.method not in METHODS:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
@@ -103,11 +104,16 @@ class Experiment:
                 "validation items of their own to select with: set tune.few_users=0"
             )
 
+    @property
+    def watch(self) -> WatchConfig:
+        """How its training runs are watched."""
+        return WatchConfig(tensorboard=self.tensorboard, profile=self.profile)
+
     def _check_p2rec(self) -> None:
-        if self.teacher.name == "popularity":
+        if self.teacher.name not in NETWORKS:
             raise UserError(
-                f"teacher.name is 'popularity', but method={self.method} groups the teacher's item vectors: use sasrec, "
-                "gru4rec or caser"
+                f"teacher.name is {self.teacher.name!r}, but method={self.method} groups the teacher's item vectors: use one "
+                f"of {', '.join(NETWORKS)}"
             )
         if self.method == "delrec_p2rec" and self.teacher.name not in self.augment.teachers:
             raise UserError(

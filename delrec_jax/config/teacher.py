@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
+from delrec_jax.plugins import is_own
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.losses import LossConfig
-from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.registry import CLOSED_FORMS, NETWORKS, closed_form
 from delrec_jax.teachers.sasrec import SASRecConfig
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
@@ -18,9 +19,10 @@ class TeacherConfig:
     """The conventional recommender.
 
     Attributes:
-      name: one of `sasrec`, `gru4rec`, `caser` (each with its own shape below) and `popularity`.
+      name: one of `sasrec`, `gru4rec`, `caser` (each with its own shape below) and `popularity`, or `FILE.py:NAME` of a
+        recommender that is no network (`teachers.registry.ClosedForm`).
       loss: of the three networks.
-      batch_size: training rows a step; a row holds `max_length` labels of one or several users.
+      batch_size: training rows per step; a row has `max_length` labels of one or several users.
       cold_negatives: items without a training interaction are negatives like all others (as everywhere in the field). False
         leaves them out of the loss, so that a teacher that reads text does not unlearn what titles say of them.
     """
@@ -37,15 +39,20 @@ class TeacherConfig:
 
     def __post_init__(self):
         at_least("teacher.batch_size", self.batch_size, 1)
-        if self.name not in DISPLAY_NAMES:
-            raise UserError(f"teacher.name is {self.name!r}: use one of {', '.join(DISPLAY_NAMES)}")
+        if self.name not in NETWORKS:
+            if not is_own(self.name) and self.name not in CLOSED_FORMS:
+                known = ", ".join((*NETWORKS, *CLOSED_FORMS))
+                raise UserError(
+                    f"teacher.name is {self.name!r}: use one of {known}, or FILE.py:NAME of your own"
+                )
+            closed_form(self.name)
 
     @property
     def shape(self) -> SASRecConfig | GRU4RecConfig | CaserConfig:
-        """The named network's shape; popularity has none.
+        """The named network's shape; other recommenders have none.
 
         Raises:
-          ValueError: for popularity.
+          ValueError: for those.
         """
         if self.name not in NETWORKS:
             raise ValueError(f"{self.name} is no network")
@@ -54,4 +61,4 @@ class TeacherConfig:
     @property
     def max_length(self) -> int:
         """Items of a history that the teacher reads."""
-        return self.shape.max_length if self.name in NETWORKS else 1
+        return self.shape.max_length if self.name in NETWORKS else closed_form(self.name).max_length

@@ -18,7 +18,8 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     """Builds a dataclass; keys that are not given keep their defaults.
 
     Args:
-      cls: the dataclass; its fields may be dataclasses, tuples of one type, numbers, texts, and any of them or None.
+      cls: the dataclass; its fields may be dataclasses, mappings of names to one type, tuples of one type, numbers, texts, and
+        any of them or None.
       values: its fields by name, nested dataclasses as dictionaries.
       prefix: what stands before the keys in messages, such as `tune.`.
 
@@ -42,6 +43,11 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(_wrong_type(key, value, "a section of keys"))
         return build(hint, value, key + ".")  # type: ignore[arg-type]
+    if typing.get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(_wrong_type(key, value, "a section of named parts"))
+        inner = typing.get_args(hint)[1]
+        return {name: _value(inner, part, f"{key}.{name}") for name, part in value.items()}
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(_wrong_type(key, value, "of type tuple"))
@@ -79,5 +85,5 @@ def at_least(key: str, value: float, least: float) -> None:
     Raises:
       UserError: it is below.
     """
-    if value < least:
+    if not value >= least:  # NaN is not
         raise UserError(f"{key} is {value}: it must be at least {least}")

@@ -2,11 +2,14 @@
 
 An example is a pure function of (index, its own random generator), so the stream at step n is the same
 whether or not the run was interrupted before it. Texts are padded to a few bucket lengths: few compiled shapes.
+
+Examples and batches are of one `batch_type`.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
@@ -14,7 +17,7 @@ import numpy as np
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
 
-Example = Mapping[str, np.ndarray]
+Example = TypeVar("Example")
 
 
 def bucket_length(length: int, buckets: Sequence[int]) -> int:
@@ -50,29 +53,28 @@ def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
     return result
 
 
-def collate(examples: Sequence[Example], buckets: Sequence[int]) -> dict[str, np.ndarray]:
+def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
     """Stacks examples; `ids` are padded to the bucket of the longest text, all else must agree in shape."""
-    longest = max(len(example["ids"]) for example in examples)
-    batch = {
-        name: np.stack([example[name] for example in examples])
-        for name in examples[0]
-        if name != "ids"
-    }
-    batch["ids"] = pad_texts(
-        [example["ids"] for example in examples], bucket_length(longest, buckets)
-    )
+    kind: Any = type(examples[0])
+
+    def stacked(name: str) -> np.ndarray:
+        rows = [getattr(example, name) for example in examples]
+        if name != "ids":
+            return np.stack(rows)
+        return pad_texts(rows, bucket_length(max(map(len, rows)), buckets))
+
+    batch: Example = kind(**{field.name: stacked(field.name) for field in fields(kind)})
     return batch
 
 
 def training_iterator(
-    make_example: Callable[[int, np.random.Generator], Example],
+    make_example: Callable[[int, np.random.Generator], Any],
     num_examples: int,
     *,
     batch_size: int,
     buckets: Sequence[int],
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> Any:
     """An endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
@@ -86,13 +88,13 @@ def training_iterator(
       batch_size: examples a batch, of all processes together.
       buckets: lengths that texts are padded to, ascending.
       seed: of shuffling and of the examples' generators; the same in all processes.
-      process_index: which of the processes this is.
-      process_count: processes that share each batch.
+      share: (index, count): which of the processes that share each batch this is, and how many they are.
 
     Raises:
       UserError: the batch cannot be shared equally.
       ValueError: there is no such process.
     """
+    process_index, process_count = share
     if not 0 <= process_index < process_count:
         raise ValueError(f"process {process_index} of {process_count}")
     if batch_size % process_count:
@@ -110,11 +112,11 @@ def training_iterator(
     mine = range(process_index * rows, (process_index + 1) * rows)
     made = mine if len(buckets) == 1 else range(batch_size)
 
-    def batch(step: int) -> dict[str, np.ndarray]:
+    def batch(step: int) -> Any:
         start = int(step) * batch_size
         whole = collate([examples[start + row] for row in made], buckets)
         kept = slice(mine.start - made.start, mine.stop - made.start)
-        return {name: values[kept] for name, values in whole.items()}
+        return type(whole)(**{f.name: getattr(whole, f.name)[kept] for f in fields(whole)})
 
     # Steps are numbers of whole batches, so a state is good for any number of processes.
     return _prefetched(grain.MapDataset.range(sys.maxsize // batch_size).map(batch))
@@ -136,13 +138,13 @@ def _prefetched(dataset: grain.MapDataset) -> Any:
 
 
 def padded_batches(
-    examples: Sequence[Example], *, batch_size: int, buckets: Sequence[int]
-) -> list[tuple[dict[str, np.ndarray], int]]:
+    examples: Sequence[Any], *, batch_size: int, buckets: Sequence[int]
+) -> list[tuple[Any, int]]:
     """All examples once, in order, for evaluation: (batch, number of real rows).
 
     One shape for all: texts are padded to the bucket of the longest, and the last batch repeats its last row.
     """
-    longest = max((len(example["ids"]) for example in examples), default=0)
+    longest = max((len(example.ids) for example in examples), default=0)
     buckets = (bucket_length(longest, buckets),)
     batches = []
     for start in range(0, len(examples), batch_size):

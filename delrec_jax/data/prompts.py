@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delrec_jax.data import templates
-from delrec_jax.data.templates import Field
+from delrec_jax.data.templates import NEXT_ITEM, SEPARATOR, Field, Template, fill, without
+from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
-
-PREFERENCE = "preference"  # the text of `preference` among the tasks
 
 NO_PATTERN: Ids = NO_TOKENS  # in the place of a prompt: its sentence is left out of the text
 # Where the config limits a text's length, and what else helps.
@@ -23,7 +21,6 @@ _LIMIT = (
     "prompts",
     "shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)",
 )
-_OWN_LIMIT = ("parse", "or cut long titles (prompts.max_title_tokens)")
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,9 @@ class Pieces:
       tasks: for each (task, with its PATTERN sentence or not) the template with text replaced by tokens.
       separator: between two titles.
       sentinel: `<extra_id_0>`.
-      codes: one-token names of the candidates, for the `index` verbaliser; empty = candidates have none.
+      codes: one-token names of the candidates, for the `index` verbalizer; empty = candidates have none.
       config: limits and switches.
+      limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
     """
 
     titles: TitleTokens
@@ -66,11 +64,13 @@ class Pieces:
     sentinel: int
     codes: tuple[int, ...]
     config: PromptConfig
+    limit: tuple[str, str] = _LIMIT
 
 
 def tokenise_pieces(
     encode_many,
     titles: Sequence[str],
+    templates: Mapping[str, Template],
     *,
     domain: str,
     teacher: str,
@@ -83,13 +83,14 @@ def tokenise_pieces(
     Args:
       encode_many: texts -> lists of ids, without end-of-sequence.
       titles: of the catalogue.
+      templates: the text of each task by name.
       domain: `movies`, `games`, `items` or `home`.
       teacher: the conventional model's name in the text.
       sentinel: id of `<extra_id_0>`.
       codes: ids of the candidates' one-token names (verbaliser `index`).
       config: limits and switches.
     """
-    words = templates.domain(domain)
+    words = domain_words(domain)
 
     def arrays(texts: Sequence[str]) -> list[Ids]:
         return [np.array(ids, np.int32) for ids in encode_many(list(texts))]
@@ -100,16 +101,14 @@ def tokenise_pieces(
     if not config.show_ranks:
         omitted.add(Field.RANKED)
     tasks = {}
-    for name, template in {**templates.TASKS, PREFERENCE: templates.PREFERENCE}.items():
+    for name, template in templates.items():
         for with_pattern in (True, False):
             hidden = omitted if with_pattern else omitted | {Field.PATTERN}
             tasks[name, with_pattern] = tuple(
-                part
-                if isinstance(part, Field)
-                else arrays([templates.fill(part, words, teacher)])[0]
-                for part in templates.without(template, hidden)
+                part if isinstance(part, Field) else arrays([fill(part, words, teacher)])[0]
+                for part in without(template, hidden)
             )
-    separator = arrays([templates.SEPARATOR])[0]
+    separator = arrays([SEPARATOR])[0]
     shown = [title[: config.max_title_tokens or None] for title in arrays(titles)]
     return Pieces(
         titles=TitleTokens(shown, separator),
@@ -141,7 +140,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
 
     Args:
       pieces: tokenised pieces.
-      task: `ta`, `rps`, `lsr` or `preference`.
+      task: name of its template.
       fields: tokens of every field but HISTORY and MASK.
       history: items of the HISTORY field, oldest first.
 
@@ -159,7 +158,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     room = pieces.config.max_tokens - fixed
     kept = _newest_that_fit(pieces, history, room)
     if room < 0 or (len(history) and not len(kept)):
-        section, remedy = _OWN_LIMIT if task == PREFERENCE else _LIMIT
+        section, remedy = pieces.limit
         raise UserError(
             f"{section}.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
             f"history; raise it, {remedy}"
@@ -209,88 +208,7 @@ def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: 
         Field.PATTERN: pattern,
         Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
     }
-    return assemble(pieces, "lsr", fields, history)
-
-
-def preference(pieces: Pieces, history: Items) -> Ids:
-    """P2Rec: all that a user has had. An item alone (`[item]`) is the text of its "virtual user".
-
-    Args:
-      pieces: tokenised pieces; its config holds the limits of this text, of which the oldest items go.
-      history: the user's items, oldest first.
-
-    Raises:
-      ValueError: no item, and so nothing to prefer.
-      UserError: `max_tokens` has no room for the newest item.
-    """
-    if not len(history):
-        raise ValueError("a preference is read from at least one item, and this history is empty")
-    return assemble(pieces, PREFERENCE, {Field.PATTERN: NO_PATTERN}, history)
-
-
-def pattern_simulating(
-    pieces: Pieces,
-    history: Items,
-    *,
-    pattern: Ids,
-    candidates: Items = (),
-    ranked: Items = (),
-) -> Ids:
-    """RPS: which item would the teacher rank first? `ranked` are its ranks 2..h, shown on demand."""
-    fields = {
-        Field.PATTERN: pattern,
-        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
-        Field.RANKED: join_titles(pieces, ranked),
-    }
-    return assemble(pieces, "rps", fields, history)
-
-
-def temporal_analysis(
-    pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items = ()
-) -> Ids:
-    """TA: which item came between i_{n-2} and i_n? After an example of the same user.
-
-    With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
-    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text (at the lengths that `ta_ends` gives).
-
-    Args:
-      pieces: tokenised pieces.
-      sequence: i_1..i_n, at least `ta_min_length(config)` items.
-      pattern: soft slots or words.
-      candidates: shown when the config says so.
-
-    Raises:
-      ValueError: the sequence is too short.
-    """
-    a = pieces.config.ta_example
-    if len(sequence) < ta_min_length(pieces.config):
-        raise ValueError(f"TA needs {ta_min_length(pieces.config)} items, not {len(sequence)}")
-    fields = {
-        Field.EARLIER: join_titles(pieces, sequence[: a - 2]),
-        Field.GAP_EARLIER: pieces.titles[sequence[a - 2]],
-        Field.AFTER_EARLIER: pieces.titles[sequence[a - 1]],
-        Field.AFTER: pieces.titles[sequence[-1]],
-        Field.PATTERN: pattern,
-        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
-    }
-    return assemble(pieces, "ta", fields, sequence[a - 1 : -2])
-
-
-def ta_min_length(config: PromptConfig) -> int:
-    """Fewest items of which TA can be asked: the example, one item before the gap, the gap, its successor."""
-    return config.ta_example + 2
-
-
-def ta_ends(sequence: Items, config: PromptConfig) -> Ids:
-    """The lengths n at which TA can be asked of i_1..i_n: long enough, and i_{n-1} stands nowhere else in it.
-
-    The second matters only where a user may have an item twice (`data.repeats=keep`).
-    """
-    items = np.asarray(sequence)
-    ends = np.arange(ta_min_length(config), len(items) + 1, dtype=np.int32)
-    if len(set(items.tolist())) == len(items):
-        return ends
-    return ends[[int((items[:n] == items[n - 2]).sum()) == 1 for n in ends]]
+    return assemble(pieces, NEXT_ITEM, fields, history)
 
 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:

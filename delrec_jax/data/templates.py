@@ -1,12 +1,11 @@
-"""The words of the prompts: four tasks in four domains, with named fields.
+"""The words that prompts share: named fields, the nouns of four domains, and the text that asks for the next item.
 
-DELRec's three texts (method.md): Temporal Analysis (TA), Recommendation Pattern Simulating (RPS) and LLM-based
-Sequential Recommendation (LSR, the text of stage 2 and of evaluation); and P2Rec's: a user's history, from which the
-encoder reads what he prefers. A template is a sequence of plain text and
-fields; every text starts and ends at a word boundary, so that the tokens of the pieces are the tokens of the whole.
+A template is a sequence of plain text and fields; every text starts and ends at a word boundary, so that the tokens of the
+pieces are the tokens of the whole. Each task's own template is in the file that bears its name (`delrec`, `p2rec`).
 """
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from delrec_jax.errors import UserError
@@ -45,48 +44,23 @@ DOMAINS = {
 
 Template = tuple[str | Field, ...]
 
-_HISTORY: Template = ("The user has {past} these {plural} in order :", Field.HISTORY)
-_PATTERN: Template = (". The recommendation pattern of the {teacher} model is :", Field.PATTERN)
-_REFER: Template = (". Refer to the recommendation pattern of the {teacher} model :", Field.PATTERN)
-_CANDIDATES: Template = (". The candidate {plural} are :", Field.CANDIDATES)
+HISTORY: Template = ("The user has {past} these {plural} in order :", Field.HISTORY)
+PATTERN: Template = (". The recommendation pattern of the {teacher} model is :", Field.PATTERN)
+CANDIDATES: Template = (". The candidate {plural} are :", Field.CANDIDATES)
+"""Sentences that several texts share."""
 
-TASKS: dict[str, Template] = {
-    "ta": (
-        "The user has {past} these {plural} in order :",
-        Field.EARLIER,
-        "; placeholder ;",
-        Field.AFTER_EARLIER,
-        ". The placeholder is :",
-        Field.GAP_EARLIER,
-        ". Then :",
-        Field.HISTORY,
-        "; placeholder ;",
-        Field.AFTER,
-        *_PATTERN,
-        *_CANDIDATES,
-        ". The placeholder is :",
-        Field.MASK,
-    ),
-    "rps": (
-        *_HISTORY,
-        *_PATTERN,
-        *_CANDIDATES,
-        ". After the first the {teacher} model ranks :",
-        Field.RANKED,
-        ". The next {noun} predicted by the {teacher} model might be :",
-        Field.MASK,
-    ),
-    "lsr": (
-        *_HISTORY,
-        *_REFER,
-        *_CANDIDATES,
-        ". The next {noun} the user will {verb} is :",
-        Field.MASK,
-    ),
-}
+NEXT_ITEM = "lsr"
+"""The name of the text of stage 2 and of evaluation among the templates."""
 
-# P2Rec asks the decoder nothing. Not among TASKS: tokenizers are trained on those, and each word stands in them already.
-PREFERENCE: Template = (*_HISTORY, ". The pattern of the user is :")
+NEXT_ITEM_TEMPLATE: Template = (
+    *HISTORY,
+    ". Refer to the recommendation pattern of the {teacher} model :",
+    Field.PATTERN,
+    *CANDIDATES,
+    ". The next {noun} the user will {verb} is :",
+    Field.MASK,
+)
+"""DELRec's LLM-based Sequential Recommendation (LSR, method.md)."""
 
 SEPARATOR = ";"
 QUESTION = "The {attribute} of {title} is :"  # pre-training alone
@@ -121,7 +95,7 @@ def fill(text: str, words: Domain, teacher: str) -> str:
     )
 
 
-def all_words(words: Domain, teacher: str) -> list[str]:
-    """Every piece of text of this domain's tasks, and so every word of any template; trains tokenizers."""
-    texts = [part for template in TASKS.values() for part in template if isinstance(part, str)]
+def all_words(templates: Iterable[Template], words: Domain, teacher: str) -> list[str]:
+    """Every piece of text of these templates, and so every word of them; trains tokenizers."""
+    texts = [part for template in templates for part in template if isinstance(part, str)]
     return [fill(text, words, teacher) for text in texts] + [SEPARATOR]

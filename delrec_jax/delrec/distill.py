@@ -1,289 +1,296 @@
 """`delrec distill`: stage 1, the teacher's pattern into a soft prompt of the frozen language model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from delrec_jax import prng
-from delrec_jax.data.pipeline import make_buckets, padded_batches, training_iterator
+from delrec_jax.config import Experiment
+from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.prompts import NO_PATTERN
-from delrec_jax.delrec import prompt_examples
-from delrec_jax.delrec.prompt_examples import RPS, TA, Texts
-from delrec_jax.delrec.task_weighting import WeightingConfig, init_weighting, weighted_gradients
+from delrec_jax.delrec import files
+from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam
+from delrec_jax.delrec.material import PromptExample
+from delrec_jax.delrec.prompt_examples import (
+    PromptExamples,
+    list_settings,
+    make_examples,
+    make_lists,
+    source_rows,
+)
+from delrec_jax.delrec.prompt_tasks import prompt_tasks
+from delrec_jax.delrec.rows import user_parts
+from delrec_jax.delrec.task_weighting import TaskWeighting, init_weighting, weighted_gradients
 from delrec_jax.distributed import as_main_sees, on_main
-from delrec_jax.evaluation.metrics import bootstrap_interval
+from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import candidate_cross_entropy
 from delrec_jax.language.soft_prompt import init_prompt
-from delrec_jax.teachers.lists import ListSettings, ListsKey, inputs_hash, load_lists, save_lists
+from delrec_jax.teachers.lists import ListsKey, TeacherLists, inputs_hash, load_lists, save_lists
 from delrec_jax.training.checkpoints import save_tree
-from delrec_jax.training.gradients import accumulated
-from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.gradients import GradientFn, accumulated
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import own_share
-from delrec_jax.training.steps import EvalStep, TrainStep, create_state
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.task import Repetition, Scoring, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_scorer import candidate_scores, text_shapes
+from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace, write_json
 
-_ONLY_ROWS = WeightingConfig(kind="fixed", ta_weight=0.0)  # `true` has no TA texts
+REPORTED = ("none", "random", "shuffled", "distilled")
+"""The prompts whose agreement with the teacher is measured on held-out users."""
 
 
-def distill(ws: Workspace) -> None:
+def distill(ws: Workspace, data: Data, language: Language) -> None:
     """Trains the distilled prompt and its controls, and reports their agreement with the teacher on held-out users."""
-    data = assets.load_data(ws)
-    language = assets.load_language(ws, data)
-    parts = prompt_examples.user_parts(ws, data)
-    trainer = _Trainer(
-        ws, language, data, _cached_texts(ws, data, language, parts["valid"], "valid")
+    experiment = ws.experiment
+    parts = user_parts(data.split.training_users, experiment.distill, experiment.seed)
+    make = partial(make_examples, experiment, data, language)
+    lists = {name: _teacher_lists(ws, data, users, name) for name, users in parts.items()}
+    training = PromptTraining(
+        ws, language, make(parts["valid"], "teacher", lists["valid"]), make=make
     )
-    teacher = _cached_texts(ws, data, language, parts["train"], "train")
-    shuffled = prompt_examples.make_texts(ws, language, parts["train"], "shuffled", teacher.lists)
-    trainer.fit("distilled", teacher)
-    trainer.fit("shuffled", shuffled)
-    trainer.fit("true", prompt_examples.make_texts(ws, language, parts["train"], "true"))
-    few = parts["train"][: ws.experiment.tune.few_users]
+    training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
+    training.fit("shuffled", make(parts["train"], "shuffled", lists["train"]))
+    training.fit("true", make(parts["train"], "true"))
+    few = parts["train"][: experiment.tune.few_users]
     if len(few):
         # The few users' labels are all that this run may know: a fifth of them selects.
         count = max(1, len(few) // 5)
-        texts = prompt_examples.make_texts(ws, language, few[count:], "true")
-        trainer.fit("true_few", texts, select_on=few[:count])
-    save_tree(assets.prompt_path(ws, "random"), {"prompt": trainer.start("random")}, {})
-    heldout = _cached_texts(ws, data, language, parts["heldout"], "heldout")
-    agreement = _report(ws, trainer, heldout)
-    on_main(lambda: write_json(ws.folder("distill") / "agreement.json", agreement))
+        training.fit("true_few", make(few[count:], "true"), select_on=few[:count])
+    save_tree(files.prompt_path(ws, "random"), {"prompt": training.start("random")}, {})
+    rows = training.agreement(make(parts["heldout"], "teacher", lists["heldout"]))
+    on_main(lambda: write_json(ws.folder("distill") / "agreement.json", rows))
 
 
-def _cached_texts(
-    ws: Workspace, data: assets.Data, language: assets.Language, users: np.ndarray, name: str
-) -> Texts:
-    """RPS texts of these users with the teacher's lists, which are kept by the teacher's fingerprint."""
-    config = ws.experiment.distill
-    rows = prompt_examples.latest_rows(data, users, config.positions, labelled=False)
-    settings = ListSettings(config.top_h, config.num_candidates, ws.experiment.seed)
-    key = ListsKey(ws.content("teach"), settings, inputs_hash(rows.users, rows.ends))
+def _teacher_lists(ws: Workspace, data: Data, users: np.ndarray, name: str) -> TeacherLists:
+    """The teacher's lists for these users' rows, kept by the teacher's fingerprint."""
+    experiment = ws.experiment
+    rows = source_rows(experiment, data.split, users, "teacher")
+    key = ListsKey(
+        ws.content("teach"), list_settings(experiment), inputs_hash(rows.users, rows.ends)
+    )
     path = ws.folder("distill") / f"lists_{name}.npz"
     if not as_main_sees(path.exists):
-        lists = prompt_examples.make_lists(ws, data, rows, seed=ws.experiment.seed)
+        teacher = load_teacher(ws, data).scores
+        lists = make_lists(experiment, data.split, data.num_items, rows, teacher)
         on_main(lambda: save_lists(path, lists, key=key))
-    return prompt_examples.make_texts(ws, language, users, "teacher", load_lists(path, key=key))
+    return load_lists(path, key=key)
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """How a prompt answers as the teacher would: one value a text."""
+class PromptStart:
+    """What an untrained prompt is made of beside the token table: the words of `distill.init=text`, as tokens."""
 
-    agreement: np.ndarray
-    kendall_tau: np.ndarray
-    likelihood: np.ndarray
+    experiment: Experiment
+    words: tuple[int, ...] = ()
 
-
-class _Trainer:
-    """Trains prompts under one compiled step; the source of the labels is in the batches alone."""
-
-    def __init__(self, ws: Workspace, language: assets.Language, data: assets.Data, valid: Texts):
-        self.ws, self.language = ws, language
-        self.valid = make_exam(ws, valid, language.slots)
-        self.valid_users, self.valid_lists = np.unique(valid.rows.users), valid.lists
-        self.config = ws.experiment.distill
-        self.layout = language.layout
-        self.share = own_share(self.layout, self.config.batch_size)
-        self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
-        ranker = language.ranker
-        self.optimizer = make_optimizer(self.config.optimizer, self.config.loop.steps)
-        self._steps: dict[WeightingConfig, Any] = {}
-        self._scores = EvalStep(
-            lambda held, rows: ranker.candidate_scores(**rows, **held), self.layout
-        )
-
-    def start(self, name: str) -> jax.Array:
-        """The untrained prompt of a run; `random` differs from the start of the trained ones."""
-        seed = self.ws.experiment.seed
-        key = prng.key(seed, "prompt/random" if name == "random" else "prompt/init")
-        table = self.language.params["shared"]["embedding"]
-        words = self.language.ids(self.config.init_text).tolist()
-        return init_prompt(self.config.init, table, self.config.length, key, text_ids=words)
-
-    def fit(self, name: str, texts: Texts, select_on: np.ndarray | None = None) -> None:
-        """Trains one prompt, or resumes it, or leaves a finished one; selects on the validation users, or on others."""
-        weighting = self._weighting(texts.source)
-        params = {"prompt": self.start(name), **init_weighting(weighting)}
-        _, result = fit(
-            Run(
-                name=f"prompt/{name}",
-                directory=self.ws.folder("distill") / name,
-                state=create_state(params, self.optimizer),
-                frozen={"params": self.language.params, "vectors": self.language.vectors},
-                batches=training_iterator(
-                    texts.example,
-                    len(texts.rows.users),
-                    batch_size=self.config.batch_size,
-                    buckets=self.buckets,
-                    seed=self.ws.experiment.seed,
-                    process_index=self.share[0],
-                    process_count=self.share[1],
-                ),
-                step=self._step(weighting),
-                layout=self.layout,
-                evaluate=self._validator(
-                    texts, self.valid_users if select_on is None else select_on
-                ),
-                monitor="valid/selection",
-                config=self.config.loop,
-                key=prng.key(self.ws.experiment.seed, "prompt/dropout"),
-                share=self.share,
-                identity=self.ws.identity("distill") | {"labels": name},
-                watch=self.ws.watch,
-            )
-        )
-        say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
-
-    def _weighting(self, source: str) -> WeightingConfig:
-        """`true` has no TA texts, which only a fixed weight of theirs can bear."""
-        fixed = self.config.weighting.kind == "fixed"
-        return _ONLY_ROWS if source == "true" and not fixed else self.config.weighting
-
-    def _step(self, weighting: WeightingConfig) -> Any:
-        """The compiled step of a weighting, made once for all sources."""
-        if weighting not in self._steps:
-            parts = self.config.optimizer.accumulate
-            gradients = prompt_gradients(self.language.ranker, weighting, parts)
-            self._steps[weighting] = TrainStep(gradients, self.optimizer, self.layout)
-        return self._steps[weighting]
-
-    def _validator(self, texts: Texts, users: np.ndarray) -> Any:
-        """Agreement on the validation users; each source is selected by its own labels, never by another's."""
-        own = self._own_exam(texts, users)
-
-        def evaluate(params: Any) -> dict[str, float]:
-            reading = self.read(params["prompt"], self.valid)
-            metrics = {
-                "valid/agreement": float(reading.agreement.mean()),
-                "valid/kendall_tau": float(reading.kendall_tau.mean()),
-                "valid/likelihood": float(reading.likelihood.mean()),
-            }
-            selected = reading if own is None else self.read(params["prompt"], own)
-            value = float(getattr(selected, self.config.select_by).mean())
-            return metrics | {"valid/selection": value}
-
-        return evaluate
-
-    def _own_exam(self, texts: Texts, users: np.ndarray) -> "_Exam | None":
-        """Questions of the texts' own source for the selecting users; None for the teacher's, which are asked anyway."""
-        if texts.source == "teacher":
-            return None
-        valid = prompt_examples.make_texts(
-            self.ws, self.language, users, texts.source, self.valid_lists
-        )
-        return make_exam(self.ws, valid, self.language.slots)
-
-    def load(self, name: str) -> jax.Array:
-        """A finished prompt, on the devices."""
-        return self.language.put({"prompt": assets.load_prompt(self.ws, name)})["prompt"]
-
-    def read(self, prompt: jax.Array | None, exam: "_Exam") -> _Reading:
-        """Compares the LM's order of each list with the labels'."""
-        held = {"params": self.language.params, "vectors": self.language.vectors, "prompt": prompt}
-        scores = []
-        size = self.ws.experiment.evaluate.batch_size
-        for batch, real in padded_batches(exam.examples, batch_size=size, buckets=self.buckets):
-            rows = {"ids": batch["ids"], "candidates": batch["candidates"]}
-            scores.append(np.asarray(self._scores(held, rows))[:real])
-        given = np.concatenate(scores)
-        log_probabilities = jax.nn.log_softmax(given, axis=-1)
-        return _Reading(
-            agreement=(given.argmax(1) == exam.labels.argmax(1)).astype(float),
-            kendall_tau=np.array(
-                [stats.kendalltau(a, b).statistic for a, b in zip(given, exam.labels, strict=True)]
-            ),
-            likelihood=np.asarray((exam.targets * log_probabilities).sum(1)),
-        )
+    def prompt(self, table: jax.Array, seed: int, stream: str = "prompt/init") -> jax.Array:
+        """A prompt [K, D] that resembles the rows of the token table [V, D]."""
+        config = self.experiment.distill
+        key = prng.key(seed, stream)
+        return init_prompt(config.init, table, config.length, key, text_ids=list(self.words))
 
 
-@dataclass(frozen=True)
-class _Exam:
-    """Texts of all rows of a source, in one fixed order of the candidates.
+def distilling_task(
+    experiment: Experiment, ranker: Ranker, layout: Layout, frozen: Any, start: PromptStart
+) -> Task:
+    """Stage 1's training: TA, RPS and the config's other tasks share one prompt and one pass.
 
-    Attributes:
-      labels: float [N, m], higher is better: the teacher's scores, or 1 at the true next item.
-      targets: float [N, m], the distribution to be reproduced.
+    Args:
+      experiment: the config.
+      ranker: scores texts.
+      layout: where the language model lies.
+      frozen: shapes of `params` and `vectors`.
+      start: of the prompt.
     """
+    config = experiment.distill
+    names = tuple(task.name for task in prompt_tasks(experiment))
+    weighting = TaskWeighting.of(config, names)
 
-    examples: list[dict[str, np.ndarray]]
-    labels: np.ndarray
-    targets: np.ndarray
+    def begin(frozen: Any, seed: int) -> dict[str, Any]:
+        table = frozen["params"]["shared"]["embedding"]
+        return {"prompt": start.prompt(table, seed), **init_weighting(weighting)}
+
+    def batch(rows: int) -> PromptExample:
+        listed = (rows, config.num_candidates)
+        return PromptExample(
+            ids=text_shapes(experiment.prompts.max_tokens, rows),
+            candidates=jax.ShapeDtypeStruct(listed, np.int32),
+            targets=jax.ShapeDtypeStruct(listed, np.float32),
+            task=jax.ShapeDtypeStruct((rows,), np.int32),
+        )
+
+    prompt = jax.eval_shape(lambda frozen: begin(frozen, 0), frozen)["prompt"]
+    asked = batch(layout.rows(experiment.evaluate.batch_size))
+    return Task(
+        stage="distill",
+        config=config,
+        layout=layout,
+        gradients=prompt_gradients(ranker, weighting, config.optimizer.accumulate),
+        optimizer=make_optimizer(config.optimizer, config.loop.steps),
+        start=begin,
+        frozen=frozen,
+        batch=batch(config.batch_size),
+        scoring=Scoring(candidate_scores(ranker), {**frozen, "prompt": prompt}, asked, layout),
+    )
 
 
-def make_exam(ws: Workspace, texts: Texts, pattern: np.ndarray) -> _Exam:
-    """Asks every row once; the order of the candidates is drawn by (seed, row), so that a place tells nothing."""
-    examples, labels = [], []
-    for index in range(len(texts.rows.users)):
-        rng = prng.generator(ws.experiment.seed, "distill/order", index)
-        if texts.source == "true":
-            example = texts.row(index, rng)
-            labels.append(example["targets"])
-        else:
-            order = rng.permutation(texts.lists.items.shape[1])
-            example = texts.listed(index, order, pattern)
-            labels.append(texts.lists.scores[index][order])
-        examples.append(example)
-    return _Exam(examples, np.stack(labels), np.stack([e["targets"] for e in examples]))
+def prompt_gradients(ranker: Ranker, weighting: TaskWeighting, accumulate: int = 1) -> GradientFn:
+    """Stage 1's gradient to the prompt alone: the language model is an argument and never changes."""
+    numbers = np.arange(len(weighting.names))[:, None]
 
-
-def prompt_gradients(ranker: Any, weighting: WeightingConfig, accumulate: int = 1):
-    """Stage 1's gradient: TA and RPS share one prompt and one pass; the LM is an argument and never changes."""
-
-    def task_sums(params, frozen, batch, key):
+    def task_sums(params: Any, frozen: Any, batch: PromptExample, key: jax.Array) -> Any:
+        """Sums of each task's losses [N] and numbers of its texts [N]."""
         scores = ranker.candidate_scores(
             frozen["params"],
-            batch["ids"],
-            batch["candidates"],
+            batch.ids,
+            batch.candidates,
             vectors=frozen["vectors"],
             prompt=params["prompt"],
         )
-        losses = candidate_cross_entropy(scores, batch["targets"])
-        members = jnp.stack([batch["task"] == TA, batch["task"] == RPS]).astype(jnp.float32)
+        losses = candidate_cross_entropy(scores, batch.targets)
+        members = (batch.task[None] == numbers).astype(jnp.float32)
         return members @ losses, members.sum(1), {}
 
     sums_fn = accumulated(task_sums, accumulate)
 
-    def gradients(params, frozen, batch, key):
-        def task_losses(params):
-            sums, weights, _ = sums_fn(params, frozen, batch, key)
-            return sums / jnp.maximum(weights, 1)
+    def gradients(params: Any, frozen: Any, batch: PromptExample, key: jax.Array) -> Any:
+        """Gradients in the tree of `params`, and metrics."""
+
+        def task_losses(params: Any) -> tuple[jax.Array, jax.Array]:
+            """Each task's mean loss [N], and the number of its texts [N]."""
+            sums, texts, _ = sums_fn(params, frozen, batch, key)
+            return sums / jnp.maximum(texts, 1), texts
 
         return weighted_gradients(task_losses, params, weighting)
 
     return gradients
 
 
-def _report(ws: Workspace, trainer: _Trainer, heldout: Texts) -> list[dict[str, Any]]:
-    """Agreement with the teacher of held-out users, a value a user, for four prompts."""
-    users, place = np.unique(heldout.rows.users, return_inverse=True)
-    rows = []
-    for name in ("none", "random", "shuffled", "distilled"):
-        prompt = None if name == "none" else trainer.load(name)
-        pattern = NO_PATTERN if name == "none" else trainer.language.slots
-        reading = trainer.read(prompt, make_exam(ws, heldout, pattern))
-        for measure in ("agreement", "kendall_tau"):
-            sums = np.bincount(place, getattr(reading, measure))
-            value = bootstrap_interval(sums / np.bincount(place), seed=ws.experiment.seed)
-            rows.append(
-                {
-                    "prompt": name,
-                    "measure": {"agreement": "top-1 agreement", "kendall_tau": "Kendall tau"}[
-                        measure
-                    ],
-                    "value": value.value,
-                    "ci_low": value.low,
-                    "ci_high": value.high,
-                    "users": len(users),
-                }
-            )
-            say(
-                f"  held-out users, {name} prompt, {measure}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-            )
-    return rows
+class PromptTraining:
+    """Trains prompts under one compiled step; the source of the labels is in the batches alone."""
+
+    def __init__(
+        self,
+        ws: Workspace,
+        language: Language,
+        valid: PromptExamples,
+        *,
+        make: Callable[..., PromptExamples],
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          ws: the workdir.
+          language: the frozen language model.
+          valid: RPS examples of the users that select.
+          make: (users, source) -> examples.
+        """
+        experiment = ws.experiment
+        self._ws, self._language, self._make = ws, language, make
+        self._valid = make_exam(valid, language.slots)
+        self._valid_users = np.unique(valid.material.rows.users)
+        self._valid_lists = valid.material.lists
+        words = language.ids(experiment.distill.init_text).tolist()
+        self._start = PromptStart(experiment, tuple(words))
+
+    @cached_property
+    def _frozen(self) -> dict[str, Any]:
+        return {"params": self._language.params, "vectors": self._language.vectors}
+
+    @cached_property
+    def task(self) -> Task:
+        """The training that all prompts share."""
+        ranker, layout = self._language.ranker, self._language.layout
+        frozen = shapes_of(self._frozen)
+        return distilling_task(self._ws.experiment, ranker, layout, frozen, self._start)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        config = self._ws.experiment
+        assert self.task.scoring is not None
+        scores = self.task.scoring.step
+        return Reader(scores, config.evaluate.batch_size, config.prompts.max_tokens)
+
+    def start(self, name: str) -> jax.Array:
+        """An untrained prompt; `random` differs from the start of the trained ones."""
+        stream = "prompt/random" if name == "random" else "prompt/init"
+        table = self._language.params["shared"]["embedding"]
+        return self._start.prompt(table, self._ws.experiment.seed, stream)
+
+    def fit(self, name: str, examples: PromptExamples, select_on: np.ndarray | None = None) -> None:
+        """Trains one prompt, or resumes it, or leaves a finished one; selects on the validation users, or on others."""
+        experiment, task = self._ws.experiment, self.task
+        users = self._valid_users if select_on is None else select_on
+        _, result = run_task(
+            task,
+            Repetition(
+                name=f"prompt/{name}",
+                directory=self._ws.folder("distill") / name,
+                params=task.start(self._frozen, experiment.seed),
+                frozen=self._frozen,
+                batches=training_iterator(
+                    examples.example,
+                    len(examples),
+                    batch_size=task.config.batch_size,
+                    buckets=make_buckets(experiment.prompts.max_tokens),
+                    seed=experiment.seed,
+                    share=task.share,
+                ),
+                share=task.share,
+                evaluate=self._validator(examples.source, users),
+                key=prng.key(experiment.seed, "prompt/dropout"),
+                identity=self._ws.identity("distill") | {"labels": name},
+                watch=experiment.watch,
+            ),
+        )
+        say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
+
+    def _validator(self, source: str, users: np.ndarray) -> Callable[[Any], dict[str, float]]:
+        """params -> agreement on the validation users; each source is selected by its own labels, never by another's."""
+        own = self._own_exam(source, users)
+        measure = self._ws.experiment.distill.select_by
+
+        def evaluate(params: Any) -> dict[str, float]:
+            reading = self._read(params["prompt"], self._valid)
+            metrics = {
+                "valid/agreement": float(reading.agreement.mean()),
+                "valid/kendall_tau": float(reading.kendall_tau.mean()),
+                "valid/likelihood": float(reading.likelihood.mean()),
+            }
+            selected = reading if own is None else self._read(params["prompt"], own)
+            return metrics | {"valid/selection": float(getattr(selected, measure).mean())}
+
+        return evaluate
+
+    def _own_exam(self, source: str, users: np.ndarray) -> Exam | None:
+        """Questions of another source for the selecting users; None for the teacher's, which are asked anyway."""
+        if source == "teacher":
+            return None
+        lists = None if source == "true" else self._valid_lists
+        return make_exam(self._make(users, source, lists), self._language.slots)
+
+    def _read(self, prompt: jax.Array | None, exam: Exam) -> Reading:
+        return self._reader.read({**self._frozen, "prompt": prompt}, exam)
+
+    def agreement(self, heldout: PromptExamples) -> list[dict[str, Any]]:
+        """Agreement with the teacher of held-out users, one value per user, for each of `REPORTED`."""
+        rows = []
+        for name in REPORTED:
+            bare = name == "none"
+            prompt = None if bare else files.place_prompt(self._ws, self._language, name)
+            pattern = NO_PATTERN if bare else self._language.slots
+            reading = self._read(prompt, make_exam(heldout, pattern))
+            seed = self._ws.experiment.seed
+            found = agreement_rows(name, reading, heldout.material.rows.users, seed=seed)
+            for row in found:
+                said = f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+                say(f"  held-out users, {name} prompt, {row['measure']}: {said}")
+            rows += found
+        return rows

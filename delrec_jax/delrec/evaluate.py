@@ -1,25 +1,22 @@
-"""`delrec evaluate`: every system under every protocol to one rank record a user (never a sample drawn here)."""
+"""`delrec evaluate` of DELRec: every system under every protocol to one rank record per user (nothing is sampled here)."""
 
 from delrec_jax.delrec import systems
 from delrec_jax.distributed import on_main
 from delrec_jax.training.writers import ProgressBar
-from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_scorer import LanguageScorer
-from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
 
-def evaluate(ws: Workspace) -> None:
+def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     """Ranks the test item of every user by every system and stores records (and the oracle's expectation)."""
-    data = assets.load_data(ws)
-    language = assets.load_language(ws, data)
-    run = Evaluation(ws, data)
-    run.protocols.add_rerank(load_teacher(ws, data).scores)
-    conventional = recommenders.conventional_systems(ws, data, "test")
-    for name, system in (conventional | recommenders.augmented_system(ws, data, "test")).items():
+    run = Evaluation(ws.experiment, data)
+    run.protocols.add_rerank(recommenders.load_teacher(ws, data).scores)
+    for name, system in recommenders.conventional_systems(ws, data, "test").items():
         run.rank_catalogue(name, system.score_users, order=system.order)
-    scorer = LanguageScorer(ws, language)
+    scorer = LanguageScorer(language)
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
         for done, ((name, labels), parts) in enumerate(everything.items()):
@@ -27,4 +24,4 @@ def evaluate(ws: Workspace) -> None:
             bar.update(done + 1, name)
     if data.world is not None:
         run.add_oracle()
-    on_main(run.write)
+    on_main(lambda: run.write(ws.folder("evaluate")))

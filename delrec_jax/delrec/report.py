@@ -9,19 +9,20 @@ import polars as pl
 from delrec_jax.analysis import blocks, tables
 from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
 from delrec_jax.config import to_dict
-from delrec_jax.delrec import systems
+from delrec_jax.delrec import files, systems
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
-from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir import assets, base_model, recommenders
+from delrec_jax.workdir import base_model, recommenders
+from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.workspace import Workspace, read_json
 
 _METRIC = "HR@1"
 
 
-def report(ws: Workspace) -> None:
+def report(ws: Workspace, data: Data, language: Language) -> None:
     """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the tables."""
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     expected = ws.folder("evaluate") / "expected.parquet"
@@ -30,8 +31,9 @@ def report(ws: Workspace) -> None:
         records.read_expected(expected) if expected.exists() else None,
         seed=ws.experiment.seed,
     )
-    data = assets.load_data(ws)
-    page = _report_data(ws, data, table, rows)  # asks the language model: all processes take part
+    page = _report_data(
+        ws, data, language, table, rows
+    )  # asks the language model: all processes take part
     on_main(lambda: _write(ws, rows, page))
 
 
@@ -46,7 +48,11 @@ def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
 
 
 def _report_data(
-    ws: Workspace, data: assets.Data, table: pl.DataFrame, rows: list[dict[str, Any]]
+    ws: Workspace,
+    data: Data,
+    language: Language,
+    table: pl.DataFrame,
+    rows: list[dict[str, Any]],
 ) -> ReportData:
     facts = read_json(ws.folder("prepare") / "statistics.json")
     config = ws.experiment
@@ -66,7 +72,7 @@ def _report_data(
         summary={
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
-            "teacher": DISPLAY_NAMES[config.teacher.name],
+            "teacher": display_name(config.teacher.name),
             "language model": base_model.language_model(ws),
             "seed": str(config.seed),
         },
@@ -78,7 +84,7 @@ def _report_data(
         log=log,
         curves=_curves(log),
         adapter_ranks=_adapter_ranks(ws),
-        examples=_examples(ws, data),
+        examples=_examples(ws, data, language),
         notes=_notes(ws, data),
     )
 
@@ -105,7 +111,7 @@ def _curves(log: list[dict[str, Any]]) -> list[Curve]:
 
 
 def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
-    _, meta = load_tree(assets.adapter_path(ws, "distilled"))
+    _, meta = load_tree(files.adapter_path(ws, "distilled"))
     rows = []
     for path, rank in meta["ranks"].items():
         *layer, projection = path.split("/")
@@ -113,14 +119,13 @@ def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
     return rows
 
 
-def _examples(ws: Workspace, data: assets.Data) -> list[WorkedExample]:
+def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExample]:
     """Two users: the first whose target is cold and the first whose is not (or just the first two)."""
-    language = assets.load_language(ws, data)
     if language.ranker.kind != "mean":
         return []
     cold = data.split.cold_items(data.num_items)[data.split.target("test")]
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
-    scorer = LanguageScorer(ws, language)
+    scorer = LanguageScorer(language)
     system = systems.language_systems(ws, data, language)["delrec", "all"]
     teacher = recommenders.conventional_systems(ws, data, "test")["teacher"].score_users
     titles = data.corpus.catalogue.titles
@@ -150,7 +155,7 @@ def _ranks(scores: np.ndarray) -> list[float]:
     return [float((scores > s).sum() + 1 + ((scores == s).sum() - 1) / 2) for s in scores]
 
 
-def _notes(ws: Workspace, data: assets.Data) -> list[str]:
+def _notes(ws: Workspace, data: Data) -> list[str]:
     notes = [
         "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
         "without the items a user has seen, `full_with_seen` with them.",

@@ -2,7 +2,7 @@
 
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
-from delrec_jax.workdir import assets
+from delrec_jax.delrec import files
 from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.workspace import Workspace
@@ -15,9 +15,8 @@ def language_systems(
     slots = language.slots
 
     def prompted(name: str, adapters: str | None = None) -> LanguageSystem:
-        tree = None if adapters is None else language.put(assets.load_adapters(ws, adapters))
-        prompt = language.put({"prompt": assets.load_prompt(ws, name)})["prompt"]
-        return LanguageSystem(slots, prompt, tree)
+        tree = None if adapters is None else language.put(files.load_adapters(ws, adapters))
+        return LanguageSystem(slots, files.place_prompt(ws, language, name), tree)
 
     systems = {
         ("lm_no_prompt", "all"): LanguageSystem(NO_PATTERN),

@@ -1,11 +1,14 @@
-"""How the losses of TA and RPS are weighted into one (method.md, stage 1, item 3).
+"""How the losses of stage 1's tasks are weighted into one (method.md, stage 1, item 3).
 
-`fixed`          L = lambda L_TA + (1 - lambda) L_RPS.
+`fixed`          L = sum_task w_task L_task, the weights of `distill.tasks` as shares of 1.
 `gradient_norm`  weights proportional to (1 / |grad L_task|) ** 0.5, summing to 1, no gradient through them (the reference).
-`uncertainty`    L = sum_task exp(-s) L_task + s with a trained log-variance s a task (Kendall et al., 2018).
+`uncertainty`    L = sum_task exp(-s) L_task + s with a trained log-variance s for each task (Kendall et al., 2018).
+
+A task without a text in the batch has no loss: its weight is 0, and the others' sum to 1 where weights are made here.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,56 +16,88 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from delrec_jax.config.delrec import WeightingConfig
+from delrec_jax.config import DistillConfig
 
-TASKS = ("ta", "rps")
 _GRADIENT_EXPONENT = 0.5
 
+TaskLosses = Callable[[Any], tuple[Float[Array, " N"], Float[Array, " N"]]]
+"""params -> the mean loss of each task (0 where it has no text), and the number of its texts."""
 
-def init_weighting(config: WeightingConfig) -> dict[str, Array]:
-    """What the weighting itself trains: two log-variances, or nothing."""
-    return {"log_variance": jnp.zeros(2)} if config.kind == "uncertainty" else {}
+
+@dataclass(frozen=True)
+class TaskWeighting:
+    """Which weighting, and the tasks by name with the weights of `fixed`, which sum to 1."""
+
+    kind: str
+    weights: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, config: DistillConfig, names: tuple[str, ...]) -> "TaskWeighting":
+        """The config's, for these tasks in this order."""
+        total = sum(config.tasks[name].weight for name in names)
+        weights = tuple((name, config.tasks[name].weight / total) for name in names)
+        return cls(config.weighting, weights)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tasks."""
+        return tuple(name for name, _ in self.weights)
+
+
+def init_weighting(weighting: TaskWeighting) -> dict[str, Array]:
+    """What the weighting itself trains: a log-variance for each task, or nothing."""
+    if weighting.kind != "uncertainty":
+        return {}
+    return {"log_variance": jnp.zeros(len(weighting.weights))}
 
 
 def weighted_gradients(
-    task_losses: Callable[[Any], Float[Array, "2"]], params: dict[str, Any], config: WeightingConfig
+    task_losses: TaskLosses, params: dict[str, Any], weighting: TaskWeighting
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Gradient of the weighted loss, and what to log.
 
     Args:
-      task_losses: params -> the mean losses of TA and RPS.
+      task_losses: params -> losses and numbers of texts, by task.
       params: what trains: `prompt`, and `log_variance` for `uncertainty`.
-      config: the weighting.
+      weighting: how.
 
     Returns:
-      Gradients in the tree of `params`; metrics `loss`, `loss/ta`, `loss/rps`, `weight/ta`.
+      Gradients in the tree of `params`; metrics `loss`, and `loss/NAME`, `weight/NAME` of each task.
     """
-    if config.kind == "gradient_norm":
-        losses, pull_back = jax.vjp(task_losses, params)
-        per_task = [pull_back(row)[0] for row in jnp.eye(2)]
-        norms = jnp.stack([optax.global_norm(grads) for grads in per_task])
-        inverse = (1 / (norms + 1e-8)) ** _GRADIENT_EXPONENT
-        weights = inverse / inverse.sum()
-        grads = jax.tree.map(lambda a, b: weights[0] * a + weights[1] * b, *per_task)
-        return grads, _metrics(losses, weights)
+    if weighting.kind == "gradient_norm":
+        return _by_gradient_norm(task_losses, params, weighting)
 
-    def total(params):
-        losses = task_losses(params)
-        if config.kind == "uncertainty":
-            spread = params["log_variance"]
-            weights = jnp.exp(-spread)
-            return (weights * losses + spread).sum(), (losses, weights / weights.sum())
-        weights = jnp.array([config.ta_weight, 1 - config.ta_weight])
+    def total(params: dict[str, Any]) -> tuple[Array, tuple[Array, Array]]:
+        """The weighted loss; losses and weights beside it."""
+        losses, texts = task_losses(params)
+        if weighting.kind == "uncertainty":
+            spread, present = params["log_variance"], texts > 0
+            weights = jnp.where(present, jnp.exp(-spread), 0.0)
+            regular = jnp.where(present, spread, 0.0)
+            return (weights * losses + regular).sum(), (losses, weights / weights.sum())
+        weights = jnp.array([weight for _, weight in weighting.weights])
         return (weights * losses).sum(), (losses, weights)
 
     grads, (losses, weights) = jax.grad(total, has_aux=True)(params)
-    return grads, _metrics(losses, weights)
+    return grads, _metrics(losses, weights, weighting.names)
 
 
-def _metrics(losses: Float[Array, "2"], weights: Float[Array, "2"]) -> dict[str, Array]:
-    return {
-        "loss": (losses * weights).sum(),
-        "loss/ta": losses[0],
-        "loss/rps": losses[1],
-        "weight/ta": weights[0],
-    }
+def _by_gradient_norm(
+    task_losses: TaskLosses, params: dict[str, Any], weighting: TaskWeighting
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    losses, pull_back, texts = jax.vjp(task_losses, params, has_aux=True)
+    per_task = [pull_back(row)[0] for row in jnp.eye(len(weighting.weights))]
+    norms = jnp.stack([optax.global_norm(grads) for grads in per_task])
+    inverse = jnp.where(texts > 0, (1 / (norms + 1e-8)) ** _GRADIENT_EXPONENT, 0.0)
+    weights = inverse / inverse.sum()
+    grads = jax.tree.map(lambda *leaves: sum(map(jnp.multiply, weights, leaves)), *per_task)
+    return grads, _metrics(losses, weights, weighting.names)
+
+
+def _metrics(
+    losses: Float[Array, " N"], weights: Float[Array, " N"], names: tuple[str, ...]
+) -> dict[str, Array]:
+    metrics = {"loss": (losses * weights).sum()}
+    for index, name in enumerate(names):
+        metrics |= {f"loss/{name}": losses[index], f"weight/{name}": weights[index]}
+    return metrics

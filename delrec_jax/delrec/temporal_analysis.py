@@ -1,19 +1,117 @@
-"""Temporal Analysis (DELRec, stage 1): name the item between i_{n-2} and i_n among candidates.
+"""Temporal Analysis (TA; DELRec, stage 1): which item came between i_{n-2} and i_n? After an example of the same user.
 
-The text is data.prompts.temporal_analysis; the loss is the cross-entropy of the one-hot label i_{n-1}.
+The loss is the cross-entropy of the one-hot label i_{n-1} among candidates.
 """
 
 import numpy as np
-from jaxtyping import Float, Int32
+
+from delrec_jax.data.prompts import (
+    Pieces,
+    PromptConfig,
+    assemble,
+    join_titles,
+    list_candidates_if_shown,
+)
+from delrec_jax.data.templates import CANDIDATES, PATTERN, Field, Template
+from delrec_jax.data.title_tokens import Ids, Items
+from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 
 
-def candidate_target(candidates: Int32[np.ndarray, "C"], label: int) -> Float[np.ndarray, "C"]:
-    """One-hot target over the candidates.
+class TemporalAnalysis:
+    """The task: a random place of a random user's training part, whatever the row."""
+
+    name = "ta"
+    template: Template = (
+        "The user has {past} these {plural} in order :",
+        Field.EARLIER,
+        "; placeholder ;",
+        Field.AFTER_EARLIER,
+        ". The placeholder is :",
+        Field.GAP_EARLIER,
+        ". Then :",
+        Field.HISTORY,
+        "; placeholder ;",
+        Field.AFTER,
+        *PATTERN,
+        *CANDIDATES,
+        ". The placeholder is :",
+        Field.MASK,
+    )
+
+    def positions(self, material: Material) -> dict[int, Ids]:
+        """User to the lengths of the training part at which TA can be asked; no user without one."""
+        ends = {
+            int(user): ta_ends(material.train.history(int(user)), material.config.prompts)
+            for user in material.users
+        }
+        return {user: found for user, found in ends.items() if len(found)}
+
+    def example(
+        self, material: Material, positions: dict[int, Ids], row: int, rng: np.random.Generator
+    ) -> PromptExample:
+        """A text of a user who can be asked, drawn evenly."""
+        user = int(rng.choice(np.array(list(positions), np.int64)))
+        return ta_example(material, positions, user, rng)
+
+
+def ta_example(
+    material: Material, positions: dict[int, Ids], user: int, rng: np.random.Generator
+) -> PromptExample:
+    """A TA text of this user, at a random place of the training part."""
+    sequence, ends = material.train.history(user), positions[user]
+    end = int(ends[rng.integers(0, len(ends))])
+    label = int(sequence[end - 2])
+    candidates = labelled_candidates(material, label, sequence, rng)
+    text = ta_text(material.pieces, sequence[:end], pattern=material.slots, candidates=candidates)
+    return PromptExample(
+        ids=text,
+        candidates=candidates,
+        targets=one_hot(candidates, label),
+        task=material.task_number(TemporalAnalysis.name),
+    )
+
+
+def ta_text(pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
+    """Its tokens.
+
+    With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
+    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text (at the lengths that `ta_ends` gives).
+
+    Args:
+      pieces: tokenised pieces.
+      sequence: i_1..i_n, at least `ta_min_length(config)` items.
+      pattern: soft slots or words.
+      candidates: shown when the config says so.
 
     Raises:
-      ValueError: the label is not there exactly once.
+      ValueError: the sequence is too short.
     """
-    target = (candidates == label).astype(np.float32)
-    if target.sum() != 1:
-        raise ValueError(f"label {label} stands {int(target.sum())} times among the candidates")
-    return target
+    a = pieces.config.ta_example
+    if len(sequence) < ta_min_length(pieces.config):
+        raise ValueError(f"TA needs {ta_min_length(pieces.config)} items, not {len(sequence)}")
+    fields = {
+        Field.EARLIER: join_titles(pieces, sequence[: a - 2]),
+        Field.GAP_EARLIER: pieces.titles[sequence[a - 2]],
+        Field.AFTER_EARLIER: pieces.titles[sequence[a - 1]],
+        Field.AFTER: pieces.titles[sequence[-1]],
+        Field.PATTERN: pattern,
+        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+    }
+    return assemble(pieces, TemporalAnalysis.name, fields, sequence[a - 1 : -2])
+
+
+def ta_min_length(config: PromptConfig) -> int:
+    """Fewest items of which TA can be asked: the example, one item before the gap, the gap, its successor."""
+    return config.ta_example + 2
+
+
+def ta_ends(sequence: Items, config: PromptConfig) -> Ids:
+    """The lengths n at which TA can be asked of i_1..i_n: long enough, and i_{n-1} stands nowhere else in it.
+
+    The second matters only where a user may have an item twice (`data.repeats=keep`).
+    """
+    items = np.asarray(sequence)
+    ends = np.arange(ta_min_length(config), len(items) + 1, dtype=np.int32)
+    if len(set(items.tolist())) == len(items):
+        return ends
+    return ends[[int((items[:n] == items[n - 2]).sum()) == 1 for n in ends]]

@@ -16,20 +16,19 @@ from delrec_jax.p2rec import files
 from delrec_jax.p2rec.item_embeddings import make_embeddings
 from delrec_jax.p2rec.text_vectors import principal, standardised
 from delrec_jax.teachers.network import baked
-from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import assets, recommenders
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 
-def augment(ws: Workspace) -> None:
+def augment(ws: Workspace, data: Data, language: Language) -> None:
     """Makes the embeddings, then trains every recommender of the comparison."""
-    data = assets.load_data(ws)
-    make_embeddings(ws, data, assets.load_language(ws, data))
+    make_embeddings(ws, data, language)
     trainers = _Trainers(ws, data)
     found = [trainers.train(cell) for cell in recommenders.cells(ws.experiment)]
     on_main(lambda: write_json(ws.folder("augment") / "augment.json", found))
@@ -61,9 +60,9 @@ class _Trainers:
     def _fit(self, cell: Cell) -> dict[str, Any]:
         config = self.ws.experiment.augment
         way = network_way(config, cell.system)
-        training = self._of(cell, way)
         vectors = self._vectors(cell)
         text = None if way == "own" else vectors
+        training = self._of(cell, way, 0 if text is None else text.shape[1])
         begins = None if vectors is None or way != "own" else (vectors, config.start_std)
         params, result = training.fit(
             f"augment/{cell.name}/seed-{cell.seed}/{cell.system}",
@@ -78,10 +77,17 @@ class _Trainers:
         save_tree(recommenders.cell_path(self.ws, cell), plain, result)
         return result
 
-    def _of(self, cell: Cell, way: str) -> TeacherTraining:
+    def _of(self, cell: Cell, way: str, text_width: int) -> TeacherTraining:
         if self._kind != (cell.name, way):
             config = cell.config(self.ws.experiment)
-            self._training = TeacherTraining(self.ws, self.data, config, way=way)
+            self._training = TeacherTraining(
+                self.ws.experiment,
+                config,
+                self.data.split,
+                self.data.num_items,
+                way=way,
+                text_width=text_width,
+            )
             self._kind = (cell.name, way)
         return self._training
 
@@ -110,5 +116,5 @@ def _tell(found: list[dict[str, Any]]) -> None:
             if (row["teacher"], row["system"]) == (name, system)
         ]
         say(
-            f"  {DISPLAY_NAMES[name]}, {system}: validation NDCG@10 {np.mean(values):.4f} over {len(values)} seed(s)"
+            f"  {display_name(name)}, {system}: validation NDCG@10 {np.mean(values):.4f} over {len(values)} seed(s)"
         )

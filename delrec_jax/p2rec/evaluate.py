@@ -4,19 +4,19 @@ from delrec_jax.distributed import on_main
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.training.writers import ProgressBar
-from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.workspace import Workspace
 
 
-def evaluate_teachers(ws: Workspace) -> None:
+def evaluate(ws: Workspace, data: Data) -> None:
     """Ranks the test item of every user by popularity, by each recommender of `augment`, and by the oracle where one is known.
 
     `rerank-m` is left out: each recommender would rank other candidates, its own best.
     """
-    data = assets.load_data(ws)
-    run = Evaluation(ws, data)
+    run = Evaluation(ws.experiment, data)
     popularity = popularity_teacher(data.split.train.items, data.num_items)
     _rank(run, "popularity", popularity, length=1)
     cells = recommenders.cells(ws.experiment)
@@ -28,7 +28,7 @@ def evaluate_teachers(ws: Workspace) -> None:
             bar.update(done + 1, f"{cell.name} {cell.system} seed {cell.seed}")
     if data.world is not None:
         run.add_oracle()
-    on_main(run.write)
+    on_main(lambda: run.write(ws.folder("evaluate")))
 
 
 def _rank(run: Evaluation, system: str, recommender: Teacher, *, length: int, **names) -> None:

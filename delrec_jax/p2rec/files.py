@@ -5,7 +5,6 @@ augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled}.safetensors
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,54 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
-from delrec_jax.language.t5 import T5
-from delrec_jax.p2rec.categories import Categories
-from delrec_jax.p2rec.preference_parser import PreferenceParser
-from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir.assets import Language
+from delrec_jax.p2rec.categories import Categories, nearest_items
+from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
 from delrec_jax.workdir.workspace import Workspace
+
+_TITLES = 10  # of a category, stored for the reader
 
 
 def seed_folder(ws: Workspace, seed: int) -> Path:
     """Where `parse` works under one seed."""
     return ws.folder("parse") / f"seed-{seed}"
+
+
+def save_categories(
+    ws: Workspace,
+    seed: int,
+    categories: Categories,
+    vectors: np.ndarray,
+    *,
+    titles: tuple[str, ...],
+    counts: np.ndarray,
+) -> None:
+    """Stores the latent categories of one seed; beside them, for the reader, their share and the titles at their centres.
+
+    Args:
+      ws: the workdir.
+      seed: of the grouping.
+      categories: which item is in which.
+      vectors: float [I, D] that were grouped.
+      titles: of the catalogue.
+      counts: int [I], training interactions of each item.
+    """
+    rows = [
+        {
+            "category": number,
+            "size": int(categories.sizes[number]),
+            "share": float(counts[categories.of_item == number].sum() / counts.sum()),
+            "titles": [titles[item] for item in items],
+        }
+        for number, items in enumerate(nearest_items(vectors, categories, _TITLES))
+    ]
+    folder = seed_folder(ws, seed)
+    on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
+    arrays = {"of_item": categories.of_item, "centres": categories.centres}
+    save_tree(folder / "categories.safetensors", arrays, {"categories": rows})
 
 
 def load_categories(ws: Workspace, seed: int) -> Categories:
@@ -38,23 +71,6 @@ def load_categories(ws: Workspace, seed: int) -> Categories:
 def load_parser(ws: Workspace, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Projection and (where the LM was tuned) adapters of one seed, and the description of their training."""
     return load_tree(seed_folder(ws, seed) / "model" / "result.safetensors")
-
-
-def make_parser(ws: Workspace, language: Language) -> PreferenceParser:
-    """The language model with the adapters of `parse`."""
-    config = ws.experiment.parse
-    adapters = config.adalora if config.lm == "adalora" else None
-    return PreferenceParser(T5(replace(language.ranker.module.config, adapters=adapters)))
-
-
-def preference_pieces(ws: Workspace, language: Language, longest: int) -> Any:
-    """The pieces of texts with `parse`'s own limit: a history of `longest` items, as far as its tokens go."""
-    limits = replace(
-        language.pieces.config,
-        max_tokens=ws.experiment.parse.max_tokens,
-        max_history=max(1, longest),
-    )
-    return replace(language.pieces, config=limits)
 
 
 def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:

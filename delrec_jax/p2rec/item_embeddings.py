@@ -5,13 +5,16 @@ from typing import Any
 import numpy as np
 
 from delrec_jax import prng
-from delrec_jax.data import prompts
+from delrec_jax.config import Experiment
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files
+from delrec_jax.p2rec.preference_parser import preference_parser
+from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_scorer import AskedTexts
 from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
 from delrec_jax.workdir.workspace import Workspace
 
@@ -19,16 +22,16 @@ from delrec_jax.workdir.workspace import Workspace
 class ItemEmbedder:
     """Pools the encoder's output over each item's text."""
 
-    def __init__(self, ws: Workspace, data: Data, language: Language):
+    def __init__(self, config: Experiment, num_items: int, language: Language):
         """Makes the text of every item: its title in the template, and nothing that anybody did with it."""
         self.language = language
-        self._batch = min(ws.experiment.augment.batch_size, data.num_items)
-        parser = files.make_parser(ws, language)
+        self._batch = min(config.augment.batch_size, num_items)
+        parser = preference_parser(language.ranker, config.parse)
         self._pooled = EvalStep(
-            lambda held, rows: parser.pooled(ids=rows["ids"], **held), language.layout
+            lambda held, texts: parser.pooled(ids=texts.ids, **held), language.layout
         )
-        pieces = files.preference_pieces(ws, language, 1)
-        texts = [prompts.preference(pieces, np.array([item])) for item in range(data.num_items)]
+        pieces = preference_pieces(language.pieces, config.parse, 1)
+        texts = [preference_text(pieces, np.array([item])) for item in range(num_items)]
         longest = max(map(len, texts))
         self._ids = pad_texts(texts, bucket_length(longest, make_buckets(longest)))
 
@@ -43,7 +46,7 @@ class ItemEmbedder:
         """
         placed = None if adapters is None else self.language.put(adapters)
         held = {"params": self.language.params, "adapters": placed}
-        return self._pooled.in_batches(held, {"ids": self._ids}, self._batch)
+        return self._pooled.in_batches(held, AskedTexts(ids=self._ids), self._batch)
 
 
 def other_items(count: int, seed: int) -> np.ndarray:
@@ -59,7 +62,7 @@ def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
 
     Shuffled titles need no second pass: the embedding of a title does not depend on whose it is.
     """
-    embedder = ItemEmbedder(ws, data, language)
+    embedder = ItemEmbedder(ws.experiment, data.num_items, language)
     ids, base = data.corpus.catalogue.ids, ws.content("pretrain")
 
     def save(system: str, seed: int, vectors: np.ndarray, origin: str) -> None:

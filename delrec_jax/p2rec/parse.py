@@ -1,7 +1,7 @@
 """`delrec parse`: P2Rec's information reconstruction.
 
 The item vectors of a trained teacher are grouped into latent categories; the language model learns to tell from a user's
-whole training sequence, as text, how it is distributed over them. One example a user.
+whole training sequence, as text, how it is distributed over them. One example per user.
 """
 
 from collections.abc import Callable
@@ -10,40 +10,53 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from delrec_jax import prng
-from delrec_jax.config import ParseConfig
-from delrec_jax.data import prompts
+from delrec_jax.batches import Arrays, batch_type
+from delrec_jax.config import Experiment, ParseConfig
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts, training_iterator
-from delrec_jax.data.splits import partition_users
+from delrec_jax.data.splits import Split, partition_users
 from delrec_jax.distributed import on_main
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.p2rec import files, preferences
-from delrec_jax.p2rec.categories import Categories, latent_categories, nearest_items
-from delrec_jax.p2rec.preference_parser import PreferenceParser, init_projection
+from delrec_jax.p2rec.categories import Categories, latent_categories
+from delrec_jax.p2rec.preference_parser import (
+    PreferenceParser,
+    init_projection,
+    preference_parser,
+)
+from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import distribution_error, preference_targets
-from delrec_jax.teachers.registry import NETWORKS
-from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
-from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import own_share
-from delrec_jax.training.steps import EvalStep, TrainStep, create_state
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.task import Repetition, Scoring, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_scorer import AskedTexts, text_shapes
 from delrec_jax.workdir.workspace import Workspace, write_json
 
-_TITLES = 10  # of a category, stored for the reader
+
+@batch_type
+class PreferenceText:
+    """A user's text; a batch has a leading axis B.
+
+    Attributes:
+      ids: int32 [T].
+      targets: float32 [K], the shares of the categories among the user's items.
+    """
+
+    ids: Int[Arrays, "*B T"]
+    targets: Float[Arrays, "*B K"]
 
 
-def parse(ws: Workspace) -> None:
+def parse(ws: Workspace, data: Data, language: Language) -> None:
     """Makes categories and tunes the language model, under each seed."""
-    data = assets.load_data(ws)
-    language = assets.load_language(ws, data)
-    vectors, parsing = teacher_vectors(ws, data), _Parsing(ws, data, language)
-    found = []
+    vectors = recommenders.taught_vectors(ws, data.num_items)
+    parsing, found = Parsing(ws, data.split, language), []
     for seed in recommenders.seeds(ws.experiment):
         categories = _make_categories(ws, data, vectors, seed)
         result = parsing.fit(categories, seed)
@@ -52,92 +65,112 @@ def parse(ws: Workspace) -> None:
     on_main(lambda: write_json(ws.folder("parse") / "parse.json", found))
 
 
-def teacher_vectors(ws: Workspace, data: Data) -> np.ndarray:
-    """The item vectors [I, D] of the teacher that `teach` trained."""
-    config = ws.experiment.teacher
-    params, _ = load_tree(recommenders.taught_path(ws))
-    module = NETWORKS[config.name](config.shape, data.num_items)
-    return np.asarray(module.apply({"params": params}, method="table"))
-
-
 def _make_categories(ws: Workspace, data: Data, vectors: np.ndarray, seed: int) -> Categories:
     counts = data.split.train_counts(data.num_items)
     categories = latent_categories(
         vectors, known=counts > 0, count=ws.experiment.parse.categories, seed=seed
     )
-    titles = data.corpus.catalogue.titles
-    rows = [
-        {
-            "category": number,
-            "size": int(categories.sizes[number]),
-            "share": float(counts[categories.of_item == number].sum() / counts.sum()),
-            "titles": [titles[item] for item in items],
-        }
-        for number, items in enumerate(nearest_items(vectors, categories, _TITLES))
-    ]
-    folder = files.seed_folder(ws, seed)
-    on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
-    arrays = {"of_item": categories.of_item, "centres": categories.centres}
-    save_tree(folder / "categories.safetensors", arrays, {"categories": rows})
+    files.save_categories(
+        ws, seed, categories, vectors, titles=data.corpus.catalogue.titles, counts=counts
+    )
     return categories
 
 
-class _Parsing:
+def parsing_task(
+    experiment: Experiment, parser: PreferenceParser, layout: Layout, params: Any
+) -> Task:
+    """The training of information reconstruction.
+
+    Args:
+      experiment: the config.
+      parser: the language model's encoder with the adapters of `parse`.
+      layout: where it lies.
+      params: shapes of its parameters.
+    """
+    config = experiment.parse
+
+    def start(frozen: Any, seed: int) -> dict[str, Any]:
+        """Adapters that change nothing, and a projection that prefers nothing."""
+        key = prng.key(seed, "parse/projection")
+        trained: dict[str, Any] = {"projection": init_projection(width, config.categories, key)}
+        if config.lm == "adalora":
+            key = prng.key(seed, "parse/adapters")
+            trained["adapters"] = init_adapters(frozen["params"], config.adalora, key)
+        return trained
+
+    def distributions(held: Any, texts: AskedTexts) -> jax.Array:
+        return jax.nn.softmax(parser.logits(ids=texts.ids, **held))
+
+    width = parser.module.config.d_model
+    frozen = {"params": params, "unit": jax.ShapeDtypeStruct((), np.float32)}
+    begun = jax.eval_shape(lambda frozen: start(frozen, 0), frozen)
+    targets = jax.ShapeDtypeStruct((config.batch_size, config.categories), np.float32)
+    asked = text_shapes(config.max_tokens, layout.rows(experiment.evaluate.batch_size))
+    return Task(
+        stage="parse",
+        config=config,
+        layout=layout,
+        gradients=mean_loss_gradients(parsing_loss(parser, config), config.optimizer.accumulate),
+        optimizer=parsing_optimizer(config),
+        start=start,
+        frozen=frozen,
+        batch=PreferenceText(
+            ids=text_shapes(config.max_tokens, config.batch_size), targets=targets
+        ),
+        scoring=Scoring(
+            distributions,
+            {"params": params, "adapters": None, **begun},
+            AskedTexts(ids=asked),
+            layout,
+        ),
+    )
+
+
+class Parsing:
     """Tunes the language model, as often as there are seeds; compiled once."""
 
-    def __init__(self, ws: Workspace, data: Data, language: Language):
-        self.ws, self.data, self.language = ws, data, language
-        self.config, self.layout = ws.experiment.parse, language.layout
-        self.parser = files.make_parser(ws, language)
-        longest = int(data.split.train.lengths.max())
-        self.pieces = files.preference_pieces(ws, language, longest)
-        self.buckets = make_buckets(self.config.max_tokens)
-        self.share = own_share(self.layout, self.config.batch_size)
-        self.optimizer = parsing_optimizer(self.config)
-        gradients = mean_loss_gradients(
-            parsing_loss(self.parser, self.config), self.config.optimizer.accumulate
-        )
-        self.step = TrainStep(gradients, self.optimizer, self.layout)
-        self.distributions = EvalStep(
-            lambda held, rows: jax.nn.softmax(self.parser.logits(ids=rows["ids"], **held)),
-            self.layout,
+    def __init__(self, ws: Workspace, split: Split, language: Language):
+        """Compiles nothing yet."""
+        self._ws, self._split, self._language = ws, split, language
+        self._config = ws.experiment.parse
+        self.parser = preference_parser(language.ranker, self._config)
+        longest = int(split.train.lengths.max())
+        self._pieces = preference_pieces(language.pieces, self._config, longest)
+        self._buckets = make_buckets(self._config.max_tokens)
+        self.task = parsing_task(
+            ws.experiment, self.parser, language.layout, shapes_of(language.params)
         )
 
     def fit(self, categories: Categories, seed: int) -> dict[str, Any]:
         """Trains under one seed, or resumes, or reads what is finished; says what the held-out users give."""
-        targets = preference_targets(self.data.split.train, categories.of_item, categories.count)
+        task, train = self.task, self._split.train
+        targets = preference_targets(train, categories.of_item, categories.count)
         users = self._parts(targets, seed)
+        own = targets[users["train"]]
         evaluate = self._validator(users, targets)
-        trained, result = fit(
-            Run(
+        trained, result = run_task(
+            task,
+            Repetition(
                 name=f"preference/seed-{seed}",
-                directory=files.seed_folder(self.ws, seed) / "model",
-                state=create_state(self._start(targets[users["train"]], seed), self.optimizer),
-                frozen={
-                    "params": self.language.params,
-                    "unit": _unit(targets[users["train"]], self.config.loss),
-                },
+                directory=files.seed_folder(self._ws, seed) / "model",
+                params=self._start(own, seed),
+                frozen={"params": self._language.params, "unit": _unit(own, self._config.loss)},
                 batches=training_iterator(
                     lambda index, _: self._example(int(users["train"][index]), targets),
                     len(users["train"]),
-                    batch_size=self.config.batch_size,
-                    buckets=self.buckets,
+                    batch_size=task.config.batch_size,
+                    buckets=self._buckets,
                     seed=seed,
-                    process_index=self.share[0],
-                    process_count=self.share[1],
+                    share=task.share,
                 ),
-                step=self.step,
-                layout=self.layout,
+                share=task.share,
                 evaluate=evaluate,
-                monitor="valid/selection",
-                config=self.config.loop,
                 key=prng.key(seed, "parse/dropout"),
-                share=self.share,
-                identity=self.ws.identity("parse") | {"repetition": seed},
-                watch=self.ws.watch,
-            )
+                identity=self._ws.identity("parse") | {"repetition": seed},
+                watch=self._ws.experiment.watch,
+            ),
         )
-        measured = evaluate(self.language.put(trained))
+        measured = evaluate(self._language.put(trained))
         return {
             "step": result["best_step"],
             "steps": result["steps"],
@@ -149,41 +182,37 @@ class _Parsing:
 
     def _parts(self, targets: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Users who train, and who are held out; nobody without a target."""
-        held_out = self.config.valid_users
+        held_out = self._config.valid_users
         asked = np.flatnonzero(targets.sum(1) > 0)
         return partition_users(asked, {"train": 1 - held_out, "valid": held_out}, seed)
 
     def _start(self, targets: np.ndarray, seed: int) -> dict[str, Any]:
-        """Adapters that change nothing, and a projection that begins near the mean target, whatever the text says."""
-        width = self.language.ranker.module.config.d_model
-        key = prng.key(seed, "parse/projection")
-        projection = init_projection(width, targets.shape[1], key) | {"bias": _mean_logits(targets)}
-        trained: dict[str, Any] = {"projection": projection}
-        if self.config.lm == "adalora":
-            key = prng.key(seed, "parse/adapters")
-            adapters = init_adapters(self.language.params, self.config.adalora, key)
-            trained["adapters"] = adapters
-        return trained
+        """What trains; the projection begins near the mean target, whatever the text says."""
+        trained = self.task.start({"params": self._language.params}, seed)
+        projection = trained["projection"] | {"bias": _mean_logits(targets)}
+        return trained | {"projection": projection}
 
-    def _example(self, user: int, targets: np.ndarray) -> dict[str, np.ndarray]:
-        text = prompts.preference(self.pieces, self.data.split.train.history(user))
-        return {"ids": text, "targets": targets[user]}
+    def _example(self, user: int, targets: np.ndarray) -> PreferenceText:
+        text = preference_text(self._pieces, self._split.train.history(user))
+        return PreferenceText(ids=text, targets=targets[user])
 
     def _validator(
         self, users: dict[str, np.ndarray], targets: np.ndarray
     ) -> Callable[[Any], dict[str, float]]:
         """trained -> squared error and top-category accuracy of the held-out users."""
         asked, wanted = users["valid"], targets[users["valid"]]
-        texts = [self._example(int(user), targets)["ids"] for user in asked]
-        ids = pad_texts(texts, bucket_length(max(map(len, texts)), self.buckets))
-        batch_size = min(self.ws.experiment.evaluate.batch_size, len(asked))
+        texts = [self._example(int(user), targets).ids for user in asked]
+        rows = AskedTexts(ids=pad_texts(texts, bucket_length(max(map(len, texts)), self._buckets)))
+        batch_size = min(self._ws.experiment.evaluate.batch_size, len(asked))
+        assert self.task.scoring is not None
+        distributions = self.task.scoring.step
 
         def evaluate(trained: Any) -> dict[str, float]:
-            held = {"params": self.language.params, "adapters": None, **trained}
-            predicted = self.distributions.in_batches(held, {"ids": ids}, batch_size)
+            held = {"params": self._language.params, "adapters": None, **trained}
+            predicted = distributions.in_batches(held, rows, batch_size)
             error = float(preferences.squared_errors(predicted, wanted).mean())
             hits = float(preferences.top_category_hits(predicted, wanted).mean())
-            selection = -error if self.config.select_by == "squared_error" else hits
+            selection = -error if self._config.select_by == "squared_error" else hits
             return {
                 "valid/squared_error": error,
                 "valid/top_category": hits,
@@ -200,16 +229,17 @@ def parsing_loss(parser: PreferenceParser, config: ParseConfig) -> LossFn:
     error of the mean target (`frozen["unit"]`), 1 is what is reached without reading the text.
     """
 
-    def loss(trained, frozen, batch, key):
+    def loss(trained: Any, frozen: Any, batch: PreferenceText, key: jax.Array) -> Any:
+        """Errors [B], weights [B], and the penalty."""
         adapters = trained.get("adapters")
         logits = parser.logits(
             frozen["params"],
             trained["projection"],
-            batch["ids"],
+            batch.ids,
             adapters=adapters,
             dropout_key=key,
         )
-        errors = distribution_error(logits, batch["targets"], config.loss) / frozen["unit"]
+        errors = distribution_error(logits, batch.targets, config.loss) / frozen["unit"]
         metrics = {}
         if adapters is not None:
             metrics["penalty"] = config.adalora.orthogonality * orthogonality_penalty(adapters)

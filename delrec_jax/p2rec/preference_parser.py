@@ -1,18 +1,20 @@
-"""What a user prefers, read from his text by the encoder: P2Rec's preference parser.
+"""What a user prefers, read from their text by the encoder: P2Rec's preference parser.
 
 The encoder's output, averaged over the text, goes through one linear map to the categories. The average is also the
 embedding of an item, whose text is that of a user who has had it alone. Liu et al., arXiv 2406.00333.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from delrec_jax.config import ParseConfig
 from delrec_jax.language.answering import encoded_texts
 from delrec_jax.language.logical_axes import constrain
+from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 
 Projection = dict[str, Array]
@@ -86,3 +88,9 @@ class PreferenceParser:
         """
         pooled = self.pooled(params, ids, adapters=adapters, dropout_key=dropout_key)
         return pooled @ projection["kernel"] + projection["bias"]
+
+
+def preference_parser(ranker: Ranker, config: ParseConfig) -> PreferenceParser:
+    """The language model with the adapters of `parse`."""
+    adapters = config.adalora if config.lm == "adalora" else None
+    return PreferenceParser(T5(replace(ranker.module.config, adapters=adapters)))

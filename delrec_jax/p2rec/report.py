@@ -21,11 +21,10 @@ from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.comparison import compare_augmentations
-from delrec_jax.p2rec.parse import teacher_vectors
-from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data, load_data
+from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.base_model import language_model
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, UNTUNED, Cell
 from delrec_jax.workdir.workspace import Workspace, read_json
@@ -34,12 +33,12 @@ _METRIC = "NDCG@10"
 _MAPPED = 1500  # items of a map: t-SNE of all would take minutes on a large catalogue
 
 
-def report_p2rec(ws: Workspace) -> None:
+def report(ws: Workspace, data: Data) -> None:
     """Writes `report/metrics.json`, `tables.md`, `comparisons.json` and `index.html`, and prints the tables."""
-    on_main(lambda: _write(ws))
+    on_main(lambda: _write(ws, data))
 
 
-def _write(ws: Workspace) -> None:
+def _write(ws: Workspace, data: Data) -> None:
     folder, seed = ws.folder("report"), ws.experiment.seed
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     rows = _rows(ws, table)
@@ -50,7 +49,7 @@ def _write(ws: Workspace) -> None:
         asdict(one) for one in compare_augmentations(table, _METRIC, parts=parts, seed=seed)
     ]
     tables.write_metrics_json(folder / "metrics.json", rows)
-    write_report(folder / "index.html", _page(ws, rows, compared))
+    write_report(folder / "index.html", _page(ws, data, rows, compared))
     shown = [*seed_mean_blocks(rows), *([comparison_block(compared)] if compared else [])]
     (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
     blocks.print_blocks(shown)
@@ -69,8 +68,10 @@ def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _page(ws: Workspace, rows: list[dict[str, Any]], compared: list[dict[str, Any]]) -> ReportData:
-    data, config = load_data(ws), ws.experiment
+def _page(
+    ws: Workspace, data: Data, rows: list[dict[str, Any]], compared: list[dict[str, Any]]
+) -> ReportData:
+    config = ws.experiment
     facts = read_json(ws.folder("prepare") / "statistics.json")
     seeds, first = recommenders.seeds(config), config.seed
     log = []
@@ -83,7 +84,7 @@ def _page(ws: Workspace, rows: list[dict[str, Any]], compared: list[dict[str, An
         summary={
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
-            "categories": f"{config.parse.categories}, from {DISPLAY_NAMES[config.teacher.name]}",
+            "categories": f"{config.parse.categories}, from {display_name(config.teacher.name)}",
             "language model": language_model(ws),
             "augmentation": f"{config.augment.way}, {config.augment.reduce}",
             "seeds": ", ".join(map(str, seeds)),
@@ -116,7 +117,7 @@ def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
         }
         if Cell(name, first, PLAIN) == recommenders.first_cell(config):
             runs = {"teacher": blocks.SYSTEM_LABELS[PLAIN], **runs}
-        title = f"{DISPLAY_NAMES[name]}: validation NDCG@10, seed {first}"
+        title = f"{display_name(name)}: validation NDCG@10, seed {first}"
         wanted.append(Curve("valid/NDCG@10", title, runs))
     logged = {(row["run"], key) for row in log for key in row}
     return [
@@ -129,7 +130,9 @@ def _maps(ws: Workspace, data: Data) -> list[EmbeddingMap]:
     seed, ids = ws.experiment.seed, data.corpus.catalogue.ids
     categories = files.load_categories(ws, seed).of_item
     spaces = {
-        f"{DISPLAY_NAMES[ws.experiment.teacher.name]}'s item vectors": teacher_vectors(ws, data)
+        f"{display_name(ws.experiment.teacher.name)}'s item vectors": recommenders.taught_vectors(
+            ws, data.num_items
+        )
     }
     for title, system in (("LM before parsing", UNTUNED), ("LM after parsing", AUGMENTED)):
         path = files.embeddings_path(ws, system, seed)

@@ -28,10 +28,10 @@ from delrec_jax.config import Experiment
 from delrec_jax.errors import one_line
 from delrec_jax.language.sequence_scoring import MAX_LOGITS
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.planning.planned_step import PlannedStep
-from delrec_jax.planning.shapes import Assumed, Batch, language_shape
+from delrec_jax.planning.shapes import Assumed, language_shape
 from delrec_jax.planning.shardings import Row, bytes_per_device
 from delrec_jax.teachers.losses import CHUNK_SCORES
+from delrec_jax.training.task import Task
 
 _STEP_BLOCKS, _SCORING_BLOCKS, _KEPT_BLOCKS = 1.5, 0.6, 1.2
 
@@ -91,7 +91,7 @@ class StageMemory:
 
 
 def stage_memory(
-    experiment: Experiment, planned: PlannedStep, tables: dict[str, list[Row]], assumed: Assumed
+    experiment: Experiment, planned: Task, tables: dict[str, list[Row]], assumed: Assumed
 ) -> StageMemory:
     """The exact part and the estimate; see `with_compiled`."""
     sizes = {name: bytes_per_device(rows) for name, rows in tables.items()}
@@ -105,9 +105,7 @@ def stage_memory(
     )
 
 
-def with_compiled(
-    memory: StageMemory, planned: PlannedStep, options: dict[str, Any]
-) -> StageMemory:
+def with_compiled(memory: StageMemory, planned: Task, options: dict[str, Any]) -> StageMemory:
     """Compiles step and scoring; a compiler that knows its chip may refuse them as too large."""
     start = time.perf_counter()
     try:
@@ -133,9 +131,7 @@ def _temporaries(found: Any) -> int:
     return found.temp_size_in_bytes + found.generated_code_size_in_bytes + outputs
 
 
-def _estimate(
-    experiment: Experiment, planned: PlannedStep, trained: int, assumed: Assumed
-) -> Temporaries:
+def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assumed) -> Temporaries:
     ways = planned.layout.ways
     rows = -(-planned.rows // (planned.parts * ways))
     scored = 0 if planned.scoring is None else _rows(planned.scoring.rows)
@@ -145,7 +141,7 @@ def _estimate(
     cfg, _ = language_shape(experiment)
     part = _Part(cfg, planned.layout.mesh.shape["tensor"], _answers(experiment, planned, assumed))
     gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
-    tokens = planned.batch["ids"].shape[1]
+    tokens = planned.batch.ids.shape[1]
     scores = _scores(experiment, planned, assumed, batch=planned.batch, rows=rows)
     step = gathered + part.kept(rows, tokens) + _STEP_BLOCKS * part.largest(rows, tokens)
     step += 2 * trained + 4 * scores
@@ -197,34 +193,34 @@ class _Part:
         return size * rows * tokens * width + (4 + size) * rows * heads * tokens * keys
 
 
-def _answers(experiment: Experiment, planned: PlannedStep, assumed: Assumed) -> tuple[int, int]:
+def _answers(experiment: Experiment, planned: Task, assumed: Assumed) -> tuple[int, int]:
     if planned.stage == "pretrain":
         return experiment.pretrain.text.queries, 2
     if planned.stage == "parse":
         return 0, 0
     if experiment.lm.verbalizer == "sequence":
-        return planned.batch["candidates"].shape[1], assumed.title_tokens + 1
+        return planned.batch.candidates.shape[1], assumed.title_tokens + 1
     return 1, 2
 
 
 def _scores(
-    experiment: Experiment, planned: PlannedStep, assumed: Assumed, *, batch: Batch, rows: int
+    experiment: Experiment, planned: Task, assumed: Assumed, *, batch: Any, rows: int
 ) -> int:
     """Bytes of the scores of so many rows of a batch."""
     if planned.stage == "parse":
         return 4 * rows * experiment.parse.categories
-    if "sentinels" in batch:
+    if planned.stage == "pretrain":
         config = experiment.pretrain
         words = experiment.lm.vocab_size if config.bag_weight else 0
         items = assumed.items if config.catalogue_weight else 0
         return 4 * rows * config.text.queries * (words + items)
-    if "candidates" not in batch:
+    if getattr(batch, "candidates", None) is None:
         return 4 * rows * assumed.items
     logits = MAX_LOGITS if experiment.lm.verbalizer == "sequence" else 0
-    return 4 * (rows * batch["candidates"].shape[1] + logits)
+    return 4 * (rows * batch.candidates.shape[1] + logits)
 
 
-def _rows(batch: Batch) -> int:
+def _rows(batch: Any) -> int:
     return jax.tree.leaves(batch)[0].shape[0]
 
 

@@ -17,10 +17,10 @@ from delrec_jax.planning.chips import Chip, find_chips
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices
 from delrec_jax.planning.fit import Remedy, judge, readable, remedies
 from delrec_jax.planning.memory import StageMemory, stage_memory, with_compiled
-from delrec_jax.planning.planned_step import PlannedStep
 from delrec_jax.planning.shapes import Assumed, language_shape
 from delrec_jax.planning.shardings import Row, sharding_rows
 from delrec_jax.planning.steps import planned_steps
+from delrec_jax.training.task import Task
 
 COMPILERS = ("cpu", "chip", "no")
 
@@ -100,7 +100,7 @@ def plan(
     return "\n".join([*lines, "", "NOTES", *(line for note in notes for line in _wrapped(note))])
 
 
-def _head(experiment: Experiment, steps: list[PlannedStep], assumed: Assumed) -> list[str]:
+def _head(experiment: Experiment, steps: list[Task], assumed: Assumed) -> list[str]:
     shape, source = language_shape(experiment)
     mesh, last = steps[-1].layout.mesh, steps[-1]
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(last.frozen["params"]))
@@ -122,10 +122,10 @@ def _head(experiment: Experiment, steps: list[PlannedStep], assumed: Assumed) ->
     return lines
 
 
-def _lengths(experiment: Experiment, steps: list[PlannedStep]) -> str:
+def _lengths(experiment: Experiment, steps: list[Task]) -> str:
     """Tokens of the texts, by the limit that they come from."""
     tokens = {
-        "parse" if planned.stage == "parse" else "prompts": planned.batch["ids"].shape[1]
+        "parse" if planned.stage == "parse" else "prompts": planned.batch.ids.shape[1]
         for planned in steps
         if planned.stage != "teach"  # reads items
     }

@@ -7,20 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from delrec_jax.config import Experiment
-from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.language import flan
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.weight_names import leaves
 from delrec_jax.workdir import base_model
-
-Batch = dict[str, jax.ShapeDtypeStruct]
 
 
 @dataclass(frozen=True)
@@ -72,28 +68,3 @@ def frozen_of(ranker: Ranker) -> dict[str, Any]:
     params = params_of(ranker.module.config)
     vectors = jax.eval_shape(ranker.item_vectors, params) if ranker.ranks_catalogue else None
     return {"params": params, "vectors": vectors}
-
-
-def prompt_of(experiment: Experiment, ranker: Ranker) -> jax.ShapeDtypeStruct:
-    """The soft prompt."""
-    return floats(experiment.distill.length, ranker.module.config.d_model)
-
-
-def texts_of(max_tokens: int, rows: int) -> Batch:
-    """Texts that fill the largest bucket of this limit."""
-    return {"ids": ints(rows, make_buckets(max_tokens)[-1])}
-
-
-def listed_of(rows: int, candidates: int) -> Batch:
-    """Candidates with a target distribution."""
-    return {"candidates": ints(rows, candidates), "targets": floats(rows, candidates)}
-
-
-def ints(*shape: int) -> jax.ShapeDtypeStruct:
-    """Int32 of this shape."""
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-
-def floats(*shape: int) -> jax.ShapeDtypeStruct:
-    """Float32 of this shape."""
-    return jax.ShapeDtypeStruct(shape, jnp.float32)

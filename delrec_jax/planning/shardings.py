@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from delrec_jax.planning.planned_step import PlannedStep
 from delrec_jax.training.sharding import Layout, key_names, parameter_of
 from delrec_jax.training.steps import state_shardings
+from delrec_jax.training.task import Task
 
 _NUMBERED = re.compile(r"(?<=^block_)\d+$|(?<=^blocks_)\d+$")
 Axes = tuple[str | None, ...]
@@ -47,7 +47,7 @@ class Row:
     whole: tuple[str, ...]
 
 
-def sharding_rows(planned: PlannedStep) -> dict[str, list[Row]]:
+def sharding_rows(planned: Task) -> dict[str, list[Row]]:
     """Tables of a step: `frozen`, `trains`, `optimizer`, `batch`."""
     layout, state = planned.layout, planned.state
     homes = state_shardings(state, layout)

@@ -1,226 +1,81 @@
-"""The train steps of an experiment, ready to be compiled for shapes alone: `delrec plan` has no data and no weights.
+"""The tasks of an experiment, ready to be compiled for shapes alone: `delrec plan` has no data and no weights.
 
-Losses, optimizers and trees are those of the stages; trees are made by `jax.eval_shape`.
+They are the very tasks that the stages train; what a corpus, a tokenizer or weights would tell is assumed (`shapes`).
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.delrec.distill import prompt_gradients
-from delrec_jax.delrec.task_weighting import init_weighting
-from delrec_jax.delrec.tune import ranking_loss
+from delrec_jax.delrec.distill import PromptStart, distilling_task
+from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.errors import UserError
-from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.logical_axes import axes_of as language_axes
-from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.language.t5 import T5
-from delrec_jax.p2rec.parse import parsing_loss, parsing_optimizer
-from delrec_jax.p2rec.preference_parser import PreferenceParser, init_projection
-from delrec_jax.planning.planned_step import PlannedStep, Scoring, planned_step
-from delrec_jax.planning.shapes import (
-    Assumed,
-    floats,
-    frozen_of,
-    ints,
-    listed_of,
-    params_of,
-    prompt_of,
-    ranker_of,
-    texts_of,
-)
-from delrec_jax.pretraining.batches import batch_rows
-from delrec_jax.pretraining.initialise import init_for_copying
-from delrec_jax.pretraining.pretrain import pretrain_loss
-from delrec_jax.teachers.network import NetworkTeacher, init_params
+from delrec_jax.p2rec.parse import parsing_task
+from delrec_jax.p2rec.preference_parser import preference_parser
+from delrec_jax.planning.shapes import Assumed, frozen_of, params_of, ranker_of
+from delrec_jax.pretraining.pretrain import pretraining_task
 from delrec_jax.teachers.network import axes_of as teacher_axes
 from delrec_jax.teachers.registry import NETWORKS
-from delrec_jax.training.gradients import mean_loss_gradients
-from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
+from delrec_jax.training.task import Task
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.teacher_training import SCORED_USERS, teacher_loss
-from delrec_jax.workdir.workspace import STAGES
+from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.teacher_training import teaching_task
 
 
-def planned_steps(
-    experiment: Experiment, devices: Sequence[Any], assumed: Assumed
-) -> list[PlannedStep]:
-    """The steps of all stages of this config's method that train, in the order of a run; `augment` is not among them.
+def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> list[Task]:
+    """The tasks of all stages of this config's method that train, in the order of a run; `augment` is not among them.
 
     Raises:
       UserError: what the run itself would refuse: a mesh, a batch or heads that do not divide; or `lm.weights` of an
         unknown shape.
     """
-    steps = []
-    if experiment.teacher.name in NETWORKS:
-        steps.append(
-            _teach(experiment, make_layout(experiment.mesh, teacher_axes, devices), assumed)
-        )
-    layout, ranker = (
-        make_layout(experiment.mesh, language_axes, devices),
-        ranker_of(experiment, assumed),
-    )
+    tasks, config = [], experiment.teacher
+    if config.name in NETWORKS:
+        layout = make_layout(experiment.mesh, teacher_axes, devices)
+        module = NETWORKS[config.name](config.shape, assumed.items)
+        tasks.append(teaching_task(config, module, layout))
+    layout = make_layout(experiment.mesh, language_axes, devices)
+    ranker = ranker_of(experiment, assumed)
     base_model.check_heads(ranker.module.config, layout.mesh.shape["tensor"])
     if not experiment.lm.weights:
-        steps.append(_pretrain(experiment, ranker, layout, assumed))
-    later = {"parse": _parse, "distill": _distill, "tune": _tune}
-    steps += [
-        later[stage](experiment, ranker, layout)
-        for stage in STAGES[experiment.method]
-        if stage in later
+        longest = assumed.title_tokens
+        tasks.append(pretraining_task(experiment, ranker, layout, answer_tokens=longest))
+    tasks += [
+        _LATER[stage](experiment, ranker, layout)
+        for stage in METHODS[experiment.method]
+        if stage in _LATER
     ]
-    for planned in steps:
+    for task in tasks:
         try:
-            check_divides(planned.layout, planned.rows)
+            check_divides(task.layout, task.rows)
         except UserError as error:
-            raise UserError(f"{planned.stage}: {error}") from None
-    return steps
+            raise UserError(f"{task.stage}: {error}") from None
+    return tasks
 
 
-def _teach(experiment: Experiment, layout: Layout, assumed: Assumed) -> PlannedStep:
-    config = experiment.teacher
-    module: Any = NETWORKS[config.name](config.shape, assumed.items)
-    params = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
-    users = layout.rows(SCORED_USERS)
-    return planned_step(
-        "teach",
-        mean_loss_gradients(teacher_loss(config, module), config.optimizer.accumulate),
-        params,
-        make_optimizer(config.optimizer, config.loop.steps),
-        layout,
-        batch={
-            name: ints(config.batch_size, config.max_length)
-            for name in ("ids", "labels", "segments")
-        },
-        parts=config.optimizer.accumulate,
-        scoring=Scoring(
-            lambda held, rows: NetworkTeacher(held, module).scores(rows["histories"]),
-            params,
-            {"histories": ints(users, config.max_length)},
-            layout,
-        ),
-    )
-
-
-def _pretrain(
-    experiment: Experiment, ranker: Ranker, layout: Layout, assumed: Assumed
-) -> PlannedStep:
-    """Texts of full length, each with all its questions: the longest of what `pretrain` draws."""
-    config = experiment.pretrain
-    longest = experiment.prompts.max_tokens
-    rows = batch_rows(config.text, texts_of(longest, 1)["ids"].shape[1])
-    asked = (rows, config.text.queries)
-    questions = {"sentinels": ints(*asked), "items": ints(*asked)}
-    answers = {"answers": ints(*asked, assumed.title_tokens)}
-    return planned_step(
-        "pretrain",
-        mean_loss_gradients(pretrain_loss(ranker, config), config.optimizer.accumulate),
-        jax.eval_shape(lambda: init_for_copying(ranker.module, jax.random.key(0))),
-        make_optimizer(config.optimizer, config.loop.steps),
-        layout,
-        batch=texts_of(longest, rows) | questions | answers,
-        parts=config.optimizer.accumulate,
-    )
-
-
-def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep:
+def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     """The encoder alone computes; the decoder and the head lie there, as the run loads them."""
-    config, rows = experiment.parse, experiment.parse.batch_size
-    adapted = config.adalora if config.lm == "adalora" else None
-    parser = PreferenceParser(T5(replace(ranker.module.config, adapters=adapted)))
-    params, key = params_of(parser.module.config), jax.random.key(0)
-    width = parser.module.config.d_model
-    trained = {"projection": jax.eval_shape(lambda: init_projection(width, config.categories, key))}
-    if adapted is not None:
-        trained["adapters"] = jax.eval_shape(lambda tree: init_adapters(tree, adapted, key), params)
-    return planned_step(
-        "parse",
-        mean_loss_gradients(parsing_loss(parser, config), config.optimizer.accumulate),
-        trained,
-        parsing_optimizer(config),
-        layout,
-        batch=texts_of(config.max_tokens, rows) | {"targets": floats(rows, config.categories)},
-        parts=config.optimizer.accumulate,
-        frozen={"params": params, "unit": floats()},
-        scoring=Scoring(
-            lambda held, rows: jax.nn.softmax(parser.logits(ids=rows["ids"], **held)),
-            {"params": params, "adapters": None} | trained,
-            texts_of(config.max_tokens, layout.rows(experiment.evaluate.batch_size)),
-            layout,
-        ),
-    )
+    parser = preference_parser(ranker, experiment.parse)
+    return parsing_task(experiment, parser, layout, params_of(ranker.module.config))
 
 
-def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep:
-    config, rows = experiment.distill, experiment.distill.batch_size
-    frozen, prompt = frozen_of(ranker), {"prompt": prompt_of(experiment, ranker)}
-    asked = layout.rows(experiment.evaluate.batch_size)
-    listed = {"candidates": ints(asked, config.num_candidates)}
-    return planned_step(
-        "distill",
-        prompt_gradients(ranker, config.weighting, config.optimizer.accumulate),
-        prompt | jax.eval_shape(lambda: init_weighting(config.weighting)),
-        make_optimizer(config.optimizer, config.loop.steps),
-        layout,
-        batch=texts_of(experiment.prompts.max_tokens, rows)
-        | listed_of(rows, config.num_candidates)
-        | {"task": ints(rows)},
-        parts=config.optimizer.accumulate,
-        frozen=frozen,
-        scoring=Scoring(
-            lambda held, rows: ranker.candidate_scores(**rows, **held),
-            frozen | prompt,
-            texts_of(experiment.prompts.max_tokens, asked) | listed,
-            layout,
-        ),
-    )
+def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
+    start = PromptStart(experiment, words=(0,))  # which words does not change a shape
+    return distilling_task(experiment, ranker, layout, frozen_of(ranker), start)
 
 
-def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep:
-    config, rows = experiment.tune, experiment.tune.batch_size
-    frozen = frozen_of(ranker) | {"prompt": prompt_of(experiment, ranker)}
+def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     known = np.arange(len(ranker.title_tokens)) > 0
-    adapters = jax.eval_shape(
-        lambda params: init_adapters(params, config.adalora, jax.random.key(0)), frozen["params"]
-    )
-    inner = make_optimizer(config.optimizer, config.loop.steps)
-    over_all = config.loss_over == "catalogue"
-    labels = {"label": ints(rows)} if over_all else listed_of(rows, config.num_candidates)
-    return planned_step(
-        "tune",
-        mean_loss_gradients(ranking_loss(ranker, known, config), config.optimizer.accumulate),
-        adapters,
-        with_rank_allocation(inner, config.adalora, config.loop.steps),
-        layout,
-        batch=texts_of(experiment.prompts.max_tokens, rows) | labels,
-        parts=config.optimizer.accumulate,
-        frozen=frozen,
-        scoring=_tuned_scores(experiment, ranker, layout, held=frozen | {"adapters": adapters}),
-    )
+    return tuning_task(experiment, ranker, layout, frozen_of(ranker), known=known)
 
 
-def _tuned_scores(
-    experiment: Experiment, ranker: Ranker, layout: Layout, *, held: dict[str, Any]
-) -> Scoring:
-    """As `tune` selects and `evaluate` asks: of the catalogue, or of the candidates where texts list them."""
-    asked = layout.rows(experiment.evaluate.batch_size)
-    texts = texts_of(experiment.prompts.max_tokens, asked)
-    if ranker.ranks_catalogue and not experiment.prompts.show_candidates:
-        return Scoring(
-            lambda held, rows: ranker.catalogue_scores(ids=rows["ids"], **held),
-            held,
-            texts,
-            layout,
-        )
-    return Scoring(
-        lambda held, rows: ranker.candidate_scores(**rows, **held),
-        held,
-        texts | {"candidates": ints(asked, experiment.candidates.num)},
-        layout,
-    )
+_LATER: dict[str, Callable[[Experiment, Ranker, Layout], Task]] = {
+    "parse": _parse,
+    "distill": _distill,
+    "tune": _tune,
+}

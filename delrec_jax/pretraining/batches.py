@@ -8,13 +8,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
+from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.config import PretrainTextConfig
 from delrec_jax.data.pipeline import collate
 from delrec_jax.data.prompts import Ids
 from delrec_jax.errors import UserError
 from delrec_jax.pretraining import texts
 from delrec_jax.pretraining.texts import Material, Question
+
+
+@batch_type
+class QuestionText:
+    """A text with questions; a batch has a leading axis B.
+
+    Attributes:
+      ids: int32 [T].
+      sentinels: int32 [Q] of the questions, 0 where unused.
+      answers: int32 [Q, W] tokens, 0 where unused.
+      items: int32 [Q], -1 where the answer is no item.
+    """
+
+    ids: Int[Arrays, "*B T"]
+    sentinels: Int[Arrays, "*B Q"]
+    answers: Int[Arrays, "*B Q W"]
+    items: Int[Arrays, "*B Q"]
 
 
 def answer_width(material: Material) -> int:
@@ -77,18 +96,13 @@ def make_batch(
     *,
     index: int,
     rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Draws batch number `index`, of one kind.
-
-    Returns:
-      `ids` [B, T]; `sentinels` [B, Q], Q the most questions of the kind, 0 where unused; `answers` [B, Q, W] tokens, 0
-      where unused; `items` [B, Q], -1 where the answer is no item.
-    """
+) -> QuestionText:
+    """Draws batch number `index`, of one kind; Q is the most questions of the kind."""
     if index < material.config.short_first:
         shapes = [shape for shape in shapes if shape.name in ("short", "recent")] or shapes
     shares = np.cumsum([shape.share for shape in shapes])
     shape = shapes[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
-    examples: list[dict[str, np.ndarray]] = []
+    examples: list[QuestionText] = []
     while len(examples) < shape.rows:
         text, questions = shape.draw(material, rng)
         if len(text) <= shape.tokens and 0 < len(questions) <= shape.questions:
@@ -98,7 +112,7 @@ def make_batch(
 
 def as_example(
     material: Material, text: Ids, questions: Sequence[Question], shape: tuple[int, int]
-) -> dict[str, np.ndarray]:
+) -> QuestionText:
     """Pads the questions of a text to `shape` = (questions, tokens of an answer)."""
     count, width = shape
     answers = np.zeros((count, width), np.int32)
@@ -108,4 +122,4 @@ def as_example(
         answers[index, : len(question.answer)] = question.answer
         items[index] = question.item
         sentinels[index] = material.sentinels[index]
-    return {"ids": text, "sentinels": sentinels, "answers": answers, "items": items}
+    return QuestionText(ids=text, sentinels=sentinels, answers=answers, items=items)

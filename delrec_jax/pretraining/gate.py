@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
-from delrec_jax.config import GateConfig
+from delrec_jax.config import Experiment, GateConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import make_buckets, pad_texts
 from delrec_jax.data.splits import padded_histories
@@ -27,7 +27,6 @@ from delrec_jax.pretraining.texts import Material, attribute_question
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir.assets import Data
-from delrec_jax.workdir.workspace import Workspace
 
 _CONTEXTS = 3  # histories in which each held-out "next volume" is asked
 _MAX_QUESTIONS = 200
@@ -60,15 +59,15 @@ class Gate:
 
     @classmethod
     def build(
-        cls, ws: Workspace, data: Data, material: Material, ranker: Ranker, layout: Layout
+        cls, config: Experiment, data: Data, material: Material, ranker: Ranker, layout: Layout
     ) -> "Gate":
         """Prepares the questions that this corpus allows."""
         titles = (ranker.title_tokens, ranker.title_weights)
         exams, seen = {}, None
         if material.attribute_values and material.config.attributes > 0:
-            exams.update(_attribute_exams(ws, material))
+            exams.update(_attribute_exams(config, material))
         if material.maps:
-            exams["next_in_series"] = _series_exam(ws, material, titles)
+            exams["next_in_series"] = _series_exam(config, material, titles)
         if material.config.cloze + material.config.recent > 0:
             histories = data.split.histories("valid")
             texts = [
@@ -86,7 +85,7 @@ class Gate:
             head = head_matrix(params, ranker.module.config)
             return verbalizer.mean_scores(hidden, verbalizer.item_vectors(head, tokens, weights))
 
-        return cls(exams, seen, ws.experiment.pretrain.gate, ranker, EvalStep(scores, layout))
+        return cls(exams, seen, config.pretrain.gate, ranker, EvalStep(scores, layout))
 
     def measure(self, params: Any) -> dict[str, float]:
         """Accuracies by exam, and their mean as `gate`."""
@@ -136,7 +135,7 @@ def _stack(texts: Sequence[np.ndarray]) -> np.ndarray:
     return pad_texts(texts, make_buckets(max(map(len, texts)))[-1])
 
 
-def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:
+def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]:
     """For each attribute the question on held-out items (all items where none is held out)."""
     exams = {}
     items = (
@@ -144,7 +143,7 @@ def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:
         if material.heldout.any()
         else np.arange(len(material.heldout))
     )
-    items = prng.generator(ws.experiment.seed, "lm/exam").permutation(items)[:_MAX_QUESTIONS]
+    items = prng.generator(config.seed, "lm/exam").permutation(items)[:_MAX_QUESTIONS]
     for name, values in material.attribute_values.items():
         asked = [int(item) for item in items if len(values[item])]
         options = sorted({tuple(value.tolist()) for value in values if len(value)})
@@ -158,9 +157,11 @@ def _attribute_exams(ws: Workspace, material: Material) -> dict[str, _Exam]:
     return exams
 
 
-def _series_exam(ws: Workspace, material: Material, titles: tuple[np.ndarray, np.ndarray]) -> _Exam:
+def _series_exam(
+    config: Experiment, material: Material, titles: tuple[np.ndarray, np.ndarray]
+) -> _Exam:
     """Asks for the next volume in the whole template of LSR, where the answer is held out."""
-    step, rng = material.maps["next_volume"], prng.generator(ws.experiment.seed, "lm/series")
+    step, rng = material.maps["next_volume"], prng.generator(config.seed, "lm/series")
     sources = (
         np.flatnonzero(material.heldout[step]) if material.heldout.any() else np.arange(len(step))
     )

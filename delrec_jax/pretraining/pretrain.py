@@ -1,5 +1,6 @@
 """`delrec pretrain`: a tokenizer and a small T5 from the catalogue's own text, and a gate on what it learned."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
-from delrec_jax.config import PretrainConfig
-from delrec_jax.data import templates
+from delrec_jax.config import Experiment, PretrainConfig
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
-from delrec_jax.data.pipeline import batch_iterator
+from delrec_jax.data.pipeline import batch_iterator, make_buckets
+from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.templates import Template, all_words
+from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
 from delrec_jax.language.answering import hidden_at_masks
@@ -20,17 +23,19 @@ from delrec_jax.language.ranking_losses import catalogue_cross_entropy
 from delrec_jax.language.tokenizer import CODE_NAMES, Tokenizer, train_tokenizer
 from delrec_jax.pretraining import batches
 from delrec_jax.pretraining.bag_loss import bag_loss
+from delrec_jax.pretraining.batches import QuestionText
 from delrec_jax.pretraining.gate import Gate
 from delrec_jax.pretraining.initialise import init_for_copying
 from delrec_jax.pretraining.texts import Material
-from delrec_jax.teachers.registry import DISPLAY_NAMES
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
-from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import place
-from delrec_jax.training.steps import TrainStep, create_state
+from delrec_jax.training.sharding import Layout, place
+from delrec_jax.training.task import Repetition, Task, run_task
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import assets, base_model
+from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.language_scorer import text_shapes
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 _QUESTION_TEXTS = ("The {name} of", "is :")
@@ -38,42 +43,38 @@ _JOINTS = (".", ":")
 _TEMPLATE_REPEATS = 20  # the few template words must be whole tokens beside thousands of titles
 
 
-def pretrain(ws: Workspace) -> None:
+def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
     """Trains tokenizer and T5, or takes pretrained ones; then says which titles no score can tell apart."""
-    data = assets.load_data(ws)
     if ws.experiment.lm.weights:
         base_model.adopt(ws)
     else:
-        _train(ws, data)
-    _report_shared_titles(ws, data)
+        _train(ws, data, templates)
+    _report_shared_titles(ws, data, templates)
 
 
-def _train(ws: Workspace, data: assets.Data) -> None:
+def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
     """Tokenizer and T5 of our own; they never read validation or test items, nor (storefront) any row at all.
 
     Raises:
       UserError: the gate failed: what the LM learned is under `pretrain.gate`.
     """
     config, folder = ws.experiment, ws.folder("pretrain")
-    tokenizer = _tokenizer(ws, data)
-    pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    tokenizer = _tokenizer(ws, data, templates)
+    pieces = assets.make_pieces(config, tokenizer, data.corpus.catalogue.titles, templates)
     ranker = assets.make_ranker(ws, data, tokenizer, pieces)
-    material = make_material(ws, data, tokenizer, pieces)
+    material = make_material(config, data, tokenizer, pieces)
     layout = base_model.language_layout(ws, ranker.module.config)
-    gate = Gate.build(ws, data, material, ranker, layout)
+    gate = Gate.build(config, data, material, ranker, layout)
     width = batches.answer_width(material)
     shapes = batches.batch_shapes(material, max_tokens=config.prompts.max_tokens, seed=config.seed)
     say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
-    optimizer = make_optimizer(config.pretrain.optimizer, config.pretrain.loop.steps)
-    loss, parts = pretrain_loss(ranker, config.pretrain), config.pretrain.optimizer.accumulate
-    gradients = mean_loss_gradients(loss, parts)
-    params, result = fit(
-        Run(
+    task = pretraining_task(config, ranker, layout, answer_tokens=width)
+    params, result = run_task(
+        task,
+        Repetition(
             name="lm",
             directory=folder / "model",
-            state=create_state(
-                init_for_copying(ranker.module, prng.key(config.seed, "lm/init")), optimizer
-            ),
+            params=task.start(None, config.seed),
             frozen=None,
             batches=batch_iterator(
                 lambda index, rng: batches.make_batch(
@@ -81,16 +82,14 @@ def _train(ws: Workspace, data: assets.Data) -> None:
                 ),
                 seed=config.seed,
             ),
-            step=TrainStep(gradients, optimizer, layout),
-            layout=layout,
+            share=(0, 1),  # every process draws whole batches
             evaluate=gate.measure,
             monitor="gate",
-            config=config.pretrain.loop,
             key=prng.key(config.seed, "lm/dropout"),
             select="last",
             identity=ws.identity("pretrain"),
-            watch=ws.watch,
-        )
+            watch=config.watch,
+        ),
     )
     learned = gate.measure(place(params, layout.of(params)))
     on_main(lambda: write_json(folder / "gate.json", learned))
@@ -99,32 +98,73 @@ def _train(ws: Workspace, data: assets.Data) -> None:
     base_model.name_own(ws)
 
 
-def _report_shared_titles(ws: Workspace, data: assets.Data) -> None:
+def pretraining_task(
+    experiment: Experiment, ranker: Ranker, layout: Layout, *, answer_tokens: int
+) -> Task:
+    """The training of a small T5. Its largest batch: texts of full length, each with all its questions.
+
+    Args:
+      experiment: the config.
+      ranker: the T5 and the catalogue's titles.
+      layout: where it lies.
+      answer_tokens: of the longest answer.
+    """
+    config = experiment.pretrain
+    longest = make_buckets(experiment.prompts.max_tokens)[-1]
+    rows = batches.batch_rows(config.text, longest)
+    asked = jax.ShapeDtypeStruct((rows, config.text.queries), np.int32)
+
+    def start(frozen: Any, seed: int) -> Any:
+        return init_for_copying(ranker.module, prng.key(seed, "lm/init"))
+
+    return Task(
+        stage="pretrain",
+        config=config,
+        layout=layout,
+        gradients=mean_loss_gradients(pretrain_loss(ranker, config), config.optimizer.accumulate),
+        optimizer=make_optimizer(config.optimizer, config.loop.steps),
+        start=start,
+        frozen=None,
+        batch=QuestionText(
+            ids=text_shapes(experiment.prompts.max_tokens, rows),
+            sentinels=asked,
+            answers=jax.ShapeDtypeStruct((*asked.shape, answer_tokens), np.int32),
+            items=asked,
+        ),
+    )
+
+
+def _report_shared_titles(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
+    titles, config = data.corpus.catalogue.titles, ws.experiment
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
-    pieces = assets.make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    pieces = assets.make_pieces(config, tokenizer, titles, templates)
     groups = assets.make_ranker(ws, data, tokenizer, pieces).shared_titles
-    titles = [[data.corpus.catalogue.titles[item] for item in group] for group in groups]
-    on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", titles))
+    named = [[titles[item] for item in group] for group in groups]
+    on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", named))
     if groups:
-        count, kind = sum(map(len, groups)), ws.experiment.lm.verbalizer
+        count, kind = sum(map(len, groups)), config.lm.verbalizer
         say(
             f"  {count} items in {len(groups)} groups have titles that lm.verbalizer={kind} cannot tell apart (listed in "
             "lm/shared_titles.json): they tie, and a tie gets its mean rank"
         )
 
 
-def _tokenizer(ws: Workspace, data: assets.Data) -> Tokenizer:
+def _tokenizer(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Tokenizer:
     """Trained on titles, attributes and the words of templates and instructions; kept when it is there."""
     folder = ws.folder("pretrain") / "tokenizer"
     if not as_main_sees((folder / "tokenizer_config.json").exists):
-        on_main(lambda: _make_tokenizer(ws, data, folder))
+        on_main(lambda: _make_tokenizer(ws.experiment, data, templates, folder))
     return Tokenizer(folder)
 
 
-def _make_tokenizer(ws: Workspace, data: assets.Data, folder: Path) -> None:
-    config, catalogue = ws.experiment, data.corpus.catalogue
-    words = templates.all_words(
-        templates.domain(config.data.domain), DISPLAY_NAMES[config.teacher.name]
+def _make_tokenizer(
+    config: Experiment, data: Data, templates: Mapping[str, Template], folder: Path
+) -> None:
+    catalogue = data.corpus.catalogue
+    words = all_words(
+        list(templates.values())[:-1],
+        domain_words(config.data.domain),
+        display_name(config.teacher.name),
     )
     words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
     words += list(_JOINTS)
@@ -142,13 +182,15 @@ def _make_tokenizer(ws: Workspace, data: assets.Data, folder: Path) -> None:
     )
 
 
-def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces: Any) -> Material:
+def make_material(
+    experiment: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces
+) -> Material:
     """Tokenises what pre-training texts consist of.
 
     Raises:
       UserError: a share asks for texts that the corpus cannot give.
     """
-    config = ws.experiment.pretrain.text
+    config = experiment.pretrain.text
     if data.world is None and config.short + config.several + config.full > 0:
         raise UserError(
             "pretrain.text: short, several and full need a catalogue with known relations, which only the storefront has; "
@@ -162,9 +204,9 @@ def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces
     maps = {} if data.world is None else behaviours(data.world)
     heldout = np.zeros(data.num_items, bool)
     count = int(config.heldout_items * data.num_items)
-    heldout[
-        prng.generator(ws.experiment.seed, "lm/heldout").permutation(data.num_items)[:count]
-    ] = True
+    heldout[prng.generator(experiment.seed, "lm/heldout").permutation(data.num_items)[:count]] = (
+        True
+    )
     return Material(
         pieces=pieces,
         sentinels=[tokenizer.sentinel(index) for index in range(config.queries)],
@@ -188,20 +230,21 @@ def make_material(ws: Workspace, data: assets.Data, tokenizer: Tokenizer, pieces
 def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
     """The loss of a batch's questions: the answer's words, and among all titles where the answer is one."""
 
-    def loss(params, frozen, batch, key):
+    def loss(params: Any, frozen: Any, batch: QuestionText, key: jax.Array) -> Any:
+        """Losses [B, Q] of the questions, their weights [B, Q], and metrics."""
         dropout = key if ranker.module.config.dropout_rate > 0 else None
         hidden = hidden_at_masks(
-            ranker.module, params, batch["ids"], batch["sentinels"], dropout_key=dropout
+            ranker.module, params, batch.ids, batch.sentinels, dropout_key=dropout
         )
-        losses = weights = jnp.zeros(batch["items"].shape)
+        losses = weights = jnp.zeros(batch.items.shape)
         metrics: dict[str, jax.Array] = {}
         if config.bag_weight:
-            logits = ranker.module.apply({"params": params}, hidden, method="logits")
-            losses, weights = bag_loss(logits, batch["answers"])
+            logits: Any = ranker.module.apply({"params": params}, hidden, method="logits")
+            losses, weights = bag_loss(logits, batch.answers)
             losses = config.bag_weight * losses
         if config.catalogue_weight:
             scores = jnp.einsum("bqd,id->bqi", hidden, ranker.item_vectors(params))
-            ranking, asked = catalogue_cross_entropy(scores, batch["items"])
+            ranking, asked = catalogue_cross_entropy(scores, batch.items)
             losses, weights = (
                 losses + config.catalogue_weight * ranking,
                 jnp.maximum(weights, asked),

@@ -13,16 +13,16 @@ from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.protocols import Protocols
 from delrec_jax.workdir.recommenders import first_cell, load_cell
 from delrec_jax.workdir.workspace import Workspace
 
 
-def baseline(ws: Workspace) -> None:
+def baseline(ws: Workspace, data: Data) -> None:
     """Ranks popularity and the teacher, and writes records, `metrics.json` and `tables.md`."""
-    data = assets.load_data(ws)
-    protocols = Protocols(ws, data)
+    protocols = Protocols(ws.experiment, data)
     protocols.add_rerank(load_cell(ws, data, first_cell(ws.experiment)).scores)
     users, found = len(protocols.users), []
     for name, system in recommenders.conventional_systems(ws, data, "test").items():
@@ -51,9 +51,9 @@ def _write(ws: Workspace, table: pl.DataFrame, notes: Iterable[str]) -> None:
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
 
 
-def print_baseline(ws: Workspace) -> None:
+def print_baseline(ws: Workspace, data: Data) -> None:
     """Prints the tables of a finished `baseline`, and what its split warns of."""
     rows = tables.read_metrics_json(ws.folder("baseline") / "metrics.json")
     blocks.print_blocks(blocks.result_blocks(rows))
-    for warning in assets.load_data(ws).split.warnings():
+    for warning in data.split.warnings():
         say(f"WARNING: {warning}")

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from delrec_jax.delrec import files
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
 from delrec_jax.language.export import export_model
 from delrec_jax.language.peft_export import export_peft
 from delrec_jax.language.weights import params_hash
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import assets, base_model
+from delrec_jax.workdir import base_model
 from delrec_jax.workdir.workspace import Workspace
 
 FORMATS = {
@@ -22,7 +24,7 @@ FORMATS = {
 }
 
 
-def export(ws: Workspace, kind: str, output: Path) -> None:
+def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     """Writes DELRec's adapter and prompt (those named `distilled`) in one of `FORMATS`.
 
     Raises:
@@ -34,9 +36,9 @@ def export(ws: Workspace, kind: str, output: Path) -> None:
         raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output}: give a directory that is not there yet, or empty")
-    language = assets.load_language(ws, assets.load_data(ws))
-    adapters = assets.load_adapters(ws, "distilled")
-    prompt = jnp.asarray(assets.load_prompt(ws, "distilled"))
+    language = inputs.language
+    adapters = files.load_adapters(ws, "distilled")
+    prompt = jnp.asarray(files.load_prompt(ws, "distilled"))
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
     shape, tokenizer = language.ranker.module.config, base_model.tokenizer_directory(ws)
     if kind == "adapter":

@@ -11,8 +11,8 @@ from rich.table import Table
 from delrec_jax.delrec import systems
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
-from delrec_jax.teachers.registry import DISPLAY_NAMES
-from delrec_jax.workdir import assets
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.recommenders import AUGMENTED, cells, first_cell, load_cell
@@ -21,11 +21,12 @@ from delrec_jax.workdir.workspace import Workspace
 _NEAREST = 3
 
 
-def recommend(ws: Workspace, history: str, count: int) -> None:
+def recommend(ws: Workspace, inputs: Inputs, history: str, count: int) -> None:
     """Prints the best unseen items for a history of titles, by the method's systems and by the plain teacher.
 
     Args:
       ws: a finished run.
+      inputs: its corpus and language model.
       history: titles, separated by `;`, oldest first.
       count: length of the lists.
 
@@ -37,13 +38,13 @@ def recommend(ws: Workspace, history: str, count: int) -> None:
         raise UserError(
             f"recommend needs a finished run in {ws.root}: `delrec run` with this --workdir first"
         )
-    data = assets.load_data(ws)
+    data = inputs.data
     items = find_titles(history, data.corpus.catalogue.titles)
     if not 1 <= count <= data.num_items - len(set(items)):
         raise UserError(
             f"-k {count}: between 1 and the {data.num_items - len(set(items))} items not in the history"
         )
-    columns = _language_scores(ws, data, items) | _teacher_scores(ws, data, items)
+    columns = _language_scores(ws, inputs, items) | _teacher_scores(ws, data, items)
     table = Table("rank", *columns)
     lists = [_best(scores, items, count) for scores in columns.values()]
     for rank, best in enumerate(zip(*lists, strict=True)):
@@ -51,13 +52,13 @@ def recommend(ws: Workspace, history: str, count: int) -> None:
     Console().print(table)
 
 
-def _language_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np.ndarray]:
+def _language_scores(ws: Workspace, inputs: Inputs, items: list[int]) -> dict[str, np.ndarray]:
     """DELRec's scores, where the method has it."""
     if ws.experiment.method == "p2rec":
         return {}
-    language = assets.load_language(ws, data)
-    system = systems.language_systems(ws, data, language)["delrec", "all"]
-    scorer = LanguageScorer(ws, language)
+    language = inputs.language
+    system = systems.language_systems(ws, inputs.data, language)["delrec", "all"]
+    scorer = LanguageScorer(language)
     texts = scorer.texts(system, [np.array(items)])
     return {"DELRec": np.asarray(scorer.catalogue(system, texts))[0]}
 
@@ -68,7 +69,7 @@ def _teacher_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np
     row = np.full((1, config.max_length), PAD_ITEM, np.int32)
     recent = items[-row.shape[1] :]
     row[0, -len(recent) :] = recent
-    first, name = first_cell(ws.experiment), DISPLAY_NAMES[config.name]
+    first, name = first_cell(ws.experiment), display_name(config.name)
     found = {name: first}
     twin = replace(first, system=AUGMENTED)
     if ws.experiment.method != "delrec" and twin in cells(ws.experiment):

@@ -1,79 +1,83 @@
 """`delrec prompts`: whole examples of each task with label and target mask, for reading."""
 
-from typing import Any
-
 import numpy as np
 
 from delrec_jax.data import prompts
-from delrec_jax.delrec import prompt_examples
+from delrec_jax.delrec.material import PromptExample
+from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.p2rec import files
+from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.padding import PAD_TOKEN
-from delrec_jax.workdir import assets
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
 _SHOWN = 5  # categories of a target
+_TITLES = {"ta": "Temporal Analysis (TA)", "rps": "Recommendation Pattern Simulating (RPS)"}
 
 
-def show_prompts(ws: Workspace, count: int) -> None:
+def show_prompts(ws: Workspace, inputs: Inputs, count: int) -> None:
     """Prints `count` examples of each task of the run's method as the models read them.
 
     The target mask marks the one place of the text that is asked for: `^` under MASK's token, `.` elsewhere.
     """
-    data = assets.load_data(ws)
-    language = assets.load_language(ws, data)
     if ws.experiment.method != "delrec":
-        _show_preferences(ws, data, language, count)
+        _show_preferences(ws, inputs.data, inputs.language, count)
     if ws.experiment.method != "p2rec":
-        _show_delrec(ws, data, language, count)
+        _show_tasks(ws, inputs.data, inputs.language, count)
+        _show_next_items(inputs.data, inputs.language, count)
 
 
 def _show_preferences(ws: Workspace, data: Data, language: Language, count: int) -> None:
     """A user's text and target distribution, and the text of one item alone."""
     categories = files.load_categories(ws, ws.experiment.seed)
-    targets = preference_targets(data.split.train, categories.of_item, categories.count)
     train = data.split.train
-    pieces = files.preference_pieces(ws, language, int(train.lengths.max()))
+    targets = preference_targets(train, categories.of_item, categories.count)
+    longest = int(train.lengths.max())
+    pieces = preference_pieces(language.pieces, ws.experiment.parse, longest)
     for user in data.split.training_users[:count]:
-        ids = prompts.preference(pieces, train.history(int(user)))
+        ids = preference_text(pieces, train.history(int(user)))
         print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD_TOKEN}")
         print(" ".join(_token(language, int(token)) for token in ids))
         best = np.argsort(-targets[user], kind="stable")[:_SHOWN]
         print("target: " + ", ".join(f"category {k}: {targets[user][k]:.3f}" for k in best))
         print()
     for item in range(count):
-        ids = prompts.preference(pieces, np.array([item]))
+        ids = preference_text(pieces, np.array([item]))
         print(f"== Information augmentation, item {item}: {len(ids)} tokens")
         print(" ".join(_token(language, int(token)) for token in ids))
         print()
 
 
-def _show_delrec(ws: Workspace, data: Data, language: Language, count: int) -> None:
-    users = data.split.training_users[: max(count, 1)]
-    positions = ws.experiment.distill.positions
-    rows = prompt_examples.latest_rows(data, users, positions, labelled=False)
-    lists = prompt_examples.make_lists(ws, data, rows, seed=ws.experiment.seed)
-    texts = prompt_examples.make_texts(ws, language, users, "teacher", lists)
-    rng = np.random.default_rng(ws.experiment.seed)
-    for user in users[:count]:
-        if user in texts.ta_users:
-            _show(data, language, "Temporal Analysis (TA)", texts.temporal(int(user), rng))
-        order = rng.permutation(lists.items.shape[1])
-        example = texts.listed(int(np.flatnonzero(rows.users == user)[-1]), order, language.slots)
-        _show(data, language, "Recommendation Pattern Simulating (RPS)", example)
+def _show_tasks(ws: Workspace, data: Data, language: Language, count: int) -> None:
+    """Stage 1: of each user one text of every task that can be asked of them."""
+    config, rng = ws.experiment, np.random.default_rng(ws.experiment.seed)
+    teacher = load_teacher(ws, data).scores
+    for user in data.split.training_users[:count, None]:
+        rows = source_rows(config, data.split, user, "teacher")
+        lists = make_lists(config, data.split, data.num_items, rows, teacher)
+        examples = make_examples(config, data, language, user, "teacher", lists)
+        for task, positions in examples.asked:
+            example = task.example(examples.material, positions, len(examples) - 1, rng)
+            _show(data, language, _TITLES.get(task.name, task.name), example)
+
+
+def _show_next_items(data: Data, language: Language, count: int) -> None:
+    """Stage 2 and evaluation."""
     for index, asked in enumerate(data.split.histories("valid")[:count]):
         candidates = data.candidates["valid"].items[index]
         ids = prompts.recommendation(
             language.pieces, asked, pattern=language.slots, candidates=candidates
         )
         target = (candidates == data.split.target("valid")[index]).astype(np.float32)
-        example = {"ids": ids, "candidates": candidates, "targets": target}
+        example = PromptExample(ids=ids, candidates=candidates, targets=target, task=np.int32(0))
         _show(data, language, "Next item (LSR)", example)
 
 
-def _show(data: Data, language: Language, name: str, example: dict[str, Any]) -> None:
-    ids, candidates, targets = example["ids"], example["candidates"], example["targets"]
+def _show(data: Data, language: Language, name: str, example: PromptExample) -> None:
+    ids, candidates, targets = example.ids, example.candidates, example.targets
     best = int(np.argmax(targets))
     tokens = [_token(language, int(token)) for token in ids]
     mask = ["^" if token == language.pieces.sentinel else "." for token in ids]

@@ -2,21 +2,21 @@
 
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
-from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.registry import NETWORKS, display_name
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.assets import load_data
+from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.recommenders import taught_path
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 
-def teach(ws: Workspace) -> None:
+def teach(ws: Workspace, data: Data) -> None:
     """Trains the named network, selected by validation NDCG@10 in full ranking; popularity needs no training."""
     config, path = ws.experiment.teacher, ws.folder("teach") / "teacher.json"
     if config.name not in NETWORKS:
         on_main(lambda: write_json(path, {"name": config.name}))
         return
-    _, result = TeacherTraining(ws, load_data(ws), config).fit(
+    _, result = TeacherTraining(ws.experiment, config, data.split, data.num_items).fit(
         "teacher",
         taught_path(ws).parent,
         seed=ws.experiment.seed,
@@ -25,6 +25,6 @@ def teach(ws: Workspace) -> None:
     checkpoint = file_hash(taught_path(ws))
     on_main(lambda: write_json(path, {"name": config.name, "checkpoint": checkpoint}))
     say(
-        f"  {DISPLAY_NAMES[config.name]}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
+        f"  {display_name(config.name)}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
         f"of {result['steps']}"
     )

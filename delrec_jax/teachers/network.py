@@ -13,7 +13,6 @@ A network whose `item_table` is made from text vectors is given them as `text` [
 ordinary one again when it is `baked`.
 """
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import chex
@@ -27,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.losses import LossConfig, next_item_loss
+from delrec_jax.teachers.windows import TrainingRows
 
 ITEM_STD = 0.02
 ITEM_INIT = nn.initializers.normal(stddev=ITEM_STD)
@@ -121,7 +121,7 @@ def sequence_loss(
     params: Any,
     module: Any,
     *,
-    batch: Mapping[str, Int[Array, "B L"]],
+    batch: TrainingRows,
     config: LossConfig,
     key: jax.Array,
     deterministic: bool = False,
@@ -136,7 +136,7 @@ def sequence_loss(
     Args:
         params: the parameter tree; the loss is differentiable in it.
         module: the network.
-        batch: "items", "labels" and "segments" of `windows.TrainingRows`.
+        batch: rows of `windows.training_rows`.
         config: which loss.
         key: of dropout and negatives.
         deterministic: no dropout.
@@ -152,12 +152,12 @@ def sequence_loss(
 
     states, table = module.apply(
         _variables(params, text),
-        batch["items"],
-        batch["segments"],
+        batch.items,
+        batch.segments,
         rngs={"dropout": dropout},
         method=states_and_table,
     )
-    table, labels = _among_known(table, batch["labels"], known)
+    table, labels = _among_known(table, batch.labels, known)
     total, count = next_item_loss(states, table, labels, config=config, key=negatives)
     return (total / jnp.maximum(count, 1.0))[None], count[None]
 

@@ -42,3 +42,16 @@ def popularity_teacher(items: Int[np.ndarray, " N"], num_items: int) -> Populari
         )
     counts = np.bincount(items, minlength=num_items)
     return PopularityTeacher(counts=jnp.asarray(counts, dtype=jnp.float32))
+
+
+class Popularity:
+    """Popularity as `registry.ClosedForm` states it."""
+
+    title = "popularity"
+    max_length = 1
+
+    def fit(
+        self, offsets: Int[np.ndarray, " U+1"], items: Int[np.ndarray, " N"], *, num_items: int
+    ) -> PopularityTeacher:
+        """Counts; who had an item does not matter."""
+        return popularity_teacher(items, num_items)

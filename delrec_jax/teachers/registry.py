@@ -1,19 +1,63 @@
-"""The teachers by name."""
+"""The recommenders by name: networks that are trained, and those that are computed from the training part at once.
+
+`teacher.name` may also be `FILE.py:NAME` of a recommender of the second kind (`ClosedForm`).
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+from jaxtyping import Int
+
+from delrec_jax.plugins import find
 from delrec_jax.teachers.caser import Caser
 from delrec_jax.teachers.gru4rec import GRU4Rec
+from delrec_jax.teachers.popularity import Popularity
+from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.sasrec import SASRec
 
-NETWORKS: Mapping[str, type[Any]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "caser": Caser}
-"""Teachers that are trained; popularity only counts."""
 
-DISPLAY_NAMES = {
-    "sasrec": "SASRec",
-    "gru4rec": "GRU4Rec",
-    "caser": "Caser",
-    "popularity": "popularity",
-}
-"""What a teacher is called in prompts and tables."""
+class ClosedForm(Protocol):
+    """A recommender without training steps.
+
+    Attributes:
+      title: what it is called in prompts and tables.
+      max_length: items of a history that it reads.
+    """
+
+    title: str
+    max_length: int
+
+    def fit(
+        self, offsets: Int[np.ndarray, " U+1"], items: Int[np.ndarray, " N"], *, num_items: int
+    ) -> Teacher:
+        """Computes it.
+
+        Args:
+          offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
+          items: of the training part, all users one after the other.
+          num_items: I, the size of the catalogue.
+        """
+
+
+NETWORKS: Mapping[str, type[Any]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "caser": Caser}
+"""Recommenders that are trained."""
+
+CLOSED_FORMS: Mapping[str, ClosedForm] = {"popularity": Popularity()}
+"""Recommenders of the package that are not."""
+
+_TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+
+
+def closed_form(name: str) -> ClosedForm:
+    """The recommender of this name that is no network.
+
+    Raises:
+      UserError: there is none.
+    """
+    return find(name, CLOSED_FORMS, key="teacher.name")
+
+
+def display_name(name: str) -> str:
+    """What a recommender is called in prompts and tables."""
+    return _TITLES[name] if name in NETWORKS else closed_form(name).title

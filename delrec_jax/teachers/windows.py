@@ -5,18 +5,17 @@ places). So windows are packed: a row holds whole windows side by side, told apa
 network keeps segments apart as if each were alone. All batches have one shape, whatever the users.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 
 
-@dataclass(frozen=True)
+@batch_type
 class TrainingRows:
-    """Packed windows.
+    """Packed windows; a batch of a teacher is some of the rows.
 
     Attributes:
         items: int32 [R, L] item indices, -1 at padding.
@@ -24,9 +23,9 @@ class TrainingRows:
         segments: int32 [R, L] number of the window within the row, 1 upwards; 0 at padding.
     """
 
-    items: Int32[np.ndarray, "R L"]
-    labels: Int32[np.ndarray, "R L"]
-    segments: Int32[np.ndarray, "R L"]
+    items: Int32[Arrays, "R L"]
+    labels: Int32[Arrays, "R L"]
+    segments: Int32[Arrays, "R L"]
 
     def __len__(self) -> int:
         return len(self.items)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,14 +17,14 @@ from delrec_jax.data.interactions import Corpus
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
 from delrec_jax.data.split_files import load_split
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.data.templates import Template
 from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.language.verbalizer import title_matrix
-from delrec_jax.teachers.registry import DISPLAY_NAMES
-from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.workspace import Workspace
@@ -67,6 +66,11 @@ class Language:
     pieces: Pieces
     slots: np.ndarray
     layout: Layout
+
+    @property
+    def lists_candidates(self) -> bool:
+        """Whether texts list their candidates."""
+        return bool(self.pieces.codes) or self.pieces.config.show_candidates
 
     def put(self, tree: Any) -> Any:
         """A prompt or adapters, placed beside the parameters."""
@@ -112,15 +116,20 @@ def code_count(config: Experiment) -> int:
     return max(*lists, config.distill.num_candidates, config.tune.num_candidates)
 
 
-def make_pieces(ws: Workspace, tokenizer: Tokenizer, titles: tuple[str, ...]) -> Pieces:
-    """Tokenises the catalogue and the templates of the config's domain."""
-    config = ws.experiment
+def make_pieces(
+    config: Experiment,
+    tokenizer: Tokenizer,
+    titles: tuple[str, ...],
+    templates: Mapping[str, Template],
+) -> Pieces:
+    """Tokenises the catalogue, and the templates in the words of the config's domain."""
     codes = tokenizer.codes(code_count(config)) if config.lm.verbalizer == "index" else []
     return tokenise_pieces(
         tokenizer.encode_many,
         titles,
+        templates,
         domain=config.data.domain,
-        teacher=DISPLAY_NAMES[config.teacher.name],
+        teacher=display_name(config.teacher.name),
         sentinel=tokenizer.sentinel(0),
         codes=codes,
         config=config.prompts,
@@ -135,10 +144,10 @@ def make_ranker(ws: Workspace, data: Data, tokenizer: Tokenizer, pieces: Pieces)
     return Ranker(T5(shape), tokens, weights, pieces.sentinel, kind, pieces.codes)
 
 
-def load_language(ws: Workspace, data: Data) -> Language:
+def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Language:
     """Reads the base model that `pretrain` made or adopted."""
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
-    pieces = make_pieces(ws, tokenizer, data.corpus.catalogue.titles)
+    pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
     ranker = make_ranker(ws, data, tokenizer, pieces)
     shape = ranker.module.config
     # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
@@ -146,25 +155,3 @@ def load_language(ws: Workspace, data: Data) -> Language:
     layout = base_model.language_layout(ws, shape)
     params = base_model.load_params(ws, shape, layout)
     return Language(tokenizer, ranker, params, pieces, slots, layout)
-
-
-def load_prompt(ws: Workspace, name: str) -> np.ndarray:
-    """A soft prompt [K, D] of stage 1: `distilled`, `shuffled`, `true`, `random` or `true_few`."""
-    tree, _ = load_tree(prompt_path(ws, name))
-    return tree["prompt"]
-
-
-def prompt_path(ws: Workspace, name: str) -> Path:
-    """Where stage 1 stores a prompt."""
-    return ws.folder("distill") / name / "result.safetensors"
-
-
-def adapter_path(ws: Workspace, name: str) -> Path:
-    """Where stage 2 stores adapters."""
-    return ws.folder("tune") / name / "result.safetensors"
-
-
-def load_adapters(ws: Workspace, name: str) -> Any:
-    """AdaLoRA's tree of one run of stage 2, on the host."""
-    tree, _ = load_tree(adapter_path(ws, name))
-    return tree

@@ -1,25 +1,27 @@
 """Ranks every system under every protocol into rank records, one for each user; what methods share of `delrec evaluate`."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
 from delrec_jax.evaluation import metrics, ranking, records
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.protocols import Protocols
-from delrec_jax.workdir.workspace import Workspace
 
 
 class Evaluation:
     """Collects records over systems; protocols and their candidates are the same for all."""
 
-    def __init__(self, ws: Workspace, data: assets.Data):
-        self.ws, self.data = ws, data
-        self.protocols = Protocols(ws, data)
+    def __init__(self, experiment: Experiment, data: Data):
+        self.data = data
+        self.protocols = Protocols(experiment, data)
+        self._batch_size = experiment.evaluate.batch_size
         self.histories = data.split.histories("test")
         self.tables: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
@@ -88,15 +90,14 @@ class Evaluation:
             score_users,
             rankers,
             num_users=users,
-            batch_size=min(self.ws.experiment.evaluate.batch_size, users),
+            batch_size=min(self._batch_size, users),
             what=system,
             order=order,
         )
         self.tables += self.protocols.records(found, system=system, **names)
 
-    def write(self) -> None:
+    def write(self, folder: Path) -> None:
         """Stores the records."""
-        folder = self.ws.folder("evaluate")
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
         if self.expected:
             records.write_expected(folder / "expected.parquet", pl.concat(self.expected))

@@ -1,16 +1,33 @@
 """The language model as a system of the table: texts of histories in, scores of items out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
+from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
+from delrec_jax.data.title_tokens import Ids
+from delrec_jax.language.ranker import Ranker
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir.assets import Language
-from delrec_jax.workdir.workspace import Workspace
+
+
+@batch_type
+class AskedTexts:
+    """Texts to be scored.
+
+    Attributes:
+      ids: int32 [B, T].
+      candidates: int32 [B, C]; None where the whole catalogue is asked for.
+    """
+
+    ids: Int[Arrays, "B T"]
+    candidates: Int[Arrays, "B C"] | None = None
 
 
 @dataclass(frozen=True)
@@ -23,25 +40,41 @@ class LanguageSystem:
       adapters: AdaLoRA's tree, when it is tuned.
     """
 
-    pattern: np.ndarray
+    pattern: Ids
     prompt: jax.Array | None = None
     adapters: Any = None
+
+
+Scores = Callable[[Any, Any], jax.Array]
+"""(held weights, texts) -> scores."""
+
+
+def catalogue_scores(ranker: Ranker) -> Scores:
+    """Scores [B, I] of the whole catalogue, where one pass gives them."""
+    return lambda held, texts: ranker.catalogue_scores(ids=texts.ids, **held)
+
+
+def candidate_scores(ranker: Ranker) -> Scores:
+    """Scores [B, C] of each text's own candidates."""
+    return lambda held, texts: ranker.candidate_scores(
+        ids=texts.ids, candidates=texts.candidates, **held
+    )
+
+
+def text_shapes(max_tokens: int, rows: int) -> jax.ShapeDtypeStruct:
+    """Texts that fill the largest bucket of this limit."""
+    return jax.ShapeDtypeStruct((rows, make_buckets(max_tokens)[-1]), np.int32)
 
 
 class LanguageScorer:
     """Scores texts under any `LanguageSystem`; each combination of parts compiles once."""
 
-    def __init__(self, ws: Workspace, language: Language):
+    def __init__(self, language: Language):
         """Keeps the frozen model at hand."""
         self.language = language
-        self.buckets = make_buckets(ws.experiment.prompts.max_tokens)
-        ranker = language.ranker
-        self._catalogue = EvalStep(
-            lambda held, rows: ranker.catalogue_scores(ids=rows["ids"], **held), language.layout
-        )
-        self._candidates = EvalStep(
-            lambda held, rows: ranker.candidate_scores(**rows, **held), language.layout
-        )
+        self._buckets = make_buckets(language.pieces.config.max_tokens)
+        self._catalogue = EvalStep(catalogue_scores(language.ranker), language.layout)
+        self._candidates = EvalStep(candidate_scores(language.ranker), language.layout)
 
     def _held(self, system: LanguageSystem) -> dict[str, Any]:
         return {
@@ -52,19 +85,15 @@ class LanguageScorer:
         }
 
     @property
-    def _lists_candidates(self) -> bool:
-        return bool(self.language.pieces.codes) or self.language.pieces.config.show_candidates
-
-    @property
     def ranks_catalogue(self) -> bool:
         """Whether one text and one pass serve the whole catalogue: no candidates in the text, and none to be decoded."""
-        return self.language.ranker.ranks_catalogue and not self._lists_candidates
+        return self.language.ranker.ranks_catalogue and not self.language.lists_candidates
 
     def texts(
-        self, system: LanguageSystem, histories: list[np.ndarray], candidates=None
-    ) -> np.ndarray:
-        """LSR texts of histories, padded to one bucket; candidates stand in them where the config lists them."""
-        listed = candidates is not None and self._lists_candidates
+        self, system: LanguageSystem, histories: list[np.ndarray], candidates: Any = None
+    ) -> Int[np.ndarray, "B T"]:
+        """LSR texts of histories, padded to one bucket; candidates are in them where the config lists them."""
+        listed = candidates is not None and self.language.lists_candidates
         shown = candidates if listed else [()] * len(histories)
         texts = [
             prompts.recommendation(
@@ -72,14 +101,14 @@ class LanguageScorer:
             )
             for history, items in zip(histories, shown, strict=True)
         ]
-        return pad_texts(texts, bucket_length(max(map(len, texts)), self.buckets))
+        return pad_texts(texts, bucket_length(max(map(len, texts)), self._buckets))
 
-    def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> jax.Array:
-        """Scores of the whole catalogue [B, I] (`mean` and `first`)."""
-        return self._catalogue(self._held(system), {"ids": ids})
+    def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> Float[jax.Array, "B I"]:
+        """Scores of the whole catalogue, for verbalizers that rank it."""
+        return self._catalogue(self._held(system), AskedTexts(ids=ids))
 
     def candidates(
         self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray
-    ) -> jax.Array:
-        """Scores of each text's candidates [B, C]."""
-        return self._candidates(self._held(system), {"ids": ids, "candidates": candidates})
+    ) -> Float[jax.Array, "B C"]:
+        """Scores of each text's candidates."""
+        return self._candidates(self._held(system), AskedTexts(ids=ids, candidates=candidates))

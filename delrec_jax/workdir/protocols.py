@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from delrec_jax.config import Experiment
 from delrec_jax.data.splits import Part, Split, padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import metrics, ranking, records
@@ -20,7 +21,6 @@ from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.teachers.lists import inputs_hash, top_lists
 from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.workdir.assets import Data
-from delrec_jax.workdir.workspace import Workspace
 
 _SHORTEST = 8
 
@@ -70,8 +70,8 @@ class Protocols:
       head: which targets are among the most popular items.
     """
 
-    def __init__(self, ws: Workspace, data: Data):
-        self._ws, self._data = ws, data
+    def __init__(self, experiment: Experiment, data: Data):
+        self._experiment, self._data = experiment, data
         self.split = data.split
         self.users, self.targets = data.split.users("test"), data.split.target("test")
         counts = data.split.train_counts(data.num_items)
@@ -89,7 +89,7 @@ class Protocols:
 
     def add_rerank(self, teacher: ScoreFn) -> None:
         """Fixes `rerank-m`: the teacher's best unseen items of each user."""
-        count = self._ws.experiment.candidates.rerank
+        count = self._experiment.candidates.rerank
         unseen = int(self._unseen.min())
         if count > unseen:
             raise UserError(
@@ -99,7 +99,7 @@ class Protocols:
         longest = int(self.split.history_lengths("test").max())
         items, _ = top_lists(
             teacher,
-            padded_histories(self.split, "test", self._ws.experiment.teacher.max_length),
+            padded_histories(self.split, "test", self._experiment.teacher.max_length),
             top_h=count,
             allowed=np.ones(self._data.num_items, bool),
             seen=padded_histories(self.split, "test", longest),
@@ -125,7 +125,7 @@ class Protocols:
         seed: int | None = None,
     ) -> list[pl.DataFrame]:
         """The rank records of one system; teacher and seed are the run's where none are given."""
-        config = self._ws.experiment
+        config = self._experiment
         key = RecordKey(
             corpus=self._data.corpus.name,
             split=self.split.kind,

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.splits import Part
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.teachers.registry import NETWORKS, closed_form
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.protocols import RowHistories
@@ -77,6 +78,14 @@ def taught_path(ws: Workspace) -> Path:
     return ws.folder("teach") / "model" / "result.safetensors"
 
 
+def taught_vectors(ws: Workspace, num_items: int) -> Float[np.ndarray, "I D"]:
+    """The item vectors of the network that `teach` trained."""
+    config = ws.experiment.teacher
+    params, _ = load_tree(taught_path(ws))
+    module = NETWORKS[config.name](config.shape, num_items)
+    return np.asarray(module.apply({"params": params}, method="table"))
+
+
 def cell_folder(ws: Workspace, cell: Cell) -> Path:
     """Where a recommender is trained."""
     return ws.folder("augment") / "teachers" / cell.name / f"seed-{cell.seed}" / cell.system
@@ -90,20 +99,25 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """A trained recommender; popularity only counts."""
+    """A trained recommender; one that is no network is computed here."""
     config = cell.config(ws.experiment)
     if cell.name not in NETWORKS:
-        return popularity_teacher(data.split.train.items, data.num_items)
+        train = data.split.train
+        return closed_form(cell.name).fit(train.offsets, train.items, num_items=data.num_items)
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[cell.name](config.shape, data.num_items)
     return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
 
 
+def distilled_cell(experiment: Experiment) -> Cell:
+    """The recommender that DELRec distils: the one of `teach`, or (method=delrec_p2rec) its augmented twin."""
+    first = first_cell(experiment)
+    return replace(first, system=AUGMENTED) if experiment.method == "delrec_p2rec" else first
+
+
 def load_teacher(ws: Workspace, data: Data) -> Teacher:
-    """The teacher that DELRec distils: the one of `teach`, or (method=delrec_p2rec) its augmented twin."""
-    first = first_cell(ws.experiment)
-    augmented = ws.experiment.method == "delrec_p2rec"
-    return load_cell(ws, data, replace(first, system=AUGMENTED) if augmented else first)
+    """The scores that DELRec distils."""
+    return load_cell(ws, data, distilled_cell(ws.experiment))
 
 
 @dataclass(frozen=True)
@@ -120,22 +134,16 @@ class ConventionalSystem:
 
 
 def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
-    """Popularity and the teacher of `teach`."""
+    """Popularity, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin."""
     read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
-    popularity = popularity_teacher(data.split.train.items, data.num_items)
-    taught = load_cell(ws, data, first_cell(ws.experiment))
-    return {
-        "popularity": conventional_system(popularity, read),
-        "teacher": conventional_system(taught, read),
+    train, first = data.split.train, first_cell(ws.experiment)
+    found = {
+        "popularity": popularity_teacher(train.items, data.num_items),
+        PLAIN: load_cell(ws, data, first),
     }
-
-
-def augmented_system(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
-    """The augmented teacher, where DELRec has one (method=delrec_p2rec)."""
-    if ws.experiment.method != "delrec_p2rec":
-        return {}
-    read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
-    return {"teacher_augmented": conventional_system(load_teacher(ws, data), read)}
+    if distilled_cell(ws.experiment) != first:
+        found[AUGMENTED] = load_teacher(ws, data)
+    return {name: conventional_system(teacher, read) for name, teacher in found.items()}
 
 
 def conventional_system(teacher: Teacher, read: RowHistories) -> ConventionalSystem:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
-from delrec_jax.config import TeacherConfig
+from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.pipeline import training_iterator
+from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.teachers.network import (
@@ -25,47 +26,96 @@ from delrec_jax.teachers.network import (
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.windows import TrainingRows, training_rows
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
-from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import make_layout, own_share, place
-from delrec_jax.training.steps import EvalStep, TrainStep, create_state
-from delrec_jax.workdir.assets import Data
+from delrec_jax.training.sharding import Layout, make_layout, place
+from delrec_jax.training.task import Repetition, Scoring, Task, run_task
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
-from delrec_jax.workdir.workspace import Workspace
 
 SCORED_USERS = 512
 """Of a validation batch."""
 
 
-class TeacherTraining:
-    """Trains one network as often as asked (seeds, text vectors), and compiles it once.
+def teaching_task(
+    config: TeacherConfig,
+    module: Any,
+    layout: Layout,
+    *,
+    known: np.ndarray | None = None,
+    text: jax.ShapeDtypeStruct | None = None,
+) -> Task:
+    """The training of one network, selected by the scores of the whole catalogue.
 
-    Attributes:
+    Args:
+      config: which loss, and how it trains.
       module: the network.
+      layout: where its parameters and batches lie.
+      known: bool [I], the items that are negatives; None = all of them.
+      text: shape of the vectors [I, E] that its item table reads; None where it reads none.
     """
+    frozen = None if text is None else {"text": text}
+    rows = jax.ShapeDtypeStruct((config.batch_size, config.max_length), np.int32)
+    users = jax.ShapeDtypeStruct((layout.rows(SCORED_USERS), config.max_length), np.int32)
 
-    def __init__(self, ws: Workspace, data: Data, config: TeacherConfig, *, way: str = "own"):
+    def start(frozen: Any, seed: int) -> Any:
+        return init_params(module, prng.key(seed, "teacher/init"), frozen and frozen["text"])
+
+    def score(held: Any, histories: Any) -> jax.Array:
+        return NetworkTeacher(held["params"], module, held["text"]).scores(histories)
+
+    held = {"params": jax.eval_shape(partial(start, seed=0), frozen), "text": text}
+    return Task(
+        stage="teach",
+        config=config,
+        layout=layout,
+        gradients=mean_loss_gradients(
+            teacher_loss(config, module, known=known), config.optimizer.accumulate
+        ),
+        optimizer=make_optimizer(config.optimizer, config.loop.steps),
+        start=start,
+        frozen=frozen,
+        batch=TrainingRows(items=rows, labels=rows, segments=rows),
+        scoring=Scoring(score, held, users, layout),
+    )
+
+
+class TeacherTraining:
+    """Trains one network as often as asked (seeds, text vectors), and compiles it once."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        config: TeacherConfig,
+        split: Split,
+        num_items: int,
+        *,
+        way: str = "own",
+        text_width: int = 0,
+    ):
         """Packs the training rows.
 
         Args:
-          ws: the run.
-          data: its corpus and split.
+          experiment: where it runs and how it is watched.
           config: which network, and how it trains.
+          split: whose training part is learned and whose validation part selects.
+          num_items: size of the catalogue.
           way: how text enters its item table, see `teachers.item_table`.
+          text_width: E of the text vectors that the table reads; 0 for `own`.
         """
-        self.ws, self.data, self.config = ws, data, config
-        self.module = NETWORKS[config.name](config.shape, data.num_items, way)
-        self.layout = make_layout(ws.experiment.mesh, axes_of)
-        train = data.split.train
-        self._rows = training_rows(train.offsets, train.items, length=config.max_length)
-        self._optimizer = make_optimizer(config.optimizer, config.loop.steps)
-        known = None if config.cold_negatives else ~data.split.cold_items(data.num_items)
+        self.config, self._split = config, split
+        self._watch = experiment.watch
+        self.module = NETWORKS[config.name](config.shape, num_items, way)
+        self._rows = training_rows(split.train.offsets, split.train.items, length=config.max_length)
+        known = None if config.cold_negatives else ~split.cold_items(num_items)
         if known is not None:
             check_labels(self._rows.labels, known)
-        loss = teacher_loss(config, self.module, known=known)
-        gradients = mean_loss_gradients(loss, config.optimizer.accumulate)
-        self._step = TrainStep(gradients, self._optimizer, self.layout)
-        self._scores = EvalStep(self._score_rows, self.layout)
+        text = (num_items, text_width)
+        self._task = teaching_task(
+            config,
+            self.module,
+            make_layout(experiment.mesh, axes_of),
+            known=known,
+            text=jax.ShapeDtypeStruct(text, np.float32) if text_width else None,
+        )
 
     def fit(
         self,
@@ -90,47 +140,39 @@ class TeacherTraining:
         Returns:
           Parameters on the host, and the description of the run.
         """
-        vectors = None if text is None else jnp.asarray(text)
-        params = init_params(self.module, prng.key(seed, "teacher/init"), vectors)
+        frozen = None if text is None else {"text": jnp.asarray(text)}
+        params = self._task.start(frozen, seed)
         if start is not None:
             params = initialised(params, start[0], start[1])
-        frozen = None if vectors is None else {"text": vectors}
         if frozen is not None:
-            frozen = place(frozen, self.layout.of(frozen))
-        share = own_share(self.layout, self.config.batch_size)
-        return fit(
-            Run(
+            frozen = place(frozen, self._task.layout.of(frozen))
+        share = self._task.share
+        return run_task(
+            self._task,
+            Repetition(
                 name=name,
                 directory=directory,
-                state=create_state(params, self._optimizer),
+                params=params,
                 frozen=frozen,
                 batches=teacher_batches(self._rows, self.config, seed=seed, share=share),
-                step=self._step,
-                layout=self.layout,
+                share=share,
                 evaluate=self._validator(frozen),
                 monitor="valid/NDCG@10",
-                config=self.config.loop,
                 key=prng.key(seed, "teacher/dropout"),
-                share=share,
                 identity=identity,
-                watch=self.ws.watch,
-            )
+                watch=self._watch,
+            ),
         )
-
-    def _score_rows(self, held: Any, rows: Any) -> jax.Array:
-        return NetworkTeacher(held["params"], self.module, held["text"]).scores(rows)
 
     def _validator(self, frozen: Any) -> Callable[[Any], dict[str, float]]:
         """params -> HR@1 and NDCG@10 of the validation item over the whole catalogue, seen items excluded and kept."""
-        split = self.data.split
-        read, rankers = (
-            RowHistories(split, "valid", self.config.max_length),
-            full_rankers(split, "valid"),
-        )
+        assert self._task.scoring is not None
+        read = RowHistories(self._split, "valid", self.config.max_length)
+        rankers, scores = full_rankers(self._split, "valid"), self._task.scoring.step
         text = None if frozen is None else frozen["text"]
 
         def score(params: Any, users: np.ndarray) -> jax.Array:
-            return self._scores({"params": params, "text": text}, read(users))
+            return scores({"params": params, "text": text}, read(users))
 
         def evaluate(params: Any) -> dict[str, float]:
             ranks = rank_users(
@@ -158,12 +200,12 @@ def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None
       known: bool [I], the items that are negatives; None = all of them.
     """
 
-    def loss(params, frozen, batch, key):
-        rows = {"items": batch["ids"], "labels": batch["labels"], "segments": batch["segments"]}
+    def loss(params: Any, frozen: Any, batch: TrainingRows, key: jax.Array) -> Any:
+        """The mean loss of the batch's labels [1], and their number [1]."""
         means, counts = sequence_loss(
             params,
             module,
-            batch=rows,
+            batch=batch,
             config=config.loss,
             key=key,
             text=None if frozen is None else frozen["text"],
@@ -179,15 +221,10 @@ def teacher_batches(
 ) -> Any:
     """Shuffled rows, of which this process reads its share; an epoch ends where all have been read once."""
     return training_iterator(
-        lambda index, _: {
-            "ids": rows.items[index],
-            "labels": rows.labels[index],
-            "segments": rows.segments[index],
-        },
+        lambda index, _: jax.tree.map(lambda leaf: leaf[index], rows),
         len(rows),
         batch_size=config.batch_size,
         buckets=(config.max_length,),
         seed=seed,
-        process_index=share[0],
-        process_count=share[1],
+        share=share,
     )

@@ -7,7 +7,6 @@ fingerprint is skipped, an interrupted one resumes, and one made by other settin
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from delrec_jax.config import Experiment, leaf_keys, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
 from delrec_jax.files import file_hash, write_text
-from delrec_jax.training.watching import WatchConfig
+from delrec_jax.plugins import source_hash
+from delrec_jax.workdir.stage_table import METHODS, Stage
 
 # Raised when a change of the code makes old results of a stage wrong.
 _FORMAT = 3
@@ -27,73 +27,6 @@ _PLACES = (
     "data.download_dir",
     *("mesh", "distributed", "profile", "tensorboard"),
 )
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """What a stage reads and leaves.
-
-    Attributes:
-      folder: where it writes.
-      needs: stages whose results it reads.
-      settings: parts of the config that it reads.
-      results: files without which it is not finished; their content identifies it for the stages that need it.
-    """
-
-    folder: str
-    needs: tuple[str, ...]
-    settings: tuple[str, ...]
-    results: tuple[str, ...] = ()
-
-
-_FIRST: dict[str, StageSpec] = {
-    "prepare": StageSpec(
-        "data",
-        (),
-        ("data", "split", "candidates"),
-        (
-            "statistics.json",
-            "corpus/prepared.json",
-            "split.npz",
-            "candidates_valid.npz",
-            "candidates_test.npz",
-        ),
-    ),
-    "pretrain": StageSpec(
-        "lm",
-        ("prepare",),
-        ("lm", "pretrain", "prompts", "teacher.name", "seed"),
-        ("base.json",),
-    ),
-    "teach": StageSpec("teacher", ("prepare",), ("teacher", "seed"), ("teacher.json",)),
-    "baseline": StageSpec("baseline", ("teach",), ("evaluate",)),
-}
-_P2REC: dict[str, StageSpec] = {
-    # `method` too: DELRec needs one repetition only.
-    "parse": StageSpec("preference", ("pretrain", "teach"), ("method", "parse"), ("parse.json",)),
-    "augment": StageSpec("augmented", ("parse",), ("augment",), ("augment.json",)),
-}
-_REPORT = {"report": StageSpec("report", ("evaluate",), ())}
-
-
-def _delrec(teacher: str) -> dict[str, StageSpec]:
-    """DELRec's stages, after the one that makes its teacher."""
-    return {
-        "distill": StageSpec("prompt", ("pretrain", teacher), ("distill",)),
-        "tune": StageSpec("adapter", ("distill",), ("tune",)),
-        "evaluate": StageSpec("records", ("tune",), ("evaluate",)),
-    }
-
-
-STAGES: dict[str, dict[str, StageSpec]] = {
-    "delrec": _FIRST | _delrec("teach") | _REPORT,
-    "p2rec": _FIRST
-    | _P2REC
-    | {"evaluate": StageSpec("records", ("augment",), ("evaluate",))}
-    | _REPORT,
-    "delrec_p2rec": _FIRST | _P2REC | _delrec("augment") | _REPORT,
-}
-"""The stages of each method, in the order of the data."""
 
 
 class Workspace:
@@ -107,7 +40,7 @@ class Workspace:
         """
         self.root = workdir
         self.experiment = experiment
-        self.stages = STAGES[experiment.method]
+        self.stages = METHODS[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
         path = workdir / "config.json"
@@ -138,7 +71,7 @@ class Workspace:
                 "make the stages anew that this touches"
             )
 
-    def spec(self, stage: str) -> StageSpec:
+    def spec(self, stage: str) -> Stage:
         """What a stage of this run's method reads and leaves.
 
         Raises:
@@ -147,7 +80,7 @@ class Workspace:
         if stage not in self.stages:
             raise UserError(
                 f"method={self.experiment.method} has no stage {stage!r}, it has {', '.join(self.stages)}: set method to one "
-                f"of {', '.join(name for name, stages in STAGES.items() if stage in stages)}"
+                f"of {', '.join(name for name, stages in METHODS.items() if stage in stages)}"
             )
         return self.stages[stage]
 
@@ -163,6 +96,8 @@ class Workspace:
             real = self.experiment.data.corpus != "storefront"
             unread = ("manual_dir", "download_dir", *(("storefront",) if real else ()))
             settings["data"] = {k: v for k, v in settings["data"].items() if k not in unread}
+        if own := _own_parts(settings):
+            settings["sources"] = own
         content = {
             "format": _FORMAT,
             "stage": stage,
@@ -178,16 +113,12 @@ class Workspace:
             value = _at(self._settings, section)
             keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
             facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(_PLACES)}
+            facts |= {f"file of {name}": digest for name, digest in _own_parts(value).items()}
         for name in self.spec(stage).needs:
             facts |= self.identity(name)
             if self.spec(name).results:
                 facts[f"results of {name} (SHA-256)"] = self.content(name)
         return facts
-
-    @property
-    def watch(self) -> WatchConfig:
-        """How its training runs are watched."""
-        return WatchConfig(tensorboard=self.experiment.tensorboard, profile=self.experiment.profile)
 
     def finished(self, stage: str) -> bool:
         """Whether a stage's results are there and belong to this config."""
@@ -246,6 +177,15 @@ class Workspace:
         write_json(self.folder(stage) / "stage.json", marker)
 
 
+def _own_parts(settings: Any) -> dict[str, str]:
+    """The files of the user's own parts (`FILE.py:NAME`) that settings name, by their text: SHA-256."""
+    if isinstance(settings, dict):
+        found = [_own_parts(value) for value in settings.values()]
+        return {name: digest for part in found for name, digest in part.items()}
+    digest = source_hash(settings) if isinstance(settings, str) else ""
+    return {settings: digest} if digest else {}
+
+
 def stored_settings(workdir: Path) -> dict[str, Any]:
     """The config of a workdir without what was said of the machines that it ran on: it is read on another one.
 
@@ -262,6 +202,8 @@ def stored_settings(workdir: Path) -> dict[str, Any]:
 def _at(settings: dict[str, Any], dotted: str) -> Any:
     value: Any = settings
     for name in dotted.split("."):
+        if name == "*":
+            return sorted(value)
         value = value.get(name) if isinstance(value, dict) else None
     return value
 

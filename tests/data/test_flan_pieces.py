@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prompt_templates import EVERY, TASKS
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic
 from delrec_jax.data.corpora.tables import RulesConfig
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.data.templates import Field
+from delrec_jax.delrec.pattern_simulating import rps_text
+from delrec_jax.delrec.temporal_analysis import ta_text
 from delrec_jax.language.tokenizer import UNK, Tokenizer
+from delrec_jax.p2rec.preference_text import preference_text
 
 SHARED = Path(os.environ.get("DELREC_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 FLAN = SHARED / "models" / "flan-t5-small-tokenizer"
@@ -76,7 +80,7 @@ def shop(request):
     cases = [
         Case(task, domain, history, rng.choice(corpus.catalogue.num_items, CANDIDATES).tolist())
         for history, domain in zip(histories, list(templates.DOMAINS) * USERS, strict=False)
-        for task in templates.TASKS
+        for task in TASKS
     ]
     return Shop(request.param, corpus.catalogue.titles, cases)
 
@@ -85,6 +89,7 @@ def pieces_of(flan, shop, domain, config, codes=()):
     return prompts.tokenise_pieces(
         flan.encode_many,
         shop.titles,
+        EVERY,
         domain=domain,
         teacher="SASRec",
         sentinel=flan.sentinel(0),
@@ -97,8 +102,8 @@ def assembled(flan, shop, config, *, pattern, codes=()):
     """Ids of every case, put together from pieces."""
     pieces = {domain: pieces_of(flan, shop, domain, config, codes) for domain in templates.DOMAINS}
     build = {
-        "ta": prompts.temporal_analysis,
-        "rps": prompts.pattern_simulating,
+        "ta": ta_text,
+        "rps": rps_text,
         "lsr": prompts.recommendation,
     }
     return [
@@ -134,7 +139,7 @@ def written(shop, case, config, *, pattern, codes=()):
         Field.MASK: "<extra_id_0>",
     }
     parts = templates.without(
-        templates.TASKS[case.task], {field for field, text in fields.items() if not text}
+        TASKS[case.task], {field for field, text in fields.items() if not text}
     )
     words = templates.domain(case.domain)
     return " ".join(
@@ -159,12 +164,12 @@ def test_pieces_are_the_tokens_of_the_whole_text(flan, shop, config):
 def test_preferences_are_the_tokens_of_the_whole_text(flan, shop):
     pieces = {domain: pieces_of(flan, shop, domain, PLAIN) for domain in templates.DOMAINS}
     texts, found = [], []
-    for case in shop.cases[:: len(templates.TASKS)]:
+    for case in shop.cases[:: len(TASKS)]:
         words = templates.domain(case.domain)
         listed = " ; ".join(shop.titles[item] for item in case.history)
         opening = f"The user has {words.past} these {words.plural} in order :"
         texts.append(f"{opening} {listed} . The pattern of the user is :")
-        found.append(prompts.preference(pieces[case.domain], case.history).tolist())
+        found.append(preference_text(pieces[case.domain], case.history).tolist())
     assert len(texts) == USERS and not differing(found, flan.encode_many(texts))
 
 

@@ -1,12 +1,15 @@
 import copy
 import json
 from itertools import pairwise
+from typing import Any
 
 import chex
 import grain
+import jax
 import numpy as np
 import pytest
 
+from delrec_jax.batches import batch_type
 from delrec_jax.data.pipeline import (
     batch_iterator,
     bucket_length,
@@ -21,13 +24,20 @@ from delrec_jax.errors import UserError
 BUCKETS = (4, 8)
 
 
+@batch_type
+class Row:
+    ids: Any
+    index: Any
+    draw: Any
+
+
 def example(index, rng):
     """A text of 1 to 7 tokens that says where it comes from, and a random draw."""
-    return {
-        "ids": np.full(1 + index % 7, index + 1, np.int32),
-        "index": np.int32(index),
-        "draw": np.float32(rng.random()),
-    }
+    return Row(
+        ids=np.full(1 + index % 7, index + 1, np.int32),
+        index=np.int32(index),
+        draw=np.float32(rng.random()),
+    )
 
 
 def iterator(seed=0, make=example, batch_size=3, num=10, buckets=BUCKETS, **process):
@@ -79,14 +89,14 @@ def test_pad_texts():
 def test_collate_pads_texts_to_the_bucket_of_the_longest():
     rng = np.random.default_rng(0)
     short = collate([example(0, rng), example(3, rng)], BUCKETS)
-    np.testing.assert_array_equal(short["ids"], [[1, 0, 0, 0], [4, 4, 4, 4]])
-    np.testing.assert_array_equal(short["index"], [0, 3])
-    assert collate([example(0, rng), example(4, rng)], BUCKETS)["ids"].shape == (2, 8)
+    np.testing.assert_array_equal(short.ids, [[1, 0, 0, 0], [4, 4, 4, 4]])
+    np.testing.assert_array_equal(short.index, [0, 3])
+    assert collate([example(0, rng), example(4, rng)], BUCKETS).ids.shape == (2, 8)
 
 
 def test_one_epoch_meets_every_example_once_and_the_next_one_in_another_order():
     batches = take(iterator(batch_size=5), 4)
-    seen = np.concatenate([batch["index"] for batch in batches])
+    seen = np.concatenate([batch.index for batch in batches])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert list(seen[:10]) != list(range(10))
     assert list(seen[:10]) != list(seen[10:])
@@ -95,14 +105,14 @@ def test_one_epoch_meets_every_example_once_and_the_next_one_in_another_order():
 def test_same_seed_same_stream_other_seed_other_stream():
     chex.assert_trees_all_equal(take(iterator(), 12), take(iterator(), 12), strict=True)
     a, b = take(iterator(seed=0), 4), take(iterator(seed=1), 4)
-    assert any((x["index"] != y["index"]).any() for x, y in zip(a, b, strict=True))
-    assert all((x["draw"] != y["draw"]).all() for x, y in zip(a, b, strict=True))
+    assert any((x.index != y.index).any() for x, y in zip(a, b, strict=True))
+    assert all((x.draw != y.draw).all() for x, y in zip(a, b, strict=True))
 
 
 def test_draws_differ_between_epochs():
     batches = take(iterator(batch_size=10), 2)
-    order = [np.argsort(batch["index"]) for batch in batches]
-    first, second = (batch["draw"][o] for batch, o in zip(batches, order, strict=True))
+    order = [np.argsort(batch.index) for batch in batches]
+    first, second = (batch.draw[o] for batch, o in zip(batches, order, strict=True))
     assert (first != second).all()
 
 
@@ -110,7 +120,7 @@ def test_the_stream_of_examples_does_not_depend_on_how_it_is_cut_into_batches():
     threes, sixes = take(iterator(batch_size=3), 4), take(iterator(batch_size=6), 2)
     for name in ("index", "draw"):
         np.testing.assert_array_equal(
-            np.concatenate([b[name] for b in threes]), np.concatenate([b[name] for b in sixes])
+            *(np.concatenate([getattr(b, name) for b in many]) for many in (threes, sixes))
         )
 
 
@@ -127,9 +137,9 @@ def test_an_example_is_a_pure_function_of_its_index_and_generator():
     # The prefetcher runs ahead into later epochs: the first ten calls made the first batch.
     by_index = {index: (rng, made) for index, rng, made in calls[:10]}
     assert sorted(by_index) == list(range(10))
-    for row, index in enumerate(batch["index"].tolist()):
+    for row, index in enumerate(batch.index.tolist()):
         rng, made = by_index[index]
-        assert example(index, rng)["draw"] == made["draw"] == batch["draw"][row]
+        assert example(index, rng).draw == made.draw == batch.draw[row]
 
 
 @pytest.mark.parametrize("done", [0, 1, 5, 9])
@@ -164,17 +174,17 @@ def test_the_stream_of_one_process_is_the_one_that_grain_alone_makes():
 def test_the_shards_of_all_processes_are_the_batch_of_one(count, buckets):
     whole = take(iterator(batch_size=6, buckets=buckets), 8)
     shards = [
-        take(iterator(batch_size=6, buckets=buckets, process_index=index, process_count=count), 8)
+        take(iterator(batch_size=6, buckets=buckets, share=(index, count)), 8)
         for index in range(count)
     ]
-    assert {shard["index"].shape for batches in shards for shard in batches} == {(6 // count,)}
+    assert {shard.index.shape for batches in shards for shard in batches} == {(6 // count,)}
     together = [
-        {name: np.concatenate([shard[name] for shard in step]) for name in step[0]}
+        jax.tree.map(lambda *parts: np.concatenate(parts), *step)
         for step in zip(*shards, strict=True)
     ]
     chex.assert_trees_all_equal(together, whole, strict=True)
     # Some process has short texts alone, and still the shape that the others' texts need.
-    longest = [np.count_nonzero(b["ids"], axis=1).max() for batches in shards for b in batches]
+    longest = [np.count_nonzero(b.ids, axis=1).max() for batches in shards for b in batches]
     assert count == 1 or min(longest) <= 4
 
 
@@ -186,18 +196,16 @@ def test_a_process_makes_no_examples_of_others_where_the_shape_is_known():
         return example(index, rng)
 
     alone = take(iterator(batch_size=6, num=12), 2)
-    next(
-        iterator(make=spying, batch_size=6, num=12, buckets=(8,), process_index=1, process_count=2)
-    )
-    assert made[:3] == alone[0]["index"][3:].tolist()
-    assert set(made[3:6]) <= set(alone[1]["index"][3:].tolist())
+    next(iterator(make=spying, batch_size=6, num=12, buckets=(8,), share=(1, 2)))
+    assert made[:3] == alone[0].index[3:].tolist()
+    assert set(made[3:6]) <= set(alone[1].index[3:].tolist())
 
 
 @pytest.mark.parametrize("buckets", [BUCKETS, (8,)])
 def test_two_processes_resume_midway_and_one_can_take_over(buckets):
     whole = take(iterator(batch_size=4, buckets=buckets), 9)
     for index in (0, 1):
-        process = {"process_index": index, "process_count": 2}
+        process = {"share": (index, 2)}
         first = iterator(batch_size=4, buckets=buckets, **process)
         take(first, 4)
         state = json.loads(json.dumps(first.get_state()))
@@ -205,7 +213,7 @@ def test_two_processes_resume_midway_and_one_can_take_over(buckets):
         next(fresh)
         fresh.set_state(state)
         rows = slice(2 * index, 2 * index + 2)
-        expected = [{name: values[rows] for name, values in batch.items()} for batch in whole[4:]]
+        expected = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], b) for b in whole[4:]]
         chex.assert_trees_all_equal(take(fresh, 5), expected, strict=True)
     one = iterator(batch_size=4, buckets=buckets)
     one.set_state(state)
@@ -214,21 +222,21 @@ def test_two_processes_resume_midway_and_one_can_take_over(buckets):
 
 def test_batches_that_cannot_be_shared_are_refused():
     with pytest.raises(UserError, match=r"batch_size is 6, of all 4 processes .* multiple of 4"):
-        iterator(batch_size=6, process_index=0, process_count=4)
+        iterator(batch_size=6, share=(0, 4))
     for index, count in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match=f"process {index} of {count}"):
-            iterator(batch_size=6, process_index=index, process_count=count)
+            iterator(batch_size=6, share=(index, count))
 
 
 def test_whole_batches_resume_too():
     def make(index, rng):
-        return {"index": index, "draw": rng.random(3)}
+        return Row(ids=np.zeros(1), index=index, draw=rng.random(3))
 
     whole = take(batch_iterator(make, seed=4), 6)
-    draws = np.concatenate([batch["draw"] for batch in whole])
+    draws = np.concatenate([batch.draw for batch in whole])
     assert len(set(draws.tolist())) == 18
-    assert [batch["index"] for batch in whole] == list(range(6))
-    assert (next(batch_iterator(make, seed=5))["draw"] != whole[0]["draw"]).all()
+    assert [batch.index for batch in whole] == list(range(6))
+    assert (next(batch_iterator(make, seed=5)).draw != whole[0].draw).all()
     first = batch_iterator(make, seed=4)
     take(first, 4)
     fresh = batch_iterator(make, seed=4)
@@ -240,11 +248,11 @@ def test_padded_batches_repeat_the_last_row_and_count_the_real_ones():
     rng = np.random.default_rng(0)
     batches = padded_batches([example(i, rng) for i in range(5)], batch_size=3, buckets=BUCKETS)
     assert [real for _, real in batches] == [3, 2]
-    np.testing.assert_array_equal(batches[0][0]["index"], [0, 1, 2])
-    np.testing.assert_array_equal(batches[1][0]["index"], [3, 4, 4])
-    np.testing.assert_array_equal(batches[1][0]["ids"][1], batches[1][0]["ids"][2])
+    np.testing.assert_array_equal(batches[0][0].index, [0, 1, 2])
+    np.testing.assert_array_equal(batches[1][0].index, [3, 4, 4])
+    np.testing.assert_array_equal(batches[1][0].ids[1], batches[1][0].ids[2])
     # One shape for all, although the texts of the first batch alone would fit a smaller bucket.
-    assert [batch["ids"].shape for batch, _ in batches] == [(3, 8), (3, 8)]
+    assert [batch.ids.shape for batch, _ in batches] == [(3, 8), (3, 8)]
 
 
 def test_padded_batches_of_full_and_of_no_batches():

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prompt_templates import EVERY, TASKS
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.data.templates import Field
+from delrec_jax.delrec.pattern_simulating import rps_text
+from delrec_jax.delrec.temporal_analysis import ta_ends, ta_min_length, ta_text
 from delrec_jax.errors import UserError
 
 FLAN = Path(__file__).resolve().parents[3] / "shared" / "models" / "flan-t5-small-tokenizer"
@@ -40,6 +43,7 @@ def make(config=EVERYTHING, *, domain="movies", titles=TITLES, codes=""):
     pieces = prompts.tokenise_pieces(
         words.encode_many,
         titles,
+        EVERY,
         domain=domain,
         teacher="SASRec",
         sentinel=words.encode("MASK")[0],
@@ -138,13 +142,9 @@ CANDIDATES = [7, 5, 8]
 
 def build(task, pieces, pattern):
     if task == "ta":
-        return prompts.temporal_analysis(
-            pieces, list(range(7)), pattern=pattern, candidates=CANDIDATES
-        )
+        return ta_text(pieces, list(range(7)), pattern=pattern, candidates=CANDIDATES)
     if task == "rps":
-        return prompts.pattern_simulating(
-            pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES, ranked=[8, 7]
-        )
+        return rps_text(pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES, ranked=[8, 7])
     return prompts.recommendation(pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES)
 
 
@@ -158,9 +158,7 @@ def test_golden(task, domain):
 
 def test_candidates_and_ranks_are_left_out_unless_asked_for():
     words, pieces = make(PromptConfig())
-    texts = {
-        task: words.decode(build(task, pieces, words.array("P0 P1"))) for task in templates.TASKS
-    }
+    texts = {task: words.decode(build(task, pieces, words.array("P0 P1"))) for task in TASKS}
     assert texts == {
         "ta": (
             "The user has watched these movies in order : Alien ; Big Fish ; placeholder ; Dune . "
@@ -189,7 +187,7 @@ def test_ranks_without_candidates():
     )
 
 
-@pytest.mark.parametrize("task", templates.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_an_empty_pattern_leaves_its_sentence_out(task):
     words, pieces = make()
     sentence = {
@@ -220,7 +218,7 @@ def test_the_label_of_ta_is_nowhere_in_its_text_unless_it_is_shown_as_a_candidat
     sequence = list(range(a + 2 + extra))
     label = titles[sequence[-2]]
     words, pieces = make(PromptConfig(ta_example=a), titles=titles)
-    text = words.decode(prompts.temporal_analysis(pieces, sequence, pattern=words.array("P0")))
+    text = words.decode(ta_text(pieces, sequence, pattern=words.array("P0")))
     assert label not in text.split()
     # All others are shown; i_a closes the example and opens the query.
     shown = [word for word in text.split() if word.startswith("title")]
@@ -228,9 +226,7 @@ def test_the_label_of_ta_is_nowhere_in_its_text_unless_it_is_shown_as_a_candidat
     assert shown == [titles[i] for i in expected]
     words, pieces = make(PromptConfig(ta_example=a, show_candidates=True), titles=titles)
     text = words.decode(
-        prompts.temporal_analysis(
-            pieces, sequence, pattern=words.array("P0"), candidates=[15, sequence[-2]]
-        )
+        ta_text(pieces, sequence, pattern=words.array("P0"), candidates=[15, sequence[-2]])
     )
     assert text.split().count(label) == 1
     assert f"are : title15 ; {label} ." in text
@@ -238,9 +234,9 @@ def test_the_label_of_ta_is_nowhere_in_its_text_unless_it_is_shown_as_a_candidat
 
 def test_a_sequence_too_short_for_ta():
     words, pieces = make()
-    assert prompts.ta_min_length(pieces.config) == 6
+    assert ta_min_length(pieces.config) == 6
     with pytest.raises(ValueError, match="TA needs 6 items, not 5"):
-        prompts.temporal_analysis(pieces, list(range(5)), pattern=words.array("P0"))
+        ta_text(pieces, list(range(5)), pattern=words.array("P0"))
 
 
 @settings(max_examples=150, deadline=None)
@@ -262,8 +258,8 @@ def test_truncation_drops_only_the_oldest_history(data):
     slots = " ".join(f"P{i}" for i in range(data.draw(st.integers(0, 4))))
     pattern = words.array(slots)
     function = {
-        "ta": prompts.temporal_analysis,
-        "rps": prompts.pattern_simulating,
+        "ta": ta_text,
+        "rps": rps_text,
         "lsr": prompts.recommendation,
     }[task]
     try:
@@ -323,7 +319,7 @@ def test_long_titles_are_cut_wherever_they_stand():
         PromptConfig(show_candidates=True, show_ranks=True, max_title_tokens=2), titles=titles
     )
     _, short = make(titles=[f"t{i} and" for i in range(9)])
-    for task in templates.TASKS:
+    for task in TASKS:
         text = words.decode(build(task, pieces, words.array("P0")))
         assert "and ;" in text and "more" not in text
         assert len(text.split()) == len(build(task, short, words.array("P0")))
@@ -339,7 +335,7 @@ def test_opening_and_question_are_the_two_halves_of_a_text(task, slots):
     assert words.decode(halves[0]).endswith("; Casino")
 
 
-@pytest.mark.parametrize("task", templates.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_pieces_are_the_tokens_of_the_whole_text(task):
     words, pieces = make()
     text = build(task, pieces, words.array("P0 P1"))
@@ -404,6 +400,7 @@ def pieces_of_tokens(titles, separator, codes, config):
     return prompts.tokenise_pieces(
         encode_many,
         names,
+        EVERY,
         domain="movies",
         teacher="SASRec",
         sentinel=999,
@@ -442,8 +439,8 @@ def test_texts_are_those_of_a_loop_over_items(data):
     ranked = data.draw(st.lists(item, max_size=3)) if task == "rps" else []
     expected = naive_text(pieces, task, items, ranked=ranked, **fields)
     function = {
-        "ta": prompts.temporal_analysis,
-        "rps": lambda *a, **k: prompts.pattern_simulating(*a, ranked=ranked, **k),
+        "ta": ta_text,
+        "rps": lambda *a, **k: rps_text(*a, ranked=ranked, **k),
         "lsr": prompts.recommendation,
     }[task]
     if expected is None:
@@ -479,7 +476,7 @@ HARD_TITLES = [
 ]
 
 
-@pytest.mark.parametrize("task", templates.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_pieces_are_the_tokens_of_the_whole_text_in_flan_t5(task):
     if not FLAN.is_dir():
         pytest.skip("no flan-t5-small-tokenizer beside the repository")
@@ -500,6 +497,7 @@ def test_pieces_are_the_tokens_of_the_whole_text_in_flan_t5(task):
         pieces = prompts.tokenise_pieces(
             encode_many,
             titles,
+            EVERY,
             domain="movies",
             teacher="SASRec",
             sentinel=sentinel,
@@ -514,8 +512,8 @@ def test_pieces_are_the_tokens_of_the_whole_text_in_flan_t5(task):
 
 def test_ta_is_asked_only_where_the_answer_stands_nowhere_else():
     config = PromptConfig(ta_example=4)
-    assert prompts.ta_ends(range(8), config).tolist() == [6, 7, 8]
-    assert prompts.ta_ends(range(5), config).tolist() == []
+    assert ta_ends(range(8), config).tolist() == [6, 7, 8]
+    assert ta_ends(range(5), config).tolist() == []
     # Asked for i_{n-1}: 4, 1 (seen before), 7 of the first 6, 7 and 8 items.
-    assert prompts.ta_ends([0, 1, 2, 3, 4, 1, 7, 8], config).tolist() == [6, 8]
-    assert prompts.ta_ends([0, 1, 2, 3, 9, 9], config).tolist() == []
+    assert ta_ends([0, 1, 2, 3, 4, 1, 7, 8], config).tolist() == [6, 8]
+    assert ta_ends([0, 1, 2, 3, 9, 9], config).tolist() == []

@@ -1,8 +1,10 @@
 import pytest
+from prompt_templates import TASKS
 
 from delrec_jax.data import templates
 from delrec_jax.data.templates import Field
 from delrec_jax.errors import UserError
+from delrec_jax.p2rec.preference_text import TEMPLATE
 
 
 def test_domains():
@@ -11,33 +13,33 @@ def test_domains():
         templates.domain("books")
 
 
-@pytest.mark.parametrize("task", templates.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_template_asks_at_its_end_and_has_each_field_once(task):
-    fields = [part for part in templates.TASKS[task] if isinstance(part, Field)]
-    assert fields[-1] is Field.MASK and templates.TASKS[task][-1] is Field.MASK
+    fields = [part for part in TASKS[task] if isinstance(part, Field)]
+    assert fields[-1] is Field.MASK and TASKS[task][-1] is Field.MASK
     assert len(set(fields)) == len(fields)
     assert {Field.HISTORY, Field.PATTERN, Field.CANDIDATES} < set(fields)
 
 
-@pytest.mark.parametrize("task", templates.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_text_and_fields_alternate(task):
     # `without` drops the text before a field: there must be exactly one.
-    kinds = [isinstance(part, Field) for part in templates.TASKS[task]]
+    kinds = [isinstance(part, Field) for part in TASKS[task]]
     assert kinds == [False, True] * (len(kinds) // 2)
 
 
 @pytest.mark.parametrize("name", templates.DOMAINS)
 def test_texts_start_and_end_at_a_word(name):
-    for text in templates.all_words(templates.domain(name), "SASRec"):
+    for text in templates.all_words(TASKS.values(), templates.domain(name), "SASRec"):
         assert text == text.strip() and "  " not in text
         assert "{" not in text and "}" not in text
 
 
 def test_all_words_cover_every_text():
     words = templates.domain("home")
-    known = set(templates.all_words(words, "Caser"))
+    known = set(templates.all_words(TASKS.values(), words, "Caser"))
     assert templates.SEPARATOR in known
-    for template in templates.TASKS.values():
+    for template in TASKS.values():
         for part in template:
             if isinstance(part, str):
                 assert templates.fill(part, words, "Caser") in known
@@ -47,7 +49,7 @@ def test_tokenizers_are_trained_on_the_words_that_they_were_always_trained_on():
     history = "The user has watched these movies in order :"
     pattern = ". The recommendation pattern of the SASRec model is :"
     candidates, gap = ". The candidate movies are :", ". The placeholder is :"
-    assert templates.all_words(templates.domain("movies"), "SASRec") == [
+    assert templates.all_words(TASKS.values(), templates.domain("movies"), "SASRec") == [
         *(history, "; placeholder ;", gap, ". Then :", "; placeholder ;", pattern, candidates, gap),
         *(history, pattern, candidates, ". After the first the SASRec model ranks :"),
         ". The next movie predicted by the SASRec model might be :",
@@ -58,10 +60,14 @@ def test_tokenizers_are_trained_on_the_words_that_they_were_always_trained_on():
 
 @pytest.mark.parametrize("name", templates.DOMAINS)
 def test_a_preference_has_a_history_and_known_words_alone(name):
-    assert [part for part in templates.PREFERENCE if isinstance(part, Field)] == [Field.HISTORY]
+    assert [part for part in TEMPLATE if isinstance(part, Field)] == [Field.HISTORY]
     words = templates.domain(name)
-    known = {word for text in templates.all_words(words, "SASRec") for word in text.split()}
-    for part in templates.PREFERENCE:
+    known = {
+        word
+        for text in templates.all_words(TASKS.values(), words, "SASRec")
+        for word in text.split()
+    }
+    for part in TEMPLATE:
         if isinstance(part, str):
             text = templates.fill(part, words, "SASRec")
             assert set(text.split()) <= known and text == text.strip() and "  " not in text

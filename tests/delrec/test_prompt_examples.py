@@ -9,16 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from prompt_templates import EVERY
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
-from delrec_jax.delrec import distill, prompt_examples, tune
-from delrec_jax.delrec.prompt_examples import RPS, TA
+from delrec_jax.delrec import distill, tune
+from delrec_jax.delrec.next_item import next_item_examples
+from delrec_jax.delrec.rows import user_parts
 from delrec_jax.language.logical_axes import axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.workdir import assets, evaluation, language_scorer
-from delrec_jax.workdir.workspace import Workspace
 
+TA, RPS = 0, 1  # numbers of the paper's tasks
 NUM_ITEMS, NUM_USERS = 36, 48
 FIRST = 1000
 MASK, SLOTS = 999, np.array([997, 998], np.int32)
@@ -48,7 +50,8 @@ def prepared(tmp_path_factory):
     flags = (
         "--config.prompts.max_history=50",
         "--config.prompts.max_tokens=64",
-        "--config.distill.ta_share=0.25",
+        "--config.distill.tasks.ta.share=0.25",
+        "--config.distill.tasks.rps.share=0.75",
     )
     delrec("prepare", CONFIG, f"--workdir={workdir}", *TINY, *flags)
     return open_workspace(workdir)
@@ -57,7 +60,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def ws(prepared, monkeypatch):
     teacher = SimpleNamespace(scores=teacher_scores)
-    monkeypatch.setattr(prompt_examples, "load_teacher", lambda ws, data: teacher)
+    monkeypatch.setattr(distill, "load_teacher", lambda ws, data: teacher)
     return prepared
 
 
@@ -73,6 +76,7 @@ def language(prepared, data):
     pieces = prompts.tokenise_pieces(
         lambda texts: [token.get(text, [1, 2]) for text in texts],
         titles,
+        EVERY,
         domain="items",
         teacher="SASRec",
         sentinel=MASK,
@@ -91,30 +95,48 @@ def runs(ws, data, language, monkeypatch):
     `selecting` holds, by run, the users it is selected on where they are not the validation users.
     """
     found = {}
-    monkeypatch.setattr(assets, "load_language", lambda ws, data: language)
 
     def fit(self, name, texts, select_on=None):
         found[name] = texts
         if select_on is not None:
             found.setdefault("selecting", {})[name] = select_on
 
-    monkeypatch.setattr(distill._Trainer, "fit", fit)
-    monkeypatch.setattr(distill, "_report", lambda ws, trainer, texts: found.update(heldout=texts))
+    def agreement(self, texts):
+        found["heldout"] = texts
+        return []
+
+    monkeypatch.setattr(distill.PromptTraining, "fit", fit)
+    monkeypatch.setattr(distill.PromptTraining, "agreement", agreement)
     ws.folder("distill").mkdir(exist_ok=True)
-    distill.distill(ws)
+    distill.distill(ws, data, language)
     return found
+
+
+def parts_of(ws, data):
+    return user_parts(data.split.training_users, ws.experiment.distill, ws.experiment.seed)
 
 
 def examples(texts, count=60):
     """Examples as training draws them: all rows, several times."""
     for number in range(count):
-        index = number % len(texts.rows.users)
+        index = number % len(texts)
         yield index, texts.example(index, np.random.default_rng(number))
 
 
+def rps(texts, index):
+    """A row's RPS text, its list in random order."""
+    task = next(task for task in texts.tasks if task.name == "rps")
+    return task.example(texts.material, (), index, np.random.default_rng(index))
+
+
+def ta_users(texts):
+    """Users of whom TA is asked."""
+    return [user for task, users in texts.asked if task.name == "ta" for user in users]
+
+
 def history_of(texts, index):
-    user, end = int(texts.rows.users[index]), int(texts.rows.ends[index])
-    return texts.data.split.train.history(user), end
+    user, end = int(texts.material.rows.users[index]), int(texts.material.rows.ends[index])
+    return texts.material.train.history(user), end
 
 
 def whole_row(data, user):
@@ -124,37 +146,37 @@ def whole_row(data, user):
 def test_rps_shows_the_history_up_to_its_end_and_nothing_after_it(runs):
     for name in ("distilled", "shuffled", "heldout"):
         texts = runs[name]
-        for index in range(len(texts.rows.users)):
+        for index in range(len(texts)):
             history, end = history_of(texts, index)
-            example = texts.row(index, np.random.default_rng(index))
-            assert example["task"] == RPS and items_in(example["ids"]) == history[:end].tolist()
-            assert example["ids"].tolist().count(MASK) == 1
+            example = rps(texts, index)
+            assert example.task == RPS and items_in(example.ids) == history[:end].tolist()
+            assert example.ids.tolist().count(MASK) == 1
 
 
 def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, ws, data):
     texts, positions = runs["distilled"], ws.experiment.distill.positions
-    for user in np.unique(texts.rows.users):
+    for user in np.unique(texts.material.rows.users):
         length = len(whole_row(data, user)) - 2
-        ends = texts.rows.ends[texts.rows.users == user]
+        ends = texts.material.rows.ends[texts.material.rows.users == user]
         assert ends.tolist() == list(range(max(1, length - positions + 1), length + 1))
 
 
-def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws):
+def test_rps_labels_are_the_teachers_order_for_the_texts_own_history(runs, ws, data):
     texts, length = runs["distilled"], ws.experiment.teacher.max_length
-    cold = texts.data.split.cold_items(NUM_ITEMS)
-    for index in range(len(texts.rows.users)):
+    cold = data.split.cold_items(NUM_ITEMS)
+    for index in range(len(texts)):
         history, end = history_of(texts, index)
         padded = np.full((1, length), -1)
         padded[0, max(0, length - end) :] = history[:end][-length:]
         scores = teacher_scores(padded)[0]
         known = [i for i in range(NUM_ITEMS) if not cold[i] and i not in history[:end]]
         best = sorted(known, key=lambda item: -scores[item])[:4]
-        items = texts.lists.items[index]
-        np.testing.assert_allclose(texts.lists.scores[index], scores[items], rtol=1e-5)
+        items = texts.material.lists.items[index]
+        np.testing.assert_allclose(texts.material.lists.scores[index], scores[items], rtol=1e-5)
         assert items[:4].tolist() == best
-        example = texts.row(index, np.random.default_rng(index))
-        assert example["candidates"][example["targets"].argmax()] == items[scores[items].argmax()]
-        assert set(example["candidates"]) == set(items)
+        example = rps(texts, index)
+        assert example.candidates[example.targets.argmax()] == items[scores[items].argmax()]
+        assert set(example.candidates) == set(items)
 
 
 def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, data):
@@ -162,7 +184,7 @@ def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, dat
     assert len(trained) < NUM_ITEMS, "the tiny store must have cold items"
     for name in ("distilled", "heldout"):
         texts = runs[name]
-        for index, items in enumerate(texts.lists.items):
+        for index, items in enumerate(texts.material.lists.items):
             history, end = history_of(texts, index)
             assert set(items.tolist()) <= trained - set(history[:end].tolist())
             assert len(set(items.tolist())) == 8
@@ -170,11 +192,11 @@ def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, dat
 
 def test_shuffled_lists_are_the_same_lists_in_other_places(runs):
     own, dealt = runs["distilled"], runs["shuffled"]
-    np.testing.assert_array_equal(own.rows.users, dealt.rows.users)
-    np.testing.assert_array_equal(own.rows.ends, dealt.rows.ends)
+    np.testing.assert_array_equal(own.material.rows.users, dealt.material.rows.users)
+    np.testing.assert_array_equal(own.material.rows.ends, dealt.material.rows.ends)
 
     def lists(texts):
-        pairs = zip(texts.lists.items, texts.lists.scores, strict=True)
+        pairs = zip(texts.material.lists.items, texts.material.lists.scores, strict=True)
         return [(items.tobytes(), scores.tobytes()) for items, scores in pairs]
 
     before, after = lists(own), lists(dealt)
@@ -187,93 +209,91 @@ def test_ta_asks_for_an_item_that_stands_nowhere_in_the_text(runs):
     for name in ("distilled", "shuffled"):
         texts = runs[name]
         for _, example in examples(texts, 200):
-            if example["task"] == TA:
-                label = int(example["candidates"][example["targets"].argmax()])
-                shown = items_in(example["ids"])
+            if example.task == TA:
+                label = int(example.candidates[example.targets.argmax()])
+                shown = items_in(example.ids)
                 assert label not in shown
 
                 def fits(user, texts=texts, shown=shown, label=label):
-                    history = texts.data.split.train.history(user).tolist()
+                    history = texts.material.train.history(user).tolist()
                     place = history.index(label) if label in history[:-1] else -2
                     # The example's gap is told in the text; all items before the asked one are there.
                     return shown[-1:] == history[place + 1 : place + 2] and set(shown) == set(
                         history[: place + 2]
                     ) - {label}
 
-                owner = next(user for user in texts.ta_users if fits(user))
+                owner = next(user for user in ta_users(texts) if fits(user))
                 seen.add(owner)
     assert len(seen) > 5
 
 
 def test_ta_is_asked_in_its_share_of_the_texts_and_never_for_true(runs):
-    tasks = [example["task"] for _, example in examples(runs["distilled"], 400)]
+    tasks = [example.task for _, example in examples(runs["distilled"], 400)]
     assert 0.17 < np.mean(np.array(tasks) == TA) < 0.33
-    assert all(example["task"] == RPS for _, example in examples(runs["true"], 200))
+    assert all(example.task == RPS for _, example in examples(runs["true"], 200))
 
 
 def test_true_labels_are_the_next_items_of_the_training_part(runs, data):
     for name in ("true", "true_few"):
         texts = runs[name]
-        for index, example in examples(texts, 2 * len(texts.rows.users)):
-            user, end = int(texts.rows.users[index]), int(texts.rows.ends[index])
+        for index, example in examples(texts, 2 * len(texts)):
+            user, end = int(texts.material.rows.users[index]), int(texts.material.rows.ends[index])
             row = whole_row(data, user)
-            label = int(example["candidates"][example["targets"].argmax()])
+            label = int(example.candidates[example.targets.argmax()])
             assert label == row[end] and end < len(row) - 2
-            assert items_in(example["ids"]) == row[:end]
-            assert example["targets"].sum() == 1
+            assert items_in(example.ids) == row[:end]
+            assert example.targets.sum() == 1
 
 
 def test_negatives_are_items_that_the_user_has_not_and_training_has(runs, data):
     trained = {item for user in range(NUM_USERS) for item in whole_row(data, user)[:-2]}
     texts = runs["true"]
     for index, example in examples(texts, 150):
-        label = int(example["candidates"][example["targets"].argmax()])
-        negatives = set(example["candidates"].tolist()) - {label}
+        label = int(example.candidates[example.targets.argmax()])
+        negatives = set(example.candidates.tolist()) - {label}
         assert len(negatives) == 7 and negatives <= trained
-        assert not negatives & set(whole_row(data, texts.rows.users[index])[:-2])
+        assert not negatives & set(whole_row(data, texts.material.rows.users[index])[:-2])
     for _, example in examples(runs["distilled"], 300):
-        if example["task"] == TA:
-            shown = set(items_in(example["ids"]))
-            assert not shown & set(example["candidates"].tolist())
+        if example.task == TA:
+            shown = set(items_in(example.ids))
+            assert not shown & set(example.candidates.tolist())
 
 
 def test_the_label_stands_at_no_preferred_place(runs):
     for name, task in (("true", RPS), ("distilled", TA), ("distilled", RPS)):
         drawn = (example for _, example in examples(runs[name], 800))
-        places = [int(e["targets"].argmax()) for e in drawn if e["task"] == task]
+        places = [int(e.targets.argmax()) for e in drawn if e.task == task]
         counts = np.bincount(places, minlength=8)
         assert counts.min() > len(places) / 8 / 3 and counts.max() < len(places) / 8 * 2
 
 
 def test_heldout_users_are_in_no_training_row(runs, ws, data):
-    parts = prompt_examples.user_parts(ws, data)
+    parts = parts_of(ws, data)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(NUM_USERS))
     heldout, valid = set(parts["heldout"].tolist()), set(parts["valid"].tolist())
-    assert set(runs["heldout"].rows.users.tolist()) == heldout and heldout and valid
+    assert set(runs["heldout"].material.rows.users.tolist()) == heldout and heldout and valid
     for name in ("distilled", "shuffled", "true", "true_few"):
         texts = runs[name]
-        used = set(texts.rows.users.tolist()) | set(texts.ta_users.tolist())
+        used = set(texts.material.rows.users.tolist()) | set(ta_users(texts))
         assert used <= set(parts["train"].tolist()), name
 
 
 def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, language, monkeypatch):
-    train = prompt_examples.user_parts(ws, data)["train"].tolist()
+    train = parts_of(ws, data)["train"].tolist()
     trained, selecting = (
         set(users.tolist())
-        for users in (runs["true_few"].rows.users, runs["selecting"]["true_few"])
+        for users in (runs["true_few"].material.rows.users, runs["selecting"]["true_few"])
     )
     few = trained | selecting
     assert len(few) == 8 and few <= set(train) and not trained & selecting
     assert set(runs["selecting"]) == {"true_few"}
     fitted = {}
-    monkeypatch.setattr(
-        tune._Trainer, "fit", lambda self, *run: fitted.update({run[0]: (self, *run[1:])})
-    )
-    tune.tune(ws)
+    monkeypatch.setattr(tune.Tuning, "fit", lambda self, *run: fitted.update({run[0]: run[1:]}))
+    tune.tune(ws, data, language)
     assert set(fitted) == {"distilled", "random", "distilled_few", "random_few"}
-    for name, (trainer, prompt, users) in fitted.items():
+    for name, (prompt, users) in fitted.items():
         assert prompt == name.removesuffix("_few")
-        labels = trainer._labels(users)
+        labels = next_item_examples(ws.experiment, data, language, users)
         expected = few if name.endswith("_few") else set(range(NUM_USERS))
         assert set(labels.rows.users.tolist()) == expected
 
@@ -281,20 +301,19 @@ def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, lan
 @pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
 def test_stage_two_learns_the_next_items_of_the_training_part(ws, data, language, loss_over):
     config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8)
-    changed = Workspace(ws.root, replace(ws.experiment, tune=config), update=True)
-    trainer = tune._Trainer(changed, language, data)
-    labels = trainer._labels(np.arange(NUM_USERS))
-    assert len(labels.items) > 200
-    for index in range(len(labels.items)):
+    changed = replace(ws.experiment, tune=config)
+    labels = next_item_examples(changed, data, language, np.arange(NUM_USERS))
+    assert len(labels) > 200
+    for index in range(len(labels)):
         user, end = int(labels.rows.users[index]), int(labels.rows.ends[index])
         row = whole_row(data, user)
-        example = trainer._example(labels, index, np.random.default_rng(index))
-        assert end < len(row) - 2 and items_in(example["ids"]) == row[:end]
+        example = labels.example(index, np.random.default_rng(index))
+        assert end < len(row) - 2 and items_in(example.ids) == row[:end]
         if loss_over == "catalogue":
-            assert example["label"] == row[end]
+            assert example.label == row[end]
         else:
-            candidates = example["candidates"].tolist()
-            assert candidates[example["targets"].argmax()] == row[end]
+            candidates = example.candidates.tolist()
+            assert candidates[example.targets.argmax()] == row[end]
             assert not (set(candidates) - {row[end]}) & set(row[:-2])
 
 
@@ -311,7 +330,7 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
         return scores
 
     monkeypatch.setattr(language_scorer.LanguageScorer, "catalogue", favour)
-    trainer = tune._Trainer(ws, language, data)
+    trainer = tune.Tuning(ws, data, language)
     found = trainer._validator(np.zeros((2, 4), np.float32), data.split.training_users)({})
     assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
     asked.clear()
@@ -333,9 +352,9 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
         def catalogue(self, parts, ids):
             return np.zeros((len(ids), NUM_ITEMS), np.float32)
 
-    run = evaluation.Evaluation(ws, data)
+    run = evaluation.Evaluation(ws.experiment, data)
     run.rank_language_system(
-        "delrec", "all", Reader(ws, language), language_scorer.LanguageSystem(SLOTS)
+        "delrec", "all", Reader(language), language_scorer.LanguageSystem(SLOTS)
     )
     (ids,) = shown
     for user in range(NUM_USERS):

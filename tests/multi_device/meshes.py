@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -16,14 +17,18 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_storefront import open_workspace
 
-from delrec_jax.delrec import distill, prompt_examples, tune
+from delrec_jax.delrec import distill, tune
+from delrec_jax.delrec.prompt_examples import make_examples
+from delrec_jax.delrec.rows import user_parts
 from delrec_jax.language.t5 import T5
 from delrec_jax.p2rec import parse
 from delrec_jax.p2rec.categories import Categories
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.training import task
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
 from delrec_jax.workdir import assets
-from delrec_jax.workdir.workspace import STAGES
+from delrec_jax.workdir.stage_table import METHODS
 
 STEPS = 5
 CATEGORIES = 4
@@ -93,23 +98,21 @@ def main(workdir, data, fsdp, tensor):
     opened = open_workspace(Path(workdir))
     mesh = MeshConfig(int(data), int(fsdp), int(tensor))
     opened.experiment = dataclasses.replace(opened.experiment, mesh=mesh, method="delrec_p2rec")
-    opened.stages = STAGES[opened.experiment.method]
+    opened.stages = METHODS[opened.experiment.method]
     held = assets.load_data(opened)
-    language = with_even_table(assets.load_language(opened, held))
+    language = with_even_table(Inputs(opened).language)
     steps = Steps()
-    texts = prompt_examples.make_texts(
-        opened, language, prompt_examples.user_parts(opened, held)["train"], "true"
-    )
-    with mock.patch.object(distill, "fit", steps.fit), mock.patch.object(tune, "fit", steps.fit):
-        trainer = distill._Trainer(opened, language, held, texts)
-        trainer.fit("true", texts)
-        tune._Trainer(opened, language, held).fit(
-            "distilled", "distilled", held.split.training_users
-        )
+    config, everybody = opened.experiment, held.split.training_users
+    users = user_parts(everybody, config.distill, config.seed)["train"]
+    make = partial(make_examples, config, held, language)
+    texts = make(users, "true")
+    with mock.patch.object(task, "fit", steps.fit):
+        distill.PromptTraining(opened, language, texts, make=make).fit("true", texts)
+        tune.Tuning(opened, held, language).fit("distilled", "distilled", everybody)
     known = ~held.split.cold_items(held.num_items)
     categories = np.where(known, np.arange(held.num_items) % CATEGORIES, -1).astype(np.int32)
-    with mock.patch.object(parse, "fit", steps.fit):
-        parse._Parsing(opened, held, language).fit(
+    with mock.patch.object(task, "fit", steps.fit):
+        parse.Parsing(opened, held.split, language).fit(
             Categories(categories, np.zeros((CATEGORIES, 2), np.float32)), 0
         )
     print(json.dumps({"devices": jax.device_count(), **steps.found}))

@@ -1,16 +1,17 @@
 """The text of P2Rec's information reconstruction: golden in each domain, its limits, and the other texts untouched."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prompt_templates import EVERY, TASKS
 
+from delrec_jax.config import ParseConfig
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.data.templates import Field
 from delrec_jax.errors import UserError
+from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 
 TITLES = ["Alien", "Big Fish", "Casino", "Dune", "Enemy Mine"]
 CLOSING = ". The pattern of the user is :"
@@ -39,6 +40,7 @@ def make(config, *, domain="movies", titles=TITLES):
     pieces = prompts.tokenise_pieces(
         vocabulary.encode_many,
         titles,
+        EVERY,
         domain=domain,
         teacher="SASRec",
         sentinel=vocabulary.encode_many(["MASK"])[0][0],
@@ -59,14 +61,14 @@ def make(config, *, domain="movies", titles=TITLES):
 @pytest.mark.parametrize("config", [PromptConfig(), PromptConfig(show_candidates=True)])
 def test_golden(domain, opening, config):
     vocabulary, pieces = make(config, domain=domain)
-    text = prompts.preference(pieces, [2, 0, 1])
+    text = preference_text(pieces, [2, 0, 1])
     assert vocabulary.decode(text) == f"{opening} Casino ; Alien ; Big Fish {CLOSING}"
     assert text.dtype == np.int32
 
 
 def test_an_item_alone_is_a_virtual_user():
     vocabulary, pieces = make(PromptConfig())
-    text = vocabulary.decode(prompts.preference(pieces, [4]))
+    text = vocabulary.decode(preference_text(pieces, [4]))
     assert text == f"The user has watched these movies in order : Enemy Mine {CLOSING}"
 
 
@@ -74,7 +76,7 @@ def test_an_item_alone_is_a_virtual_user():
 def test_nobody_prefers_nothing(nobody):
     _, pieces = make(PromptConfig())
     with pytest.raises(ValueError, match="at least one item"):
-        prompts.preference(pieces, nobody)
+        preference_text(pieces, nobody)
 
 
 @settings(max_examples=150, deadline=None)
@@ -86,7 +88,7 @@ def test_the_oldest_items_go_where_the_caller_s_own_limits_are_met(data):
     limit = data.draw(st.integers(15, 60), label="max_tokens")
     most = data.draw(st.integers(1, 20), label="max_history")
     vocabulary, pieces = make(PromptConfig(max_tokens=16, max_history=1), titles=titles)
-    own = replace(pieces, config=replace(pieces.config, max_tokens=limit, max_history=most))
+    own = preference_pieces(pieces, ParseConfig(max_tokens=limit), most)
 
     def written(count):
         shown = " ; ".join(titles[i] for i in history[len(history) - count :])
@@ -95,17 +97,17 @@ def test_the_oldest_items_go_where_the_caller_s_own_limits_are_met(data):
     fitting = [n for n in range(1, len(history) + 1) if len(written(n).split()) <= limit]
     if not fitting:
         with pytest.raises(UserError, match=rf"parse\.max_tokens is {limit}, but.* 17 tokens"):
-            prompts.preference(own, history)
+            preference_text(own, history)
         return
-    text = vocabulary.decode(prompts.preference(own, history))
+    text = vocabulary.decode(preference_text(own, history))
     assert text == written(min(max(fitting), most))
 
 
 def test_the_pieces_of_the_other_tasks_are_those_of_their_templates():
     vocabulary, pieces = make(PromptConfig(show_candidates=True, show_ranks=True))
     words = templates.domain("movies")
-    assert {task for task, _ in pieces.tasks} == {*templates.TASKS, "preference"}
-    for task, template in templates.TASKS.items():
+    assert {task for task, _ in pieces.tasks} == {*TASKS, "preference"}
+    for task, template in TASKS.items():
         tokenised = [
             part if isinstance(part, Field) else vocabulary.decode(part)
             for part in pieces.tasks[task, True]

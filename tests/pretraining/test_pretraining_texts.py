@@ -3,11 +3,14 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import chex
 import numpy as np
 import pytest
+from prompt_templates import EVERY
 
 from delrec_jax.data import prompts, split_kinds
 from delrec_jax.data.interactions import from_rows
+from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.errors import UserError
 from delrec_jax.pretraining import texts as texts
 from delrec_jax.pretraining.batches import answer_width, batch_shapes, make_batch
@@ -54,6 +57,7 @@ def make(train=None, **options):
             token.get(name) or [hash_word(word) for word in name.split()] for name in names
         ],
         list(token),
+        EVERY,
         domain="movies",
         teacher="SASRec",
         sentinel=SENTINELS[0],
@@ -138,7 +142,7 @@ def test_full_texts_are_the_templates_with_an_instruction_in_the_prompts_place()
         for task in ("rps", "lsr"):
             for phrase in [(), *BEHAVIOUR]:
                 fields = (material.pieces, history)
-                whole = {"rps": prompts.pattern_simulating, "lsr": prompts.recommendation}[task]
+                whole = {"rps": rps_text, "lsr": prompts.recommendation}[task]
                 if whole(*fields, pattern=array(phrase)).tolist() == head:
                     matches.append((task, phrase))
         ((task, phrase),) = matches
@@ -258,7 +262,7 @@ def test_cloze_templates_are_those_of_evaluation(split, name):
     for tokens, _ in draws(material, READING[name], 100):
         history = titles_in(tokens)
         made = {
-            "rps": prompts.pattern_simulating(material.pieces, history, pattern=array([])),
+            "rps": rps_text(material.pieces, history, pattern=array([])),
             "lsr": prompts.recommendation(material.pieces, history, pattern=array([])),
         }
         (task,) = [task for task, text in made.items() if text.tolist() == tokens]
@@ -284,7 +288,7 @@ def batches(material, count=60, **options):
 
 
 def kind_of(batch, shapes):
-    found = (*batch["ids"].shape, batch["items"].shape[1])
+    found = (*batch.ids.shape, batch.items.shape[1])
     (name,) = [s.name for s in shapes if (s.rows, s.tokens, s.questions) == found]
     return name
 
@@ -298,20 +302,18 @@ def test_batches_have_the_few_shapes_that_were_announced(split):
     seen = {}
     for batch in batches(material):
         shape = shapes[kind_of(batch, shapes.values())]
-        assert batch["ids"].shape == (shape.rows, shape.tokens)
-        assert batch["sentinels"].shape == batch["items"].shape == (shape.rows, shape.questions)
-        assert batch["answers"].shape == (shape.rows, shape.questions, 2)
+        assert batch.ids.shape == (shape.rows, shape.tokens)
+        assert batch.sentinels.shape == batch.items.shape == (shape.rows, shape.questions)
+        assert batch.answers.shape == (shape.rows, shape.questions, 2)
         assert shape.rows % 8 == 0 and shape.rows * shape.tokens <= 1000 and shape.tokens % 8 == 0
         seen[shape.name] = shape
-        used = batch["sentinels"] > 0
+        used = batch.sentinels > 0
         assert used[:, 0].all(), "every text asks something"
-        assert ((batch["items"] >= 0) <= used).all() and (
-            (batch["answers"] > 0).any(-1) == used
-        ).all()
-        for ids, sentinels in zip(batch["ids"], batch["sentinels"], strict=True):
+        assert ((batch.items >= 0) <= used).all() and ((batch.answers > 0).any(-1) == used).all()
+        for ids, sentinels in zip(batch.ids, batch.sentinels, strict=True):
             asked = set(sentinels[sentinels > 0].tolist())
             assert asked == set(ids.tolist()) & set(SENTINELS)
-        for items, answers in zip(batch["items"], batch["answers"], strict=True):
+        for items, answers in zip(batch.items, batch.answers, strict=True):
             for item, answer in zip(items, answers, strict=True):
                 if item >= 0:
                     assert answer[answer > 0].tolist() == TITLES[item]
@@ -335,7 +337,7 @@ def test_texts_longer_than_the_limit_are_drawn_again():
     lengths = [len(tokens) for tokens, _ in draws(material, INSTRUCTED["several"])]
     assert max(lengths) > 16
     batch = make_batch(material, [shape], 2, index=0, rng=np.random.default_rng(0))
-    assert batch["ids"].shape[1] == 16
+    assert batch.ids.shape[1] == 16
 
 
 def test_the_first_batches_are_short(split):
@@ -375,10 +377,9 @@ def test_a_batch_follows_from_its_number_and_generator_alone(split):
 
     first = [draw(index, index) for index in range(8)]
     for index in (5, 2, 7, 0):
-        for name, value in draw(index, index).items():
-            np.testing.assert_array_equal(value, first[index][name])
-    other = draw(0, 99)["ids"]
-    assert other.shape != first[0]["ids"].shape or (other != first[0]["ids"]).any()
+        chex.assert_trees_all_equal(draw(index, index), first[index])
+    other = draw(0, 99).ids
+    assert other.shape != first[0].ids.shape or (other != first[0].ids).any()
 
 
 def test_answers_fit_the_longest_title_or_attribute():

@@ -2,14 +2,19 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import chex
 import pytest
 from tiny_storefront import open_workspace
 from watching import FirstSteps
 
-from delrec_jax.delrec import distill, prompt_examples, tune
+from delrec_jax.delrec import distill, tune
+from delrec_jax.delrec.prompt_examples import make_examples
+from delrec_jax.delrec.rows import user_parts
 from delrec_jax.errors import UserError
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.training import task
 from delrec_jax.workdir import assets
 from delrec_jax.workdir.workspace import Workspace
 
@@ -37,17 +42,20 @@ def opened(workdir, accumulate):
 
 def distill_steps(ws, data, language, monkeypatch):
     watch = FirstSteps(STEPS)
-    monkeypatch.setattr(distill, "fit", watch.fit)
-    users = prompt_examples.user_parts(ws, data)["train"]
-    teacher = distill._cached_texts(ws, data, language, users, "train")
-    distill._Trainer(ws, language, data, teacher).fit("distilled", teacher)
+    monkeypatch.setattr(task, "fit", watch.fit)
+    config = ws.experiment
+    users = user_parts(data.split.training_users, config.distill, config.seed)["train"]
+    lists = distill._teacher_lists(ws, data, users, "train")
+    examples = make_examples(config, data, language, users, "teacher", lists)
+    make = partial(make_examples, config, data, language)
+    distill.PromptTraining(ws, language, examples, make=make).fit("distilled", examples)
     return watch
 
 
 def tune_steps(ws, data, language, monkeypatch):
     watch = FirstSteps(STEPS)
-    monkeypatch.setattr(tune, "fit", watch.fit)
-    tune._Trainer(ws, language, data).fit("distilled", "distilled", data.split.training_users)
+    monkeypatch.setattr(task, "fit", watch.fit)
+    tune.Tuning(ws, data, language).fit("distilled", "distilled", data.split.training_users)
     return watch
 
 
@@ -57,7 +65,7 @@ def test_two_parts_take_the_steps_of_the_whole_batch(workdir, steps, monkeypatch
     for accumulate in (1, 2):
         ws = opened(workdir, accumulate)
         data = assets.load_data(ws)
-        found.append(steps(ws, data, assets.load_language(ws, data), monkeypatch))
+        found.append(steps(ws, data, Inputs(ws).language, monkeypatch))
     whole, parts = found
     for a, b in zip(whole.metrics, parts.metrics, strict=True):
         assert a == pytest.approx(b, rel=1e-5) and a["gradient_norm"] > 1e-4
@@ -70,4 +78,4 @@ def test_parts_must_divide_the_batch(workdir, steps, monkeypatch):
     ws = opened(workdir, 3)
     data = assets.load_data(ws)
     with pytest.raises(UserError, match=r"accumulate is 3, but a batch has 16 rows"):
-        steps(ws, data, assets.load_language(ws, data), monkeypatch)
+        steps(ws, data, Inputs(ws).language, monkeypatch)

@@ -17,7 +17,7 @@ from delrec_jax.language.adapter_files import load_adapter
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.tokenizer import Tokenizer
-from delrec_jax.workdir import assets
+from delrec_jax.stages.inputs import Inputs
 
 REMOVED = 5  # triplets that an allocation took away, in every adapter
 
@@ -43,7 +43,7 @@ def tuned(tiny_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def language(tuned):
     ws = open_workspace(tuned)
-    return assets.load_language(ws, assets.load_data(ws))
+    return Inputs(ws).language
 
 
 @pytest.fixture(scope="module")

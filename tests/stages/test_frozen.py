@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from watching import Watch, same, stored
 
-from delrec_jax.delrec import distill, tune
-from delrec_jax.delrec.task_weighting import WeightingConfig
+from delrec_jax.delrec import distill
+from delrec_jax.training import task
 from delrec_jax.workdir.workspace import Workspace
 
 # Beside `index`: other texts in pre-training and another weighting than in TINY, the other teacher, shorter loops.
@@ -28,7 +28,7 @@ INDEX = (
     "--config.tune.num_candidates=8",
     "--config.tune.few_users=0",
     "--config.teacher.name=popularity",
-    "--config.distill.weighting.kind=uncertainty",
+    "--config.distill.weighting=uncertainty",
     "--config.prompts.max_tokens=192",
     "--config.pretrain.text.full=0.0",
     "--config.pretrain.text.short=0.1",
@@ -46,7 +46,7 @@ def index_run(tmp_path_factory):
     """A finished run with the `index` verbaliser; digests of what was stored after each stage; what trained."""
     workdir, watch = tmp_path_factory.mktemp("index") / "run", Watch()
     digests = []
-    with mock.patch.object(distill, "fit", watch.fit), mock.patch.object(tune, "fit", watch.fit):
+    with mock.patch.object(task, "fit", watch.fit):
         for stage in ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report"):
             delrec(stage, CONFIG, f"--workdir={workdir}", *INDEX)
             files = sorted(workdir.glob("*/*/result.safetensors"))
@@ -99,7 +99,7 @@ def test_weighting_by_gradient_norms_takes_steps(tiny_run, tmp_path, monkeypatch
     experiment = open_workspace(workdir).experiment
     config = replace(
         experiment.distill,
-        weighting=WeightingConfig("gradient_norm"),
+        weighting="gradient_norm",
         loop=replace(experiment.distill.loop, steps=3),
     )
     ws = Workspace(workdir, replace(experiment, distill=config), update=True)
@@ -111,16 +111,17 @@ def test_weighting_by_gradient_norms_takes_steps(tiny_run, tmp_path, monkeypatch
         watch.fit(run)
         raise Enough
 
-    monkeypatch.setattr(distill, "fit", only_first)
+    monkeypatch.setattr(task, "fit", only_first)
+    inputs = Inputs(ws)
     with pytest.raises(Enough):
-        distill.distill(ws)
+        distill.distill(ws, inputs.data, inputs.language)
     check_stage_one(watch, "prompt/distilled", {"prompt"})
     weights = [row["weight/ta"] for row in watch.metrics["prompt/distilled"]]
     assert len(set(weights)) == 3 and all(0 < weight < 1 for weight in weights)
 
 
 def test_fixed_weights_stay(tiny_run):
-    weight = open_workspace(tiny_run).experiment.distill.weighting.ta_weight
+    weight = open_workspace(tiny_run).experiment.distill.tasks["ta"].weight
     log = (tiny_run / "prompt" / "distilled" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in log[1:]]
     assert len(rows) == 2 and all(row["weight/ta"] == np.float32(weight) for row in rows)

@@ -13,9 +13,10 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
-from delrec_jax.p2rec.parse import teacher_vectors
 from delrec_jax.p2rec.preferences import preference_targets
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir.recommenders import taught_vectors
 
 SYSTEMS = {
     "teacher",
@@ -66,7 +67,7 @@ def test_categories_are_groups_of_what_training_knows(p2rec_run):
         known = data.split.train_counts(data.num_items) > 0
         np.testing.assert_array_equal(stored.of_item >= 0, known)
         # k-means' own condition: no item is nearer to another centre than to its category's.
-        vectors = teacher_vectors(ws, data)[known]
+        vectors = taught_vectors(ws, data.num_items)[known]
         away = ((vectors[:, None] - stored.centres[None]) ** 2).sum(-1)
         np.testing.assert_array_equal(away.argmin(1), stored.of_item[known])
         described = json.loads(
@@ -113,7 +114,7 @@ def test_embeddings_name_their_items(p2rec_run):
 def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
     ws = open_workspace(p2rec_run)
     data = assets.load_data(ws)
-    embedder = ItemEmbedder(ws, data, assets.load_language(ws, data))
+    embedder = ItemEmbedder(ws.experiment, data.num_items, Inputs(ws).language)
     trained, _ = files.load_parser(ws, 1)
     tuned = embedder.embed(trained["adapters"])
     np.testing.assert_allclose(

@@ -13,6 +13,7 @@ from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.p2rec import files, parse
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import assets
 
 USERS, ITEMS, POPULAR, LENGTH = 24, 30, 12, 7
@@ -112,15 +113,15 @@ def test_what_is_made_does_not_know_their_items(runs, made, moved):
     assert one == other
 
 
-def test_a_user_s_text_is_his_training_part(runs):
+def test_a_users_text_is_their_training_part(runs):
     ws = open_workspace(runs["nothing"])
     data = assets.load_data(ws)
-    parsing = parse._Parsing(ws, data, assets.load_language(ws, data))
+    parsing = parse.Parsing(ws, data.split, Inputs(ws).language)
     categories = files.load_categories(ws, 0)
     nobody = np.zeros((USERS, categories.count), np.float32)
-    titles = parsing.pieces.titles
+    titles = parsing._pieces.titles
     for user in range(USERS):
-        text = parsing._example(user, nobody)["ids"]
+        text = parsing._example(user, nobody).ids
         shown = [item for item in range(ITEMS) if contains(text, titles[item])]
         np.testing.assert_array_equal(np.sort(data.split.train.history(user)), shown)
 

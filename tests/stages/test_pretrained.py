@@ -14,13 +14,13 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.language import weights
 from delrec_jax.language.layers import unstack_layers
-from delrec_jax.workdir import assets
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 
 
 def language_of(run):
     ws = open_workspace(run)
-    return assets.load_language(ws, assets.load_data(ws))
+    return Inputs(ws).language
 
 
 def refusal(capsys, *arguments):
@@ -77,7 +77,7 @@ def test_the_same_weights_give_the_same_scores_wherever_they_come_from(
     for run in (tiny_run, first_run):
         language = language_of(run)
         language = replace(language, ranker=replace(language.ranker, kind="mean"))
-        scorer = LanguageScorer(open_workspace(run), language)
+        scorer = LanguageScorer(language)
         pattern = language.slots if prompted else np.zeros(0, np.int32)
         system = LanguageSystem(pattern, prompt)
         ids = scorer.texts(system, [np.array([1, 5]), np.array([30, 2])])

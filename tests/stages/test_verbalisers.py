@@ -10,6 +10,7 @@ from test_tiny_run import SYSTEMS
 from tiny_pretrained import FIRST, copy_beginning
 from tiny_storefront import CONFIG, delrec, open_workspace
 
+from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import assets
 
 LISTED = {"popularity", "teacher", "oracle"}
@@ -21,7 +22,7 @@ def groups_by_first_token(run):
     ws = open_workspace(run)
     data = assets.load_data(ws)
     found = defaultdict(list)
-    tokenizer = assets.load_language(ws, data).tokenizer
+    tokenizer = Inputs(ws).language.tokenizer
     for item, title in enumerate(data.corpus.catalogue.titles):
         found[tokenizer.encode(title)[0]].append(item)
     return data, [group for group in found.values() if len(group) > 1]

@@ -10,9 +10,9 @@ import numpy as np
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from watching import Watch
 
-from delrec_jax.delrec import distill, tune
 from delrec_jax.language.export import export_model
-from delrec_jax.workdir import assets
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.training import task
 
 EXTRA_ROWS = 28  # as Flan-T5: 32128 rows for 32100 ids
 
@@ -42,7 +42,7 @@ SEQUENCE = (
 def write_pretrained(run: Path, directory: Path, *, extra_rows: int) -> None:
     """Exports the base of a finished run with more rows than its tokenizer has ids (or fewer: a wrong one)."""
     ws = open_workspace(run)
-    language = assets.load_language(ws, assets.load_data(ws))
+    language = Inputs(ws).language
     config = language.ranker.module.config
     rows = config.vocab_size + extra_rows
     table = language.params["shared"]["embedding"]
@@ -67,6 +67,6 @@ def copy_beginning(run: Path, workdir: Path) -> None:
 def watched_run(workdir: Path, *flags: str) -> None:
     """`delrec run`, and beside it what happened in its trainings (`watched.json`)."""
     watch = Watch()
-    with mock.patch.object(distill, "fit", watch.fit), mock.patch.object(tune, "fit", watch.fit):
+    with mock.patch.object(task, "fit", watch.fit):
         delrec("run", CONFIG, f"--workdir={workdir}", *flags)
     (workdir / "watched.json").write_text(json.dumps(watch.summary()))

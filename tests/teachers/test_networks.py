@@ -13,7 +13,7 @@ from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.losses import LOSSES, LossConfig
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss, steps_to_end
-from delrec_jax.teachers.registry import DISPLAY_NAMES, NETWORKS
+from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
 
@@ -54,7 +54,7 @@ def table(teacher):
 
 
 def test_every_network_has_a_name_to_show():
-    assert set(NETWORKS) | {"popularity"} == set(DISPLAY_NAMES) == set(SHAPES) | {"popularity"}
+    assert set(NETWORKS) == set(SHAPES)
 
 
 def test_later_items_do_not_change_earlier_states(teacher):

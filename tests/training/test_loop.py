@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
 import chex
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from delrec_jax.batches import batch_type
 from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import with_average
@@ -49,11 +51,16 @@ class KilledAfter:
         self.batches.set_state(state)
 
 
+@batch_type
+class Sight:
+    y: Any
+
+
 def batches(kill_after=None):
     """Noisy sights of the target."""
 
     def example(index, rng):
-        return {"ids": np.zeros(1, np.int32), "y": TARGET + rng.normal(size=3).astype(np.float32)}
+        return Sight(y=TARGET + rng.normal(size=3).astype(np.float32))
 
     source = training_iterator(example, 7, batch_size=2, buckets=(1,), seed=3)
     return source if kill_after is None else KilledAfter(source, kill_after)
@@ -62,7 +69,7 @@ def batches(kill_after=None):
 def loss(params, frozen, batch, key):
     """Squared distance under a random mask, so that data and key both matter."""
     keep = jax.random.bernoulli(key, 0.7, (3,))
-    return (keep * (params["w"] - batch["y"] * frozen) ** 2).sum(-1), jnp.ones(2), {}
+    return (keep * (params["w"] - batch.y * frozen) ** 2).sum(-1), jnp.ones(2), {}
 
 
 def closeness(params):

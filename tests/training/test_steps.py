@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from delrec_jax.delrec.task_weighting import (
-    WeightingConfig,
+    TaskWeighting,
     init_weighting,
     weighted_gradients,
 )
@@ -199,7 +199,7 @@ def test_parts_without_weight_have_no_gradient(parts):
 
 @pytest.mark.parametrize("kind", ["fixed", "gradient_norm", "uncertainty"])
 def test_parts_of_two_weighted_tasks_are_the_large_batch(kind):
-    config = WeightingConfig(kind=kind, ta_weight=0.3)
+    config = TaskWeighting(kind, (("ta", 0.3), ("rps", 0.7)))
 
     def task_sums(params, frozen, batch, key):
         losses, _, _ = errors(params, frozen, batch, key)
@@ -211,7 +211,7 @@ def test_parts_of_two_weighted_tasks_are_the_large_batch(kind):
             sums, weights, _ = accumulated(task_sums, parts)(
                 params, FACTOR, many_rows(), jax.random.key(0)
             )
-            return sums / jnp.maximum(weights, 1)
+            return sums / jnp.maximum(weights, 1), weights
 
         return weighted_gradients(task_losses, params, config)
 

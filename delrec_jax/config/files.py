@@ -1,0 +1,110 @@
+"""Config files: reading one with its argument, starting one from another, and ablations.
+
+A config file is Python with `get_config()` that returns a ConfigDict. `FILE.py:ARGUMENT` calls `get_config("ARGUMENT")`, as
+`ml_collections.config_flags` does; what the argument means is the file's own matter, and `ablated` is the common case.
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from delrec_jax.config.experiment import default_config
+from delrec_jax.errors import UserError, one_line
+
+
+def read_config(path: Path, argument: str | None = None) -> ConfigDict:
+    """What `get_config` of a config file returns.
+
+    Args:
+      path: the file.
+      argument: what `get_config` is called with; None = with nothing.
+
+    Raises:
+      UserError: there is no such file, it cannot be run, or it does not take what it is given.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such config file; the ready ones are in configs/")
+    spec = importlib.util.spec_from_file_location("delrec_config", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: is no Python file; a config file is called NAME.py")
+    module = importlib.util.module_from_spec(spec)
+    given = () if argument is None else (argument,)
+    try:
+        spec.loader.exec_module(module)
+        _check_takes(module.get_config, path, given)
+        config = module.get_config(*given)
+    except UserError:
+        raise
+    except Exception as error:
+        # A config file is the user's code: whatever it raises is theirs to read, in one line.
+        raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() returns {config!r}: it must return the ConfigDict")
+    return config
+
+
+def _check_takes(get_config: Any, path: Path, given: Sequence[str]) -> None:
+    try:
+        inspect.signature(get_config).bind(*given)
+    except TypeError as error:
+        if given:
+            raise UserError(
+                f"{path}:{given[0]}: get_config() of this file takes no argument: leave :{given[0]} out, or let the file "
+                "have get_config(name=None)"
+            ) from error
+        raise UserError(
+            f"{path}: get_config of this file needs an argument: --config={path}:ARGUMENT"
+        ) from error
+
+
+def base_config(
+    file: str, path: str, *, argument: str | None = None, only: Sequence[str] = ()
+) -> ConfigDict:
+    """The config of another file, to be changed: a config file says only what is different in it.
+
+    Args:
+      file: `__file__` of the file that asks.
+      path: the other file, seen from the folder of `file`.
+      argument: of the other file's `get_config`.
+      only: sections to take over, such as `("data", "lm")`; all others are the defaults then. Empty = all of it.
+
+    Raises:
+      UserError: the other file cannot be read, or has no such section.
+    """
+    other = read_config(Path(file).parent / path, argument)
+    if not only:
+        return other
+    config = default_config()
+    for section in only:
+        if section not in other:
+            raise UserError(f"{file}: {path} has no section {section!r}: it has {', '.join(other)}")
+        config[section] = other[section]
+    return config
+
+
+def ablated(
+    config: ConfigDict, name: str | None, ablations: Mapping[str, Mapping[str, Any]]
+) -> ConfigDict:
+    """A config with one of its file's ablations: what `get_config(name)` returns.
+
+    Args:
+      config: of the whole method; it is changed.
+      name: the ablation; None = none.
+      ablations: settings by dotted key, by ablation.
+
+    Raises:
+      UserError: there is no such ablation.
+    """
+    if name is None:
+        return config
+    if name not in ablations:
+        raise UserError(
+            f"--config=FILE.py:{name}: the file has no ablation {name!r}: use one of {', '.join(ablations)}, or leave :{name} "
+            "out"
+        )
+    config.update_from_flattened_dict(ablations[name])
+    return config

@@ -1,0 +1,86 @@
+"""What stage 1's tasks draw their examples from, and what an example is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from delrec_jax.batches import Arrays, batch_type
+from delrec_jax.config import Experiment
+from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec.rows import Rows, among_negatives
+from delrec_jax.teachers.lists import TeacherLists
+
+
+@batch_type
+class PromptExample:
+    """A text of stage 1; a batch has a leading axis B.
+
+    Attributes:
+      ids: int32 [T], the text.
+      candidates: int32 [C], among which the answer is sought.
+      targets: float32 [C], the distribution to be reproduced.
+      task: int32 [], the task's place among the config's tasks.
+    """
+
+    ids: Int[Arrays, "*B T"]
+    candidates: Int[Arrays, "*B C"]
+    targets: Float[Arrays, "*B C"]
+    task: Int[Arrays, "*B"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Of one source of labels and some users.
+
+    Attributes:
+      train: everybody's training part.
+      users: whose texts these are.
+      rows: positions of these users' histories, an epoch of stage 1.
+      lists: candidates with the teacher's scores for each row; dealt to other users' rows for the control `shuffled`.
+      known: items that occur in the training part: negatives come from these.
+      pieces: tokenised titles and templates.
+      slots: tokens of the soft prompt.
+      tasks: names of the tasks, in the order of their numbers.
+      config: the experiment.
+    """
+
+    train: Interactions
+    users: Int[np.ndarray, " U"]
+    rows: Rows
+    lists: TeacherLists
+    known: Int[np.ndarray, " K"]
+    pieces: Pieces
+    slots: Ids
+    tasks: tuple[str, ...]
+    config: Experiment
+
+    def history(self, row: int) -> Int[np.ndarray, " L"]:
+        """The items that a row's text may show."""
+        return self.train.history(int(self.rows.users[row]))[: self.rows.ends[row]]
+
+    def task_number(self, name: str) -> np.int32:
+        """The number that an example carries of its task."""
+        return np.int32(self.tasks.index(name))
+
+
+def labelled_candidates(
+    material: Material, label: int, seen: Int[np.ndarray, " L"], rng: np.random.Generator
+) -> Int[np.ndarray, " C"]:
+    """The label among as many unseen items as the config says, in random order."""
+    count = material.config.distill.num_candidates
+    return among_negatives(label, material.known, seen, count, rng)
+
+
+def one_hot(candidates: Int[np.ndarray, " C"], label: int) -> Float[np.ndarray, " C"]:
+    """One-hot target over the candidates.
+
+    Raises:
+      ValueError: the label is not there exactly once.
+    """
+    target = (candidates == label).astype(np.float32)
+    if target.sum() != 1:
+        raise ValueError(f"label {label} stands {int(target.sum())} times among the candidates")
+    return target

@@ -1,0 +1,216 @@
+"""Stage 2's examples, loss and task: the next item of a history, by the prompted language model with adapters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from delrec_jax import prng
+from delrec_jax.batches import Arrays, batch_type
+from delrec_jax.config import Experiment, TuneConfig
+from delrec_jax.data import prompts
+from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec.material import one_hot
+from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
+from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
+from delrec_jax.language.rank_allocation import with_rank_allocation
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.ranking_losses import (
+    candidate_cross_entropy,
+    catalogue_cross_entropy,
+    divergence,
+)
+from delrec_jax.training.gradients import LossFn, mean_loss_gradients
+from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.task import Scoring, Task
+from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_scorer import (
+    AskedTexts,
+    candidate_scores,
+    catalogue_scores,
+    text_shapes,
+)
+
+
+@batch_type
+class LabelledText:
+    """A text whose answer is an item of the catalogue; a batch has a leading axis B.
+
+    Attributes:
+      ids: int32 [T].
+      label: int32 [], the item.
+    """
+
+    ids: Int[Arrays, "*B T"]
+    label: Int[Arrays, "*B"]
+
+
+@batch_type
+class ListedText:
+    """A text whose answer is one of its candidates; a batch has a leading axis B.
+
+    Attributes:
+      ids: int32 [T].
+      candidates: int32 [C].
+      targets: float32 [C], 1 at the answer.
+    """
+
+    ids: Int[Arrays, "*B T"]
+    candidates: Int[Arrays, "*B C"]
+    targets: Float[Arrays, "*B C"]
+
+
+@dataclass(frozen=True)
+class NextItemExamples:
+    """Next items inside the training part: history = the user's first `ends` items, label = the one after.
+
+    Attributes:
+      rows: positions.
+      labels: int32 [N], the item that follows each.
+      known: items that occur in the training part: negatives come from these.
+    """
+
+    rows: Rows
+    labels: Int[np.ndarray, " N"]
+    known: Int[np.ndarray, " K"]
+    train: Interactions
+    pieces: Pieces
+    slots: Ids
+    config: TuneConfig
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def example(self, index: int, rng: np.random.Generator) -> LabelledText | ListedText:
+        """The text of a row, with the soft prompt's slots; its label over the catalogue or among candidates."""
+        history = self.train.history(int(self.rows.users[index]))
+        shown, label = history[: self.rows.ends[index]], int(self.labels[index])
+        if self.config.loss_over == "catalogue":
+            text = prompts.recommendation(self.pieces, shown, pattern=self.slots)
+            return LabelledText(ids=text, label=np.int32(label))
+        count = self.config.num_candidates
+        candidates = among_negatives(label, self.known, history, count, rng)
+        text = prompts.recommendation(self.pieces, shown, pattern=self.slots, candidates=candidates)
+        return ListedText(ids=text, candidates=candidates, targets=one_hot(candidates, label))
+
+
+def next_item_examples(
+    experiment: Experiment, data: Data, language: Language, users: np.ndarray
+) -> NextItemExamples:
+    """The latest labels of these users, as many as `tune.positions` says."""
+    train = data.split.train
+    rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
+    return NextItemExamples(
+        rows=rows,
+        labels=next_items(train, rows),
+        known=np.flatnonzero(known_items(data)),
+        train=train,
+        pieces=language.pieces,
+        slots=language.slots,
+        config=experiment.tune,
+    )
+
+
+def known_items(data: Data) -> Bool[np.ndarray, " I"]:
+    """The items that occur in the training part."""
+    return ~data.split.cold_items(data.num_items)
+
+
+def tuning_task(
+    experiment: Experiment,
+    ranker: Ranker,
+    layout: Layout,
+    frozen: Any,
+    *,
+    known: Bool[np.ndarray, " I"],
+) -> Task:
+    """Stage 2's training.
+
+    Args:
+      experiment: the config.
+      ranker: scores texts.
+      layout: where the language model lies.
+      frozen: shapes of `params` and `vectors`.
+      known: the items that occur in the training part.
+    """
+    config = experiment.tune
+    prompt = (experiment.distill.length, ranker.module.config.d_model)
+    frozen = {**frozen, "prompt": jax.ShapeDtypeStruct(prompt, np.float32)}
+
+    def start(frozen: Any, seed: int) -> Any:
+        """Adapters that change nothing."""
+        return init_adapters(frozen["params"], config.adalora, prng.key(seed, "adapters/init"))
+
+    inner = make_optimizer(config.optimizer, config.loop.steps)
+    held = {**frozen, "adapters": jax.eval_shape(lambda frozen: start(frozen, 0), frozen)}
+    return Task(
+        stage="tune",
+        config=config,
+        layout=layout,
+        gradients=mean_loss_gradients(
+            ranking_loss(ranker, known, config), config.optimizer.accumulate
+        ),
+        optimizer=with_rank_allocation(inner, config.adalora, config.loop.steps),
+        start=start,
+        frozen=frozen,
+        batch=_largest_batch(experiment),
+        scoring=_scoring(experiment, ranker, layout, held),
+    )
+
+
+def _largest_batch(experiment: Experiment) -> LabelledText | ListedText:
+    config, rows = experiment.tune, experiment.tune.batch_size
+    ids = text_shapes(experiment.prompts.max_tokens, rows)
+    if config.loss_over == "catalogue":
+        return LabelledText(ids=ids, label=jax.ShapeDtypeStruct((rows,), np.int32))
+    listed = (rows, config.num_candidates)
+    return ListedText(
+        ids=ids,
+        candidates=jax.ShapeDtypeStruct(listed, np.int32),
+        targets=jax.ShapeDtypeStruct(listed, np.float32),
+    )
+
+
+def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) -> Scoring:
+    """As `tune` selects and `evaluate` asks: of the catalogue, or of the candidates where texts list them."""
+    asked = layout.rows(experiment.evaluate.batch_size)
+    ids = text_shapes(experiment.prompts.max_tokens, asked)
+    if ranker.ranks_catalogue and not experiment.prompts.show_candidates:
+        return Scoring(catalogue_scores(ranker), held, AskedTexts(ids=ids), layout)
+    listed = jax.ShapeDtypeStruct((asked, experiment.candidates.num), np.int32)
+    texts = AskedTexts(ids=ids, candidates=listed)
+    return Scoring(candidate_scores(ranker), held, texts, layout)
+
+
+def ranking_loss(ranker: Ranker, known: Bool[np.ndarray, " I"], config: TuneConfig) -> LossFn:
+    """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty.
+
+    Items that the training part does not know (`known` bool [I]) are no negatives: nobody could choose them yet, and
+    pushing them down would unlearn what the titles say of them. For the same reason `anchor` holds the tuned model
+    near the one before stage 2 over the whole catalogue.
+    """
+
+    def loss(adapters: Any, frozen: Any, batch: LabelledText | ListedText, key: jax.Array) -> Any:
+        """Losses [B], weights [B], and the penalty."""
+        fixed = {"prompt": frozen["prompt"], "vectors": frozen["vectors"]}
+        options = {**fixed, "adapters": adapters, "dropout_key": key}
+        penalty = {"penalty": config.adalora.orthogonality * orthogonality_penalty(adapters)}
+        if isinstance(batch, LabelledText):
+            scores = ranker.catalogue_scores(frozen["params"], batch.ids, **options)
+            open_scores = jnp.where(known, scores, -jnp.inf)
+            losses, weights = catalogue_cross_entropy(open_scores, batch.label)
+            if config.anchor:
+                before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
+                losses = losses + config.anchor * divergence(before, scores)
+            return losses, weights, penalty
+        scores = ranker.candidate_scores(frozen["params"], batch.ids, batch.candidates, **options)
+        losses = candidate_cross_entropy(scores, batch.targets)
+        return losses, jnp.ones_like(losses), penalty
+
+    return loss

@@ -1,0 +1,76 @@
+"""The tasks of stage 1: one protocol, the two of the paper, and those that a config brings.
+
+A task is one class in one file: its name, its text and its examples. `distill.tasks` gives each its share of the texts and its
+weight in the loss; `distill.tasks.NAME.code = "FILE.py:CLASS"` brings one that the package does not know.
+"""
+
+from collections.abc import Sized
+from typing import Any, Protocol
+
+import numpy as np
+
+from delrec_jax.config import Experiment
+from delrec_jax.data.templates import NEXT_ITEM, NEXT_ITEM_TEMPLATE, Template
+from delrec_jax.delrec.material import Material, PromptExample
+from delrec_jax.delrec.pattern_simulating import PatternSimulating
+from delrec_jax.delrec.temporal_analysis import TemporalAnalysis
+from delrec_jax.errors import UserError
+from delrec_jax.plugins import find
+
+
+class PromptTask(Protocol):
+    """A question that the prompt learns to answer: a text with candidates and a distribution over them.
+
+    Attributes:
+      name: under which `distill.tasks`, logs and `Pieces.tasks` have it.
+      template: the words of its text.
+    """
+
+    name: str
+    template: Template
+
+    def positions(self, material: Material) -> Sized:
+        """Where it can be asked; of length 0 where nowhere: it then takes no part."""
+
+    def example(
+        self, material: Material, positions: Any, row: int, rng: np.random.Generator
+    ) -> PromptExample:
+        """One text.
+
+        Args:
+          material: what it is made of.
+          positions: as `positions` gave them.
+          row: of the epoch: an index into `material.rows`, for tasks that are asked of rows.
+          rng: the only source of chance, so that a resumed run draws the same text.
+        """
+
+
+PROMPT_TASKS: dict[str, type[Any]] = {
+    task.name: task for task in (TemporalAnalysis, PatternSimulating)
+}
+
+
+def prompt_tasks(experiment: Experiment) -> list[PromptTask]:
+    """The config's tasks: ours in the order of the paper, then the others by name.
+
+    Raises:
+      UserError: one that is neither ours nor found.
+    """
+    shares = experiment.distill.tasks
+    names = [name for name in PROMPT_TASKS if name in shares]
+    names += sorted(name for name in shares if name not in PROMPT_TASKS)
+    return [_named(name, shares[name].code) for name in names]
+
+
+def _named(name: str, code: str) -> PromptTask:
+    key = f"distill.tasks.{name}.code" if code else "distill.tasks"
+    found: PromptTask = find(code or name, PROMPT_TASKS, key=key)()
+    if found.name != name:
+        raise UserError(f"{key} is {code!r}: its task is called {found.name!r}, not {name!r}")
+    return found
+
+
+def prompt_templates(experiment: Experiment) -> dict[str, Template]:
+    """The text of each task by its name in the config, and that of the next item."""
+    named = {task.name: task.template for task in prompt_tasks(experiment)}
+    return named | {NEXT_ITEM: NEXT_ITEM_TEMPLATE}

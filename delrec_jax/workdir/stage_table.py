@@ -1,0 +1,112 @@
+"""The stages of each method, in the order of the data: what each reads and leaves, and the function that runs it.
+
+The one list of stages: the command line, the workdir's fingerprints, the pipeline and `delrec plan` all read it. It imports
+nothing, so that `delrec --help` is quick; functions are named, and loaded by `stages.pipeline` when they are run.
+"""
+
+from dataclasses import dataclass, replace
+
+DATA = ("data",)
+LANGUAGE = ("data", "language")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage reads and leaves.
+
+    Attributes:
+      runs: its function, `module:name` within the package.
+      folder: where it writes.
+      needs: stages whose results it reads.
+      settings: parts of the config that it reads; `SECTION.*` stands for the names of a section's keys alone.
+      results: files without which it is not finished; their content identifies it for the stages that need it.
+      reads: what is handed to its function after the workdir, see `stages.inputs.Inputs`.
+    """
+
+    runs: str
+    folder: str
+    needs: tuple[str, ...]
+    settings: tuple[str, ...]
+    results: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+
+_PREPARED = ("statistics.json", "corpus/prepared.json", "split.npz")
+_CANDIDATES = ("candidates_valid.npz", "candidates_test.npz")
+
+_FIRST: dict[str, Stage] = {
+    "prepare": Stage(
+        "stages.prepare:prepare",
+        "data",
+        (),
+        ("data", "split", "candidates"),
+        (*_PREPARED, *_CANDIDATES),
+    ),
+    "pretrain": Stage(
+        "pretraining.pretrain:pretrain",
+        "lm",
+        ("prepare",),
+        ("lm", "pretrain", "prompts", "teacher.name", "seed", "distill.tasks.*"),
+        ("base.json",),
+        reads=("data", "templates"),
+    ),
+    "teach": Stage(
+        "stages.teach:teach",
+        "teacher",
+        ("prepare",),
+        ("teacher", "seed"),
+        ("teacher.json",),
+        reads=DATA,
+    ),
+    "baseline": Stage(
+        "stages.baseline:baseline", "baseline", ("teach",), ("evaluate",), reads=DATA
+    ),
+}
+_P2REC: dict[str, Stage] = {
+    # `method` too: DELRec needs one repetition only.
+    "parse": Stage(
+        "p2rec.parse:parse",
+        "preference",
+        ("pretrain", "teach"),
+        ("method", "parse"),
+        ("parse.json",),
+        reads=LANGUAGE,
+    ),
+    "augment": Stage(
+        "p2rec.augment:augment",
+        "augmented",
+        ("parse",),
+        ("augment",),
+        ("augment.json",),
+        reads=LANGUAGE,
+    ),
+}
+_P2REC_RESULTS: dict[str, Stage] = {
+    "evaluate": Stage(
+        "p2rec.evaluate:evaluate", "records", ("augment",), ("evaluate",), reads=DATA
+    ),
+    "report": Stage("p2rec.report:report", "report", ("evaluate",), (), reads=LANGUAGE),
+}
+_DELREC: dict[str, Stage] = {
+    "distill": Stage(
+        "delrec.distill:distill", "prompt", ("pretrain", "teach"), ("distill",), reads=LANGUAGE
+    ),
+    "tune": Stage("delrec.tune:tune", "adapter", ("distill",), ("tune",), reads=LANGUAGE),
+    "evaluate": Stage(
+        "delrec.evaluate:evaluate", "records", ("tune",), ("evaluate",), reads=LANGUAGE
+    ),
+    "report": Stage("delrec.report:report", "report", ("evaluate",), (), reads=LANGUAGE),
+}
+_AUGMENTED_TEACHER = {
+    "distill": replace(_DELREC["distill"], needs=("pretrain", "augment")),
+}
+
+METHODS: dict[str, dict[str, Stage]] = {
+    "delrec": _FIRST | _DELREC,
+    "p2rec": _FIRST | _P2REC | _P2REC_RESULTS,
+    "delrec_p2rec": _FIRST | _P2REC | _DELREC | _AUGMENTED_TEACHER,
+}
+"""By method: DELRec, P2Rec, and DELRec with a teacher that P2Rec augmented."""
+
+ALL = tuple(dict.fromkeys(name for stages in METHODS.values() for name in stages))
+"""The names of all stages."""

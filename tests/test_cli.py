@@ -1,0 +1,133 @@
+"""The command line before anything runs: how arguments are read, what a mistake is told, and what is not loaded for it."""
+
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+from tiny_storefront import CONFIG
+
+from delrec_jax import cli
+
+HEAVY = ("jax", "numpy", "flax", "transformers", "ml_collections")
+FILE = """
+from delrec_jax.config import ablated, default_config
+ABLATIONS = {"short": {"distill.length": 3, "seed": 4}}
+def get_config(ablation=None):
+    return ablated(default_config(), ablation, ABLATIONS)
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "of: mine" / "a.py"
+    path.parent.mkdir()
+    path.write_text(FILE)
+    return path
+
+
+def asked_for(*arguments):
+    """The experiment and the flags that `delrec plan` is called with."""
+    with mock.patch.object(cli, "_plan") as plan:
+        cli.main(["plan", *arguments])
+    return plan.call_args.args
+
+
+def mistake(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    assert ended.value.code == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("delrec: ") and len(err.splitlines()) == 1
+    return err
+
+
+def test_an_ablation_is_a_name_behind_the_file(file):
+    """Also where a folder has a colon in its name."""
+    assert asked_for(f"--config={file}")[0].distill.length == 8
+    experiment, _ = asked_for(f"--config={file}:short")
+    assert (experiment.distill.length, experiment.seed) == (3, 4)
+
+
+def test_overrides_come_after_the_ablation(file):
+    experiment, values = asked_for(
+        "--config.seed=9", "--config", f"{file}:short", "--config.tensorboard", "--devices", "4",
+        "--config.distill.top_h", "5", "--noconfig.teacher.cold_negatives", "--config.prompts.max_history=2",
+        "--config.prompts.max_history=3",
+    )  # fmt: skip
+    assert (experiment.seed, experiment.distill.length, experiment.distill.top_h) == (9, 3, 5)
+    assert experiment.tensorboard and not experiment.teacher.cold_negatives
+    assert (experiment.prompts.max_history, values.devices) == (3, 4)
+
+
+def test_flags_from_a_file(file, tmp_path):
+    (tmp_path / "flags").write_text(f"--config={file}:short\n--config.seed=2\n--devices=3\n")
+    experiment, values = asked_for(f"--flagfile={tmp_path / 'flags'}")
+    assert (experiment.seed, values.devices) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config={file}:long"], ["no ablation 'long'", "use one of short"]),
+        (["--config={file}:"], ["no ablation ''"]),
+        (["--config={file}s"], ["--config=", "there is no such file", "configs/"]),
+        (["--config=configs:short"], ["there is no such file"]),
+        (["--config={file}", "--config.distill.lenght=2"], ["did you mean config.distill.length?"]),
+        (["--config={file}:short", "--noconfig.tensorbord"], ["did you mean config.tensorboard?"]),
+        (["--config={file}", "--config.distill.length=many"], ["--config.distill.length=many"]),
+        (["--config={file}", "--config.distill.length"], ["Missing value", "distill.length"]),
+        (["--config={file}", "more"], ["'more' is no flag"]),
+        (["--config={file}", "--config.tensorboard", "more"], ["'more' is no flag"]),
+        (["--flagfile=nowhere"], ["nowhere"]),
+        ([], ["--config is missing"]),
+    ],
+)
+def test_mistakes_about_the_config(file, capsys, arguments, words):
+    err = mistake(capsys, "plan", *(argument.format(file=file) for argument in arguments))
+    for word in words:
+        assert word in err
+
+
+MISTAKES = [
+    (["fly"], "no command 'fly'"),
+    (["run", CONFIG], "--workdir is missing"),
+    (["run", "--workdir=w"], "--config is missing"),
+    (["run", CONFIG, "--wrokdir=w"], "Did you mean: workdir"),
+    (["run", "--config=configs/none.py", "--workdir=w"], "no such file"),
+    (["recommend", "--workdir=w", "--config.seed=1"], "give --config=FILE too"),
+    (["prompts", CONFIG, "--workdir=w", "--n=two"], "--n=two"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_mistakes_are_told(capsys, arguments, words):
+    assert words in mistake(capsys, *arguments)
+
+
+def loaded(calls):
+    """Which heavy packages a fresh process has after these calls of the command line, and what it printed."""
+    code = (
+        "import sys\n"
+        "from delrec_jax.cli import main\n"
+        f"for call in {calls!r}:\n"
+        "    try: main(call)\n"
+        "    except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stderr.splitlines()[-1], done.stdout
+
+
+def test_help_loads_nothing_heavy():
+    heavy, out = loaded([["--help"], ["help"], []])
+    assert heavy == "[]" and out.count("--config=configs/storefront.py") == 3
+
+
+def test_mistakes_in_flags_load_nothing_heavy():
+    assert loaded([arguments for arguments, _ in MISTAKES])[0] == "[]"
+
+
+def test_the_check_of_what_is_loaded_can_fail(file):
+    heavy, _ = loaded([["plan", f"--config={file}", "--config.sede=1"]])
+    assert "jax" in heavy and "numpy" in heavy

@@ -1,0 +1,190 @@
+"""Config files: their argument, their ablations, one from another; and the shipped ones."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from delrec_jax.config import (
+    ablated,
+    base_config,
+    default_config,
+    from_config,
+    leaf_keys,
+    read_config,
+    to_dict,
+)
+from delrec_jax.data.corpora import prepare_corpus
+from delrec_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted((ROOT / "configs").rglob("*.py"))
+STOREFRONT = ROOT / "configs" / "storefront.py"
+IMPORTS = "from delrec_jax.config import ablated, base_config, default_config\n"
+PLAIN = IMPORTS + "def get_config():\n    return default_config()\n"
+SEEDED = IMPORTS + (
+    "def get_config(seed=None):\n"
+    "    config = default_config()\n"
+    "    config.data.domain = 'movies'\n"
+    "    config.seed = 0 if seed is None else int(seed)\n"
+    "    return config\n"
+)
+
+
+def label(path):
+    return str(path.relative_to(ROOT / "configs"))
+
+
+def written(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def message(path, argument=None):
+    with pytest.raises(UserError) as error:
+        read_config(path, argument)
+    text = str(error.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+def values(config):
+    """Every setting by its dotted key."""
+    plain = to_dict(from_config(config))
+    found = {}
+    for key in leaf_keys(plain):
+        value = plain
+        for name in key.split("."):
+            value = value[name]
+        found[key] = value
+    return found
+
+
+def differences(one, other):
+    one, other = values(one), values(other)
+    assert one.keys() == other.keys()
+    return {key: other[key] for key in one if one[key] != other[key]}
+
+
+def test_get_config_receives_the_argument(tmp_path):
+    path = written(tmp_path / "a.py", SEEDED)
+    assert read_config(path).seed == 0
+    assert read_config(path, "7").seed == 7
+
+
+def test_a_file_without_an_argument_works_and_refuses_one(tmp_path):
+    path = written(tmp_path / "a.py", PLAIN)
+    assert read_config(path) == default_config()
+    text = message(path, "x")
+    assert str(path) in text and "takes no argument" in text and "leave :x out" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (PLAIN.replace("()", "(name)", 1), ["needs an argument", "a.py:ARGUMENT"]),
+        ("def get_config():\n    return", ["returns None", "ConfigDict"]),
+        ("x = 1", ["a.py: AttributeError", "get_config"]),
+        ("def get_config(:", ["a.py: SyntaxError"]),
+        ("import nowhere_at_all", ["a.py: ModuleNotFoundError"]),
+        (
+            IMPORTS + "def get_config():\n    return base_config(__file__, 'b.py')",
+            ["b.py", "no such"],
+        ),
+        (
+            IMPORTS + "def get_config():\n    return base_config(__file__, 'a.py')",
+            ["RecursionError"],
+        ),
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(tmp_path, text, words):
+    found = message(written(tmp_path / "a.py", text))
+    for word in words:
+        assert word in found
+
+
+def test_no_file_and_no_python_are_named(tmp_path):
+    assert "nowhere.py: there is no such config file" in message(tmp_path / "nowhere.py")
+    assert "is no Python file" in message(written(tmp_path / "a.txt", PLAIN))
+
+
+def test_a_base_is_found_from_the_file_that_asks(tmp_path):
+    written(tmp_path / "base.py", SEEDED)
+    file = str(written(tmp_path / "folder" / "a.py", ""))
+    config = base_config(file, "../base.py", argument="5")
+    assert differences(default_config(), config) == {"data.domain": "movies", "seed": 5}
+    config.seed = 6
+    assert base_config(file, "../base.py").seed == 0, "a base is read anew for each that asks"
+
+
+def test_sections_alone_can_be_taken_over(tmp_path):
+    written(tmp_path / "base.py", SEEDED)
+    file = str(tmp_path / "a.py")
+    config = base_config(file, "base.py", argument="5", only=("data", "lm"))
+    assert differences(default_config(), config) == {"data.domain": "movies"}
+    with pytest.raises(UserError, match=r"no section 'date': it has .*data"):
+        base_config(file, "base.py", only=("date",))
+
+
+def test_an_ablation_changes_its_settings_and_nothing_else():
+    ablations = {"a": {"tune.anchor": 0.5, "seed": 3}, "b": {"distill.lenght": 3}}
+    assert ablated(default_config(), None, ablations) == default_config()
+    changed = ablated(default_config(), "a", ablations)
+    assert differences(default_config(), changed) == ablations["a"]
+    with pytest.raises(UserError, match=r"no ablation 'c': use one of a, b, or leave :c out"):
+        ablated(default_config(), "c", ablations)
+    with pytest.raises(UserError, match=r"distill\.lenght does not exist"):
+        from_config(ablated(default_config(), "b", ablations))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("listwise", {"distill.rps_label": "listwise"}),
+        ("lora", {"tune.adalora.target_rank": 12}),
+        ("no_anchor", {"tune.anchor": 0.0}),
+    ],
+)
+def test_the_ablations_of_the_storefront(name, changed):
+    whole, config = read_config(STOREFRONT), read_config(STOREFRONT, name)
+    assert differences(whole, config) == changed
+    adalora = from_config(config).tune.adalora
+    assert (adalora.target_rank == adalora.init_rank) == (name == "lora")
+
+
+def test_an_unknown_ablation_of_the_storefront_names_the_others():
+    assert "use one of listwise, lora, no_anchor" in message(STOREFRONT, "no_anker")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=label)
+def test_a_shipped_config_can_run_and_says_how(path):
+    config = read_config(path)
+    from_config(config)
+    doc = path.read_text().split('"""')[1]
+    assert f"configs/{label(path)}" in doc and "Command: " in doc
+    assert config.data.path == "", "a path of somebody's machine"
+    assert (config.data.corpus == "storefront") != ("--config.data.path=PATH/TO/" in doc)
+
+
+def test_a_shipped_config_that_lacks_its_path_says_so(tmp_path):
+    experiment = from_config(read_config(ROOT / "configs" / "ml100k_mini.py"))
+    with pytest.raises(UserError, match=r"data\.path: empty"):
+        prepare_corpus(experiment.data, tmp_path)
+
+
+def test_the_configs_that_documents_name_exist():
+    documents = [
+        ROOT / "README.md",
+        *SHIPPED,
+        *(ROOT / "launch").rglob("*"),
+        *(ROOT / "docs").glob("*.md"),
+    ]
+    texts = [path.read_text() for path in documents if path.is_file()]
+    named = {
+        found for text in texts for found in re.findall(r"\bconfigs/[\w/]+\.py(?::[a-z_]+)?", text)
+    }
+    assert "configs/storefront.py:no_anchor" in named and len(named) > 10
+    for name in named:
+        path, _, ablation = name.partition(":")
+        from_config(read_config(ROOT / path, ablation or None))
