@@ -33,7 +33,6 @@ from delrec_jax.delrec import prompt_examples
 from delrec_jax.delrec.tune import ranking_loss
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.rank_allocation import with_rank_allocation
-from delrec_jax.language.t5 import T5
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.parse import parsing_loss, parsing_optimizer
 from delrec_jax.p2rec.preference_parser import init_projection
@@ -107,7 +106,7 @@ def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held
         text = prompts.preference(pieces, train.history(int(users[index])))
         return {"ids": text, "targets": target}
 
-    width = language.ranker.module.config.d_model
+    width = language.model.width
     trained = {
         "projection": init_projection(width, config.categories, jax.random.key(0)),
         "adapters": init_adapters(language.params, config.adalora, jax.random.key(1)),
@@ -140,8 +139,7 @@ def instance_level(
         text = prompts.recommendation(pieces, shown, pattern=nothing)
         return {"ids": text, "label": np.int32(labels[index])}
 
-    shape = replace(language.ranker.module.config, adapters=adalora)
-    ranker = replace(language.ranker, module=T5(shape))
+    ranker = replace(language.ranker, model=language.model.with_adapters(adalora))
     known = ~data.split.cold_items(data.num_items)
     config = replace(ws.experiment.tune, adalora=adalora, loss_over="catalogue", anchor=0.0)
     optimizer = with_rank_allocation(

@@ -103,7 +103,7 @@ class _Trainer:
         """The untrained prompt of a run; `random` differs from the start of the trained ones."""
         seed = self.ws.experiment.seed
         key = prng.key(seed, "prompt/random" if name == "random" else "prompt/init")
-        table = self.language.params["shared"]["embedding"]
+        table = self.language.model.table(self.language.params)
         words = self.language.ids(self.config.init_text).tolist()
         return init_prompt(self.config.init, table, self.config.length, key, text_ids=words)
 

@@ -89,7 +89,10 @@ class _Trainer:
         prompt = self.language.put({"prompt": assets.load_prompt(self.ws, prompt_name)})["prompt"]
         labels = self._labels(users)
         params = init_adapters(
-            self.language.params, self.config.adalora, prng.key(seed, "adapters/init")
+            self.language.params,
+            self.config.adalora,
+            prng.key(seed, "adapters/init"),
+            closed=self.language.model.closed,
         )
         _, result = fit(
             Run(

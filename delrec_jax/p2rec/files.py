@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.t5 import T5
 from delrec_jax.p2rec.categories import Categories
 from delrec_jax.p2rec.preference_parser import PreferenceParser
 from delrec_jax.training.checkpoints import load_tree
@@ -43,7 +42,7 @@ def make_parser(ws: Workspace, language: Language) -> PreferenceParser:
     """The language model with the adapters of `parse`."""
     config = ws.experiment.parse
     adapters = config.adalora if config.lm == "adalora" else None
-    return PreferenceParser(T5(replace(language.ranker.module.config, adapters=adapters)))
+    return PreferenceParser(language.model.with_adapters(adapters))
 
 
 def preference_pieces(ws: Workspace, language: Language, longest: int) -> Any:

@@ -155,13 +155,14 @@ class _Parsing:
 
     def _start(self, targets: np.ndarray, seed: int) -> dict[str, Any]:
         """Adapters that change nothing, and a projection that begins near the mean target, whatever the text says."""
-        width = self.language.ranker.module.config.d_model
+        width = self.language.model.width
         key = prng.key(seed, "parse/projection")
         projection = init_projection(width, targets.shape[1], key) | {"bias": _mean_logits(targets)}
         trained: dict[str, Any] = {"projection": projection}
         if self.config.lm == "adalora":
             key = prng.key(seed, "parse/adapters")
-            adapters = init_adapters(self.language.params, self.config.adalora, key)
+            closed = self.language.model.closed
+            adapters = init_adapters(self.language.params, self.config.adalora, key, closed=closed)
             trained["adapters"] = adapters
         return trained
 

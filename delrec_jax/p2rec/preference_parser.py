@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from delrec_jax.language.answering import encoded_texts
+from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.logical_axes import constrain
-from delrec_jax.language.t5 import T5
 
 Projection = dict[str, Array]
 
@@ -38,10 +37,10 @@ class PreferenceParser:
     """Texts in, embeddings or category logits out. Soft prompts play no part: texts have no slots.
 
     Attributes:
-      module: the T5, of which only the encoder runs.
+      model: any that encodes texts; answers are not asked for.
     """
 
-    module: T5
+    model: LanguageModel
 
     def pooled(
         self,
@@ -59,9 +58,7 @@ class PreferenceParser:
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
         """
-        hidden, mask = encoded_texts(
-            self.module, params, ids, adapters=adapters, dropout_key=dropout_key
-        )
+        hidden, mask = self.model.encode(params, ids, adapters=adapters, dropout_key=dropout_key)
         kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)
         lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
         return constrain(kept.sum(axis=1) / lengths[:, None], "batch", None)

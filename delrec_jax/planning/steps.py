@@ -4,7 +4,6 @@ Losses, optimizers and trees are those of the stages; trees are made by `jax.eva
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,10 +15,9 @@ from delrec_jax.delrec.task_weighting import init_weighting
 from delrec_jax.delrec.tune import ranking_loss
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import init_adapters
-from delrec_jax.language.logical_axes import axes_of as language_axes
+from delrec_jax.language.families import find_family
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.language.t5 import T5
 from delrec_jax.p2rec.parse import parsing_loss, parsing_optimizer
 from delrec_jax.p2rec.preference_parser import PreferenceParser, init_projection
 from delrec_jax.planning.planned_step import PlannedStep, Scoring, planned_step
@@ -29,13 +27,11 @@ from delrec_jax.planning.shapes import (
     frozen_of,
     ints,
     listed_of,
-    params_of,
     prompt_of,
     ranker_of,
     texts_of,
 )
 from delrec_jax.pretraining.batches import batch_rows
-from delrec_jax.pretraining.initialise import init_for_copying
 from delrec_jax.pretraining.pretrain import pretrain_loss
 from delrec_jax.teachers.network import NetworkTeacher, init_params
 from delrec_jax.teachers.network import axes_of as teacher_axes
@@ -43,7 +39,6 @@ from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
-from delrec_jax.workdir import base_model
 from delrec_jax.workdir.teacher_training import SCORED_USERS, teacher_loss
 from delrec_jax.workdir.workspace import STAGES
 
@@ -62,11 +57,9 @@ def planned_steps(
         steps.append(
             _teach(experiment, make_layout(experiment.mesh, teacher_axes, devices), assumed)
         )
-    layout, ranker = (
-        make_layout(experiment.mesh, language_axes, devices),
-        ranker_of(experiment, assumed),
-    )
-    base_model.check_heads(ranker.module.config, layout.mesh.shape["tensor"])
+    ranker = ranker_of(experiment, assumed)
+    layout = make_layout(experiment.mesh, ranker.model.axes_of, devices)
+    ranker.model.check_mesh(layout.mesh.shape["tensor"])
     if not experiment.lm.weights:
         steps.append(_pretrain(experiment, ranker, layout, assumed))
     later = {"parse": _parse, "distill": _distill, "tune": _tune}
@@ -112,7 +105,7 @@ def _pretrain(
     experiment: Experiment, ranker: Ranker, layout: Layout, assumed: Assumed
 ) -> PlannedStep:
     """Texts of full length, each with all its questions: the longest of what `pretrain` draws."""
-    config = experiment.pretrain
+    config, family = experiment.pretrain, find_family(experiment.lm.family)
     longest = experiment.prompts.max_tokens
     rows = batch_rows(config.text, texts_of(longest, 1)["ids"].shape[1])
     asked = (rows, config.text.queries)
@@ -121,7 +114,7 @@ def _pretrain(
     return planned_step(
         "pretrain",
         mean_loss_gradients(pretrain_loss(ranker, config), config.optimizer.accumulate),
-        jax.eval_shape(lambda: init_for_copying(ranker.module, jax.random.key(0))),
+        jax.eval_shape(lambda: family.begin(ranker.model, jax.random.key(0))),
         make_optimizer(config.optimizer, config.loop.steps),
         layout,
         batch=texts_of(longest, rows) | questions | answers,
@@ -130,15 +123,17 @@ def _pretrain(
 
 
 def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep:
-    """The encoder alone computes; the decoder and the head lie there, as the run loads them."""
+    """The encoder alone computes; what else the model has lies there, as the run loads it."""
     config, rows = experiment.parse, experiment.parse.batch_size
     adapted = config.adalora if config.lm == "adalora" else None
-    parser = PreferenceParser(T5(replace(ranker.module.config, adapters=adapted)))
-    params, key = params_of(parser.module.config), jax.random.key(0)
-    width = parser.module.config.d_model
+    parser = PreferenceParser(ranker.model.with_adapters(adapted))
+    params, key = parser.model.param_shapes(), jax.random.key(0)
+    width, closed = parser.model.width, parser.model.closed
     trained = {"projection": jax.eval_shape(lambda: init_projection(width, config.categories, key))}
     if adapted is not None:
-        trained["adapters"] = jax.eval_shape(lambda tree: init_adapters(tree, adapted, key), params)
+        trained["adapters"] = jax.eval_shape(
+            lambda tree: init_adapters(tree, adapted, key, closed=closed), params
+        )
     return planned_step(
         "parse",
         mean_loss_gradients(parsing_loss(parser, config), config.optimizer.accumulate),
@@ -186,8 +181,9 @@ def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> PlannedStep
     config, rows = experiment.tune, experiment.tune.batch_size
     frozen = frozen_of(ranker) | {"prompt": prompt_of(experiment, ranker)}
     known = np.arange(len(ranker.title_tokens)) > 0
+    key, closed = jax.random.key(0), ranker.model.closed
     adapters = jax.eval_shape(
-        lambda params: init_adapters(params, config.adalora, jax.random.key(0)), frozen["params"]
+        lambda params: init_adapters(params, config.adalora, key, closed=closed), frozen["params"]
     )
     inner = make_optimizer(config.optimizer, config.loop.steps)
     over_all = config.loss_over == "catalogue"

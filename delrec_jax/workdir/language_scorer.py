@@ -75,7 +75,7 @@ class LanguageScorer:
         return pad_texts(texts, bucket_length(max(map(len, texts)), self.buckets))
 
     def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> jax.Array:
-        """Scores of the whole catalogue [B, I] (`mean` and `first`)."""
+        """Scores of the whole catalogue [B, I], where the verbalizer ranks it."""
         return self._catalogue(self._held(system), {"ids": ids})
 
     def candidates(
