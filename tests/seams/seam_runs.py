@@ -4,9 +4,12 @@ import shutil
 from pathlib import Path
 from unittest import mock
 
+import jax
+import numpy as np
 import pytest
 from tiny_storefront import TINY, delrec
 
+from delrec_jax.training.sharding import key_names
 from delrec_jax.training.steps import TrainStep
 
 HERE = Path(__file__).parent
@@ -27,7 +30,27 @@ QUICK = (
     "--config.distill.loop.steps=3",
     "--config.distill.loop.evaluate_every=3",
     "--config.tune.loop.checkpoint_every=3",
+    "--config.tune.anchor=0.0",
+    "--config.tune.optimizer.learning_rate=0.02",
 )
+
+
+def watched(*arguments):
+    """A command; returns what each training step read (keys of its batch), the leaves that it moved, and its loss."""
+    call, seen = TrainStep.__call__, []
+
+    def looked_at(self, state, frozen, batch, key):
+        before = jax.tree.map(np.array, state.params)  # the step gives the state's memory away
+        after, measured = call(self, state, frozen, batch, key)
+        changed = jax.tree.map(lambda a, b: bool((a != np.asarray(b)).any()), before, after.params)
+        paths = jax.tree_util.tree_leaves_with_path(changed)
+        moved = {str(key_names(path)[-1]) for path, leaf in paths if leaf}
+        seen.append((set(batch), moved, float(measured["loss"])))
+        return after, measured
+
+    with mock.patch.object(TrainStep, "__call__", looked_at):
+        delrec(*arguments)
+    return seen
 
 
 class Killed(BaseException):
