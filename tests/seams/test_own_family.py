@@ -11,6 +11,8 @@ from seam_runs import HERE, QUICK, copy_before, kill_after, watched, write_confi
 from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
+from delrec_jax.errors import UserError
+from delrec_jax.language.families import find_family
 from delrec_jax.planning import plan as plan_module
 from delrec_jax.planning.memory import stage_memory
 from delrec_jax.planning.shapes import Assumed
@@ -162,3 +164,8 @@ def test_what_answers_would_be_asked_for_is_named(pretrained, tmp_path, capsys):
     config = write_config(tmp_path / "alone.py", lm__family=ENCODER)
     line = refusal(capsys, "run", config, *flags, "--update")
     assert "pretrain asks" in line and "set lm.weights" in line
+
+
+def test_a_class_in_the_place_of_an_object_is_refused():
+    with pytest.raises(UserError, match=r"lm\.family is .*BagFamily', a class: name an object"):
+        find_family(BAG.replace(":BAG", ":BagFamily"))

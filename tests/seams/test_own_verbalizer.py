@@ -13,6 +13,7 @@ from seam_runs import HERE, QUICK, copy_before, kill_after, watched, write_confi
 from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
+from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.language.verbalizers import find_verbalizer
@@ -96,3 +97,9 @@ def test_candidates_are_scored_as_it_says(toy_model):
         expected = -np.inf if item < 0 else max(logits[row, token] for token in TITLES[item])
         assert scores[row, column] == pytest.approx(float(expected), rel=1e-5)
     assert not ranker.ranks_catalogue
+
+
+@pytest.mark.parametrize("name", ["Last", "np"])
+def test_what_is_no_verbalizer_is_refused(name):
+    with pytest.raises(UserError, match=r"lm\.verbalizer is .*which is no verbalizer: name an obj"):
+        find_verbalizer(f"{HERE / 'toy_verbalizer.py'}:{name}")
