@@ -114,7 +114,7 @@ def distilling_task(
     weighting = TaskWeighting.of(config, names)
 
     def begin(frozen: Any, seed: int) -> dict[str, Any]:
-        table = frozen["params"]["shared"]["embedding"]
+        table = ranker.model.table(frozen["params"])
         return {"prompt": start.prompt(table, seed), **init_weighting(weighting)}
 
     def batch(rows: int) -> PromptExample:
@@ -221,7 +221,7 @@ class PromptTraining:
     def start(self, name: str) -> jax.Array:
         """An untrained prompt; `random` differs from the start of the trained ones."""
         stream = "prompt/random" if name == "random" else "prompt/init"
-        table = self._language.params["shared"]["embedding"]
+        table = self._language.model.table(self._language.params)
         return self._start.prompt(table, self._ws.experiment.seed, stream)
 
     def fit(self, name: str, examples: PromptExamples, select_on: np.ndarray | None = None) -> None:

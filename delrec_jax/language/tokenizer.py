@@ -84,7 +84,7 @@ class Tokenizer:
         return token
 
     def codes(self, count: int) -> list[int]:
-        """One-token codes `A`, `B`, ... for the `index` verbaliser.
+        """One-token codes `A`, `B`, ... for the `index` verbalizer.
 
         Raises:
           UserError: fewer than `count` letters or numbers are single tokens.

@@ -1,7 +1,7 @@
 """Pre-training: the words behind each MASK, asked for at one decoder position.
 
 T5's span corruption emits the words of a masked span one by one. Here every span is a title or an attribute, and
-its words are predicted together, as a bag, at the position of the sentinel: what the `mean` verbaliser reads.
+its words are predicted together, as a bag, at the position of the sentinel: what the `mean` verbalizer reads.
 """
 
 import jax

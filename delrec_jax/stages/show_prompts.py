@@ -91,5 +91,5 @@ def _show(data: Data, language: Language, name: str, example: PromptExample) -> 
 
 
 def _token(language: Language, token: int) -> str:
-    slot = token - language.ranker.module.config.vocab_size
+    slot = token - language.model.vocab_size
     return f"[P{slot}]" if slot >= 0 else language.tokenizer.decode([token]).strip() or "_"

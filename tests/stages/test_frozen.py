@@ -1,4 +1,4 @@
-"""What trains in a stage and what must not, watched while the stages train; and the `index` verbaliser end to end."""
+"""What trains in a stage and what must not, watched while the stages train; and the `index` verbalizer end to end."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ INDEX = (
 
 @pytest.fixture(scope="module")
 def index_run(tmp_path_factory):
-    """A finished run with the `index` verbaliser; digests of what was stored after each stage; what trained."""
+    """A finished run with the `index` verbalizer; digests of what was stored after each stage; what trained."""
     workdir, watch = tmp_path_factory.mktemp("index") / "run", Watch()
     digests = []
     with mock.patch.object(task, "fit", watch.fit):

@@ -1,4 +1,4 @@
-"""The verbalisers `first` and `sequence` through the stages (`mean` is the tiny run's, `index` test_frozen's)."""
+"""The verbalizers `first` and `sequence` through the stages (`mean` is the tiny run's, `index` test_frozen's)."""
 
 import json
 from collections import defaultdict
@@ -43,7 +43,7 @@ def test_prompts_and_adapters_train_by_finite_losses(run, request):
 @pytest.mark.parametrize(
     ("run", "whole"), [("first_run", SYSTEMS), ("sequence_run", LISTED)], ids=["first", "sequence"]
 )
-def test_records_hold_the_protocols_that_the_verbaliser_can_rank(run, whole, request):
+def test_records_hold_the_protocols_that_the_verbalizer_can_rank(run, whole, request):
     folder = request.getfixturevalue(run) / "records"
     records = pl.read_parquet(folder / "records.parquet")
     for protocol, systems in (("full", whole), ("sampled-8", SYSTEMS), ("rerank-8", SYSTEMS)):
