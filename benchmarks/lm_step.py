@@ -31,13 +31,13 @@ from delrec_jax.delrec.tune import ranking_loss
 from delrec_jax.language import weights
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.logical_axes import axes_of
+from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import candidate_cross_entropy
 from delrec_jax.language.soft_prompt import slot_ids
-from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.t5_model import T5Model
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.training.steps import TrainStep, create_state
@@ -105,7 +105,7 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     config = replace(work.config, adapters=ADALORA)
     params = weights.load(directory, config)
     uniform = np.full(work.items.shape, 1 / work.title, np.float32)
-    ranker = Ranker(T5(config), work.items, uniform, work.sentinel, "mean", ())
+    ranker = Ranker(T5Model(config), work.items, uniform, work.sentinel, MEAN, ())
     target = jax.nn.one_hot(np.zeros(work.batch, int), work.candidates)
 
     def loss(prompt, params, ids, chosen):
@@ -116,7 +116,7 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     tune = TuneConfig(adalora=ADALORA, loss_over="candidates")
     optimizer = with_rank_allocation(optax.adamw(LEARNING_RATE), ADALORA, PLANNED)
     known = np.ones(len(work.items), bool)
-    layout = make_layout(MeshConfig(), axes_of)
+    layout = make_layout(MeshConfig(), ranker.model.axes_of)
     gradients = mean_loss_gradients(ranking_loss(ranker, known, tune))
     step = TrainStep(gradients, optimizer, layout)
     state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)

@@ -33,7 +33,6 @@ from delrec_jax.delrec.next_item import LabelledText, ranking_loss
 from delrec_jax.delrec.rows import latest_rows, next_items
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.rank_allocation import with_rank_allocation
-from delrec_jax.language.t5 import T5
 from delrec_jax.p2rec.parse import PreferenceText, parsing_loss, parsing_optimizer
 from delrec_jax.p2rec.preference_parser import init_projection, preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
@@ -103,7 +102,7 @@ def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held
         text = preference_text(pieces, train.history(int(users[index])))
         return PreferenceText(ids=text, targets=target)
 
-    width = language.ranker.module.config.d_model
+    width = language.model.width
     trained = {
         "projection": init_projection(width, config.categories, jax.random.key(0)),
         "adapters": init_adapters(language.params, config.adalora, jax.random.key(1)),
@@ -137,8 +136,7 @@ def instance_level(
         text = prompts.recommendation(pieces, shown, pattern=nothing)
         return LabelledText(ids=text, label=np.int32(labels[index]))
 
-    shape = replace(language.ranker.module.config, adapters=adalora)
-    ranker = replace(language.ranker, module=T5(shape))
+    ranker = replace(language.ranker, model=language.model.with_adapters(adalora))
     known = ~data.split.cold_items(data.num_items)
     config = replace(ws.experiment.tune, adalora=adalora, loss_over="catalogue", anchor=0.0)
     optimizer = with_rank_allocation(

@@ -1,4 +1,4 @@
-"""Users ranked per second: each verbaliser over candidates and whole catalogues, against plain PyTorch.
+"""Users ranked per second: each verbalizer over candidates and whole catalogues, against plain PyTorch.
 
     .venv-parity/bin/python benchmarks/ranking.py [--quick]
 
@@ -22,7 +22,9 @@ import numpy as np
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.t5_model import T5Model
 from delrec_jax.language.verbalizer import title_matrix
+from delrec_jax.language.verbalizers import VERBALIZERS
 
 try:
     import ranking_peer
@@ -75,9 +77,9 @@ class Catalogue:
         self.matrix = title_matrix(self.titles)
 
     def ranker(self, kind: str, config: T5Config, codes: int = 0) -> Ranker:
-        """The catalogue under one verbaliser."""
+        """The catalogue under one verbalizer."""
         places = tuple(range(FIRST_CODE, FIRST_CODE + codes))
-        return Ranker(T5(config), *self.matrix, SENTINEL, kind, places)
+        return Ranker(T5Model(config), *self.matrix, SENTINEL, VERBALIZERS[kind], places)
 
 
 class Batch:

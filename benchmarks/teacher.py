@@ -18,7 +18,6 @@ from typing import Any
 import harness
 import jax
 import numpy as np
-from delrec_jax.teachers.logical_axes import axes_of
 
 from delrec_jax import prng
 from delrec_jax.config import default_config, from_config
@@ -27,7 +26,7 @@ from delrec_jax.data.interactions import Interactions, from_rows
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.ranking import rank_users
-from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss
+from delrec_jax.teachers.network import NetworkTeacher, axes_of, init_params, sequence_loss
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
 from delrec_jax.training.gradients import mean_loss_gradients

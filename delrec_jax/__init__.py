@@ -2,7 +2,7 @@
 
 The rooms, in the order the data walks through them: ``data`` (corpus, split,
 candidates, prompts), ``teachers`` (SASRec, popularity), ``language`` (T5, soft prompt,
-AdaLoRA, verbaliser), ``objectives`` (the tasks' losses), ``training``, ``evaluation``,
+AdaLoRA, verbalizer), ``objectives`` (the tasks' losses), ``training``, ``evaluation``,
 ``analysis``; ``stages`` is the only place where they meet, ``cli`` the only door.
 """
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from delrec_jax.errors import UserError, one_line
+from delrec_jax.files import file_hash
 
 Part = TypeVar("Part")
 
@@ -55,7 +56,7 @@ def source_hash(name: str) -> str:
     path = Path(name.rpartition(":")[0])
     if not is_own(name) or path.suffix != ".py" or not path.is_file():
         return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_hash(path)
 
 
 def _load(place: str, *, key: str, name: str) -> ModuleType:

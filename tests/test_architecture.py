@@ -1,6 +1,7 @@
 """The arrows between the rooms and the size of things, and that each check can fail."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,8 @@ import delrec_jax
 PACKAGE = "delrec_jax"
 ROOT = Path(delrec_jax.__file__).parent
 
-GROUND = {
-    "errors",
-    "prng",
-    "distributed",
-    "plugins",
-    "batches",
-}  # modules that every room may import
+# Modules that every room may import.
+GROUND = {"errors", "prng", "distributed", "plugins", "batches", "files", "padding"}
 LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import one another
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
 ROOMS = {  # room -> what it may import beside itself and the ground
@@ -37,6 +33,7 @@ NEVER = {"torch", "peft", "tensorflow", "clu", "pandas"}
 TFDS_HOME = "data.corpora"
 NAMELESS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
 MAX_FILE, MAX_FUNCTION = 300, 60
+KNOW_FAMILIES = {"", "language", "config", "pretraining"}  # may name a family of language models
 
 
 def files(root: Path) -> Iterator[tuple[str, Path]]:
@@ -120,7 +117,18 @@ def nameless(root: Path) -> list[str]:
     return [path.name for _, path in files(root) if path.name in NAMELESS]
 
 
-CHECKS = [wrong_arrows, wrong_libraries, strangers, oversized, nameless]
+def named_families(root: Path) -> list[str]:
+    """Lines that name T5 where any family of language models must do."""
+    return [
+        f"{name}: line {number}"
+        for name, path in files(root)
+        if name.split(".")[0] not in KNOW_FAMILIES
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search("t5", line, re.IGNORECASE)
+    ]
+
+
+CHECKS = [wrong_arrows, wrong_libraries, strangers, oversized, nameless, named_families]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -187,6 +195,8 @@ BAD_TREES = [
     (oversized, "data/a.py", "x = 1\n" * 301, "data.a: 301 lines"),
     (oversized, "data/a.py", LONG_FUNCTION, "data.a.long: 61 lines"),
     (nameless, "data/utils.py", "", "utils.py"),
+    (named_families, "workdir/a.py", "x = 1\ny = lm.t5.d_model", "workdir.a: line 2"),
+    (named_families, "p2rec/a.py", "from delrec_jax.language.t5 import T5", "p2rec.a: line 1"),
 ]
 
 

@@ -154,14 +154,14 @@ def test_values_that_cannot_be_name_their_key(key, value):
 
 @pytest.mark.parametrize("kind", ["first", "mean"])
 @pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
-def test_verbalisers_of_one_pass_go_with_either_loss(kind, loss_over):
+def test_verbalizers_of_one_pass_go_with_either_loss(kind, loss_over):
     changes = {"lm": {"verbalizer": kind}, "tune": {"loss_over": loss_over}}
     experiment = from_config(ConfigDict(changes))
     assert (experiment.lm.verbalizer, experiment.tune.loss_over) == (kind, loss_over)
 
 
 @pytest.mark.parametrize("kind", ["sequence", "index"])
-def test_verbalisers_of_stated_candidates_need_the_loss_over_them(kind):
+def test_verbalizers_of_stated_candidates_need_the_loss_over_them(kind):
     text = message(nested("lm.verbalizer", kind))
     assert f"lm.verbalizer={kind}" in text and "tune.loss_over=candidates" in text
     changes = {"lm": {"verbalizer": kind}, "tune": {"loss_over": "candidates"}}

@@ -5,7 +5,6 @@ report can be written again from the files of a workdir.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from delrec_jax.analysis.comparison_blocks import comparison_block, verdict
 from delrec_jax.analysis.embedding_map import EmbeddingMap, embedding_map
 from delrec_jax.analysis.seed_blocks import SeedMean, seed_mean_blocks, seed_means
 from delrec_jax.errors import UserError
+from delrec_jax.files import write_text
 
 Row = Mapping[str, Any]
 
@@ -106,11 +106,7 @@ def render_report(data: ReportData) -> str:
 
 def write_report(path: Path, data: ReportData) -> None:
     """Write the page, whole or not at all; errors as in `render_report`."""
-    page = render_report(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, render_report(data))
 
 
 _SEED_METRIC = "NDCG@10"

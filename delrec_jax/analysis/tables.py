@@ -7,7 +7,6 @@ split "leave_one_out@100-users" holds systems tuned with the labels of 100 users
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from delrec_jax.evaluation.records import (
     summarise,
     wide_expected,
 )
+from delrec_jax.files import write_text
 
 Row = Mapping[str, Any]
 
@@ -100,10 +100,7 @@ def write_metrics_json(path: Path, rows: Sequence[Row]) -> None:
     for number, row in enumerate(rows):
         _check_keys(row, where=f"{path}, row {number}")
     lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in sorted_rows(rows)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def read_metrics_json(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.data.split_kinds import SplitConfig
 from delrec_jax.distributed import DistributedConfig
 from delrec_jax.errors import UserError
-from delrec_jax.language.verbalizer import CATALOGUE_KINDS
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.sharding import MeshConfig
 from delrec_jax.training.watching import WatchConfig
@@ -93,7 +93,7 @@ class Experiment:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
             self._check_p2rec()
-        over_candidates = self.lm.verbalizer not in CATALOGUE_KINDS
+        over_candidates = not find_verbalizer(self.lm.verbalizer).ranks_catalogue
         if over_candidates and self.tune.loss_over == "catalogue":
             raise UserError(
                 f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
+from delrec_jax.language.families import find_family
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.verbalizer import KINDS
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
@@ -15,15 +16,18 @@ class LMConfig:
     """The language model.
 
     Attributes:
-      t5: its shape; the vocabulary's size is the tokenizer's when `pretrain` makes one.
+      family: its kind: `t5`, or `FILE.py:NAME` of your own (an object of a class that inherits `language.family.Family`).
+      t5: the shape of a T5; the vocabulary's size is the tokenizer's when `pretrain` makes one.
       vocab_size: ids of a trained tokenizer, sentinels included, at most.
       sentinels: number of `<extra_id_*>` of a trained tokenizer.
-      verbalizer: `mean` or `first` (rank the whole catalogue from one pass), `sequence` or `index` (stated candidates only).
-      weights: a directory or hub name of pretrained T5 weights, such as `google/flan-t5-small`; the sizes in `t5` do not
-        count then, and `pretrain` trains nothing. Empty = a small T5 of our own.
+      verbalizer: `mean` or `first` (rank the whole catalogue from one pass), `sequence` or `index` (stated candidates only), or
+        `FILE.py:NAME` of your own (an object of a class that inherits `language.verbalizer.Verbalizer`).
+      weights: a directory or hub name of pretrained weights of this family, such as `google/flan-t5-small`; the sizes in `t5`
+        do not count then, and `pretrain` trains nothing. Empty = a small model of our own.
       tokenizer: directory or hub name; empty = the one beside `weights`, or one of our own.
     """
 
+    family: str = "t5"
     t5: T5Config = T5Config(
         d_model=64,
         d_kv=32,
@@ -40,8 +44,8 @@ class LMConfig:
     tokenizer: str = ""
 
     def __post_init__(self):
-        if self.verbalizer not in KINDS:
-            raise UserError(f"lm.verbalizer is {self.verbalizer!r}: use one of {', '.join(KINDS)}")
+        find_family(self.family)
+        find_verbalizer(self.verbalizer)
         if self.tokenizer and not self.weights:
             raise UserError(
                 f"lm.tokenizer is {self.tokenizer!r}, but lm.weights is not set: without pretrained weights `delrec pretrain` "

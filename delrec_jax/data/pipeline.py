@@ -15,9 +15,9 @@ import grain
 import numpy as np
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_TOKEN
 
 Example = TypeVar("Example")
-PAD = 0
 
 
 def bucket_length(length: int, buckets: Sequence[int]) -> int:
@@ -47,7 +47,7 @@ def make_buckets(longest: int, smallest: int = 32) -> tuple[int, ...]:
 
 def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
     """Stacks token arrays into int32 [B, length], padded on the right with 0."""
-    result = np.full((len(texts), length), PAD, np.int32)
+    result = np.full((len(texts), length), PAD_TOKEN, np.int32)
     for row, text in zip(result, texts, strict=True):
         row[: len(text)] = text
     return result

@@ -12,10 +12,10 @@ import numpy as np
 
 from delrec_jax.data.templates import NEXT_ITEM, SEPARATOR, Field, Template, fill, without
 from delrec_jax.data.templates import domain as domain_words
-from delrec_jax.data.title_tokens import Ids, Items, TitleTokens
+from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
 
-_NOTHING = np.zeros(0, np.int32)
+NO_PATTERN: Ids = NO_TOKENS  # in the place of a prompt: its sentence is left out of the text
 # Where the config limits a text's length, and what else helps.
 _LIMIT = (
     "prompts",
@@ -152,7 +152,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     """
     template = pieces.tasks[task, len(fields[Field.PATTERN]) > 0]
     mask = np.array([pieces.sentinel], np.int32)
-    fields = {**fields, Field.MASK: mask, Field.HISTORY: _NOTHING}
+    fields = {**fields, Field.MASK: mask, Field.HISTORY: NO_TOKENS}
     parts = [fields[part] if isinstance(part, Field) else part for part in template]
     fixed = sum(map(len, parts))
     room = pieces.config.max_tokens - fixed
@@ -214,4 +214,4 @@ def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:
     """The CANDIDATES field: empty where the template has no such field."""
     shown = pieces.config.show_candidates or bool(pieces.codes)
-    return list_candidates(pieces, candidates) if shown else _NOTHING
+    return list_candidates(pieces, candidates) if shown else NO_TOKENS

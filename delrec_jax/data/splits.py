@@ -16,10 +16,10 @@ from jaxtyping import Bool, Int32, Int64
 from delrec_jax import prng
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 Part = Literal["valid", "test"]
 PARTS: tuple[Part, ...] = ("valid", "test")
-PADDING = -1
 
 _FEW_USERS = 1000
 
@@ -143,7 +143,7 @@ def padded_histories(
     places, given = split.parts[part].places[chosen], split.history_lengths(part)[chosen]
     back = np.arange(length, 0, -1)
     source = np.maximum(places[:, None] - back, 0)  # [B, L]
-    return np.where(back <= given[:, None], split.interactions.items[source], np.int32(PADDING))
+    return np.where(back <= given[:, None], split.interactions.items[source], np.int32(PAD_ITEM))
 
 
 def partition_users(

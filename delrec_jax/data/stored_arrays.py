@@ -6,7 +6,6 @@ must never be read as if it were the stored draw.
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import whole
 
 REMEDY = "delete it and run `delrec prepare` again"
 
@@ -48,12 +48,9 @@ def save_arrays(
       arrays: Not named "header", "hash" or "file".
       stated_hash: `content_hash` of both, as the caller knows it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     texts = {_HEADER: np.array(json.dumps(dict(header))), _HASH: np.array(stated_hash)}
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **texts, **arrays)
-    os.replace(partial, path)
 
 
 def load_arrays(

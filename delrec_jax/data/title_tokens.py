@@ -8,7 +8,7 @@ from jaxtyping import Int32, Int64
 Ids = Int32[np.ndarray, "T"]
 Items = Sequence[int] | np.ndarray  # item indices in order: a list, or int32 as they are stored
 
-_NOTHING = np.zeros(0, np.int32)
+NO_TOKENS: Ids = np.zeros(0, np.int32)
 _FEW = 6  # titles up to which a loop takes less time than a gather, which has a fixed cost
 
 
@@ -28,7 +28,7 @@ class TitleTokens:
         self._ends = np.cumsum(self.separated_lengths)
         self._starts = self._ends - self.separated_lengths
         parts = [part for title in titles for part in (separator, title)]
-        self._tokens = np.concatenate([_NOTHING, *parts])
+        self._tokens = np.concatenate([NO_TOKENS, *parts])
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -44,7 +44,7 @@ class TitleTokens:
         if len(items) > _FEW:
             run = self._behind_separators(np.asarray(items, np.intp))
         else:
-            run = np.concatenate([_NOTHING, *map(self._behind_separator, items)])
+            run = np.concatenate([NO_TOKENS, *map(self._behind_separator, items)])
         return run[self.separator_length :]
 
     def joined_behind_codes(self, items: Items, codes: Ids) -> Ids:

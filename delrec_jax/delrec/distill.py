@@ -12,6 +12,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.config import Experiment
 from delrec_jax.data.pipeline import make_buckets, training_iterator
+from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files
 from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam
 from delrec_jax.delrec.material import PromptExample
@@ -113,7 +114,7 @@ def distilling_task(
     weighting = TaskWeighting.of(config, names)
 
     def begin(frozen: Any, seed: int) -> dict[str, Any]:
-        table = frozen["params"]["shared"]["embedding"]
+        table = ranker.model.table(frozen["params"])
         return {"prompt": start.prompt(table, seed), **init_weighting(weighting)}
 
     def batch(rows: int) -> PromptExample:
@@ -220,7 +221,7 @@ class PromptTraining:
     def start(self, name: str) -> jax.Array:
         """An untrained prompt; `random` differs from the start of the trained ones."""
         stream = "prompt/random" if name == "random" else "prompt/init"
-        table = self._language.params["shared"]["embedding"]
+        table = self._language.model.table(self._language.params)
         return self._start.prompt(table, self._ws.experiment.seed, stream)
 
     def fit(self, name: str, examples: PromptExamples, select_on: np.ndarray | None = None) -> None:
@@ -284,7 +285,7 @@ class PromptTraining:
         for name in REPORTED:
             bare = name == "none"
             prompt = None if bare else files.place_prompt(self._ws, self._language, name)
-            pattern = np.zeros(0, np.int32) if bare else self._language.slots
+            pattern = NO_PATTERN if bare else self._language.slots
             reading = self._read(prompt, make_exam(heldout, pattern))
             seed = self._ws.experiment.seed
             found = agreement_rows(name, reading, heldout.material.rows.users, seed=seed)

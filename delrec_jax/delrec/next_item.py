@@ -140,12 +140,13 @@ def tuning_task(
       known: the items that occur in the training part.
     """
     config = experiment.tune
-    prompt = (experiment.distill.length, ranker.module.config.d_model)
+    prompt = (experiment.distill.length, ranker.model.width)
     frozen = {**frozen, "prompt": jax.ShapeDtypeStruct(prompt, np.float32)}
 
     def start(frozen: Any, seed: int) -> Any:
         """Adapters that change nothing."""
-        return init_adapters(frozen["params"], config.adalora, prng.key(seed, "adapters/init"))
+        key, closed = prng.key(seed, "adapters/init"), ranker.model.closed
+        return init_adapters(frozen["params"], config.adalora, key, closed=closed)
 
     inner = make_optimizer(config.optimizer, config.loop.steps)
     held = {**frozen, "adapters": jax.eval_shape(lambda frozen: start(frozen, 0), frozen)}

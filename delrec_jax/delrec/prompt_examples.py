@@ -14,11 +14,12 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.config import Experiment
 from delrec_jax.data import prompts
-from delrec_jax.data.splits import PADDING, Split
+from delrec_jax.data.splits import Split
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
 from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users
+from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.workdir.assets import Data, Language
@@ -91,8 +92,8 @@ def make_lists(
 ) -> TeacherLists:
     """The teacher's lists for rows; items it never saw, and items the user has seen, stay out."""
     length = experiment.teacher.max_length
-    seen = np.full((len(rows.users), int(rows.ends.max())), PADDING, np.int32)
-    histories = np.full((len(rows.users), length), PADDING, np.int32)
+    seen = np.full((len(rows.users), int(rows.ends.max())), PAD_ITEM, np.int32)
+    histories = np.full((len(rows.users), length), PAD_ITEM, np.int32)
     for index, (user, end) in enumerate(zip(rows.users, rows.ends, strict=True)):
         history = split.train.history(int(user))[:end]
         seen[index, :end] = history

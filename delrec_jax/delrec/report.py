@@ -121,7 +121,7 @@ def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
 
 def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExample]:
     """Two users: the first whose target is cold and the first whose is not (or just the first two)."""
-    if language.ranker.kind != "mean":
+    if not language.ranker.verbalizer.shows_examples:
         return []
     cold = data.split.cold_items(data.num_items)[data.split.target("test")]
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
@@ -177,7 +177,7 @@ def _notes(ws: Workspace, data: Data) -> list[str]:
         )
     elif made_here:
         notes.append(
-            "The language model is a small T5 pre-trained here on this corpus' titles, attributes and training histories; "
+            "The language model is small and was pre-trained here on this corpus' titles, attributes and training histories; "
             "it has no knowledge of the world. With pretrained weights these figures will differ."
         )
     else:

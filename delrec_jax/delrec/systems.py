@@ -1,14 +1,11 @@
 """DELRec's systems of the table: the language model with each of the prompts and adapters that stages 1 and 2 made."""
 
-import numpy as np
-
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
+from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files
 from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.workspace import Workspace
-
-_NO_PATTERN = np.zeros(0, np.int32)
 
 
 def language_systems(
@@ -22,7 +19,7 @@ def language_systems(
         return LanguageSystem(slots, files.place_prompt(ws, language, name), tree)
 
     systems = {
-        ("lm_no_prompt", "all"): LanguageSystem(_NO_PATTERN),
+        ("lm_no_prompt", "all"): LanguageSystem(NO_PATTERN),
         ("lm_random_prompt", "all"): prompted("random"),
         ("lm_shuffled_prompt", "all"): prompted("shuffled"),
         ("lm_distilled_prompt", "all"): prompted("distilled"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy import stats
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 ScoreFn = Callable[[Int[np.ndarray, "B"]], Array | np.ndarray]
 RankFn = Callable[[Array, Int[np.ndarray, "B"]], tuple[Array, Array]]
@@ -63,7 +65,10 @@ def rank_full(
         Mean-tie rank (NaN where a score is NaN or +inf, or the target is no item) and the
         number of other ranked items that tie with the target.
     """
-    num_items = scores.shape[1]
+    rows, num_items = scores.shape
+    chex.assert_shape(targets, (rows,))
+    if seen is not None:
+        chex.assert_shape(seen, (rows, num_items))
     is_target = jnp.arange(num_items) == targets[:, None]
     target_score = jnp.take_along_axis(scores, jnp.clip(targets, 0)[:, None], axis=1)[:, 0]
     unknown = (targets < 0) | (targets >= num_items)
@@ -88,6 +93,7 @@ def rank_unseen(
         targets: item index of each row's target; counts although it be in the history.
         histories: items to leave out, each once a row, padded with -1 anywhere.
     """
+    chex.assert_shape(histories, (len(scores), None))
     rank, ties = rank_full(scores, targets)
     target_score = jnp.take_along_axis(scores, jnp.clip(targets, 0)[:, None], axis=1)
     seen_scores = jnp.take_along_axis(scores, jnp.clip(histories, 0), axis=1)
@@ -99,9 +105,7 @@ def rank_unseen(
 
 @jax.jit
 def rank_candidates(
-    scores: Float[Array, "B C"],
-    candidates: Int[Array, "B C"],
-    targets: Int[Array, "B"],
+    scores: Float[Array, "B C"], candidates: Int[Array, "B C"], targets: Int[Array, "B"]
 ) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
     """Rank of each target among its own candidates.
 
@@ -114,6 +118,7 @@ def rank_candidates(
         Mean-tie rank (infinity where the target is not a candidate, NaN where a score is NaN
         or +inf) and the number of other candidates that tie with the target (0 for a miss).
     """
+    chex.assert_shape((scores, targets), (candidates.shape, (len(candidates),)))
     filled = candidates >= 0
     is_target = filled & (candidates == targets[:, None])
     found = is_target.any(axis=1)
@@ -143,6 +148,7 @@ def gather_candidates(
     scores: Float[Array, "B I"], candidates: Int[Array, "B C"]
 ) -> Float[Array, "B C"]:
     """Scores of the candidates out of scores of the catalogue; -inf at padding (-1)."""
+    chex.assert_shape(candidates, (len(scores), None))
     picked = jnp.take_along_axis(scores, jnp.clip(candidates, 0), axis=1)
     return jnp.where(candidates < 0, -jnp.inf, picked)
 
@@ -169,7 +175,7 @@ def full_ranker(targets: Int[np.ndarray, "U"], histories: Histories | None = Non
 def _each_once(histories: Int[np.ndarray, "B L"]) -> Int[np.ndarray, "B L"]:
     """The same items, each once a row, in another order; repeats become padding."""
     ordered = np.sort(histories, axis=1)
-    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = -1
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = PAD_ITEM
     return ordered
 
 

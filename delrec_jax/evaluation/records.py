@@ -5,7 +5,6 @@ no number in a report needs a model to be checked. A second file holds expected 
 values (of the oracle), which are computed from probabilities and have no rank.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_of_ranks
+from delrec_jax.files import whole
 
 __all__ = [
     "EXPECTED_SCHEMA",
@@ -225,13 +225,8 @@ def _ordered(table: pl.DataFrame, schema: _Schema) -> pl.DataFrame:
 
 
 def _write_parquet(path: Path, table: pl.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.write_parquet(temporary)
-        os.replace(temporary, path)  # readers see the old file or the new one, never a part
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as partial:
+        table.write_parquet(partial)
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:

@@ -2,13 +2,14 @@
 
 The adapters live in their own Flax collection, `adapters`, at the path of the projection they change. The
 base parameters keep their names and values, so pretrained weights load with no renaming, freezing is the
-choice of which collection is differentiated, and a model without the collection is the plain T5.
+choice of which collection is differentiated, and a model without the collection is the plain one.
 
 Source: Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023, eq. 3
 (the triplet), eq. 4 (the penalty). The numbers follow `peft`, shown in tests/parity.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -19,9 +20,22 @@ from jaxtyping import Array, Float
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.layers import unstack_layers
-from delrec_jax.language.t5_config import T5Config
 
 Tree = dict[str, Any]
+
+
+class Adaptable(Protocol):
+    """What a module must know to hold projections with adapters: `T5Config`, or the config of another model."""
+
+    @property
+    def adapters(self) -> AdaLoRAConfig | None:
+        """The adapters' config; None = plain."""
+        ...
+
+    @property
+    def stored_dtype(self) -> jnp.dtype:
+        """The type of the base weights."""
+        ...
 
 
 class Projection(nn.Module):
@@ -31,7 +45,7 @@ class Projection(nn.Module):
     one input.
     """
 
-    config: T5Config
+    config: Adaptable
     inputs: int
     features: int
     stddev: float
@@ -70,7 +84,7 @@ class AdapterDropout(nn.Module):
     stage 2 (benchmarks/lm_step.py). The rate is kept to 1 / 65536.
     """
 
-    config: T5Config
+    config: Adaptable
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T D"]:
@@ -90,7 +104,9 @@ def scaling(config: AdaLoRAConfig) -> float:
     return config.alpha / (config.init_rank + 1e-5)
 
 
-def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
+def init_adapters(
+    params: Tree, config: AdaLoRAConfig, key: jax.Array, *, closed: Sequence[str] = ()
+) -> Tree:
     """Makes the adapters of every projection that a rule of `config.targets` meets.
 
     E starts at zero, so that the adapted model equals the base model; A and B are N(0, 0.02^2).
@@ -100,18 +116,20 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
         scanned.
       config: which projections, and the rank R.
       key: random key.
+      closed: top-level projections that may not be adapted (`LanguageModel.closed`).
 
     Returns:
       A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path, with the layer axis of its kernel.
 
     Raises:
-      UserError: a rule that meets no projection, or one that meets `lm_head`.
+      UserError: a rule that meets no projection, or one that meets a closed one.
     """
-    if is_target(("lm_head",), config.targets):
-        raise UserError(
-            f"adalora.targets {config.targets}: lm_head cannot be adapted, because item scores read the head's own "
-            "weights (`head_matrix`) and would not see the adapter; leave it out ('*/*' means all others)"
-        )
+    for name in closed:
+        if is_target((name,), config.targets):
+            raise UserError(
+                f"adalora.targets {config.targets}: {name} cannot be adapted, because item scores read the head's own weights "
+                "and would not see the adapter; leave it out ('*/*' means all others)"
+            )
     every = {
         path[:-1]: kernel
         for path, kernel in traverse_util.flatten_dict(params).items()
@@ -122,8 +140,9 @@ def init_adapters(params: Tree, config: AdaLoRAConfig, key: jax.Array) -> Tree:
         rule for rule in config.targets if not any(is_target(path, (rule,)) for path in every)
     ]
     if unmatched or not kernels:
+        names = sorted({path[-1] for path in every} - {*closed})
         raise UserError(
-            f"adalora.targets {config.targets}: {unmatched} match no projection: T5 has q, k, v, o, wi_0, wi_1, wo"
+            f"adalora.targets {config.targets}: {unmatched} match no projection: the model has {', '.join(names)}"
         )
     flat = {}
     for path, path_key in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):

@@ -7,10 +7,8 @@ Each file appears whole or not at all. The JSON comes last and holds the digest 
 between the two, or files of two saves put together, are found out on loading.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash, whole, write_text
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.layers import unstack_layers
 
@@ -71,18 +70,17 @@ def save_adapter(
     if prompt is not None:
         tensors["prompt"] = prompt
     arrays = {name: np.asarray(jax.device_get(x), order="C") for name, x in tensors.items()}
-    path.mkdir(parents=True, exist_ok=True)
-    _write(path / "adapter.safetensors", lambda file: save_file(arrays, file))
+    with whole(path / "adapter.safetensors") as partial:
+        save_file(arrays, partial)
     description = {
         "format": FORMAT,
         "base": {"name": base_name, "hash": base_hash},
         "adalora": asdict(config),
         "rank_pattern": {name: int(rank) for name, rank in sorted(rank_pattern.items())},
         "prompt_length": 0 if prompt is None else len(prompt),
-        "tensors_sha256": _digest(path / "adapter.safetensors"),
+        "tensors_sha256": file_hash(path / "adapter.safetensors"),
     }
-    text = json.dumps(description, indent=1) + "\n"
-    _write(path / "adapter.json", lambda file: file.write_text(text))
+    write_text(path / "adapter.json", json.dumps(description, indent=1) + "\n")
 
 
 def load_adapter(path: Path, *, base_hash: str) -> SavedAdapter:
@@ -100,7 +98,7 @@ def load_adapter(path: Path, *, base_hash: str) -> SavedAdapter:
         )
     if not tensors.is_file():
         raise UserError(f"{tensors}: no such file, though {file.name} stands beside it; {_AGAIN}")
-    if (found := _digest(tensors)) != described.digest:
+    if (found := file_hash(tensors)) != described.digest:
         raise UserError(
             f"{tensors}: damaged or of another save: its SHA-256 is {found}, {file.name} says {described.digest}; {_AGAIN}"
         )
@@ -132,18 +130,3 @@ def _read_description(file: Path) -> _Description:
         return _Description(base["name"], base["hash"], found["tensors_sha256"], config)
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{file}: damaged ({error!r}); {_AGAIN}") from error
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a file of another name, then gives it its own: readers never see a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

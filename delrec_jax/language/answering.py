@@ -1,4 +1,4 @@
-"""Asking the language model: one pass of the encoder over a text, short answers from the decoder.
+"""Asking a T5: one pass of the encoder over a text, short answers from the decoder.
 
 For each sentinel of the text the decoder reads two tokens, the start token and the sentinel (T5's own format); the
 hidden state at the sentinel answers it. Longer answers (a title, teacher-forced) begin with the same two tokens. The
@@ -125,6 +125,12 @@ def hidden_at_masks(
         module, params, ids, pairs, prompt=prompt, adapters=adapters, dropout_key=dropout_key
     )
     return hidden[:, :, 1]
+
+
+def teacher_forced(titles: Int[Array, "B C W"], sentinel: int) -> Int[Array, "B C U"]:
+    """Decoder input of the titles, U = W + 1: start, the sentinel, and all of the title but its last place."""
+    opening = jnp.broadcast_to(jnp.asarray([START, sentinel]), (*titles.shape[:-1], 2))
+    return jnp.concatenate([opening, titles[..., :-1]], axis=-1)
 
 
 def _variables(params: Any, adapters: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A model in memory written as a directory that `transformers` loads (and `weights.load` reads back bit for bit)."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import whole
 from delrec_jax.language.hub import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.tokenizer import EOS, PAD
+from delrec_jax.language.tokenizer import EOS
 from delrec_jax.language.weight_names import hf_name, leaves
 from delrec_jax.language.weights import HeldTensor, held_tensors
+from delrec_jax.padding import PAD_TOKEN
 
 # Of our config, under the same names as in theirs.
 _KEYS = (
@@ -35,7 +36,7 @@ _KEYS = (
     "tie_word_embeddings",
 )
 PROMPT_FILE = "soft_prompt.safetensors"
-_TOKENS = {"decoder_start_token_id": PAD, "eos_token_id": EOS, "pad_token_id": PAD}
+_TOKENS = {"decoder_start_token_id": PAD_TOKEN, "eos_token_id": EOS, "pad_token_id": PAD_TOKEN}
 
 
 def export_model(
@@ -68,9 +69,8 @@ def export_model(
         raise UserError(f"{directory}: there already; remove it, or export to another directory")
     copied = _tokenizer_files(tokenizer_dir)
     tensors = _named(params, config)
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with whole(directory) as partial:
+        partial.mkdir()
         _write_weights(tensors, partial, max_shard_bytes)
         _write_json(partial / CONFIG_FILE, _description(config))
         _write_json(partial / "generation_config.json", _TOKENS)
@@ -78,10 +78,6 @@ def export_model(
             save_file({"prompt": np.array(jax.device_get(prompt))}, partial / PROMPT_FILE)
         for file in copied:
             shutil.copyfile(file, partial / file.name)
-        partial.replace(directory)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
 
 
 def _tokenizer_files(directory: Path | None) -> list[Path]:

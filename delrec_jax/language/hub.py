@@ -1,14 +1,17 @@
 """Model directories in Hugging Face's layout: where a name leads, and which tensors lie there."""
 
+import hashlib
 import json
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -147,6 +150,26 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
             "download index and files again"
         )
     return found
+
+
+def fingerprint(directory: Path) -> str:
+    """Names a model on disk: a hash of config.json and of every byte of its safetensors.
+
+    The same weights saved otherwise (another type, other shards) get another name; see `weights.params_hash`.
+
+    Returns:
+      A SHA-256 in hexadecimal.
+
+    Raises:
+      UserError: no config.json, or no safetensors that can be read.
+    """
+    read_json(directory / CONFIG_FILE)
+    shards = sorted({tensor.file for tensor in stored_tensors(directory).values()})
+    files = [directory / CONFIG_FILE, *shards]
+    with ThreadPoolExecutor() as pool:  # hashing gives up the interpreter's lock
+        digests = list(pool.map(file_hash, files))
+    lines = [f"{digest} {file.name}\n" for digest, file in zip(digests, files, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:

@@ -7,58 +7,60 @@ embed   the model's width, in kernels                        layers the leading 
 heads   heads times their width                              mlp    the hidden width of a feed-forward network
 """
 
+from collections.abc import Callable, Mapping
+
 from flax import linen as nn
 from jaxtyping import Array
 
 Axes = tuple[str | None, ...]
 
-_KERNELS: dict[str, Axes] = {
-    **dict.fromkeys(("q", "k", "v"), ("embed", "heads")),
-    "o": ("heads", "embed"),
-    **dict.fromkeys(("wi", "wi_0", "wi_1"), ("embed", "mlp")),
-    "wo": ("mlp", "embed"),
-    "lm_head": (None, "vocab"),
-}
-_TABLES: dict[str, Axes] = {
-    "shared": ("vocab", None),
-    "relative_attention_bias": (None, "heads"),
-}
 _READOUT = "projection"  # of P2Rec, from the width to a few categories
 # A soft prompt, its tasks' log-variances, a norm, the answers of an exam, a unit of loss: too small to be worth a message
 # between devices.
 _WHOLE = ("prompt", "log_variance", "weight", "tokens", "weights", "unit")
 
 
-def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
-    """Names of a leaf's axes, None for those that are never split.
+def named_axes(
+    kernels: Mapping[str, Axes], tables: Mapping[str, Axes]
+) -> Callable[[tuple[str, ...], tuple[int, ...]], Axes]:
+    """The function that names the axes of a model's arrays, and of all that is trained or kept beside the model.
 
     Args:
-      path: names of its keys, such as ("encoder", "block_0", "SelfAttention", "q", "kernel"); whatever stands before the
-        last two does not matter, so trees that hold the parameters have the same names.
-      shape: its shape; stacked layers add a leading axis.
+      kernels: names of the two axes (in, out) of each projection, by the projection's name: of its kernel, and of the A, E
+        and B of its adapter.
+      tables: names of the two axes of each table of embeddings, by the table's name.
 
-    Raises:
-      ValueError: an array that no name is known for.
+    Returns:
+      (path, shape) -> the names of a leaf's axes, None for those that are never split. The path has the names of the leaf's
+      keys, such as ("encoder", "block_0", "SelfAttention", "q", "kernel"); whatever stands before the last two does not
+      matter, so trees that hold the parameters have the same names. Stacked layers add a leading axis to the shape. The
+      function raises a ValueError for an array that no name is known for.
     """
-    owner, name = path[-2] if len(path) > 1 else "", path[-1]
-    if name in _WHOLE:
-        return (None,) * len(shape)
-    if name == "vectors":
-        return ("items", None)
-    if name == "embedding" and owner in _TABLES:
-        return _TABLES[owner]
-    if owner == _READOUT and name in ("kernel", "bias"):
-        return ("embed", None) if name == "kernel" else (None,)
-    if owner in _KERNELS and name in ("kernel", "A", "E", "B"):
-        inner, outer = _KERNELS[owner]
-        axes: Axes = {
-            "kernel": (inner, outer),
-            "A": (inner, None),
-            "E": (None,),
-            "B": (None, outer),
-        }[name]
-        return ("layers",) * (len(shape) - len(axes)) + axes
-    raise ValueError(f"no axes are named for {'/'.join(path)} {shape}: add them to {__name__}")
+
+    def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
+        owner, name = path[-2] if len(path) > 1 else "", path[-1]
+        if name in _WHOLE:
+            return (None,) * len(shape)
+        if name == "vectors":
+            return ("items", None)
+        if name == "embedding" and owner in tables:
+            return tables[owner]
+        if owner == _READOUT and name in ("kernel", "bias"):
+            return ("embed", None) if name == "kernel" else (None,)
+        if owner in kernels and name in ("kernel", "A", "E", "B"):
+            inner, outer = kernels[owner]
+            axes: Axes = {
+                "kernel": (inner, outer),
+                "A": (inner, None),
+                "E": (None,),
+                "B": (None, outer),
+            }[name]
+            return ("layers",) * (len(shape) - len(axes)) + axes
+        raise ValueError(
+            f"no axes are named for {'/'.join(path)} {shape}: add them where the model names its own"
+        )
+
+    return axes_of
 
 
 def constrain(x: Array, *axes: str | None) -> Array:

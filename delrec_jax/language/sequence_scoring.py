@@ -1,4 +1,4 @@
-"""The verbaliser `sequence`: a title's length-normalised log-likelihood, teacher-forced (method.md, "the verbaliser").
+"""The verbalizer `sequence`: a title's length-normalised log-likelihood, teacher-forced (method.md, "the verbalizer").
 
 Format, decided here: for a title t1 .. tn the decoder reads T5's own answer to a MASK,
 
@@ -13,20 +13,44 @@ A text's candidates share its encoding and are decoded in one batch. The vocabul
 title, [B, C, W, V] logits if taken at once; it is applied to a few places at a time, in the backward pass too.
 """
 
+from collections.abc import Hashable, Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from delrec_jax.language.answering import START
+from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
 
 # Logits alive at once, 64 MiB of float32: large enough to keep a matrix product busy.
 MAX_LOGITS = 2**24
 
 
-def teacher_forced(titles: Int[Array, "B C W"], sentinel: int) -> Int[Array, "B C U"]:
-    """Decoder input of the titles, U = W + 1: start, the sentinel, and all of the title but its last place."""
-    opening = jnp.broadcast_to(jnp.asarray([START, sentinel]), (*titles.shape[:-1], 2))
-    return jnp.concatenate([opening, titles[..., :-1]], axis=-1)
+class Likelihood(Verbalizer):
+    """All tokens of a title in their order: stated candidates alone, each of which is decoded."""
+
+    name = "sequence"
+    max_logits = MAX_LOGITS
+
+    def key(self, title: Sequence[int]) -> Hashable:
+        return tuple(title)
+
+    def candidate_scores(
+        self,
+        question: Question,
+        titles: Titles,
+        candidates: Int[Array, "B C"],
+        vectors: Float[Array, "I D"] | None,
+    ) -> Float[Array, "B C"]:
+        """Mean log-probability of each candidate's title."""
+        tokens, weights = titles.of(candidates)
+        return sequence_scores(question.states(tokens), question.head(), tokens, weights)
+
+    def answers(self, candidates: int, title_tokens: int) -> tuple[int, int]:
+        """Every candidate, its whole title."""
+        return candidates, title_tokens
+
+
+SEQUENCE = Likelihood()
 
 
 def token_log_probabilities(
@@ -65,7 +89,7 @@ def token_log_probabilities(
 
 
 def sequence_scores(
-    hidden: Float[Array, "B C U D"],
+    hidden: Float[Array, "B C W D"],
     head: Float[Array, "V D"],
     titles: Int[Array, "B C W"],
     weights: Float[Array, "B C W"],
@@ -73,11 +97,10 @@ def sequence_scores(
     """Mean log-probability of each title's tokens.
 
     Args:
-      hidden: the decoder's states on `teacher_forced(titles, ...)`.
+      hidden: the states that predict each token.
       head: output weights.
       titles: tokens, 0 where padded.
       weights: 1 / length, 0 where padded.
     """
-    # The state at the start token would predict the sentinel, which is not scored.
-    log_probabilities = token_log_probabilities(hidden[:, :, 1:], head, titles)
+    log_probabilities = token_log_probabilities(hidden, head, titles)
     return (log_probabilities * weights).sum(-1)

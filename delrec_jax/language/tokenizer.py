@@ -14,8 +14,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_TOKEN
 
-PAD, EOS, UNK = 0, 1, 2
+EOS, UNK = 1, 2
 # What candidates are called, in this order, where a tokenizer has the name as one token.
 CODE_NAMES = [*string.ascii_uppercase, *map(str, range(1, 1000))]
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
@@ -45,7 +46,7 @@ class Tokenizer:
         self._backend = AutoTokenizer.from_pretrained(str(directory))
         self.name = str(directory)
         self.vocab_size = len(self._backend)
-        if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD, EOS):
+        if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD_TOKEN, EOS):
             raise UserError(
                 f"{directory}: pad is {self._backend.pad_token_id} and </s> is "
                 f"{self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
@@ -83,7 +84,7 @@ class Tokenizer:
         return token
 
     def codes(self, count: int) -> list[int]:
-        """One-token codes `A`, `B`, ... for the `index` verbaliser.
+        """One-token codes `A`, `B`, ... for the `index` verbalizer.
 
         Raises:
           UserError: fewer than `count` letters or numbers are single tokens.

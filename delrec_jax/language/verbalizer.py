@@ -1,43 +1,178 @@
-"""From vocabulary logits to item scores: `first`, `mean` and `index` (method.md, "the verbaliser").
+"""From answers of the language model to scores of items: what a verbalizer is (method.md, "the verbalizer").
 
-`mean` scores an item by the mean log-probability of its title's tokens at the one decoder position after
-MASK. The log-partition of that position is the same for every item, so up to a constant of the row
+A verbalizer is one object in one file (`mean_scoring`, `sequence_scoring`, `index_scoring`; a user's own); `verbalizers` lists
+those of the package. It says how titles are scored, what it needs in the text, and which titles it cannot tell apart.
 
-    score_i = mean_t (h . w_t) = h . (mean_t w_t):
-
-one product of the hidden state with a matrix of item vectors ranks the whole catalogue, and the vocabulary
-head is never multiplied. The constant changes no rank, no softmax over items and no gradient of one.
-
-`first` is the same with the title's first token alone; many titles share it, so it is there for comparison.
-
-`index` scores a candidate by the logit of the one-token code that stands before its title in the text.
-
-`sequence` needs the decoder at every token of a title: sequence_scoring.py.
-
-Titles that a verbaliser cannot tell apart must tie exactly, for a tie gets the mean rank and a difference in the last bit
-does not. No order of summation is promised to be the same for two columns of one product, so the score of the first of
-them is given to all (`share_scores`).
+Those must tie exactly, for a tie gets the mean rank and a difference in the last bit does not. No order of summation is
+promised to be the same for two columns of one product, so the score of the first of them is given to all (`share_scores`).
 """
 
-from collections import Counter
-from collections.abc import Callable
-from math import gcd
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-KINDS = ("first", "mean", "sequence", "index")
-CATALOGUE_KINDS = ("first", "mean")  # those that score the whole catalogue from one pass
+from delrec_jax.errors import UserError
+from delrec_jax.language.family import AnsweringModel, LanguageModel, answering
 
 
-def title_matrix(titles: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+class Titles(NamedTuple):
+    """Titles as padded tokens.
+
+    Attributes:
+      tokens: int32 [I, W], 0 where padded.
+      weights: float32 [I, W], 1 / length where there is a token, 0 where padded.
+    """
+
+    tokens: Int[np.ndarray, "I W"]
+    weights: Float[np.ndarray, "I W"]
+
+    def of(self, items: Int[Array, "B C"]) -> tuple[Int[Array, "B C W"], Float[Array, "B C W"]]:
+        """Tokens and weights of these items' titles."""
+        return jnp.asarray(self.tokens)[items], jnp.asarray(self.weights)[items]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch of texts put to the language model, with one MASK in each.
+
+    Attributes:
+      verbalizer: who asks, for messages.
+      model: what is asked.
+      params: its base parameters.
+      ids: the texts.
+      sentinel: id of the MASK.
+      codes: ids of the codes that stand before listed candidates, where the verbalizer lists them.
+      options: prompt, adapters and dropout key, as `LanguageModel.encode` takes them.
+    """
+
+    verbalizer: str
+    model: LanguageModel
+    params: Any
+    ids: Int[Array, "B T"]
+    sentinel: int
+    codes: tuple[int, ...]
+    options: Mapping[str, Any]
+
+    def state(self) -> Float[Array, "B D"]:
+        """The state that answers the MASK of each text, ready for the head."""
+        sentinels = jnp.full((self.ids.shape[0], 1), self.sentinel)
+        model = self._answering
+        return model.answers(self.params, self.ids, sentinels, **self.options)[:, 0]
+
+    def states(self, titles: Int[Array, "B C W"]) -> Float[Array, "B C W D"]:
+        """The states that predict each token of each text's own titles, given the tokens before it."""
+        model = self._answering
+        return model.forced_answers(self.params, self.ids, titles, self.sentinel, **self.options)
+
+    def encoding(self) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
+        """What the model makes of the texts, and where they are not padding."""
+        return self.model.encode(self.params, self.ids, **self.options)
+
+    def head(self) -> Float[Array, "V D"]:
+        """The model's output weights."""
+        return self._answering.head(self.params)
+
+    @property
+    def _answering(self) -> AnsweringModel:
+        return asked(self.model, self.verbalizer)
+
+
+@runtime_checkable
+class Verbalizer(Protocol):
+    """How items get their scores.
+
+    Attributes:
+      name: for messages.
+      ranks_catalogue: one pass scores every item, by `item_vectors`; otherwise only stated candidates can be scored.
+      lists_codes: candidates stand in the text, each behind a code of one token.
+      shows_examples: the report shows worked examples of ranked candidates.
+      max_logits: logits alive at once beside the scores, for the estimate of `delrec plan`.
+    """
+
+    name: str
+    ranks_catalogue: bool = False
+    lists_codes: bool = False
+    shows_examples: bool = False
+    max_logits: int = 0
+
+    def key(self, title: Sequence[int]) -> Hashable | None:
+        """What the verbalizer sees of a title: items of equal keys always tie. None = the item ties with no other.
+
+        Args:
+          title: its tokens.
+        """
+        ...
+
+    def candidate_scores(
+        self,
+        question: Question,
+        titles: Titles,
+        candidates: Int[Array, "B C"],
+        vectors: Float[Array, "I D"] | None,
+    ) -> Float[Array, "B C"]:
+        """Scores of each text's candidates; what a padded one (-1) gets does not matter.
+
+        Args:
+          question: the texts.
+          titles: of the whole catalogue.
+          candidates: items.
+          vectors: what `item_vectors` returned, where it was computed before.
+        """
+        ...
+
+    def item_vectors(
+        self, model: LanguageModel, params: Any, titles: Titles
+    ) -> Float[Array, "I D"]:
+        """What can be computed of all titles once, while the base parameters do not change.
+
+        Raises:
+          UserError: the verbalizer does not rank the catalogue.
+        """
+        raise _only_candidates(self)
+
+    def catalogue_scores(
+        self, question: Question, vectors: Float[Array, "I D"]
+    ) -> Float[Array, "B I"]:
+        """Scores of every item.
+
+        Raises:
+          UserError: the verbalizer does not rank the catalogue.
+        """
+        raise _only_candidates(self)
+
+    def answers(self, candidates: int, title_tokens: int) -> tuple[int, int]:
+        """Answers that the model is asked for in each text, and tokens of each: one token of one answer, unless said.
+
+        Args:
+          candidates: of each text.
+          title_tokens: of the longest title.
+        """
+        del candidates, title_tokens
+        return 1, 1
+
+
+def asked(model: LanguageModel, verbalizer: str) -> AnsweringModel:
+    """The model, which a verbalizer of this name asks for answers.
+
+    Raises:
+      UserError: it only encodes.
+    """
+    remedy = "use a verbalizer that reads encodings, or method=p2rec, which needs no answers"
+    return answering(model, f"lm.verbalizer={verbalizer}", remedy=remedy)
+
+
+def _only_candidates(verbalizer: Verbalizer) -> UserError:
+    return UserError(
+        f"lm.verbalizer={verbalizer.name} scores stated candidates only; use 'mean' for whole-catalogue scores"
+    )
+
+
+def title_matrix(titles: list[list[int]]) -> Titles:
     """Padded title tokens and their weights.
-
-    Returns:
-      tokens int32 [I, W] (0 where padded) and weights float32 [I, W] (1 / length, 0 where padded).
 
     Raises:
       ValueError: a title without tokens.
@@ -49,43 +184,27 @@ def title_matrix(titles: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     for row, title in zip(tokens, titles, strict=True):
         row[: len(title)] = title
     weights = (np.arange(lengths.max()) < lengths[:, None]) / lengths[:, None]
-    return tokens, weights.astype(np.float32)
+    return Titles(tokens, weights.astype(np.float32))
 
 
-def first_same_title(tokens: Int[np.ndarray, "I W"], kind: str) -> Int[np.ndarray, "I"]:
-    """For each item the first item that the verbaliser cannot tell from it; itself where there is none before it.
-
-    `first` sees the first token; `mean` sees how often each token occurs as a share of the title, in any order;
-    `sequence` sees the whole sequence; `index` tells all items apart.
+def first_same_title(
+    tokens: Int[np.ndarray, "I W"], verbalizer: Verbalizer
+) -> Int[np.ndarray, "I"]:
+    """For each item the first item that the verbalizer cannot tell from it; itself where there is none before it.
 
     Args:
       tokens: title tokens, 0 where padded.
-      kind: the verbaliser.
+      verbalizer: whose keys are compared.
     """
-    if kind == "index":
-        return np.arange(len(tokens), dtype=np.int32)
-    read, first = _READINGS[kind], dict[Any, int]()
-    keys = (read(row[row > 0].tolist()) for row in tokens)
-    return np.array([first.setdefault(key, item) for item, key in enumerate(keys)], np.int32)
+    first = dict[Any, int]()
+    keys = (verbalizer.key(row[row > 0].tolist()) for row in tokens)
+    found = [item if key is None else first.setdefault(key, item) for item, key in enumerate(keys)]
+    return np.array(found, np.int32)
 
 
-def _shares(title: list[int]) -> tuple[tuple[int, int], ...]:
-    """Counts of the tokens in lowest terms: [a a b b] and [b a] have the same mean."""
-    counts = Counter(title)
-    common = gcd(*counts.values())
-    return tuple(sorted((token, count // common) for token, count in counts.items()))
-
-
-_READINGS: dict[str, Callable[[list[int]], Any]] = {
-    "first": lambda title: title[0],
-    "mean": _shares,
-    "sequence": tuple,
-}
-
-
-def shared_titles(tokens: Int[np.ndarray, "I W"], kind: str) -> list[np.ndarray]:
-    """Groups of two and more items whose scores are always equal under this verbaliser, as arrays of items."""
-    representative = first_same_title(tokens, kind)
+def shared_titles(tokens: Int[np.ndarray, "I W"], verbalizer: Verbalizer) -> list[np.ndarray]:
+    """Groups of two and more items whose scores are always equal under this verbalizer, as arrays of items."""
+    representative = first_same_title(tokens, verbalizer)
     order = np.argsort(representative, kind="stable")
     starts = np.flatnonzero(np.diff(representative[order])) + 1
     return [group for group in np.split(order, starts) if len(group) > 1]
@@ -95,41 +214,3 @@ def share_scores(scores: Float[Array, "B C"], groups: Int[Array, "B C"]) -> Floa
     """Gives every candidate of a group the score of the row's first one of that group: their tie is exact."""
     place = jnp.argmax(groups[:, :, None] == groups[:, None, :], axis=-1)
     return jnp.take_along_axis(scores, place, axis=1)
-
-
-def item_vectors(
-    head: Float[Array, "V D"],
-    tokens: Int[Array | np.ndarray, "... W"],
-    weights: Float[Array | np.ndarray, "... W"],
-) -> Float[Array, "... D"]:
-    """Mean output vector of each title's tokens, one place of all titles at a time.
-
-    All places at once would be [I, W, D]: 1.6 GB for 100,000 titles of 8 tokens and a width of 512.
-    """
-
-    def add(total: Array, place: tuple[Array, Array]) -> tuple[Array, None]:
-        ids, shares = place
-        return total + shares[..., None] * head[ids].astype(jnp.float32), None
-
-    start = jnp.zeros((*tokens.shape[:-1], head.shape[1]), jnp.float32)
-    places = (jnp.moveaxis(tokens, -1, 0), jnp.moveaxis(weights, -1, 0))
-    return jax.lax.scan(add, start, places)[0]
-
-
-def mean_scores(hidden: Float[Array, "B D"], vectors: Float[Array, "I D"]) -> Float[Array, "B I"]:
-    """Scores of the whole catalogue, up to a constant of the row."""
-    return hidden.astype(jnp.float32) @ vectors.T
-
-
-def mean_candidate_scores(
-    hidden: Float[Array, "B D"], vectors: Float[Array, "B C D"]
-) -> Float[Array, "B C"]:
-    """Scores of each text's own candidates, up to a constant of the row."""
-    return jnp.einsum("bd,bcd->bc", hidden.astype(jnp.float32), vectors)
-
-
-def index_scores(
-    hidden: Float[Array, "B D"], head: Float[Array, "V D"], codes: Int[Array, "C"]
-) -> Float[Array, "B C"]:
-    """Logits of the candidates' codes: column c scores the candidate listed at place c."""
-    return hidden.astype(jnp.float32) @ head[codes].astype(jnp.float32).T

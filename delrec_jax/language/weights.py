@@ -6,7 +6,6 @@ turned and converted, and handed over before the next leaf is touched.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -206,31 +205,6 @@ def _equal(first: StoredTensor, second: StoredTensor) -> bool:
         last = first.shape[0]  # get_slice raises where a slice of NumPy would stop
         parts = [slice(start, min(start + rows, last)) for start in range(0, last, rows)]
         return all(np.array_equal(a[part], b[part]) for part in parts)
-
-
-def fingerprint(directory: Path) -> str:
-    """Names a model on disk: a hash of config.json and of every byte of the files that `load` reads.
-
-    The same weights saved otherwise (another type, other shards) get another name; see `params_hash`.
-
-    Returns:
-      A SHA-256 in hexadecimal.
-
-    Raises:
-      UserError: as `read_config` and `load`.
-    """
-    read_json(directory / CONFIG_FILE)
-    shards = sorted({tensor.file for tensor in stored_tensors(directory).values()})
-    files = [directory / CONFIG_FILE, *shards]
-    with ThreadPoolExecutor() as pool:  # hashing gives up the interpreter's lock
-        digests = list(pool.map(_file_hash, files))
-    lines = [f"{digest} {file.name}\n" for digest, file in zip(digests, files, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class HeldTensor(NamedTuple):

@@ -4,7 +4,6 @@ Every recommender is trained plain, with the tuned model's embeddings, and with 
 and the tuned model's on the titles of other items. All have the same rows, budget and selection.
 """
 
-import hashlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 
 from delrec_jax.config import AugmentConfig
 from delrec_jax.distributed import on_main
+from delrec_jax.files import file_hash
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.item_embeddings import make_embeddings
 from delrec_jax.p2rec.text_vectors import principal, standardised
@@ -54,7 +54,7 @@ class _Trainers:
             "system": cell.system,
             "valid_ndcg10": result["best_value"],
             "step": result["best_step"],
-            "checkpoint": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "checkpoint": file_hash(path),
         }
 
     def _fit(self, cell: Cell) -> dict[str, Any]:

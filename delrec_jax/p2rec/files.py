@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
+from delrec_jax.files import whole
 from delrec_jax.p2rec.categories import Categories, nearest_items
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
@@ -90,13 +91,11 @@ def save_embeddings(path: Path, vectors: np.ndarray, *, ids: tuple[str, ...], or
       ids: the source's item ids, in the order of the rows; stored as JSON in the file's metadata, under `description`.
       origin: what made them, for the reader.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     # One entry alone: safetensors writes several in an order that differs from run to run.
     description = json.dumps({"item_ids": list(ids), "origin": origin})
     embeddings = np.ascontiguousarray(vectors, np.float32)
-    save_file({"embeddings": embeddings}, partial, {"description": description})
-    partial.rename(path)
+    with whole(path) as partial:
+        save_file({"embeddings": embeddings}, partial, {"description": description})
 
 
 def load_embeddings(path: Path, *, ids: tuple[str, ...]) -> np.ndarray:

@@ -95,13 +95,15 @@ def parsing_task(
         trained: dict[str, Any] = {"projection": init_projection(width, config.categories, key)}
         if config.lm == "adalora":
             key = prng.key(seed, "parse/adapters")
-            trained["adapters"] = init_adapters(frozen["params"], config.adalora, key)
+            trained["adapters"] = init_adapters(
+                frozen["params"], config.adalora, key, closed=closed
+            )
         return trained
 
     def distributions(held: Any, texts: AskedTexts) -> jax.Array:
         return jax.nn.softmax(parser.logits(ids=texts.ids, **held))
 
-    width = parser.module.config.d_model
+    width, closed = parser.model.width, parser.model.closed
     frozen = {"params": params, "unit": jax.ShapeDtypeStruct((), np.float32)}
     begun = jax.eval_shape(lambda frozen: start(frozen, 0), frozen)
     targets = jax.ShapeDtypeStruct((config.batch_size, config.categories), np.float32)

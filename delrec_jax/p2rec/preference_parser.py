@@ -4,7 +4,7 @@ The encoder's output, averaged over the text, goes through one linear map to the
 embedding of an item, whose text is that of a user who has had it alone. Liu et al., arXiv 2406.00333.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.config import ParseConfig
-from delrec_jax.language.answering import encoded_texts
+from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.language.t5 import T5
 
 Projection = dict[str, Array]
 
@@ -40,10 +39,10 @@ class PreferenceParser:
     """Texts in, embeddings or category logits out. Soft prompts play no part: texts have no slots.
 
     Attributes:
-      module: the T5, of which only the encoder runs.
+      model: any that encodes texts; answers are not asked for.
     """
 
-    module: T5
+    model: LanguageModel
 
     def pooled(
         self,
@@ -61,9 +60,7 @@ class PreferenceParser:
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
         """
-        hidden, mask = encoded_texts(
-            self.module, params, ids, adapters=adapters, dropout_key=dropout_key
-        )
+        hidden, mask = self.model.encode(params, ids, adapters=adapters, dropout_key=dropout_key)
         kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)
         lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
         return constrain(kept.sum(axis=1) / lengths[:, None], "batch", None)
@@ -93,4 +90,4 @@ class PreferenceParser:
 def preference_parser(ranker: Ranker, config: ParseConfig) -> PreferenceParser:
     """The language model with the adapters of `parse`."""
     adapters = config.adalora if config.lm == "adalora" else None
-    return PreferenceParser(T5(replace(ranker.module.config, adapters=adapters)))
+    return PreferenceParser(ranker.model.with_adapters(adapters))

@@ -6,10 +6,8 @@ augmentation). Liu et al., arXiv 2406.00333.
 
 from dataclasses import replace
 
-import numpy as np
-
 from delrec_jax.config import ParseConfig
-from delrec_jax.data.prompts import Pieces, assemble
+from delrec_jax.data.prompts import NO_PATTERN, Pieces, assemble
 from delrec_jax.data.templates import HISTORY, Field, Template
 from delrec_jax.data.title_tokens import Ids, Items
 
@@ -17,8 +15,6 @@ PREFERENCE = "preference"
 """Its name among the templates."""
 
 TEMPLATE: Template = (*HISTORY, ". The pattern of the user is :")
-
-_NOTHING = np.zeros(0, np.int32)
 
 
 def preference_pieces(pieces: Pieces, config: ParseConfig, longest: int) -> Pieces:
@@ -41,4 +37,4 @@ def preference_text(pieces: Pieces, history: Items) -> Ids:
     """
     if not len(history):
         raise ValueError("a preference is read from at least one item, and this history is empty")
-    return assemble(pieces, PREFERENCE, {Field.PATTERN: _NOTHING}, history)
+    return assemble(pieces, PREFERENCE, {Field.PATTERN: NO_PATTERN}, history)

@@ -7,6 +7,7 @@ from typing import Any
 
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
+from delrec_jax.language.families import find_family
 from delrec_jax.planning.chips import Chip
 from delrec_jax.planning.memory import StageMemory, stage_memory
 from delrec_jax.planning.shapes import Assumed
@@ -142,14 +143,9 @@ def _in(stage: Any, parts: int) -> Any:
 
 def _types(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
     """Settings of the language model alone."""
-    t5 = experiment.lm.t5
-    smaller = {
-        "remat=True": replace(t5, remat=True),
-        "param_dtype=bfloat16": replace(t5, param_dtype="bfloat16"),
-        "dtype=bfloat16": replace(t5, dtype="bfloat16"),
-    }
-    for setting, changed in smaller.items():
-        yield f"lm.t5.{setting}", replace(experiment, lm=replace(experiment.lm, t5=changed))
+    lm = experiment.lm
+    for settings, changes in find_family(lm.family).smaller(lm):
+        yield settings, replace(experiment, lm=replace(lm, **changes))
 
 
 def readable(size: int) -> str:

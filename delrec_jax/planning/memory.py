@@ -1,21 +1,22 @@
 """Bytes of one device in each stage: what stays there (exact), and what is needed for a while (compiled, or estimated).
 
 The estimate of temporaries, in bytes a device, for b rows of a part of the batch, T tokens, D width, H heads of K, F the
-feed-forward's width (H and F over mesh.tensor), L layers, a bytes of lm.t5.dtype:
+feed-forward's width (H and F over mesh.tensor), L layers, a bytes of a value (`language.family.Sizes`):
 
     block(b, T, S) = a b T (6 D + 4 H K + 4 F) + (4 + a) b H T S        all values of a block whose tokens attend to S places
     step           = kept + 1.5 block + gathered + 2 trained + 4 scores
     scoring        = 0.6 block + gathered + 2 scores                    the batch of texts that a stage selects by
-    kept           = L a b T D with lm.t5.remat, else 1.2 L blocks      of encoder and decoder
+    kept           = L a b T D where blocks are computed again, else 1.2 L blocks, of encoder and decoder
     gathered       = one block's weights where mesh.fsdp > 1
     scores         = 4 bytes for every item (or candidate, or category) of every row; in `pretrain` also for every word of
                      every question
 
 `parse` asks the decoder nothing: its blocks are the encoder's alone.
 The factors 1.5 (a block's values, and gradients of some), 1.2 and 0.6 (no gradients, values given back) are fitted to XLA's
-compilers for TPU v5e, v5p and H100. Of the 28 steps that they are fitted to (`distill`, `tune` of Flan-T5 small, base, XL and
-XXL, in bfloat16 and float32, with and without remat, along all axes of the mesh) the estimate is 0.95 to 2.0 times their
-figure, 1.15 times in the median; XLA for CPU says 1.6 to 4.3 times theirs in bfloat16, 0.8 times in float32.
+compilers for TPU v5e, v5p and H100. Of the 28 steps that they are fitted to (`distill`, `tune` of encoder-decoders of 77
+million to 11 billion parameters, in bfloat16 and float32, with and without recomputing, along all axes of the mesh) the
+estimate is 0.95 to 2.0 times their figure, 1.15 times in the median; XLA for CPU says 1.6 to 4.3 times theirs in bfloat16,
+0.8 times in float32.
 """
 
 import time
@@ -26,9 +27,9 @@ import jax
 
 from delrec_jax.config import Experiment
 from delrec_jax.errors import one_line
-from delrec_jax.language.sequence_scoring import MAX_LOGITS
-from delrec_jax.language.t5_config import T5Config
-from delrec_jax.planning.shapes import Assumed, language_shape
+from delrec_jax.language.family import LanguageModel
+from delrec_jax.language.verbalizers import find_verbalizer
+from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import Row, bytes_per_device
 from delrec_jax.teachers.losses import CHUNK_SCORES
 from delrec_jax.training.task import Task
@@ -138,8 +139,9 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     if planned.stage == "teach":
         passes = _teacher(experiment, rows) + 2 * trained
         return Temporaries(passes, 4 * assumed.items * (scored + 2 * scored // ways))
-    cfg, _ = language_shape(experiment)
-    part = _Part(cfg, planned.layout.mesh.shape["tensor"], _answers(experiment, planned, assumed))
+    model, _ = planned_model(experiment)
+    answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
+    part = _Part(model, planned.layout.mesh.shape["tensor"], answers)
     gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
     tokens = planned.batch.ids.shape[1]
     scores = _scores(experiment, planned, assumed, batch=planned.batch, rows=rows)
@@ -156,7 +158,7 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
 class _Part:
     """One device's part of the language model; `answers` is their number for each text (0: no decoder), and their tokens."""
 
-    shape: T5Config
+    model: LanguageModel
     tensor: int
     answers: tuple[int, int]
 
@@ -171,36 +173,40 @@ class _Part:
 
     def kept(self, rows: int, tokens: int) -> float:
         """What the forward pass leaves for the backward pass."""
-        cfg = self.shape
+        sizes, (count, length) = self.model.sizes, self.answers
         encoder, decoder = self.blocks(rows, tokens)
-        if cfg.remat:
-            size = cfg.compute_dtype.itemsize * rows * cfg.d_model
-            return size * (
-                cfg.num_layers * tokens + cfg.num_decoder_layers * self.answers[0] * self.answers[1]
-            )
-        return _KEPT_BLOCKS * (cfg.num_layers * encoder + cfg.num_decoder_layers * decoder)
+        if sizes.recomputes:
+            size = sizes.activation_bytes * rows * self.model.width
+            return size * (sizes.encoder_blocks * tokens + sizes.decoder_blocks * count * length)
+        return _KEPT_BLOCKS * (sizes.encoder_blocks * encoder + sizes.decoder_blocks * decoder)
 
     def weights(self) -> int:
         """Bytes of the largest block's weights on one device while it computes."""
-        cfg, attentions = self.shape, 2 if self.answers[0] else 1
-        attention = 4 * attentions * cfg.d_model * cfg.num_heads * cfg.d_kv
-        return cfg.stored_dtype.itemsize * (attention + 3 * cfg.d_model * cfg.d_ff) // self.tensor
+        sizes, width = self.model.sizes, self.model.width
+        attentions = 2 if self.answers[0] else 1
+        attention = 4 * attentions * width * sizes.heads * sizes.head_width
+        return sizes.weight_bytes * (attention + 3 * width * sizes.feed_forward) // self.tensor
 
     def _block(self, rows: int, tokens: int, keys: int) -> float:
-        cfg, heads = self.shape, self.shape.num_heads / self.tensor
-        width = 6 * cfg.d_model + 4 * heads * cfg.d_kv + 4 * cfg.d_ff / self.tensor
-        size = cfg.compute_dtype.itemsize
+        sizes = self.model.sizes
+        heads, size = sizes.heads / self.tensor, sizes.activation_bytes
+        width = 6 * self.model.width + 4 * heads * sizes.head_width
+        width += 4 * sizes.feed_forward / self.tensor
         return size * rows * tokens * width + (4 + size) * rows * heads * tokens * keys
 
 
-def _answers(experiment: Experiment, planned: Task, assumed: Assumed) -> tuple[int, int]:
-    if planned.stage == "pretrain":
-        return experiment.pretrain.text.queries, 2
+def _answers(
+    experiment: Experiment, planned: Task, assumed: Assumed, *, opening: int
+) -> tuple[int, int]:
+    """Answers to each text, and the tokens that the decoder reads for each."""
     if planned.stage == "parse":
         return 0, 0
-    if experiment.lm.verbalizer == "sequence":
-        return planned.batch.candidates.shape[1], assumed.title_tokens + 1
-    return 1, 2
+    if planned.stage == "pretrain":
+        return experiment.pretrain.text.queries, 1 + opening
+    batch, verbalizer = planned.batch, find_verbalizer(experiment.lm.verbalizer)
+    listed = _listed(batch)
+    count, tokens = verbalizer.answers(listed, assumed.title_tokens)
+    return count, (tokens + opening if count else 0)
 
 
 def _scores(
@@ -214,10 +220,16 @@ def _scores(
         words = experiment.lm.vocab_size if config.bag_weight else 0
         items = assumed.items if config.catalogue_weight else 0
         return 4 * rows * config.text.queries * (words + items)
-    if getattr(batch, "candidates", None) is None:
+    if not _listed(batch):
         return 4 * rows * assumed.items
-    logits = MAX_LOGITS if experiment.lm.verbalizer == "sequence" else 0
-    return 4 * (rows * batch.candidates.shape[1] + logits)
+    logits = find_verbalizer(experiment.lm.verbalizer).max_logits
+    return 4 * (rows * _listed(batch) + logits)
+
+
+def _listed(batch: Any) -> int:
+    """Candidates of each text; 0 where none are listed."""
+    candidates = getattr(batch, "candidates", None)
+    return 0 if candidates is None else int(candidates.shape[1])
 
 
 def _rows(batch: Any) -> int:

@@ -17,7 +17,7 @@ from delrec_jax.planning.chips import Chip, find_chips
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices
 from delrec_jax.planning.fit import Remedy, judge, readable, remedies
 from delrec_jax.planning.memory import StageMemory, stage_memory, with_compiled
-from delrec_jax.planning.shapes import Assumed, language_shape
+from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import Row, sharding_rows
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.training.task import Task
@@ -34,10 +34,10 @@ _NOTES = {
 }
 _ESTIMATE = (
     "The estimate of a step, for b rows a device and part, T tokens, a bytes of a value: kept + 1.5 block + a block's weights "
-    "where mesh.fsdp > 1 + 2 x what trains + 4 x scores, with block = a b T (6 d_model + 4 heads d_kv + 4 d_ff) + (4 + a) b "
-    "heads T T and kept = layers x a b T d_model with lm.t5.remat, else 1.2 layers x block. Scoring: 0.6 block. It is 0.95 to "
-    "2.0 times what XLA's compilers for TPU and H100 say of the 28 steps of Flan-T5 that it is fitted to, 1.15 times in the "
-    "median."
+    "where mesh.fsdp > 1 + 2 x what trains + 4 x scores, with block = a b T (6 width + 4 heads x their width + 4 feed-forward) "
+    "+ (4 + a) b heads T T and kept = layers x a b T width where blocks are computed again, else 1.2 layers x block. Scoring: "
+    "0.6 block. It is 0.95 to 2.0 times what XLA's compilers for TPU and H100 say of the 28 steps of encoder-decoders that it "
+    "is fitted to, 1.15 times in the median."
 )
 _REST = (
     "Not counted: the gate of `pretrain`, `augment`, ranking (a few [texts, items] float32 arrays on the first device), "
@@ -101,14 +101,15 @@ def plan(
 
 
 def _head(experiment: Experiment, steps: list[Task], assumed: Assumed) -> list[str]:
-    shape, source = language_shape(experiment)
+    model, source = planned_model(experiment)
+    sizes = model.sizes
     mesh, last = steps[-1].layout.mesh, steps[-1]
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(last.frozen["params"]))
-    blocks = f"{shape.num_layers} + {shape.num_decoder_layers} blocks of width {shape.d_model}"
+    blocks = f"{sizes.encoder_blocks} + {sizes.decoder_blocks} blocks of width {model.width}"
     lines = [
         "MESH  " + " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
-        f"LANGUAGE MODEL  {count / 1e6:,.1f} million parameters, {blocks}, from {source}; kept in {shape.param_dtype}, "
-        f"computes in {shape.dtype}, remat {shape.remat}, scan_layers {shape.scan_layers}",
+        f"LANGUAGE MODEL  {count / 1e6:,.1f} million parameters, {blocks}, from {source}; "
+        f"{model.running}",
         f"ASSUMED  {assumed.items:,} items (--items); the longest title {assumed.title_tokens} tokens; every text fills the "
         f"largest bucket, {_lengths(experiment, steps)}",
     ]

@@ -12,17 +12,15 @@ from delrec_jax.config import Experiment
 from delrec_jax.delrec.distill import PromptStart, distilling_task
 from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.errors import UserError
-from delrec_jax.language.logical_axes import axes_of as language_axes
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.p2rec.parse import parsing_task
 from delrec_jax.p2rec.preference_parser import preference_parser
-from delrec_jax.planning.shapes import Assumed, frozen_of, params_of, ranker_of
+from delrec_jax.planning.shapes import Assumed, frozen_of, ranker_of
 from delrec_jax.pretraining.pretrain import pretraining_task
 from delrec_jax.teachers.network import axes_of as teacher_axes
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
 from delrec_jax.training.task import Task
-from delrec_jax.workdir import base_model
 from delrec_jax.workdir.stage_table import METHODS
 from delrec_jax.workdir.teacher_training import teaching_task
 
@@ -39,9 +37,9 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
         layout = make_layout(experiment.mesh, teacher_axes, devices)
         module = NETWORKS[config.name](config.shape, assumed.items)
         tasks.append(teaching_task(config, module, layout))
-    layout = make_layout(experiment.mesh, language_axes, devices)
     ranker = ranker_of(experiment, assumed)
-    base_model.check_heads(ranker.module.config, layout.mesh.shape["tensor"])
+    layout = make_layout(experiment.mesh, ranker.model.axes_of, devices)
+    ranker.model.check_mesh(layout.mesh.shape["tensor"])
     if not experiment.lm.weights:
         longest = assumed.title_tokens
         tasks.append(pretraining_task(experiment, ranker, layout, answer_tokens=longest))
@@ -59,9 +57,9 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
 
 
 def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
-    """The encoder alone computes; the decoder and the head lie there, as the run loads them."""
+    """The encoder alone computes; what else the model has lies there, as the run loads it."""
     parser = preference_parser(ranker, experiment.parse)
-    return parsing_task(experiment, parser, layout, params_of(ranker.module.config))
+    return parsing_task(experiment, parser, layout, parser.model.param_shapes())
 
 
 def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:

@@ -1,14 +1,14 @@
 """Pre-training: the words behind each MASK, asked for at one decoder position.
 
 T5's span corruption emits the words of a masked span one by one. Here every span is a title or an attribute, and
-its words are predicted together, as a bag, at the position of the sentinel: what the `mean` verbaliser reads.
+its words are predicted together, as a bag, at the position of the sentinel: what the `mean` verbalizer reads.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-PAD = 0
+from delrec_jax.padding import PAD_TOKEN
 
 
 def bag_loss(
@@ -23,7 +23,7 @@ def bag_loss(
     Returns:
       The loss of each query, in nats, and its weight (1 for a query, 0 for padding).
     """
-    real = answers != PAD
+    real = answers != PAD_TOKEN
     # Gathered logits minus the log-partition: the [B, Q, V] log-probabilities are never stored.
     picked = jnp.take_along_axis(logits, answers, axis=-1)
     log_probabilities = picked - jax.nn.logsumexp(logits, axis=-1, keepdims=True)

@@ -19,10 +19,10 @@ from delrec_jax.data.splits import padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import full_ranker, rank_users
-from delrec_jax.language import verbalizer
-from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.family import answering
+from delrec_jax.language.mean_scoring import averaged_rows, mean_scores
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.language.t5 import head_matrix
+from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.pretraining.texts import Material, attribute_question
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.steps import EvalStep
@@ -30,7 +30,6 @@ from delrec_jax.workdir.assets import Data
 
 _CONTEXTS = 3  # histories in which each held-out "next volume" is asked
 _MAX_QUESTIONS = 200
-_NO_PATTERN = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class _Exam:
     Attributes:
       ids: int32 [N, T] texts.
       answers: int32 [N] right option.
-      options: tokens and weights of every option, as `verbalizer.title_matrix` gives them.
+      options: tokens and weights of every option, as `title_matrix` gives them.
     """
 
     ids: np.ndarray
@@ -72,7 +71,8 @@ class Gate:
         if material.config.cloze + material.config.recent > 0:
             histories = data.split.histories("valid")
             texts = [
-                prompts.recommendation(material.pieces, h, pattern=_NO_PATTERN) for h in histories
+                prompts.recommendation(material.pieces, h, pattern=prompts.NO_PATTERN)
+                for h in histories
             ]
             exams["next_item"] = _Exam(_stack(texts), data.split.target("valid"), titles)
             longest = int(data.split.history_lengths("valid").max())
@@ -81,9 +81,9 @@ class Gate:
         def scores(held, ids):
             params, tokens, weights = held["params"], held["tokens"], held["weights"]
             sentinels = jnp.full((ids.shape[0], 1), ranker.sentinel)
-            hidden = hidden_at_masks(ranker.module, params, ids, sentinels)[:, 0]
-            head = head_matrix(params, ranker.module.config)
-            return verbalizer.mean_scores(hidden, verbalizer.item_vectors(head, tokens, weights))
+            model = answering(ranker.model, "pretrain", remedy="set lm.weights")
+            hidden = model.answers(params, ids, sentinels)[:, 0]
+            return mean_scores(hidden, averaged_rows(model.head(params), tokens, weights))
 
         return cls(exams, seen, config.pretrain.gate, ranker, EvalStep(scores, layout))
 
@@ -152,7 +152,7 @@ def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]
             continue
         texts = [attribute_question(material, name, item, material.sentinels[0]) for item in asked]
         answers = np.array([place[tuple(values[item].tolist())] for item in asked], np.int32)
-        options_matrix = verbalizer.title_matrix([list(option) for option in options])
+        options_matrix = title_matrix([list(option) for option in options])
         exams[f"attribute/{name}"] = _Exam(_stack(texts), answers, options_matrix)
     return exams
 

@@ -17,15 +17,17 @@ from delrec_jax.data.templates import Template, all_words
 from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
-from delrec_jax.language.answering import hidden_at_masks
+from delrec_jax.language.families import find_family
+from delrec_jax.language.family import answering
+from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import catalogue_cross_entropy
 from delrec_jax.language.tokenizer import CODE_NAMES, Tokenizer, train_tokenizer
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.pretraining import batches
 from delrec_jax.pretraining.bag_loss import bag_loss
 from delrec_jax.pretraining.batches import QuestionText
 from delrec_jax.pretraining.gate import Gate
-from delrec_jax.pretraining.initialise import init_for_copying
 from delrec_jax.pretraining.texts import Material
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
@@ -63,7 +65,7 @@ def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None
     pieces = assets.make_pieces(config, tokenizer, data.corpus.catalogue.titles, templates)
     ranker = assets.make_ranker(ws, data, tokenizer, pieces)
     material = make_material(config, data, tokenizer, pieces)
-    layout = base_model.language_layout(ws, ranker.module.config)
+    layout = base_model.language_layout(ws, ranker.model)
     gate = Gate.build(config, data, material, ranker, layout)
     width = batches.answer_width(material)
     shapes = batches.batch_shapes(material, max_tokens=config.prompts.max_tokens, seed=config.seed)
@@ -109,13 +111,13 @@ def pretraining_task(
       layout: where it lies.
       answer_tokens: of the longest answer.
     """
-    config = experiment.pretrain
+    config, family = experiment.pretrain, find_family(experiment.lm.family)
     longest = make_buckets(experiment.prompts.max_tokens)[-1]
     rows = batches.batch_rows(config.text, longest)
     asked = jax.ShapeDtypeStruct((rows, config.text.queries), np.int32)
 
     def start(frozen: Any, seed: int) -> Any:
-        return init_for_copying(ranker.module, prng.key(seed, "lm/init"))
+        return family.begin(ranker.model, prng.key(seed, "lm/init"))
 
     return Task(
         stage="pretrain",
@@ -168,7 +170,7 @@ def _make_tokenizer(
     )
     words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
     words += list(_JOINTS)
-    if config.lm.verbalizer == "index":
+    if find_verbalizer(config.lm.verbalizer).lists_codes:
         words += CODE_NAMES[: assets.code_count(config)]
     if data.world is not None:
         words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
@@ -229,21 +231,22 @@ def make_material(
 
 def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
     """The loss of a batch's questions: the answer's words, and among all titles where the answer is one."""
+    model = answering(ranker.model, "pretrain", remedy="set lm.weights")
+    titles_as = ranker.verbalizer if ranker.ranks_catalogue else MEAN
 
     def loss(params: Any, frozen: Any, batch: QuestionText, key: jax.Array) -> Any:
         """Losses [B, Q] of the questions, their weights [B, Q], and metrics."""
-        dropout = key if ranker.module.config.dropout_rate > 0 else None
-        hidden = hidden_at_masks(
-            ranker.module, params, batch.ids, batch.sentinels, dropout_key=dropout
-        )
+        dropout = key if model.dropout_rate > 0 else None
+        hidden = model.answers(params, batch.ids, batch.sentinels, dropout_key=dropout)
         losses = weights = jnp.zeros(batch.items.shape)
         metrics: dict[str, jax.Array] = {}
         if config.bag_weight:
-            logits: Any = ranker.module.apply({"params": params}, hidden, method="logits")
+            logits = model.logits(params, hidden)
             losses, weights = bag_loss(logits, batch.answers)
             losses = config.bag_weight * losses
         if config.catalogue_weight:
-            scores = jnp.einsum("bqd,id->bqi", hidden, ranker.item_vectors(params))
+            vectors = titles_as.item_vectors(model, params, ranker.titles)
+            scores = jnp.einsum("bqd,id->bqi", hidden, vectors)
             ranking, asked = catalogue_cross_entropy(scores, batch.items)
             losses, weights = (
                 losses + config.catalogue_weight * ranking,

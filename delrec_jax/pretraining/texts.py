@@ -21,9 +21,8 @@ from jaxtyping import Bool, Int32
 from delrec_jax.config import PretrainTextConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.prompts import Ids, Items, Pieces
-
-_NO_PATTERN = np.zeros(0, np.int32)
+from delrec_jax.data.prompts import NO_PATTERN, Ids, Items, Pieces
+from delrec_jax.data.title_tokens import NO_TOKENS
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,10 @@ def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Q
     name = names[int(rng.integers(len(names)))]
     item = int(material.maps[name][history[-1]])
     if material.heldout[item]:
-        return _NO_PATTERN, []
+        return NO_TOKENS, []
     task = "rps" if rng.random() < 0.5 else "lsr"
     silent = rng.random() < material.config.no_instruction
-    pattern = _NO_PATTERN if silent else _phrase(material, name, rng)
+    pattern = NO_PATTERN if silent else _phrase(material, name, rng)
     opened = prompts.opening(material.pieces, task, history)
     asked = prompts.question(material.pieces, task, pattern)
     first = Question(material.pieces.titles[item], item)
@@ -186,7 +185,7 @@ def _masked_history(
     user = int(np.searchsorted(train.offsets, end, side="right")) - 1
     start = int(train.offsets[user])
     if end == start:  # a user's first item has no history
-        return _NO_PATTERN, []
+        return NO_TOKENS, []
     window = train.items[max(start, end - longest) : end]
     count = min(config.queries - 1, round(config.mask_rate * len(window)))
     masked = set(rng.permutation(len(window))[:count].tolist())
@@ -201,7 +200,7 @@ def _masked_history(
             parts.append(material.pieces.titles[item])
     task = "rps" if rng.random() < 0.5 else "lsr"
     head = prompts.opening(material.pieces, task, [])
-    tail = prompts.question(material.pieces, task, _NO_PATTERN)
+    tail = prompts.question(material.pieces, task, NO_PATTERN)
     target = int(train.items[end])
     asked = [Question(material.pieces.titles[target], target), *questions]
     return np.concatenate([head, *parts[1:], tail]), asked

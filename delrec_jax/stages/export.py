@@ -8,8 +8,6 @@ from delrec_jax.delrec import files
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
-from delrec_jax.language.export import export_model
-from delrec_jax.language.peft_export import export_peft
 from delrec_jax.language.weights import params_hash
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training.writers import say
@@ -40,7 +38,7 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     adapters = files.load_adapters(ws, "distilled")
     prompt = jnp.asarray(files.load_prompt(ws, "distilled"))
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
-    shape, tokenizer = language.ranker.module.config, base_model.tokenizer_directory(ws)
+    family, tokenizer = base_model.family(ws), base_model.tokenizer_directory(ws)
     if kind == "adapter":
         save_adapter(
             output,
@@ -53,14 +51,16 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
         )
     elif kind == "hf":
         merged = merge(language.params, adapters, config)
-        export_model(merged, shape, output, prompt=prompt, tokenizer_dir=tokenizer)
+        family.export_model(merged, language.model, output, prompt=prompt, tokenizer_dir=tokenizer)
     else:
         if not ws.experiment.lm.weights:
             # `peft` needs a base that `transformers` can load, and nobody else has this one.
             base = "base"
-            export_model(language.params, shape, output / base, tokenizer_dir=tokenizer)
+            family.export_model(
+                language.params, language.model, output / base, tokenizer_dir=tokenizer
+            )
         form = "adalora" if kind == "peft" else "lora"
-        export_peft(
+        family.export_adapter(
             output, adapters=adapters, prompt=prompt, config=config, base_name=base, form=form
         )
     say(f"{output}: {FORMATS[kind]}")

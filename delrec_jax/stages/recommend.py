@@ -8,9 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from delrec_jax.data.splits import PADDING
 from delrec_jax.delrec import systems
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.workdir.assets import Data
@@ -66,7 +66,7 @@ def _language_scores(ws: Workspace, inputs: Inputs, items: list[int]) -> dict[st
 def _teacher_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np.ndarray]:
     """Those of the teacher, augmented (where the method augments it) and plain."""
     config = ws.experiment.teacher
-    row = np.full((1, config.max_length), PADDING, np.int32)
+    row = np.full((1, config.max_length), PAD_ITEM, np.int32)
     recent = items[-row.shape[1] :]
     row[0, -len(recent) :] = recent
     first, name = first_cell(ws.experiment), display_name(config.name)

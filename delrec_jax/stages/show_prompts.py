@@ -5,10 +5,10 @@ import numpy as np
 from delrec_jax.data import prompts
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
-from delrec_jax.language.tokenizer import PAD
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
+from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.recommenders import load_teacher
@@ -39,7 +39,7 @@ def _show_preferences(ws: Workspace, data: Data, language: Language, count: int)
     pieces = preference_pieces(language.pieces, ws.experiment.parse, longest)
     for user in data.split.training_users[:count]:
         ids = preference_text(pieces, train.history(int(user)))
-        print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD}")
+        print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD_TOKEN}")
         print(" ".join(_token(language, int(token)) for token in ids))
         best = np.argsort(-targets[user], kind="stable")[:_SHOWN]
         print("target: " + ", ".join(f"category {k}: {targets[user][k]:.3f}" for k in best))
@@ -82,7 +82,7 @@ def _show(data: Data, language: Language, name: str, example: PromptExample) -> 
     tokens = [_token(language, int(token)) for token in ids]
     mask = ["^" if token == language.pieces.sentinel else "." for token in ids]
     titles = data.corpus.catalogue.titles
-    print(f"== {name}: {len(ids)} tokens, padding id {PAD}")
+    print(f"== {name}: {len(ids)} tokens, padding id {PAD_TOKEN}")
     print(" ".join(tokens))
     print("target mask: " + "".join(mask))
     print(f"label: {titles[candidates[best]]}  (weight {targets[best]:.3f})")
@@ -91,5 +91,5 @@ def _show(data: Data, language: Language, name: str, example: PromptExample) -> 
 
 
 def _token(language: Language, token: int) -> str:
-    slot = token - language.ranker.module.config.vocab_size
+    slot = token - language.model.vocab_size
     return f"[P{slot}]" if slot >= 0 else language.tokenizer.decode([token]).strip() or "_"

@@ -1,8 +1,7 @@
 """`delrec teach`: trains the conventional recommender on the training part alone."""
 
-import hashlib
-
 from delrec_jax.distributed import on_main
+from delrec_jax.files import file_hash
 from delrec_jax.teachers.registry import NETWORKS, display_name
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.assets import Data
@@ -23,7 +22,7 @@ def teach(ws: Workspace, data: Data) -> None:
         seed=ws.experiment.seed,
         identity=ws.identity("teach"),
     )
-    checkpoint = hashlib.sha256(taught_path(ws).read_bytes()).hexdigest()
+    checkpoint = file_hash(taught_path(ws))
     on_main(lambda: write_json(path, {"name": config.name, "checkpoint": checkpoint}))
     say(
         f"  {display_name(config.name)}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "

@@ -7,7 +7,6 @@ be distilled and not only its head).
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,8 +18,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import whole
+from delrec_jax.padding import PAD_ITEM
 from delrec_jax.prng import generator
-from delrec_jax.teachers.protocol import PADDING, ScoreFn
+from delrec_jax.teachers.protocol import ScoreFn
 
 _STREAM = "teacher-negatives"
 
@@ -178,7 +179,7 @@ def _ranked_batches(
     """
     if top_h > len(allowed):
         _check_enough(len(allowed), top_h, 0)
-    seen = np.full((len(histories), 1), PADDING, np.int32) if seen is None else seen
+    seen = np.full((len(histories), 1), PAD_ITEM, np.int32) if seen is None else seen
     allowed_items = jnp.asarray(allowed)
 
     @jax.jit
@@ -208,7 +209,7 @@ def _ranked_batches(
 
 def _padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """The rows, and rows of padding up to `count`: one compiled shape for all batches."""
-    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PADDING)
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PAD_ITEM)
 
 
 def _check_enough(available: int, needed: int, row: int) -> None:
@@ -235,10 +236,8 @@ def save_lists(path: Path, lists: TeacherLists, *, key: ListsKey) -> None:
     """Writes lists and their key to an npz file; a file is whole or absent, never half."""
     header = {"key": asdict(key), "content": inputs_hash(lists.items, lists.scores)}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, header=text, items=lists.items, scores=lists.scores)
-    os.replace(partial, path)
 
 
 def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:

@@ -11,11 +11,13 @@ The last two cost O(negatives) a label and not O(catalogue): for catalogues of m
 
 from dataclasses import dataclass
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 LOSSES = ("cross_entropy", "sampled_softmax", "gbce")
 
@@ -73,6 +75,7 @@ def next_item_loss(
     Returns:
         `(sum, count)`, the sum in nats.
     """
+    chex.assert_shape(labels, states.shape[:-1])
     count = (labels >= 0).sum().astype(jnp.float32)
     if config.name == "cross_entropy":
         flat = states.reshape(-1, states.shape[-1])
@@ -106,7 +109,7 @@ def _cross_entropy_pass(states: Array, table: Array, labels: Array):
     chunks = -(-count // chunk)
     padding = chunks * chunk - count
     rows = jnp.pad(states.astype(jnp.float32), ((0, padding), (0, 0)))
-    wanted = jnp.pad(labels, (0, padding), constant_values=-1)
+    wanted = jnp.pad(labels, (0, padding), constant_values=PAD_ITEM)
     output = table.astype(jnp.float32)
 
     def one(table_gradient, part):

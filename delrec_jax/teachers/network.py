@@ -15,6 +15,7 @@ ordinary one again when it is `baked`.
 
 from typing import Any, cast
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +24,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.losses import LossConfig, next_item_loss
-from delrec_jax.teachers.protocol import PADDING
 from delrec_jax.teachers.windows import TrainingRows
 
 ITEM_STD = 0.02
@@ -49,6 +50,7 @@ class NetworkTeacher(struct.PyTreeNode):
 
     def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
         """The scores of all items after the last position; only the latest `max_length` items are read."""
+        chex.assert_rank(histories, 2)
         variables = _variables(self.params, self.text)
         return cast(Array, self.module.apply(variables, histories, method=_scores))
 
@@ -64,7 +66,7 @@ def _variables(params: Any, text: Any) -> dict[str, Any]:
 
 def init_params(module: Any, key: jax.Array, text: Float[Array, "I E"] | None = None) -> Any:
     """Fresh parameters of `module` from one key; `text` where it reads text vectors, which are no parameters."""
-    histories = jnp.full((1, module.config.max_length), PADDING, dtype=jnp.int32)
+    histories = jnp.full((1, module.config.max_length), PAD_ITEM, dtype=jnp.int32)
 
     def start(key, text):
         # As `module.init`, which takes no variables.
@@ -168,8 +170,8 @@ def _among_known(
         return table, labels
     if known.shape != table.shape[:1]:
         raise ValueError(f"known {known.shape} for {table.shape[0]} items")
-    number = np.where(known, np.cumsum(known) - 1, PADDING).astype(np.int32)
-    renumbered = jnp.where(labels >= 0, jnp.asarray(number)[jnp.maximum(labels, 0)], PADDING)
+    number = np.where(known, np.cumsum(known) - 1, PAD_ITEM).astype(np.int32)
+    renumbered = jnp.where(labels >= 0, jnp.asarray(number)[jnp.maximum(labels, 0)], PAD_ITEM)
     return table[np.flatnonzero(known)], renumbered
 
 

@@ -1,5 +1,6 @@
 """The simplest teacher and the first control: how often each item occurs in training."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -20,6 +21,7 @@ class PopularityTeacher(struct.PyTreeNode):
 
     def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
         """The same counts for each row; ties stay ties, the ranking must treat them."""
+        chex.assert_rank(histories, 2)  # the items of one history would count as histories
         return jnp.broadcast_to(self.counts, (histories.shape[0], self.counts.shape[0]))
 
 

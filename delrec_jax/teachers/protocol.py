@@ -10,9 +10,6 @@ from typing import Protocol
 
 from jaxtyping import Array, Float, Int
 
-PADDING = -1
-"""The index of padding and of unknown items; item indices are 0..I-1."""
-
 ScoreFn = Callable[[Int[Array, "B L"]], Float[Array, "B I"]]
 """Histories to scores: pure, so that it can be compiled and batched by its caller."""
 

@@ -10,7 +10,7 @@ from jaxtyping import Int32, Int64
 
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.protocol import PADDING
+from delrec_jax.padding import PAD_ITEM
 
 
 @batch_type
@@ -59,8 +59,8 @@ def training_rows(
     source = np.repeat(starts, sizes) + nth
     shape = (int(row.max()) + 1, length)
     rows = TrainingRows(
-        items=np.full(shape, PADDING, np.int32),
-        labels=np.full(shape, PADDING, np.int32),
+        items=np.full(shape, PAD_ITEM, np.int32),
+        labels=np.full(shape, PAD_ITEM, np.int32),
         segments=np.zeros(shape, np.int32),
     )
     rows.items[place] = items[source]

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line
+from delrec_jax.files import whole, write_text
 
 _LATEST = 2  # the last one may have been made of numbers that are about to diverge
 
@@ -170,12 +171,11 @@ def save_tree(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     """Writes a tree of arrays as safetensors, its description beside it as JSON; both appear at once or not at all."""
     flat = traverse_util.flatten_dict(jax.tree.map(on_host, tree), sep="/")
     if is_main():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         # The format knows rows after rows only; a copy on the host may keep another order.
-        save_file({name: np.asarray(value, order="C") for name, value in flat.items()}, partial)
-        path.with_suffix(".json").write_text(json.dumps(meta, indent=1, sort_keys=True))
-        partial.rename(path)
+        arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
+        with whole(path) as partial:
+            save_file(arrays, partial)
+            write_text(path.with_suffix(".json"), json.dumps(meta, indent=1, sort_keys=True))
     wait_for_all()
 
 

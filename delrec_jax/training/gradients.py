@@ -7,6 +7,7 @@ whole batch is added up, so that parts change nothing but the memory, and dropou
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -30,6 +31,7 @@ def mean_loss_gradients(loss_fn: LossFn, accumulate: int = 1) -> GradientFn:
 
     def loss_sums(params, frozen, batch, key):
         losses, weights, metrics = loss_fn(params, frozen, batch, key)
+        chex.assert_equal_shape((losses, weights))  # [B] times [B, 1] would be [B, B]
         return (losses * weights).sum(), weights.sum(), metrics
 
     sums_fn = accumulated(loss_sums, accumulate)

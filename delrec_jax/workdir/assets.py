@@ -19,11 +19,12 @@ from delrec_jax.data.split_files import load_split
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.data.templates import Template
 from delrec_jax.errors import UserError
+from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
-from delrec_jax.language.t5 import T5
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.language.verbalizer import title_matrix
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
@@ -68,6 +69,11 @@ class Language:
     layout: Layout
 
     @property
+    def model(self) -> LanguageModel:
+        """The model itself."""
+        return self.ranker.model
+
+    @property
     def lists_candidates(self) -> bool:
         """Whether texts list their candidates."""
         return bool(self.pieces.codes) or self.pieces.config.show_candidates
@@ -78,13 +84,13 @@ class Language:
 
     @cached_property
     def vectors(self) -> jax.Array | None:
-        """One output vector a title: the head is frozen from stage 1 on, so one matrix serves all batches and systems.
+        """The verbalizer's item vectors: the head is frozen from stage 1 on, so one matrix serves all batches and systems.
 
-        None where titles have no vectors (`sequence`, `index`).
+        None where titles have no vectors.
         """
         if not self.ranker.ranks_catalogue:
             return None
-        items = (len(self.ranker.title_tokens), self.ranker.module.config.d_model)
+        items = (len(self.ranker.title_tokens), self.model.width)
         home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
         with self.layout.active():
             return jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
@@ -111,7 +117,7 @@ def load_data(ws: Workspace) -> Data:
 
 
 def code_count(config: Experiment) -> int:
-    """Codes that the `index` verbaliser needs: one for each candidate of the longest list."""
+    """Codes that a verbalizer of listed candidates needs: one for each candidate of the longest list."""
     lists = (config.candidates.num, config.candidates.rerank)
     return max(*lists, config.distill.num_candidates, config.tune.num_candidates)
 
@@ -123,7 +129,8 @@ def make_pieces(
     templates: Mapping[str, Template],
 ) -> Pieces:
     """Tokenises the catalogue, and the templates in the words of the config's domain."""
-    codes = tokenizer.codes(code_count(config)) if config.lm.verbalizer == "index" else []
+    listed = find_verbalizer(config.lm.verbalizer).lists_codes
+    codes = tokenizer.codes(code_count(config)) if listed else []
     return tokenise_pieces(
         tokenizer.encode_many,
         titles,
@@ -137,11 +144,11 @@ def make_pieces(
 
 
 def make_ranker(ws: Workspace, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
-    """The language model's shape with the catalogue's titles."""
-    shape = base_model.model_shape(ws, tokenizer)
-    tokens, weights = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
-    kind = ws.experiment.lm.verbalizer
-    return Ranker(T5(shape), tokens, weights, pieces.sentinel, kind, pieces.codes)
+    """The language model with the catalogue's titles."""
+    model = base_model.make_model(ws, tokenizer)
+    titles = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
+    verbalizer = find_verbalizer(ws.experiment.lm.verbalizer)
+    return Ranker(model, *titles, pieces.sentinel, verbalizer, pieces.codes)
 
 
 def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Language:
@@ -149,9 +156,8 @@ def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) 
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
     ranker = make_ranker(ws, data, tokenizer, pieces)
-    shape = ranker.module.config
     # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
-    slots = np.array(slot_ids(shape.vocab_size, ws.experiment.distill.length), np.int32)
-    layout = base_model.language_layout(ws, shape)
-    params = base_model.load_params(ws, shape, layout)
+    slots = np.array(slot_ids(ranker.model.vocab_size, ws.experiment.distill.length), np.int32)
+    layout = base_model.language_layout(ws, ranker.model)
+    params = base_model.load_params(ws, ranker.model, layout)
     return Language(tokenizer, ranker, params, pieces, slots, layout)

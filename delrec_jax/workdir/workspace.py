@@ -14,6 +14,7 @@ from typing import Any
 from delrec_jax.config import Experiment, leaf_keys, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
+from delrec_jax.files import file_hash, write_text
 from delrec_jax.plugins import source_hash
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
@@ -158,10 +159,8 @@ class Workspace:
         """Marks a stage as done, with the hash of its results."""
 
         def mark() -> None:
-            digest = hashlib.sha256()
-            for name in self.spec(stage).results:
-                digest.update((self.folder(stage) / name).read_bytes())
-            self._mark(stage, finished=True, content=digest.hexdigest())
+            results = [self.folder(stage) / name for name in self.spec(stage).results]
+            self._mark(stage, finished=True, content=file_hash(*results))
 
         on_main(mark)
 
@@ -225,6 +224,4 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True))
-    partial.rename(path)
+    write_text(path, json.dumps(content, indent=1, sort_keys=True))

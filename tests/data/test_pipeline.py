@@ -3,6 +3,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import chex
 import grain
 import jax
 import numpy as np
@@ -47,12 +48,6 @@ def iterator(seed=0, make=example, batch_size=3, num=10, buckets=BUCKETS, **proc
 
 def take(source, count):
     return [next(source) for _ in range(count)]
-
-
-def assert_same(left, right):
-    for a, b in zip(left, right, strict=True):
-        for name in ("ids", "index", "draw"):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
 def test_bucket_length():
@@ -108,7 +103,7 @@ def test_one_epoch_meets_every_example_once_and_the_next_one_in_another_order():
 
 
 def test_same_seed_same_stream_other_seed_other_stream():
-    assert_same(take(iterator(), 12), take(iterator(), 12))
+    chex.assert_trees_all_equal(take(iterator(), 12), take(iterator(), 12), strict=True)
     a, b = take(iterator(seed=0), 4), take(iterator(seed=1), 4)
     assert any((x.index != y.index).any() for x, y in zip(a, b, strict=True))
     assert all((x.draw != y.draw).all() for x, y in zip(a, b, strict=True))
@@ -156,7 +151,7 @@ def test_a_fresh_iterator_goes_on_where_the_state_was_taken(done):
     fresh = iterator()
     take(fresh, 2)  # wherever it stood before
     fresh.set_state(state)
-    assert_same(take(fresh, 12 - done), whole[done:])
+    chex.assert_trees_all_equal(take(fresh, 12 - done), whole[done:], strict=True)
 
 
 def test_the_stream_of_one_process_is_the_one_that_grain_alone_makes():
@@ -170,7 +165,7 @@ def test_the_stream_of_one_process_is_the_one_that_grain_alone_makes():
         .batch(3, batch_fn=lambda examples: collate(examples, BUCKETS))
     )
     older, ours = iter(plain.to_iter_dataset()), iterator(seed=4)
-    assert_same(take(ours, 12), take(older, 12))
+    chex.assert_trees_all_equal(take(ours, 12), take(older, 12), strict=True)
     assert ours.get_state() == older.get_state()
 
 
@@ -187,7 +182,7 @@ def test_the_shards_of_all_processes_are_the_batch_of_one(count, buckets):
         jax.tree.map(lambda *parts: np.concatenate(parts), *step)
         for step in zip(*shards, strict=True)
     ]
-    assert_same(together, whole)
+    chex.assert_trees_all_equal(together, whole, strict=True)
     # Some process has short texts alone, and still the shape that the others' texts need.
     longest = [np.count_nonzero(b.ids, axis=1).max() for batches in shards for b in batches]
     assert count == 1 or min(longest) <= 4
@@ -219,10 +214,10 @@ def test_two_processes_resume_midway_and_one_can_take_over(buckets):
         fresh.set_state(state)
         rows = slice(2 * index, 2 * index + 2)
         expected = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], b) for b in whole[4:]]
-        assert_same(take(fresh, 5), expected)
+        chex.assert_trees_all_equal(take(fresh, 5), expected, strict=True)
     one = iterator(batch_size=4, buckets=buckets)
     one.set_state(state)
-    assert_same(take(one, 5), whole[4:])
+    chex.assert_trees_all_equal(take(one, 5), whole[4:], strict=True)
 
 
 def test_batches_that_cannot_be_shared_are_refused():
@@ -246,7 +241,7 @@ def test_whole_batches_resume_too():
     take(first, 4)
     fresh = batch_iterator(make, seed=4)
     fresh.set_state(json.loads(json.dumps(first.get_state())))
-    assert_same(take(fresh, 2), whole[4:])
+    chex.assert_trees_all_equal(take(fresh, 2), whole[4:], strict=True)
 
 
 def test_padded_batches_repeat_the_last_row_and_count_the_real_ones():

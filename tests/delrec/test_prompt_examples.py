@@ -16,7 +16,8 @@ from delrec_jax.data import prompts
 from delrec_jax.delrec import distill, tune
 from delrec_jax.delrec.next_item import next_item_examples
 from delrec_jax.delrec.rows import user_parts
-from delrec_jax.language.logical_axes import axes_of
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.t5_model import T5Model, axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.workdir import assets, evaluation, language_scorer
 
@@ -83,7 +84,9 @@ def language(prepared, data):
         config=prepared.experiment.prompts,
     )
     params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
-    ranker = SimpleNamespace(ranks_catalogue=True)  # `favour` and the texts ask no more of it
+    model = T5Model(T5Config(vocab_size=8, d_model=4))
+    # `favour` and the texts ask no more of it.
+    ranker = SimpleNamespace(ranks_catalogue=True, model=model)
     layout = make_layout(MeshConfig(), axes_of)
     return assets.Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
 

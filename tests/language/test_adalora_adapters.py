@@ -24,6 +24,7 @@ from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.attention import Attention
 from delrec_jax.language.layers import stack_layers
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_model import T5Model
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
 CONFIG = AdaLoRAConfig(targets=("q", "v"), init_rank=3, target_rank=2)
@@ -315,14 +316,18 @@ def test_rank_pattern_counts_entries_in_use():
 @pytest.mark.parametrize("targets", [("query",), ("q", "vv"), ("wi",)])
 def test_a_target_that_matches_nothing_is_named(gated, targets):
     config = replace(CONFIG, targets=targets)
-    with pytest.raises(UserError, match=rf"^adalora.targets .*{targets[-1]}.* T5 has q, k, v"):
-        init_adapters(gated[1], config, jax.random.key(0))
+    with pytest.raises(
+        UserError,
+        match=rf"^adalora.targets .*{targets[-1]}.* the model has k, o, q, v, wi_0, wi_1, wo$",
+    ):
+        init_adapters(gated[1], config, jax.random.key(0), closed=T5Model(gated[0]).closed)
 
 
 @pytest.mark.parametrize("targets", [("lm_head",), ("q", "lm_head"), ("q", "*"), ("lm_*",)])
 def test_the_head_is_refused_because_scores_would_not_see_its_adapter(either, targets):
     with pytest.raises(UserError, match=r"^adalora.targets .*lm_head cannot be adapted.*head"):
-        init_adapters(either[1], replace(CONFIG, targets=targets), jax.random.key(0))
+        config, key = replace(CONFIG, targets=targets), jax.random.key(0)
+        init_adapters(either[1], config, key, closed=T5Model(either[0]).closed)
 
 
 def test_settings_at_their_limits_are_taken():

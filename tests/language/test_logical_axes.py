@@ -5,9 +5,10 @@ import pytest
 
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.logical_axes import axes_of, constrain
+from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.t5_model import axes_of
 from delrec_jax.language.token_table import look_up
 from delrec_jax.training.sharding import key_names
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from delrec_jax.language import ranker as ranker_module
-from delrec_jax.language.answering import answer_states
+from delrec_jax.language import t5_model
+from delrec_jax.language.answering import answer_states, teacher_forced
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.sequence_scoring import (
+    SEQUENCE,
     sequence_scores,
-    teacher_forced,
     token_log_probabilities,
 )
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_model import T5Model
 from delrec_jax.language.verbalizer import title_matrix
 
 STATES = jax.jit(answer_states, static_argnums=0)
@@ -32,11 +33,11 @@ CANDIDATES = jnp.asarray([[4, 0, 2, 1], [1, 5, 3, 4]])
 
 @pytest.fixture(autouse=True)
 def one_compilation(monkeypatch):
-    monkeypatch.setattr(ranker_module, "answer_states", STATES)
+    monkeypatch.setattr(t5_model, "answer_states", STATES)
 
 
 def ranker(config, titles=TITLES):
-    return Ranker(T5(config), *title_matrix(titles), MASK, "sequence", ())
+    return Ranker(T5Model(config), *title_matrix(titles), MASK, SEQUENCE, ())
 
 
 def one_by_one(config, params):
@@ -91,14 +92,13 @@ def test_another_candidate_changes_no_score(gated):
 def test_uniform_predictions_have_no_length(gated):
     tokens, weights = title_matrix(TITLES)
     hidden = jax.random.normal(jax.random.key(0), (1, *tokens.shape, 6))
-    hidden = jnp.pad(hidden, ((0, 0), (0, 0), (1, 0), (0, 0)))
     scores = sequence_scores(hidden, jnp.zeros((40, 6)), tokens[None], weights[None])
     np.testing.assert_allclose(scores, np.full((1, len(TITLES)), -np.log(40)), rtol=1e-6)
 
 
 def test_each_text_is_encoded_once(gated, monkeypatch):
     config, params = gated
-    monkeypatch.setattr(ranker_module, "answer_states", answer_states)
+    monkeypatch.setattr(t5_model, "answer_states", answer_states)
     encode, shapes = T5.encode, []
 
     def counted(self, embeddings, *rest):

@@ -18,7 +18,7 @@ from delrec_jax.language.layers import stack_layers, unstack_layers
 from delrec_jax.language.soft_prompt import init_prompt
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.pretraining.initialise import init_for_copying
+from delrec_jax.language.t5_start import init_for_copying
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
 MASK = 39  # the id that stands for <extra_id_0>

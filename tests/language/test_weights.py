@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
-from delrec_jax.language import weights
+from delrec_jax.language import hub, weights
 from delrec_jax.language.layers import stack_layers
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
@@ -469,22 +469,22 @@ def test_a_head_that_the_config_does_not_want(tmp_path):
 
 def test_the_fingerprint_is_of_every_byte(tmp_path):
     tensors = random_tensors(V11)
-    first = weights.fingerprint(write(tmp_path / "a", V11, tensors, files=3))
-    assert first == weights.fingerprint(write(tmp_path / "b", V11, tensors, files=3))
+    first = hub.fingerprint(write(tmp_path / "a", V11, tensors, files=3))
+    assert first == hub.fingerprint(write(tmp_path / "b", V11, tensors, files=3))
     assert len(first) == 64
     (tmp_path / "b" / "README.md").write_text("words")
-    assert weights.fingerprint(tmp_path / "b") == first
+    assert hub.fingerprint(tmp_path / "b") == first
     for name in ("config.json", "model-00003-of-00003.safetensors"):
         file = tmp_path / "b" / name
         before = file.read_bytes()
         file.write_bytes(
             before.replace(b"}", b" }", 1) if name == "config.json" else before[:-1] + b"x"
         )
-        assert weights.fingerprint(tmp_path / "b") != first, name
+        assert hub.fingerprint(tmp_path / "b") != first, name
         file.write_bytes(before)
     with pytest.raises(UserError, match=r"no config\.json there"):
         (tmp_path / "b" / "config.json").unlink()
-        weights.fingerprint(tmp_path / "b")
+        hub.fingerprint(tmp_path / "b")
 
 
 def test_the_hash_of_parameters_by_hand():

@@ -20,7 +20,7 @@ from tiny_storefront import open_workspace
 from delrec_jax.delrec import distill, tune
 from delrec_jax.delrec.prompt_examples import make_examples
 from delrec_jax.delrec.rows import user_parts
-from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_model import T5Model
 from delrec_jax.p2rec import parse
 from delrec_jax.p2rec.categories import Categories
 from delrec_jax.stages.inputs import Inputs
@@ -84,12 +84,12 @@ def with_even_table(language):
         params["shared"]["embedding"], ((0, missing), (0, 0)), constant_values=1.0
     )
     params["lm_head"]["kernel"] = np.pad(params["lm_head"]["kernel"], ((0, 0), (0, missing)))
-    shape = language.ranker.module.config
+    shape = language.model.config
     shape = dataclasses.replace(shape, vocab_size=shape.vocab_size + missing)
     return dataclasses.replace(
         language,
         params=place(params, language.layout.of(params)),
-        ranker=dataclasses.replace(language.ranker, module=T5(shape)),
+        ranker=dataclasses.replace(language.ranker, model=T5Model(shape)),
         slots=language.slots + missing,
     )
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -102,9 +103,7 @@ def test_two_processes_parse_as_one(tiny_run, tmp_path):
     for name in ("categories", "model/result"):
         ours = load_file(workdir / "preference" / "seed-0" / f"{name}.safetensors")
         theirs = load_file(alone / "preference" / "seed-0" / f"{name}.safetensors")
-        assert ours.keys() == theirs.keys()
-        for key, values in ours.items():
-            np.testing.assert_allclose(values, theirs[key], atol=1e-5, err_msg=key)
+        chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-5)
     assert "held-out users" in said(log, 0) and "held-out users" not in said(log, 1)
 
 

@@ -12,6 +12,7 @@ from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.answering import answer_states, encoded_texts
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_model import T5Model
 from delrec_jax.p2rec.preference_parser import PreferenceParser, init_projection
 
 TEXTS = np.array([[5, 9, 12, 7, 1, 33], [3, 8, 30, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
@@ -23,7 +24,7 @@ def pad(ids, length):
 
 
 def pooled(config, params, ids, **options):
-    parser = PreferenceParser(T5(config))
+    parser = PreferenceParser(T5Model(config))
     return np.asarray(jax.jit(partial(parser.pooled, **options))(params, jnp.asarray(ids)))
 
 
@@ -61,7 +62,7 @@ def test_pooling_is_in_float32_whatever_the_model_computes_in(gated):
     hidden, _ = encoded_texts(T5(half), params, jnp.asarray(TEXTS))
     assert hidden.dtype == jnp.bfloat16
     with jax.disable_jit():
-        found = PreferenceParser(T5(half)).pooled(params, jnp.asarray(TEXTS))
+        found = PreferenceParser(T5Model(half)).pooled(params, jnp.asarray(TEXTS))
     expected = np.asarray(hidden[0], np.float64).mean(0)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
@@ -72,7 +73,7 @@ def test_logits_are_one_linear_map_of_the_pooled(gated):
     generator = np.random.default_rng(0)
     projection = {"kernel": generator.normal(size=(12, 4)), "bias": np.array([1.0, 0, -2, 3])}
     projection = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), projection)
-    logits = PreferenceParser(T5(config)).logits(params, projection, jnp.asarray(TEXTS))
+    logits = PreferenceParser(T5Model(config)).logits(params, projection, jnp.asarray(TEXTS))
     expected = pooled(config, params, TEXTS).astype(np.float64) @ projection["kernel"]
     np.testing.assert_allclose(logits, expected + np.array([1, 0, -2, 3]), rtol=1e-4, atol=1e-5)
     assert logits.dtype == jnp.float32 and logits.shape == (3, 4)
@@ -93,7 +94,7 @@ def test_a_new_projection_prefers_nothing_much():
 
 def test_adapters_and_their_dropout_reach_the_pool_and_the_logits(adapted):
     config, params, adapters = adapted
-    parser, ids = PreferenceParser(T5(config)), jnp.asarray(TEXTS)
+    parser, ids = PreferenceParser(T5Model(config)), jnp.asarray(TEXTS)
     projection = init_projection(12, 4, jax.random.key(1))
     plain = pooled(config, params, TEXTS)
     tuned = pooled(config, params, TEXTS, adapters=adapters)
@@ -113,7 +114,7 @@ def test_adapters_and_their_dropout_reach_the_pool_and_the_logits(adapted):
 
 def test_every_adapter_of_the_encoder_and_the_projection_learn(adapted):
     config, params, adapters = adapted
-    parser, ids = PreferenceParser(T5(config)), jnp.asarray(TEXTS[:2])
+    parser, ids = PreferenceParser(T5Model(config)), jnp.asarray(TEXTS[:2])
 
     def loss(trained):
         logits = parser.logits(params, trained["projection"], ids, adapters=trained["adapters"])

@@ -8,7 +8,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from torch_t5 import TINY, TINY_V10, our_params, torch_t5  # noqa: E402
 
-from delrec_jax.language.t5 import T5  # noqa: E402
+from delrec_jax.language.t5_model import T5Model  # noqa: E402
 from delrec_jax.p2rec.preference_parser import PreferenceParser  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -30,5 +30,5 @@ def test_pooled(config):
     weights = mask[..., None].float()
     theirs = ((states * weights).sum(1) / weights.sum(1)).numpy()
     assert np.abs(theirs).max() > 0.1
-    ours = PreferenceParser(T5(config)).pooled(our_params(model), ids)
+    ours = PreferenceParser(T5Model(config)).pooled(our_params(model), ids)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -10,8 +10,9 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from torch_t5 import TINY, TINY_V10, our_params, torch_t5  # noqa: E402
 
 from delrec_jax.language.ranker import Ranker  # noqa: E402
-from delrec_jax.language.t5 import T5  # noqa: E402
+from delrec_jax.language.t5_model import T5Model  # noqa: E402
 from delrec_jax.language.verbalizer import title_matrix  # noqa: E402
+from delrec_jax.language.verbalizers import VERBALIZERS  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -42,7 +43,7 @@ def pair(request):
 
 def our_scores(pair, kind, ids):
     config, _, params = pair
-    ranker = Ranker(T5(config), *title_matrix(TITLES), SENTINEL, kind, CODES)
+    ranker = Ranker(T5Model(config), *title_matrix(TITLES), SENTINEL, VERBALIZERS[kind], CODES)
     return np.asarray(jax.jit(ranker.candidate_scores)(params, ids, CANDIDATES))
 
 

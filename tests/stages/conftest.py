@@ -30,7 +30,7 @@ def pretrained(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def first_run(tiny_run, pretrained, tmp_path_factory):
-    """A finished run on pretrained weights with the verbaliser `first`."""
+    """A finished run on pretrained weights with the verbalizer `first`."""
     with shared(tmp_path_factory, "first_run") as (workdir, ready):
         if not ready:
             copy_beginning(tiny_run, workdir)
@@ -40,7 +40,7 @@ def first_run(tiny_run, pretrained, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sequence_run(tiny_run, pretrained, tmp_path_factory):
-    """A finished run on pretrained weights, layers scanned, with the verbaliser `sequence`."""
+    """A finished run on pretrained weights, layers scanned, with the verbalizer `sequence`."""
     with shared(tmp_path_factory, "sequence_run") as (workdir, ready):
         if not ready:
             copy_beginning(tiny_run, workdir)

@@ -4,8 +4,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 
-import jax
-import numpy as np
+import chex
 import pytest
 from tiny_storefront import open_workspace
 from watching import FirstSteps
@@ -71,8 +70,7 @@ def test_two_parts_take_the_steps_of_the_whole_batch(workdir, steps, monkeypatch
     for a, b in zip(whole.metrics, parts.metrics, strict=True):
         assert a == pytest.approx(b, rel=1e-5) and a["gradient_norm"] > 1e-4
     assert whole.metrics[0]["loss"] != whole.metrics[1]["loss"]
-    for a, b in zip(whole.params, parts.params, strict=True):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+    chex.assert_trees_all_close(parts.params, whole.params, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [distill_steps, tune_steps])

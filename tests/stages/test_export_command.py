@@ -14,8 +14,9 @@ from watching import same, stored
 
 from delrec_jax.language import weights
 from delrec_jax.language.adapter_files import load_adapter
+from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_model import T5Model
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.stages.inputs import Inputs
 
@@ -82,7 +83,7 @@ def test_the_merged_model_scores_as_base_and_adapter(exported, language, trained
     assert tokenizer.encode(text) == language.tokenizer.encode(text)
     ours = language.ranker
     theirs = Ranker(
-        T5(config), ours.title_tokens, ours.title_weights, tokenizer.sentinel(0), "mean", ()
+        T5Model(config), ours.title_tokens, ours.title_weights, tokenizer.sentinel(0), MEAN, ()
     )
     words = [*tokenizer.encode(text), *language.slots, *tokenizer.encode("is"), ours.sentinel]
     ids = np.array([words, [*words[3:], 0, 0, 0]], np.int32)

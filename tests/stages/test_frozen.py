@@ -1,4 +1,4 @@
-"""What trains in a stage and what must not, watched while the stages train; and the `index` verbaliser end to end."""
+"""What trains in a stage and what must not, watched while the stages train; and the `index` verbalizer end to end."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from unittest import mock
 
+import chex
 import jax
 import numpy as np
 import polars as pl
@@ -42,7 +43,7 @@ INDEX = (
 
 @pytest.fixture(scope="module")
 def index_run(tmp_path_factory):
-    """A finished run with the `index` verbaliser; digests of what was stored after each stage; what trained."""
+    """A finished run with the `index` verbalizer; digests of what was stored after each stage; what trained."""
     workdir, watch = tmp_path_factory.mktemp("index") / "run", Watch()
     digests = []
     with mock.patch.object(task, "fit", watch.fit):
@@ -60,7 +61,7 @@ def check_stage_one(watch, name, trained):
     assert set(first) == set(last) == trained
     for part in trained:
         assert (first[part] != last[part]).all(), part
-    assert all(np.isfinite(list(row.values())).all() for row in watch.metrics[name])
+    chex.assert_tree_all_finite(watch.metrics[name])
 
 
 @pytest.mark.parametrize("name", ["distilled", "shuffled", "true"])
@@ -144,7 +145,7 @@ def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt
     assert {path[-1].key for path, _ in leaves} == {"A", "E", "B"}
     pairs = zip(*map(jax.tree.leaves, (states[0], states[-1])), strict=True)
     assert all((a != b).any() for a, b in pairs), "an adapter has not moved"
-    assert all(np.isfinite(list(row.values())).all() for row in watch.metrics[f"adapter/{prompt}"])
+    chex.assert_tree_all_finite(watch.metrics[f"adapter/{prompt}"])
 
 
 def test_index_ranks_candidate_lists_and_never_the_catalogue(index_run):

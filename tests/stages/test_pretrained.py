@@ -4,16 +4,17 @@ import json
 import shutil
 from dataclasses import replace
 
+import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_tiny_run import SYSTEMS
 from tiny_pretrained import EXTRA_ROWS, FIRST, copy_beginning, write_pretrained
 from tiny_storefront import CONFIG, delrec, open_workspace
 
-from delrec_jax.language import weights
+from delrec_jax.language import hub
 from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 
@@ -42,7 +43,7 @@ def test_every_stage_runs_on_weights_that_it_did_not_train(first_run, pretrained
     made = {path.name for path in (first_run / "lm").iterdir()}
     assert made == {"base.json", "shared_titles.json", "stage.json"}
     base = json.loads((first_run / "lm" / "base.json").read_text())
-    assert base == {"weights": str(pretrained), "fingerprint": weights.fingerprint(pretrained)}
+    assert base == {"weights": str(pretrained), "fingerprint": hub.fingerprint(pretrained)}
 
 
 def test_the_report_names_the_weights_and_the_size_that_they_have(
@@ -65,7 +66,7 @@ def test_slots_begin_behind_the_table_and_the_weights_are_those_of_the_file(tiny
     assert len(params["shared"]["embedding"]) == ids + EXTRA_ROWS
     params["shared"] = {"embedding": params["shared"]["embedding"][:ids]}
     params["lm_head"] = {"kernel": params["lm_head"]["kernel"][:, :ids]}
-    jax.tree.map(np.testing.assert_array_equal, params, jax.tree.map(jnp.asarray, own.params))
+    chex.assert_trees_all_equal(params, own.params, strict=True)
 
 
 @pytest.mark.parametrize("prompted", [False, True])
@@ -76,7 +77,7 @@ def test_the_same_weights_give_the_same_scores_wherever_they_come_from(
     found = []
     for run in (tiny_run, first_run):
         language = language_of(run)
-        language = replace(language, ranker=replace(language.ranker, kind="mean"))
+        language = replace(language, ranker=replace(language.ranker, verbalizer=MEAN))
         scorer = LanguageScorer(language)
         pattern = language.slots if prompted else np.zeros(0, np.int32)
         system = LanguageSystem(pattern, prompt)
@@ -97,7 +98,7 @@ def test_a_changed_byte_stops_the_next_stage(tiny_run, pretrained, tmp_path, cap
     line = refusal(capsys, "distill", *flags)
     for words in (f"lm.weights={base}", "base.json", "same weights back", "--workdir"):
         assert words in line
-    assert weights.fingerprint(base) in line and weights.fingerprint(pretrained) in line
+    assert hub.fingerprint(base) in line and hub.fingerprint(pretrained) in line
     assert not list((tmp_path / "run" / "prompt").glob("*/*")), "nothing was trained"
     file.write_bytes(whole)
     assert len(language_of(tmp_path / "run").slots) == 3

@@ -43,7 +43,7 @@ def write_pretrained(run: Path, directory: Path, *, extra_rows: int) -> None:
     """Exports the base of a finished run with more rows than its tokenizer has ids (or fewer: a wrong one)."""
     ws = open_workspace(run)
     language = Inputs(ws).language
-    config = language.ranker.module.config
+    config = language.model.config
     rows = config.vocab_size + extra_rows
     table = language.params["shared"]["embedding"]
     noise = np.random.default_rng(0).normal(size=(max(extra_rows, 0), config.d_model))

@@ -49,6 +49,16 @@ def test_cross_entropy_and_its_gradient_equal_the_plain_form(case, chunk_rows, m
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_labels_of_another_form_than_the_states_are_refused(case, name):
+    states, table, labels = case
+    for wrong in (labels.T, labels[:1]):  # as many in another order, or the same for every row
+        with pytest.raises(AssertionError, match="expected"):
+            next_item_loss(
+                states, table, wrong, config=LossConfig(name=name), key=jax.random.key(0)
+            )
+
+
 def test_cross_entropy_survives_large_scores():
     states, table = jnp.full((1, 1, 1), 1e4), jnp.array([[1.0], [0.0]])
     for label, expected in ((0, 0.0), (1, 1e4)):

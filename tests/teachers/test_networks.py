@@ -85,6 +85,12 @@ def test_an_empty_history_is_not_the_history_of_item_zero(teacher):
     assert np.abs(empty - zero).max() > 1e-4
 
 
+@pytest.mark.parametrize("histories", [[1, 2, 3], [[[1, 2, 3]]]])
+def test_histories_are_rows(teacher, histories):
+    with pytest.raises(AssertionError, match=r"rank \d .* expected 2"):
+        teacher.scores(np.asarray(histories, np.int32))
+
+
 def test_windows_packed_into_one_row_do_not_see_each_other(teacher):
     windows = [[5, 6], [1, 2, 3], [9]]
     row = [5, 6, 1, 2, 3, 9, -1, -1]

@@ -12,6 +12,11 @@ def test_scores_are_training_counts_for_any_history():
     assert scores.dtype == np.float32
 
 
+def test_one_history_alone_is_no_batch():
+    with pytest.raises(AssertionError, match="rank 1"):
+        popularity_teacher(np.array([2, 0]), num_items=5).scores(np.array([-1, 2]))
+
+
 @pytest.mark.parametrize("items", [[0, 5], [-1, 2]])
 def test_items_outside_the_catalogue_are_errors(items):
     with pytest.raises(UserError, match="do not fit a catalogue of 5 items"):

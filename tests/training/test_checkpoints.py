@@ -1,3 +1,4 @@
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,13 +20,8 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
     save_tree(path, TREE, {"steps": 3})
     tree, meta = load_tree(path)
     assert meta == {"steps": 3}
-    assert set(tree) == set(TREE) and set(tree["a"]) == {"w", "scalar"}
-    for ours, theirs in [
-        *((tree["a"][name], TREE["a"][name]) for name in TREE["a"]),
-        *((tree[name], TREE[name]) for name in ("strided", "same", "half")),
-    ]:
-        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
-        np.testing.assert_array_equal(ours, theirs)
+    chex.assert_trees_all_equal_shapes_and_dtypes(tree, TREE)
+    chex.assert_trees_all_equal(tree, TREE)
     assert {file.name for file in path.parent.iterdir()} == {"result.safetensors", "result.json"}
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -365,15 +366,9 @@ def test_the_callers_start_survives_the_run(tmp_path):
 
 
 def test_the_step_compiles_once_over_a_run(tmp_path):
-    traces = []
-
-    def counted(params, frozen, batch, key):
-        traces.append(1)
-        return loss(params, frozen, batch, key)
-
-    run = make_run(tmp_path, loss=counted)
+    run = make_run(tmp_path, loss=chex.assert_max_traces(loss, 1))
     fit(run)
-    assert len(traces) == 1 and run.step.programs == 1
+    assert run.step.programs == 1
 
 
 def test_a_damaged_result_is_an_error_that_names_it(tmp_path):

@@ -1,5 +1,6 @@
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +56,14 @@ def test_a_batch_without_weight_has_no_gradient():
     grads, metrics = mean_loss_gradients(nothing)(start(), FROZEN, BATCH, jax.random.key(0))
     np.testing.assert_array_equal(grads["w"], 0)
     assert metrics["loss"] == 0
+
+
+def test_weights_of_another_shape_than_the_losses_are_refused():
+    def column(params, frozen, batch, key):  # [3] times [3, 1] would be [3, 3]
+        return batch["x"] @ params["w"], jnp.ones((3, 1)), {}
+
+    with pytest.raises(AssertionError, match="different shapes"):
+        mean_loss_gradients(column)(start(), FROZEN, BATCH, jax.random.key(0))
 
 
 def test_a_penalty_has_a_gradient_but_is_not_the_loss():
@@ -141,10 +150,6 @@ def errors(params, frozen, batch, key):
 FACTOR = jnp.float32(0.5)
 
 
-def assert_trees_close(found, expected, **tolerance):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
-
-
 def test_parts_by_hand():
     # Rows (1, 2), (3, 4), (5, 6), (7, 8) with weights 1, 2, 0, 1; the parts are rows 0, 2 and rows 1, 3.
     def four(params, frozen, batch, key):
@@ -164,8 +169,8 @@ def test_parts_are_the_large_batch(parts):
     args = (network(), FACTOR, many_rows(), jax.random.key(0))
     grads, metrics = jax.jit(mean_loss_gradients(errors))(*args)
     found, found_metrics = jax.jit(mean_loss_gradients(errors, parts))(*args)
-    assert_trees_close(found, grads, rtol=2e-6, atol=2e-7)
-    assert_trees_close(found_metrics, metrics, rtol=1e-6)
+    chex.assert_trees_all_close(found, grads, rtol=2e-6, atol=2e-7)
+    chex.assert_trees_all_close(found_metrics, metrics, rtol=1e-6)
 
 
 def test_a_mean_of_means_is_another_gradient():
@@ -213,7 +218,7 @@ def test_parts_of_two_weighted_tasks_are_the_large_batch(kind):
     params = {**network(), **init_weighting(config)}
     expected = gradients(params, 1)
     found = jax.jit(gradients, static_argnums=1)(params, 4)
-    assert_trees_close(found, expected, rtol=2e-6, atol=1e-6)
+    chex.assert_trees_all_close(found, expected, rtol=2e-6, atol=1e-6)
 
 
 def steps_in_parts(parts, layout):
@@ -232,7 +237,7 @@ def steps_in_parts(parts, layout):
 def test_training_in_parts_is_training_with_the_large_batch():
     whole, parts = steps_in_parts(1, LAYOUT), steps_in_parts(3, LAYOUT)
     assert whole["losses"][-1] < whole["losses"][0]
-    assert_trees_close(parts, whole, rtol=0, atol=2e-6)
+    chex.assert_trees_all_close(parts, whole, rtol=0, atol=2e-6)
 
 
 def test_each_part_draws_from_the_step_key_and_its_own_number():
@@ -262,7 +267,7 @@ def test_rows_that_do_not_divide_into_the_parts():
 def test_small_parameters_are_added_up_in_float32():
     # 512 gradients of 1 added in bfloat16 stop at 256.
     def ones(params, frozen, batch, key):
-        return batch["x"] * params["w"], jnp.ones(512), {}
+        return batch["x"] * params["w"], jnp.ones(len(batch["x"])), {}
 
     batch = {"x": np.ones(512, np.float32)}
     params = {"w": jnp.bfloat16(0.5)}
@@ -312,7 +317,7 @@ def test_eight_devices_add_up_the_same_and_keep_their_rows(on_devices):
     assert eight["devices"] == 8 and eight["moves"] == ["all-reduce"]
     # Ten rows do not divide over eight devices: an evaluation fills them up, and takes the filling off again.
     assert eight["doubled"] == (2 * np.arange(10.0)).tolist()
-    assert_trees_close(eight["three parts"], steps_in_parts(1, LAYOUT), rtol=0, atol=5e-6)
+    chex.assert_trees_all_close(eight["three parts"], steps_in_parts(1, LAYOUT), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10])

@@ -13,6 +13,7 @@ from delrec_jax.data.corpora.data_config import DataConfig as DataConfig
 from delrec_jax.data.corpora.sources import LOCAL, Source, find_source
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash, write_text
 
 _POINTER = "prepared.json"
 
@@ -38,7 +39,7 @@ def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
         "records": str(builder.data_path.relative_to(directory)),
         "source": _key(config, source),
     }
-    (directory / _POINTER).write_text(json.dumps(pointer))
+    write_text(directory / _POINTER, json.dumps(pointer))
     return read_corpus(builder)
 
 
@@ -73,11 +74,6 @@ def load_corpus(directory: Path) -> Corpus:
 
 
 def _key(config: DataConfig, source: Source) -> str:
-    files = [(path.name, _digest(path)) for path in source.files if path.is_file()]
+    files = [(path.name, file_hash(path)) for path in source.files if path.is_file()]
     content: list[Any] = [config.corpus, dict(source.content), files]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

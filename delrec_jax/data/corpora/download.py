@@ -7,12 +7,12 @@ with what has come, NAME.part.origin with what it is a part of, and NAME.lock, h
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from delrec_jax.data.corpora.transfer import Part, complete, say
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _given(resource: Resource, folder: Path) -> Path:
             "data.manual_dir empty to have it downloaded"
         )
     with _disk(path):
-        digest = _digest(path)
+        digest = file_hash(path)
     if resource.sha256 and digest != resource.sha256.lower():
         raise UserError(
             f"{path}: SHA-256 is {digest}, expected {resource.sha256.lower()}; download it again from {resource.url}"
@@ -98,7 +98,7 @@ def _is_cached(resource: Resource, path: Path) -> bool:
     expected = resource.sha256.lower() or (
         noted[0] if noted else "unknown: no note of its download"
     )
-    digest = _digest(path)
+    digest = file_hash(path)
     if digest != expected:
         raise UserError(
             f"{path}: changed since it was downloaded (SHA-256 is {digest}, expected {expected}); delete it to have "
@@ -109,11 +109,6 @@ def _is_cached(resource: Resource, path: Path) -> bool:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -145,7 +140,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _accept(resource: Resource, part: Part, path: Path) -> None:
     """Checks the whole file, notes its checksum and gives it its name."""
-    digest = _digest(part.path)
+    digest = file_hash(part.path)
     if resource.sha256 and digest != resource.sha256.lower():
         part.discard()
         raise UserError(

@@ -29,6 +29,7 @@ from delrec_jax.data.corpora.storefront_catalogue import (
 )
 from delrec_jax.data.interactions import Catalogue, Interactions, from_rows
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 __all__ = [
     "BEHAVIOUR_WORDS",
@@ -247,7 +248,7 @@ def _draw_times(generator: np.random.Generator, length: int) -> np.ndarray:
 def _aligned(world: World, histories: Sequence[Int[np.ndarray, "L"]]) -> Int32[np.ndarray, "U L"]:
     """Histories without their padding, as rows filled up with -1 at the end."""
     rows = [np.asarray(history)[np.asarray(history) >= 0] for history in histories]
-    result = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
+    result = np.full((len(rows), max(map(len, rows), default=0)), PAD_ITEM, np.int32)
     for position, row in enumerate(rows):
         outside = row >= world.catalogue.num_items
         if outside.any() or world.process.cold[row[~outside]].any() or len(set(row)) < len(row):

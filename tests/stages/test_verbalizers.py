@@ -1,9 +1,9 @@
-"""The verbalisers `first` and `sequence` through the stages (`mean` is the tiny run's, `index` test_frozen's)."""
+"""The verbalizers `first` and `sequence` through the stages (`mean` is the tiny run's, `index` test_frozen's)."""
 
 import json
 from collections import defaultdict
 
-import numpy as np
+import chex
 import polars as pl
 import pytest
 from test_tiny_run import SYSTEMS
@@ -36,14 +36,14 @@ def test_prompts_and_adapters_train_by_finite_losses(run, request):
     for name, training in watched.items():
         assert training["still"] == [], "this never moved"
         assert len(training["metrics"]) == (3 if name in prompts else 6)
-        for row in training["metrics"]:
-            assert np.isfinite(list(row.values())).all() and row["loss"] > 0
+        chex.assert_tree_all_finite(training["metrics"])
+        assert all(row["loss"] > 0 for row in training["metrics"])
 
 
 @pytest.mark.parametrize(
     ("run", "whole"), [("first_run", SYSTEMS), ("sequence_run", LISTED)], ids=["first", "sequence"]
 )
-def test_records_hold_the_protocols_that_the_verbaliser_can_rank(run, whole, request):
+def test_records_hold_the_protocols_that_the_verbalizer_can_rank(run, whole, request):
     folder = request.getfixturevalue(run) / "records"
     records = pl.read_parquet(folder / "records.parquet")
     for protocol, systems in (("full", whole), ("sampled-8", SYSTEMS), ("rerank-8", SYSTEMS)):

@@ -11,19 +11,16 @@ from scipy.special import log_softmax
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.ranking import rank_candidates, rank_full
-from delrec_jax.language import ranker as ranker_module
+from delrec_jax.language import t5_model
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.answering import answer_states, hidden_at_masks
+from delrec_jax.language.mean_scoring import averaged_rows
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.t5 import T5, head_matrix
-from delrec_jax.language.verbalizer import (
-    KINDS,
-    first_same_title,
-    item_vectors,
-    shared_titles,
-    title_matrix,
-)
+from delrec_jax.language.t5_model import T5Model
+from delrec_jax.language.verbalizer import first_same_title, shared_titles, title_matrix
+from delrec_jax.language.verbalizers import VERBALIZERS, find_verbalizer
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
 STATES = jax.jit(answer_states, static_argnums=0)
@@ -41,14 +38,14 @@ CANDIDATES = jnp.asarray([[4, 0, 2], [1, 1, 3]])
 
 
 def ranker(config, kind="mean", titles=TITLES):
-    return Ranker(T5(config), *title_matrix(titles), MASK, kind, CODES)
+    return Ranker(T5Model(config), *title_matrix(titles), MASK, find_verbalizer(kind), CODES)
 
 
 @pytest.fixture(autouse=True)
 def one_compilation(monkeypatch):
     """All rankers of this file share the compiled passes through the model."""
-    monkeypatch.setattr(ranker_module, "hidden_at_masks", HIDDEN)
-    monkeypatch.setattr(ranker_module, "answer_states", STATES)
+    monkeypatch.setattr(t5_model, "hidden_at_masks", HIDDEN)
+    monkeypatch.setattr(t5_model, "answer_states", STATES)
 
 
 def logits_at_mask(config, params):
@@ -77,7 +74,7 @@ def test_a_title_without_tokens_is_named():
 
 def test_item_vectors_are_means_of_rows():
     head = jax.random.normal(jax.random.key(0), (12, 3))
-    vectors = item_vectors(head, *title_matrix(TITLES))
+    vectors = averaged_rows(head, *title_matrix(TITLES))
     expected = [np.mean([head[token] for token in title], axis=0) for title in TITLES]
     np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
 
@@ -124,7 +121,7 @@ def test_vectors_computed_before_are_used_and_give_the_same(gated, kind):
     np.testing.assert_array_equal(two, 2 * one)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VERBALIZERS)
 def test_padded_candidates_are_lowest_and_change_no_other_score(gated, kind):
     config, params = gated
     model = ranker(config, kind)
@@ -136,7 +133,7 @@ def test_padded_candidates_are_lowest_and_change_no_other_score(gated, kind):
     np.testing.assert_array_equal(padded[kept], whole[kept])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VERBALIZERS)
 def test_padded_rows_are_finite_and_change_no_other_score(gated, kind):
     config, params = gated
     model = ranker(config, kind)
@@ -173,20 +170,23 @@ SHARING = [[4, 5], [5, 4], [4, 4, 5, 5], [4, 5, 5], [4, 6], [4], [4, 5]]
         ("index", []),
     ],
 )
-def test_titles_that_a_verbaliser_cannot_tell_apart(gated, kind, groups):
+def test_titles_that_a_verbalizer_cannot_tell_apart(gated, kind, groups):
     tokens, _ = title_matrix(SHARING)
-    assert [group.tolist() for group in shared_titles(tokens, kind)] == groups
+    assert [group.tolist() for group in shared_titles(tokens, VERBALIZERS[kind])] == groups
     first = list(range(len(SHARING)))
     for group in groups:
         for item in group:
             first[item] = group[0]
-    assert first_same_title(tokens, kind).tolist() == first
+    assert first_same_title(tokens, VERBALIZERS[kind]).tolist() == first
     assert [g.tolist() for g in ranker(gated[0], kind, SHARING).shared_titles] == groups
 
 
 def test_several_groups_are_kept_apart():
     tokens, _ = title_matrix([[9], [8], [9], [8], [7], [8]])
-    assert [g.tolist() for g in shared_titles(tokens, "sequence")] == [[0, 2], [1, 3, 5]]
+    assert [g.tolist() for g in shared_titles(tokens, VERBALIZERS["sequence"])] == [
+        [0, 2],
+        [1, 3, 5],
+    ]
 
 
 @pytest.mark.parametrize("kind", ["first", "mean", "sequence"])
@@ -237,7 +237,7 @@ def plain_scores(kind, config, params, prompt, adapters, ids):
     return jnp.stack(rows)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VERBALIZERS)
 def test_gradients_to_prompt_and_adapters_are_those_of_a_plain_loop(gated, kind):
     config, params = gated
     lora = AdaLoRAConfig(init_rank=2, target_rank=1)
@@ -278,7 +278,7 @@ def test_index_refuses_more_candidates_than_codes(gated):
         ranker(gated[0], "index").candidate_scores(gated[1], IDS, four)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VERBALIZERS)
 def test_who_can_score_the_catalogue(gated, kind):
     model = ranker(gated[0], kind)
     assert model.ranks_catalogue == (kind in ("first", "mean"))
@@ -288,7 +288,7 @@ def test_who_can_score_the_catalogue(gated, kind):
             model.catalogue_scores(gated[1], IDS)
 
 
-def test_an_unknown_verbaliser_is_named(gated):
+def test_an_unknown_verbalizer_is_named(gated):
     with pytest.raises(UserError, match=r"lm.verbalizer is 'median': use one of first, mean"):
         ranker(gated[0], "median")
 

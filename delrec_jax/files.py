@@ -1,0 +1,47 @@
+"""Files that are whole or not there, and what they are known by."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a file or a directory its name only when it is complete: readers see the old one or the new one, never a part.
+
+    Args:
+      path: what the block makes; folders above it are made. A directory may only take the place of an empty one.
+
+    Yields:
+      Another name beside it, for the block to write to. If the block raises, what it wrote is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process in the name: two that write the same file replace it in turn and mix nothing.
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def file_hash(*paths: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, or of those of several files one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""The verbalizer `index`: a candidate's score is the logit of the one-token code before its title in the text."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
+
+
+class Index(Verbalizer):
+    """Candidates must be listed in the text, in the order in which they are scored; no two of them tie."""
+
+    name = "index"
+    lists_codes = True
+
+    def key(self, title: Sequence[int]) -> None:
+        """Codes tell all items apart."""
+
+    def candidate_scores(
+        self,
+        question: Question,
+        titles: Titles,
+        candidates: Int[Array, "B C"],
+        vectors: Float[Array, "I D"] | None,
+    ) -> Float[Array, "B C"]:
+        """Logits of the codes: column c scores the candidate listed at place c.
+
+        Raises:
+          UserError: more candidates than codes.
+        """
+        count = candidates.shape[1]
+        if count > len(question.codes):
+            raise UserError(
+                f"{count} candidates, but lm.verbalizer=index has {len(question.codes)} codes: lower the "
+                "number of candidates or use 'mean'"
+            )
+        codes = jnp.asarray(question.codes[:count])
+        hidden, head = question.state(), question.head()
+        return hidden.astype(jnp.float32) @ head[codes].astype(jnp.float32).T
+
+
+INDEX = Index()

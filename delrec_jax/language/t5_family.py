@@ -1,0 +1,82 @@
+"""The family T5: v1.0, v1.1 and Flan, pretrained or begun here."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import jax
+
+from delrec_jax.language import flan, weights
+from delrec_jax.language.export import export_model
+from delrec_jax.language.family import Family, LanguageModel, Params
+from delrec_jax.language.peft_export import export_peft
+from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.t5_model import T5Model
+from delrec_jax.language.t5_start import init_for_copying
+
+# How the model runs is the config's to say, whatever the sizes are.
+_RUNNING = ("dtype", "param_dtype", "remat", "scan_layers", "attention", "dropout_rate")
+
+
+class _Settings(Protocol):
+    """What is read of the section `lm` of the config."""
+
+    @property
+    def t5(self) -> T5Config: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def weights(self) -> str: ...
+
+
+class T5Family(Family):
+    """Models of `lm.t5`, whose sizes do not count where there are pretrained weights."""
+
+    name = "t5"
+
+    def model(self, settings: _Settings, *, directory: Path | None, vocab_size: int) -> T5Model:
+        if directory is None:
+            return T5Model(replace(settings.t5, vocab_size=vocab_size))
+        return T5Model(_as_configured(weights.read_config(directory), settings))
+
+    def planned(self, settings: _Settings) -> tuple[T5Model, str]:
+        if settings.weights:
+            sizes, source = flan.pretrained_shape(settings.weights)
+            shape = _as_configured(sizes, settings)
+        else:
+            # A trained tokenizer has at most so many ids.
+            shape = replace(settings.t5, vocab_size=settings.vocab_size)
+            source = "lm.t5 and lm.vocab_size"
+        # The kernel of cuDNN cannot be compiled for a CPU, and needs no more memory than what stands in for it.
+        return T5Model(replace(shape, attention="xla")), source
+
+    def begin(self, model: LanguageModel, key: jax.Array) -> Params:
+        return init_for_copying(cast(T5Model, model).module, key)
+
+    def load(self, directory: Path, model: LanguageModel, shardings: Any) -> Params:
+        return weights.load(directory, cast(T5Model, model).config, shardings)
+
+    def smaller(self, settings: _Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for setting, value in (
+            ("remat", True),
+            ("param_dtype", "bfloat16"),
+            ("dtype", "bfloat16"),
+        ):
+            changed: Mapping[str, Any] = {setting: value}
+            yield f"lm.t5.{setting}={value}", {"t5": replace(settings.t5, **changed)}
+
+    def export_model(
+        self, params: Params, model: LanguageModel, directory: Path, **more: Any
+    ) -> None:
+        export_model(params, cast(T5Model, model).config, directory, **more)
+
+    def export_adapter(self, path: Path, **parts: Any) -> None:
+        export_peft(path, **parts)
+
+
+def _as_configured(sizes: T5Config, settings: _Settings) -> T5Config:
+    """Pretrained sizes, run as the config says: types, remat, scan, attention, dropout."""
+    return replace(sizes, **{name: getattr(settings.t5, name) for name in _RUNNING})

@@ -1,0 +1,25 @@
+"""The verbalizers, by the name that `lm.verbalizer` gives them."""
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.index_scoring import INDEX
+from delrec_jax.language.mean_scoring import FIRST, MEAN
+from delrec_jax.language.sequence_scoring import SEQUENCE
+from delrec_jax.language.verbalizer import Verbalizer
+from delrec_jax.plugins import find
+
+VERBALIZERS: dict[str, Verbalizer] = {one.name: one for one in (FIRST, MEAN, SEQUENCE, INDEX)}
+
+
+def find_verbalizer(name: str) -> Verbalizer:
+    """The verbalizer of a setting: one of `VERBALIZERS`, or `FILE.py:NAME` of the user's, NAME an object.
+
+    Raises:
+      UserError: no such verbalizer.
+    """
+    found = find(name, VERBALIZERS, key="lm.verbalizer")
+    if isinstance(found, type) or not isinstance(found, Verbalizer):
+        raise UserError(
+            f"lm.verbalizer is {name!r}, which is no verbalizer: name an object of a class that inherits "
+            "language.verbalizer.Verbalizer"
+        )
+    return found

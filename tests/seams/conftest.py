@@ -1,0 +1,12 @@
+"""Parts that the tests of this folder share."""
+
+import jax
+import pytest
+from toy_family import BAG, Bag
+
+
+@pytest.fixture
+def toy_model():
+    """A bag of twelve words, and its parameters."""
+    model = Bag(12)
+    return model, BAG.begin(model, jax.random.key(0))

@@ -1,0 +1,171 @@
+"""A language model that a config outside of the package names, through `delrec run` of both methods."""
+
+import json
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from seam_runs import HERE, QUICK, copy_before, kill_after, watched, write_config
+from shared_runs import quick_compiler
+from tiny_storefront import delrec, open_workspace
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.families import find_family
+from delrec_jax.planning import plan as plan_module
+from delrec_jax.planning.memory import stage_memory
+from delrec_jax.planning.shapes import Assumed
+from delrec_jax.planning.shardings import sharding_rows
+from delrec_jax.planning.steps import planned_steps
+
+BAG, ENCODER = (f"{HERE / 'toy_family.py'}:{name}" for name in ("BAG", "ENCODER"))
+P2REC = (
+    *QUICK,
+    "--config.teacher.sasrec.width=8",
+    "--config.parse.seeds=1",
+    "--config.parse.categories=4",
+    "--config.parse.valid_users=0.2",
+    "--config.parse.batch_size=8",
+    "--config.parse.adalora.interval=1",
+    "--config.parse.optimizer.learning_rate=0.05",
+    "--config.parse.loop.steps=8",
+    "--config.parse.loop.evaluate_every=4",
+    "--config.augment.teachers=('sasrec',)",
+    "--config.augment.way=adapter",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    with quick_compiler():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of a bag of words, the flag of its config, and its steps."""
+    folder = tmp_path_factory.mktemp("bag")
+    config = write_config(folder / "config.py", lm__family=BAG, tune__adalora__targets=("mix",))
+    steps = watched("run", config, f"--workdir={folder / 'run'}", *QUICK)
+    return folder / "run", config, steps
+
+
+def test_it_is_begun_here_and_tuned(run):
+    folder, _, steps = run
+    assert np.isfinite([loss for _, _, loss in steps]).all()
+    begun = [moved for batch, moved, _ in steps if "answers" in batch]
+    prompts = [moved for batch, moved, _ in steps if "task" in batch]
+    adapters = [moved for batch, moved, _ in steps if "label" in batch]
+    assert begun[-1] == {"embedding", "kernel"} and prompts == 9 * [{"prompt"}]
+    assert adapters == 16 * [{"A", "B", "E"}]
+    assert "a bag of words, pre-trained here" in (folder / "report" / "index.html").read_text()
+    params = load_file(folder / "lm" / "model" / "result.safetensors")
+    assert {name.split("/")[0] for name in params} == {"words", "mix"}
+    adapters = load_file(folder / "adapter" / "distilled" / "result.safetensors")
+    assert {*adapters} == {"mix/A", "mix/B", "mix/E"}
+    chosen = json.loads((folder / "adapter" / "distilled" / "result.json").read_text())
+    assert chosen["best_step"] in (0, 4, 8) and chosen["steps"] == 8
+    rows = json.loads((folder / "report" / "metrics.json").read_text())
+    values = [row["value"] for row in rows if row["system"] == "delrec"]
+    assert values and np.isfinite(values).all()
+
+
+def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
+    whole, config, _ = run
+    copy_before(whole, tmp_path / "run", "adapter", "records", "report")
+    flags = ("run", config, f"--workdir={tmp_path / 'run'}", *QUICK)
+    kill_after(5, *flags)  # a checkpoint is saved after the third
+    assert list((tmp_path / "run" / "adapter" / "distilled" / "checkpoints").glob("[1-9]*"))
+    delrec(*flags)
+    for name in ("adapter/distilled/result.safetensors", "report/metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_plan_sees_its_arrays_and_sizes(run):
+    experiment = open_workspace(run[0]).experiment
+    assumed = Assumed(items=20, title_tokens=3)
+    steps = planned_steps(experiment, jax.devices()[:1], assumed)
+    tables = {planned.stage: sharding_rows(planned) for planned in steps}
+    names = {row.name: row for row in tables["tune"]["frozen"]}
+    assert names["params/words/embedding"].axes == ("vocab", None)
+    assert [row.name for row in tables["tune"]["trains"]] == ["mix/A", "mix/B", "mix/E"]
+    for planned in steps:
+        memory = stage_memory(experiment, planned, tables[planned.stage], assumed)
+        assert memory.by_estimate > memory.resident > 0
+    with mock.patch.object(plan_module, "fake_devices", lambda count: jax.devices()[:count]):
+        text = plan_module.plan(experiment, devices=1, items=20, compile_for="no")
+    assert "1 + 0 blocks of width 16, from lm.vocab_size; kept and computed in float32" in text
+
+
+def refusal(capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        delrec(*arguments)
+    said = capsys.readouterr().err
+    return said[said.index("delrec: ") :].strip()
+
+
+def test_adapters_that_meet_nothing_name_its_projections(run, tmp_path, capsys):
+    whole, config, _ = run
+    copy_before(whole, tmp_path / "run", "adapter", "records", "report")
+    flags = (*QUICK, "--config.tune.adalora.targets=('q',)")
+    line = refusal(capsys, "tune", config, f"--workdir={tmp_path / 'run'}", "--update", *flags)
+    assert "['q'] match no projection: the model has mix" in line
+
+
+def test_another_form_of_export_is_refused(run, tmp_path, capsys):
+    where = f"--workdir={run[0]}"
+    line = refusal(capsys, "export", where, "--format=hf", f"--output={tmp_path / 'hf'}")
+    assert "lm.family=bag can be exported by --format=adapter alone" in line
+    delrec("export", where, "--format=adapter", f"--output={tmp_path / 'adapter'}")
+    assert "adapters/mix/E" in load_file(tmp_path / "adapter" / "adapter.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pretrained(run, tmp_path_factory):
+    """What the bag learned, as a directory of pretrained weights with its tokenizer."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    lm = run[0] / "lm"
+    save_file(load_file(lm / "model" / "result.safetensors"), folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    for file in (lm / "tokenizer").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def encoder_config(path, pretrained, **settings):
+    return write_config(path, lm__family=ENCODER, lm__weights=str(pretrained), **settings)
+
+
+def test_p2rec_needs_an_encoder_alone(pretrained, tmp_path):
+    config = encoder_config(
+        tmp_path / "config.py",
+        pretrained,
+        method="p2rec",
+        teacher__name="sasrec",
+        parse__adalora__targets=("mix",),
+    )
+    steps = watched("run", config, f"--workdir={tmp_path / 'run'}", *P2REC)
+    (parsed,) = json.loads((tmp_path / "run" / "preference" / "parse.json").read_text())
+    assert np.isfinite(parsed["squared_error"]) and parsed["step"] in (0, 4, 8)
+    parsing = [(moved, loss) for batch, moved, loss in steps if batch == {"ids", "targets"}]
+    assert np.isfinite([loss for _, loss in parsing]).all()
+    assert [moved for moved, _ in parsing] == 8 * [{"kernel", "bias", "A", "B", "E"}]
+    assert (tmp_path / "run" / "report" / "metrics.json").exists()
+
+
+def test_what_answers_would_be_asked_for_is_named(pretrained, tmp_path, capsys):
+    flags = (f"--workdir={tmp_path / 'run'}", *QUICK)
+    config = encoder_config(tmp_path / "config.py", pretrained)
+    line = refusal(capsys, "run", config, *flags)
+    assert "lm.verbalizer=mean asks the language model for answers" in line
+    assert "a bag of words only encodes texts" in line and "method=p2rec" in line
+    config = write_config(tmp_path / "alone.py", lm__family=ENCODER)
+    line = refusal(capsys, "run", config, *flags, "--update")
+    assert "pretrain asks" in line and "set lm.weights" in line
+
+
+def test_a_class_in_the_place_of_an_object_is_refused():
+    with pytest.raises(UserError, match=r"lm\.family is .*BagFamily', a class: name an object"):
+        find_family(BAG.replace(":BAG", ":BagFamily"))

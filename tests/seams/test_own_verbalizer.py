@@ -1,0 +1,105 @@
+"""A verbalizer that a config outside of the package names, through the whole of `delrec run`.
+
+The language model is the bag of words of toy_family.py, which compiles quickly.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from seam_runs import HERE, QUICK, copy_before, kill_after, watched, write_config
+from shared_runs import quick_compiler
+from tiny_storefront import delrec, open_workspace
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.verbalizer import title_matrix
+from delrec_jax.language.verbalizers import find_verbalizer
+from delrec_jax.planning.shapes import Assumed
+from delrec_jax.planning.steps import planned_steps
+from delrec_jax.workdir import assets
+
+BAG = f"{HERE / 'toy_family.py'}:BAG"
+LAST, BEST = (f"{HERE / 'toy_verbalizer.py'}:{name}" for name in ("LAST", "BEST"))
+TITLES = [[7, 4], [9, 7, 9], [3, 4, 5, 6], [8, 6]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run whose titles are scored by their last tokens, the flag of its config, and its steps."""
+    folder = tmp_path_factory.mktemp("last")
+    config = write_config(
+        folder / "config.py", lm__verbalizer=LAST, lm__family=BAG, tune__adalora__targets=("mix",)
+    )
+    with quick_compiler():
+        steps = watched("run", config, f"--workdir={folder / 'run'}", *QUICK)
+        yield folder / "run", config, steps
+
+
+def test_its_run_trains_and_selects(run):
+    folder, _, steps = run
+    assert np.isfinite([loss for _, _, loss in steps]).all()
+    prompts = [moved for batch, moved, _ in steps if "task" in batch]
+    adapters = [moved for batch, moved, _ in steps if "label" in batch]
+    assert prompts == 9 * [{"prompt"}] and adapters == 16 * [{"A", "B", "E"}]
+    chosen = json.loads((folder / "adapter" / "distilled" / "result.json").read_text())
+    assert chosen["best_step"] in (0, 4, 8) and chosen["steps"] == 8
+    rows = json.loads((folder / "report" / "metrics.json").read_text())
+    values = [row["value"] for row in rows if row["system"] == "delrec"]
+    assert values and np.isfinite(values).all()
+
+
+def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):
+    folder, _, _ = run
+    ws = open_workspace(folder)
+    data = assets.load_data(ws)
+    language = assets.load_language(ws, data)
+    last = [language.tokenizer.encode(title)[-1] for title in data.corpus.catalogue.titles]
+    model, params, asked = language.model, language.params, language.ranker.sentinel
+    ids = jnp.asarray([[5, asked, 1]])
+    scores = language.ranker.catalogue_scores(params, ids, vectors=language.vectors)
+    expected = model.logits(params, model.answers(params, ids, jnp.asarray([[asked]]))[:, 0])
+    np.testing.assert_allclose(scores, expected[:, np.array(last)], rtol=1e-4, atol=1e-5)
+    assert len(np.unique(scores)) == len(set(last)) < len(last)
+    listed = json.loads((folder / "lm" / "shared_titles.json").read_text())
+    assert sum(map(len, listed)) - len(listed) == len(last) - len(set(last))
+
+
+def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
+    whole, config, _ = run
+    copy_before(whole, tmp_path / "run", "adapter", "records", "report")
+    flags = ("run", config, f"--workdir={tmp_path / 'run'}", *QUICK)
+    kill_after(5, *flags)  # a checkpoint is saved after the third
+    assert not (tmp_path / "run" / "adapter" / "distilled" / "result.safetensors").exists()
+    assert list((tmp_path / "run" / "adapter" / "distilled" / "checkpoints").glob("[1-9]*"))
+    delrec(*flags)
+    for name in ("adapter/distilled/result.safetensors", "report/metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_plan_asks_it(run):
+    experiment = open_workspace(run[0]).experiment
+    steps = planned_steps(experiment, jax.devices()[:1], Assumed(items=20, title_tokens=3))
+    frozen = {planned.stage: planned.frozen for planned in steps}
+    assert frozen["tune"]["vectors"].shape == (20, 16)
+
+
+def test_candidates_are_scored_as_it_says(toy_model):
+    model, params = toy_model
+    ranker = Ranker(model, *title_matrix(TITLES), 2, find_verbalizer(BEST), ())
+    ids, candidates = jnp.asarray([[5, 2], [8, 2]]), jnp.asarray([[3, 0, 1], [2, 1, -1]])
+    scores = np.asarray(ranker.candidate_scores(params, ids, candidates))
+    logits = model.answers(params, ids, jnp.full((2, 1), 2))[:, 0] @ model.head(params).T
+    for row, column in np.ndindex(2, 3):
+        item = int(candidates[row, column])
+        expected = -np.inf if item < 0 else max(logits[row, token] for token in TITLES[item])
+        assert scores[row, column] == pytest.approx(float(expected), rel=1e-5)
+    assert not ranker.ranks_catalogue
+
+
+@pytest.mark.parametrize("name", ["Last", "np"])
+def test_what_is_no_verbalizer_is_refused(name):
+    with pytest.raises(UserError, match=r"lm\.verbalizer is .*which is no verbalizer: name an obj"):
+        find_verbalizer(f"{HERE / 'toy_verbalizer.py'}:{name}")
