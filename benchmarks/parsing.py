@@ -41,7 +41,8 @@ from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import place_batch
 from delrec_jax.training.steps import TrainStep, create_state
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.prepared import Data, load_data
 from delrec_jax.workdir.workspace import Workspace, stored_settings
 
 NAME = "parsing"
@@ -90,7 +91,7 @@ class Tuning:
         return math.ceil(self.examples / self.batch_size)
 
 
-def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held: Any) -> Tuning:
+def user_level(ws: Workspace, data: Data, language: Language, held: Any) -> Tuning:
     """What `parse` does."""
     config = ws.experiment.parse
     parser, train = preference_parser(language.ranker, config), data.split.train
@@ -120,7 +121,7 @@ def user_level(ws: Workspace, data: assets.Data, language: assets.Language, held
 
 
 def instance_level(
-    ws: Workspace, data: assets.Data, language: assets.Language, held: Any, *, whole: bool
+    ws: Workspace, data: Data, language: Language, held: Any, *, whole: bool
 ) -> Tuning:
     """One example an interaction, with the loss of `tune` and the adapters of `parse`."""
     adalora, train = ws.experiment.parse.adalora, data.split.train
@@ -162,7 +163,7 @@ def main() -> None:
     steps, rounds = (2, 2) if values.quick else (8, 3)
     settings = ConfigDict(stored_settings(Path(values.workdir)), convert_dict=True)
     ws = Workspace(Path(values.workdir), from_config(settings))
-    data = assets.load_data(ws)
+    data = load_data(ws)
     language = Inputs(ws).language
     held = {
         "layout": language.layout,

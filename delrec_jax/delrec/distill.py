@@ -37,8 +37,9 @@ from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Repetition, Scoring, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import candidate_scores, text_shapes
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace, write_json
 

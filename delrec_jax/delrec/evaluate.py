@@ -4,9 +4,10 @@ from delrec_jax.delrec import systems
 from delrec_jax.distributed import on_main
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data, Language
 from delrec_jax.workdir.evaluation import Evaluation
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
 

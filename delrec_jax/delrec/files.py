@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir.assets import Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.workspace import Workspace
 
 

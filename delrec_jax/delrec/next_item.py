@@ -29,13 +29,14 @@ from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import (
     AskedTexts,
     candidate_scores,
     catalogue_scores,
     text_shapes,
 )
+from delrec_jax.workdir.prepared import Data
 
 
 @batch_type

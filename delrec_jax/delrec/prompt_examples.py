@@ -22,7 +22,8 @@ from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.prepared import Data
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from delrec_jax.evaluation import records, significance
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import base_model, recommenders
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace, read_json
 
 _METRIC = "HR@1"

@@ -3,8 +3,9 @@
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
 

@@ -32,8 +32,9 @@ from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Repetition, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
 

@@ -20,7 +20,8 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json

@@ -5,8 +5,8 @@ from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.evaluation import Evaluation
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.workspace import Workspace
 

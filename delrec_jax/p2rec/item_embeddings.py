@@ -13,8 +13,9 @@ from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import AskedTexts
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
 from delrec_jax.workdir.workspace import Workspace
 

@@ -35,8 +35,9 @@ from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Repetition, Scoring, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import AskedTexts, text_shapes
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 

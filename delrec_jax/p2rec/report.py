@@ -24,8 +24,8 @@ from delrec_jax.p2rec.comparison import compare_augmentations
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.base_model import language_model
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, UNTUNED, Cell
 from delrec_jax.workdir.workspace import Workspace, read_json
 

@@ -26,7 +26,7 @@ from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.pretraining.texts import Material, attribute_question
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.steps import EvalStep
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.prepared import Data
 
 _CONTEXTS = 3  # histories in which each held-out "next volume" is asked
 _MAX_QUESTIONS = 200

@@ -35,9 +35,10 @@ from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.training.task import Repetition, Task, run_task
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import assets, base_model
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir import base_model
+from delrec_jax.workdir.language_model import code_count, make_pieces, make_ranker
 from delrec_jax.workdir.language_scorer import text_shapes
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 _QUESTION_TEXTS = ("The {name} of", "is :")
@@ -62,8 +63,8 @@ def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None
     """
     config, folder = ws.experiment, ws.folder("pretrain")
     tokenizer = _tokenizer(ws, data, templates)
-    pieces = assets.make_pieces(config, tokenizer, data.corpus.catalogue.titles, templates)
-    ranker = assets.make_ranker(ws, data, tokenizer, pieces)
+    pieces = make_pieces(config, tokenizer, data.corpus.catalogue.titles, templates)
+    ranker = make_ranker(ws, data, tokenizer, pieces)
     material = make_material(config, data, tokenizer, pieces)
     layout = base_model.language_layout(ws, ranker.model)
     gate = Gate.build(config, data, material, ranker, layout)
@@ -139,8 +140,8 @@ def pretraining_task(
 def _report_shared_titles(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
     titles, config = data.corpus.catalogue.titles, ws.experiment
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
-    pieces = assets.make_pieces(config, tokenizer, titles, templates)
-    groups = assets.make_ranker(ws, data, tokenizer, pieces).shared_titles
+    pieces = make_pieces(config, tokenizer, titles, templates)
+    groups = make_ranker(ws, data, tokenizer, pieces).shared_titles
     named = [[titles[item] for item in group] for group in groups]
     on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", named))
     if groups:
@@ -171,7 +172,7 @@ def _make_tokenizer(
     words += [text.format(name=name) for name in catalogue.attributes for text in _QUESTION_TEXTS]
     words += list(_JOINTS)
     if find_verbalizer(config.lm.verbalizer).lists_codes:
-        words += CODE_NAMES[: assets.code_count(config)]
+        words += CODE_NAMES[: code_count(config)]
     if data.world is not None:
         words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
     values = [value for column in catalogue.attributes.values() for value in column if value]

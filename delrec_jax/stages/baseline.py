@@ -14,7 +14,7 @@ from delrec_jax.evaluation import records
 from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols
 from delrec_jax.workdir.recommenders import first_cell, load_cell
 from delrec_jax.workdir.workspace import Workspace

@@ -6,7 +6,8 @@ from functools import cached_property
 from delrec_jax.data.templates import Template
 from delrec_jax.delrec.prompt_tasks import prompt_templates
 from delrec_jax.p2rec.preference_text import PREFERENCE, TEMPLATE
-from delrec_jax.workdir.assets import Data, Language, load_data, load_language
+from delrec_jax.workdir.language_model import Language, load_language
+from delrec_jax.workdir.prepared import Data, load_data
 from delrec_jax.workdir.workspace import Workspace
 
 

@@ -10,7 +10,8 @@ from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.stages.inputs import Inputs
-from delrec_jax.workdir.assets import Data, Language
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 

@@ -4,7 +4,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
 from delrec_jax.teachers.registry import NETWORKS, display_name
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import taught_path
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json

@@ -10,8 +10,8 @@ import polars as pl
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
 from delrec_jax.evaluation import metrics, ranking, records
-from delrec_jax.workdir.assets import Data
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols
 
 

@@ -14,7 +14,7 @@ from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.training.steps import EvalStep
-from delrec_jax.workdir.assets import Language
+from delrec_jax.workdir.language_model import Language
 
 
 @batch_type

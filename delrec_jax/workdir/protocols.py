@@ -20,7 +20,7 @@ from delrec_jax.evaluation.ranking import RankFn, Ranks
 from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.teachers.lists import inputs_hash, top_lists
 from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.prepared import Data
 
 _SHORTEST = 8
 

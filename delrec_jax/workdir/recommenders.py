@@ -21,7 +21,7 @@ from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import NETWORKS, closed_form
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir.assets import Data
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.workspace import Workspace
 

@@ -19,7 +19,9 @@ from delrec_jax.delrec.rows import user_parts
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model, axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
-from delrec_jax.workdir import assets, evaluation, language_scorer
+from delrec_jax.workdir import evaluation, language_scorer
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.prepared import load_data
 
 TA, RPS = 0, 1  # numbers of the paper's tasks
 NUM_ITEMS, NUM_USERS = 36, 48
@@ -67,7 +69,7 @@ def ws(prepared, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(prepared):
-    return assets.load_data(prepared)
+    return load_data(prepared)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def language(prepared, data):
     # `favour` and the texts ask no more of it.
     ranker = SimpleNamespace(ranks_catalogue=True, model=model)
     layout = make_layout(MeshConfig(), axes_of)
-    return assets.Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
+    return Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
 
 
 @pytest.fixture

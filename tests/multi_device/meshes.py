@@ -27,7 +27,7 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.stage_table import METHODS
 
 STEPS = 5
@@ -99,7 +99,7 @@ def main(workdir, data, fsdp, tensor):
     mesh = MeshConfig(int(data), int(fsdp), int(tensor))
     opened.experiment = dataclasses.replace(opened.experiment, mesh=mesh, method="delrec_p2rec")
     opened.stages = METHODS[opened.experiment.method]
-    held = assets.load_data(opened)
+    held = load_data(opened)
     language = with_even_table(Inputs(opened).language)
     steps = Steps()
     config, everybody = opened.experiment, held.split.training_users

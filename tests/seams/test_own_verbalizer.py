@@ -19,7 +19,8 @@ from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.steps import planned_steps
-from delrec_jax.workdir import assets
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.workdir.prepared import load_data
 
 BAG = f"{HERE / 'toy_family.py'}:BAG"
 LAST, BEST = (f"{HERE / 'toy_verbalizer.py'}:{name}" for name in ("LAST", "BEST"))
@@ -54,8 +55,8 @@ def test_its_run_trains_and_selects(run):
 def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):
     folder, _, _ = run
     ws = open_workspace(folder)
-    data = assets.load_data(ws)
-    language = assets.load_language(ws, data)
+    data = load_data(ws)
+    language = Inputs(ws).language
     last = [language.tokenizer.encode(title)[-1] for title in data.corpus.catalogue.titles]
     model, params, asked = language.model, language.params, language.ranker.sentinel
     ids = jnp.asarray([[5, asked, 1]])

@@ -1,5 +1,7 @@
 """A recommender that is no network, as a fork would bring it: what came directly after the last item, how often."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -24,6 +26,6 @@ class FollowsLast:
     def fit(self, offsets, items, *, num_items):
         """Counts."""
         counts = np.zeros((num_items + 1, num_items), np.float32)
-        for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        for start, end in itertools.pairwise(offsets):
             np.add.at(counts, (items[start : end - 1], items[start + 1 : end]), 1)
         return Transitions(jnp.asarray(counts))

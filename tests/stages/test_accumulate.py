@@ -15,7 +15,7 @@ from delrec_jax.delrec.rows import user_parts
 from delrec_jax.errors import UserError
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace
 
 STEPS = 2
@@ -64,7 +64,7 @@ def test_two_parts_take_the_steps_of_the_whole_batch(workdir, steps, monkeypatch
     found = []
     for accumulate in (1, 2):
         ws = opened(workdir, accumulate)
-        data = assets.load_data(ws)
+        data = load_data(ws)
         found.append(steps(ws, data, Inputs(ws).language, monkeypatch))
     whole, parts = found
     for a, b in zip(whole.metrics, parts.metrics, strict=True):
@@ -76,6 +76,6 @@ def test_two_parts_take_the_steps_of_the_whole_batch(workdir, steps, monkeypatch
 @pytest.mark.parametrize("steps", [distill_steps, tune_steps])
 def test_parts_must_divide_the_batch(workdir, steps, monkeypatch):
     ws = opened(workdir, 3)
-    data = assets.load_data(ws)
+    data = load_data(ws)
     with pytest.raises(UserError, match=r"accumulate is 3, but a batch has 16 rows"):
         steps(ws, data, Inputs(ws).language, monkeypatch)

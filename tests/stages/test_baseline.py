@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
 from delrec_jax.config import from_config
-from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace, read_json
 
 ITEMS, USERS = 30, 40
@@ -60,7 +61,7 @@ def delrec(command, tmp_path, *flags, teacher="popularity"):
 def opened(tmp_path):
     settings = ConfigDict(read_json(tmp_path / "run" / "config.json"), convert_dict=True)
     ws = Workspace(tmp_path / "run", from_config(settings))
-    return ws, assets.load_data(ws)
+    return ws, load_data(ws)
 
 
 def records(tmp_path, system):

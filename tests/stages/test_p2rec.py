@@ -11,11 +11,13 @@ from safetensors.numpy import load_file
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
+from delrec_jax.errors import UserError
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.stages.inputs import Inputs
-from delrec_jax.workdir import assets, recommenders
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import taught_vectors
 
 SYSTEMS = {
@@ -50,7 +52,7 @@ def test_results_come_by_popularity_of_the_target(metrics, p2rec_run):
     parts = {row["protocol"] for row in metrics if row["protocol"].startswith("full@")}
     assert parts == {"full@head", "full@tail", "full@cold"}
     records = pl.read_parquet(p2rec_run / "records" / "records.parquet")
-    data = assets.load_data(open_workspace(p2rec_run))
+    data = load_data(open_workspace(p2rec_run))
     counts = data.split.train_counts(data.num_items)
     for head, cold, target in records.select("head", "cold", "target").unique().iter_rows():
         above = (counts > counts[target]).sum()
@@ -61,7 +63,7 @@ def test_results_come_by_popularity_of_the_target(metrics, p2rec_run):
 
 def test_categories_are_groups_of_what_training_knows(p2rec_run):
     ws = open_workspace(p2rec_run)
-    data = assets.load_data(ws)
+    data = load_data(ws)
     for seed in (0, 1):
         stored = files.load_categories(ws, seed)
         known = data.split.train_counts(data.num_items) > 0
@@ -84,7 +86,7 @@ def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
     found = json.loads((p2rec_run / "preference" / "parse.json").read_text())
     assert [row["seed"] for row in found] == [0, 1]
     ws = open_workspace(p2rec_run)
-    data = assets.load_data(ws)
+    data = load_data(ws)
     for row in found:
         categories = files.load_categories(ws, row["seed"])
         targets = preference_targets(data.split.train, categories.of_item, categories.count)
@@ -103,7 +105,7 @@ def test_one_example_a_user(p2rec_run):
 
 
 def test_embeddings_name_their_items(p2rec_run):
-    catalogue = assets.load_data(open_workspace(p2rec_run)).corpus.catalogue
+    catalogue = load_data(open_workspace(p2rec_run)).corpus.catalogue
     for place in ("untuned", "seed-0/tuned", "seed-1/shuffled"):
         path = p2rec_run / "augmented" / "embeddings" / f"{place}.safetensors"
         with safe_open(path, framework="numpy") as file:
@@ -113,7 +115,7 @@ def test_embeddings_name_their_items(p2rec_run):
 
 def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
     ws = open_workspace(p2rec_run)
-    data = assets.load_data(ws)
+    data = load_data(ws)
     embedder = ItemEmbedder(ws.experiment, data.num_items, Inputs(ws).language)
     trained, _ = files.load_parser(ws, 1)
     tuned = embedder.embed(trained["adapters"])
@@ -155,7 +157,7 @@ def test_the_plain_teacher_of_the_first_seed_is_that_of_teach(p2rec_run):
 def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
     page = (p2rec_run / "report" / "index.html").read_text()
     assert "P2Rec" in page and 'src="http' not in page and 'href="http' not in page
-    titles = assets.load_data(open_workspace(p2rec_run)).corpus.catalogue.titles
+    titles = load_data(open_workspace(p2rec_run)).corpus.catalogue.titles
     described = json.loads((p2rec_run / "preference/seed-0/categories.json").read_text())
     for row in described["categories"]:
         assert row["titles"][0] in page
@@ -179,7 +181,7 @@ def test_prompts_show_a_user_and_an_item_alone(p2rec_run, capsys):
 
 
 def test_recommend_asks_the_augmented_and_the_plain_teacher(p2rec_run, capsys):
-    titles = assets.load_data(open_workspace(p2rec_run)).corpus.catalogue.titles
+    titles = load_data(open_workspace(p2rec_run)).corpus.catalogue.titles
     delrec("recommend", f"--workdir={p2rec_run}", f"--history={titles[0]}", "-k", "3")
     out = capsys.readouterr().out
     assert "SASRec + P2Rec" in out and "DELRec" not in out and titles[0] not in out
@@ -224,9 +226,9 @@ def test_more_categories_than_items_are_refused(p2rec_run, tmp_path, capsys):
 
 def test_embeddings_of_another_catalogue_are_refused(p2rec_run):
     path = p2rec_run / "augmented" / "embeddings" / "untuned.safetensors"
-    with pytest.raises(assets.UserError, match=r"not the catalogue's 2; run `delrec augment`"):
+    with pytest.raises(UserError, match=r"not the catalogue's 2; run `delrec augment`"):
         files.load_embeddings(path, ids=("a", "b"))
-    with pytest.raises(assets.UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         files.load_embeddings(path.with_name("none.safetensors"), ids=("a", "b"))
 
 
@@ -249,7 +251,7 @@ def test_delrec_distils_the_augmented_teacher(both_run):
     metrics = json.loads((both_run / "report" / "metrics.json").read_text())
     systems = {row["system"] for row in metrics if row["protocol"] == "full"}
     assert {"teacher", "teacher_augmented", "delrec", "lm_shuffled_prompt"} <= systems
-    data = assets.load_data(ws)
+    data = load_data(ws)
     histories = np.array([[-1, -1, 0], [-1, 3, 5]], np.int32)
     distilled = np.asarray(recommenders.load_teacher(ws, data).scores(histories))
     (cell,) = recommenders.cells(ws.experiment)

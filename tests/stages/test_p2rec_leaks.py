@@ -14,7 +14,7 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.p2rec import files, parse
 from delrec_jax.stages.inputs import Inputs
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.prepared import load_data
 
 USERS, ITEMS, POPULAR, LENGTH = 24, 30, 12, 7
 MADE = (
@@ -90,7 +90,7 @@ def runs(tmp_path_factory):
 
 
 def split_of(run):
-    return assets.load_data(open_workspace(run)).split
+    return load_data(open_workspace(run)).split
 
 
 @pytest.mark.parametrize(("moved", "kept"), [("test", "valid"), ("valid", "test")])
@@ -115,7 +115,7 @@ def test_what_is_made_does_not_know_their_items(runs, made, moved):
 
 def test_a_users_text_is_their_training_part(runs):
     ws = open_workspace(runs["nothing"])
-    data = assets.load_data(ws)
+    data = load_data(ws)
     parsing = parse.Parsing(ws, data.split, Inputs(ws).language)
     categories = files.load_categories(ws, 0)
     nobody = np.zeros((USERS, categories.count), np.float32)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.prepared import load_data
 
 SYSTEMS = {
     "popularity", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
@@ -108,7 +108,7 @@ def test_prompts_prints_whole_examples(tiny_run, capsys):
 
 
 def test_recommend_answers_titles_typed_in(tiny_run, capsys):
-    titles = assets.load_data(open_workspace(tiny_run)).corpus.catalogue.titles
+    titles = load_data(open_workspace(tiny_run)).corpus.catalogue.titles
     history = f"--history={titles[0]}; {titles[1].lower()}"
     delrec("recommend", f"--workdir={tiny_run}", history, "-k", "3")
     out = capsys.readouterr().out

@@ -11,7 +11,7 @@ from tiny_pretrained import FIRST, copy_beginning
 from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.stages.inputs import Inputs
-from delrec_jax.workdir import assets
+from delrec_jax.workdir.prepared import load_data
 
 LISTED = {"popularity", "teacher", "oracle"}
 LANGUAGE = SYSTEMS - LISTED
@@ -20,7 +20,7 @@ LANGUAGE = SYSTEMS - LISTED
 def groups_by_first_token(run):
     """Items by the first token of their titles, those that share it."""
     ws = open_workspace(run)
-    data = assets.load_data(ws)
+    data = load_data(ws)
     found = defaultdict(list)
     tokenizer = Inputs(ws).language.tokenizer
     for item, title in enumerate(data.corpus.catalogue.titles):

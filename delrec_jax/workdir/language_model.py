@@ -1,4 +1,4 @@
-"""What stages hand to one another through the workdir, read back as objects."""
+"""The language model of a run with everything that turns items into its texts, read back from the workdir."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,8 @@ import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.data import splits
-from delrec_jax.data.candidates import CandidateSet, load_candidates
-from delrec_jax.data.corpora import load_corpus
-from delrec_jax.data.corpora.storefront_world import World, make_world
-from delrec_jax.data.interactions import Corpus
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
-from delrec_jax.data.split_files import load_split
-from delrec_jax.data.splits import Part, Split
 from delrec_jax.data.templates import Template
-from delrec_jax.errors import UserError
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
@@ -28,27 +20,8 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
+from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Data:
-    """The corpus, its one split, and the stored candidates.
-
-    Attributes:
-      world: the storefront's law, for the oracle; None on real data.
-      candidates: by part, `valid` and `test`.
-    """
-
-    corpus: Corpus
-    split: Split
-    candidates: Mapping[Part, CandidateSet]
-    world: World | None
-
-    @property
-    def num_items(self) -> int:
-        """Size of the catalogue."""
-        return self.corpus.catalogue.num_items
 
 
 @dataclass(frozen=True)
@@ -98,22 +71,6 @@ class Language:
     def ids(self, text: str) -> np.ndarray:
         """Tokens of a text."""
         return np.array(self.tokenizer.encode(text), np.int32)
-
-
-def load_data(ws: Workspace) -> Data:
-    """Reads what `prepare` stored."""
-    folder, config = ws.folder("prepare"), ws.experiment.data
-    corpus = load_corpus(folder / "corpus")
-    sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}
-    world = make_world(config.storefront, config.seed) if config.corpus == "storefront" else None
-    split = load_split(folder / "split.npz", corpus.interactions)
-    for part, stored in sets.items():
-        if not np.array_equal(stored.users, split.users(part)):
-            raise UserError(
-                f"{folder / f'candidates_{part}.npz'}: its users are not those of split.npz; delete {folder} and run "
-                "`delrec prepare` again"
-            )
-    return Data(corpus, split, sets, world)
 
 
 def code_count(config: Experiment) -> int:
