@@ -1,6 +1,7 @@
 """Parts that a fork brings without touching the package: a setting names one of ours, or `FILE.py:NAME` of the user's.
 
-`package.module:NAME` works too. A file is found from the working directory, as data paths are, and loaded once a process.
+NAME is an object, not a class; `package.module:NAME` works too. A file is found from the working directory, as data paths
+are, and loaded once per process.
 """
 
 import difflib
@@ -48,6 +49,8 @@ def find(name: str, known: Mapping[str, Part], *, key: str) -> Part:
     if not hasattr(module, attribute):
         raise UserError(f"{key} is {name!r}: {place} has no {attribute!r}")
     found: Part = getattr(module, attribute)
+    if isinstance(found, type):
+        raise UserError(f"{key} is {name!r}, a class: name an object of it")
     return found
 
 

@@ -14,10 +14,9 @@ def test_ours_by_name():
 
 def test_a_files_part_is_loaded_once(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("class Part:\n    pass\n")
-    found = find(f"{path}:Part", KNOWN, key="lm.verbalizer")
-    assert found.__name__ == "Part"
-    assert find(f"{path}:Part", KNOWN, key="lm.verbalizer") is found
+    path.write_text("PART = object()\n")
+    found = find(f"{path}:PART", KNOWN, key="lm.verbalizer")
+    assert find(f"{path}:PART", KNOWN, key="lm.verbalizer") is found
 
 
 def test_a_modules_part():
@@ -31,6 +30,7 @@ def test_a_modules_part():
         ("{path}:Part", None, "there is no file"),
         ("{path}:Part", "x = 1", "has no 'Part'"),
         ("{path}:Part", "x = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("{path}:Part", "class Part: pass", "a class: name an object of it"),
         ("no.such.module:Part", None, "ModuleNotFoundError"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from measuring import ROOT, Record, environment
 
-_PARTS = ("language", "training", "teachers", "evaluation", "objectives")
+_PARTS = ("language", "training", "teachers", "evaluation", "delrec", "p2rec")
 
 
 def run(record: Record, tiny: bool) -> None:

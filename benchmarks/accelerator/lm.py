@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from measuring import Record, brief, experiment_of, random_weights, zeros
 
 from delrec_jax.language import attention
 from delrec_jax.planning.memory import stage_memory
-from delrec_jax.planning.shapes import Assumed, language_shape
+from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.steps import planned_steps
 
@@ -129,14 +130,14 @@ def child(case: Case) -> dict[str, Any]:
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     found = _timed(compiled, planned, tiny=case.shape == "tiny")
-    useful = useful_flops(language_shape(experiment)[0], *planned.batch["ids"].shape)
+    useful = useful_flops(planned_model(experiment)[0].config, *planned.batch.ids.shape)
     device = jax.devices()[0].device_kind
     peak = next((peak for name, peak in PEAKS.items() if name in device), None)
     memory = stage_memory(experiment, planned, sharding_rows(planned), ASSUMED)
     return found | {
         "compile seconds": round(seconds, 1),
         "useful TFLOP": useful / 1e12,
-        "tokens/s": planned.batch["ids"].size / found["step ms"] * 1e3,
+        "tokens/s": planned.batch.ids.size / found["step ms"] * 1e3,
         "MFU": useful / found["step ms"] * 1e3 / peak if peak else None,
         "compiler's temporaries, GiB": _gib(compiled.memory_analysis().temp_size_in_bytes),
         "plan's estimate of a step, GiB": _gib(memory.resident + memory.estimated.step),
@@ -198,13 +199,14 @@ def _timed(compiled: Any, planned: Any, *, tiny: bool) -> dict[str, Any]:
     }
 
 
-def _texts(planned: Any) -> dict[str, np.ndarray]:
+def _texts(planned: Any) -> Any:
     """A batch: texts that begin with the soft prompt's slots, the shortest a quarter shorter than the longest."""
-    random, batch = np.random.default_rng(0), {}
+    random, batch = np.random.default_rng(0), dict[str, np.ndarray]()
     words = planned.frozen["params"]["shared"]["embedding"].shape[0]
     held = planned.frozen | (planned.state.params if planned.stage == "distill" else {})
     slots = held["prompt"].shape[0]
-    for name, leaf in planned.batch.items():
+    for field in fields(planned.batch):
+        name, leaf = field.name, getattr(planned.batch, field.name)
         if name == "ids":
             rows, tokens = leaf.shape
             ids = random.integers(2, words, leaf.shape)
@@ -216,7 +218,7 @@ def _texts(planned: Any) -> dict[str, np.ndarray]:
         else:
             batch[name] = random.integers(0, 2 if name == "task" else ASSUMED.items, leaf.shape)
         batch[name] = batch[name].astype(leaf.dtype)
-    return batch
+    return type(planned.batch)(**batch)
 
 
 def useful_flops(shape: Any, rows: int, tokens: int) -> float:

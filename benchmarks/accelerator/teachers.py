@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from delrec_jax.stages.teacher_training import teacher_batches
 from measuring import Record, experiment_of, milliseconds, random_weights, zeros
 
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.teachers.windows import TrainingRows
 from delrec_jax.training.sharding import place_batch
+from delrec_jax.workdir.teacher_training import teacher_batches
 
 _CORPORA = {"ml_100k": 1_682, "beauty": 12_101}  # items
 _ROWS, _SCANNED = 4096, 20
@@ -67,7 +67,9 @@ def _full_rows(length: int, items: int) -> TrainingRows:
     random = np.random.default_rng(0)
     drawn = (items * random.random((_ROWS, length + 1)) ** 2).astype(np.int32)
     segments = np.where(np.arange(length) < length // 2, 1, 2).astype(np.int32)
-    return TrainingRows(drawn[:, :-1], drawn[:, 1:], np.tile(segments, (_ROWS, 1)))
+    return TrainingRows(
+        items=drawn[:, :-1], labels=drawn[:, 1:], segments=np.tile(segments, (_ROWS, 1))
+    )
 
 
 def _state(planned: Any) -> Any:
@@ -80,8 +82,7 @@ def _state(planned: Any) -> Any:
 
 def _scanned(planned: Any, rows: TrainingRows, size: int, key: jax.Array) -> Any:
     """Some steps in one dispatch: all rows lie on the device, only their numbers are sent."""
-    table = {"ids": rows.items, "labels": rows.labels, "segments": rows.segments}
-    table = jax.tree.map(jnp.asarray, table)
+    table = jax.tree.map(jnp.asarray, rows)
     random = np.random.default_rng(1)
 
     @partial(jax.jit, donate_argnums=0)

@@ -20,7 +20,7 @@ class TaskShare:
     Attributes:
       share: of the texts; 0 = none.
       weight: in the loss, with `distill.weighting=fixed`.
-      code: `FILE.py:CLASS` or `module:CLASS` of a task that the package does not know (`delrec.prompt_tasks.PromptTask`).
+      code: `FILE.py:OBJECT` or `module:OBJECT` of a task that the package does not know (`delrec.prompt_tasks.PromptTask`).
     """
 
     share: float = 0.0

@@ -1,7 +1,7 @@
 """The tasks of stage 1: one protocol, the two of the paper, and those that a config brings.
 
 A task is one class in one file: its name, its text and its examples. `distill.tasks` gives each its share of the texts and its
-weight in the loss; `distill.tasks.NAME.code = "FILE.py:CLASS"` brings one that the package does not know.
+weight in the loss; `distill.tasks.NAME.code = "FILE.py:OBJECT"` brings one that the package does not know.
 """
 
 from collections.abc import Sized
@@ -45,8 +45,8 @@ class PromptTask(Protocol):
         """
 
 
-PROMPT_TASKS: dict[str, type[Any]] = {
-    task.name: task for task in (TemporalAnalysis, PatternSimulating)
+PROMPT_TASKS: dict[str, PromptTask] = {
+    task.name: task for task in (TemporalAnalysis(), PatternSimulating())
 }
 
 
@@ -64,7 +64,7 @@ def prompt_tasks(experiment: Experiment) -> list[PromptTask]:
 
 def _named(name: str, code: str) -> PromptTask:
     key = f"distill.tasks.{name}.code" if code else "distill.tasks"
-    found: PromptTask = find(code or name, PROMPT_TASKS, key=key)()
+    found = find(code or name, PROMPT_TASKS, key=key)
     if found.name != name:
         raise UserError(f"{key} is {code!r}: its task is called {found.name!r}, not {name!r}")
     return found

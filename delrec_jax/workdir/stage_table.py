@@ -85,7 +85,7 @@ _P2REC_RESULTS: dict[str, Stage] = {
     "evaluate": Stage(
         "p2rec.evaluate:evaluate", "records", ("augment",), ("evaluate",), reads=DATA
     ),
-    "report": Stage("p2rec.report:report", "report", ("evaluate",), (), reads=LANGUAGE),
+    "report": Stage("p2rec.report:report", "report", ("evaluate",), (), reads=DATA),
 }
 _DELREC: dict[str, Stage] = {
     "distill": Stage(

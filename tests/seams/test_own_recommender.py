@@ -5,15 +5,15 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from delrec_jax.workdir.data import load_data
 from seam_runs import HERE, QUICK, write_config
 from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
+from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import load_teacher
 
 BAG = f"{HERE / 'toy_family.py'}:BAG"
-FOLLOWS = f"{HERE / 'toy_recommender.py'}:FollowsLast"
+FOLLOWS = f"{HERE / 'toy_recommender.py'}:FOLLOWS_LAST"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.steps import planned_steps
 
 BAG = f"{HERE / 'toy_family.py'}:BAG"
-TASK = f"{HERE / 'toy_task.py'}:FirstItem"
+TASK = f"{HERE / 'toy_task.py'}:FIRST_ITEM"
 STEPS = (
     *QUICK,
     "--config.distill.loop.steps=30",
@@ -87,10 +87,10 @@ def test_the_prompts_show_it(run, capsys):
 
 def test_an_edited_file_makes_its_stage_anew(run, tmp_path):
     own = tmp_path / "task.py"
-    shutil.copy(TASK.removesuffix(":FirstItem"), own)
+    shutil.copy(TASK.removesuffix(":FIRST_ITEM"), own)
     ws = open_workspace(run[0])
     distill = ws.experiment.distill
-    tasks = {**distill.tasks, "first": replace(distill.tasks["first"], code=f"{own}:FirstItem")}
+    tasks = {**distill.tasks, "first": replace(distill.tasks["first"], code=f"{own}:FIRST_ITEM")}
     ws._settings["distill"]["tasks"]["first"]["code"] = tasks["first"].code
     before = ws.fingerprint("distill"), ws.fingerprint("teach")
     own.write_text(own.read_text() + "\n# edited\n")
@@ -103,7 +103,8 @@ def test_an_edited_file_makes_its_stage_anew(run, tmp_path):
     [
         ("first", "", r"distill\.tasks is 'first': use one of ta, rps, or FILE\.py:NAME"),
         ("second", TASK, r"its task is called 'first', not 'second'"),
-        ("first", TASK.replace("First", "Last"), "has no 'LastItem'"),
+        ("first", TASK.replace("FIRST", "LAST"), "has no 'LAST_ITEM'"),
+        ("first", TASK.replace("FIRST_ITEM", "FirstItem"), "a class: name an object of it"),
     ],
 )
 def test_what_is_no_task_is_refused(name, code, message):

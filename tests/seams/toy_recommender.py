@@ -29,3 +29,6 @@ class FollowsLast:
         for start, end in itertools.pairwise(offsets):
             np.add.at(counts, (items[start : end - 1], items[start + 1 : end]), 1)
         return Transitions(jnp.asarray(counts))
+
+
+FOLLOWS_LAST = FollowsLast()

@@ -33,3 +33,6 @@ class FirstItem:
             targets=one_hot(candidates, int(history[0])),
             task=material.task_number(self.name),
         )
+
+
+FIRST_ITEM = FirstItem()
