@@ -87,7 +87,7 @@ def tokenise_pieces(
       domain: `movies`, `games`, `items` or `home`.
       teacher: the conventional model's name in the text.
       sentinel: id of `<extra_id_0>`.
-      codes: ids of the candidates' one-token names (verbaliser `index`).
+      codes: ids of the candidates' one-token names (verbalizer `index`).
       config: limits and switches.
     """
     words = domain_words(domain)
