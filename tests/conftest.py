@@ -6,8 +6,15 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 from shared_runs import shared
 from tiny_storefront import CONFIG, TINY, delrec
+
+# No test depends on the speed of the machine.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

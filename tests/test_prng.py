@@ -42,7 +42,7 @@ def test_a_counter_of_zero_is_another_stream_than_no_counter():
     assert len({draws(*a) for a in zeros}) == len(zeros)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31 - 1), name=st.text(max_size=8), counter=st.integers(0, 2**31 - 1))
 def test_a_stream_does_not_depend_on_what_was_drawn_before(seed, name, counter):
     first = bits(seed, name, counter), draws(seed, name, counter)

@@ -57,7 +57,7 @@ def assert_same(found, corpus):
     assert fingerprint(found) == fingerprint(corpus)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.integers(0, 4), max_size=9),
     st.integers(1, 9),

@@ -53,7 +53,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows_of_items, st.integers(2, 20), st.integers(0, 99), st.sampled_from(PARTS))
 def test_invariants(kind, rows, m, seed, part):
     split = make_split(rows, kind=kind)
@@ -70,7 +70,7 @@ def test_invariants(kind, rows, m, seed, part):
 
 
 @every_kind
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows_of_items, rows_of_items, st.integers(2, 20), st.integers(0, 99), st.data())
 def test_a_users_draw_does_not_depend_on_other_users(kind, rows, others, m, seed, data):
     """The same users among others, in another order, with other numbers."""
@@ -104,7 +104,7 @@ def naive_draw(name, sequence, target, *, part, m, seed):
 
 
 @every_kind
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows_of_items, st.integers(2, 20), st.integers(0, 9), st.sampled_from(PARTS))
 def test_all_users_at_once_are_a_loop_over_users(kind, rows, m, seed, part):
     split = make_split(rows, kind=kind)

@@ -239,7 +239,7 @@ def test_a_sequence_too_short_for_ta():
         ta_text(pieces, list(range(5)), pattern=words.array("P0"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_truncation_drops_only_the_oldest_history(data):
     lengths = data.draw(st.lists(st.integers(1, 5), min_size=9, max_size=9), label="title lengths")
@@ -409,7 +409,7 @@ def pieces_of_tokens(titles, separator, codes, config):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_texts_are_those_of_a_loop_over_items(data):
     tokens = st.lists(st.integers(100, 900), max_size=6)

@@ -54,7 +54,7 @@ def test_keys_are_hashes_of_stream_and_name():
     assert stream_keys("s", []).tolist() == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_items_and_places_are_a_loop_over_the_stream(data):
     num_items = data.draw(st.integers(4, 60), label="items")

@@ -79,7 +79,7 @@ def predictive_by_hand(world, history, released):
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(0, 3), st.booleans())
 def test_predictive_distribution_is_bayes_by_brute_force(data, seed, released):
     world = make_world(SMALL, seed)

@@ -134,7 +134,7 @@ def brute_force_core(pairs, k, min_length):
     return pairs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sets(st.tuples(st.integers(0, 5), st.sampled_from("abcdef")), min_size=4, max_size=30),
     st.integers(1, 3),

@@ -56,7 +56,7 @@ def test_quotes_of_rfc_4180_and_the_lines_of_rows():
 FIELDS = st.text(st.sampled_from('ab,"\n \u00e9\u4e2d'), max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=6),
     st.sampled_from(["\n", "\r\n"]),
@@ -82,7 +82,7 @@ FIELD = r'(?:"(?:[^"]|"")*"|[^",\n]*)'
 TWO_FIELDS = re.compile(f"(?:{FIELD},{FIELD}\n)*{FIELD},{FIELD}")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from('a,"\n'), max_size=14))
 def test_quotes_are_right_or_refused(body):
     content = f"x,y\n{body}".encode()

@@ -91,7 +91,7 @@ def test_expected_metrics_agree_with_drawn_targets():
         assert values.mean() == pytest.approx(expected[name][0], abs=0.02), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_no_other_ranking_has_a_higher_expected_hit_rate(seed):
     generator = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def test_minus_infinity_ties_at_the_bottom_but_not_with_seen_items():
     assert (rank.item(), ties.item()) == (2.5, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_full_rank_equals_brute_force(seed):
     generator = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ def test_full_rank_equals_brute_force(seed):
         assert (rank[row].item(), ties[row].item()) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_candidate_ranking_is_full_ranking_when_the_set_is_the_catalogue(seed):
     generator = np.random.default_rng(seed)
@@ -82,7 +82,7 @@ def test_a_padding_target_never_matches_padding():
     assert rank.tolist() == [np.inf]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_ranking_without_a_history_equals_brute_force(seed):
     generator = np.random.default_rng(seed)

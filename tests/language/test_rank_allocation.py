@@ -36,7 +36,7 @@ def test_budget_table_by_hand():
     assert table.tolist() == [12, 12, 12, 8, 5, 4, 4, 4, 4, 4, 4]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_budget_table_equals_a_loop_over_python_floats(data):
     total = data.draw(st.integers(3, 400))
@@ -79,7 +79,7 @@ def test_the_shortest_run_that_reallocates():
     assert Schedule.planned(replace(CONFIG, interval=10), 15) == (1, 15, 4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), min_size=1, max_size=4),
     st.data(),

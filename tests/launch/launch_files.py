@@ -80,7 +80,7 @@ class Room:
         self, script: Path, settings: Mapping[str, str], arguments: Sequence[str] = ()
     ) -> subprocess.CompletedProcess:
         process = self.start(script, settings, arguments)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess([str(script)], process.returncode, out, err)
 
     def calls(self, name: str | None = None) -> list[dict]:

@@ -97,7 +97,10 @@ def with_even_table(language):
 def main(workdir, data, fsdp, tensor):
     opened = open_workspace(Path(workdir))
     mesh = MeshConfig(int(data), int(fsdp), int(tensor))
-    opened.experiment = dataclasses.replace(opened.experiment, mesh=mesh, method="delrec_p2rec")
+    parsing = dataclasses.replace(opened.experiment.parse, categories=CATEGORIES)
+    opened.experiment = dataclasses.replace(
+        opened.experiment, mesh=mesh, method="delrec_p2rec", parse=parsing
+    )
     opened.stages = METHODS[opened.experiment.method]
     held = load_data(opened)
     language = with_even_table(Inputs(opened).language)

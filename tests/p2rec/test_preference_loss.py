@@ -49,7 +49,7 @@ def test_gradients_are_finite_and_lead_to_the_target(kind, scale):
         assert by_logits[0, 2] < 0 < by_logits[0, 0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-5, 5), min_size=4, max_size=4), st.lists(st.integers(0, 3), min_size=4))
 def test_kl_is_never_negative_and_its_slope_is_softmax_minus_target(logits, counts):
     target = np.bincount(counts, minlength=4)[:4] / len(counts)

@@ -79,7 +79,7 @@ def test_nobody_prefers_nothing(nobody):
         preference_text(pieces, nobody)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_the_oldest_items_go_where_the_caller_s_own_limits_are_met(data):
     lengths = data.draw(st.lists(st.integers(1, 5), min_size=6, max_size=6), label="title lengths")

@@ -24,6 +24,7 @@ from delrec_jax.teachers.network import (
 )
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.sasrec import SASRecConfig
+from delrec_jax.teachers.windows import TrainingRows
 
 ITEMS, WIDTH, COLUMNS = 11, 6, 5
 KEY = jax.random.key(0)
@@ -33,11 +34,11 @@ SHAPES = {
     "gru4rec": GRU4RecConfig(width=WIDTH, hidden=7, max_length=4),
     "caser": CaserConfig(width=WIDTH, window=4, horizontal=2, vertical=2, max_length=4),
 }
-BATCH = {
-    "items": np.array([[1, 2, 3, 4], [5, 6, 7, 8]]),
-    "labels": np.array([[2, 3, 4, 5], [6, 7, 8, 9]]),
-    "segments": np.ones((2, 4), np.int32),
-}
+BATCH = TrainingRows(
+    items=np.array([[1, 2, 3, 4], [5, 6, 7, 8]]),
+    labels=np.array([[2, 3, 4, 5], [6, 7, 8, 9]]),
+    segments=np.ones((2, 4), np.int32),
+)
 
 
 class Holder(nn.Module):
@@ -166,7 +167,7 @@ def test_text_is_an_argument_of_what_is_compiled():
     module = Caser(SHAPES["caser"], ITEMS, "adapter")
     params = init_params(module, KEY, TEXT)
     scores = jax.jit(lambda teacher, rows: teacher.scores(rows))
-    rows = BATCH["items"]
+    rows = BATCH.items
     first = scores(NetworkTeacher(params, module, TEXT), rows)
     second = scores(NetworkTeacher(params, module, TEXT[::-1].copy()), rows)
     assert scores._cache_size() == 1

@@ -37,7 +37,7 @@ def brute_force(history, seen, allowed, count):
     return [i for i in order if allowed[i] and i not in set(seen)][:count]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 9), seed=st.integers(0, 1000), top_h=st.integers(1, 8))
 def test_top_lists_against_brute_force(count, seed, top_h):
     histories, rng = rows(count, seed), np.random.default_rng(seed)

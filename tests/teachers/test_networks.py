@@ -120,7 +120,7 @@ def test_only_the_most_recent_items_of_a_long_history_are_read(teacher):
 
 
 def test_dropout_follows_the_key_and_is_off_when_told(teacher):
-    batch = as_batch(training_rows(np.array([0, 6]), np.arange(6), length=5))
+    batch = training_rows(np.array([0, 6]), np.arange(6), length=5)
 
     def loss(key, deterministic=False):
         return float(
@@ -150,7 +150,7 @@ def overfitted(module, sequences, *, loss, steps):
 
     def mean_loss(params, key):
         sampled = {} if loss == "cross_entropy" else {"negatives": 8}
-        batch, config = as_batch(rows), LossConfig(loss, **sampled)
+        batch, config = rows, LossConfig(loss, **sampled)
         return sequence_loss(params, module, batch=batch, config=config, key=key)[0][0]
 
     @jax.jit
@@ -179,15 +179,11 @@ def test_every_loss_learns_a_cycle(loss):
     assert scores(np.array([[2, 3, 0], [0, 1, 2]])).argmax(1).tolist() == [1, 3]
 
 
-def as_batch(rows):
-    return {"items": rows.items, "labels": rows.labels, "segments": rows.segments}
-
-
 def test_the_loss_is_the_mean_over_labels_only(teacher):
     rows = training_rows(np.array([0, 4, 7]), np.array([1, 2, 3, 4, 5, 6, 7]), length=LENGTH)
     call = {"config": LossConfig(), "key": jax.random.key(0), "deterministic": True}
     (mean,), (count,) = sequence_loss(
-        teacher.params, teacher.module, batch=as_batch(rows), text=teacher.text, **call
+        teacher.params, teacher.module, batch=rows, text=teacher.text, **call
     )
     logits = states(teacher, rows.items, rows.segments) @ table(teacher).T
     known = rows.labels >= 0

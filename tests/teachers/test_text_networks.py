@@ -34,7 +34,6 @@ SHAPES = {
 ROWS = training_rows(
     np.array([0, 4, 9]), np.array([1, 2, 4, 5, 7, 5, 1, 4, 2], np.int32), length=LENGTH
 )
-BATCH = {"items": ROWS.items, "labels": ROWS.labels, "segments": ROWS.segments}
 KNOWN = np.isin(np.arange(ITEMS), [1, 2, 4, 5, 7])
 LOSS = {name: LossConfig(name) for name in LOSSES} | {
     name: LossConfig(name, negatives=3) for name in LOSSES if name != "cross_entropy"
@@ -89,11 +88,10 @@ def test_an_adapter_teacher_learns_a_cycle_from_texts_alone():
     text = TEXT[:4]
     params = init_params(module, jax.random.key(0), text)
     rows = training_rows(np.array([0, 16]), np.array([0, 1, 2, 3] * 4, np.int32), length=LENGTH)
-    batch = {"items": rows.items, "labels": rows.labels, "segments": rows.segments}
     optimizer = optax.adam(1e-2)
 
     def loss(params):
-        call = {"batch": batch, "config": LossConfig(), "key": jax.random.key(0)}
+        call = {"batch": rows, "config": LossConfig(), "key": jax.random.key(0)}
         return sequence_loss(params, module, text=text, **call)[0][0]
 
     @jax.jit
@@ -140,7 +138,7 @@ def test_only_known_items_are_negatives(loss):
     scores = module.apply(variables, ROWS.items, ROWS.segments) @ table.T
     draws = jax.random.randint(jax.random.split(key)[1], (len(ROWS), 3), 0, KNOWN.sum())
     (mean,), (count,) = sequence_loss(
-        params, module, batch=BATCH, config=LOSS[loss], key=key, text=TEXT, known=KNOWN
+        params, module, batch=ROWS, config=LOSS[loss], key=key, text=TEXT, known=KNOWN
     )
     drawn = np.flatnonzero(KNOWN)[np.asarray(draws)]
     np.testing.assert_allclose(mean, brute_force(np.asarray(scores), drawn, loss), rtol=1e-5)
@@ -151,7 +149,7 @@ def item_gradient(loss, known):
     """The largest part of the gradient of each item's own vector."""
     module, params = network("caser")
     config = LossConfig() if loss == "cross_entropy" else LossConfig(loss, negatives=40)
-    call = {"batch": BATCH, "config": config, "key": jax.random.key(0), "known": known}
+    call = {"batch": ROWS, "config": config, "key": jax.random.key(0), "known": known}
     of = jax.jit(jax.grad(lambda p: sequence_loss(p, module, **call)[0][0]))(params)
     return np.abs(np.asarray(of["items"]["embedding"])).max(axis=1)
 
@@ -173,6 +171,6 @@ def test_labels_must_be_known():
     with pytest.raises(ValueError, match="1 labels are not known items; the first is 5"):
         check_labels(ROWS.labels, KNOWN & (np.arange(ITEMS) != 5))
     module, params = network("caser")
-    call = {"batch": BATCH, "config": LossConfig(), "key": jax.random.key(0)}
+    call = {"batch": ROWS, "config": LossConfig(), "key": jax.random.key(0)}
     with pytest.raises(ValueError, match=r"known \(8,\) for 9 items"):
         sequence_loss(params, module, known=KNOWN[1:], **call)

@@ -28,7 +28,7 @@ def test_rows_by_hand():
     assert rows.segments.tolist() == [[1, 1, 1], [1, 1, 2], [1, 0, 0]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(**CASES)
 def test_every_label_is_there_exactly_once_behind_its_item(lengths, length):
     offsets, rows = rows_of(lengths, length)
@@ -41,7 +41,7 @@ def test_every_label_is_there_exactly_once_behind_its_item(lengths, length):
     assert known.any(axis=1).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(**CASES)
 def test_a_segment_is_one_window_of_one_user_and_all_but_the_first_are_full(lengths, length):
     offsets, rows = rows_of(lengths, length)
