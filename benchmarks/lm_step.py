@@ -27,7 +27,7 @@ import numpy as np
 import optax
 
 from delrec_jax.config import TuneConfig
-from delrec_jax.delrec.tune import ranking_loss
+from delrec_jax.delrec.next_item import ListedText, ranking_loss
 from delrec_jax.language import weights
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
@@ -122,7 +122,7 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)
     vectors = jax.jit(ranker.item_vectors)(params)
     frozen = {"params": params, "prompt": jnp.asarray(work.prompt), "vectors": vectors}
-    batch = {"ids": work.ids, "candidates": work.chosen, "targets": target}
+    batch = ListedText(ids=work.ids, candidates=work.chosen, targets=target)
 
     def stage2():
         nonlocal state
