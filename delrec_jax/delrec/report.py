@@ -8,7 +8,7 @@ import polars as pl
 
 from delrec_jax.analysis import blocks, tables
 from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
-from delrec_jax.config import to_dict
+from delrec_jax.config import Experiment, to_dict
 from delrec_jax.delrec import files, systems
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
@@ -86,7 +86,7 @@ def _report_data(
         curves=_curves(log),
         adapter_ranks=_adapter_ranks(ws),
         examples=_examples(ws, data, language),
-        notes=_notes(ws, data),
+        notes=_notes(config, data),
     )
 
 
@@ -156,7 +156,7 @@ def _ranks(scores: np.ndarray) -> list[float]:
     return [float((scores > s).sum() + 1 + ((scores == s).sum() - 1) / 2) for s in scores]
 
 
-def _notes(ws: Workspace, data: Data) -> list[str]:
+def _notes(config: Experiment, data: Data) -> list[str]:
     notes = [
         "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
         "without the items a user has seen, `full_with_seen` with them.",
@@ -164,7 +164,7 @@ def _notes(ws: Workspace, data: Data) -> list[str]:
         "A rise of the distilled prompt above no prompt is no evidence of distillation: the prompt from a shuffled teacher "
         "is the control that counts.",
     ]
-    made_here = not ws.experiment.lm.weights
+    made_here = not config.lm.weights
     if data.world is not None:
         notes += [
             "The storefront is generated: no figure here is a result on real data.",
@@ -183,7 +183,7 @@ def _notes(ws: Workspace, data: Data) -> list[str]:
         )
     else:
         notes.append(
-            f"The language model has the pretrained weights {ws.experiment.lm.weights} (lm/base.json holds their SHA-256): "
+            f"The language model has the pretrained weights {config.lm.weights} (lm/base.json holds their SHA-256): "
             "what it knew of these items before, nobody controls here."
         )
     return notes

@@ -98,7 +98,7 @@ def _page(
         categories=described["categories"],
         maps=_maps(ws, data),
         over_seeds=True,
-        notes=_notes(ws, data),
+        notes=_notes(config, data),
     )
 
 
@@ -152,8 +152,7 @@ def _map(title: str, vectors: np.ndarray, categories: np.ndarray, seed: int) -> 
     )
 
 
-def _notes(ws: Workspace, data: Data) -> list[str]:
-    config = ws.experiment
+def _notes(config: Experiment, data: Data) -> list[str]:
     notes = [
         "Values are means over the seeds; ± is the standard deviation over seeds. Tests average a user's metric over the seeds "
         "and pair users; they say nothing of seeds that were not run.",

@@ -64,9 +64,9 @@ def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None
     config, folder = ws.experiment, ws.folder("pretrain")
     tokenizer = _tokenizer(ws, data, templates)
     pieces = make_pieces(config, tokenizer, data.corpus.catalogue.titles, templates)
-    ranker = make_ranker(ws, data, tokenizer, pieces)
+    ranker = make_ranker(config, data, tokenizer, pieces)
     material = make_material(config, data, tokenizer, pieces)
-    layout = base_model.language_layout(ws, ranker.model)
+    layout = base_model.language_layout(config, ranker.model)
     gate = Gate.build(config, data, material, ranker, layout)
     width = batches.answer_width(material)
     shapes = batches.batch_shapes(material, max_tokens=config.prompts.max_tokens, seed=config.seed)
@@ -141,7 +141,7 @@ def _report_shared_titles(ws: Workspace, data: Data, templates: Mapping[str, Tem
     titles, config = data.corpus.catalogue.titles, ws.experiment
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     pieces = make_pieces(config, tokenizer, titles, templates)
-    groups = make_ranker(ws, data, tokenizer, pieces).shared_titles
+    groups = make_ranker(config, data, tokenizer, pieces).shared_titles
     named = [[titles[item] for item in group] for group in groups]
     on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", named))
     if groups:

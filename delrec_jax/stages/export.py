@@ -8,6 +8,7 @@ from delrec_jax.delrec import files
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
+from delrec_jax.language.families import find_family
 from delrec_jax.language.weights import params_hash
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training.writers import say
@@ -38,7 +39,7 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     adapters = files.load_adapters(ws, "distilled")
     prompt = jnp.asarray(files.load_prompt(ws, "distilled"))
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
-    family, tokenizer = base_model.family(ws), base_model.tokenizer_directory(ws)
+    family, tokenizer = find_family(ws.experiment.lm.family), base_model.tokenizer_directory(ws)
     if kind == "adapter":
         save_adapter(
             output,

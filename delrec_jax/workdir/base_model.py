@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from delrec_jax.config import Experiment
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash
 from delrec_jax.language import hub
 from delrec_jax.language.families import find_family
-from delrec_jax.language.family import Family, LanguageModel
+from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
@@ -19,11 +20,6 @@ OWN = "model/result.safetensors"
 """The parameters of a model of our own, within the folder of `pretrain`."""
 
 
-def family(ws: Workspace) -> Family:
-    """The family that `lm.family` names."""
-    return find_family(ws.experiment.lm.family)
-
-
 def tokenizer_directory(ws: Workspace) -> Path:
     """Where the tokenizer is: `lm.tokenizer`, else beside the pretrained weights, else where `pretrain` made it."""
     config = ws.experiment.lm
@@ -32,21 +28,21 @@ def tokenizer_directory(ws: Workspace) -> Path:
     return ws.folder("pretrain") / "tokenizer"
 
 
-def make_model(ws: Workspace, tokenizer: Tokenizer) -> LanguageModel:
+def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
     """The language model with the adapters of stage 2: sizes of the pretrained model, or of the config and its tokenizer.
 
     Raises:
       UserError: the tokenizer has ids that the pretrained table has no rows for.
     """
-    config = ws.experiment.lm
+    config, family = experiment.lm, find_family(experiment.lm.family)
     directory = hub.resolve(config.weights) if config.weights else None
-    model = family(ws).model(config, directory=directory, vocab_size=tokenizer.vocab_size)
+    model = family.model(config, directory=directory, vocab_size=tokenizer.vocab_size)
     if tokenizer.vocab_size > model.vocab_size:
         raise UserError(
             f"lm.weights={config.weights} has a table of {model.vocab_size} rows, but the tokenizer in "
             f"{tokenizer.name} has {tokenizer.vocab_size} ids: set lm.tokenizer to the model's own"
         )
-    return model.with_adapters(ws.experiment.tune.adalora)
+    return model.with_adapters(experiment.tune.adalora)
 
 
 def adopt(ws: Workspace) -> None:
@@ -67,13 +63,13 @@ def _write_name(ws: Workspace, name: str, fingerprint: str) -> None:
     on_main(lambda: write_json(ws.folder("pretrain") / "base.json", found))
 
 
-def language_layout(ws: Workspace, model: LanguageModel) -> Layout:
+def language_layout(experiment: Experiment, model: LanguageModel) -> Layout:
     """Where the language model lies.
 
     Raises:
       UserError: the mesh would cut through a part of it.
     """
-    layout = make_layout(ws.experiment.mesh, model.axes_of)
+    layout = make_layout(experiment.mesh, model.axes_of)
     model.check_mesh(layout.mesh.shape["tensor"])
     return layout
 
@@ -94,12 +90,13 @@ def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
             f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: bring the same "
             "weights back, or give another --workdir"
         )
-    return family(ws).load(directory, model, layout.of(model.param_shapes()))
+    family = find_family(ws.experiment.lm.family)
+    return family.load(directory, model, layout.of(model.param_shapes()))
 
 
 def language_model(ws: Workspace) -> str:
     """Its kind and size (that of the weights, where they were not made here) and where it comes from."""
-    model = make_model(ws, Tokenizer(tokenizer_directory(ws)))
+    model = make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))
     name = ws.experiment.lm.weights
     origin = f"pretrained weights {name}" if name else "pre-trained here"
     return f"{model.description}, {origin}"

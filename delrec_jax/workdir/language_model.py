@@ -100,11 +100,11 @@ def make_pieces(
     )
 
 
-def make_ranker(ws: Workspace, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
+def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
     """The language model with the catalogue's titles."""
-    model = base_model.make_model(ws, tokenizer)
+    model = base_model.make_model(config, tokenizer)
     titles = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
-    verbalizer = find_verbalizer(ws.experiment.lm.verbalizer)
+    verbalizer = find_verbalizer(config.lm.verbalizer)
     return Ranker(model, *titles, pieces.sentinel, verbalizer, pieces.codes)
 
 
@@ -112,9 +112,9 @@ def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) 
     """Reads the base model that `pretrain` made or adopted."""
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
-    ranker = make_ranker(ws, data, tokenizer, pieces)
+    ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
     # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
     slots = np.array(slot_ids(ranker.model.vocab_size, ws.experiment.distill.length), np.int32)
-    layout = base_model.language_layout(ws, ranker.model)
+    layout = base_model.language_layout(ws.experiment, ranker.model)
     params = base_model.load_params(ws, ranker.model, layout)
     return Language(tokenizer, ranker, params, pieces, slots, layout)
