@@ -35,7 +35,7 @@ from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.gradients import GradientFn, accumulated
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
-from delrec_jax.training.task import Repetition, Scoring, Task, run_task, shapes_of
+from delrec_jax.training.task import Scoring, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import candidate_scores, text_shapes
@@ -231,25 +231,22 @@ class PromptTraining:
         users = self._valid_users if select_on is None else select_on
         _, result = run_task(
             task,
-            Repetition(
-                name=f"prompt/{name}",
-                directory=self._ws.folder("distill") / name,
-                params=task.start(self._frozen, experiment.seed),
-                frozen=self._frozen,
-                batches=training_iterator(
-                    examples.example,
-                    len(examples),
-                    batch_size=task.config.batch_size,
-                    buckets=make_buckets(experiment.prompts.max_tokens),
-                    seed=experiment.seed,
-                    share=task.share,
-                ),
+            task.start(self._frozen, experiment.seed),
+            name=f"prompt/{name}",
+            directory=self._ws.folder("distill") / name,
+            frozen=self._frozen,
+            batches=training_iterator(
+                examples.example,
+                len(examples),
+                batch_size=task.config.batch_size,
+                buckets=make_buckets(experiment.prompts.max_tokens),
+                seed=experiment.seed,
                 share=task.share,
-                evaluate=self._validator(examples.source, users),
-                key=prng.key(experiment.seed, "prompt/dropout"),
-                identity=self._ws.identity("distill") | {"labels": name},
-                watch=experiment.watch,
             ),
+            evaluate=self._validator(examples.source, users),
+            key=prng.key(experiment.seed, "prompt/dropout"),
+            identity=self._ws.identity("distill") | {"labels": name},
+            watch=experiment.watch,
         )
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
 

@@ -30,7 +30,7 @@ from delrec_jax.evaluation.ranking import (
 )
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.steps import TrainState
-from delrec_jax.training.task import Repetition, Task, run_task, shapes_of
+from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
@@ -83,26 +83,23 @@ class Tuning:
         frozen = {**self._held, "prompt": prompt}
         _, result = run_task(
             task,
-            Repetition(
-                name=f"adapter/{name}",
-                directory=self._ws.folder("tune") / name,
-                params=task.start(frozen, experiment.seed),
-                frozen=frozen,
-                batches=training_iterator(
-                    examples.example,
-                    len(examples),
-                    batch_size=task.config.batch_size,
-                    buckets=make_buckets(experiment.prompts.max_tokens),
-                    seed=experiment.seed,
-                    share=task.share,
-                ),
+            task.start(frozen, experiment.seed),
+            name=f"adapter/{name}",
+            directory=self._ws.folder("tune") / name,
+            frozen=frozen,
+            batches=training_iterator(
+                examples.example,
+                len(examples),
+                batch_size=task.config.batch_size,
+                buckets=make_buckets(experiment.prompts.max_tokens),
+                seed=experiment.seed,
                 share=task.share,
-                evaluate=self._validator(prompt, users),
-                key=prng.key(experiment.seed, "adapters/dropout"),
-                identity=self._ws.identity("tune") | {"adapters": name},
-                watch=experiment.watch,
-                summary=_ranks,
             ),
+            evaluate=self._validator(prompt, users),
+            key=prng.key(experiment.seed, "adapters/dropout"),
+            identity=self._ws.identity("tune") | {"adapters": name},
+            watch=experiment.watch,
+            summary=_ranks,
         )
         self._tell(name, examples, result)
 

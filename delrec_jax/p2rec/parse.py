@@ -32,7 +32,7 @@ from delrec_jax.p2rec.preferences import distribution_error, preference_targets
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
-from delrec_jax.training.task import Repetition, Scoring, Task, run_task, shapes_of
+from delrec_jax.training.task import Scoring, Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.language_model import Language
@@ -153,25 +153,22 @@ class Parsing:
         evaluate = self._validator(users, targets)
         trained, result = run_task(
             task,
-            Repetition(
-                name=f"preference/seed-{seed}",
-                directory=files.seed_folder(self._ws, seed) / "model",
-                params=self._start(own, seed),
-                frozen={"params": self._language.params, "unit": _unit(own, self._config.loss)},
-                batches=training_iterator(
-                    lambda index, _: self._example(int(users["train"][index]), targets),
-                    len(users["train"]),
-                    batch_size=task.config.batch_size,
-                    buckets=self._buckets,
-                    seed=seed,
-                    share=task.share,
-                ),
+            self._start(own, seed),
+            name=f"preference/seed-{seed}",
+            directory=files.seed_folder(self._ws, seed) / "model",
+            frozen={"params": self._language.params, "unit": _unit(own, self._config.loss)},
+            batches=training_iterator(
+                lambda index, _: self._example(int(users["train"][index]), targets),
+                len(users["train"]),
+                batch_size=task.config.batch_size,
+                buckets=self._buckets,
+                seed=seed,
                 share=task.share,
-                evaluate=evaluate,
-                key=prng.key(seed, "parse/dropout"),
-                identity=self._ws.identity("parse") | {"repetition": seed},
-                watch=self._ws.experiment.watch,
             ),
+            evaluate=evaluate,
+            key=prng.key(seed, "parse/dropout"),
+            identity=self._ws.identity("parse") | {"repetition": seed},
+            watch=self._ws.experiment.watch,
         )
         measured = evaluate(self._language.put(trained))
         return {

@@ -33,7 +33,7 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, place
-from delrec_jax.training.task import Repetition, Task, run_task
+from delrec_jax.training.task import Task, run_task
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.language_model import code_count, make_pieces, make_ranker
@@ -74,25 +74,21 @@ def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None
     task = pretraining_task(config, ranker, layout, answer_tokens=width)
     params, result = run_task(
         task,
-        Repetition(
-            name="lm",
-            directory=folder / "model",
-            params=task.start(None, config.seed),
-            frozen=None,
-            batches=batch_iterator(
-                lambda index, rng: batches.make_batch(
-                    material, shapes, width, index=index, rng=rng
-                ),
-                seed=config.seed,
-            ),
-            share=(0, 1),  # every process draws whole batches
-            evaluate=gate.measure,
-            monitor="gate",
-            key=prng.key(config.seed, "lm/dropout"),
-            select="last",
-            identity=ws.identity("pretrain"),
-            watch=config.watch,
+        task.start(None, config.seed),
+        name="lm",
+        directory=folder / "model",
+        frozen=None,
+        batches=batch_iterator(
+            lambda index, rng: batches.make_batch(material, shapes, width, index=index, rng=rng),
+            seed=config.seed,
         ),
+        share=(0, 1),  # every process draws whole batches
+        evaluate=gate.measure,
+        monitor="gate",
+        key=prng.key(config.seed, "lm/dropout"),
+        select="last",
+        identity=ws.identity("pretrain"),
+        watch=config.watch,
     )
     learned = gate.measure(place(params, layout.of(params)))
     on_main(lambda: write_json(folder / "gate.json", learned))

@@ -65,9 +65,9 @@ class Run:
       step: the jitted train step.
       layout: where state, frozen weights and batches lie.
       evaluate: params -> metrics; must contain `monitor`.
-      monitor: the metric to maximise.
       config: lengths.
       key: of the run's random stream.
+      monitor: the metric to maximise.
       select: "best" keeps the parameters of the best evaluation, "last" those of the last step.
       share: of every batch that `batches` bring, see `sharding.own_share`.
       identity: what the run depends on, by key; its checkpoints are refused to any other.
@@ -83,9 +83,9 @@ class Run:
     step: Callable
     layout: Layout
     evaluate: Callable[[Any], dict[str, float]]
-    monitor: str
     config: LoopConfig
     key: jax.Array
+    monitor: str = "valid/selection"
     select: str = "best"
     share: tuple[int, int] = (0, 1)
     identity: Mapping[str, Any] = field(default_factory=dict)

@@ -1,13 +1,12 @@
 """A training as the loop and `delrec plan` both see it: how it begins, what stays frozen, what a batch is, what is minimised.
 
-A `Task` holds functions and shapes, no array and no row of a corpus: what is planned is the very program that runs. A
-`Repetition` is one run of it, with weights and examples; repetitions of one task share its compiled step.
+A `Task` holds functions and shapes, no array and no row of a corpus: what is planned is the very program that runs. Weights
+and examples come with each run of it (`run_task`).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -17,7 +16,6 @@ from delrec_jax.training.loop import LoopConfig, Run, fit
 from delrec_jax.training.optimizers import OptimizerConfig
 from delrec_jax.training.sharding import Layout, own_share
 from delrec_jax.training.steps import EvalStep, TrainState, TrainStep, create_state
-from delrec_jax.training.watching import WatchConfig
 
 
 class TaskConfig(Protocol):
@@ -90,7 +88,7 @@ class Task:
 
     @cached_property
     def step(self) -> TrainStep:
-        """The update, compiled once for all repetitions."""
+        """The update, compiled once for all runs."""
         return TrainStep(self.gradients, self.optimizer, self.layout)
 
     @cached_property
@@ -124,62 +122,24 @@ class Task:
         return self.step.lower(self.state, self.frozen, self.batch, key)
 
 
-@dataclass(frozen=True)
-class Repetition:
-    """One run of a task.
-
-    Attributes:
-      name: shown and logged, such as `prompt/distilled`.
-      directory: of its checkpoints, metrics and result.
-      params: what trains, at step 0.
-      frozen: arrays of `Task.frozen`'s shapes, already where the layout says.
-      batches: endless iterator with `get_state` and `set_state`.
-      share: of every batch that `batches` bring: `Task.share`, or (0, 1) where every process draws whole batches.
-      evaluate: params -> metrics; must contain `monitor`.
-      key: of its dropout.
-      identity: what it depends on, by key; its checkpoints are refused to any other.
-      monitor, select, watch, summary: as `loop.Run` has them.
-    """
-
-    name: str
-    directory: Path
-    params: Any
-    frozen: Any
-    batches: Any
-    share: tuple[int, int]
-    evaluate: Callable[[Any], dict[str, float]]
-    key: jax.Array
-    identity: Mapping[str, Any]
-    watch: WatchConfig
-    monitor: str = "valid/selection"
-    select: str = "best"
-    summary: Callable[[TrainState], dict[str, Any]] = field(default=lambda state: {})
-
-
-def run_task(task: Task, one: Repetition) -> tuple[Any, dict[str, Any]]:
+def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
     """Trains a task once, or resumes it, or returns the finished result: the selected parameters and their description.
+
+    Args:
+      task: what is trained; its step is compiled once, however often it runs.
+      params: what trains, at step 0.
+      run: what else a `loop.Run` is made of: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, ...
 
     Raises:
       UserError, Preempted: as `loop.fit`.
     """
     return fit(
         Run(
-            name=one.name,
-            directory=one.directory,
-            state=create_state(one.params, task.optimizer),
-            frozen=one.frozen,
-            batches=one.batches,
+            state=create_state(params, task.optimizer),
             step=task.step,
             layout=task.layout,
-            evaluate=one.evaluate,
-            monitor=one.monitor,
             config=task.config.loop,
-            key=one.key,
-            select=one.select,
-            share=one.share,
-            identity=one.identity,
-            watch=one.watch,
-            summary=one.summary,
+            **{"share": task.share, **run},
         )
     )
 

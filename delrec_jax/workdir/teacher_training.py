@@ -28,7 +28,7 @@ from delrec_jax.teachers.windows import TrainingRows, training_rows
 from delrec_jax.training.gradients import LossFn, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, make_layout, place
-from delrec_jax.training.task import Repetition, Scoring, Task, run_task
+from delrec_jax.training.task import Scoring, Task, run_task
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
 
 SCORED_USERS = 512
@@ -149,19 +149,16 @@ class TeacherTraining:
         share = self._task.share
         return run_task(
             self._task,
-            Repetition(
-                name=name,
-                directory=directory,
-                params=params,
-                frozen=frozen,
-                batches=teacher_batches(self._rows, self.config, seed=seed, share=share),
-                share=share,
-                evaluate=self._validator(frozen),
-                monitor="valid/NDCG@10",
-                key=prng.key(seed, "teacher/dropout"),
-                identity=identity,
-                watch=self._watch,
-            ),
+            params,
+            name=name,
+            directory=directory,
+            frozen=frozen,
+            batches=teacher_batches(self._rows, self.config, seed=seed, share=share),
+            evaluate=self._validator(frozen),
+            monitor="valid/NDCG@10",
+            key=prng.key(seed, "teacher/dropout"),
+            identity=identity,
+            watch=self._watch,
         )
 
     def _validator(self, frozen: Any) -> Callable[[Any], dict[str, float]]:
