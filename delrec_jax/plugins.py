@@ -25,16 +25,17 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def find(name: str, known: Mapping[str, Part], *, key: str) -> Part:
+def find(name: str, known: Mapping[str, Part], *, key: str, needs: tuple[str, ...] = ()) -> Part:
     """The part that a setting names.
 
     Args:
       name: one of `known`, or `FILE.py:NAME`, or `package.module:NAME`.
       known: the parts of the package, by name.
       key: of the setting, for messages.
+      needs: attributes that such a part must have.
 
     Raises:
-      UserError: no such part, or its file cannot be loaded.
+      UserError: no such part, its file cannot be loaded, or an attribute is missing.
     """
     if name in known:
         return known[name]
@@ -51,6 +52,8 @@ def find(name: str, known: Mapping[str, Part], *, key: str) -> Part:
     found: Part = getattr(module, attribute)
     if isinstance(found, type):
         raise UserError(f"{key} is {name!r}, a class: name an object of it")
+    if missing := [need for need in needs if not hasattr(found, need)]:
+        raise UserError(f"{key} is {name!r}, which lacks {', '.join(missing)}")
     return found
 
 

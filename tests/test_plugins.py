@@ -19,6 +19,14 @@ def test_a_files_part_is_loaded_once(tmp_path):
     assert find(f"{path}:PART", KNOWN, key="lm.verbalizer") is found
 
 
+def test_what_lacks_an_attribute_is_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Part:\n    fit = None\n\n\nPART = Part()\n")
+    assert find(f"{path}:PART", {}, key="teacher.name", needs=("fit",))
+    with pytest.raises(UserError, match=r"teacher\.name is .*PART', which lacks title, max_length"):
+        find(f"{path}:PART", {}, key="teacher.name", needs=("title", "fit", "max_length"))
+
+
 def test_a_modules_part():
     assert find("math:pi", {}, key="x") == pytest.approx(3.14159, abs=1e-4)
 

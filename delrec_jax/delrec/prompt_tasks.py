@@ -64,7 +64,8 @@ def prompt_tasks(experiment: Experiment) -> list[PromptTask]:
 
 def _named(name: str, code: str) -> PromptTask:
     key = f"distill.tasks.{name}.code" if code else "distill.tasks"
-    found = find(code or name, PROMPT_TASKS, key=key)
+    needs = ("name", "template", "positions", "example")
+    found = find(code or name, PROMPT_TASKS, key=key, needs=needs)
     if found.name != name:
         raise UserError(f"{key} is {code!r}: its task is called {found.name!r}, not {name!r}")
     return found

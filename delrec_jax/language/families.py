@@ -13,4 +13,4 @@ def find_family(name: str) -> Family:
     Raises:
       UserError: no such family.
     """
-    return find(name, FAMILIES, key="lm.family")
+    return find(name, FAMILIES, key="lm.family", needs=("name", "model", "planned"))

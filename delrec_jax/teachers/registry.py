@@ -55,7 +55,8 @@ def closed_form(name: str) -> ClosedForm:
     Raises:
       UserError: there is none.
     """
-    return find(name, CLOSED_FORMS, key="teacher.name")
+    needs = ("title", "max_length", "fit")
+    return find(name, CLOSED_FORMS, key="teacher.name", needs=needs)
 
 
 def display_name(name: str) -> str:
