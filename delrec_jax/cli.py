@@ -209,6 +209,10 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _file_and_argument(text: str) -> tuple[Path, str | None]:
     """`FILE.py:ARGUMENT`, split at the first colon behind `.py`: a folder may have a colon in its name."""
     path, found, argument = text.partition(".py:")
+    if found and not argument:
+        raise UserError(
+            f"--config={text}: nothing behind the colon; name an ablation, or leave it out"
+        )
     return (Path(path + ".py"), argument) if found else (Path(text), None)
 
 
@@ -263,7 +267,8 @@ def _overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
     for argument in overrides:
         key = _OVERRIDE.match(argument)
         if key and key[1] not in known:
-            raise UserError(unknown_key(key[1], known))
+            hint = "; a config file adds tasks" if key[1].startswith("distill.tasks.") else ""
+            raise UserError(unknown_key(key[1], known) + hint)
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(

@@ -18,6 +18,7 @@ from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash
 
 Part = TypeVar("Part")
+_HASH = "__file_hash__"
 
 
 def is_own(name: str) -> bool:
@@ -58,11 +59,18 @@ def find(name: str, known: Mapping[str, Part], *, key: str, needs: tuple[str, ..
 
 
 def source_hash(name: str) -> str:
-    """SHA-256 of the file that a part of the user's comes from; "" for one of ours and for an installed module."""
-    path = Path(name.rpartition(":")[0])
-    if not is_own(name) or path.suffix != ".py" or not path.is_file():
+    """SHA-256 of the file that a part of the user's comes from, as it was when it was loaded.
+
+    Returns:
+      "" for one of ours, for an installed module, and for any other text.
+
+    Raises:
+      UserError: there is no such file, or it cannot be loaded.
+    """
+    place = name.rpartition(":")[0]
+    if not is_own(name) or not place.endswith(".py"):
         return ""
-    return file_hash(path)
+    return str(vars(_load(place, key="a setting", name=name))[_HASH])
 
 
 def _load(place: str, *, key: str, name: str) -> ModuleType:
@@ -84,8 +92,9 @@ def _load_file(path: Path) -> ModuleType:
         return sys.modules[title]
     spec = importlib.util.spec_from_file_location(title, place)
     if spec is None or spec.loader is None or not place.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"there is no file {path}, seen from {Path.cwd()}")
     module = importlib.util.module_from_spec(spec)
+    vars(module)[_HASH] = file_hash(place)  # of what runs: the file may be edited under way
     sys.modules[title] = module
     try:
         spec.loader.exec_module(module)

@@ -1,7 +1,7 @@
 """Named random streams: fold in the name, then the counters.
 
 Adding a stream never shifts another, and a stream at a given counter is the same
-whether or not the run was interrupted before it (design 4.9).
+whether or not the run was interrupted before it.
 """
 
 import hashlib

@@ -70,7 +70,7 @@ def test_flags_from_a_file(file, tmp_path):
     ("arguments", "words"),
     [
         (["--config={file}:long"], ["no ablation 'long'", "use one of short"]),
-        (["--config={file}:"], ["no ablation ''"]),
+        (["--config={file}:"], ["nothing behind the colon"]),
         (["--config={file}s"], ["--config=", "there is no such file", "configs/"]),
         (["--config=configs:short"], ["there is no such file"]),
         (["--config={file}", "--config.distill.lenght=2"], ["did you mean config.distill.length?"]),

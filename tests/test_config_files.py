@@ -144,6 +144,8 @@ def test_an_ablation_changes_its_settings_and_nothing_else():
         ("listwise", {"distill.rps_label": "listwise"}),
         ("lora", {"tune.adalora.target_rank": 12}),
         ("no_anchor", {"tune.anchor": 0.0}),
+        ("no_ta", {"distill.tasks.ta.share": 0.0}),
+        ("no_rps", {"distill.tasks.rps.share": 0.0}),
     ],
 )
 def test_the_ablations_of_the_storefront(name, changed):

@@ -1,5 +1,7 @@
 """Parts by name: ours, a file's, a module's; what is wrong is said with the key."""
 
+import hashlib
+
 import pytest
 
 from delrec_jax.errors import UserError
@@ -60,10 +62,12 @@ def test_a_file_that_failed_can_be_mended(tmp_path):
     assert find(f"{path}:x", {}, key="k") == 7
 
 
-def test_the_hash_follows_the_files_text(tmp_path):
+def test_the_hash_is_of_what_was_loaded(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("x = 1")
     before = source_hash(f"{path}:x")
     path.write_text("x = 2")
-    assert before and source_hash(f"{path}:x") != before
-    assert source_hash("mean") == source_hash("math:pi") == ""
+    assert before == source_hash(f"{path}:x") == hashlib.sha256(b"x = 1").hexdigest()
+    assert source_hash("mean") == source_hash("math:pi") == source_hash("3:7") == ""
+    with pytest.raises(UserError, match=r"there is no file .*other\.py, seen from"):
+        source_hash(f"{tmp_path / 'other.py'}:x")

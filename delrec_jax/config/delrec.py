@@ -100,6 +100,10 @@ class DistillConfig:
         for name in ("share", "weight"):
             if not any(getattr(task, name) for task in self.tasks.values()):
                 raise UserError(f"distill.tasks: every {name} is 0; give one task a positive one")
+        if self.weighting == "fixed" and not any(t.share and t.weight for t in self.tasks.values()):
+            raise UserError(
+                "distill.tasks: no task has both a share and a weight, so nothing would train"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from delrec_jax.config.experiment import default_config
+from delrec_jax.config.tree import leaf_keys, unknown_key
 from delrec_jax.errors import UserError, one_line
 
 
@@ -48,6 +49,8 @@ def read_config(path: Path, argument: str | None = None) -> ConfigDict:
 
 
 def _check_takes(get_config: Any, path: Path, given: Sequence[str]) -> None:
+    if not callable(get_config):
+        raise UserError(f"{path}: its get_config is {get_config!r}: it must be a function")
     try:
         inspect.signature(get_config).bind(*given)
     except TypeError as error:
@@ -103,8 +106,11 @@ def ablated(
         return config
     if name not in ablations:
         raise UserError(
-            f"--config=FILE.py:{name}: the file has no ablation {name!r}: use one of {', '.join(ablations)}, or leave :{name} "
-            "out"
+            f"--config: its file has no ablation {name!r}: use one of {', '.join(ablations)}, or leave :{name} out"
         )
+    known = leaf_keys(config.to_dict())
+    for key in ablations[name]:
+        if key not in known:
+            raise UserError(f"ablation {name!r}: {unknown_key(key, known)}")
     config.update_from_flattened_dict(ablations[name])
     return config

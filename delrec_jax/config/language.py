@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.families import find_family
 from delrec_jax.language.t5_config import T5Config
@@ -114,7 +113,7 @@ class PretrainTextConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Pre-training of a small T5 on the catalogue's own text.
+    """Pre-training of a small language model on the catalogue's own text.
 
     Attributes:
       text: which texts, in which shares.
@@ -127,10 +126,6 @@ class PretrainConfig:
         learning_rate=3e-3, warmup_steps=60, weight_decay=0.01
     )
     loop: LoopConfig = LoopConfig(steps=1500, evaluate_every=250)
-    batch_size: int = 64
     bag_weight: float = 1.0
     catalogue_weight: float = 0.0
     gate: GateConfig = GateConfig()
-
-    def __post_init__(self):
-        at_least("pretrain.batch_size", self.batch_size, 1)

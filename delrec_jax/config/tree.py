@@ -1,7 +1,7 @@
 """Strict building of nested dataclasses from plain dictionaries, such as a config file's.
 
 Nothing is guessed: a key that does not exist or a value of the wrong type is an error that names the key, and the
-nearest one that does exist. What the keys mean stands in `config`.
+nearest one that does exist. `config` says what the keys mean.
 """
 
 import dataclasses

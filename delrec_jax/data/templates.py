@@ -63,7 +63,6 @@ NEXT_ITEM_TEMPLATE: Template = (
 """DELRec's LLM-based Sequential Recommendation (LSR, method.md)."""
 
 SEPARATOR = ";"
-QUESTION = "The {attribute} of {title} is :"  # pre-training alone
 
 
 def domain(name: str) -> Domain:

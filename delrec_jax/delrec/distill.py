@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import candidate_cross_entropy
 from delrec_jax.language.soft_prompt import init_prompt
 from delrec_jax.teachers.lists import ListsKey, TeacherLists, inputs_hash, load_lists, save_lists
+from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.gradients import GradientFn, accumulated
 from delrec_jax.training.optimizers import make_optimizer
@@ -52,7 +53,10 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     experiment = ws.experiment
     parts = user_parts(data.split.training_users, experiment.distill, experiment.seed)
     make = partial(make_examples, experiment, data, language)
-    lists = {name: _teacher_lists(ws, data, users, name) for name, users in parts.items()}
+    scores = cache(
+        lambda: load_teacher(ws, data).scores
+    )  # read once, and only where a list is missing
+    lists = {name: _teacher_lists(ws, data, users, name, scores) for name, users in parts.items()}
     training = PromptTraining(
         ws, language, make(parts["valid"], "teacher", lists["valid"]), make=make
     )
@@ -69,7 +73,9 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     on_main(lambda: write_json(ws.folder("distill") / "agreement.json", rows))
 
 
-def _teacher_lists(ws: Workspace, data: Data, users: np.ndarray, name: str) -> TeacherLists:
+def _teacher_lists(
+    ws: Workspace, data: Data, users: np.ndarray, name: str, scores: Callable[[], ScoreFn]
+) -> TeacherLists:
     """The teacher's lists for these users' rows, kept by the teacher's fingerprint."""
     experiment = ws.experiment
     rows = source_rows(experiment, data.split, users, "teacher")
@@ -78,8 +84,7 @@ def _teacher_lists(ws: Workspace, data: Data, users: np.ndarray, name: str) -> T
     )
     path = ws.folder("distill") / f"lists_{name}.npz"
     if not as_main_sees(path.exists):
-        teacher = load_teacher(ws, data).scores
-        lists = make_lists(experiment, data.split, data.num_items, rows, teacher)
+        lists = make_lists(experiment, data.split, data.num_items, rows, scores())
         on_main(lambda: save_lists(path, lists, key=key))
     return load_lists(path, key=key)
 
@@ -238,7 +243,7 @@ class PromptTraining:
             batches=training_iterator(
                 examples.example,
                 len(examples),
-                batch_size=task.config.batch_size,
+                batch_size=task.rows,
                 buckets=make_buckets(experiment.prompts.max_tokens),
                 seed=experiment.seed,
                 share=task.share,

@@ -33,7 +33,7 @@ class PromptExample:
 
 @dataclass(frozen=True)
 class Material:
-    """Of one source of labels and some users.
+    """What the examples of one source of labels and some users are made of.
 
     Attributes:
       train: everybody's training part.

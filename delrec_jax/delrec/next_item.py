@@ -34,6 +34,7 @@ from delrec_jax.workdir.language_scorer import (
     AskedTexts,
     candidate_scores,
     catalogue_scores,
+    ranks_catalogue,
     text_shapes,
 )
 from delrec_jax.workdir.prepared import Data
@@ -183,7 +184,7 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
     """As `tune` selects and `evaluate` asks: of the catalogue, or of the candidates where texts list them."""
     asked = layout.rows(experiment.evaluate.batch_size)
     ids = text_shapes(experiment.prompts.max_tokens, asked)
-    if ranker.ranks_catalogue and not experiment.prompts.show_candidates:
+    if ranks_catalogue(ranker, experiment.prompts):
         return Scoring(catalogue_scores(ranker), held, AskedTexts(ids=ids), layout)
     listed = jax.ShapeDtypeStruct((asked, experiment.candidates.num), np.int32)
     texts = AskedTexts(ids=ids, candidates=listed)

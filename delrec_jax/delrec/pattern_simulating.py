@@ -18,6 +18,7 @@ class PatternSimulating:
     """The task: every row of the material is asked for the teacher's order of its list, the candidates in random order."""
 
     name = "rps"
+    title = "Recommendation Pattern Simulating (RPS)"
     template: Template = (
         *HISTORY,
         *PATTERN,

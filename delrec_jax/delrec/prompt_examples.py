@@ -19,6 +19,7 @@ from delrec_jax.delrec.material import Material, PromptExample, labelled_candida
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
 from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users
+from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 from delrec_jax.teachers.protocol import ScoreFn
@@ -54,7 +55,11 @@ class PromptExamples:
             for task in self.tasks
             if shares[task.name].share > 0
         ]
-        return [(task, positions) for task, positions in found if len(positions)]
+        if asked := [(task, positions) for task, positions in found if len(positions)]:
+            return asked
+        raise UserError(
+            "distill.tasks: none of the tasks with a share can be asked of these users' histories: give rps a share"
+        )
 
     @cached_property
     def _shares(self) -> np.ndarray:

@@ -22,7 +22,7 @@ class PromptTask(Protocol):
     """A question that the prompt learns to answer: a text with candidates and a distribution over them.
 
     Attributes:
-      name: under which `distill.tasks`, logs and `Pieces.tasks` have it.
+      name: as `distill.tasks`, the logs and `Pieces.tasks` call it.
       template: the words of its text.
     """
 
@@ -66,6 +66,8 @@ def _named(name: str, code: str) -> PromptTask:
     key = f"distill.tasks.{name}.code" if code else "distill.tasks"
     needs = ("name", "template", "positions", "example")
     found = find(code or name, PROMPT_TASKS, key=key, needs=needs)
+    if name == NEXT_ITEM:
+        raise UserError(f"distill.tasks.{name}: the text of stage 2 has this name; take another")
     if found.name != name:
         raise UserError(f"{key} is {code!r}: its task is called {found.name!r}, not {name!r}")
     return found

@@ -74,7 +74,7 @@ def _report_data(
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
             "teacher": display_name(config.teacher.name),
-            "language model": base_model.language_model(ws),
+            "language model": base_model.described_model(ws),
             "seed": str(config.seed),
         },
         metrics=rows,

@@ -40,7 +40,7 @@ class TaskWeighting:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the tasks."""
+        """Names of the tasks."""
         return tuple(name for name, _ in self.weights)
 
 

@@ -21,6 +21,7 @@ class TemporalAnalysis:
     """The task: a random place of a random user's training part, whatever the row."""
 
     name = "ta"
+    title = "Temporal Analysis (TA)"
     template: Template = (
         "The user has {past} these {plural} in order :",
         Field.EARLIER,

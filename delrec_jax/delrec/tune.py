@@ -90,7 +90,7 @@ class Tuning:
             batches=training_iterator(
                 examples.example,
                 len(examples),
-                batch_size=task.config.batch_size,
+                batch_size=task.rows,
                 buckets=make_buckets(experiment.prompts.max_tokens),
                 seed=experiment.seed,
                 share=task.share,

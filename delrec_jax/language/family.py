@@ -7,6 +7,7 @@ config, and knows how their weights are read or begun. `families` lists those of
 A class of one's own may inherit from these protocols and gets what is marked as optional.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ class LanguageModel(Protocol):
           tensor: devices that share the work on each example.
 
         Raises:
-          UserError: so.
+          UserError: it would.
         """
 
 
@@ -191,6 +192,7 @@ class Family(Protocol):
 
     name: str
 
+    @abstractmethod
     def model(self, settings: Any, *, directory: Path | None, vocab_size: int) -> LanguageModel:
         """The model of a run, without adapters.
 
@@ -204,6 +206,7 @@ class Family(Protocol):
         """
         ...
 
+    @abstractmethod
     def planned(self, settings: Any) -> tuple[LanguageModel, str]:
         """The model without going online and without a tokenizer, fit to be compiled on CPU, and where its sizes were read.
 

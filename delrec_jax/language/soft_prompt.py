@@ -1,7 +1,7 @@
 """The soft prompt: K trainable vectors at reserved places of the text.
 
 The ids `vocab_size .. vocab_size + K - 1` mark the slots. An example stays an array of integers until the
-embedding, where slots take rows of the prompt and all other ids rows of the frozen table (design 4.6).
+embedding, where slots take rows of the prompt and all other ids rows of the frozen table.
 """
 
 import jax

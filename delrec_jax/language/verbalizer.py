@@ -7,6 +7,7 @@ Those must tie exactly, for a tie gets the mean rank and a difference in the las
 promised to be the same for two columns of one product, so the score of the first of them is given to all (`share_scores`).
 """
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -99,6 +100,7 @@ class Verbalizer(Protocol):
     shows_examples: bool = False
     max_logits: int = 0
 
+    @abstractmethod
     def key(self, title: Sequence[int]) -> Hashable | None:
         """What the verbalizer sees of a title: items of equal keys always tie. None = the item ties with no other.
 
@@ -107,6 +109,7 @@ class Verbalizer(Protocol):
         """
         ...
 
+    @abstractmethod
     def candidate_scores(
         self,
         question: Question,

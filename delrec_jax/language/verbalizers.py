@@ -17,7 +17,7 @@ def find_verbalizer(name: str) -> Verbalizer:
       UserError: no such verbalizer.
     """
     found = find(name, VERBALIZERS, key="lm.verbalizer")
-    if isinstance(found, type) or not isinstance(found, Verbalizer):
+    if not isinstance(found, Verbalizer):
         raise UserError(
             f"lm.verbalizer is {name!r}, which is no verbalizer: name an object of a class that inherits "
             "language.verbalizer.Verbalizer"

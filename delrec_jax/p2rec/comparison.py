@@ -12,9 +12,9 @@ import polars as pl
 
 from delrec_jax.evaluation.records import PART_OF_USERS
 from delrec_jax.evaluation.significance import Comparison, compare, holm
+from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, SHUFFLED, UNTUNED
 
-AUGMENTED = "teacher_augmented"
-REFERENCES = ("teacher", "teacher_augmented_untuned_lm", "teacher_augmented_shuffled_text")
+REFERENCES = (PLAIN, UNTUNED, SHUFFLED)
 
 
 def augmentation_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:

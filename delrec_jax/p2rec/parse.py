@@ -160,7 +160,7 @@ class Parsing:
             batches=training_iterator(
                 lambda index, _: self._example(int(users["train"][index]), targets),
                 len(users["train"]),
-                batch_size=task.config.batch_size,
+                batch_size=task.rows,
                 buckets=self._buckets,
                 seed=seed,
                 share=task.share,

@@ -20,7 +20,7 @@ def preference_targets(
     """The share of each category among each user's items; an item that a user has twice counts twice.
 
     Args:
-      train: the training part alone: what a user takes later must not be in his target.
+      train: the training part alone: what a user takes later must not be in their target.
       of_item: category of every item of the catalogue, 0..K-1; -1 = none, and the item does not count.
       count: K.
 

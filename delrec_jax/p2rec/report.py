@@ -24,7 +24,7 @@ from delrec_jax.p2rec.comparison import compare_augmentations
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.base_model import language_model
+from delrec_jax.workdir.base_model import described_model
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, UNTUNED, Cell
 from delrec_jax.workdir.workspace import Workspace, read_json
@@ -85,7 +85,7 @@ def _page(
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
             "categories": f"{config.parse.categories}, from {display_name(config.teacher.name)}",
-            "language model": language_model(ws),
+            "language model": described_model(ws),
             "augmentation": f"{config.augment.way}, {config.augment.reduce}",
             "seeds": ", ".join(map(str, seeds)),
         },

@@ -40,8 +40,8 @@ _ESTIMATE = (
     "is fitted to, 1.15 times in the median."
 )
 _REST = (
-    "Not counted: the gate of `pretrain`, `augment`, ranking (a few [texts, items] float32 arrays on the first device), "
-    "batches on their way to the devices, the profiler."
+    "Not counted: the gate of `pretrain`; `augment`, beside which the language model stays loaded; ranking (a few [texts, "
+    "items] float32 arrays on the first device); batches on their way to the devices; the profiler."
 )
 
 

@@ -14,6 +14,7 @@ from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.verbalizers import find_verbalizer
+from delrec_jax.workdir.language_model import code_count
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def ranker_of(experiment: Experiment, assumed: Assumed) -> Ranker:
     size = (assumed.items, assumed.title_tokens)
     tokens = np.random.default_rng(0).integers(1, model.vocab_size, size, np.int32)
     weights = np.full(size, 1 / assumed.title_tokens, np.float32)
-    codes = tuple(range(max(experiment.distill.num_candidates, experiment.tune.num_candidates)))
+    codes = tuple(range(code_count(experiment)))
     return Ranker(model, tokens, weights, 1, find_verbalizer(experiment.lm.verbalizer), codes)
 
 

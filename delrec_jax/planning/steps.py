@@ -26,7 +26,7 @@ from delrec_jax.workdir.teacher_training import teaching_task
 
 
 def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> list[Task]:
-    """The tasks of all stages of this config's method that train, in the order of a run; `augment` is not among them.
+    """The tasks of all stages of this config's method that train, the teacher's first; `augment` is not among them.
 
     Raises:
       UserError: what the run itself would refuse: a mesh, a batch or heads that do not divide; or `lm.weights` of an
@@ -36,7 +36,8 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
     if config.name in NETWORKS:
         layout = make_layout(experiment.mesh, teacher_axes, devices)
         module = NETWORKS[config.name](config.shape, assumed.items)
-        tasks.append(teaching_task(config, module, layout))
+        known = None if config.cold_negatives else np.arange(assumed.items) > 0  # one is cold
+        tasks.append(teaching_task(config, module, layout, known=known))
     ranker = ranker_of(experiment, assumed)
     layout = make_layout(experiment.mesh, ranker.model.axes_of, devices)
     ranker.model.check_mesh(layout.mesh.shape["tensor"])

@@ -126,7 +126,7 @@ class Gate:
             if mark is not None and mark < required:
                 raise UserError(
                     f"the pre-trained LM failed the gate: {name} {mark:.3f}, required {required:.3f} "
-                    f"(pretrain.gate.{name}) after {steps} steps. Small T5s learn in jumps: look at lm/model/metrics.jsonl, "
+                    f"(pretrain.gate.{name}) after {steps} steps. Small models learn in jumps: look at lm/model/metrics.jsonl, "
                     "train longer (pretrain.loop.steps), try another seed, or change pretrain.optimizer.learning_rate"
                 )
 

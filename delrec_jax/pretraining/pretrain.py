@@ -1,4 +1,4 @@
-"""`delrec pretrain`: a tokenizer and a small T5 from the catalogue's own text, and a gate on what it learned."""
+"""`delrec pretrain`: a tokenizer and a small language model from the catalogue's own text, and a gate on what it learned."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,25 +47,28 @@ _TEMPLATE_REPEATS = 20  # the few template words must be whole tokens beside tho
 
 
 def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
-    """Trains tokenizer and T5, or takes pretrained ones; then says which titles no score can tell apart."""
+    """Trains tokenizer and language model, or takes pretrained ones; then says which titles no score can tell apart."""
     if ws.experiment.lm.weights:
         base_model.adopt(ws)
+        tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     else:
-        _train(ws, data, templates)
-    _report_shared_titles(ws, data, templates)
+        tokenizer = _tokenizer(ws, data, templates)
+    titles = data.corpus.catalogue.titles
+    pieces = make_pieces(ws.experiment, tokenizer, titles, templates)
+    ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
+    if not ws.experiment.lm.weights:
+        material = make_material(ws.experiment, data, tokenizer, pieces)
+        _train(ws, data, material, ranker)
+    _report_shared_titles(ws, titles, ranker)
 
 
-def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
-    """Tokenizer and T5 of our own; they never read validation or test items, nor (storefront) any row at all.
+def _train(ws: Workspace, data: Data, material: Material, ranker: Ranker) -> None:
+    """A language model of our own; like its tokenizer it never reads validation or test items, nor (storefront) any row at all.
 
     Raises:
       UserError: the gate failed: what the LM learned is under `pretrain.gate`.
     """
     config, folder = ws.experiment, ws.folder("pretrain")
-    tokenizer = _tokenizer(ws, data, templates)
-    pieces = make_pieces(config, tokenizer, data.corpus.catalogue.titles, templates)
-    ranker = make_ranker(config, data, tokenizer, pieces)
-    material = make_material(config, data, tokenizer, pieces)
     layout = base_model.language_layout(config, ranker.model)
     gate = Gate.build(config, data, material, ranker, layout)
     width = batches.answer_width(material)
@@ -100,11 +103,11 @@ def _train(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None
 def pretraining_task(
     experiment: Experiment, ranker: Ranker, layout: Layout, *, answer_tokens: int
 ) -> Task:
-    """The training of a small T5. Its largest batch: texts of full length, each with all its questions.
+    """The training of a small language model. Its largest batch: texts of full length, each with all its questions.
 
     Args:
       experiment: the config.
-      ranker: the T5 and the catalogue's titles.
+      ranker: the language model and the catalogue's titles.
       layout: where it lies.
       answer_tokens: of the longest answer.
     """
@@ -133,15 +136,12 @@ def pretraining_task(
     )
 
 
-def _report_shared_titles(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
-    titles, config = data.corpus.catalogue.titles, ws.experiment
-    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
-    pieces = make_pieces(config, tokenizer, titles, templates)
-    groups = make_ranker(config, data, tokenizer, pieces).shared_titles
+def _report_shared_titles(ws: Workspace, titles: tuple[str, ...], ranker: Ranker) -> None:
+    groups = ranker.shared_titles
     named = [[titles[item] for item in group] for group in groups]
     on_main(lambda: write_json(ws.folder("pretrain") / "shared_titles.json", named))
     if groups:
-        count, kind = sum(map(len, groups)), config.lm.verbalizer
+        count, kind = sum(map(len, groups)), ws.experiment.lm.verbalizer
         say(
             f"  {count} items in {len(groups)} groups have titles that lm.verbalizer={kind} cannot tell apart (listed in "
             "lm/shared_titles.json): they tie, and a tie gets its mean rank"
@@ -161,7 +161,7 @@ def _make_tokenizer(
 ) -> None:
     catalogue = data.corpus.catalogue
     words = all_words(
-        list(templates.values())[:-1],
+        templates.values(),
         domain_words(config.data.domain),
         display_name(config.teacher.name),
     )

@@ -1,4 +1,4 @@
-"""Texts that a small language model is pre-trained on where no pretrained weights are at hand (design 4.12).
+"""Texts that a small language model is pre-trained on where no pretrained weights are at hand.
 
 Six kinds; a batch holds one kind, so that short texts come in many rows and no row is mostly padding:
 
@@ -9,7 +9,7 @@ Six kinds; a batch holds one kind, so that short texts come in many rows and no 
 - `cloze`: a user's training history with titles masked, and its next item; `recent`: the same of a few titles.
 
 The first three come from the catalogue's attributes alone: no user's row is read. Only `cloze` and `recent` read the
-training part. Batches of them are made in `pretraining`.
+training part. Batches of them are made in `batches`.
 """
 
 from collections.abc import Mapping, Sequence

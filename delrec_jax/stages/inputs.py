@@ -5,6 +5,7 @@ from functools import cached_property
 
 from delrec_jax.data.templates import Template
 from delrec_jax.delrec.prompt_tasks import prompt_templates
+from delrec_jax.errors import UserError
 from delrec_jax.p2rec.preference_text import PREFERENCE, TEMPLATE
 from delrec_jax.workdir.language_model import Language, load_language
 from delrec_jax.workdir.prepared import Data, load_data
@@ -25,10 +26,13 @@ class Inputs:
 
     @cached_property
     def templates(self) -> Mapping[str, Template]:
-        """The texts of every task by name; tokenizers are trained on all but the last, whose words are among the others'."""
-        return {**prompt_templates(self._ws.experiment), PREFERENCE: TEMPLATE}
+        """DELRec's texts by task, on whose words a tokenizer is trained; P2Rec's text has no others."""
+        found = prompt_templates(self._ws.experiment)
+        if PREFERENCE in found:
+            raise UserError(f"distill.tasks.{PREFERENCE}: P2Rec's text has this name; take another")
+        return found
 
     @cached_property
     def language(self) -> Language:
         """What `pretrain` left."""
-        return load_language(self._ws, self.data, self.templates)
+        return load_language(self._ws, self.data, {**self.templates, PREFERENCE: TEMPLATE})

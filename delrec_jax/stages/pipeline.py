@@ -30,6 +30,10 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
             say(f"{stage}: finished before, skipped")
             return
         say("prepare: the source files have changed since; all that rests on them is made anew")
+    elif stage != "report" and as_main_sees(lambda: ws.outdated(stage)):
+        say(
+            f"{stage}: its settings, a file of yours or an earlier stage have changed since; it is made anew"
+        )
     say(f"{stage} ...")
     started = time.monotonic()
     ws.begin(stage)

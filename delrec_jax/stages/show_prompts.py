@@ -16,7 +16,6 @@ from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
 _SHOWN = 5  # categories of a target
-_TITLES = {"ta": "Temporal Analysis (TA)", "rps": "Recommendation Pattern Simulating (RPS)"}
 
 
 def show_prompts(ws: Workspace, inputs: Inputs, count: int) -> None:
@@ -62,7 +61,7 @@ def _show_tasks(ws: Workspace, data: Data, language: Language, count: int) -> No
         examples = make_examples(config, data, language, user, "teacher", lists)
         for task, positions in examples.asked:
             example = task.example(examples.material, positions, len(examples) - 1, rng)
-            _show(data, language, _TITLES.get(task.name, task.name), example)
+            _show(data, language, getattr(task, "title", task.name), example)
 
 
 def _show_next_items(data: Data, language: Language, count: int) -> None:

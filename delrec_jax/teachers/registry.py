@@ -37,6 +37,9 @@ class ClosedForm(Protocol):
           offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
           items: of the training part, all users one after the other.
           num_items: I, the size of the catalogue.
+
+        Returns:
+          A pytree, such as a `flax.struct.PyTreeNode`: its `scores` is compiled with it as an argument.
         """
 
 
@@ -61,4 +64,4 @@ def closed_form(name: str) -> ClosedForm:
 
 def display_name(name: str) -> str:
     """What a recommender is called in prompts and tables."""
-    return _TITLES[name] if name in NETWORKS else closed_form(name).title
+    return _TITLES.get(name, name) if name in NETWORKS else closed_form(name).title

@@ -1,4 +1,4 @@
-"""The jitted steps: what trains is state, what is frozen is an argument (design 4.3).
+"""The jitted steps: what trains is state, what is frozen is an argument.
 
 Both kinds of step know where their arrays lie: parameters, optimizer and batch go in and come out in stated shardings, on
 one device as on a pod.

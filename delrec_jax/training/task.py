@@ -29,10 +29,6 @@ class TaskConfig(Protocol):
     def loop(self) -> LoopConfig:
         """How long."""
 
-    @property
-    def batch_size(self) -> int:
-        """Examples per step, of all devices together."""
-
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
@@ -65,8 +61,8 @@ class Task:
     """A training without its data.
 
     Attributes:
-      stage: the stage that it is of.
-      config: its optimizer, loop and batch size.
+      stage: the stage it belongs to.
+      config: its optimizer and loop.
       layout: where state, frozen weights and batches lie.
       gradients: (params, frozen, batch, key) -> (gradients, metrics).
       optimizer: over what trains.
@@ -103,18 +99,18 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """Of the largest batch."""
+        """Rows of a batch (of the largest, where they differ), of all devices together."""
         return int(jax.tree.leaves(self.batch)[0].shape[0])
 
     @property
     def parts(self) -> int:
-        """That a batch is computed in."""
+        """Parts that a batch is computed in."""
         return self.config.optimizer.accumulate
 
     @property
     def share(self) -> tuple[int, int]:
         """Which share of every batch this process brings, see `sharding.own_share`."""
-        return own_share(self.layout, self.config.batch_size)
+        return own_share(self.layout, self.rows)
 
     def lower(self) -> Any:
         """The step, ready to be compiled."""
@@ -133,13 +129,15 @@ def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
     Raises:
       UserError, Preempted: as `loop.fit`.
     """
+    if "share" not in run:
+        run["share"] = task.share
     return fit(
         Run(
             state=create_state(params, task.optimizer),
             step=task.step,
             layout=task.layout,
             config=task.config.loop,
-            **{"share": task.share, **run},
+            **run,
         )
     )
 

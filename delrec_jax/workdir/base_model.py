@@ -94,7 +94,7 @@ def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
     return family.load(directory, model, layout.of(model.param_shapes()))
 
 
-def language_model(ws: Workspace) -> str:
+def described_model(ws: Workspace) -> str:
     """Its kind and size (that of the weights, where they were not made here) and where it comes from."""
     model = make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))
     name = ws.experiment.lm.weights

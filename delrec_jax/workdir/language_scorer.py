@@ -66,6 +66,12 @@ def text_shapes(max_tokens: int, rows: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, make_buckets(max_tokens)[-1]), np.int32)
 
 
+def ranks_catalogue(ranker: Ranker, config: prompts.PromptConfig) -> bool:
+    """Whether one text and one pass serve the whole catalogue: no candidates in the text, and none to be decoded."""
+    listed = config.show_candidates or ranker.verbalizer.lists_codes
+    return ranker.ranks_catalogue and not listed
+
+
 class LanguageScorer:
     """Scores texts under any `LanguageSystem`; each combination of parts compiles once."""
 
@@ -87,7 +93,7 @@ class LanguageScorer:
     @property
     def ranks_catalogue(self) -> bool:
         """Whether one text and one pass serve the whole catalogue: no candidates in the text, and none to be decoded."""
-        return self.language.ranker.ranks_catalogue and not self.language.lists_candidates
+        return ranks_catalogue(self.language.ranker, self.language.pieces.config)
 
     def texts(
         self, system: LanguageSystem, histories: list[np.ndarray], candidates: Any = None

@@ -1,4 +1,4 @@
-"""The trained recommenders of a workdir: which there are, where they stand, and their scores.
+"""The trained recommenders of a workdir: which there are, where they are stored, and their scores.
 
 teacher/model/result.safetensors                              the one that `teach` trained
 augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those of `augment`, in the form of a plain one
@@ -50,7 +50,7 @@ class Cell:
 
 
 def seeds(experiment: Experiment) -> range:
-    """Of the repetitions; DELRec needs one teacher only."""
+    """Seeds of the repetitions; DELRec needs one teacher only."""
     count = experiment.parse.seeds if experiment.method == "p2rec" else 1
     return range(experiment.seed, experiment.seed + count)
 

@@ -32,7 +32,7 @@ from delrec_jax.training.task import Scoring, Task, run_task
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
 
 SCORED_USERS = 512
-"""Of a validation batch."""
+"""Users per validation batch."""
 
 
 def teaching_task(

@@ -1,7 +1,8 @@
 """A run's directory: which stage depends on what, what is finished, and that nothing is ever mixed.
 
 Every stage has a fingerprint of the settings it reads and of the stages it builds on. A finished stage with the same
-fingerprint is skipped, an interrupted one resumes, and one made by other settings is refused or (on request) made anew.
+fingerprint is skipped, an interrupted one resumes. A workdir of another config is refused, or (on request) the stages that the
+change touches are made anew; so are those that rest on a file which has changed.
 """
 
 import hashlib
@@ -27,6 +28,10 @@ _PLACES = (
     "data.download_dir",
     *("mesh", "distributed", "profile", "tensorboard"),
 )
+
+
+_NAMED = ("distill.tasks.",)
+"""Sections whose keys are the user's."""
 
 
 class Workspace:
@@ -58,10 +63,11 @@ class Workspace:
 
     def _check_same(self, path: Path) -> None:
         before = read_json(path)
+        named = [key for key in leaf_keys(before) if key.startswith(_NAMED)]  # may be gone now
         changed = differences(
             {
                 key: (_at(before, key), _at(self._settings, key))
-                for key in leaf_keys(self._settings)
+                for key in dict.fromkeys([*leaf_keys(self._settings), *named])
                 if not key.startswith(_PLACES)
             }
         )
@@ -92,11 +98,12 @@ class Workspace:
         """SHA-256 of everything that a stage depends on: settings, and what the stages before it really left."""
         spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
+        own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
         if stage == "prepare":
             real = self.experiment.data.corpus != "storefront"
             unread = ("manual_dir", "download_dir", *(("storefront",) if real else ()))
             settings["data"] = {k: v for k, v in settings["data"].items() if k not in unread}
-        if own := _own_parts(settings):
+        if own:
             settings["sources"] = own
         content = {
             "format": _FORMAT,
@@ -113,7 +120,8 @@ class Workspace:
             value = _at(self._settings, section)
             keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
             facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(_PLACES)}
-            facts |= {f"file of {name}": digest for name, digest in _own_parts(value).items()}
+            own = _own_parts(_at(self._settings, section.removesuffix(".*")))
+            facts |= {f"file of {name}": digest for name, digest in own.items()}
         for name in self.spec(stage).needs:
             facts |= self.identity(name)
             if self.spec(name).results:
@@ -127,6 +135,11 @@ class Workspace:
         return same and all(
             (self.folder(stage) / name).exists() for name in self.spec(stage).results
         )
+
+    def outdated(self, stage: str) -> bool:
+        """Whether a stage's finished results belong to other settings, files or earlier results."""
+        marker = self._marker(stage)
+        return bool(marker.get("finished")) and marker["fingerprint"] != self.fingerprint(stage)
 
     def content(self, stage: str) -> str:
         """What identifies a finished stage's results, for instance the teacher's checkpoint; "" until it is finished."""
@@ -153,6 +166,8 @@ class Workspace:
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.rglob(".*.partial-*"):  # by a process that was killed while it wrote
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._mark(stage, finished=False)
 
     def finish(self, stage: str) -> None:
@@ -179,8 +194,9 @@ class Workspace:
 
 def _own_parts(settings: Any) -> dict[str, str]:
     """The files of the user's own parts (`FILE.py:NAME`) that settings name, by their text: SHA-256."""
-    if isinstance(settings, dict):
-        found = [_own_parts(value) for value in settings.values()]
+    if isinstance(settings, dict | list):
+        parts = settings.values() if isinstance(settings, dict) else settings
+        found = [_own_parts(value) for value in parts]
         return {name: digest for part in found for name, digest in part.items()}
     digest = source_hash(settings) if isinstance(settings, str) else ""
     return {settings: digest} if digest else {}

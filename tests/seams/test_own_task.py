@@ -2,26 +2,33 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from seam_runs import HERE, QUICK, copy_before, kill_after, write_config
 from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
 from delrec_jax.config import DistillConfig, Experiment, TaskShare
+from delrec_jax.delrec.prompt_examples import make_examples, source_rows
 from delrec_jax.delrec.prompt_tasks import prompt_tasks
+from delrec_jax.delrec.rows import Rows
 from delrec_jax.errors import UserError
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.steps import planned_steps
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers.lists import TeacherLists
 
 BAG = f"{HERE / 'toy_family.py'}:BAG"
 TASK = f"{HERE / 'toy_task.py'}:FIRST_ITEM"
 STEPS = (
     *QUICK,
     "--config.distill.loop.steps=30",
-    "--config.distill.loop.evaluate_every=30",
+    "--config.distill.loop.evaluate_every=3",
     "--config.distill.loop.checkpoint_every=10",
 )
 
@@ -44,10 +51,13 @@ def run(tmp_path_factory):
 
 def test_its_loss_is_measured_weighted_and_falls(run):
     lines = (run[0] / "prompt" / "distilled" / "metrics.jsonl").read_text().splitlines()
-    first, last = (json.loads(lines[place]) for place in (0, -1))
-    assert {"loss/ta", "loss/rps", "loss/first"} <= set(last)
-    assert last["weight/first"] == pytest.approx(0.5 / 1.5)
-    assert last["valid/selection"] >= first["valid/selection"] and last["loss"] < 2.2
+    rows = [row for row in map(json.loads, lines) if row["step"] > 0]
+    assert {"loss/ta", "loss/rps", "loss/first"} <= set(rows[0])
+    assert rows[0]["weight/first"] == pytest.approx(0.5 / 1.5)
+    early, late = (
+        np.mean([row["loss"] for row in part]) for part in (rows[: len(rows) // 2], rows[-2:])
+    )
+    assert late < early
 
 
 def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
@@ -85,17 +95,80 @@ def test_the_prompts_show_it(run, capsys):
     assert "== first:" in shown and "The first of all items was" in shown
 
 
-def test_an_edited_file_makes_its_stage_anew(run, tmp_path):
-    own = tmp_path / "task.py"
-    shutil.copy(TASK.removesuffix(":FIRST_ITEM"), own)
+@pytest.fixture
+def own(run, tmp_path):
+    """A copy of the run whose task is a file of its own, what to say to a command, and the file."""
+    file, workdir = tmp_path / "task.py", tmp_path / "run"
+    shutil.copy(TASK.removesuffix(":FIRST_ITEM"), file)
+    config = write_config(
+        tmp_path / "config.py",
+        lm__family=BAG,
+        tune__adalora__targets=("mix",),
+        distill__tasks__first={"share": 0.5, "weight": 0.5, "code": f"{file}:FIRST_ITEM"},
+    )
+    copy_before(run[0], workdir, "lm", "prompt")
+    flags = (config, f"--workdir={workdir}", *STEPS)
+    for stage in ("pretrain", "distill"):
+        delrec(stage, *flags, "--update")
+    return flags, file
+
+
+def forget_plugins():
+    """As another process, which has loaded nothing yet."""
+    for name in [name for name in sys.modules if name.startswith("delrec_plugin_")]:
+        del sys.modules[name]
+
+
+def test_an_edited_file_makes_the_stages_anew_that_read_it(own, capsys):
+    flags, file = own
+    delrec("distill", *flags)
+    assert "distill: finished before" in "".join(capsys.readouterr())
+    file.write_text(file.read_text() + "\n# edited\n")
+    delrec("distill", *flags)  # this process has loaded the file as it was
+    assert "distill: finished before" in "".join(capsys.readouterr())
+    forget_plugins()
+    for stage in ("teach", "pretrain", "distill"):
+        delrec(stage, *flags)
+    said = "".join(capsys.readouterr())
+    assert "teach: finished before" in said
+    for stage in ("pretrain", "distill"):
+        assert f"{stage}: its settings, a file of yours or an earlier stage have changed" in said
+
+
+def test_a_lost_file_is_named_and_nothing_is_lost(own, capsys):
+    flags, file = own
+    file.unlink()
+    forget_plugins()
+    with pytest.raises(SystemExit):
+        delrec("distill", *flags)
+    assert f"there is no file {file}" in capsys.readouterr().err
+    workdir = Path(flags[1].removeprefix("--workdir="))
+    assert (workdir / "prompt" / "distilled" / "result.safetensors").exists()
+
+
+def test_a_task_that_is_gone_from_the_config_is_a_change(own, tmp_path, capsys):
+    flags, _ = own
+    without = write_config(tmp_path / "without.py", lm__family=BAG, tune__adalora__targets=("mix",))
+    with pytest.raises(SystemExit):
+        delrec("distill", without, *flags[1:])
+    assert "distill.tasks.first.share (0.5 there, None now)" in capsys.readouterr().err
+
+
+def test_tasks_that_nobody_can_be_asked_are_refused(run):
     ws = open_workspace(run[0])
-    distill = ws.experiment.distill
-    tasks = {**distill.tasks, "first": replace(distill.tasks["first"], code=f"{own}:FIRST_ITEM")}
-    ws._settings["distill"]["tasks"]["first"]["code"] = tasks["first"].code
-    before = ws.fingerprint("distill"), ws.fingerprint("teach")
-    own.write_text(own.read_text() + "\n# edited\n")
-    after = ws.fingerprint("distill"), ws.fingerprint("teach")
-    assert before[0] != after[0] and before[1] == after[1]
+    config = ws.experiment
+    tasks = {**config.distill.tasks, "rps": TaskShare(0, 1), "ta": TaskShare(0, 1)}
+    config = replace(config, distill=replace(config.distill, tasks=tasks))
+    inputs = Inputs(ws)
+    users = inputs.data.split.training_users
+    rows = source_rows(config, inputs.data.split, users, "teacher")
+    lists = TeacherLists(np.zeros((len(rows.users), 8)), np.zeros((len(rows.users), 8)))
+    examples = make_examples(config, inputs.data, inputs.language, users, "teacher", lists)
+    nowhere = replace(
+        examples, material=replace(examples.material, rows=Rows(rows.users, rows.ends * 0))
+    )
+    with pytest.raises(UserError, match="none of the tasks with a share can be asked"):
+        nowhere.example(0, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +176,8 @@ def test_an_edited_file_makes_its_stage_anew(run, tmp_path):
     [
         ("first", "", r"distill\.tasks is 'first': use one of ta, rps, or FILE\.py:NAME"),
         ("second", TASK, r"its task is called 'first', not 'second'"),
+        ("lsr", TASK, r"distill\.tasks\.lsr: the text of stage 2 has this name"),
+        ("first", f"{HERE / 'toy_family.py'}:BAG", "which lacks template, positions, example"),
         ("first", TASK.replace("FIRST", "LAST"), "has no 'LAST_ITEM'"),
         ("first", TASK.replace("FIRST_ITEM", "FirstItem"), "a class: name an object of it"),
     ],
