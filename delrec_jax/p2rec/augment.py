@@ -13,6 +13,7 @@ from delrec_jax.config import AugmentConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
 from delrec_jax.p2rec import files
+from delrec_jax.p2rec.cells import cells
 from delrec_jax.p2rec.item_embeddings import make_embeddings
 from delrec_jax.p2rec.text_vectors import principal, standardised
 from delrec_jax.teachers.network import baked
@@ -31,7 +32,7 @@ def augment(ws: Workspace, data: Data, language: Language) -> None:
     """Makes the embeddings, then trains every recommender of the comparison."""
     make_embeddings(ws, data, language)
     trainers = _Trainers(ws, data)
-    found = [trainers.train(cell) for cell in recommenders.cells(ws.experiment)]
+    found = [trainers.train(cell) for cell in cells(ws.experiment)]
     on_main(lambda: write_json(ws.folder("augment") / "augment.json", found))
     _tell(found)
 

@@ -12,7 +12,8 @@ import polars as pl
 
 from delrec_jax.evaluation.records import PART_OF_USERS
 from delrec_jax.evaluation.significance import Comparison, compare, holm
-from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, SHUFFLED, UNTUNED
+from delrec_jax.p2rec.cells import SHUFFLED, UNTUNED
+from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
 
 REFERENCES = (PLAIN, UNTUNED, SHUFFLED)
 

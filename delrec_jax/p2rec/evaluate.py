@@ -1,6 +1,7 @@
 """`delrec evaluate` of P2Rec: every recommender of the comparison to one rank record a user and protocol."""
 
 from delrec_jax.distributed import on_main
+from delrec_jax.p2rec.cells import cells
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.training.writers import ProgressBar
@@ -19,9 +20,9 @@ def evaluate(ws: Workspace, data: Data) -> None:
     run = Evaluation(ws.experiment, data)
     popularity = popularity_teacher(data.split.train.items, data.num_items)
     _rank(run, "popularity", popularity, length=1)
-    cells = recommenders.cells(ws.experiment)
-    with ProgressBar("evaluate", len(cells)) as bar:
-        for done, cell in enumerate(cells):
+    compared = cells(ws.experiment)
+    with ProgressBar("evaluate", len(compared)) as bar:
+        for done, cell in enumerate(compared):
             teacher = recommenders.load_cell(ws, data, cell)
             length = cell.config(ws.experiment).max_length
             _rank(run, cell.system, teacher, length=length, teacher=cell.name, seed=cell.seed)

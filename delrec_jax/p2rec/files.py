@@ -16,8 +16,9 @@ from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
 from delrec_jax.p2rec.categories import Categories, nearest_items
+from delrec_jax.p2rec.cells import SHUFFLED, UNTUNED
 from delrec_jax.training.checkpoints import load_tree, save_tree
-from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
+from delrec_jax.workdir.recommenders import AUGMENTED
 from delrec_jax.workdir.workspace import Workspace
 
 _TITLES = 10  # of a category, stored for the reader

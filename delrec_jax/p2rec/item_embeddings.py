@@ -9,14 +9,14 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files
+from delrec_jax.p2rec.cells import SHUFFLED, UNTUNED, seeds
 from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.training.steps import EvalStep
-from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import AskedTexts
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import AUGMENTED, SHUFFLED, UNTUNED
+from delrec_jax.workdir.recommenders import AUGMENTED
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -70,10 +70,10 @@ def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
         path = files.embeddings_path(ws, system, seed)
         on_main(lambda: files.save_embeddings(path, vectors, ids=ids, origin=origin))
 
-    seeds, controls = recommenders.seeds(ws.experiment), ws.experiment.augment.controls
+    repeated, controls = seeds(ws.experiment), ws.experiment.augment.controls
     if controls:
-        save(UNTUNED, seeds[0], embedder.embed(None), f"base model {base}")
-    for seed in seeds:
+        save(UNTUNED, repeated[0], embedder.embed(None), f"base model {base}")
+    for seed in repeated:
         trained, _ = files.load_parser(ws, seed)
         vectors = embedder.embed(trained.get("adapters"))
         save(AUGMENTED, seed, vectors, f"base model {base}, tuned by parse under seed {seed}")

@@ -22,6 +22,7 @@ from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.p2rec import files, preferences
 from delrec_jax.p2rec.categories import Categories, latent_categories
+from delrec_jax.p2rec.cells import seeds
 from delrec_jax.p2rec.preference_parser import (
     PreferenceParser,
     init_projection,
@@ -58,7 +59,7 @@ def parse(ws: Workspace, data: Data, language: Language) -> None:
     """Makes categories and tunes the language model, under each seed."""
     vectors = recommenders.taught_vectors(ws, data.num_items)
     parsing, found = Parsing(ws, data.split, language), []
-    for seed in recommenders.seeds(ws.experiment):
+    for seed in seeds(ws.experiment):
         categories = _make_categories(ws, data, vectors, seed)
         result = parsing.fit(categories, seed)
         found.append({"seed": seed, "sizes": categories.sizes.tolist(), **result})

@@ -20,13 +20,14 @@ from delrec_jax.config import Experiment, to_dict
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.p2rec import files
+from delrec_jax.p2rec.cells import UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.base_model import described_model
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, UNTUNED, Cell
+from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
 from delrec_jax.workdir.workspace import Workspace, read_json
 
 _METRIC = "NDCG@10"
@@ -60,7 +61,7 @@ def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:
     """Rows of every seed; the oracle's, which no seed moves, stand with the first."""
     path, first = ws.folder("evaluate") / "expected.parquet", ws.experiment.seed
     found = []
-    for seed in recommenders.seeds(ws.experiment):
+    for seed in seeds(ws.experiment):
         expected = records.read_expected(path) if seed == first and path.exists() else None
         found += tables.metrics_rows(
             table.filter(seed=seed), expected, seed=first, by_popularity=True
@@ -73,7 +74,7 @@ def _page(
 ) -> ReportData:
     config = ws.experiment
     facts = read_json(ws.folder("prepare") / "statistics.json")
-    seeds, first = recommenders.seeds(config), config.seed
+    first = config.seed
     log = []
     for stage in ("pretrain", "teach", "parse", "augment"):
         for path in sorted(ws.folder(stage).rglob("metrics.jsonl")):
@@ -87,7 +88,7 @@ def _page(
             "categories": f"{config.parse.categories}, from {display_name(config.teacher.name)}",
             "language model": described_model(ws),
             "augmentation": f"{config.augment.way}, {config.augment.reduce}",
-            "seeds": ", ".join(map(str, seeds)),
+            "seeds": ", ".join(map(str, seeds(config))),
         },
         metrics=rows,
         command="delrec run --config=FILE --workdir=DIR (with config.json below)",
@@ -104,7 +105,7 @@ def _page(
 
 def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
     first = config.seed
-    parsing = {f"preference/seed-{seed}": f"seed {seed}" for seed in recommenders.seeds(config)}
+    parsing = {f"preference/seed-{seed}": f"seed {seed}" for seed in seeds(config)}
     wanted = [
         Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
         Curve("valid/squared_error", "Parsing: squared error, held-out users", parsing),

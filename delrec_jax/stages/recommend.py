@@ -10,12 +10,13 @@ from rich.table import Table
 
 from delrec_jax.delrec import systems
 from delrec_jax.errors import UserError
+from delrec_jax.p2rec.cells import cells
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import AUGMENTED, cells, first_cell, load_cell
+from delrec_jax.workdir.recommenders import AUGMENTED, first_cell, load_cell
 from delrec_jax.workdir.workspace import Workspace
 
 _NEAREST = 3

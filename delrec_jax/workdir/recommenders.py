@@ -27,7 +27,6 @@ from delrec_jax.workdir.workspace import Workspace
 
 ScoreUsers = Callable[[np.ndarray], Any]
 PLAIN, AUGMENTED = "teacher", "teacher_augmented"
-UNTUNED, SHUFFLED = "teacher_augmented_untuned_lm", "teacher_augmented_shuffled_text"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Cell:
     Attributes:
       name: `sasrec`, `gru4rec` or `caser`.
       seed: of its training, and of the parsing whose embeddings it got.
-      system: `PLAIN`, `AUGMENTED`, `UNTUNED` or `SHUFFLED`.
+      system: `PLAIN`, `AUGMENTED`, or one of P2Rec's controls.
     """
 
     name: str
@@ -47,25 +46,6 @@ class Cell:
     def config(self, experiment: Experiment) -> TeacherConfig:
         """How it trains: as the run's teacher, under its own name."""
         return replace(experiment.teacher, name=self.name)
-
-
-def seeds(experiment: Experiment) -> range:
-    """Seeds of the repetitions; DELRec needs one teacher only."""
-    count = experiment.parse.seeds if experiment.method == "p2rec" else 1
-    return range(experiment.seed, experiment.seed + count)
-
-
-def cells(experiment: Experiment) -> list[Cell]:
-    """All recommenders that `augment` trains, those of one network one after the other."""
-    if experiment.method != "p2rec":
-        return [Cell(experiment.teacher.name, experiment.seed, AUGMENTED)]
-    controls = (UNTUNED, SHUFFLED) if experiment.augment.controls else ()
-    return [
-        Cell(name, seed, system)
-        for name in experiment.augment.teachers
-        for system in (PLAIN, AUGMENTED, *controls)
-        for seed in seeds(experiment)
-    ]
 
 
 def first_cell(experiment: Experiment) -> Cell:

@@ -13,6 +13,7 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec import files
+from delrec_jax.p2rec.cells import cells
 from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.stages.inputs import Inputs
@@ -254,7 +255,7 @@ def test_delrec_distils_the_augmented_teacher(both_run):
     data = load_data(ws)
     histories = np.array([[-1, -1, 0], [-1, 3, 5]], np.int32)
     distilled = np.asarray(recommenders.load_teacher(ws, data).scores(histories))
-    (cell,) = recommenders.cells(ws.experiment)
+    (cell,) = cells(ws.experiment)
     assert cell.system == "teacher_augmented"
     augmented = np.asarray(recommenders.load_cell(ws, data, cell).scores(histories))
     plain = recommenders.load_cell(ws, data, recommenders.first_cell(ws.experiment))
