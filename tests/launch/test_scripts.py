@@ -196,7 +196,8 @@ def test_tpu_vm_runs_the_same_line_on_every_worker(pod):
 def test_a_broken_connection_leaves_the_run_alone_and_a_second_one_follows_it(pod):
     waiting = {**pod.settings, "WAIT": "delrec"}
     first = pod.start(LAUNCH / "tpu_vm.sh", waiting)
-    wait_for_call(pod, "delrec")
+    while "delrec speaks" not in first.stdout.readline():  # then all that follows the run is there
+        assert first.poll() is None
     os.killpg(first.pid, signal.SIGHUP)  # what a lost connection sends
     first.communicate(timeout=240)
     second = pod.start(LAUNCH / "tpu_vm.sh", waiting)
