@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.splits import Part
+from delrec_jax.errors import UserError
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
@@ -83,7 +84,13 @@ def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
     config = cell.config(ws.experiment)
     if cell.name not in NETWORKS:
         train = data.split.train
-        return closed_form(cell.name).fit(train.offsets, train.items, num_items=data.num_items)
+        found = closed_form(cell.name).fit(train.offsets, train.items, num_items=data.num_items)
+        if jax.tree_util.all_leaves([found]):
+            raise UserError(
+                f"teacher.name is {cell.name!r}: its fit returns {found!r}, which is no pytree; return a "
+                "flax.struct.PyTreeNode, so that its scores can be compiled"
+            )
+        return found
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[cell.name](config.shape, data.num_items)
     return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)

@@ -1,5 +1,6 @@
 """A recommender that is no network, from a file of the user's: ranked by `baseline`, distilled by `distill`."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from seam_runs import HERE, QUICK, write_config
 from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
+from delrec_jax.errors import UserError
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import load_teacher
 
@@ -73,3 +75,16 @@ def test_p2rec_needs_item_vectors(tmp_path, capsys):
     with pytest.raises(SystemExit):
         delrec("prepare", config, f"--workdir={tmp_path / 'run'}", *QUICK)
     assert "groups the teacher's item vectors" in capsys.readouterr().err
+
+
+def test_scores_that_cannot_be_compiled_are_refused(run, tmp_path):
+    own = tmp_path / "plain.py"
+    own.write_text(
+        "class Plain:\n    title, max_length = 'plain', 1\n\n"
+        "    def fit(self, offsets, items, *, num_items):\n        return self\n\n\nPLAIN = Plain()\n"
+    )
+    ws = open_workspace(run[0])
+    teacher = replace(ws.experiment.teacher, name=f"{own}:PLAIN")
+    ws.experiment = replace(ws.experiment, teacher=teacher)
+    with pytest.raises(UserError, match="which is no pytree; return a flax"):
+        load_teacher(ws, load_data(ws))
