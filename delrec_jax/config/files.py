@@ -38,8 +38,8 @@ def read_config(path: Path, argument: str | None = None) -> ConfigDict:
         spec.loader.exec_module(module)
         _check_takes(module.get_config, path, given)
         config = module.get_config(*given)
-    except UserError:
-        raise
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     except Exception as error:
         # A config file is the user's code: whatever it raises is theirs to read, in one line.
         raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
@@ -106,7 +106,7 @@ def ablated(
         return config
     if name not in ablations:
         raise UserError(
-            f"--config: its file has no ablation {name!r}: use one of {', '.join(ablations)}, or leave :{name} out"
+            f"no ablation {name!r}: use one of {', '.join(ablations)}, or leave :{name} out"
         )
     known = leaf_keys(config.to_dict())
     for key in ablations[name]:
