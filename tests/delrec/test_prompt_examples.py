@@ -88,7 +88,8 @@ def language(prepared, data):
     params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
     model = T5Model(T5Config(vocab_size=8, d_model=4))
     # `favour` and the texts ask no more of it.
-    ranker = SimpleNamespace(ranks_catalogue=True, model=model)
+    verbalizer = SimpleNamespace(lists_codes=False)
+    ranker = SimpleNamespace(ranks_catalogue=True, model=model, verbalizer=verbalizer)
     layout = make_layout(MeshConfig(), axes_of)
     return Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
 
