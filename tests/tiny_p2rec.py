@@ -5,11 +5,7 @@ from pathlib import Path
 
 from tiny_storefront import CONFIG, TINY, delrec
 
-P2REC = (
-    *TINY,
-    "--config.teacher.gru4rec.width=8",
-    "--config.teacher.gru4rec.hidden=8",
-    "--config.parse.seeds=2",
+PARSING = (
     "--config.parse.categories=4",
     "--config.parse.valid_users=0.2",
     "--config.parse.batch_size=8",
@@ -17,8 +13,15 @@ P2REC = (
     "--config.parse.optimizer.learning_rate=0.05",
     "--config.parse.loop.steps=8",
     "--config.parse.loop.evaluate_every=4",
-    "--config.augment.teachers=('sasrec','gru4rec')",
     "--config.augment.way=adapter",
+)
+P2REC = (
+    *TINY,
+    "--config.teacher.gru4rec.width=8",
+    "--config.teacher.gru4rec.hidden=8",
+    "--config.parse.seeds=2",
+    *PARSING,
+    "--config.augment.teachers=('sasrec','gru4rec')",
 )
 
 

@@ -4,6 +4,8 @@ import jax
 import pytest
 from toy_family import BAG, Bag
 
+pytest.register_assert_rewrite("seam_runs")  # its checks then say what they saw
+
 
 @pytest.fixture
 def toy_model():

@@ -1,5 +1,6 @@
 """Tiny runs whose config lies outside of the package and names a part of the user's."""
 
+import json
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -85,3 +86,27 @@ def kill_after(steps, *arguments):
 def copy_before(run, workdir, *later):
     """What a finished run had before these folders of stages."""
     shutil.copytree(run, workdir, ignore=lambda place, _: later if Path(place) == run else ())
+
+
+def check_tuned(run, steps):
+    """A finished run's losses are finite, all 16 updates of stage 2 moved adapters, and their ranking is measured."""
+    assert np.isfinite([loss for _, _, loss in steps]).all()
+    assert [moved for batch, moved, _ in steps if "task" in batch] == 9 * [{"prompt"}]
+    assert [moved for batch, moved, _ in steps if "label" in batch] == 16 * [{"A", "B", "E"}]
+    chosen = json.loads((run / "adapter" / "distilled" / "result.json").read_text())
+    assert chosen["best_step"] in (0, 4, 8) and chosen["steps"] == 8
+    rows = json.loads((run / "report" / "metrics.json").read_text())
+    values = [row["value"] for row in rows if row["system"] == "delrec"]
+    assert values and np.isfinite(values).all()
+
+
+def check_killed_while_tuning(run, config, workdir):
+    """A copy of the run whose stage 2 is killed and begun again ends with the very bytes of the whole run."""
+    copy_before(run, workdir, "adapter", "records", "report")
+    flags = ("run", config, f"--workdir={workdir}", *QUICK)
+    kill_after(5, *flags)  # a checkpoint is saved after the third
+    assert not (workdir / "adapter" / "distilled" / "result.safetensors").exists()
+    assert list((workdir / "adapter" / "distilled" / "checkpoints").glob("[1-9]*"))
+    delrec(*flags)
+    for name in ("adapter/distilled/result.safetensors", "report/metrics.json"):
+        assert (workdir / name).read_bytes() == (run / name).read_bytes()

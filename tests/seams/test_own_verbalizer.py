@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from seam_runs import HERE, QUICK, copy_before, kill_after, watched, write_config
+from seam_runs import HERE, QUICK, check_killed_while_tuning, check_tuned, watched, write_config
 from shared_runs import quick_compiler
-from tiny_storefront import delrec, open_workspace
+from tiny_storefront import open_workspace
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
@@ -41,15 +41,7 @@ def run(tmp_path_factory):
 
 def test_its_run_trains_and_selects(run):
     folder, _, steps = run
-    assert np.isfinite([loss for _, _, loss in steps]).all()
-    prompts = [moved for batch, moved, _ in steps if "task" in batch]
-    adapters = [moved for batch, moved, _ in steps if "label" in batch]
-    assert prompts == 9 * [{"prompt"}] and adapters == 16 * [{"A", "B", "E"}]
-    chosen = json.loads((folder / "adapter" / "distilled" / "result.json").read_text())
-    assert chosen["best_step"] in (0, 4, 8) and chosen["steps"] == 8
-    rows = json.loads((folder / "report" / "metrics.json").read_text())
-    values = [row["value"] for row in rows if row["system"] == "delrec"]
-    assert values and np.isfinite(values).all()
+    check_tuned(folder, steps)
 
 
 def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):
@@ -70,14 +62,7 @@ def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):
 
 def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
     whole, config, _ = run
-    copy_before(whole, tmp_path / "run", "adapter", "records", "report")
-    flags = ("run", config, f"--workdir={tmp_path / 'run'}", *QUICK)
-    kill_after(5, *flags)  # a checkpoint is saved after the third
-    assert not (tmp_path / "run" / "adapter" / "distilled" / "result.safetensors").exists()
-    assert list((tmp_path / "run" / "adapter" / "distilled" / "checkpoints").glob("[1-9]*"))
-    delrec(*flags)
-    for name in ("adapter/distilled/result.safetensors", "report/metrics.json"):
-        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+    check_killed_while_tuning(whole, config, tmp_path / "run")
 
 
 def test_the_plan_asks_it(run):
