@@ -177,7 +177,7 @@ LINE = r"\.inter, line 4"
         ),
         ("", r"\.inter: the file is empty"),
         ("\n \n", r"\.inter: the file is empty"),
-        (INTER.split("\n")[0] + "\n", r"\.inter: no rows below the header"),
+        (INTER.split("\n")[0] + "\n", r"\.inter, line 1: no rows below the header"),
         (
             INTER.replace("1", "7"),
             "corpus shop: no interaction is left of 6 .*without title row: 6.*same item ids",

@@ -150,7 +150,9 @@ def test_dates_read_as_the_standard_library_reads_them(moment, minutes, form):
     zoned = moment.replace(tzinfo=zone).isoformat(form)
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     for cells in (written, [zoned]):
-        table = TextTable("x.csv", pl.DataFrame({"t": cells}), first_line=2, unfinished=False)
+        table = TextTable(
+            "x.csv", pl.DataFrame({"t": cells}), lines=pl.Series([2, 3, 4]), unfinished=False
+        )
         micros, per_second = read_times(table, "t", is_date=True)
         moments = [datetime.datetime.fromisoformat(cell) for cell in cells]
         moments = [m if m.tzinfo else m.replace(tzinfo=datetime.UTC) for m in moments]
@@ -164,9 +166,9 @@ def test_dates_read_as_the_standard_library_reads_them(moment, minutes, form):
     ("header", "times", "words"),
     [
         ("time", ("1", "2020-01-01"), ("line 3", "'time'", "'2020-01-01'")),
-        ("time", ("2020-01-01", "1577836800"), ("line 3", "'1577836800'", "no date")),
-        ("time", ("2020-01-01", "2020-02-30"), ("line 3", "'2020-02-30'", "no date")),
-        ("time", ("2020-01-01T24:00",), ("line 2", "no date")),
+        ("time", ("2020-01-01", "1577836800"), ("line 3", "'1577836800'", "not a date")),
+        ("time", ("2020-01-01", "2020-02-30"), ("line 3", "'2020-02-30'", "not a date")),
+        ("time", ("2020-01-01T24:00",), ("line 2", "not a date")),
         ("time", ("2020-01-01T10:00", "2020-01-01T10:00Z"), ("line 3", "time zone")),
         ("ts", ("881250949", "881250949000"), ("line 3", "'ts'", "in seconds")),
         ("ts", ("881250949000", "881250949"), ("line 3", "1973 to 2099 in milliseconds")),

@@ -13,12 +13,9 @@ _LAST_SECOND = 4_102_444_800  # the year 2100
 _FIRST_SECOND = 100_000_000  # March 1973; finer units before it could be coarser ones after it
 _MICROS = 10**6
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROS, "nanoseconds": 10**9}
-_ISO = (
-    r"^(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[T ](?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])"
-    r"(?::(?P<second>[0-5][0-9])(?:\.(?P<fraction>[0-9]{1,9}))?)?"
-    r"(?P<zone>Z|[+-][0-9]{2}:?[0-5][0-9])?)?$"
-)
+_DAY = "%Y-%m-%d"
+_FORMS = (_DAY, f"{_DAY} %H:%M", f"{_DAY} %H:%M:%S%.f")
+_ZONE = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 
 
 def read_times(table: TextTable, column: str, *, is_date: bool) -> tuple[pl.Series, int]:
@@ -77,33 +74,27 @@ def _all_compact_days(numbers: pl.Series) -> bool:
 
 def _iso_times(table: TextTable, column: str, text: pl.Series) -> pl.Series:
     """Microseconds since 1970."""
-    parts = text.str.extract_groups(_ISO).struct.unnest()
-    days = parts["day"].str.to_date("%Y-%m-%d", strict=False)
-    bad = days.is_null().arg_true()
-    if len(bad):
-        raise UserError(
-            f"{table.place(bad[0], column)}: {shown(text[bad[0]])} is no date; write it as 2020-01-31, "
-            "2020-01-31T18:30:00 or 2020-01-31T18:30:00+02:00"
-        )
-    zoned = parts["zone"].is_not_null()
+    zoned = text.str.slice(10).str.contains(_ZONE)
     mixed = (zoned != zoned[0]).arg_true()
     if len(mixed):
         raise UserError(
             f"{table.place(mixed[0], column)}: {shown(text[mixed[0]])}: some rows name a time zone and some do not; "
             "give one in all of them or in none"
         )
-    return parts.select(micros=_micros())["micros"]
+    plain = text.str.replace("T", " ").str.replace("Z$", "+0000")
+    parsed = [_parsed(plain, form, zoned=zoned[0]) for form in _FORMS]
+    times = pl.select(pl.coalesce(parsed)).to_series()
+    bad = times.is_null().arg_true()
+    if len(bad):
+        raise UserError(
+            f"{table.place(bad[0], column)}: {shown(text[bad[0]])} is not a date; write it as 2020-01-31, "
+            "2020-01-31T18:30:00 or 2020-01-31T18:30:00+02:00"
+        )
+    return times.dt.epoch("us")
 
 
-def _micros() -> pl.Expr:
-    def number(part: str) -> pl.Expr:
-        return pl.col(part).cast(pl.Int64).fill_null(0)
-
-    zone = pl.col("zone").str.strip_chars("Z").str.replace(":", "")
-    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
-    hours = zone.str.slice(1, 2).cast(pl.Int64, strict=False).fill_null(0)
-    minutes = zone.str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0)
-    day = pl.col("day").str.to_date("%Y-%m-%d").cast(pl.Int64) * 86_400
-    seconds = day + number("hour") * 3600 + number("minute") * 60 + number("second")
-    fraction = pl.col("fraction").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64).fill_null(0)
-    return (seconds - sign * (hours * 60 + minutes) * 60) * _MICROS + fraction
+def _parsed(text: pl.Series, form: str, *, zoned: bool) -> pl.Series:
+    """Times in UTC, null where they are not written in this form."""
+    zone = "%z" if zoned else ""
+    times = text.str.to_datetime(form + zone, time_unit="us", time_zone="UTC", strict=False)
+    return times.dt.replace_time_zone(None)

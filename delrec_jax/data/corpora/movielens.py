@@ -15,7 +15,7 @@ from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
 from delrec_jax.data.corpora.download import Resource
 from delrec_jax.data.corpora.raw import YEAR, RawTables
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
-from delrec_jax.data.corpora.text_blocks import TextFormat
+from delrec_jax.data.corpora.text_rows import TextFormat
 from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError

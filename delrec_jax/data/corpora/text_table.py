@@ -1,19 +1,12 @@
-"""Strict reading of separated text: one row a line, a known number of fields a row, every fault named by its line.
+"""Strict reading of separated text: every row has the expected fields, and a fault is named by file, line and column."""
 
-Files are read in blocks of whole rows, so memory holds the table and one block. Nothing loops over rows in Python, and a
-place is worked out only when something is wrong there.
-"""
-
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import polars as pl
 
-from delrec_jax.data.corpora.text_blocks import Block, TextFormat, count_rows, read_blocks
+from delrec_jax.data.corpora.text_rows import Rows, TextFormat, split_rows
 from delrec_jax.errors import UserError
 
 _LATEST_TIME = 2**53  # in microseconds the year 2255; exact as a float too
@@ -28,24 +21,18 @@ class TextTable:
     Attributes:
       name: Of the file, for errors.
       frame: String columns, "" where a field is empty; rows in the file's order.
-      first_line: The line of the first row.
-      unfinished: Whether the last line has no line end: it may have been cut there.
+      lines: The line on which each row begins (a quoted field may span several).
+      unfinished: Whether the last line has no line end: the file may have been cut there.
     """
 
     name: str
     frame: pl.DataFrame
-    first_line: int
+    lines: pl.Series
     unfinished: bool
-
-    def line(self, row: int) -> int:
-        """The line on which a row begins (fields in quotes may span several)."""
-        before = self.frame.head(row)
-        inside = sum(int(column.str.count_matches("\n").sum() or 0) for column in before)
-        return self.first_line + row + inside
 
     def place(self, row: int, column: str) -> str:
         """`FILE, line 7, column 'rating'`, as errors begin."""
-        return f"{self.name}, line {self.line(row)}, column {column!r}"
+        return f"{self.name}, line {self.lines[row]}, column {column!r}"
 
     def require(self, *columns: str) -> None:
         """Checks that columns exist and that none of their cells is blank.
@@ -139,24 +126,27 @@ def read_text_table(
         more or fewer fields than the header.
     """
     name, form = name or str(source), form or TextFormat()
-    frames: list[pl.DataFrame] = []
-    names, header = list(columns), None
-    unfinished = False
-    with _open(source, name) as handle:
-        for block in read_blocks(handle, name, form):
-            unfinished = not block.content.endswith(b"\n")
-            if not names:
-                header, block = _header(block)
-                names = _unique(name, (parse_header or plain_header)(name, header))
-            if block.content:
-                frames.append(_parse(block, names, header))
-    if not frames and header is None:
+    content = source if isinstance(source, bytes) else _read(source)
+    blank = not content.strip(b" \t\r\n\xef\xbb\xbf")
+    if not content or (blank and not columns):
         raise UserError(
             f"{name}: the file is empty; give {'rows' if columns else 'a header line and rows'}"
         )
-    if not frames:
-        raise UserError(f"{name}: no rows below the header; give a file with data")
-    return TextTable(name, pl.concat(frames), 1 if columns else 2, unfinished)
+    rows = split_rows(content, name, form)
+    unfinished = not content.endswith(b"\n")
+    if columns:
+        frame = rows.columns(list(columns), expected_by="the format")
+        return TextTable(name, frame, rows.lines, unfinished)
+    header = rows.fields[0].to_list()
+    names = _header(name, header, parse_header or plain_header)
+    rows = rows.after_first()
+    if not len(rows.lines):
+        raise UserError(
+            f"{name}, line 1: no rows below the header; give a file with data, and with line feeds as line ends"
+        )
+    frame = rows.columns(names, expected_by="the header")
+    _refuse_second_header(rows, frame, header)
+    return TextTable(name, frame, rows.lines, unfinished)
 
 
 def plain_header(name: str, cells: list[str]) -> list[str]:
@@ -179,38 +169,22 @@ def shown(value: object, longest: int = 80) -> str:
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 
 
-def _open(source: Path | bytes, name: str) -> BinaryIO:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
+def _read(path: Path) -> bytes:
     try:
-        return source.open("rb")
+        return path.read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"{name}: no such file; correct the path, or put the file there") from error
+        raise UserError(f"{path}: no such file; correct the path, or put the file there") from error
     except OSError as error:
         raise UserError(
-            f"{name}: cannot be read ({error.strerror}); give a readable file"
+            f"{path}: cannot be read ({error.strerror}); give a readable file"
         ) from error
 
 
-def _header(block: Block) -> tuple[list[str], Block]:
-    line, rest = block.split_first_row()
-    text = line.decode()
-    if not text.strip():
-        if not rest.content.strip():
-            raise UserError(f"{block.name}: the file is empty; give a header line and rows")
-        raise UserError(f"{block.name}, line 1: blank; the first line must name the columns")
-    separator = block.form.byte.decode()
-    if not block.form.quoted:
-        return text.split(separator), rest
-    try:
-        return next(csv.reader([text], delimiter=separator, strict=True)), rest
-    except csv.Error as error:
-        raise UserError(
-            f"{block.name}, line 1: the header cannot be read ({error}); correct its quotes"
-        ) from error
-
-
-def _unique(name: str, names: list[str]) -> list[str]:
+def _header(name: str, cells: list[str], parse: HeaderParser) -> list[str]:
+    """The names of the columns, each one once."""
+    if not any(cell.strip() for cell in cells):
+        raise UserError(f"{name}, line 1: blank; the first line must name the columns")
+    names = parse(name, cells)
     for position, column in enumerate(names):
         if column in names[:position]:
             raise UserError(
@@ -219,22 +193,10 @@ def _unique(name: str, names: list[str]) -> list[str]:
     return names
 
 
-def _parse(block: Block, names: list[str], header: list[str] | None) -> pl.DataFrame:
-    """One block as text columns; a header amid the rows (files put together) is refused."""
-    rows = count_rows(block, len(names), expected_by="the header" if header else "the format")
-    frame = pl.read_csv(
-        block.content,
-        separator=block.form.byte.decode(),
-        quote_char='"' if block.form.quoted else None,
-        has_header=False,
-        schema=dict.fromkeys(names, pl.String),
-    ).fill_null("")
-    if len(frame) != rows:
-        raise RuntimeError(f"{block.name}: {len(frame)} rows parsed of {rows}")
-    if header is not None:
-        repeated = (frame[names[0]] == header[0]).arg_true()
-        for row in repeated:
-            if list(frame.row(row)) == header:
-                line = TextTable(block.name, frame, block.first_line, False).line(row)
-                raise UserError(f"{block.name}, line {line}: the header again; remove the line")
-    return frame
+def _refuse_second_header(rows: Rows, frame: pl.DataFrame, header: list[str]) -> None:
+    """Files that were put together have their header among the rows."""
+    for row in (frame.to_series() == header[0]).arg_true():
+        if list(frame.row(row)) == header:
+            raise UserError(
+                f"{rows.name}, line {rows.lines[row]}: the header again; remove the line"
+            )
