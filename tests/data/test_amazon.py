@@ -234,7 +234,7 @@ def test_every_category_of_every_edition_is_a_named_config():
     ],
 )
 def test_an_unknown_category_is_answered_with_the_nearest(edition, category, nearest):
-    with pytest.raises(UserError, match=f"'{category}' is no category .*nearest is '{nearest}'"):
+    with pytest.raises(UserError, match=f"'{category}' is not a category .*nearest is '{nearest}'"):
         resources(edition, category)
     with pytest.raises(UserError, match="nearest"):
         read_amazon(Path("a"), Path("b"), edition=edition, category=category)

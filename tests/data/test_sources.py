@@ -82,7 +82,7 @@ def test_llara_takes_the_frames_that_are_at_hand(tmp_path):
             {"corpus": "movielens", "edition": "1m", "category": "Books"},
             r"data\.category = 'Books' has no effect on data\.corpus = 'movielens'",
         ),
-        ({"corpus": "csv", "path": "nowhere"}, r"data\.path: 'nowhere' is no folder"),
+        ({"corpus": "csv", "path": "nowhere"}, r"data\.path: 'nowhere' is not a folder"),
         (
             {"corpus": "atomic", "path": "x", "repeats": "frist"},
             r"data\.repeats = 'frist': is none of first, last, keep",

@@ -1,4 +1,4 @@
-"""Corpora by name: prepared once into records, then read back from them alone."""
+"""Corpora by name: each is prepared once into records, and only the records are read from then on."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ _POINTER = "prepared.json"
 
 
 def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
-    """The corpus of a configuration, written into `directory` if it is not there yet.
+    """The corpus of a configuration, written into `directory` unless it is already there.
 
-    Each content has a folder of its own, named by a fingerprint of the settings and of the source files, so a changed
-    file or setting is never mistaken for a prepared one. `load_corpus` gives the one prepared last.
+    Each content has its own folder, named by a fingerprint of the settings and the source files, so a changed file or
+    setting is never mistaken for the prepared one. `load_corpus` returns the corpus that was prepared last.
 
     Args:
       config: What to prepare.
@@ -44,9 +44,9 @@ def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
 
 
 def source_changed(config: DataConfig, directory: Path) -> bool:
-    """Whether the user's own files are not those any more that the corpus was prepared from.
+    """Whether the user's own files have changed since the corpus was prepared from them.
 
-    Files that are not there any more are not missed, and what was downloaded is not looked at: its checksum was.
+    Files that no longer exist do not count as changed, and downloads are not examined: their checksums were.
     """
     if config.corpus not in LOCAL:
         return False
@@ -59,7 +59,7 @@ def source_changed(config: DataConfig, directory: Path) -> bool:
 
 
 def load_corpus(directory: Path) -> Corpus:
-    """The corpus that was prepared last; its source files are not needed any more.
+    """The corpus that was prepared last; its source files are no longer needed.
 
     Raises:
       UserError: if there is none.

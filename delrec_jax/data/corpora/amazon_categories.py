@@ -1,4 +1,4 @@
-"""The categories that each edition of the Amazon reviews has, as its files are named."""
+"""The categories of each edition of the Amazon reviews, as named in its files."""
 
 import difflib
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ def check_category(edition: str, category: str) -> None:
     """Checks that an edition has a category.
 
     Raises:
-      UserError: with the editions there are, or the nearest name of a category.
+      UserError: listing the editions, or the categories and the nearest of them.
     """
     if edition not in CATEGORIES:
         raise UserError(f"data.edition: {edition!r} is none of {', '.join(CATEGORIES)} (Amazon)")
@@ -77,7 +77,7 @@ def check_category(edition: str, category: str) -> None:
     if category not in known:
         near = _nearest(category, known)
         raise UserError(
-            f"data.category: {category!r} is no category of Amazon {edition}; "
+            f"data.category: {category!r} is not a category of Amazon {edition}; "
             f"the nearest is {near!r}, all are {', '.join(sorted(known))}"
         )
 

@@ -1,4 +1,4 @@
-"""Corpora from RecBole atomic files: NAME.inter (who took what, when) and NAME.item (titles)."""
+"""Corpora from RecBole atomic files: NAME.inter (interactions) and NAME.item (titles)."""
 
 import dataclasses
 from pathlib import Path
@@ -43,7 +43,7 @@ class AtomicCorpus(SequenceCorpusBuilder[AtomicSettings]):
 
 
 def atomic_paths(path: str) -> tuple[Path, Path]:
-    """The `.inter` and the `.item` file that `path` stands for; they may not exist.
+    """The `.inter` and the `.item` file that `path` means; they may not exist.
 
     Raises:
       UserError: if no path is given.
@@ -103,7 +103,7 @@ def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
 
 
 def _read_items(path: Path) -> tuple[pl.DataFrame, TextTable]:
-    """The items with their title, their year if there is one, and all other columns."""
+    """The items with title, year if there is one, and all other columns."""
     table = read_atomic_table(path)
     table.require("item_id")
     columns = table.frame.columns

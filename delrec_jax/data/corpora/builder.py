@@ -1,9 +1,9 @@
 """TFDS builders of sequence corpora, written and read without TensorFlow.
 
-A corpus is two splits of ArrayRecord files: `catalogue` (blocks of items) and `histories` (blocks of users). A record of
-TFDS costs about a tenth of a millisecond to write and to read, whatever is in it, so one a user would take minutes for a
-million users. A subclass only says how to parse its source; where the files go, in which form, and how they are read is
-the same for all.
+A corpus is two splits of ArrayRecord files: `catalogue` (blocks of items) and `histories` (blocks of users). A TFDS record
+takes about a tenth of a millisecond to write and to read, whatever its size, so one record per user would take minutes for
+a million users. A subclass only says how to parse its source; where the files go, their format and how they are read is the
+same for all.
 """
 
 import abc
@@ -23,15 +23,15 @@ from delrec_jax.data.interactions import Catalogue, Corpus, Interactions
 Settings = TypeVar("Settings")
 
 BLOCK = 4096
-"""Items or users a record."""
+"""Items or users per record."""
 
 
 class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
-    """Base of all corpora: items with title and attributes, users with timed items.
+    """Base of all corpora: items with titles and attributes, users with timed interactions.
 
     Attributes:
-      settings: What `parse` needs to know. TFDS does not record it, so whoever picks
-        `data_dir` must give each content a folder of its own (`corpora.prepare_corpus`).
+      settings: What `parse` needs to know. TFDS does not record it, so the caller must choose a separate `data_dir` for
+        each content (`corpora.prepare_corpus` does).
     """
 
     VERSION = tfds.core.Version("2.0.0")  # of the record layout below
@@ -40,7 +40,7 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
         self, *, settings: Settings, data_dir: str | os.PathLike[str], config: str | None = None
     ):
         self.settings = settings
-        # The default format, tfrecord, is the one that needs TensorFlow.
+        # The default format, tfrecord, needs TensorFlow.
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     @abc.abstractmethod
@@ -48,12 +48,12 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
         """Reads the source; called once, when the corpus is prepared.
 
         Raises:
-          UserError: if the source is at fault.
+          UserError: if something is wrong with the source.
         """
 
     def prepare(self) -> None:
-        """Writes the records unless they are there; an interrupted write leaves none."""
-        # TFDS reports every preparation on standard output, which is the command line's.
+        """Writes the records unless they exist; an interrupted write leaves none."""
+        # TFDS reports every preparation on standard output, which belongs to the command line.
         with contextlib.redirect_stdout(io.StringIO()):
             tfds.disable_progress_bar()
             self.download_and_prepare()
@@ -74,7 +74,7 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         del dl_manager  # nothing is downloaded
         corpus = self.parse()
         self.info.metadata.update(
@@ -85,11 +85,11 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
             "histories": _history_records(corpus.interactions),
         }
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         raise NotImplementedError("the splits are generated from one parsed corpus")
 
 
-def read_corpus(builder: SequenceCorpusBuilder) -> Corpus:
+def read_corpus(builder: SequenceCorpusBuilder[Any]) -> Corpus:
     """Reads a prepared corpus back from its records.
 
     Args:
@@ -134,18 +134,18 @@ def _texts(records: list[dict[str, Any]], name: str) -> tuple[str, ...]:
     return tuple(text for record in records for text in json.loads(record[name]))
 
 
-def _records(builder: SequenceCorpusBuilder, split: str) -> list[dict[str, Any]]:
+def _records(builder: SequenceCorpusBuilder[Any], split: str) -> list[dict[str, Any]]:
     source = grain.MapDataset.source(builder.as_data_source(split=split))
-    # By position: grain's iterator keeps hundreds of reads in flight, which holds a corpus twice.
+    # By position: grain's iterator keeps hundreds of reads in flight, which would hold the corpus in memory twice.
     return [source[position] for position in range(len(source))]
 
 
 def _array(dtype: type, doc: str) -> tfds.features.Tensor:
-    # As bytes: TFDS stores plain tensors number by number in protocol buffers, many times slower.
+    # As bytes: TFDS stores plain tensors number by number in protocol buffers, which is many times slower.
     return tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes", doc=doc)
 
 
-# A split of TFDS has all features: a block of items leaves those of users empty, and vice versa.
+# Every split of TFDS has all features: a block of items leaves the features of users empty, and vice versa.
 _EMPTY = {
     "titles": "[]",
     "attributes": "{}",
@@ -155,7 +155,7 @@ _EMPTY = {
 }
 
 
-def _catalogue_records(catalogue: Catalogue) -> Iterator[tuple[int, dict]]:
+def _catalogue_records(catalogue: Catalogue) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, start in enumerate(range(0, max(1, catalogue.num_items), BLOCK)):
         block = slice(start, start + BLOCK)
         attributes = {name: column[block] for name, column in catalogue.attributes.items()}
@@ -167,7 +167,7 @@ def _catalogue_records(catalogue: Catalogue) -> Iterator[tuple[int, dict]]:
         yield number, {**_EMPTY, **record}
 
 
-def _history_records(interactions: Interactions) -> Iterator[tuple[int, dict]]:
+def _history_records(interactions: Interactions) -> Iterator[tuple[int, dict[str, Any]]]:
     offsets = interactions.offsets
     for number, start in enumerate(range(0, max(1, interactions.num_users), BLOCK)):
         stop = min(start + BLOCK, interactions.num_users)

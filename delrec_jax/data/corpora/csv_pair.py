@@ -1,7 +1,7 @@
 """A pair of CSV files with a user's own data: interactions.csv and items.csv.
 
-Commas, UTF-8, double quotes as in RFC 4180, a header line. Columns go by name, and the usual
-names are all understood: `userId`, `user_id` and `User` are the same.
+Commas, UTF-8, double quotes as in RFC 4180, a header line. Columns are found by name, and all usual names are understood:
+`userId`, `user_id` and `User` are the same.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from delrec_jax.errors import UserError
 
 _INTERACTIONS, _ITEMS = "interactions.csv", "items.csv"
 _DATES = ("date", "datetime")
-# Names without underscores, hyphens, blanks and capitals.
+# Names without underscores, hyphens, spaces and capitals.
 _ALIASES: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "userid", "uid", "customer", "customerid", "reviewerid"),
     "item": ("item", "itemid", "iid", "movieid", "product", "productid", "asin"),
@@ -36,7 +36,7 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class CsvSettings:
-    """Where the pair is and what is kept of it.
+    """Where the two files are and what is kept of them.
 
     Attributes:
       path: The folder with interactions.csv and items.csv.
@@ -48,7 +48,7 @@ class CsvSettings:
 
 
 class CsvCorpus(SequenceCorpusBuilder[CsvSettings]):
-    """TFDS builder of a pair of CSV files; its settings are a `CsvSettings`."""
+    """TFDS builder of a pair of CSV files, with `CsvSettings`."""
 
     def parse(self) -> Corpus:
         """Reads the files and applies the rules."""
@@ -59,12 +59,12 @@ def csv_paths(path: str) -> tuple[Path, Path]:
     """The two files in the folder `path`; they may not exist.
 
     Raises:
-      UserError: if `path` is no folder.
+      UserError: if `path` is not a folder.
     """
     folder = Path(path).expanduser()
     if not path or not folder.is_dir():
         raise UserError(
-            f"data.path: {path!r} is no folder; corpus 'csv' needs one with {_INTERACTIONS} and "
+            f"data.path: {path!r} is not a folder; corpus 'csv' needs one with {_INTERACTIONS} and "
             f"{_ITEMS} in it"
         )
     return folder / _INTERACTIONS, folder / _ITEMS
@@ -74,9 +74,9 @@ def read_csv_pair(interactions: Path, items: Path) -> RawTables:
     """Reads a pair of files.
 
     Args:
-      interactions: Columns user, item, time and, where there are ratings, rating; more are
-        passed over. Times are read as `csv_times.read_times` says.
-      items: Columns item and title, perhaps year; all others become attributes.
+      interactions: Columns user, item, time and, where there are ratings, rating; other columns are ignored. Times are
+        read by `csv_times.read_times`.
+      items: Columns item and title, optionally year; all others become attributes.
 
     Returns:
       The tables, named after the folder.
@@ -102,7 +102,7 @@ def read_csv_pair(interactions: Path, items: Path) -> RawTables:
 
 
 def _items(path: Path) -> tuple[pl.DataFrame, TextTable]:
-    """The items with their title, their year if there is one, and all other columns."""
+    """The items with title, year if there is one, and all other columns."""
     table = _read(path)
     item, title = _column(table, "item"), _column(table, "title")
     year = _column(table, YEAR, optional=True)
@@ -120,7 +120,7 @@ def _read(path: Path) -> TextTable:
 
 
 def _column(table: TextTable, role: str, *, optional: bool = False) -> str:
-    """The file's own name of a column; "" for an optional one that it lacks."""
+    """The name that the file gives to a column; "" for an optional one that it lacks."""
     names = table.frame.columns
     if role in names:
         return role

@@ -1,7 +1,6 @@
 """Times as people write them in CSV files: ISO 8601 dates, or numbers since 1970 in any unit.
 
-What could be read in two ways is refused: a wrong guess would put events into a wrong order, or
-a wrong century, without anybody noticing.
+What could be read in two ways is refused: a wrong guess would silently put events into the wrong order or century.
 """
 
 import polars as pl
@@ -19,24 +18,22 @@ _ZONE = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 
 
 def read_times(table: TextTable, column: str, *, is_date: bool) -> tuple[pl.Series, int]:
-    """Reads a column of times, all written in one way.
+    """Reads a column of times that are all written in the same form.
 
-    Numbers are seconds since 1970 or positions (0, 1, 2, ...), or milli-, micro- or nanoseconds
-    between 1973 and 2100. Dates are YYYY-MM-DD, with a time of day after "T" or a blank, and a
-    zone ("Z", "+02:00") in all rows or in none; without one they are taken as UTC.
+    Numbers are seconds since 1970 or positions (0, 1, 2, ...), or milli-, micro- or nanoseconds between 1973 and 2100.
+    Dates are YYYY-MM-DD, optionally with a time of day after "T" or a space, and a zone ("Z", "+02:00") in all rows or in
+    none; without a zone they are taken as UTC.
 
     Args:
       table: The table.
       column: Its column of times, without blank cells.
-      is_date: Whether the column is called a date, so that a small number is no position.
+      is_date: Whether the column's name says that it holds dates, so that a small number is not a position.
 
     Returns:
-      The times, Int64 or (numbers with fractions) Float64, and how many of their units are a
-      second.
+      The times, Int64 or (numbers with fractions) Float64, and the number of their units per second.
 
     Raises:
-      UserError: naming the first cell that is no time, or is written in another way than the
-        first one, or could mean several times.
+      UserError: naming the first cell that is not a time, has another form than the first cell, or is ambiguous.
     """
     text = table.frame[column].str.strip_chars()
     if text[0][4:5] == "-":
@@ -46,7 +43,7 @@ def read_times(table: TextTable, column: str, *, is_date: bool) -> tuple[pl.Seri
 
 
 def _unit(table: TextTable, column: str, numbers: pl.Series, *, is_date: bool) -> int:
-    """Units in a second, told by the size of the first number and held against all others."""
+    """Units per second, inferred from the size of the first number and checked against all others."""
     name = next((u for u in _UNITS if numbers[0] < _LAST_SECOND * _UNITS[u]), "nanoseconds")
     unit = _UNITS[name]
     year, lowest = (1973, _FIRST_SECOND * unit) if is_date or unit > 1 else (1970, 0)

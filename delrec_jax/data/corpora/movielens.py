@@ -49,7 +49,7 @@ _YEAR_IN_TITLE = r"\(([0-9]{4})\)\s*$"
 
 @dataclasses.dataclass(frozen=True)
 class _Edition:
-    """An archive: its checksum is the one that tensorflow_datasets 4.9.10 registers."""
+    """An archive, with the checksum that tensorflow_datasets 4.9.10 registers."""
 
     sha256: str
     ratings: str
@@ -95,7 +95,7 @@ class MovieLensSettings:
 
 
 class MovieLensCorpus(SequenceCorpusBuilder[MovieLensSettings]):
-    """TFDS builder of MovieLens; its settings are a `MovieLensSettings`."""
+    """TFDS builder of MovieLens, with `MovieLensSettings`."""
 
     def parse(self) -> Corpus:
         """Reads the archive and applies the rules."""
@@ -104,13 +104,13 @@ class MovieLensCorpus(SequenceCorpusBuilder[MovieLensSettings]):
 
 
 def resources(edition: str) -> tuple[Resource]:
-    """What to download: one zip archive.
+    """The zip archive to download.
 
     Args:
       edition: "100k" or "1m".
 
     Raises:
-      UserError: for an edition that is none.
+      UserError: for an unknown edition.
     """
     name = f"ml-{edition}.zip"
     return (Resource(_URL + name, name, sha256=_edition(edition).sha256),)
@@ -124,8 +124,8 @@ def read_movielens(archive: Path, edition: str) -> RawTables:
       edition: "100k" or "1m".
 
     Returns:
-      The tables, with ratings; movies with the attribute `genre` (names between spaces, "" where
-      none is known) and the release `year`, which also stays in the title.
+      The tables, with ratings; movies have the attributes `genre` (names separated by spaces, "" where unknown) and `year`
+      (of release), which also stays in the title.
 
     Raises:
       UserError: for anything wrong in the archive or its files.
@@ -162,7 +162,7 @@ def _member(archive: Path, name: str, separator: str, columns: tuple[str, ...]) 
 
 
 def _movies_100k(movies: TextTable) -> pl.DataFrame:
-    """Genres from a column of 0 and 1 for each; the year from the title, else the release."""
+    """Genres from one 0/1 column each; the year from the title, or else from the release date."""
     for genre in _GENRES_100K:
         wrong = (~movies.frame[genre].is_in(["0", "1"])).arg_true()
         if len(wrong):

@@ -1,7 +1,7 @@
-"""What a source says, before any rule of ours: the one form that every reader of raw files returns.
+"""What a source contains, before any rule is applied: the common result of all readers of raw files.
 
-A reader knows a file format and nothing of k-cores or titles fit to be read; `tables.make_corpus` knows the rules and
-nothing of formats. So each rule is applied, counted and tested once.
+A reader knows a file format and nothing about k-cores or clean titles; `tables.make_corpus` knows the rules and nothing
+about formats. So each rule is applied, counted and tested in one place.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import polars as pl
 
 ITEM_COLUMNS = ("item", "title")
 YEAR = "year"
-"""Name of the item column that holds the release year, where a source has one: it tells items of one title apart."""
+"""The item column with the release year, where a source has one: it distinguishes items with the same title."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +19,12 @@ class RawTables:
     """A source's two tables.
 
     Attributes:
-      name: The corpus' name in every report, such as "ml-100k".
+      name: The corpus' name in reports, such as "ml-100k".
       interactions: Columns `user` and `item` (String, as the source writes them), `time` (Int64, seconds since 1970 or
-        positions) and, where the source has ratings, `rating` (Float64); rows in the order of the file.
+        positions) and, where the source has ratings, `rating` (Float64); in the order of the file.
       items: Columns `item` (String, unique) and `title` (String, "" where there is none), then any further String
         columns, which become the catalogue's attributes; a column named `year` is the release year.
-      dropped: Reason to the number of rows that the reader left out ("interactions: ..." or "items: ...").
+      dropped: How many rows the reader left out, by reason ("interactions: ..." or "items: ...").
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Files of one record a line, read in bounded memory: big review dumps, plain or gzipped.
+"""Files with one record per line, read in bounded memory: large review dumps, plain or gzipped.
 
-A dump of millions of crawled lines has a few broken ones. These are left out and counted by
-reason; a file of which most lines are useless is a wrong or damaged file, and an error.
+A dump of millions of crawled lines has a few broken ones. These are left out and counted by reason; a file with many such
+lines is the wrong file or damaged, which is an error.
 """
 
 import json
@@ -21,25 +21,25 @@ _LARGEST_TIME = 253_402_300_799  # the last second of the year 9999
 
 
 class BadLine(Exception):
-    """One line cannot be used; the text says what is wrong, in words to count it by."""
+    """A line that cannot be used; the message is the reason that it is counted under."""
 
 
 def read_records(
     path: Path, parse: Callable[[bytes], tuple[Any, ...]], schema: Mapping[str, Any]
 ) -> tuple[pl.DataFrame, Counter[str]]:
-    """Reads a file into a table, one row for each line that is not blank.
+    """Reads a file into a table, one row per line that is not blank.
 
     Args:
       path: A text file, or one packed with gzip.
-      parse: The row of one line; raises BadLine where it has none.
+      parse: Makes a row of a line; raises BadLine where it cannot.
       schema: Column names and types of the rows.
 
     Returns:
       The table in the file's order, and how many lines were left out for each reason.
 
     Raises:
-      UserError: if the file cannot be read, has no lines, starts with ten useless lines, or has
-        more than ten useless lines and more than one in a hundred.
+      UserError: if the file cannot be read, has no lines, starts with ten unusable lines, or has more than ten unusable
+        lines that are also more than one in a hundred.
     """
     chunks = [pl.DataFrame(schema=schema)]
     rows: list[tuple[Any, ...]] = []
@@ -61,7 +61,7 @@ def read_records(
 
 
 def text_of(line: bytes) -> str:
-    """A line as text, without the white space around it.
+    """A line as text, without surrounding white space.
 
     Raises:
       BadLine: if it is not UTF-8.
@@ -88,14 +88,14 @@ def json_record(line: bytes) -> dict[str, Any]:
 
 
 def python_record(read: Callable[[str], dict[str, Any]], line: bytes) -> dict[str, Any]:
-    """Fields of a line that is a dict written by Python.
+    """Fields of a line that is a Python dict literal.
 
     Args:
-      read: A reader of `python_literals.field_reader`.
+      read: A reader made by `python_literals.field_reader`.
       line: The line.
 
     Raises:
-      BadLine: if it is no dict literal.
+      BadLine: if it is not a dict literal.
     """
     try:
         return read(text_of(line))
@@ -104,7 +104,7 @@ def python_record(read: Callable[[str], dict[str, Any]], line: bytes) -> dict[st
 
 
 def plain_text(value: object) -> str:
-    """A string field, stripped; "" for everything that is not a string.
+    """A string field, stripped; "" for any other type.
 
     Half a surrogate pair, which escapes can spell but UTF-8 cannot, becomes U+FFFD.
     """
@@ -116,7 +116,7 @@ def plain_text(value: object) -> str:
 
 
 def required(record: Mapping[str, Any], name: str) -> str:
-    """The text of an identifier; whole numbers are written out.
+    """The text of an identifier; integers are written out.
 
     Raises:
       BadLine: if the field is missing or empty.
@@ -132,11 +132,11 @@ def time_of(value: object, *, per_second: int = 1) -> int:
     """A Unix time.
 
     Args:
-      value: A whole number of units.
-      per_second: Units in a second; 1000 for milliseconds.
+      value: An integer number of units.
+      per_second: Units per second; 1000 for milliseconds.
 
     Raises:
-      BadLine: if it is no whole number, or beyond the year 9999.
+      BadLine: if it is not an integer, or beyond the year 9999.
     """
     if type(value) is not int or abs(value) > _LARGEST_TIME * per_second:
         raise BadLine("line without a time")
@@ -150,17 +150,17 @@ def without_repeats(
 
     Args:
       items: A table with a column `item`.
-      dropped: What was left out so far.
+      dropped: The rows left out so far, by reason.
 
     Returns:
-      The table, and `dropped` with the rows left out now.
+      The table, and `dropped` with the rows that were left out here.
     """
     unique = items.unique("item", keep="first", maintain_order=True)
     return unique, {**dropped, "items: repeated id": len(items) - len(unique)}
 
 
 class _BadLines:
-    """Counts useless lines, and decides when they are too many."""
+    """Counts unusable lines, and decides when there are too many."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -169,7 +169,7 @@ class _BadLines:
         self.first = ""
 
     def add(self, number: int, line: bytes, reason: str) -> None:
-        """Counts a line; a file that begins with nothing but such lines is the wrong one."""
+        """Counts a line; a file that begins with nothing but such lines is the wrong file."""
         self.reasons[reason] += 1
         if not self.first:
             shown = line[:60].decode(errors="replace").strip()
@@ -181,13 +181,13 @@ class _BadLines:
             )
 
     def check_share(self) -> None:
-        """Refuses a file of which more than a stray line could not be used."""
+        """Refuses a file in which more than a few stray lines cannot be used."""
         if not self.lines:
             raise UserError(f"{self.path}: no lines in it; fetch the file again")
         bad = self.reasons.total()
         if bad == self.lines or (bad > _FIRST_LINES and bad * 100 > self.lines):
             raise UserError(
-                f"{self.first}; {bad} of {self.lines} lines are useless like this one; fetch the "
+                f"{self.first}; {bad} of {self.lines} lines cannot be used either; fetch the "
                 "file again, or check that it is of the edition asked for"
             )
 

@@ -13,14 +13,14 @@ from delrec_jax.data.interactions import Corpus
 
 @dataclasses.dataclass(frozen=True)
 class StorefrontSettings:
-    """A world and its seed, from which `make_world` rebuilds it without reading rows."""
+    """A world's configuration and seed, from which `make_world` rebuilds it without reading rows."""
 
     config: StorefrontConfig
     seed: int
 
 
 class StorefrontCorpus(SequenceCorpusBuilder[StorefrontSettings]):
-    """Rows drawn from a storefront; the whole catalogue is kept, unsold items too."""
+    """Rows drawn from a storefront; the entire catalogue is kept, including items that no one bought."""
 
     def parse(self) -> Corpus:
         """Draws the rows; nothing is ever dropped."""

@@ -1,9 +1,8 @@
-"""The storefront's shelves: titles of several words and what relates them.
+"""The storefront's catalogue: titles of several words, and the relations between items.
 
-An item is a volume of a series of a genre, numbered `(genre * series + slot) * volumes +
-volume`. Its title says all three in words, which its number does not: "Silver Harbor
-Mystery Book Three". Everything here depends on the catalogue's own seed, never on a
-user, so a language model may be trained on all of it.
+An item is a volume of a series of a genre, numbered `(genre * series + slot) * volumes + volume`. Its title says all three
+in words, which its number does not: "Silver Harbor Mystery Book Three". Everything here depends on the catalogue's seed
+and never on a user, so a language model may be trained on all of it.
 """
 
 import math
@@ -21,7 +20,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Shared by all genres, so that no single word of a series' name gives the genre away.
+# Shared by all genres, so that no single word of a series' name reveals the genre.
 _ADJECTIVES = _words(
     "Silver Hidden Broken Golden Silent Crimson Distant Frozen Hollow Burning Emerald Gentle "
     "Restless Velvet Wandering Northern Paper Copper Painted Forgotten Midnight Scarlet Quiet "
@@ -39,8 +38,8 @@ _GENRES = _words(
     "Mystery Romance Western Thriller Comedy Fantasy Drama Tragedy Memoir Chronicle Legend "
     "Fable Satire Ballad Parable Saga Puzzle Quest Biography Travelogue"
 )
-# Only where more genres are asked for than there are words, and then for all of them, so
-# that every title keeps the same number of words.
+# Used only where more genres are asked for than there are words, and then for all of them, so that every title has the
+# same number of words.
 _GENRE_KINDS = _words(
     "Classic Modern Cosmic Rural Royal Nautical Gothic Lunar Polar Tropical Medical Musical "
     "Culinary Sporting Military Domestic"
@@ -72,7 +71,7 @@ def build_catalogue(*, genres: int, series: int, volumes: int, seed: int) -> Cat
       genres: Number of genres, G.
       series: Series in each genre, S.
       volumes: Volumes of each series, V.
-      seed: Which words make which series' name.
+      seed: Decides the words of each series' name.
 
     Returns:
       G * S * V items with the attributes `genre`, `series` and `volume`, in words.
@@ -101,21 +100,22 @@ def build_catalogue(*, genres: int, series: int, volumes: int, seed: int) -> Cat
 
 
 def behaviour_maps(*, genres: int, series: int, volumes: int) -> dict[str, Int32[np.ndarray, "I"]]:
-    """For each behaviour of `BEHAVIOUR_WORDS` the item it leads to from every item.
+    """The item that each behaviour of `BEHAVIOUR_WORDS` leads to from every item.
 
-    All steps wrap around: after the last volume comes the first, after the last series of
-    a genre its first, after the last genre the first.
+    All steps wrap around: the last volume is followed by the first, the last series of a genre by its first, and the last
+    genre by the first.
 
     Returns:
-      Name of the behaviour to int32 [I].
+      int32 [I] by the name of the behaviour.
     """
     genre, slot, volume = np.unravel_index(
         np.arange(genres * series * volumes), (genres, series, volumes)
     )
 
     def at(genre: np.ndarray, slot: np.ndarray, volume: np.ndarray) -> np.ndarray:
+        """The item at a place of the catalogue, whose axes wrap around."""
         flat = (genre % genres * series + slot % series) * volumes + volume % volumes
-        return flat.astype(np.int32)
+        return np.asarray(flat, np.int32)
 
     return {
         "next_volume": at(genre, slot, volume + 1),
@@ -158,7 +158,7 @@ def _genre_words(genres: int) -> Sequence[str]:
 
 
 def _series_names(genres: int, series: int, seed: int) -> list[list[str]]:
-    """Unique pairs of words, each word used in several genres where there are several."""
+    """Unique pairs of words; each word is used in several genres where there are several."""
     total = genres * series
     limit = min(len(_ADJECTIVES), len(_NOUNS))
     if total > limit * limit:
@@ -166,7 +166,7 @@ def _series_names(genres: int, series: int, seed: int) -> list[list[str]]:
             f"data.storefront: genres x series = {total} series asked, {limit * limit} names of "
             "two words exist; use fewer series and more volumes"
         )
-    # A third as many words as series: each word then serves about three genres.
+    # A third as many words as series: each word is then used in about three genres.
     size = min(limit, max(series + 1, math.isqrt(total - 1) + 1, total // 3))
     generator = prng.generator(seed, "storefront/names")
     adjectives = generator.permutation(_ADJECTIVES)[:size]

@@ -1,14 +1,13 @@
-"""The storefront's law of motion: one step for many shoppers at once, exactly.
+"""The storefront's process: one exact step for many users at once.
 
-A profile z mixes three kernels with weights w_z: a point at the continuation of the
-latest item, a point at its drift, and the popularity. Over the open items (not seen, and
-not a new release unless it is out) the mixture is renormalised:
+A profile z mixes three kernels with weights w_z: a point mass at the continuation of the latest item, one at its drift, and
+the popularity. The mixture is renormalized over the open items (not seen, and no new releases before they are out):
 
     p(i | z, history) = open(i) * sum_b w_zb k_b(i) / sum_b w_zb mass_b,   mass_b = k_b(open)
 
 With P(z | history) from Bayes' rule over the same p, the predictive distribution is
-sum_z P(z | history) p(i | z, history): again one set of three weights, so a step costs
-O(items) a user, not O(items * profiles).
+sum_z P(z | history) p(i | z, history): again a single set of three weights, so a step costs O(items) per user, not
+O(items * profiles).
 """
 
 import dataclasses
@@ -24,11 +23,11 @@ class Process:
 
     Attributes:
       popularity: float64 [I], positive, sums to 1.
-      continuation: int32 [I] the item each item continues to.
-      drift: int32 [I] the item each item drifts to.
-      cold: bool [I] the new releases.
-      shares: float64 [Z] prior of the profiles.
-      weights: float64 [Z, 3] each profile's continuation, drift and popularity (positive).
+      continuation: int32 [I], the item that each item continues to.
+      drift: int32 [I], the item that each item drifts to.
+      cold: bool [I], whether an item is a new release.
+      shares: float64 [Z], the prior of the profiles.
+      weights: float64 [Z, 3], each profile's weights of continuation, drift and popularity (the last positive).
     """
 
     popularity: Float64[np.ndarray, "I"]
@@ -41,12 +40,12 @@ class Process:
 
 @dataclasses.dataclass(frozen=True)
 class Shoppers:
-    """Where U users are in their histories.
+    """The states of U users.
 
     Attributes:
       seen: bool [U, I].
-      latest: int32 [U] the latest item, -1 before the first.
-      posterior: float64 [U, Z] of the profile given the history.
+      latest: int32 [U], the latest item, -1 before the first.
+      posterior: float64 [U, Z], the posterior of the profile given the history.
     """
 
     seen: Bool[np.ndarray, "U I"]
@@ -55,7 +54,7 @@ class Shoppers:
 
 
 def start(process: Process, prior: Float64[np.ndarray, "U Z"]) -> Shoppers:
-    """Shoppers before their first item, with a belief about each one's profile."""
+    """Users before their first item, with a prior over each one's profile."""
     count = len(prior)
     seen = np.zeros((count, len(process.popularity)), bool)
     return Shoppers(seen, np.full(count, -1, np.int32), prior)
@@ -64,12 +63,12 @@ def start(process: Process, prior: Float64[np.ndarray, "U Z"]) -> Shoppers:
 def distributions(
     process: Process, shoppers: Shoppers, released: Bool[np.ndarray, "U"]
 ) -> Float64[np.ndarray, "U I"]:
-    """The next item's distribution, over profiles as believed.
+    """The distribution of the next item, averaged over the posterior of the profiles.
 
     Args:
-      process: The law.
-      shoppers: The users' state.
-      released: For each user whether the new releases are out.
+      process: The process.
+      shoppers: The users' states.
+      released: Whether the new releases are out, for each user.
 
     Returns:
       float64 [U, I]; rows sum to 1.
@@ -83,16 +82,16 @@ def distributions(
     # Two statements: where both kernels point at the same item, both must count.
     result[rows, process.continuation[shoppers.latest]] += weights[:, 0] * mass[:, 0]
     result[rows, process.drift[shoppers.latest]] += weights[:, 1] * mass[:, 1]
-    return result
+    return np.asarray(result)
 
 
 def advance(process: Process, shoppers: Shoppers, items: Int[np.ndarray, "U"]) -> Shoppers:
-    """The state after one more item each, chosen before the new releases.
+    """The states after one more item each, chosen before the new releases are out.
 
     Args:
-      process: The law.
-      shoppers: The users' state.
-      items: The next item, open to its user; -1 leaves the user as is.
+      process: The process.
+      shoppers: The users' states.
+      items: The next item of each user, open to that user; -1 leaves the user unchanged.
 
     Returns:
       The new state; the given one is not changed.
@@ -119,21 +118,21 @@ def advance(process: Process, shoppers: Shoppers, items: Int[np.ndarray, "U"]) -
 def sample_rows(
     process: Process, random: Sequence[np.random.Generator], lengths: Int[np.ndarray, "U"]
 ) -> list[Int32[np.ndarray, "L"]]:
-    """Draws whole histories of the given lengths.
+    """Draws complete histories of the given lengths.
 
     Args:
-      process: The law.
-      random: One generator a user; a row depends on its own only.
-      lengths: Items of each history, at least 1; at the last one the new releases are out.
+      process: The process.
+      random: One generator per user; a row depends only on its own generator.
+      lengths: Items of each history, at least 1; the new releases are out at the last one.
 
     Returns:
-      One int32 array of items a user, without repeats.
+      One int32 array of items per user, without repeats.
     """
     profile_draw = np.array([generator.random() for generator in random])
     draws = np.zeros((len(random), int(lengths.max())))
     for row, (generator, length) in enumerate(zip(random, lengths, strict=True)):
         draws[row, :length] = generator.random(length)
-    # The truth is a belief without doubt; it ends in this function, and no caller sees it.
+    # The true profile, as a posterior without doubt, stays in this function: no caller sees it.
     profile = np.searchsorted(np.cumsum(process.shares)[:-1], profile_draw, side="right")
     shoppers = start(process, np.eye(len(process.shares))[profile])
     items = np.full(draws.shape, -1, np.int32)
@@ -142,7 +141,7 @@ def sample_rows(
         cumulative = np.cumsum(chances, axis=1)
         reached = cumulative <= draws[:, step, None] * cumulative[:, -1:]
         items[:, step] = np.where(lengths > step, reached.sum(axis=1), -1)
-        # Nothing follows a user's last item, which alone may be a new release.
+        # A user's last item, the only one that may be a new release, has no successor.
         shoppers = advance(process, shoppers, np.where(lengths > step + 1, items[:, step], -1))
     return [row[:length] for row, length in zip(items, lengths, strict=True)]
 
@@ -150,7 +149,7 @@ def sample_rows(
 def _open_mass(
     process: Process, shoppers: Shoppers, is_open: Bool[np.ndarray, "U I"]
 ) -> Float64[np.ndarray, "U 3"]:
-    """How much of each kernel falls on open items; steps need a latest item."""
+    """The mass of each kernel on open items; continuation and drift need a latest item."""
     rows = np.arange(len(is_open))
     stepping = shoppers.latest >= 0
     return np.stack(

@@ -1,17 +1,15 @@
-"""The storefront's shoppers: a process whose exact next-item distribution is known.
+"""The storefront's users: a process whose exact next-item distribution is known.
 
-Each user has a hidden profile, drawn once, that says how often three behaviours are
-followed: `continuation` (sagas here run through companion series: the next volume stands
-in the genre's next series) and `drift` (the matching series of the next genre, one volume
-on) are steps from the latest item, `popularity` ignores the history. The plain next
-volume of the same series is not it on purpose: it is what a language model says
-unasked, and a shop that agrees with it would show nothing of what a prompt carries. The next item is drawn from
-their mixture over the items that are open: never one seen before, and no new release
-("cold" item) before a user's last interaction. The first item comes from popularity.
+Each user has a hidden profile, drawn once, that decides how often three behaviours are followed: `continuation` (a saga runs
+through companion series: its next volume is in the genre's next series) and `drift` (the matching series of the next genre,
+one volume on) are steps from the latest item, `popularity` ignores the history. The next volume of the same series is
+deliberately not among them: a language model predicts it unprompted, and a shop that agrees with it could not show what a
+prompt carries. The next item is drawn from the mixture over the open items: never one seen before, and no new release
+("cold" item) before a user's last interaction. The first item is drawn by popularity.
 
-Whoever knows this process but not the profile can do no better than the posterior
-predictive distribution, which `next_item_distributions` computes exactly
-(`storefront_process`): the oracle of the tables. Nothing here returns a user's profile.
+Given this process but not the profile, no prediction is better than the posterior predictive distribution, which
+`next_item_distributions` computes exactly (`storefront_process`): the oracle of the tables. Nothing here returns a user's
+profile.
 """
 
 import dataclasses
@@ -45,27 +43,27 @@ __all__ = [
 
 _RELEASE = 1_700_000_000  # Unix seconds; new releases are on sale from here on
 _DAY = 86_400
-_CHUNK = 2048  # users a block, which bounds the memory of [users, items] arrays
+_CHUNK = 2048  # users per block, which bounds the memory of [users, items] arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class StorefrontConfig:
-    """Size and process of the storefront.
+    """The size of the storefront and its process.
 
     Attributes:
       genres: Number of genres.
       series: Series in each genre.
       volumes: Volumes of each series.
       users: Number of users.
-      catalogue_seed: Of the titles; worlds of different `seed` share the catalogue.
+      catalogue_seed: The seed of the titles; worlds of different `seed` share the catalogue.
       min_length: Interactions of the shortest history.
       max_length: Interactions of the longest.
       mean_extra: Mean of the Poisson number of interactions above `min_length`.
       cold_share: Share of the items that are new releases.
       collector_share: Share of users with the first profile; the others have the second.
       collector: Weights of (continuation, drift, popularity) of the first profile.
-      wanderer: The same of the second.
-      zipf: Exponent of the popularity; the item of rank r has weight r ** -zipf.
+      wanderer: The same for the second profile.
+      zipf: Exponent of the popularity; the item at rank r has weight r ** -zipf.
       uniform: Share of the uniform distribution within `popularity`.
     """
 
@@ -97,13 +95,13 @@ class StorefrontConfig:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """One storefront: its shelves and its law, and no user's row.
+    """A storefront: its catalogue and its process, without any user's row.
 
     Attributes:
       config: What it was made from.
-      seed: Of rows, cold items and popularity.
+      seed: The seed of rows, cold items and popularity.
       catalogue: The items.
-      process: The law of the next item.
+      process: The process that draws the next item.
     """
 
     config: StorefrontConfig
@@ -113,11 +111,11 @@ class World:
 
 
 def make_world(config: StorefrontConfig, seed: int) -> World:
-    """The world of a configuration, without drawing a single user.
+    """The world of a configuration; no user is drawn.
 
     Args:
-      config: Size and process.
-      seed: Of the cold items, the popularity and (later) the rows.
+      config: The size of the world and its process.
+      seed: The seed of the cold items, the popularity and (later) the rows.
 
     Raises:
       UserError: if a value is out of its range.
@@ -141,7 +139,7 @@ def make_world(config: StorefrontConfig, seed: int) -> World:
 
 
 def behaviours(world: World) -> dict[str, Int32[np.ndarray, "I"]]:
-    """The item each named behaviour leads to from every item; see `behaviour_maps`."""
+    """The item that each named behaviour leads to from every item; see `behaviour_maps`."""
     config = world.config
     return behaviour_maps(genres=config.genres, series=config.series, volumes=config.volumes)
 
@@ -150,28 +148,26 @@ def next_item_distribution(
     world: World, history: Int[np.ndarray, "L"], *, released: bool
 ) -> Float64[np.ndarray, "I"]:
     """The exact distribution of one user's next item; see `next_item_distributions`."""
-    return next_item_distributions(world, [history], released=released)[0]
+    return np.asarray(next_item_distributions(world, [history], released=released)[0])
 
 
 def next_item_distributions(
     world: World, histories: Sequence[Int[np.ndarray, "L"]], *, released: bool
 ) -> Float64[np.ndarray, "U I"]:
-    """P(next item | history) under the process, the hidden profile summed out.
+    """P(next item | history) under the process, marginalized over the hidden profile.
 
     Args:
       world: The process.
-      histories: One array of items a user, oldest first; an entry of -1 is padding, so a
-        padded [U, L] array is taken as well. It must be the whole history: the profile is
-        judged from all of it.
-      released: Whether the next interaction is the user's last, when new releases are on
-        sale: True for the test target, False for all before it.
+      histories: One array of items per user, oldest first; an entry of -1 is padding, so a padded [U, L] array is accepted
+        as well. It must be the complete history: the profile is inferred from all of it.
+      released: Whether the next interaction is the user's last, when new releases are on sale: True for the test target,
+        False for all before it.
 
     Returns:
       float64 [U, I]; rows sum to 1, seen items (and unreleased ones) have 0.
 
     Raises:
-      UserError: if a history holds a new release (these come last), an item twice, or a
-        number outside the catalogue.
+      UserError: if a history has a new release (these come last), the same item twice, or a number outside the catalogue.
     """
     result = np.empty((len(histories), world.catalogue.num_items))
     for begin in range(0, len(histories), _CHUNK):
@@ -191,8 +187,7 @@ def sample_interactions(world: World) -> Interactions:
     """Draws every user's row; a row does not depend on the number of users.
 
     Returns:
-      Histories of varying length, in time order, without repeats. Only a user's last
-      item can be a new release.
+      Histories of varying length, in time order, without repeats. Only a user's last item can be a new release.
     """
     rows: list[np.ndarray] = []
     times: list[np.ndarray] = []
@@ -206,18 +201,17 @@ def sample_interactions(world: World) -> Interactions:
 
 
 def expectations(world: World, interactions: Interactions) -> dict[str, float]:
-    """What can be reached at the test step of these rows.
+    """The best possible results at the test step of these rows.
 
     Args:
       world: The process.
       interactions: Rows drawn from it.
 
     Returns:
-      `oracle_hr1` (mean over users of the largest probability of an unseen item: the
-      expected full-catalogue hit rate of the best ranking), `continuation_is_best` (share
-      of users whose most probable item is the continuation), `cold_targets` (share of
-      last items that are new releases) and `popularity_hr1` (hit rate of the unseen item
-      that is most frequent in all but everybody's last two items).
+      `oracle_hr1` (mean over users of the largest probability of an unseen item: the expected hit rate of the best ranking
+      of the full catalogue), `continuation_is_best` (share of users whose most probable item is the continuation),
+      `cold_targets` (share of last items that are new releases) and `popularity_hr1` (hit rate of the most frequent unseen
+      item, counted without each user's last two items).
     """
     rows = [interactions.history(user) for user in range(interactions.num_users)]
     exact = next_item_distributions(world, [row[:-1] for row in rows], released=True)
@@ -240,13 +234,13 @@ def _draw_length(config: StorefrontConfig, generator: np.random.Generator) -> in
 
 
 def _draw_times(generator: np.random.Generator, length: int) -> np.ndarray:
-    """Seconds: days apart, all but the last before the release of the new items."""
+    """Times in seconds, days apart, all but the last before the new items are released."""
     gaps = 1 + (generator.exponential(3.0, length) * _DAY).astype(np.int64)
     return np.append(_RELEASE - np.cumsum(gaps[:-1])[::-1], _RELEASE + gaps[-1])
 
 
 def _aligned(world: World, histories: Sequence[Int[np.ndarray, "L"]]) -> Int32[np.ndarray, "U L"]:
-    """Histories without their padding, as rows filled up with -1 at the end."""
+    """Histories without their padding, as rows padded with -1 at the end."""
     rows = [np.asarray(history)[np.asarray(history) >= 0] for history in histories]
     result = np.full((len(rows), max(map(len, rows), default=0)), PAD_ITEM, np.int32)
     for position, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """From a source's raw tables to a corpus: which rows are kept, and how items are called.
 
-Rows are left out for a stated reason only, and every reason is counted in the corpus' `dropped`. Ids become integers at
-once, and every rule is a few passes over integer arrays: the time grows with the rows, not with the length of ids.
+Rows are left out only for a stated reason, and every reason is counted in the corpus' `dropped`. Ids become integers at
+once, and every rule is a few passes over integer arrays: the time depends on the number of rows, not on the length of ids.
 """
 
 import dataclasses
@@ -44,18 +44,17 @@ class RulesConfig:
     """What is kept of a source.
 
     Attributes:
-      min_rating: Rows rated lower are left out; 0 keeps all and needs no ratings.
-      k_core: Users and items with fewer interactions are left out, again and again until
-        none is; 0 is off.
+      min_rating: Rows with a lower rating are left out; 0 keeps all and needs no ratings.
+      k_core: Users and items with fewer interactions are left out, repeatedly, until none has fewer; 0 is off.
       min_length: Users with fewer interactions are left out.
-      max_users: A random sample of so many users; 0 takes all.
-      repeats: Of a user's rows with one item, "first" or "last" in time is kept, or all ("keep").
-      time_ties: A user's rows at one time are in the order of the file ("file") or of the
-        item ids as text ("item"), which does not depend on how the source was written.
-      seed: Of the sample of users.
+      max_users: The size of a random sample of users; 0 takes all.
+      repeats: Which of a user's rows with the same item is kept: the "first" or "last" in time, or all ("keep").
+      time_ties: The order of a user's rows at the same time: that of the file ("file") or of the item ids as text
+        ("item"), which does not depend on how the source was written.
+      seed: The seed of the sample of users.
 
     Raises:
-      UserError: for a setting that cannot be meant.
+      UserError: for a setting outside its range.
     """
 
     min_rating: float = 0.0
@@ -66,7 +65,7 @@ class RulesConfig:
     time_ties: Literal["file", "item"] = "file"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("min_rating", "k_core", "min_length", "max_users"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name} = {getattr(self, name)}: must be at least 0")
@@ -101,10 +100,10 @@ def make_corpus(raw: RawTables, rules: RulesConfig) -> Corpus:
 
     Returns:
       The corpus: users in the order in which the source first names them, items in the order of the source's items, without
-      items that nobody took; within a user by time, and at equal times as `time_ties` says.
+      items that no one interacted with; a user's interactions by time, and at equal times as `time_ties` says.
 
     Raises:
-      UserError: if the rules leave nothing, or need ratings that are not there.
+      UserError: if the rules leave nothing, or need ratings that the source lacks.
     """
     user, user_ids = _user_numbers(raw.interactions["user"])
     item = _positions_among(raw.interactions["item"], raw.items["item"])
@@ -142,10 +141,11 @@ def _positions_among(values: pl.Series, ids: pl.Series) -> Int32[np.ndarray, "N"
 
 
 def _apply(rules: RulesConfig, rows: _Rows, raw: RawTables) -> tuple[_Rows, dict[str, int]]:
-    """The rules one after the other, and how many rows each leaves out."""
+    """Applies the rules in turn and counts the rows that each leaves out."""
     dropped = {}
 
     def keep(reason: str, kept: _Rows) -> _Rows:
+        """Counts what `rows` loses and returns what is kept."""
         dropped[reason] = len(rows) - len(kept)
         return kept
 
@@ -170,13 +170,13 @@ def _rated(raw: RawTables, least: float) -> Bool[np.ndarray, "N"]:
 
 
 def _in_time_order(rows: _Rows, item_ids: pl.Series | None) -> _Rows:
-    """Rows by user and time; at one time by item id if ids are given, else as they were."""
+    """Rows by user and time; at equal times by item id if ids are given, else in their present order."""
     keys = [rows.time, rows.user]
     if item_ids is not None:
         rank = np.empty(len(item_ids), np.int32)
         rank[item_ids.arg_sort().to_numpy()] = np.arange(len(item_ids), dtype=np.int32)
         keys = [rank[rows.item], *keys]
-    return rows.take(np.lexsort(keys))  # stable, the last key is the first
+    return rows.take(np.lexsort(keys))  # stable; the last key is the primary one
 
 
 def _without_repeats(rows: _Rows, repeats: str) -> _Rows:
@@ -188,7 +188,7 @@ def _without_repeats(rows: _Rows, repeats: str) -> _Rows:
 
 
 def _core(rows: _Rows, k_core: int, min_length: int) -> _Rows:
-    """Leaves out rare items and users (who are then too short as well) until none is."""
+    """Leaves out rare items and users with few interactions until there are none."""
     before = -1
     while k_core and len(rows) != before:
         before = len(rows)
@@ -213,7 +213,7 @@ def _sample_users(rows: _Rows, count: int, seed: int) -> _Rows:
 
 
 def _interactions(rows: _Rows, user_ids: pl.Series, used: Int64[np.ndarray, "I"]) -> Interactions:
-    """Compresses rows that are sorted by user; `used` lists the items kept."""
+    """Compresses rows sorted by user; `used` lists the items that are kept."""
     lengths = np.bincount(rows.user, minlength=len(user_ids))
     users = np.flatnonzero(lengths)
     number = np.full(int(used[-1]) + 1, -1, np.int32)
@@ -227,7 +227,7 @@ def _interactions(rows: _Rows, user_ids: pl.Series, used: Int64[np.ndarray, "I"]
 
 
 def _catalogue(items: pl.DataFrame) -> tuple[Catalogue, dict[str, int]]:
-    """Titles fit to be read, all other columns as attributes, and what was changed."""
+    """The catalogue, with cleaned titles and all other columns as attributes, and how many titles were changed."""
     texts = items.drop(ITEM_COLUMNS).select(pl.all().fill_null("").str.strip_chars())
     attributes = {column.name: tuple(column.to_list()) for column in texts}
     ids = items["item"].to_list()

@@ -16,7 +16,7 @@ HeaderParser = Callable[[str, list[str]], list[str]]
 
 @dataclasses.dataclass(frozen=True)
 class TextTable:
-    """A file as text columns.
+    """A file as columns of text.
 
     Attributes:
       name: Of the file, for errors.
@@ -31,7 +31,7 @@ class TextTable:
     unfinished: bool
 
     def place(self, row: int, column: str) -> str:
-        """`FILE, line 7, column 'rating'`, as errors begin."""
+        """The beginning of an error: `FILE, line 7, column 'rating'`."""
         return f"{self.name}, line {self.lines[row]}, column {column!r}"
 
     def require(self, *columns: str) -> None:
@@ -53,9 +53,9 @@ class TextTable:
                 )
 
     def numbers(self, column: str) -> pl.Series:
-        """A column of numbers: Int64 where all are whole numbers as written, else Float64.
+        """A column of numbers: Int64 where all are written as integers, else Float64.
 
-        Epoch seconds do not fit float32, and whole numbers never pass through a float here.
+        Integers never pass through a float here.
 
         Raises:
           UserError: naming the first cell that is not a finite number.
@@ -113,17 +113,17 @@ def read_text_table(
 
     Args:
       source: The file or its content.
-      name: What errors call it; the path by default.
+      name: The name used in errors; the path by default.
       form: Separator, quotes and encoding; tab-separated UTF-8 by default.
       columns: The names of the columns where the file has no header.
-      parse_header: File's name and header cells to column names; `plain_header` by default.
+      parse_header: Makes column names of the file's name and the header's cells; `plain_header` by default.
 
     Returns:
       All columns as text.
 
     Raises:
-      UserError: if the file is missing, empty, in another encoding, holds NUL bytes, has a wrong header, or has a line with
-        more or fewer fields than the header.
+      UserError: if the file is missing, empty or in another encoding, contains NUL bytes, has a bad header, or has a line
+        with more or fewer fields than the header.
     """
     name, form = name or str(source), form or TextFormat()
     content = source if isinstance(source, bytes) else _read(source)
@@ -150,7 +150,7 @@ def read_text_table(
 
 
 def plain_header(name: str, cells: list[str]) -> list[str]:
-    """Column names as they are written, without blanks around them.
+    """Column names as written, without surrounding white space.
 
     Raises:
       UserError: for an empty name.
@@ -164,7 +164,7 @@ def plain_header(name: str, cells: list[str]) -> list[str]:
 
 
 def shown(value: object, longest: int = 80) -> str:
-    """A value as errors show it: on one line, and cut if it is long."""
+    """A value as errors show it: on one line, and cut if long."""
     text = repr(value)
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 

@@ -1,4 +1,4 @@
-"""Times of raw tables: to whole seconds without losing order, and telling times from positions."""
+"""Times of raw tables: conversion to whole seconds without losing order, and recognition of positions."""
 
 import numpy as np
 import polars as pl
@@ -6,14 +6,14 @@ from jaxtyping import Int32, Int64
 
 
 def whole_seconds(interactions: pl.DataFrame, *, per_second: int = 1) -> pl.DataFrame:
-    """Makes `time` whole seconds (Int64), for sources that are finer.
+    """Converts `time` to whole seconds (Int64), for sources with a finer resolution.
 
-    Rows at one time stand in the order of the table, so a user's rows within one second change places with one another
-    until the table has them in their true order; every other row stays where it is.
+    Ties are later broken by the order of the table, so a user's rows within the same second are put into their true order
+    among the places that they occupy; all other rows stay where they are.
 
     Args:
       interactions: Columns `user` and `time` (Int64 or Float64), and others.
-      per_second: Units of `time` in a second.
+      per_second: Units of `time` per second.
     """
     if per_second == 1 and interactions["time"].dtype == pl.Int64:
         return interactions
@@ -26,20 +26,20 @@ def whole_seconds(interactions: pl.DataFrame, *, per_second: int = 1) -> pl.Data
 
 
 def times_are_positions(user: Int32[np.ndarray, "N"], time: Int64[np.ndarray, "N"]) -> bool:
-    """Whether every user's times, sorted, are 0, 1, 2, ... or 1, 2, 3, ...: an order, and no times.
+    """Whether every user's times, sorted, are 0, 1, 2, ... or 1, 2, 3, ...: positions rather than times.
 
     Args:
-      user: Each row's user, from 0, all of them occurring.
+      user: Each row's user, numbered from 0 without gaps.
       time: Each row's time.
     """
     if not len(time) or time.min() < 0:
         return False
     lengths = np.bincount(user)
     if np.any(time > lengths[user]):
-        return False  # true times end here, so the rest is for small numbers only
+        return False  # real times end here, so the arrays below are small
     first = np.full(len(lengths), len(time))
     np.minimum.at(first, user, time)
     starts = np.cumsum(lengths) - lengths
     places = starts[user] + time - first[user]
-    # Each place of each user is taken once, so there is no gap and no repeat; a start beyond 1 was too long above.
+    # Each place of each user is taken once, so there is no gap and no repeat; a start beyond 1 was refused above.
     return bool(np.all(np.bincount(places, minlength=len(time)) == 1))

@@ -1,7 +1,7 @@
-"""Titles fit to be read: decoded, in natural word order, and each different.
+"""Clean titles: decoded, in natural word order, and each one unique.
 
-A language model sees items by title only, so two items of one title would be one item to
-it, and "Usual Suspects, The" is a phrase that no text contains.
+A language model knows items only by title, so two items with the same title would be one item to it, and "Usual Suspects,
+The" is a phrase that no text contains.
 """
 
 import html
@@ -12,32 +12,30 @@ from collections.abc import Sequence
 from delrec_jax.data.interactions import untitled
 
 LONGEST_TITLE = 1000
-"""Characters; a longer one is no title but a page or a damaged line."""
+"""In characters; anything longer is not a title but a page or a damaged line."""
 
-_ENCODED = (
-    4  # times that entities may be encoded; a bound, since each pass takes one layer off any text
-)
+_ENCODED = 4  # how often entities may have been encoded; a bound, since each pass decodes one layer
 
 # "Matrix, The", but not "Lion, The Witch and the Wardrobe".
 _ENGLISH = re.compile(r"(?P<name>.+), (?P<article>The|An|A)")
-# Only if the comma is the name's one comma: "Eat, Sleep, Die" is a list. O and I are articles too, but "Me, I" is none.
+# Only if the name has no other comma: "Eat, Sleep, Die" is a list. O and I are articles too, but not in "Me, I".
 _FOREIGN = re.compile(
     r"(?P<name>[^,]+), (?P<article>L'|Les|Las|Los|La|Le|Lo|Il|Gli|El|Das|Der|Die|Det|Den|Une|Un)"
 )
 # "Blue Angel, The (Blaue Engel, Der) (1930)": the name, then brackets at the end, perhaps with another name.
 _NAME_AND_BRACKETS = re.compile(r"(?P<name>.*?)(?P<brackets>(?: \([^()]*\))*)")
-# A bracket is a name if it has a word before its comma: "(1, A)" is a number and a unit.
+# A bracket holds a name if there is a word before its comma: "(1, A)" is a number and a unit.
 _BRACKET = re.compile(r"\((?P<known_as>(?:a\.?k\.?a\.? )?)(?P<name>[^(),]*[^\W\d_]{2}[^()]*)\)")
 
 
 def clean_title(raw: str) -> str:
-    """One title with HTML entities decoded, white space collapsed and its articles in front.
+    """A title with HTML entities decoded, white space collapsed and articles moved to the front.
 
     Args:
       raw: The source's title; entities may be encoded more than once.
 
     Returns:
-      The title, "" if nothing is left of it.
+      The title, "" if nothing is left.
     """
     for _ in range(_ENCODED):
         if "&" in raw:
@@ -46,7 +44,7 @@ def clean_title(raw: str) -> str:
     if ", " not in title or len(title) > LONGEST_TITLE:
         return title
     match = _NAME_AND_BRACKETS.fullmatch(title)
-    assert match is not None  # it matches every text
+    assert match is not None  # the pattern matches every text
     return _article_first(match["name"]) + _BRACKET.sub(_bracket, match["brackets"])
 
 
@@ -73,7 +71,7 @@ def fill_empty_titles(titles: Sequence[str], ids: Sequence[str]) -> tuple[list[s
 def distinct_titles(
     titles: Sequence[str], ids: Sequence[str], years: Sequence[str]
 ) -> tuple[list[str], int]:
-    """Tells items of one title apart by release year or, failing that, by id, in brackets.
+    """Makes equal titles distinct by the release year or, failing that, the id, in brackets.
 
     Args:
       titles: Non-empty titles.
@@ -81,12 +79,11 @@ def distinct_titles(
       years: Release years, "" where unknown.
 
     Returns:
-      Unique titles, and the number of items whose title was changed. An item whose title
-      was unique keeps it.
+      Unique titles, and the number of items whose title was changed. An item with a unique title keeps it.
     """
     dated = _append_to_repeated(titles, years)
     counts = Counter(dated)
-    # A year that tells only some of a group apart is kept by these only.
+    # Where years distinguish only some items of a group, only these keep the year.
     result = [new if counts[new] == 1 else old for new, old in zip(dated, titles, strict=True)]
     while len(set(result)) < len(result):
         result = _append_to_repeated(result, ids)
@@ -94,7 +91,7 @@ def distinct_titles(
 
 
 def _append_to_repeated(titles: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Appends the suffix, where there is one, to every title that occurs more than once."""
+    """Appends its suffix, if not empty, to every title that occurs more than once."""
     counts = Counter(titles)
     return [
         f"{title} ({suffix})" if suffix and counts[title] > 1 else title
