@@ -1,4 +1,4 @@
-"""Tables laid out for reading: one `Block` is printed in the terminal, in markdown and in HTML."""
+"""Tables laid out for reading: a `Block` can be shown in the terminal, as markdown and as HTML."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ _TARGETS = {
 
 
 class Cell(NamedTuple):
-    """One cell: its text, and an interval shown more quietly."""
+    """One cell: its text, and an interval that is shown less prominently."""
 
     text: str
     interval: str = ""
@@ -61,16 +61,16 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a block; `name` is the machine name, by which it is styled."""
+    """One row of a block; `name` is the identifier by which it is styled."""
 
-    name: str  # "" where no line stands out
+    name: str  # "" if the line is not styled
     label: str
     cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A table with its title and one sentence that says how to read it."""
+    """A table with its title and a note on how to read it."""
 
     title: str
     note: str
@@ -80,7 +80,7 @@ class Block:
 
 
 def result_blocks(rows: Sequence[Row]) -> list[Block]:
-    """One block per corpus, split and protocol: headline ones, then the others by part.
+    """One block per corpus, split and protocol: headline blocks first, then the others by part.
 
     Args:
         rows: rows of `metrics.json`.
@@ -94,10 +94,10 @@ def result_blocks(rows: Sequence[Row]) -> list[Block]:
 
 
 def in_parts(rows: Sequence[Row], lay_out: Callable[[Sequence[Row]], Block]) -> list[Block]:
-    """What `lay_out` makes of the rows of each corpus, split and protocol, in the page's order.
+    """Applies `lay_out` to the rows of each corpus, split and protocol; blocks in the page's order.
 
-    Tables of a protocol's head, tail and cold users are the part "popularity", those of its
-    cold and warm ones the part "cold".
+    Tables of a protocol's head, tail and cold users belong to the part "popularity", those of
+    its cold and warm users to the part "cold".
     """
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -136,8 +136,8 @@ def agreement_block(agreement: Sequence[Row]) -> Block:
     ]
     return Block(
         title="Agreement with the teacher",
-        note=f"{' / '.join(map(str, users))} held-out users, over the stated candidates. A rise "
-        "above no prompt is no evidence: the shuffled teacher's prompt is the control.",
+        note=f"{' / '.join(map(str, users))} held-out users, over the stated candidates. A gain "
+        "over no prompt is no evidence: the control is the prompt of the shuffled teacher.",
         columns=("Prompt", *measures),
         lines=tuple(lines),
     )
@@ -151,7 +151,7 @@ def to_rich(block: Block) -> Table:
         table.add_column(Text(name), justify="left" if place == 0 else "right", overflow="fold")
     for line in block.lines:
         # Text, not str: rich would read the brackets of an interval as markup.
-        # No space inside it: a narrow terminal breaks before an interval, never in it.
+        # No spaces inside it: a narrow terminal breaks the line before an interval, not within it.
         intervals = [cell.interval.replace(", ", ",").replace("± ", "±") for cell in line.cells]
         cells = [
             Text(f"{cell.text} {interval}".strip())
@@ -162,7 +162,7 @@ def to_rich(block: Block) -> Table:
 
 
 def print_blocks(blocks: Sequence[Block], *, console: Console | None = None) -> None:
-    """Print blocks one under the other; in a file or a pipe, wide enough for one line a row."""
+    """Prints blocks one below another; in a file or a pipe, wide enough for one line per row."""
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, _FILE_WIDTH)
@@ -182,14 +182,14 @@ def to_markdown(block: Block) -> str:
     return f"**{block.title}**\n\n{block.note}\n\n{table}\n"
 
 
-def _order(item: tuple[tuple[str, str, str], Any]) -> tuple:
-    """Blocks by corpus, split and protocol."""
+def _order(item: tuple[tuple[str, str, str], Any]) -> tuple[str, str, tuple[int, str, int]]:
+    """Sort key: corpus, split and protocol."""
     corpus, split, protocol = item[0]
     return corpus, split, _protocol_order(protocol)
 
 
 def _protocol_order(protocol: str) -> tuple[int, str, int]:
-    """Full, sampled, rerank, then others by name; within one by its users' popularity."""
+    """Sort key: full, sampled, rerank, then others by name; then by the part of the users."""
     family = _family(protocol)
     known = family in _PROTOCOL_ORDER
     place = _PROTOCOL_ORDER.index(family) if known else len(_PROTOCOL_ORDER)
@@ -201,7 +201,7 @@ def _family(protocol: str) -> str:
     return protocol.partition("@")[0].partition("-")[0]
 
 
-def _result_block(rows: Sequence[Row], oracle: Mapping[tuple, float]) -> Block:
+def _result_block(rows: Sequence[Row], oracle: Mapping[tuple[str, str, str, int], float]) -> Block:
     corpus, split, protocol = (rows[0][name] for name in ("corpus", "split", "protocol"))
     base = split.partition("@")[0]
     bounds = {
@@ -214,7 +214,7 @@ def _result_block(rows: Sequence[Row], oracle: Mapping[tuple, float]) -> Block:
         key = (row["system"], row["teacher"], row["seed"])
         systems.setdefault(key, {})[row["metric"]] = row
     several_seeds = len({seed for _, _, seed in systems}) > 1
-    # An oracle has no teacher: only its own column of names tells runs apart.
+    # The oracle has no teacher: its empty name does not count as another one.
     several_teachers = len({teacher for _, teacher, _ in systems if teacher}) > 1
     lines = []
     for key in sorted(systems, key=lambda key: (SYSTEMS.index(key[0]), *key[1:])):
@@ -240,7 +240,7 @@ def block_title(corpus: str, *, split: str, protocol: str) -> str:
 
 
 def users_note(rows: Sequence[Row]) -> str:
-    """How many users a table has, what they were asked and what their targets are."""
+    """The number of users in a table, how their targets were ranked, and which targets these are."""
     protocol = rows[0]["protocol"]
     users = "/".join(str(count) for count in sorted({row["users"] for row in rows}))
     text = _PROTOCOL_NAMES.get(_family(protocol), f"protocol {protocol}")
@@ -248,7 +248,7 @@ def users_note(rows: Sequence[Row]) -> str:
 
 
 def system_label(system: str, teacher: str, *, teachers: bool) -> str:
-    """A system with its teacher's name, where there are several or the teacher itself is meant."""
+    """A system's label, with the teacher's name if there are several teachers or the system is the teacher."""
     named = teacher and (teachers or system == "teacher")
     return SYSTEM_LABELS[system] + (f" ({teacher})" if named else "")
 

@@ -10,10 +10,10 @@ _POOLED_FAMILY = (
     "sign-flip test, p-values corrected by Holm over all rows of one metric (every teacher, "
     "pair and part of the users). "
 )
-_TIE = "A tie means: not told apart at 5 %."
+_TIE = "A tie is a difference that is not significant at 5 %."
 _PARTS = (
-    " @head: the target is among the most popular fifth of the items; @tail: it is another one "
-    "seen in training; @cold: it was never seen there."
+    " @head: the target is among the most popular fifth of the items; @tail: another item seen "
+    "in training; @cold: an item never seen in training."
 )
 
 
@@ -35,7 +35,7 @@ def comparison_block(comparisons: Sequence[Row]) -> Block:
 
 
 def verdict(row: Row) -> str:
-    """How a comparison reads: "better", "worse", or "tie" where it is not told apart at 5 %."""
+    """How a comparison reads: "better", "worse", or "tie" if it is not significant at 5 %."""
     if row["p_adjusted"] >= 0.05:
         return "tie"
     return "better" if row["difference"] > 0 else "worse"

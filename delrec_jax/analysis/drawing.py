@@ -1,4 +1,4 @@
-"""What all figures share: colours, style, a bare figure, bars, and the figure's SVG text."""
+"""What all figures share: colors, style, an empty figure, bars, and the figure's SVG text."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
-    "text.parse_math": False,  # a "$" in a title is a "$"
+    "text.parse_math": False,  # a "$" in a title is literal
     "svg.fonttype": "path",  # looks the same wherever it is opened
 }
 
@@ -59,21 +59,21 @@ def horizontal_bars(
     places: Float[np.ndarray, "N"] | None = None,
     digits: int = 3,
 ) -> None:
-    """Bars from top to bottom with intervals, values written behind the interval's end.
+    """Horizontal bars from top to bottom with intervals; each value is written after its interval.
 
     Args:
         axes: where to draw.
         rows: {"value", "ci_low", "ci_high"} per bar.
         labels: one per bar.
         colours: one per bar.
-        places: of the bars, downwards; 0, 1, 2 ... when None.
-        digits: of the values written.
+        places: positions of the bars from the top; 0, 1, 2 ... when None.
+        digits: decimals of the written values.
     """
     values = np.array([row["value"] for row in rows])
     low = np.array([row["ci_low"] for row in rows])
     high = np.array([row["ci_high"] for row in rows])
     places = np.arange(len(rows)) if places is None else places
-    # A percentile interval of a tiny sample may leave out its mean: no negative length.
+    # A tiny sample's percentile interval may not contain its mean; lengths must not be negative.
     errors = np.maximum([values - low, high - values], 0)
     axes.barh(places, values, color=colours, height=0.68)
     axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
@@ -90,15 +90,15 @@ def horizontal_bars(
 
 
 def svg_text(figure: Figure, *, label: str, dpi: float | Literal["figure"] = "figure") -> str:
-    """The figure as one `<svg>` element, the same bytes for the same figure.
+    """The figure as one `<svg>` element, with the same bytes for the same figure.
 
     Args:
         figure: from `new_figure`.
         label: what a screen reader says.
-        dpi: of what is rasterised inside; the figure's own by default.
+        dpi: resolution of rasterized parts; the figure's own by default.
     """
     buffer = io.StringIO()
-    # Names inside the file are salted by its label, so that inline figures cannot clash.
+    # Ids are salted with the label, so that those of inline figures cannot clash.
     salt = hashlib.sha256(label.encode()).hexdigest()[:12]
     with mpl.rc_context({"svg.hashsalt": salt}):
         nothing = {"Date": None, "Creator": None}
@@ -106,8 +106,8 @@ def svg_text(figure: Figure, *, label: str, dpi: float | Literal["figure"] = "fi
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)  # HTML knows them: no address is left
-    # matplotlib repeats ids such as "figure_1" in every file; only referenced ones must stay.
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)  # implied in HTML; leaves no URL
+    # matplotlib repeats ids such as "figure_1" in every file; only referenced ones are needed.
     referenced = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in referenced else "", text)
     for name in referenced:

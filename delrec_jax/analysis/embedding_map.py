@@ -1,7 +1,7 @@
 """Item embeddings as a picture, and as one number that does not depend on the picture.
 
-A map of two dimensions invents and hides neighbourhoods; `neighbour_purity` asks in the
-embeddings' own space how often neighbours share a category, beside what chance would give.
+A two-dimensional map invents and hides neighborhoods; `neighbour_purity` measures in the
+embeddings' own space how often neighbors share a category, `chance_purity` how often by chance.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from delrec_jax import prng
 from delrec_jax.analysis.drawing import INK, PALETTE, STYLE, new_figure, svg_text
 from delrec_jax.errors import UserError
 
-COLOURS = PALETTE[:6]  # the seventh is grey, which stands for no category
+COLOURS = PALETTE[:6]  # the seventh is gray, which stands for no category
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 _NO_CATEGORY = "#b8c0c8"
 _DPI = 140  # sharp enough, and 12,000 points in clusters stay under 300 kB
-_FEWEST = 4  # items of a map
+_FEWEST = 4  # items that a map needs
 _CHUNK_ELEMENTS = 4_000_000  # similarities held at once
 
 
@@ -32,26 +32,26 @@ class EmbeddingMap:
     title: str
     points: Float[np.ndarray, "N 2"]
     categories: Int[np.ndarray, "N"]  # -1: the item has none
-    note: str = ""  # whose embeddings, and how they were brought to two dimensions
+    note: str = ""  # whose embeddings, and how they were reduced to two dimensions
 
 
 def embedding_map(
     points: Float[np.ndarray, "N 2"], categories: Int[np.ndarray, "N"], *, title: str
 ) -> str:
-    """The items as points, coloured by category, with each category's number at its median.
+    """The items as points, colored by category, with each category's number at its median.
 
-    With more categories than colours, categories of one colour differ by marker.
+    With more categories than colors, categories of the same color differ by marker.
 
     Args:
         points: one place per item.
-        categories: category per item; -1 (no category) is small and grey.
+        categories: category per item; -1 (no category) is small and gray.
         title: above the picture.
 
     Returns:
         One `<svg>` element; the points are an image inside it.
 
     Raises:
-        UserError: no point, one that is not finite, or another number of categories.
+        UserError: there are no points, one is not finite, or there is not one category for each.
     """
     points, categories = np.asarray(points, np.float64), np.asarray(categories)
     if not len(points) or len(points) != len(categories) or not np.isfinite(points).all():
@@ -74,12 +74,12 @@ def embedding_map(
 def map_points(
     vectors: Float[np.ndarray, "I E"], *, seed: int, most: int = 4000
 ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]:
-    """Places of items on a map by t-SNE, which keeps near what is near and little else.
+    """Positions of items on a map by t-SNE, which preserves nearness and little else.
 
     Args:
         vectors: one embedding per item; finite.
-        seed: of the sample (stream "embedding-map") and of t-SNE.
-        most: with more items than this, a random sample of so many is placed.
+        seed: seed of the sample (stream "embedding-map") and of t-SNE.
+        most: if there are more items, a random sample of this many is placed.
 
     Returns:
         The items placed, ascending, and their points.
@@ -87,7 +87,7 @@ def map_points(
     Raises:
         UserError: fewer than 4 items, fewer than 2 dimensions or a value that is not finite.
     """
-    # Here and not above: the import takes a second, and a page needs none of it.
+    # Imported here, as it takes a second and a page does not need it.
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
@@ -104,7 +104,7 @@ def map_points(
         drawn = prng.generator(seed, "embedding-map").choice(items, most, replace=False)
         chosen = np.sort(drawn)
     tsne = TSNE(init="pca", random_state=seed, perplexity=min(30.0, (count - 1) / 3))
-    with threadpool_limits(1):  # sums over threads end in other digits, and t-SNE blows them up
+    with threadpool_limits(1):  # t-SNE amplifies the rounding of threaded sums
         points = tsne.fit_transform(vectors[chosen])
     return chosen, points
 
@@ -112,16 +112,16 @@ def map_points(
 def neighbour_purity(
     vectors: Float[np.ndarray, "I E"], categories: Int[np.ndarray, "I"], k: int = 10
 ) -> float:
-    """The share of an item's k nearest neighbours that have its category, mean over items.
+    """The share of an item's k nearest neighbors that have its category, averaged over items.
 
-    Nearest by the cosine of vectors from which the mean vector was taken (embeddings of a
-    language model share one large direction that says nothing of an item). Only items with a
-    category ask or are neighbours. With fewer than k others, all of them are neighbours.
+    Nearness is the cosine of the vectors after the mean vector is subtracted (embeddings of a
+    language model share one large direction that says nothing about an item). Only items with
+    a category count, themselves and as neighbors. With fewer than k others, all are neighbors.
 
     Args:
         vectors: one embedding per item.
         categories: category per item; -1 for none.
-        k: how many neighbours.
+        k: number of neighbors.
 
     Raises:
         UserError: fewer than two items with a category, or k below 1.
@@ -129,8 +129,8 @@ def neighbour_purity(
     chosen = np.asarray(categories) >= 0
     if chosen.sum() < 2 or k < 1:
         raise UserError(
-            f"neighbour purity: {chosen.sum()} items with a category, k {k}; it needs 2 items "
-            "and 1 neighbour"
+            f"neighbor purity: {chosen.sum()} items with a category, k {k}; it needs 2 items "
+            "and 1 neighbor"
         )
     own, near = np.asarray(categories)[chosen], min(k, int(chosen.sum()) - 1)
     centred = np.asarray(vectors, np.float64)[chosen]
@@ -142,14 +142,14 @@ def neighbour_purity(
     for start in range(0, len(own), rows):
         alike = directions[start : start + rows] @ directions.T
         here = np.arange(len(alike))
-        alike[here, here + start] = -np.inf  # no item is its own neighbour
+        alike[here, here + start] = -np.inf  # no item is its own neighbor
         nearest = np.argpartition(-alike, near - 1, axis=1)[:, :near]
         same += int((own[nearest] == own[start : start + rows, None]).sum())
     return same / (len(own) * near)
 
 
 def chance_purity(categories: Int[np.ndarray, "I"]) -> float:
-    """What `neighbour_purity` is expected to be for random vectors: the sum of squared shares.
+    """The `neighbour_purity` expected for random vectors: the sum of squared category shares.
 
     Args:
         categories: category per item; -1 for none.
@@ -160,13 +160,13 @@ def chance_purity(categories: Int[np.ndarray, "I"]) -> float:
     named = np.asarray(categories)
     named = named[named >= 0]
     if not named.size:
-        raise UserError("neighbour purity: no item has a category; run `delrec parse` first")
+        raise UserError("neighbor purity: no item has a category; run `delrec parse` first")
     _, sizes = np.unique(named, return_counts=True)
     return float(((sizes / named.size) ** 2).sum())
 
 
 def _scatter(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: np.ndarray) -> None:
-    """All points, as one image: the grey ones under the others."""
+    """Draws all points as one image, the gray ones under the others."""
     without = points[categories < 0]
     axes.scatter(*without.T, s=3, c=_NO_CATEGORY, linewidths=0, rasterized=True)
     size = float(np.clip(12_000 / len(points), 5, 30))
@@ -182,7 +182,7 @@ def _scatter(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: n
 
 
 def _numbers(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: np.ndarray) -> None:
-    """Each category's number at its median point, readable on any colour."""
+    """Writes each category's number at its median point, readable on any color."""
     halo = [patheffects.withStroke(linewidth=3, foreground="white")]
     for category in named:
         across, down = np.median(points[categories == category], axis=0)

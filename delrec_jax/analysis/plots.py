@@ -1,7 +1,7 @@
-"""Figures as inline SVG: small, deterministic, readable without colour vision.
+"""Figures as inline SVG: small, deterministic, readable without color vision.
 
 Each function returns the text of one `<svg>` element about 460 px wide, so that a page
-can put it inline, several side by side, and still show its labels on a telephone. Colours are
+can show several side by side, with labels that are still readable on a phone. The colors are
 Okabe and Ito's; lines also differ by dash, bars by position.
 """
 
@@ -40,7 +40,7 @@ def curve_plot(
     """One measured value against the training step, one line per run.
 
     Args:
-        rows: rows of `metrics.jsonl` files; those without `key` are passed over.
+        rows: rows of `metrics.jsonl` files; those without `key` are skipped.
         key: the measured value, for example "loss" or "valid/agreement".
         title: above the plot.
         runs: runs to show -> their label; all runs under their own names when None.
@@ -71,7 +71,7 @@ def curve_plot(
                 label=(runs or {}).get(run, run),
             )
         axes.set(title=title, xlabel="step", ylabel=key)
-        # Below the axes: never over a line, however the curves run.
+        # Below the axes, where it cannot cover a curve.
         figure.legend(loc="outside lower left", ncols=2 if len(series) > 1 else 1)
         return svg_text(figure, label=f"{title}: {key} by step for {', '.join(series)}")
 
@@ -109,7 +109,7 @@ def metric_bars(rows: Sequence[Row], *, metric: str, protocol: str, title: str) 
 
 
 def seed_bars(means: Sequence[SeedMean], *, metric: str, title: str) -> str:
-    """One metric of all systems as bars, a group for each teacher, with the spread over seeds.
+    """One metric of all systems as bars, grouped by teacher, with the spread over seeds.
 
     Args:
         means: the lines of one table, from `seed_blocks.seed_means`.
@@ -144,7 +144,7 @@ def seed_bars(means: Sequence[SeedMean], *, metric: str, title: str) -> str:
 
 
 def agreement_bars(agreement: Sequence[Row], *, measure: str, title: str) -> str:
-    """Agreement with the teacher of every prompt as bars with intervals.
+    """Every prompt's agreement with the teacher as bars with intervals.
 
     Args:
         agreement: {"prompt", "measure", "value", "ci_low", "ci_high", ...} per row.
@@ -170,7 +170,7 @@ def agreement_bars(agreement: Sequence[Row], *, measure: str, title: str) -> str
 
 
 def rank_picture(ranks: Sequence[Row], *, title: str) -> str:
-    """The ranks that AdaLoRA left, layers down, projections across.
+    """The ranks that AdaLoRA kept, with layers as rows and projections as columns.
 
     Args:
         ranks: {"layer", "projection", "rank"} per adapted matrix, in the order to show.

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML page that needs nothing but itself.
+"""The report of a run: one self-contained HTML page.
 
-`ReportData` is plain data (rows, dicts, strings), so that this file knows no model and a
-report can be written again from the files of a workdir.
+`ReportData` is plain data (rows, dicts, strings), so that this module depends on no model and a
+report can be rewritten from the files of a workdir.
 """
 
 import json
@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class WorkedExample:
-    """One user's question and every shown system's answer."""
+    """One user's question, and the answer of each system that is shown."""
 
     user: str
     history: tuple[str, ...]  # titles, oldest first
@@ -44,7 +44,7 @@ class WorkedExample:
 
 @dataclass(frozen=True)
 class Curve:
-    """One picture of the training logs: a measured value by step."""
+    """One plot of the training logs: a measured value by step."""
 
     key: str  # as logged, for example "loss"
     title: str
@@ -53,7 +53,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     title: str
     summary: Mapping[str, str]  # corpus, sizes, language model, teacher, seed ...
@@ -70,15 +70,15 @@ class ReportData:
     # P2Rec: {"category", "size" (items), "share" (of training interactions), "titles"} per row
     categories: Sequence[Row] = ()
     maps: Sequence[EmbeddingMap] = ()
-    over_seeds: bool = False  # tables, tiles and bars of means over seeds, teacher by teacher
+    over_seeds: bool = False  # tables, tiles and bars show means over seeds, by teacher
 
 
 def render_report(data: ReportData) -> str:
     """The page as text.
 
     Raises:
-        UserError: there are no metric rows, a curve is asked that no run logged, or an
-            example whose ranks do not fit its candidates.
+        UserError: there are no metric rows, no run logged a curve, or an example's ranks do not
+            match its candidates.
     """
     if not data.metrics:
         raise UserError("report: no metric rows; run `delrec evaluate` on this workdir first")
@@ -105,7 +105,7 @@ def render_report(data: ReportData) -> str:
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the page, whole or not at all; errors as in `render_report`."""
+    """Writes the page atomically; errors as in `render_report`."""
     write_text(path, render_report(data))
 
 
@@ -119,7 +119,7 @@ _PART_TITLES = {
 
 
 def _tiles(metrics: Sequence[Row]) -> list[dict[str, str]]:
-    """HR@1 of DELRec, of the teacher and of the oracle, in the first protocol's table."""
+    """HR@1 of the teacher, the distilled prompt, DELRec and the oracle, from the first protocol's table."""
     first = result_blocks(metrics)[0]
     tiles = []
     for line in first.lines:
@@ -141,7 +141,7 @@ def _tiles(metrics: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _seed_tiles(data: ReportData) -> list[dict[str, str]]:
-    """NDCG@10 of every teacher, plain and augmented, with what the paired test says of the two."""
+    """NDCG@10 of every teacher, plain and augmented, with the result of their paired test."""
     protocol, means = _first_means(data.metrics)
     readings = {
         row["teacher"]: f"{row['difference']:+.4f} ({verdict(row)})"
@@ -168,7 +168,7 @@ def _seed_tiles(data: ReportData) -> list[dict[str, str]]:
 
 
 def _first_means(metrics: Sequence[Row]) -> tuple[str, list[SeedMean]]:
-    """The first protocol over all users (`full` where it is there), and the means of its table."""
+    """The first protocol over all users (`full` if there is one), and the means of its table."""
     protocol = whole_protocols(metrics)[0]
     table = [row for row in metrics if row["protocol"] == protocol and "@" not in row["split"]]
     return protocol, seed_means(table)
@@ -179,7 +179,7 @@ def _map_figure(one: EmbeddingMap) -> Markup:
 
 
 def _bars(data: ReportData) -> list[str]:
-    """Bars of every protocol over all users, or of the first where they are means over seeds."""
+    """Bar plots of every protocol over all users, or of the first one alone if they show means over seeds."""
     if data.over_seeds:
         protocol, means = _first_means(data.metrics)
         title = f"{_SEED_METRIC} · {protocol}"
@@ -193,7 +193,7 @@ def _bars(data: ReportData) -> list[str]:
 
 
 def _figures(data: ReportData) -> dict[str, list[Markup]]:
-    """The page's pictures by section, as trusted markup (made here, not user's text)."""
+    """The page's pictures by section, as trusted markup (made here, not text from users)."""
     measures = dict.fromkeys(row["measure"] for row in data.agreement)
     agreement = [
         plots.agreement_bars(data.agreement, measure=measure, title=measure) for measure in measures
@@ -210,7 +210,7 @@ def _figures(data: ReportData) -> dict[str, list[Markup]]:
 
 
 def _example(example: WorkedExample) -> dict[str, Any]:
-    """An example as lines, best candidate of the last system first."""
+    """An example as lines, in the order of the last system's ranks, best first."""
     for system, ranks in example.ranks.items():
         if len(ranks) != len(example.candidates):
             raise UserError(

@@ -1,7 +1,7 @@
 """Tables of a study over several teachers and seeds: means over seeds with their spread.
 
-The spread is the sample standard deviation over seeds and says how much a training run moves a
-figure; what the choice of test users does to it is said by the paired tests.
+The spread is the sample standard deviation over seeds: how much a figure varies between training
+runs. The paired tests account for the choice of test users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,8 +43,8 @@ def seed_mean_blocks(rows: Sequence[Row]) -> list[Block]:
         rows: rows of `metrics.json`, of several seeds and teachers.
 
     Returns:
-        Headline tables first, then the others by part. Popularity stands first and once, then
-        the systems teacher by teacher in the order of their names, the oracle last.
+        Headline tables first, then the others by part. In each, popularity comes first and only
+        once, then the systems by teacher in alphabetical order, and the oracle last.
     """
     return in_parts(rows, _seed_block)
 
@@ -72,7 +72,7 @@ def _mean(
     system: str, teacher: str, metrics: Mapping[str, Sequence[Row]], *, several_teachers: bool
 ) -> SeedMean:
     by_seed = {metric: _values_by_seed(rows) for metric, rows in metrics.items()}
-    # What is not trained is the same under every seed: a spread of zero would look measured.
+    # Untrained systems are the same under every seed; a spread of zero would look measured.
     known = {
         metric: values
         for metric, values in by_seed.items()
@@ -89,7 +89,7 @@ def _mean(
 
 
 def _values_by_seed(rows: Sequence[Row]) -> list[float]:
-    """One value per seed; what is the same with every teacher may come once with each."""
+    """One value per seed; a system that is the same for every teacher may have equal rows, which are averaged."""
     seeds = sorted({row["seed"] for row in rows})
     return [float(np.mean([row["value"] for row in rows if row["seed"] == one])) for one in seeds]
 

@@ -1,6 +1,6 @@
-"""Result rows out of rank records, and `metrics.json`.
+"""Result rows from rank records, and `metrics.json`.
 
-A row is one metric of one system on one part of the test users. The part is in the names:
+A row is one metric of one system on one part of the test users. The names tell the part:
 protocol "full@cold" and "full@warm" split "full" by whether the target was seen in training,
 "full@head", "full@tail" and "full@cold" by how popular it was there;
 split "leave_one_out@100-users" holds systems tuned with the labels of 100 users only.
@@ -50,23 +50,23 @@ def metrics_rows(
 ) -> list[dict[str, Any]]:
     """Every metric of every system, with 95 % bootstrap intervals over users.
 
-    Where a protocol has cold targets, its cold and its warm users come apart as well. The
-    oracle's rows come from the expected values, never from its realised ranks. An oracle
-    belongs to one seed: with records of several, ask seed by seed and put the rows together.
+    Where a protocol has cold targets, its cold and its warm users also get rows of their own.
+    The oracle's rows come from the expected values, never from its realized ranks. An oracle
+    belongs to one seed: with records of several seeds, call this for each and join the rows.
 
     Args:
-        records: rank records of one corpus, split and seed of the run where `expected` is
-            given (the oracle's rows take these names from them).
+        records: rank records; if `expected` is given, of one corpus, split and seed of the run
+            (the oracle's rows take these names from them).
         expected: the oracle's expected values, where the process is known.
-        seed: of the bootstrap.
-        by_popularity: head and tail (`records.PART_OF_USERS`) come apart in the place of warm.
-            Expected values do not know the head: an oracle has no such rows.
+        seed: seed of the bootstrap.
+        by_popularity: give head and tail users (`records.PART_OF_USERS`) rows of their own
+            instead of warm ones. An oracle has no such rows: expected values lack popularity.
 
     Returns:
         Rows with exactly the keys of `metrics.json`, in its order.
 
     Raises:
-        UserError: no records, or an oracle that cannot be told to belong to one run.
+        UserError: there are no records, or it is unclear which run the oracle belongs to.
     """
     if records.is_empty():
         raise UserError("records: no rows; run `delrec evaluate` before the report")
@@ -83,19 +83,19 @@ def metrics_rows(
 
 
 def sorted_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows in the order of `metrics.json`, keys in theirs."""
+    """The rows in the order of `metrics.json`, with their keys in the order of `ROW_KEYS`."""
     names = ("corpus", "split", "protocol", "system", "teacher", "seed", "metric")
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in names))
     return [{key: row[key] for key in ROW_KEYS} for row in ordered]
 
 
 def write_metrics_json(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as JSON, one per line, whole or not at all.
+    """Writes rows as JSON, one per line, atomically.
 
     The bytes depend on the rows only, not on their order: equal runs give equal files.
 
     Raises:
-        UserError: a row has other keys than `ROW_KEYS`.
+        UserError: a row's keys are not `ROW_KEYS`.
     """
     for number, row in enumerate(rows):
         _check_keys(row, where=f"{path}, row {number}")
@@ -104,17 +104,19 @@ def write_metrics_json(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_metrics_json(path: Path) -> list[dict[str, Any]]:
-    """Read rows written by `write_metrics_json`.
+    """Reads rows written by `write_metrics_json`.
 
     Raises:
-        UserError: the file is missing, is not JSON, or a row has other keys.
+        UserError: the file is missing, is not JSON, or a row has wrong keys.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `delrec evaluate` and `delrec report` first")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it and report again") from error
+        raise UserError(
+            f"{path}: not JSON ({error}); delete it and run `delrec report` again"
+        ) from error
     if not isinstance(rows, list):
         raise UserError(f"{path}: holds a {type(rows).__name__}, expected a list of rows")
     for number, row in enumerate(rows):
@@ -126,7 +128,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`: {"run": ..., "step": ..., measured values ...}.
 
     Raises:
-        UserError: the file is missing, or a line is no JSON object with run and step.
+        UserError: the file is missing, or a line is not a JSON object with run and step.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such training log; run the stage that writes it first")
@@ -146,7 +148,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _summary(values: pl.DataFrame, parts: Mapping[str, pl.Expr], *, seed: int) -> pl.DataFrame:
-    """Means and intervals of all users and of each part; warm only where there are cold ones."""
+    """Means and intervals of all users and of each part; of warm users only if there are cold ones."""
     has_cold = pl.col("cold").any().over("corpus", "split", "protocol")
     found = [values]
     for name, inside in parts.items():
@@ -156,12 +158,12 @@ def _summary(values: pl.DataFrame, parts: Mapping[str, pl.Expr], *, seed: int) -
 
 
 def _oracle_values(records: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFrame:
-    """Expected values in the shape of metric values, under the run's own names."""
+    """Expected values in the form of metric values, under the names of the run."""
     runs = records.select("corpus", "split", "seed").unique()
     if len(runs) != 1:
         raise UserError(
-            f"expected values: the records mix {len(runs)} runs (corpus, split, seed), so the "
-            "oracle's cannot be told; report each run by itself"
+            f"expected values: the records mix {len(runs)} runs (corpus, split, seed), so it is "
+            "unclear which one the oracle belongs to; report each run separately"
         )
     names = {"system": "oracle", "teacher": ""} | runs.to_dicts()[0]
     shared = [pl.lit(value).alias(name) for name, value in names.items()]

@@ -1,4 +1,4 @@
-"""How a prompt answers as the teacher would: top-1 agreement, Kendall's tau and likelihood over one text per row."""
+"""How closely a prompt's answers match the teacher's: top-1 agreement, Kendall's tau and likelihood, one text per row."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +17,17 @@ from delrec_jax.evaluation.metrics import bootstrap_interval
 from delrec_jax.training.steps import EvalStep
 
 MEASURES = {"agreement": "top-1 agreement", "kendall_tau": "Kendall tau"}
-"""Fields of a `Reading` that are reported, and what tables call them."""
+"""Fields of a `Reading` that are reported, and their names in tables."""
 
 
 @dataclass(frozen=True)
 class Exam:
-    """Texts of all rows of a source, in one fixed order of the candidates.
+    """One question per row of a source, with its candidates in a fixed order.
 
     Attributes:
       examples: N texts.
       labels: float [N, C], higher is better: the teacher's scores, or 1 at the true next item.
-      targets: float [N, C], the distribution to be reproduced.
+      targets: float [N, C], the distribution to reproduce.
     """
 
     examples: list[PromptExample]
@@ -37,7 +37,7 @@ class Exam:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a prompt answers an exam: one value per text."""
+    """How a prompt did on an exam: per measure, one value for each text [N]."""
 
     agreement: np.ndarray
     kendall_tau: np.ndarray
@@ -45,11 +45,11 @@ class Reading:
 
 
 def make_exam(examples: PromptExamples, pattern: Ids) -> Exam:
-    """Asks every row once; the order of the candidates is drawn by (seed, row), so that a place tells nothing.
+    """Makes one question per row; candidates are shuffled by (seed, row), so that a position carries no information.
 
     Args:
-      examples: their source decides text and labels.
-      pattern: soft slots, or nothing.
+      examples: the rows; their source decides the texts and labels.
+      pattern: soft prompt slots, or nothing.
     """
     material = examples.material
     asked, labels = [], []
@@ -68,12 +68,12 @@ def make_exam(examples: PromptExamples, pattern: Ids) -> Exam:
 
 @dataclass(frozen=True)
 class Reader:
-    """Asks a language model the questions of exams.
+    """Puts the questions of an exam to a language model.
 
     Attributes:
       scores: (held, texts) -> scores of each text's candidates.
       batch_size: texts per batch.
-      max_tokens: of the longest text.
+      max_tokens: length of the longest text.
     """
 
     scores: EvalStep
@@ -81,10 +81,10 @@ class Reader:
     max_tokens: int
 
     def read(self, held: Any, exam: Exam) -> Reading:
-        """Compares the language model's order of each list with the labels'.
+        """Compares the language model's ranking of each list with that of the labels.
 
         Args:
-          held: its weights, with the prompt.
+          held: the model's weights and the prompt.
           exam: the questions.
         """
         scores = []
@@ -93,7 +93,7 @@ class Reader:
         )
         for batch, real in batches:
             scores.append(np.asarray(self.scores(held, batch))[:real])
-        given = np.concatenate(scores)
+        given = np.concatenate(scores)  # [N, C]
         log_probabilities = jax.nn.log_softmax(given, axis=-1)
         return Reading(
             agreement=(given.argmax(1) == exam.labels.argmax(1)).astype(float),
@@ -110,10 +110,10 @@ def agreement_rows(
     """Each measure's mean over users with a bootstrap interval, as `agreement.json` stores them.
 
     Args:
-      prompt: its name.
+      prompt: name of the prompt.
       reading: one value per text.
-      users: [N], whose text each is; a user's texts are averaged first.
-      seed: of the bootstrap.
+      users: [N], the user of each text; a user's texts are averaged first.
+      seed: seed of the bootstrap.
     """
     everyone, place = np.unique(users, return_inverse=True)
     rows = []

@@ -1,4 +1,4 @@
-"""`delrec distill`: stage 1, the teacher's pattern into a soft prompt of the frozen language model."""
+"""`delrec distill`, stage 1: distills the teacher's pattern into a soft prompt of the frozen language model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from delrec_jax.language.soft_prompt import init_prompt
 from delrec_jax.teachers.lists import ListsKey, TeacherLists, inputs_hash, load_lists, save_lists
 from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.training.checkpoints import save_tree
-from delrec_jax.training.gradients import GradientFn, accumulated
+from delrec_jax.training.gradients import GradientFn, Metrics, accumulated
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task, run_task, shapes_of
@@ -53,19 +53,17 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     experiment = ws.experiment
     parts = user_parts(data.split.training_users, experiment.distill, experiment.seed)
     make = partial(make_examples, experiment, data, language)
-    scores = cache(
-        lambda: load_teacher(ws, data).scores
-    )  # read once, and only where a list is missing
+    # The teacher is loaded once, and only if a list is missing.
+    scores = cache(lambda: load_teacher(ws, data).scores)
     lists = {name: _teacher_lists(ws, data, users, name, scores) for name, users in parts.items()}
-    training = PromptTraining(
-        ws, language, make(parts["valid"], "teacher", lists["valid"]), make=make
-    )
+    valid = make(parts["valid"], "teacher", lists["valid"])
+    training = PromptTraining(ws, language, valid, make=make)
     training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
     training.fit("shuffled", make(parts["train"], "shuffled", lists["train"]))
     training.fit("true", make(parts["train"], "true"))
     few = parts["train"][: experiment.tune.few_users]
     if len(few):
-        # The few users' labels are all that this run may know: a fifth of them selects.
+        # This run may use the labels of the few users only, so a fifth of these users selects.
         count = max(1, len(few) // 5)
         training.fit("true_few", make(few[count:], "true"), select_on=few[:count])
     save_tree(files.prompt_path(ws, "random"), {"prompt": training.start("random")}, {})
@@ -76,12 +74,11 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
 def _teacher_lists(
     ws: Workspace, data: Data, users: np.ndarray, name: str, scores: Callable[[], ScoreFn]
 ) -> TeacherLists:
-    """The teacher's lists for these users' rows, kept by the teacher's fingerprint."""
+    """The teacher's lists for these users' rows, stored under the teacher's fingerprint."""
     experiment = ws.experiment
     rows = source_rows(experiment, data.split, users, "teacher")
-    key = ListsKey(
-        ws.content("teach"), list_settings(experiment), inputs_hash(rows.users, rows.ends)
-    )
+    asked = inputs_hash(rows.users, rows.ends)
+    key = ListsKey(ws.content("teach"), list_settings(experiment), asked)
     path = ws.folder("distill") / f"lists_{name}.npz"
     if not as_main_sees(path.exists):
         lists = make_lists(experiment, data.split, data.num_items, rows, scores())
@@ -91,13 +88,13 @@ def _teacher_lists(
 
 @dataclass(frozen=True)
 class PromptStart:
-    """What an untrained prompt is made of beside the token table: the words of `distill.init=text`, as tokens."""
+    """What an untrained prompt is made from, apart from the token table: the tokens of `distill.init_text`."""
 
     experiment: Experiment
     words: tuple[int, ...] = ()
 
     def prompt(self, table: jax.Array, seed: int, stream: str = "prompt/init") -> jax.Array:
-        """A prompt [K, D] that resembles the rows of the token table [V, D]."""
+        """An untrained prompt [K, D] that resembles rows of the token table [V, D]."""
         config = self.experiment.distill
         key = prng.key(seed, stream)
         return init_prompt(config.init, table, config.length, key, text_ids=list(self.words))
@@ -111,19 +108,21 @@ def distilling_task(
     Args:
       experiment: the config.
       ranker: scores texts.
-      layout: where the language model lies.
+      layout: how the language model is placed on the devices.
       frozen: shapes of `params` and `vectors`.
-      start: of the prompt.
+      start: makes the untrained prompt.
     """
     config = experiment.distill
     names = tuple(task.name for task in prompt_tasks(experiment))
     weighting = TaskWeighting.of(config, names)
 
     def begin(frozen: Any, seed: int) -> dict[str, Any]:
+        """The untrained prompt and the parameters of the weighting."""
         table = ranker.model.table(frozen["params"])
         return {"prompt": start.prompt(table, seed), **init_weighting(weighting)}
 
     def batch(rows: int) -> PromptExample:
+        """Shapes of a batch of this many rows."""
         listed = (rows, config.num_candidates)
         return PromptExample(
             ids=text_shapes(experiment.prompts.max_tokens, rows),
@@ -148,29 +147,28 @@ def distilling_task(
 
 
 def prompt_gradients(ranker: Ranker, weighting: TaskWeighting, accumulate: int = 1) -> GradientFn:
-    """Stage 1's gradient to the prompt alone: the language model is an argument and never changes."""
+    """Stage 1's gradient with respect to the prompt only; the language model is an argument and never changes."""
     numbers = np.arange(len(weighting.names))[:, None]
 
-    def task_sums(params: Any, frozen: Any, batch: PromptExample, key: jax.Array) -> Any:
-        """Sums of each task's losses [N] and numbers of its texts [N]."""
-        scores = ranker.candidate_scores(
-            frozen["params"],
-            batch.ids,
-            batch.candidates,
-            vectors=frozen["vectors"],
-            prompt=params["prompt"],
-        )
-        losses = candidate_cross_entropy(scores, batch.targets)
-        members = (batch.task[None] == numbers).astype(jnp.float32)
+    def task_sums(
+        params: Any, frozen: Any, batch: PromptExample, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """The summed loss [N] and the number of texts [N] of each task."""
+        options = {"vectors": frozen["vectors"], "prompt": params["prompt"]}
+        scores = ranker.candidate_scores(frozen["params"], batch.ids, batch.candidates, **options)
+        losses = candidate_cross_entropy(scores, batch.targets)  # [B]
+        members = (batch.task[None] == numbers).astype(jnp.float32)  # [N, B]
         return members @ losses, members.sum(1), {}
 
     sums_fn = accumulated(task_sums, accumulate)
 
-    def gradients(params: Any, frozen: Any, batch: PromptExample, key: jax.Array) -> Any:
+    def gradients(
+        params: Any, frozen: Any, batch: PromptExample, key: jax.Array
+    ) -> tuple[Any, Metrics]:
         """Gradients in the tree of `params`, and metrics."""
 
         def task_losses(params: Any) -> tuple[jax.Array, jax.Array]:
-            """Each task's mean loss [N], and the number of its texts [N]."""
+            """The mean loss [N] and the number of texts [N] of each task."""
             sums, texts, _ = sums_fn(params, frozen, batch, key)
             return sums / jnp.maximum(texts, 1), texts
 
@@ -180,7 +178,7 @@ def prompt_gradients(ranker: Ranker, weighting: TaskWeighting, accumulate: int =
 
 
 class PromptTraining:
-    """Trains prompts under one compiled step; the source of the labels is in the batches alone."""
+    """Trains prompts with one compiled step; runs differ in their batches alone, which hold the labels."""
 
     def __init__(
         self,
@@ -195,8 +193,8 @@ class PromptTraining:
         Args:
           ws: the workdir.
           language: the frozen language model.
-          valid: RPS examples of the users that select.
-          make: (users, source) -> examples.
+          valid: RPS examples of the validation users.
+          make: (users, source, lists) -> examples.
         """
         experiment = ws.experiment
         self._ws, self._language, self._make = ws, language, make
@@ -225,13 +223,13 @@ class PromptTraining:
         return Reader(scores, config.evaluate.batch_size, config.prompts.max_tokens)
 
     def start(self, name: str) -> jax.Array:
-        """An untrained prompt; `random` differs from the start of the trained ones."""
+        """An untrained prompt; `random` and the start of the trained prompts come from different streams."""
         stream = "prompt/random" if name == "random" else "prompt/init"
         table = self._language.model.table(self._language.params)
         return self._start.prompt(table, self._ws.experiment.seed, stream)
 
     def fit(self, name: str, examples: PromptExamples, select_on: np.ndarray | None = None) -> None:
-        """Trains one prompt, or resumes it, or leaves a finished one; selects on the validation users, or on others."""
+        """Trains or resumes one prompt unless it is finished; selects on the validation users, or on `select_on`."""
         experiment, task = self._ws.experiment, self.task
         users = self._valid_users if select_on is None else select_on
         _, result = run_task(
@@ -256,11 +254,12 @@ class PromptTraining:
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
 
     def _validator(self, source: str, users: np.ndarray) -> Callable[[Any], dict[str, float]]:
-        """params -> agreement on the validation users; each source is selected by its own labels, never by another's."""
+        """Makes a function from parameters to validation metrics; each source is selected by its own labels only."""
         own = self._own_exam(source, users)
         measure = self._ws.experiment.distill.select_by
 
         def evaluate(params: Any) -> dict[str, float]:
+            """Agreement with the teacher on the validation users, and the value that selects."""
             reading = self._read(params["prompt"], self._valid)
             metrics = {
                 "valid/agreement": float(reading.agreement.mean()),
@@ -273,7 +272,7 @@ class PromptTraining:
         return evaluate
 
     def _own_exam(self, source: str, users: np.ndarray) -> Exam | None:
-        """Questions of another source for the selecting users; None for the teacher's, which are asked anyway."""
+        """The selecting users' questions of this source; None for the teacher's, which are asked anyway."""
         if source == "teacher":
             return None
         lists = None if source == "true" else self._valid_lists
@@ -283,7 +282,7 @@ class PromptTraining:
         return self._reader.read({**self._frozen, "prompt": prompt}, exam)
 
     def agreement(self, heldout: PromptExamples) -> list[dict[str, Any]]:
-        """Agreement with the teacher of held-out users, one value per user, for each of `REPORTED`."""
+        """Agreement with the teacher on held-out users, one value per user, for each prompt in `REPORTED`."""
         rows = []
         for name in REPORTED:
             bare = name == "none"

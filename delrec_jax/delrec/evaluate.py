@@ -1,4 +1,4 @@
-"""`delrec evaluate` of DELRec: every system under every protocol to one rank record per user (nothing is sampled here)."""
+"""`delrec evaluate` for DELRec: one rank record per user, system and protocol; nothing is sampled here."""
 
 from delrec_jax.delrec import systems
 from delrec_jax.distributed import on_main
@@ -12,7 +12,7 @@ from delrec_jax.workdir.workspace import Workspace
 
 
 def evaluate(ws: Workspace, data: Data, language: Language) -> None:
-    """Ranks the test item of every user by every system and stores records (and the oracle's expectation)."""
+    """Ranks every user's test item with every system; stores the records and, if known, the oracle's expected values."""
     run = Evaluation(ws.experiment, data)
     run.protocols.add_rerank(recommenders.load_teacher(ws, data).scores)
     for name, system in recommenders.conventional_systems(ws, data, "test").items():

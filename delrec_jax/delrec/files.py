@@ -1,7 +1,7 @@
-"""What DELRec's stages hand to one another through the workdir.
+"""The files that DELRec's stages pass to one another through the workdir.
 
 prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, true_few, random
-adapter/NAME/result.safetensors     AdaLoRA's tree of stage 2, by the prompt that it was tuned with
+adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def load_prompt(ws: Workspace, name: str) -> np.ndarray:
 
 
 def place_prompt(ws: Workspace, language: Language, name: str) -> jax.Array:
-    """A soft prompt [K, D], beside the language model's parameters."""
+    """A soft prompt [K, D], on the devices of the language model's parameters."""
     placed: jax.Array = language.put({"prompt": load_prompt(ws, name)})["prompt"]
     return placed
 
@@ -39,6 +39,6 @@ def adapter_path(ws: Workspace, name: str) -> Path:
 
 
 def load_adapters(ws: Workspace, name: str) -> Any:
-    """AdaLoRA's tree of one run of stage 2, on the host."""
+    """AdaLoRA's parameters from one run of stage 2, on the host."""
     tree, _ = load_tree(adapter_path(ws, name))
     return tree

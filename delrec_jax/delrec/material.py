@@ -1,4 +1,4 @@
-"""What stage 1's tasks draw their examples from, and what an example is."""
+"""What stage 1's tasks make their examples from, and the type of an example."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ class PromptExample:
 
     Attributes:
       ids: int32 [T], the text.
-      candidates: int32 [C], among which the answer is sought.
-      targets: float32 [C], the distribution to be reproduced.
-      task: int32 [], the task's place among the config's tasks.
+      candidates: int32 [C], the items to choose from.
+      targets: float32 [C], the distribution to reproduce.
+      task: int32 [], the task's index among the config's tasks.
     """
 
     ids: Int[Arrays, "*B T"]
@@ -33,15 +33,15 @@ class PromptExample:
 
 @dataclass(frozen=True)
 class Material:
-    """What the examples of one source of labels and some users are made of.
+    """What the examples of a set of users are made from, for one source of labels.
 
     Attributes:
-      train: everybody's training part.
-      users: whose texts these are.
-      rows: positions of these users' histories, an epoch of stage 1.
-      lists: candidates with the teacher's scores for each row; dealt to other users' rows for the control `shuffled`.
-      known: items that occur in the training part: negatives come from these.
-      pieces: tokenised titles and templates.
+      train: the training part of all users.
+      users: the users whose texts these are.
+      rows: positions in these users' histories, one epoch of stage 1.
+      lists: each row's candidates with the teacher's scores; for the control `shuffled`, those of another user's row.
+      known: items that occur in the training part; negatives are drawn from these.
+      pieces: tokenized titles and templates.
       slots: tokens of the soft prompt.
       tasks: names of the tasks, in the order of their numbers.
       config: the experiment.
@@ -62,14 +62,14 @@ class Material:
         return self.train.history(int(self.rows.users[row]))[: self.rows.ends[row]]
 
     def task_number(self, name: str) -> np.int32:
-        """The number that an example carries of its task."""
+        """The number that identifies a task in its examples."""
         return np.int32(self.tasks.index(name))
 
 
 def labelled_candidates(
     material: Material, label: int, seen: Int[np.ndarray, " L"], rng: np.random.Generator
 ) -> Int[np.ndarray, " C"]:
-    """The label among as many unseen items as the config says, in random order."""
+    """The label and unseen items, `distill.num_candidates` in total, in random order."""
     count = material.config.distill.num_candidates
     return among_negatives(label, material.known, seen, count, rng)
 
@@ -78,9 +78,9 @@ def one_hot(candidates: Int[np.ndarray, " C"], label: int) -> Float[np.ndarray, 
     """One-hot target over the candidates.
 
     Raises:
-      ValueError: the label is not there exactly once.
+      ValueError: the label does not occur exactly once.
     """
-    target = (candidates == label).astype(np.float32)
+    target: Float[np.ndarray, " C"] = (candidates == label).astype(np.float32)
     if target.sum() != 1:
-        raise ValueError(f"label {label} stands {int(target.sum())} times among the candidates")
+        raise ValueError(f"label {label} occurs {int(target.sum())} times among the candidates")
     return target

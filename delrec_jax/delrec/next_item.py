@@ -1,4 +1,4 @@
-"""Stage 2's examples, loss and task: the next item of a history, by the prompted language model with adapters."""
+"""Stage 2's examples, loss and task: the prompted language model with adapters ranks the next item of a history."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from delrec_jax.language.ranking_losses import (
     catalogue_cross_entropy,
     divergence,
 )
-from delrec_jax.training.gradients import LossFn, mean_loss_gradients
+from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task
@@ -70,12 +70,12 @@ class ListedText:
 
 @dataclass(frozen=True)
 class NextItemExamples:
-    """Next items inside the training part: history = the user's first `ends` items, label = the one after.
+    """Next items in the training part: the history is the user's first `ends` items, the label the item after them.
 
     Attributes:
       rows: positions.
       labels: int32 [N], the item that follows each.
-      known: items that occur in the training part: negatives come from these.
+      known: items that occur in the training part; negatives are drawn from these.
     """
 
     rows: Rows
@@ -90,7 +90,7 @@ class NextItemExamples:
         return len(self.labels)
 
     def example(self, index: int, rng: np.random.Generator) -> LabelledText | ListedText:
-        """The text of a row, with the soft prompt's slots; its label over the catalogue or among candidates."""
+        """The text of a row, with the soft prompt's slots, labeled over the catalogue or among candidates."""
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         if self.config.loss_over == "catalogue":
@@ -105,7 +105,7 @@ class NextItemExamples:
 def next_item_examples(
     experiment: Experiment, data: Data, language: Language, users: np.ndarray
 ) -> NextItemExamples:
-    """The latest labels of these users, as many as `tune.positions` says."""
+    """The examples of these users' latest labels, at most `tune.positions` per user."""
     train = data.split.train
     rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
     return NextItemExamples(
@@ -137,7 +137,7 @@ def tuning_task(
     Args:
       experiment: the config.
       ranker: scores texts.
-      layout: where the language model lies.
+      layout: how the language model is placed on the devices.
       frozen: shapes of `params` and `vectors`.
       known: the items that occur in the training part.
     """
@@ -146,7 +146,7 @@ def tuning_task(
     frozen = {**frozen, "prompt": jax.ShapeDtypeStruct(prompt, np.float32)}
 
     def start(frozen: Any, seed: int) -> Any:
-        """Adapters that change nothing."""
+        """New adapters, which do not change the model's output yet."""
         key, closed = prng.key(seed, "adapters/init"), ranker.model.closed
         return init_adapters(frozen["params"], config.adalora, key, closed=closed)
 
@@ -181,7 +181,7 @@ def _largest_batch(experiment: Experiment) -> LabelledText | ListedText:
 
 
 def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) -> Scoring:
-    """As `tune` selects and `evaluate` asks: of the catalogue, or of the candidates where texts list them."""
+    """The scores that `tune` and `evaluate` rank by: over the catalogue, or over the candidates where texts list them."""
     asked = layout.rows(experiment.evaluate.batch_size)
     ids = text_shapes(experiment.prompts.max_tokens, asked)
     if ranks_catalogue(ranker, experiment.prompts):
@@ -194,18 +194,20 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
 def ranking_loss(ranker: Ranker, known: Bool[np.ndarray, " I"], config: TuneConfig) -> LossFn:
     """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty.
 
-    Items that the training part does not know (`known` bool [I]) are no negatives: nobody could choose them yet, and
-    pushing them down would unlearn what the titles say of them. For the same reason `anchor` holds the tuned model
-    near the one before stage 2 over the whole catalogue.
+    Items that do not occur in the training part (False in `known`, bool [I]) are not negatives: nobody could choose them
+    yet, and pushing them down would unlearn what their titles say about them. For the same reason, `anchor` keeps the
+    tuned model's distribution over the full catalogue close to that of the model before stage 2.
     """
 
-    def loss(adapters: Any, frozen: Any, batch: LabelledText | ListedText, key: jax.Array) -> Any:
+    def loss(
+        adapters: Any, frozen: Any, batch: LabelledText | ListedText, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
         """Losses [B], weights [B], and the penalty."""
         fixed = {"prompt": frozen["prompt"], "vectors": frozen["vectors"]}
         options = {**fixed, "adapters": adapters, "dropout_key": key}
         penalty = {"penalty": config.adalora.orthogonality * orthogonality_penalty(adapters)}
         if isinstance(batch, LabelledText):
-            scores = ranker.catalogue_scores(frozen["params"], batch.ids, **options)
+            scores = ranker.catalogue_scores(frozen["params"], batch.ids, **options)  # [B, I]
             open_scores = jnp.where(known, scores, -jnp.inf)
             losses, weights = catalogue_cross_entropy(open_scores, batch.label)
             if config.anchor:

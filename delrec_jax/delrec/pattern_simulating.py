@@ -1,7 +1,7 @@
 """Recommendation Pattern Simulating (RPS; DELRec, stage 1): which item would the teacher rank first?
 
-The text names the teacher and may show its ranks 2..h. The label is the teacher's top-1 (the reference) or, list-wise,
-softmax(f(S) / tau) over the candidates, so that the whole order is distilled and not only its head.
+The text names the teacher and may show the items that it ranks 2 to h. The label is the teacher's top-1 item (as in the
+reference) or, list-wise, softmax(f(S) / tau) over the candidates, which distills the full order and not only its head.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from delrec_jax.errors import UserError
 
 
 class PatternSimulating:
-    """The task: every row of the material is asked for the teacher's order of its list, the candidates in random order."""
+    """The task: rank a row's list as the teacher does; the candidates are shown in random order."""
 
     name = "rps"
     title = "Recommendation Pattern Simulating (RPS)"
@@ -30,13 +30,13 @@ class PatternSimulating:
     )
 
     def positions(self, material: Material) -> range:
-        """Every row."""
+        """Indices of all rows: every row can be asked."""
         return range(len(material.rows.users))
 
     def example(
         self, material: Material, positions: range, row: int, rng: np.random.Generator
     ) -> PromptExample:
-        """The row with its list."""
+        """The RPS text of a row, its list in random order."""
         order = rng.permutation(material.lists.items.shape[1])
         return listed_example(material, row, order, pattern=material.slots)
 
@@ -47,10 +47,10 @@ def listed_example(
     """The RPS text of a row.
 
     Args:
-      material: with the teacher's lists.
-      row: which.
-      order: places of the list [C], in the order in which the candidates are shown.
-      pattern: soft slots, words, or nothing.
+      material: holds the teacher's lists.
+      row: index of the row.
+      order: permutation of the list [C]: the order in which the candidates are shown.
+      pattern: soft prompt slots, words, or nothing.
     """
     config, items = material.config.distill, material.lists.items[row]
     target = teacher_target(
@@ -79,7 +79,7 @@ def rps_text(
     candidates: Items = (),
     ranked: Items = (),
 ) -> Ids:
-    """Its tokens; `ranked` are the teacher's ranks 2..h, shown on demand."""
+    """Tokens of an RPS text; `ranked`, the teacher's ranks 2 to h, is shown only with `prompts.show_ranks`."""
     fields = {
         Field.PATTERN: pattern,
         Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
@@ -102,9 +102,12 @@ def teacher_target(
       UserError: unknown kind.
     """
     if kind == "top1":
-        return (np.arange(len(teacher_scores)) == teacher_scores.argmax()).astype(np.float32)
+        top = np.arange(len(teacher_scores)) == teacher_scores.argmax()
+        one_hot: np.ndarray = top.astype(np.float32)
+        return one_hot
     if kind == "listwise":
         scaled = teacher_scores.astype(np.float64) / temperature
         exp = np.exp(scaled - scaled.max())
-        return (exp / exp.sum()).astype(np.float32)
+        shares: np.ndarray = (exp / exp.sum()).astype(np.float32)
+        return shares
     raise UserError(f"distill.rps_label is {kind!r}: use 'top1' or 'listwise'")

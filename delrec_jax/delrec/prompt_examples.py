@@ -1,8 +1,8 @@
 """Stage 1's examples: the tasks' texts with candidates and target distributions, for three sources of labels.
 
 `teacher`   RPS labels are the teacher's lists for the text's own history.
-`shuffled`  the lists are dealt to other histories: the control that shows whether distillation is real.
-`true`      the text is LSR's and the label the item that really came next: what labels alone can do.
+`shuffled`  the lists are assigned to other users' histories: the control that shows whether distillation is real.
+`true`      the text is LSR's and the label is the item that came next: what labels alone achieve.
 """
 
 from collections.abc import Sized
@@ -32,10 +32,10 @@ class PromptExamples:
     """Everything the examples of one source are drawn from.
 
     Attributes:
-      source: of the labels.
+      source: `teacher`, `shuffled` or `true`.
       material: rows, lists, titles.
       labels: the item that follows each row, for `true`; unused otherwise.
-      tasks: of the config.
+      tasks: the tasks of the config.
     """
 
     source: str
@@ -48,7 +48,7 @@ class PromptExamples:
 
     @cached_property
     def asked(self) -> list[tuple[PromptTask, Sized]]:
-        """The tasks that have a share and can be asked somewhere, and where."""
+        """The tasks that have a share and can be asked of these users, each with its positions."""
         shares = self.material.config.distill.tasks
         found = [
             (task, task.positions(self.material))
@@ -63,12 +63,12 @@ class PromptExamples:
 
     @cached_property
     def _shares(self) -> np.ndarray:
-        """Upper ends of the tasks' shares, the last one 1."""
+        """Cumulative shares of the tasks; the last is 1."""
         shares = [self.material.config.distill.tasks[task.name].share for task, _ in self.asked]
         return np.cumsum(shares) / sum(shares)
 
     def example(self, index: int, rng: np.random.Generator) -> PromptExample:
-        """One text: of a task by its share, or (`true`) the row's next item."""
+        """One example: of a task drawn by its share, or, for `true`, of the row's next item."""
         if self.source == "true":
             return self.labelled(index, rng)
         drawn = 0
@@ -78,7 +78,7 @@ class PromptExamples:
         return task.example(self.material, positions, index, rng)
 
     def labelled(self, row: int, rng: np.random.Generator) -> PromptExample:
-        """LSR's text of a row with the item that really came next, in the place of an RPS text."""
+        """The LSR text of a row, labeled with the item that came next; it takes the place of an RPS text."""
         material, label = self.material, int(self.labels[row])
         everything = material.train.history(int(material.rows.users[row]))
         candidates = labelled_candidates(material, label, everything, rng)
@@ -96,7 +96,7 @@ class PromptExamples:
 def make_lists(
     experiment: Experiment, split: Split, num_items: int, rows: Rows, teacher: ScoreFn
 ) -> TeacherLists:
-    """The teacher's lists for rows; items it never saw, and items the user has seen, stay out."""
+    """The teacher's lists for these rows, without items that it never saw or that the user has seen."""
     length = experiment.teacher.max_length
     seen = np.full((len(rows.users), int(rows.ends.max())), PAD_ITEM, np.int32)
     histories = np.full((len(rows.users), length), PAD_ITEM, np.int32)
@@ -114,7 +114,7 @@ def make_lists(
 
 
 def list_settings(experiment: Experiment) -> ListSettings:
-    """How long lists are, and the seed of what is drawn for them."""
+    """The lengths of lists, and the seed of their random negatives."""
     config = experiment.distill
     return ListSettings(config.top_h, config.num_candidates, experiment.seed)
 
@@ -144,7 +144,7 @@ def make_examples(
       lists: the teacher's, one per row; `true` needs none.
 
     Raises:
-      ValueError: lists that are not one per row.
+      ValueError: there is not one list per row.
     """
     rows = source_rows(experiment, data.split, users, source)
     if lists is None:

@@ -1,7 +1,7 @@
-"""The tasks of stage 1: one protocol, the two of the paper, and those that a config brings.
+"""The tasks of stage 1: their protocol, the paper's two tasks, and those that a config adds.
 
 A task is one class in one file: its name, its text and its examples. `distill.tasks` gives each its share of the texts and its
-weight in the loss; `distill.tasks.NAME.code = "FILE.py:OBJECT"` brings one that the package does not know.
+weight in the loss; `distill.tasks.NAME.code = "FILE.py:OBJECT"` adds one that is not part of the package.
 """
 
 from collections.abc import Sized
@@ -22,26 +22,26 @@ class PromptTask(Protocol):
     """A question that the prompt learns to answer: a text with candidates and a distribution over them.
 
     Attributes:
-      name: as `distill.tasks`, the logs and `Pieces.tasks` call it.
-      template: the words of its text.
+      name: its name in `distill.tasks`, the logs and `Pieces.tasks`.
+      template: the template of its text.
     """
 
     name: str
     template: Template
 
     def positions(self, material: Material) -> Sized:
-        """Where it can be asked; of length 0 where nowhere: it then takes no part."""
+        """Where it can be asked; if empty, the task is left out."""
 
     def example(
         self, material: Material, positions: Any, row: int, rng: np.random.Generator
     ) -> PromptExample:
-        """One text.
+        """Makes one example.
 
         Args:
-          material: what it is made of.
-          positions: as `positions` gave them.
-          row: of the epoch: an index into `material.rows`, for tasks that are asked of rows.
-          rng: the only source of chance, so that a resumed run draws the same text.
+          material: what it is made from.
+          positions: the result of `positions`.
+          row: the epoch's row, an index into `material.rows`, for tasks that are asked of rows.
+          rng: the only source of randomness, so that a resumed run draws the same text.
         """
 
 
@@ -51,10 +51,10 @@ PROMPT_TASKS: dict[str, PromptTask] = {
 
 
 def prompt_tasks(experiment: Experiment) -> list[PromptTask]:
-    """The config's tasks: ours in the order of the paper, then the others by name.
+    """The config's tasks: the built-in ones in the order of the paper, then the others by name.
 
     Raises:
-      UserError: one that is neither ours nor found.
+      UserError: a task is neither built in nor found.
     """
     shares = experiment.distill.tasks
     names = [name for name in PROMPT_TASKS if name in shares]
@@ -67,13 +67,13 @@ def _named(name: str, code: str) -> PromptTask:
     needs = ("name", "template", "positions", "example")
     found = find(code or name, PROMPT_TASKS, key=key, needs=needs)
     if name == NEXT_ITEM:
-        raise UserError(f"distill.tasks.{name}: the text of stage 2 has this name; take another")
+        raise UserError(f"distill.tasks.{name}: the text of stage 2 has this name; choose another")
     if found.name != name:
         raise UserError(f"{key} is {code!r}: its task is called {found.name!r}, not {name!r}")
     return found
 
 
 def prompt_templates(experiment: Experiment) -> dict[str, Template]:
-    """The text of each task by its name in the config, and that of the next item."""
+    """The template of each task by its name in the config, and the one that asks for the next item."""
     named = {task.name: task.template for task in prompt_tasks(experiment)}
     return named | {NEXT_ITEM: NEXT_ITEM_TEMPLATE}

@@ -1,4 +1,4 @@
-"""`delrec report`: records to `metrics.json`, the table on the terminal, and one self-contained page."""
+"""`delrec report` for DELRec: turns records into `metrics.json`, tables on the terminal, and one self-contained page."""
 
 from dataclasses import asdict
 from typing import Any
@@ -32,9 +32,8 @@ def report(ws: Workspace, data: Data, language: Language) -> None:
         records.read_expected(expected) if expected.exists() else None,
         seed=ws.experiment.seed,
     )
-    page = _report_data(
-        ws, data, language, table, rows
-    )  # asks the language model: all processes take part
+    # All processes take part, as this asks the language model.
+    page = _report_data(ws, data, language, table, rows)
     on_main(lambda: _write(ws, rows, page))
 
 
@@ -62,7 +61,7 @@ def _report_data(
         for path in sorted(ws.folder(stage).glob("*/metrics.jsonl")):
             log += tables.read_log(path)
     pairs = significance.standard_pairs(table["system"].unique(maintain_order=True).to_list())
-    # Language systems whose texts list the candidates have no ranks in the whole catalogue.
+    # Language systems whose texts list the candidates have no ranks in the full catalogue.
     whole = table.filter(system="delrec", protocol="full").height > 0
     protocol = "full" if whole else f"sampled-{config.candidates.num}"
     compared = significance.compare_family(
@@ -121,7 +120,7 @@ def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
 
 
 def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExample]:
-    """Two users: the first whose target is cold and the first whose is not (or just the first two)."""
+    """Two users: the first with a cold target and the first without (the first two if no target is cold)."""
     if not language.ranker.verbalizer.shows_examples:
         return []
     cold = data.split.cold_items(data.num_items)[data.split.target("test")]
@@ -159,10 +158,10 @@ def _ranks(scores: np.ndarray) -> list[float]:
 def _notes(config: Experiment, data: Data) -> list[str]:
     notes = [
         "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
-        "without the items a user has seen, `full_with_seen` with them.",
+        "without the items that a user has seen, `full_with_seen` with them.",
         *data.split.warnings(),
-        "A rise of the distilled prompt above no prompt is no evidence of distillation: the prompt from a shuffled teacher "
-        "is the control that counts.",
+        "A gain of the distilled prompt over no prompt is no evidence of distillation: the control that counts is the prompt "
+        "distilled from a shuffled teacher.",
     ]
     made_here = not config.lm.weights
     if data.world is not None:
@@ -172,18 +171,18 @@ def _notes(config: Experiment, data: Data) -> list[str]:
         ]
     if data.world is not None and made_here:
         notes.append(
-            "The language model was pre-trained on the catalogue's text and on instructions among which are the behaviours of "
+            "The language model was pre-trained on the catalogue's text and on instructions that include the behaviors of "
             "the store's customers: this demonstration is built so that a prompt CAN express the pattern. It never saw a row "
             "of interactions."
         )
     elif made_here:
         notes.append(
             "The language model is small and was pre-trained here on this corpus' titles, attributes and training histories; "
-            "it has no knowledge of the world. With pretrained weights these figures will differ."
+            "it has no world knowledge. With pretrained weights these figures will differ."
         )
     else:
         notes.append(
             f"The language model has the pretrained weights {config.lm.weights} (lm/base.json holds their SHA-256): "
-            "what it knew of these items before, nobody controls here."
+            "what it already knew about these items is not controlled for."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Positions inside training histories that DELRec's texts are made of, and the items that a label stands among."""
+"""The positions in training histories that DELRec's texts are made from, and the candidates shown with a label."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from delrec_jax.data.splits import partition_users
 
 @dataclass(frozen=True)
 class Rows:
-    """Positions of training histories: the history is the user's first `ends` items.
+    """Positions in training histories: a row's history is the user's first `ends` items.
 
     Attributes:
       users: int32 [N].
@@ -26,18 +26,18 @@ class Rows:
 def user_parts(
     training_users: Int[np.ndarray, " U"], config: DistillConfig, seed: int
 ) -> dict[str, np.ndarray]:
-    """Who trains the prompt (`train`), who selects it (`valid`), and who is only reported on (`heldout`)."""
+    """The users who train the prompt (`train`), who select it (`valid`), and who are only reported on (`heldout`)."""
     fractions = {
         "train": config.train_users,
         "valid": config.valid_users,
-        # Rounded: 1 - 0.9 - 0.1 is a little below 0.
+        # Rounded, since 1 - 0.9 - 0.1 is slightly below 0.
         "heldout": round(1 - config.train_users - config.valid_users, 9),
     }
     return partition_users(training_users, fractions, seed)
 
 
 def latest_rows(train: Interactions, users: np.ndarray, positions: int, *, labelled: bool) -> Rows:
-    """The latest `positions` histories of each user's training part; labelled ones have a next item there."""
+    """The latest `positions` histories of each user's training part; if `labelled`, only those with a next item in it."""
     pairs = []
     for user in users:
         length = int(train.lengths[user]) - (1 if labelled else 0)
@@ -47,15 +47,16 @@ def latest_rows(train: Interactions, users: np.ndarray, positions: int, *, label
 
 
 def next_items(train: Interactions, rows: Rows) -> Int[np.ndarray, " N"]:
-    """The item that follows each row; a user's last one where nothing follows."""
+    """The item that follows each row, or the user's last item if none follows."""
     ends = np.minimum(rows.ends, train.lengths[rows.users] - 1)
-    return train.items[train.offsets[rows.users] + ends]
+    items: Int[np.ndarray, " N"] = train.items[train.offsets[rows.users] + ends]
+    return items
 
 
 def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A permutation of the rows that gives every row one of another user.
+    """A permutation that assigns to every row a row of another user.
 
-    Rows stand grouped by user in a random circle of users and are turned by the largest group.
+    The rows are grouped by user around a circle, with the users in random order, and rotated by the size of the largest group.
     """
     everyone, counts = np.unique(users, return_counts=True)
     circle = rng.permutation(len(everyone))
@@ -70,7 +71,7 @@ def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def among_negatives(
     label: int, known: np.ndarray, seen: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The label and `count` - 1 unseen items that the training part knows, int32, in random order."""
+    """The label and `count` - 1 items of `known` that are not in `seen`, int32, in random order."""
     pool = np.setdiff1d(known, np.append(seen, label))
     negatives = rng.choice(pool, count - 1, replace=False)
     return rng.permutation(np.append(negatives, label)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""DELRec's systems of the table: the language model with each of the prompts and adapters that stages 1 and 2 made."""
+"""The DELRec systems that are evaluated: the language model with the prompts and adapters of stages 1 and 2."""
 
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
@@ -12,10 +12,11 @@ from delrec_jax.workdir.workspace import Workspace
 def language_systems(
     ws: Workspace, data: Data, language: Language
 ) -> dict[tuple[str, str], LanguageSystem]:
-    """All language systems by (name in the table, labels)."""
+    """All language systems by (name in the results, labels)."""
     slots = language.slots
 
     def prompted(name: str, adapters: str | None = None) -> LanguageSystem:
+        """The language model with this prompt and these adapters."""
         tree = None if adapters is None else language.put(files.load_adapters(ws, adapters))
         return LanguageSystem(slots, files.place_prompt(ws, language, name), tree)
 

@@ -1,10 +1,11 @@
-"""How the losses of stage 1's tasks are weighted into one (method.md, stage 1, item 3).
+"""How the losses of stage 1's tasks are combined into one (method.md, stage 1, item 3).
 
-`fixed`          L = sum_task w_task L_task, the weights of `distill.tasks` as shares of 1.
+`fixed`          L = sum_task w_task L_task, with the weights of `distill.tasks` normalized to sum to 1.
 `gradient_norm`  weights proportional to (1 / |grad L_task|) ** 0.5, summing to 1, no gradient through them (the reference).
 `uncertainty`    L = sum_task exp(-s) L_task + s with a trained log-variance s for each task (Kendall et al., 2018).
 
-A task without a text in the batch has no loss: its weight is 0, and the others' sum to 1 where weights are made here.
+A task without a text in the batch has loss 0. `gradient_norm` and `uncertainty` also give it weight 0, and the weights of
+the other tasks still sum to 1 under `gradient_norm`.
 """
 
 from collections.abc import Callable
@@ -21,19 +22,19 @@ from delrec_jax.config import DistillConfig
 _GRADIENT_EXPONENT = 0.5
 
 TaskLosses = Callable[[Any], tuple[Float[Array, " N"], Float[Array, " N"]]]
-"""params -> the mean loss of each task (0 where it has no text), and the number of its texts."""
+"""params -> the mean loss of each task (0 if it has no text), and the number of its texts."""
 
 
 @dataclass(frozen=True)
 class TaskWeighting:
-    """Which weighting, and the tasks by name with the weights of `fixed`, which sum to 1."""
+    """The kind of weighting, and each task's name with its weight under `fixed`; the weights sum to 1."""
 
     kind: str
     weights: tuple[tuple[str, float], ...]
 
     @classmethod
     def of(cls, config: DistillConfig, names: tuple[str, ...]) -> "TaskWeighting":
-        """The config's, for these tasks in this order."""
+        """The config's weighting of these tasks, in this order."""
         total = sum(config.tasks[name].weight for name in names)
         weights = tuple((name, config.tasks[name].weight / total) for name in names)
         return cls(config.weighting, weights)
@@ -45,7 +46,7 @@ class TaskWeighting:
 
 
 def init_weighting(weighting: TaskWeighting) -> dict[str, Array]:
-    """What the weighting itself trains: a log-variance for each task, or nothing."""
+    """The weighting's own trainable parameters: one log-variance per task for `uncertainty`, else none."""
     if weighting.kind != "uncertainty":
         return {}
     return {"log_variance": jnp.zeros(len(weighting.weights))}
@@ -54,12 +55,12 @@ def init_weighting(weighting: TaskWeighting) -> dict[str, Array]:
 def weighted_gradients(
     task_losses: TaskLosses, params: dict[str, Any], weighting: TaskWeighting
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Gradient of the weighted loss, and what to log.
+    """Gradient of the weighted loss, and the metrics to log.
 
     Args:
       task_losses: params -> losses and numbers of texts, by task.
-      params: what trains: `prompt`, and `log_variance` for `uncertainty`.
-      weighting: how.
+      params: the trained parameters: `prompt`, and `log_variance` for `uncertainty`.
+      weighting: how the losses are weighted.
 
     Returns:
       Gradients in the tree of `params`; metrics `loss`, and `loss/NAME`, `weight/NAME` of each task.
@@ -68,7 +69,7 @@ def weighted_gradients(
         return _by_gradient_norm(task_losses, params, weighting)
 
     def total(params: dict[str, Any]) -> tuple[Array, tuple[Array, Array]]:
-        """The weighted loss; losses and weights beside it."""
+        """The weighted loss, with the losses and weights of the tasks as auxiliary output."""
         losses, texts = task_losses(params)
         if weighting.kind == "uncertainty":
             spread, present = params["log_variance"], texts > 0
@@ -87,7 +88,7 @@ def _by_gradient_norm(
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     losses, pull_back, texts = jax.vjp(task_losses, params, has_aux=True)
     per_task = [pull_back(row)[0] for row in jnp.eye(len(weighting.weights))]
-    norms = jnp.stack([optax.global_norm(grads) for grads in per_task])
+    norms = jnp.stack([optax.global_norm(grads) for grads in per_task])  # [N]
     inverse = jnp.where(texts > 0, (1 / (norms + 1e-8)) ** _GRADIENT_EXPONENT, 0.0)
     weights = inverse / inverse.sum()
     grads = jax.tree.map(lambda *leaves: sum(map(jnp.multiply, weights, leaves)), *per_task)

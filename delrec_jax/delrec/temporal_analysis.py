@@ -1,6 +1,7 @@
-"""Temporal Analysis (TA; DELRec, stage 1): which item came between i_{n-2} and i_n? After an example of the same user.
+"""Temporal Analysis (TA; DELRec, stage 1): which item came between i_{n-2} and i_n?
 
-The loss is the cross-entropy of the one-hot label i_{n-1} among candidates.
+A solved example from the same user comes first in the text. The loss is the cross-entropy of the one-hot label i_{n-1}
+among candidates.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ from delrec_jax.delrec.material import Material, PromptExample, labelled_candida
 
 
 class TemporalAnalysis:
-    """The task: a random place of a random user's training part, whatever the row."""
+    """The task: a random position in a random user's training part, independent of the row."""
 
     name = "ta"
     title = "Temporal Analysis (TA)"
@@ -40,7 +41,7 @@ class TemporalAnalysis:
     )
 
     def positions(self, material: Material) -> dict[int, Ids]:
-        """User to the lengths of the training part at which TA can be asked; no user without one."""
+        """For each user, the lengths of their training part at which TA can be asked; users without any are left out."""
         ends = {
             int(user): ta_ends(material.train.history(int(user)), material.config.prompts)
             for user in material.users
@@ -50,7 +51,7 @@ class TemporalAnalysis:
     def example(
         self, material: Material, positions: dict[int, Ids], row: int, rng: np.random.Generator
     ) -> PromptExample:
-        """A text of a user who can be asked, drawn evenly."""
+        """An example of a user drawn uniformly from those who can be asked."""
         user = int(rng.choice(np.array(list(positions), np.int64)))
         return ta_example(material, positions, user, rng)
 
@@ -58,7 +59,7 @@ class TemporalAnalysis:
 def ta_example(
     material: Material, positions: dict[int, Ids], user: int, rng: np.random.Generator
 ) -> PromptExample:
-    """A TA text of this user, at a random place of the training part."""
+    """A TA example of this user, at a random position in their training part."""
     sequence, ends = material.train.history(user), positions[user]
     end = int(ends[rng.integers(0, len(ends))])
     label = int(sequence[end - 2])
@@ -73,15 +74,15 @@ def ta_example(
 
 
 def ta_text(pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
-    """Its tokens.
+    """Tokens of a TA text.
 
     With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
-    i_a..i_{n-2} and i_n and asks for i_{n-1}, which is nowhere in the text (at the lengths that `ta_ends` gives).
+    i_a..i_{n-2} and i_n and asks for i_{n-1}, which occurs nowhere in the text (at the lengths that `ta_ends` gives).
 
     Args:
-      pieces: tokenised pieces.
+      pieces: tokenized pieces.
       sequence: i_1..i_n, at least `ta_min_length(config)` items.
-      pattern: soft slots or words.
+      pattern: soft prompt slots or words.
       candidates: shown when the config says so.
 
     Raises:
@@ -102,14 +103,14 @@ def ta_text(pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items 
 
 
 def ta_min_length(config: PromptConfig) -> int:
-    """Fewest items of which TA can be asked: the example, one item before the gap, the gap, its successor."""
+    """The fewest items for which TA can be asked: the example, one item before the gap, the gap, its successor."""
     return config.ta_example + 2
 
 
 def ta_ends(sequence: Items, config: PromptConfig) -> Ids:
-    """The lengths n at which TA can be asked of i_1..i_n: long enough, and i_{n-1} stands nowhere else in it.
+    """The lengths n at which TA can be asked of i_1..i_n: n is large enough, and i_{n-1} occurs only once.
 
-    The second matters only where a user may have an item twice (`data.repeats=keep`).
+    The second condition matters only if a user may have an item twice (`data.repeats=keep`).
     """
     items = np.asarray(sequence)
     ends = np.arange(ta_min_length(config), len(items) + 1, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""`delrec tune`: stage 2, AdaLoRA on the language model with the prompt frozen, to rank the next item."""
+"""`delrec tune`, stage 2: tunes the language model with AdaLoRA to rank the next item; the prompt stays frozen."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +39,7 @@ from delrec_jax.workdir.workspace import Workspace
 
 
 def tune(ws: Workspace, data: Data, language: Language) -> None:
-    """Tunes with the distilled and with the random prompt, on all labels and on few, under the same budget."""
+    """Tunes with the distilled prompt and with the random one, on all labels and on few, under the same budget."""
     experiment = ws.experiment
     training = Tuning(ws, data, language)
     few = experiment.tune.few_users
@@ -53,7 +53,7 @@ def tune(ws: Workspace, data: Data, language: Language) -> None:
 
 
 class Tuning:
-    """Trains sets of adapters under one compiled step; prompt and labels differ."""
+    """Trains several sets of adapters with one compiled step; only their prompts and labels differ."""
 
     def __init__(self, ws: Workspace, data: Data, language: Language):
         """Compiles nothing yet."""
@@ -76,7 +76,7 @@ class Tuning:
         )
 
     def fit(self, name: str, prompt_name: str, users: np.ndarray) -> None:
-        """Trains one set of adapters, or resumes it, or leaves a finished one."""
+        """Trains or resumes one set of adapters; a finished one is left as it is."""
         experiment, task = self._ws.experiment, self.task
         prompt = files.place_prompt(self._ws, self._language, prompt_name)
         examples = next_item_examples(experiment, self._data, self._language, users)
@@ -107,14 +107,15 @@ class Tuning:
         ranks = " ".join(map(str, result["ranks"].values()))
         say(
             f"  adapter {name}: {len(examples)} labels, selected step {result['best_step']} of {result['steps']}, "
-            f"rank pattern {ranks} of {self._ws.experiment.tune.adalora.init_rank} (by path in adapter/{name}/result.json)"
+            f"rank pattern {ranks} of {self._ws.experiment.tune.adalora.init_rank} "
+            f"(listed by path in adapter/{name}/result.json)"
         )
 
     def _validator(self, prompt: jax.Array, users: np.ndarray) -> Callable[[Any], dict[str, float]]:
-        """adapters -> HR@1 and NDCG@10 of these users' validation items (few labels: of the few users alone).
+        """Makes a function from adapters to HR@1 and NDCG@10 of these users' validation items.
 
-        Over the whole catalogue that is open then (unseen items that the training part knows); over the stored
-        candidates where texts list them.
+        A run on few users is selected by these users alone. The items are ranked among all unseen items of the training
+        part, or among the stored candidates where texts list them.
         """
         split, sets = self._data.split, self._data.candidates["valid"]
         asked = _selecting_rows(split, users)
@@ -129,9 +130,11 @@ class Tuning:
         )
 
         def evaluate(adapters: Any) -> dict[str, float]:
+            """Validation metrics of these adapters, and the one that selects."""
             tuned = replace(system, adapters=adapters)
 
             def scores(rows: np.ndarray) -> jax.Array:
+                """Scores [B, C] of the candidates, or [B, I] of the catalogue."""
                 if listed:
                     return self._scorer.candidates(tuned, ids[rows], candidates[rows])
                 return self._scorer.catalogue(tuned, ids[rows])
@@ -149,7 +152,7 @@ class Tuning:
         return evaluate
 
     def _open_ranker(self, asked: np.ndarray, targets: np.ndarray) -> RankFn:
-        """Ranks among the items that these rows of the validation part have not seen and the training part knows."""
+        """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""
         split, num_items = self._data.split, self._data.num_items
         longest = int(split.history_lengths("valid").max())
         histories = padded_histories(split, "valid", longest, rows=asked)
@@ -157,7 +160,8 @@ class Tuning:
 
         def rank(scores: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
             closed = seen_items(histories[rows], num_items=num_items) | unknown
-            return rank_full(scores, targets[rows], closed)
+            ranked: tuple[jax.Array, jax.Array] = rank_full(scores, targets[rows], closed)
+            return ranked
 
         return rank
 
@@ -165,13 +169,14 @@ class Tuning:
 def _selecting_rows(split: Split, users: np.ndarray) -> np.ndarray:
     """Rows of the validation part whose labels a run on these training users may use.
 
-    Under leave-one-out their own; the other splits ask other users or few of these, and know no runs on few users.
+    Under leave-one-out, these are the users' own rows. The other splits validate on other users or on few of these, and
+    have no runs on few users, so all rows count.
     """
     valid = split.users("valid")
     return np.flatnonzero(np.isin(valid, users) | (split.kind != "leave_one_out"))
 
 
 def _ranks(state: TrainState) -> dict[str, Any]:
-    """The rank pattern at the end of training, stored beside the adapters."""
+    """The rank of each adapter at the end of training, stored with the adapters."""
     ranks = ranks_in_use(allocation_state(state.opt_state))
     return {"ranks": {path: int(rank) for path, rank in ranks.items()}}

@@ -1,7 +1,7 @@
-"""`delrec augment`: P2Rec's information augmentation, the language model's item embeddings in conventional recommenders.
+"""`delrec augment`, P2Rec's information augmentation: conventional recommenders with the LM's item embeddings.
 
-Every recommender is trained plain, with the tuned model's embeddings, and with those of two controls: the untuned model's,
-and the tuned model's on the titles of other items. All have the same rows, budget and selection.
+Every recommender is trained plain, with the tuned model's embeddings, and with those of two controls: the untuned model's
+embeddings, and the tuned model's of the titles of other items. All have the same rows, budget and selection.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def augment(ws: Workspace, data: Data, language: Language) -> None:
 
 
 class _Trainers:
-    """Trains cells; those of one network and one way share a compiled step while they follow one another."""
+    """Trains cells; consecutive cells with the same network and the same use of text share a compiled step."""
 
     def __init__(self, ws: Workspace, data: Data):
         self.ws, self.data = ws, data
@@ -46,7 +46,7 @@ class _Trainers:
         self._training: TeacherTraining
 
     def train(self, cell: Cell) -> dict[str, Any]:
-        """Trains a cell, or resumes it, or reads what is finished; says how it did on validation."""
+        """Trains or resumes a cell, or reads its finished result; returns its validation metric and checkpoint."""
         path = recommenders.cell_path(self.ws, cell)
         taught = cell == recommenders.first_cell(self.ws.experiment)
         result = load_tree(path)[1] if taught else self._fit(cell)
@@ -94,7 +94,7 @@ class _Trainers:
         return self._training
 
     def _vectors(self, cell: Cell) -> np.ndarray | None:
-        """A system's embeddings as its recommender takes them; None for a plain one."""
+        """A system's embeddings in the form that its recommender takes; None for a plain one."""
         if cell.system == PLAIN:
             return None
         path = files.embeddings_path(self.ws, cell.system, cell.seed)
@@ -105,12 +105,12 @@ class _Trainers:
 
 
 def network_way(config: AugmentConfig, system: str) -> str:
-    """How text enters the item table of a system's network while it trains; `initialise` needs no other network."""
+    """How text enters the item table of a system's network in training; `initialise` needs no change of the network."""
     return "own" if system == PLAIN or config.way == "initialise" else config.way
 
 
 def _tell(found: list[dict[str, Any]]) -> None:
-    """Validation NDCG@10 of each recommender, mean over seeds."""
+    """Prints the validation NDCG@10 of each recommender, averaged over seeds."""
     for name, system in dict.fromkeys((row["teacher"], row["system"]) for row in found):
         values = [
             row["valid_ndcg10"]

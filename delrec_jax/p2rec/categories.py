@@ -31,12 +31,12 @@ class Categories:
 
     @property
     def count(self) -> int:
-        """K."""
+        """K, the number of categories."""
         return len(self.centres)
 
     @property
     def sizes(self) -> Int[np.ndarray, " K"]:
-        """Items of each category."""
+        """The number of items in each category."""
         return np.bincount(self.of_item[self.of_item >= 0], minlength=self.count)
 
 
@@ -45,13 +45,13 @@ def latent_categories(
 ) -> Categories:
     """Groups the items by k-means on their vectors.
 
-    Only known items are grouped and move a centre: the vectors of the others were never trained, so they say nothing.
+    Only known items are grouped and affect a center: the vectors of the others were never trained and carry no information.
 
     Args:
         vectors: the teacher's item table.
         known: True for items with a training interaction.
         count: K.
-        seed: of the starts; one seed gives one grouping.
+        seed: seed of the starts; the same seed gives the same grouping.
 
     Raises:
         UserError: naming `parse.categories`: K is below 2 or above the number of known items, the known items have fewer
@@ -61,7 +61,7 @@ def latent_categories(
     _check(rows, count)
     start = int(generator(seed, _STREAM).integers(2**31))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of empty clusters: an error below
+        warnings.simplefilter("ignore", ConvergenceWarning)  # empty clusters are an error below
         fitted = KMeans(count, n_init=_STARTS, random_state=start).fit(rows)
     found = len(np.unique(fitted.labels_))
     if found < count:
@@ -77,9 +77,9 @@ def latent_categories(
 def nearest_items(
     vectors: Float[np.ndarray, "I D"], categories: Categories, number: int
 ) -> list[Int[np.ndarray, " N"]]:
-    """The members nearest to each centre, nearest first; at most `number`, fewer where a category has fewer.
+    """The members of each category that are nearest to its center, nearest first; at most `number` per category.
 
-    Items of equal distance stand in index order.
+    Items at the same distance are in index order.
     """
     nearest = []
     for category, centre in enumerate(categories.centres):

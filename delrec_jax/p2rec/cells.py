@@ -1,20 +1,20 @@
-"""The comparison of P2Rec: every recommender under every seed, plain, augmented, and with the embeddings of two controls."""
+"""What P2Rec compares: every recommender under every seed, plain, augmented, and with the embeddings of two controls."""
 
 from delrec_jax.config import Experiment
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
 
 UNTUNED, SHUFFLED = "teacher_augmented_untuned_lm", "teacher_augmented_shuffled_text"
-"""The controls: embeddings of the untuned language model, and the tuned one's of other items' titles."""
+"""The controls: embeddings of the untuned language model, and the tuned one's embeddings of other items' titles."""
 
 
 def seeds(experiment: Experiment) -> range:
-    """Seeds of the repetitions; DELRec needs one teacher only."""
+    """Seeds of the repetitions; DELRec has only one, as it needs one teacher."""
     count = experiment.parse.seeds if experiment.method == "p2rec" else 1
     return range(experiment.seed, experiment.seed + count)
 
 
 def cells(experiment: Experiment) -> list[Cell]:
-    """All recommenders that `augment` trains, those of one network one after the other."""
+    """All recommenders that `augment` trains; those with the same network follow one another."""
     if experiment.method != "p2rec":
         return [Cell(experiment.teacher.name, experiment.seed, AUGMENTED)]
     controls = (UNTUNED, SHUFFLED) if experiment.augment.controls else ()

@@ -1,8 +1,8 @@
-"""What P2Rec's augmentation is worth: each augmented teacher against itself and two controls.
+"""What P2Rec's augmentation is worth: each augmented teacher against the plain one and two controls.
 
-That text helps is shown by a rise above the teacher alone, that *tuning* helps by a rise above
-embeddings of the untuned language model, and that the items' *own* texts help by a rise above
-the tuned one's embeddings of shuffled texts. All of these are asked at once, of every teacher.
+A gain over the plain teacher shows that text helps, a gain over embeddings of the untuned language
+model that *tuning* helps, and a gain over the tuned model's embeddings of shuffled texts that the
+items' *own* texts help. All of these are tested at once, for every teacher.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ REFERENCES = (PLAIN, UNTUNED, SHUFFLED)
 
 
 def augmentation_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """The augmented teacher against the plain one and the two controls, among those there."""
+    """The augmented teacher paired with the plain one and the two controls, as far as they are in `systems`."""
     if AUGMENTED not in systems:
         return []
     return [(AUGMENTED, reference) for reference in REFERENCES if reference in systems]
@@ -34,20 +34,20 @@ def compare_augmentations(
     seed: int = 0,
     resamples: int = 10_000,
 ) -> list[Comparison]:
-    """`compare` for every teacher, pair and part: one family, corrected by Holm over all of it.
+    """Runs `compare` for every teacher, pair and part; all are one family, corrected by Holm.
 
     Args:
         records: rank records of one corpus and split, of any teachers and seeds.
         metric: one of `METRICS`.
-        parts: "all" and names of `PART_OF_USERS`; one without any user (no cold target, say)
-            is passed over.
-        protocol: the protocol of all.
-        seed: of the bootstraps and the permutations.
-        resamples: sign patterns of each test.
+        parts: "all" and names of `PART_OF_USERS`; a part without users (no cold targets, say)
+            is skipped.
+        protocol: the protocol of all comparisons.
+        seed: seed of the bootstraps and the permutations.
+        resamples: sign patterns per test.
 
     Returns:
-        By teacher, in the order of their names, then by part and pair as they were asked; empty
-        where no teacher was augmented.
+        The comparisons by teacher in alphabetical order, then by part and pair in the given
+        order; empty if no teacher was augmented.
 
     Raises:
         UserError: as `compare`.
@@ -70,5 +70,5 @@ def compare_augmentations(
 
 
 def _has_users(records: pl.DataFrame, part: str) -> bool:
-    """Whether the part has users; an unknown name has, so that `compare` can refuse it."""
+    """Whether the part has users; True for an unknown name, so that `compare` can refuse it."""
     return part not in PART_OF_USERS or not records.filter(PART_OF_USERS[part]).is_empty()

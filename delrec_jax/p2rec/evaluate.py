@@ -1,4 +1,4 @@
-"""`delrec evaluate` of P2Rec: every recommender of the comparison to one rank record a user and protocol."""
+"""`delrec evaluate` for P2Rec: one rank record per user and protocol for every recommender of the comparison."""
 
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec.cells import cells
@@ -13,9 +13,9 @@ from delrec_jax.workdir.workspace import Workspace
 
 
 def evaluate(ws: Workspace, data: Data) -> None:
-    """Ranks the test item of every user by popularity, by each recommender of `augment`, and by the oracle where one is known.
+    """Ranks every user's test item by popularity, by each recommender of `augment`, and by the oracle if there is one.
 
-    `rerank-m` is left out: each recommender would rank other candidates, its own best.
+    `rerank-m` is left out: each recommender would rank different candidates, its own best.
     """
     run = Evaluation(ws.experiment, data)
     popularity = popularity_teacher(data.split.train.items, data.num_items)
@@ -32,7 +32,9 @@ def evaluate(ws: Workspace, data: Data) -> None:
     on_main(lambda: run.write(ws.folder("evaluate")))
 
 
-def _rank(run: Evaluation, system: str, recommender: Teacher, *, length: int, **names) -> None:
+def _rank(
+    run: Evaluation, system: str, recommender: Teacher, *, length: int, **names: str | int
+) -> None:
     read = RowHistories(run.data.split, "test", length)
     asked = recommenders.conventional_system(recommender, read)
     run.rank_catalogue(system, asked.score_users, order=asked.order, **names)

@@ -1,6 +1,6 @@
-"""What P2Rec's stages hand to one another through the workdir.
+"""The files that P2Rec's stages pass to one another through the workdir.
 
-preference/seed-S/     categories.safetensors (titles beside it, as JSON), model/ (projection and adapters)
+preference/seed-S/     categories.safetensors (and a JSON file with titles), model/ (projection and adapters)
 augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled}.safetensors
 """
 
@@ -21,11 +21,11 @@ from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.workdir.recommenders import AUGMENTED
 from delrec_jax.workdir.workspace import Workspace
 
-_TITLES = 10  # of a category, stored for the reader
+_TITLES = 10  # titles per category, stored for readers
 
 
 def seed_folder(ws: Workspace, seed: int) -> Path:
-    """Where `parse` works under one seed."""
+    """The folder of `parse` for one seed."""
     return ws.folder("parse") / f"seed-{seed}"
 
 
@@ -38,14 +38,14 @@ def save_categories(
     titles: tuple[str, ...],
     counts: np.ndarray,
 ) -> None:
-    """Stores the latent categories of one seed; beside them, for the reader, their share and the titles at their centres.
+    """Stores the latent categories of one seed and, for readers, their shares and the titles nearest to their centers.
 
     Args:
       ws: the workdir.
-      seed: of the grouping.
-      categories: which item is in which.
-      vectors: float [I, D] that were grouped.
-      titles: of the catalogue.
+      seed: seed of the grouping.
+      categories: the grouping.
+      vectors: float [I, D], the vectors that were grouped.
+      titles: titles of the catalogue.
       counts: int [I], training interactions of each item.
     """
     rows = [
@@ -70,12 +70,12 @@ def load_categories(ws: Workspace, seed: int) -> Categories:
 
 
 def load_parser(ws: Workspace, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Projection and (where the LM was tuned) adapters of one seed, and the description of their training."""
+    """Projection and (if the LM was tuned) adapters of one seed, and the description of their training."""
     return load_tree(seed_folder(ws, seed) / "model" / "result.safetensors")
 
 
 def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:
-    """Where the embeddings of a system stand."""
+    """The file with the embeddings of a system."""
     folder = ws.folder("augment") / "embeddings"
     if system == UNTUNED:  # the base model has no seed
         return folder / "untuned.safetensors"
@@ -84,15 +84,15 @@ def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:
 
 
 def save_embeddings(path: Path, vectors: np.ndarray, *, ids: tuple[str, ...], origin: str) -> None:
-    """Writes one vector an item.
+    """Writes one vector per item.
 
     Args:
-      path: a `.safetensors` file; it appears whole or not at all.
+      path: a `.safetensors` file, written atomically.
       vectors: float32 [I, E].
       ids: the source's item ids, in the order of the rows; stored as JSON in the file's metadata, under `description`.
-      origin: what made them, for the reader.
+      origin: how they were made, for readers.
     """
-    # One entry alone: safetensors writes several in an order that differs from run to run.
+    # A single entry, as safetensors writes several in an order that differs from run to run.
     description = json.dumps({"item_ids": list(ids), "origin": origin})
     embeddings = np.ascontiguousarray(vectors, np.float32)
     with whole(path) as partial:
@@ -100,15 +100,15 @@ def save_embeddings(path: Path, vectors: np.ndarray, *, ids: tuple[str, ...], or
 
 
 def load_embeddings(path: Path, *, ids: tuple[str, ...]) -> np.ndarray:
-    """Reads `save_embeddings`' file for a catalogue.
+    """Reads a file from `save_embeddings`, which must be of this catalogue.
 
     Raises:
-      UserError: the file is missing, damaged, or of another catalogue.
+      UserError: the file is missing or damaged, or is of another catalogue.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             found = json.loads((file.metadata() or {}).get("description", "{}"))
-            vectors = file.get_tensor("embeddings")
+            vectors: np.ndarray = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); delete it and run `delrec augment` again"
@@ -116,7 +116,7 @@ def load_embeddings(path: Path, *, ids: tuple[str, ...]) -> np.ndarray:
     stored = tuple(found.get("item_ids", ()))
     if stored != tuple(ids):
         raise UserError(
-            f"{path}: has embeddings of {len(stored)} items that are not the catalogue's {len(ids)}; run `delrec augment` "
-            "with --update, so that they are made for this catalogue"
+            f"{path}: its embeddings are of {len(stored)} items that are not the catalogue's {len(ids)}; run `delrec augment` "
+            "with --update to make them for this catalogue"
         )
     return vectors

@@ -1,4 +1,4 @@
-"""P2Rec's item embeddings: every item alone, as the text of a virtual user, through the language model."""
+"""P2Rec's item embeddings: the language model encodes each item alone, as the text of a virtual user."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class ItemEmbedder:
     """Pools the encoder's output over each item's text."""
 
     def __init__(self, config: Experiment, num_items: int, language: Language):
-        """Makes the text of every item: its title in the template, and nothing that anybody did with it."""
+        """Makes the text of every item: its title in the template, without any interactions."""
         self.language = language
         self._batch = min(config.augment.batch_size, num_items)
         parser = preference_parser(language.ranker, config.parse)
@@ -37,13 +37,13 @@ class ItemEmbedder:
         self._ids = pad_texts(texts, bucket_length(longest, make_buckets(longest)))
 
     def embed(self, adapters: Any) -> np.ndarray:
-        """The embeddings of the whole catalogue.
+        """The embeddings of all items.
 
         Args:
           adapters: AdaLoRA's tree of a tuned model; None for the base model.
 
         Returns:
-          float32 [I, E], E the model's width.
+          float32 [I, E], where E is the model's width.
         """
         placed = None if adapters is None else self.language.put(adapters)
         held = {"params": self.language.params, "adapters": placed}
@@ -51,7 +51,7 @@ class ItemEmbedder:
 
 
 def other_items(count: int, seed: int) -> np.ndarray:
-    """For each item another one, whose title it gets in the control: all items in a random circle, turned by one."""
+    """For each item, the item whose title it gets in the control: its predecessor in a random circle of all items."""
     circle = prng.generator(seed, "augment/shuffled-titles").permutation(count)
     others = np.empty(count, np.int64)
     others[circle] = np.roll(circle, 1)
@@ -61,7 +61,7 @@ def other_items(count: int, seed: int) -> np.ndarray:
 def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
     """Stores the embeddings of all systems and seeds.
 
-    Shuffled titles need no second pass: the embedding of a title does not depend on whose it is.
+    Shuffled titles need no second pass: the embedding of a title does not depend on the item that it belongs to.
     """
     embedder = ItemEmbedder(ws.experiment, data.num_items, language)
     ids, base = data.corpus.catalogue.ids, ws.content("pretrain")

@@ -1,7 +1,7 @@
 """`delrec parse`: P2Rec's information reconstruction.
 
-The item vectors of a trained teacher are grouped into latent categories; the language model learns to tell from a user's
-whole training sequence, as text, how it is distributed over them. One example per user.
+The item vectors of a trained teacher are grouped into latent categories. From the text of a user's full training sequence,
+the language model learns to predict how the sequence is distributed over the categories. One example per user.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Float, Int
 
 from delrec_jax import prng
@@ -30,7 +31,7 @@ from delrec_jax.p2rec.preference_parser import (
 )
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import distribution_error, preference_targets
-from delrec_jax.training.gradients import LossFn, mean_loss_gradients
+from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task, run_task, shapes_of
@@ -56,7 +57,7 @@ class PreferenceText:
 
 
 def parse(ws: Workspace, data: Data, language: Language) -> None:
-    """Makes categories and tunes the language model, under each seed."""
+    """Makes the categories and tunes the language model for each seed."""
     vectors = recommenders.taught_vectors(ws, data.num_items)
     parsing, found = Parsing(ws, data.split, language), []
     for seed in seeds(ws.experiment):
@@ -86,13 +87,13 @@ def parsing_task(
     Args:
       experiment: the config.
       parser: the language model's encoder with the adapters of `parse`.
-      layout: where it lies.
+      layout: how it is placed on the devices.
       params: shapes of its parameters.
     """
     config = experiment.parse
 
     def start(frozen: Any, seed: int) -> dict[str, Any]:
-        """Adapters that change nothing, and a projection that prefers nothing."""
+        """Adapters that do not change the model yet, and a projection that is nearly uniform over the categories."""
         key = prng.key(seed, "parse/projection")
         trained: dict[str, Any] = {"projection": init_projection(width, config.categories, key)}
         if config.lm == "adalora":
@@ -103,6 +104,7 @@ def parsing_task(
         return trained
 
     def distributions(held: Any, texts: AskedTexts) -> jax.Array:
+        """The predicted distribution [B, K] of each text."""
         return jax.nn.softmax(parser.logits(ids=texts.ids, **held))
 
     width, closed = parser.model.width, parser.model.closed
@@ -131,7 +133,7 @@ def parsing_task(
 
 
 class Parsing:
-    """Tunes the language model, as often as there are seeds; compiled once."""
+    """Tunes the language model for any number of seeds; compiled once."""
 
     def __init__(self, ws: Workspace, split: Split, language: Language):
         """Compiles nothing yet."""
@@ -146,7 +148,7 @@ class Parsing:
         )
 
     def fit(self, categories: Categories, seed: int) -> dict[str, Any]:
-        """Trains under one seed, or resumes, or reads what is finished; says what the held-out users give."""
+        """Trains or resumes one seed, or reads its finished result; returns it with the metrics of the held-out users."""
         task, train = self.task, self._split.train
         targets = preference_targets(train, categories.of_item, categories.count)
         users = self._parts(targets, seed)
@@ -182,14 +184,14 @@ class Parsing:
         }
 
     def _parts(self, targets: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Users who train, and who are held out; nobody without a target."""
+        """The users who train and those who are held out, among the users with a target."""
         held_out = self._config.valid_users
         asked = np.flatnonzero(targets.sum(1) > 0)
         return partition_users(asked, {"train": 1 - held_out, "valid": held_out}, seed)
 
     def _start(self, targets: np.ndarray, seed: int) -> dict[str, Any]:
-        """What trains; the projection begins near the mean target, whatever the text says."""
-        trained = self.task.start({"params": self._language.params}, seed)
+        """The trained parameters at step 0; whatever the text, the projection starts near the mean target."""
+        trained: dict[str, Any] = self.task.start({"params": self._language.params}, seed)
         projection = trained["projection"] | {"bias": _mean_logits(targets)}
         return trained | {"projection": projection}
 
@@ -200,7 +202,7 @@ class Parsing:
     def _validator(
         self, users: dict[str, np.ndarray], targets: np.ndarray
     ) -> Callable[[Any], dict[str, float]]:
-        """trained -> squared error and top-category accuracy of the held-out users."""
+        """Makes a function from trained parameters to squared error and top-category accuracy on the held-out users."""
         asked, wanted = users["valid"], targets[users["valid"]]
         texts = [self._example(int(user), targets).ids for user in asked]
         rows = AskedTexts(ids=pad_texts(texts, bucket_length(max(map(len, texts)), self._buckets)))
@@ -209,6 +211,7 @@ class Parsing:
         distributions = self.task.scoring.step
 
         def evaluate(trained: Any) -> dict[str, float]:
+            """Metrics of the held-out users, and the one that selects."""
             held = {"params": self._language.params, "adapters": None, **trained}
             predicted = distributions.in_batches(held, rows, batch_size)
             error = float(preferences.squared_errors(predicted, wanted).mean())
@@ -224,13 +227,15 @@ class Parsing:
 
 
 def parsing_loss(parser: PreferenceParser, config: ParseConfig) -> LossFn:
-    """The loss of a batch of texts and target distributions, in units of what a constant answer costs.
+    """The loss of a batch of texts and target distributions, in units of the error of a constant prediction.
 
-    A squared error of distributions is of the order of 0.01: left so, AdaLoRA's penalty would drown it. In units of the
-    error of the mean target (`frozen["unit"]`), 1 is what is reached without reading the text.
+    A squared error of distributions is of the order of 0.01, so AdaLoRA's penalty would dominate it. The error is therefore
+    divided by that of predicting the mean target (`frozen["unit"]`): 1 is what is reached without reading the text.
     """
 
-    def loss(trained: Any, frozen: Any, batch: PreferenceText, key: jax.Array) -> Any:
+    def loss(
+        trained: Any, frozen: Any, batch: PreferenceText, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
         """Errors [B], weights [B], and the penalty."""
         adapters = trained.get("adapters")
         logits = parser.logits(
@@ -241,7 +246,7 @@ def parsing_loss(parser: PreferenceParser, config: ParseConfig) -> LossFn:
             dropout_key=key,
         )
         errors = distribution_error(logits, batch.targets, config.loss) / frozen["unit"]
-        metrics = {}
+        metrics: Metrics = {}
         if adapters is not None:
             metrics["penalty"] = config.adalora.orthogonality * orthogonality_penalty(adapters)
         return errors, jnp.ones_like(errors), metrics
@@ -249,8 +254,8 @@ def parsing_loss(parser: PreferenceParser, config: ParseConfig) -> LossFn:
     return loss
 
 
-def parsing_optimizer(config: ParseConfig) -> Any:
-    """Of projection and adapters; AdaLoRA's ranks are allotted among the adapters."""
+def parsing_optimizer(config: ParseConfig) -> optax.GradientTransformation:
+    """The optimizer of projection and adapters; AdaLoRA distributes its ranks among the adapters."""
     optimizer = make_optimizer(config.optimizer, config.loop.steps)
     if config.lm == "frozen":
         return optimizer
@@ -258,20 +263,20 @@ def parsing_optimizer(config: ParseConfig) -> Any:
 
 
 def _mean_logits(targets: np.ndarray) -> jax.Array:
-    """The logits of the users' mean target."""
+    """The logits [K] of the users' mean target."""
     mean = preferences.constant_prediction(targets)
     return jnp.asarray(np.log(np.maximum(mean, 1e-6)), jnp.float32)
 
 
 def _unit(targets: np.ndarray, kind: str) -> jax.Array:
-    """The mean error of the mean target, the same for every user."""
+    """The mean error when the mean target is predicted for every user."""
     logits = jnp.broadcast_to(_mean_logits(targets), targets.shape)
     error = distribution_error(logits, jnp.asarray(targets), kind).mean()
-    return jnp.maximum(error, 1e-6)  # users who are all alike leave nothing to explain
+    return jnp.maximum(error, 1e-6)  # users who are all alike have no error
 
 
 def _constant(targets: np.ndarray, users: dict[str, np.ndarray]) -> dict[str, float]:
-    """What the training users' mean target gives for the held-out users: a parser must do better."""
+    """Metrics of predicting the training users' mean target for the held-out users; a parser must do better."""
     wanted = targets[users["valid"]]
     mean = preferences.constant_prediction(targets[users["train"]])
     predicted = np.broadcast_to(mean, wanted.shape)

@@ -1,7 +1,7 @@
-"""What a user prefers, read from their text by the encoder: P2Rec's preference parser.
+"""P2Rec's preference parser: the encoder reads from a user's text what they prefer.
 
-The encoder's output, averaged over the text, goes through one linear map to the categories. The average is also the
-embedding of an item, whose text is that of a user who has had it alone. Liu et al., arXiv 2406.00333.
+The encoder's output, averaged over the text, is mapped linearly to the categories. The average is also the embedding of an
+item, whose text is that of a user with this item alone. Liu et al., arXiv 2406.00333.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Projection = dict[str, Array]
 
 
 def init_projection(width: int, count: int, key: jax.Array) -> Projection:
-    """A projection that prefers nothing much: zero bias and a kernel so small that softmax is nearly uniform.
+    """A projection with hardly any preference: zero bias and a kernel so small that softmax is nearly uniform.
 
     Args:
       width: D of the encoder.
@@ -34,12 +34,12 @@ def init_projection(width: int, count: int, key: jax.Array) -> Projection:
     return {"kernel": 0.1 * width**-0.5 * noise, "bias": jnp.zeros(count, jnp.float32)}
 
 
-@dataclass(frozen=True, eq=False)  # as `Ranker`: shapes alone, weights come with each call
+@dataclass(frozen=True, eq=False)  # like `Ranker`: shapes alone, weights come with each call
 class PreferenceParser:
-    """Texts in, embeddings or category logits out. Soft prompts play no part: texts have no slots.
+    """Maps texts to embeddings or to category logits; soft prompts are not used, since the texts have no slots.
 
     Attributes:
-      model: any that encodes texts; answers are not asked for.
+      model: any model that encodes texts; it need not give answers.
     """
 
     model: LanguageModel
@@ -52,17 +52,17 @@ class PreferenceParser:
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B D"]:
-        """The mean of the encoder's output over each text, in float32 whatever the model computes in.
+        """The mean of the encoder's output over each text, in float32 whatever the model's dtype.
 
         Args:
           params: the base parameters.
-          ids: texts, 0 = padding, which does not count; a text of padding alone (a row that fills a batch) is zeros.
+          ids: texts; 0 is padding, which does not count. A text of padding alone (a row that fills a batch) gives zeros.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
         """
         hidden, mask = self.model.encode(params, ids, adapters=adapters, dropout_key=dropout_key)
-        kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)
-        lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
+        kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)  # [B, T, D]
+        lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)  # [B]
         return constrain(kept.sum(axis=1) / lengths[:, None], "batch", None)
 
     def logits(
@@ -74,7 +74,7 @@ class PreferenceParser:
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B K"]:
-        """The logits of each text's distribution over the categories; arguments as those of `pooled`.
+        """The logits of each text's distribution over the categories.
 
         Args:
           params: the base parameters.
@@ -88,6 +88,6 @@ class PreferenceParser:
 
 
 def preference_parser(ranker: Ranker, config: ParseConfig) -> PreferenceParser:
-    """The language model with the adapters of `parse`."""
+    """The parser of this language model, with the adapters of `parse`."""
     adapters = config.adalora if config.lm == "adalora" else None
     return PreferenceParser(ranker.model.with_adapters(adapters))

@@ -1,8 +1,9 @@
 """What users prefer, as shares of their items over latent categories (P2Rec, information reconstruction).
 
-The target g_u[k] = (items of u's training part in category k) / (those in any category); the distance of a predicted
-distribution to it, which trains (`mse` is the paper's; `kl` does not fade where a prediction is confident and wrong); and how
-well predictions meet the users' own, beside the constant that any parser must beat. Liu et al., arXiv 2406.00333.
+The target is g_u[k] = (items of u's training part in category k) / (those in any category). Training minimizes the error of
+a predicted distribution (`mse` is the paper's; the gradient of `kl` does not vanish where a prediction is confident and
+wrong). Metrics compare predictions with the targets; any parser must beat the constant prediction. Liu et al., arXiv
+2406.00333.
 """
 
 import jax
@@ -20,8 +21,8 @@ def preference_targets(
     """The share of each category among each user's items; an item that a user has twice counts twice.
 
     Args:
-      train: the training part alone: what a user takes later must not be in their target.
-      of_item: category of every item of the catalogue, 0..K-1; -1 = none, and the item does not count.
+      train: the training part alone; later items must not enter a user's target.
+      of_item: category of every item of the catalogue, 0..K-1; an item with -1 (none) does not count.
       count: K.
 
     Returns:
@@ -40,16 +41,17 @@ def preference_targets(
     cells = users[counted] * count + categories[counted]
     counts = np.bincount(cells, minlength=train.num_users * count).reshape(-1, count)
     totals = counts.sum(axis=1, keepdims=True)
-    return (counts / np.maximum(totals, 1)).astype(np.float32)
+    shares: Float32[np.ndarray, "U K"] = (counts / np.maximum(totals, 1)).astype(np.float32)
+    return shares
 
 
 def distribution_error(
     logits: Float[Array, "B K"], targets: Float[Array, "B K"], kind: str
 ) -> Float[Array, "B"]:
-    """The error of softmax(logits) at each example.
+    """The error of softmax(logits) for each example.
 
     Args:
-      logits: of the K categories.
+      logits: logits of the K categories.
       targets: the users' shares; each row sums to 1.
       kind: `mse`, the mean over the categories of the squared difference, or `kl`, KL(target || softmax) in nats with
         0 log 0 = 0.
@@ -69,8 +71,10 @@ def distribution_error(
 def squared_errors(
     predicted: Float[np.ndarray, "U K"], targets: Float[np.ndarray, "U K"]
 ) -> Float[np.ndarray, "U"]:
-    """The mean over the categories of the squared difference, float64."""
-    return (np.subtract(predicted, targets, dtype=np.float64) ** 2).mean(axis=1)
+    """Each user's squared difference, averaged over the categories, float64."""
+    differences = np.subtract(predicted, targets, dtype=np.float64)
+    errors: Float[np.ndarray, " U"] = (differences**2).mean(axis=1)
+    return errors
 
 
 def top_category_hits(
@@ -78,7 +82,7 @@ def top_category_hits(
 ) -> Float[np.ndarray, "U"]:
     """Whether the predicted top category is one of the user's own top categories.
 
-    Where several predictions tie for the top, the share of them that hit, which is the expectation of drawing one.
+    If several predicted categories tie for the top, this is the share of them that hit: the expectation of drawing one.
 
     Args:
       predicted: shares or logits; a row with a NaN hits nothing.
@@ -88,21 +92,22 @@ def top_category_hits(
       Values in [0, 1], float64.
 
     Raises:
-      ValueError: a user without a target, of whom every category would be the top.
+      ValueError: a user has no target, so every category would be a top category.
     """
     empty = np.flatnonzero(~(targets > 0).any(axis=1))
     if empty.size:
         raise ValueError(f"row {empty[0]} of the targets has no category: leave such users out")
     guesses = predicted == predicted.max(axis=1, keepdims=True)
     right = guesses & (targets == targets.max(axis=1, keepdims=True))
-    return right.sum(axis=1) / np.maximum(guesses.sum(axis=1), 1)
+    hits: Float[np.ndarray, " U"] = right.sum(axis=1) / np.maximum(guesses.sum(axis=1), 1)
+    return hits
 
 
 def constant_prediction(targets: Float[np.ndarray, "U K"]) -> Float[np.ndarray, "K"]:
-    """The mean target of the training users: of all predictions that ignore the user, the one of least squared error.
+    """The mean target of the training users: of all predictions that ignore the user, the one with the least squared error.
 
     Args:
-      targets: of the training users; a row of zeros (a user without a target) does not count.
+      targets: shares of the training users; a row of zeros (a user without a target) does not count.
 
     Returns:
       A distribution, float64.
@@ -113,4 +118,5 @@ def constant_prediction(targets: Float[np.ndarray, "U K"]) -> Float[np.ndarray, 
     stated = np.asarray(targets, np.float64)[(targets > 0).any(axis=1)]
     if not len(stated):
         raise ValueError("no training user has an item of any category")
-    return stated.mean(axis=0)
+    mean: Float[np.ndarray, " K"] = stated.mean(axis=0)
+    return mean

@@ -1,4 +1,4 @@
-"""`delrec report` of P2Rec: categories, embedding maps, and every recommender with and without augmentation."""
+"""`delrec report` for P2Rec: categories, embedding maps, and every recommender with and without augmentation."""
 
 from dataclasses import asdict
 from typing import Any
@@ -31,7 +31,7 @@ from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
 from delrec_jax.workdir.workspace import Workspace, read_json
 
 _METRIC = "NDCG@10"
-_MAPPED = 1500  # items of a map: t-SNE of all would take minutes on a large catalogue
+_MAPPED = 1500  # items per map: t-SNE of all would take minutes on a large catalogue
 
 
 def report(ws: Workspace, data: Data) -> None:
@@ -43,7 +43,7 @@ def _write(ws: Workspace, data: Data) -> None:
     folder, seed = ws.folder("report"), ws.experiment.seed
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     rows = _rows(ws, table)
-    # Where cold items were negatives nobody ranks one: tests of nothing would only weaken the others' correction.
+    # Cold items that were negatives are never ranked well: testing them would only cost the other tests power.
     cold = table["cold"].any() and not ws.experiment.teacher.cold_negatives
     parts = ("all", "head", "tail", *(("cold",) if cold else ()))
     compared = [
@@ -58,7 +58,7 @@ def _write(ws: Workspace, data: Data) -> None:
 
 
 def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows of every seed; the oracle's, which no seed moves, stand with the first."""
+    """Rows of every seed; those of the oracle, which do not depend on the seed, come with the first."""
     path, first = ws.folder("evaluate") / "expected.parquet", ws.experiment.seed
     found = []
     for seed in seeds(ws.experiment):
@@ -127,7 +127,7 @@ def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
 
 
 def _maps(ws: Workspace, data: Data) -> list[EmbeddingMap]:
-    """The teacher's own vectors, and those of the language model before and after parsing, by the teacher's categories."""
+    """Maps of the teacher's item vectors and of the language model's before and after parsing, by the teacher's categories."""
     seed, ids = ws.experiment.seed, data.corpus.catalogue.ids
     categories = files.load_categories(ws, seed).of_item
     spaces = {
@@ -149,19 +149,19 @@ def _map(title: str, vectors: np.ndarray, categories: np.ndarray, seed: int) -> 
         title=title,
         points=points,
         categories=categories[shown],
-        note=f"{100 * purity:.0f} % of an item's 10 nearest neighbours share its category ({100 * chance:.0f} % by chance)",
+        note=f"{100 * purity:.0f} % of an item's 10 nearest neighbors share its category ({100 * chance:.0f} % by chance)",
     )
 
 
 def _notes(config: Experiment, data: Data) -> list[str]:
     notes = [
         "Values are means over the seeds; ± is the standard deviation over seeds. Tests average a user's metric over the seeds "
-        "and pair users; they say nothing of seeds that were not run.",
+        "and pair users; they say nothing about seeds that were not run.",
         "All recommenders of one name have the same training rows, budget and selection (validation NDCG@10 of full ranking).",
-        "What counts is the rise above the two controls: embeddings of the untuned language model (any text would do), and the "
-        "tuned model's on other items' titles (any vectors would do).",
-        "Head: targets among the most popular fifth of the items; tail: the other targets that the training part knows; cold: "
-        "targets that it does not know.",
+        "What counts is the gain over the two controls: embeddings of the untuned language model (would any text embedding "
+        "do?) and the tuned model's embeddings of other items' titles (would any vectors do?).",
+        "Head: targets among the most popular fifth of the items; tail: the other targets seen in training; cold: targets "
+        "never seen in training.",
         "Maps are t-SNE pictures: distances between groups mean nothing; the categories are the teacher's.",
         *data.split.warnings(),
     ]

@@ -1,8 +1,8 @@
-"""Text vectors as a network can use them: centred, of variance 1, and of as many columns as its table.
+"""Text vectors in a form that a network can use: centered, with variance 1, and no wider than its item table.
 
-Pooled embeddings of texts from one template are almost equal: what the template says is a large common component, and
-what tells the items apart is a small part of the length. Uncentred, a table of them would give all items nearly the same
-score, and its first principal component would be the template.
+Pooled embeddings of texts from one template are almost equal: the template adds a large common component, and only a small
+part of the length distinguishes the items. Without centering, a table of them would give all items nearly the same score,
+and its first principal component would be the template.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from sklearn.decomposition import PCA
 
 from delrec_jax.errors import UserError
 
-# Vectors of equal texts differ by rounding when they were computed in batches of other lengths.
+# Vectors of equal texts differ by rounding if they were computed in batches of different lengths.
 _ROUNDING = 1e-6
 
 
 def standardised(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
-    """The vectors less their mean over items, divided by one standard deviation.
+    """The vectors minus their mean over items, divided by one standard deviation for all columns.
 
-    One and not one a column: columns in which the items differ little would else become as loud as the others.
+    One standard deviation per column would amplify columns in which the items hardly differ.
 
     Returns:
         float32; every column has mean 0, and all numbers together have variance 1.
@@ -37,25 +37,26 @@ def standardised(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
     spread = centred.std()
     if spread <= _ROUNDING * np.abs(wide).max():
         raise UserError(
-            f"augment: the text vectors of all {len(wide)} items are equal, so they cannot tell items apart; look at the "
-            "titles of the corpus, and at what the language model was trained on"
+            f"augment: the text vectors of all {len(wide)} items are equal, so they cannot distinguish the items; look at "
+            "the titles of the corpus, and at what the language model was trained on"
         )
-    return (centred / spread).astype(np.float32)
+    scaled: Float[np.ndarray, "I E"] = (centred / spread).astype(np.float32)
+    return scaled
 
 
 def principal(vectors: Float[np.ndarray, "I E"], width: int) -> Float[np.ndarray, "I W"]:
-    """The leading principal components, at most `width`, as `standardised` leaves them.
+    """The leading principal components, at most `width`, centered and scaled by `standardised`.
 
-    Not whitened: a component keeps its share of the variance, so that the noise in the last ones stays small. An exact
-    decomposition with scikit-learn's rule for signs (a component's largest loading is positive): the same vectors give the
-    same components.
+    They are not whitened: each component keeps its share of the variance, so the noise in the last ones stays small. The
+    decomposition is exact and follows scikit-learn's rule for signs (a component's largest loading is positive), so the same
+    vectors give the same components.
 
     Args:
-        vectors: as the language model gave them.
-        width: D of the table that they are for.
+        vectors: the embeddings from the language model.
+        width: D of the item table that they are meant for.
 
     Returns:
-        float32 [I, min(E, I, width)], the component of largest variance first.
+        float32 [I, min(E, I, width)], the component with the largest variance first.
 
     Raises:
         UserError: as `standardised`.

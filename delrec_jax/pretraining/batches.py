@@ -1,4 +1,4 @@
-"""Batches of the texts that a small language model is pre-trained on; the texts are in `texts`.
+"""Batches of the texts that a small language model is pre-trained on; `texts` makes the texts.
 
 A batch holds one kind of text in one fixed shape: short texts come in many rows, no row is mostly padding, and each
 kind is compiled once.
@@ -13,7 +13,7 @@ from jaxtyping import Int
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.config import PretrainTextConfig
 from delrec_jax.data.pipeline import collate
-from delrec_jax.data.prompts import Ids
+from delrec_jax.data.title_tokens import Ids
 from delrec_jax.errors import UserError
 from delrec_jax.pretraining import texts
 from delrec_jax.pretraining.texts import Material, Question
@@ -25,9 +25,9 @@ class QuestionText:
 
     Attributes:
       ids: int32 [T].
-      sentinels: int32 [Q] of the questions, 0 where unused.
+      sentinels: int32 [Q], one per question, 0 where unused.
       answers: int32 [Q, W] tokens, 0 where unused.
-      items: int32 [Q], -1 where the answer is no item.
+      items: int32 [Q], the items that are the answers, -1 where an answer is not an item.
     """
 
     ids: Int[Arrays, "*B T"]
@@ -44,7 +44,7 @@ def answer_width(material: Material) -> int:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """One kind of text in a batch of fixed shape: how often, how many rows, and of each its tokens and questions."""
+    """The fixed shape of the batches of one kind of text, and their share; `tokens` and `questions` are per row."""
 
     name: str
     draw: Callable[[Material, np.random.Generator], tuple[Ids, list[Question]]]
@@ -55,12 +55,12 @@ class BatchShape:
 
 
 def batch_rows(config: PretrainTextConfig, tokens: int) -> int:
-    """Rows of a batch of texts of so many tokens: as `batch_tokens` allows, in eights."""
+    """Rows of a batch of texts with `tokens` tokens: as many as `batch_tokens` allows, a multiple of 8, at least 8."""
     return max(8, config.batch_tokens // tokens // 8 * 8)
 
 
 def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[BatchShape]:
-    """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, longer ones are drawn again."""
+    """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, and longer texts are redrawn."""
     config = material.config
     kinds = (
         texts.short_text,
@@ -81,7 +81,7 @@ def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[Batc
             asked = max(len(questions) for _, questions in drawn)
             if not asked:
                 raise UserError(
-                    f"pretrain.text.{name} is {share}, but no text of this kind can be made of this corpus; set it to 0"
+                    f"pretrain.text.{name} is {share}, but no text of this kind can be made from this corpus; set it to 0"
                 )
             tokens = min(longest, max_tokens)
             rows = batch_rows(config, tokens)
@@ -97,7 +97,7 @@ def make_batch(
     index: int,
     rng: np.random.Generator,
 ) -> QuestionText:
-    """Draws batch number `index`, of one kind; Q is the most questions of the kind."""
+    """Draws batch number `index`, which holds one kind of text; Q is the most questions that a text of this kind has."""
     if index < material.config.short_first:
         shapes = [shape for shape in shapes if shape.name in ("short", "recent")] or shapes
     shares = np.cumsum([shape.share for shape in shapes])

@@ -1,7 +1,7 @@
 """What a pre-trained LM must be able to answer before anything is distilled into it.
 
-A tiny T5 learns look-ups in jumps: for hundreds of steps nothing, then almost all. A prompt distilled into a model
-before its jump is noise, so the gate asks questions whose answers were held out and says what to do when they fail.
+A tiny T5 learns look-ups in jumps: for hundreds of steps nothing, then almost everything. A prompt distilled into a model
+before its jump is noise, so the gate asks questions whose answers were held out, and says what to do if the model fails.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment, GateConfig
@@ -37,8 +38,8 @@ class _Exam:
     """Questions with one right answer among options.
 
     Attributes:
-      ids: int32 [N, T] texts.
-      answers: int32 [N] right option.
+      ids: int32 [N, T], the texts.
+      answers: int32 [N], the right option.
       options: tokens and weights of every option, as `title_matrix` gives them.
     """
 
@@ -49,7 +50,7 @@ class _Exam:
 
 @dataclass(frozen=True)
 class Gate:
-    """The exams of a corpus and the marks to reach."""
+    """The exams of a corpus and the marks required to pass."""
 
     exams: dict[str, _Exam]
     seen: np.ndarray | None
@@ -78,17 +79,18 @@ class Gate:
             longest = int(data.split.history_lengths("valid").max())
             seen = padded_histories(data.split, "valid", longest)
 
-        def scores(held, ids):
+        def scores(held: dict[str, Any], ids: Int[Array, "B T"]) -> Float[Array, "B O"]:
+            """Scores of an exam's O options for each text."""
             params, tokens, weights = held["params"], held["tokens"], held["weights"]
             sentinels = jnp.full((ids.shape[0], 1), ranker.sentinel)
             model = answering(ranker.model, "pretrain", remedy="set lm.weights")
-            hidden = model.answers(params, ids, sentinels)[:, 0]
+            hidden = model.answers(params, ids, sentinels)[:, 0]  # [B, D]
             return mean_scores(hidden, averaged_rows(model.head(params), tokens, weights))
 
         return cls(exams, seen, config.pretrain.gate, ranker, EvalStep(scores, layout))
 
     def measure(self, params: Any) -> dict[str, float]:
-        """Accuracies by exam, and their mean as `gate`."""
+        """HR@1 of each exam (HR@10 for `next_item`), the mean over attributes, and the mean of all of these as `gate`."""
         marks = {}
         for name, exam in self.exams.items():
             ranks = self._ranks(params, name, exam)
@@ -115,7 +117,7 @@ class Gate:
         """Refuses an LM that has not learned enough.
 
         Raises:
-          UserError: names the exam, the mark, and what to do.
+          UserError: an exam was failed, or is required but missing; the message names the exam, the mark and the remedy.
         """
         for name in ("attributes", "next_in_series", "next_item"):
             required, mark = getattr(self.required, name), marks.get(name)
@@ -136,7 +138,7 @@ def _stack(texts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]:
-    """For each attribute the question on held-out items (all items where none is held out)."""
+    """One exam per attribute: questions about held-out items, or about all items if none is held out."""
     exams = {}
     items = (
         np.flatnonzero(material.heldout)
@@ -160,7 +162,7 @@ def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]
 def _series_exam(
     config: Experiment, material: Material, titles: tuple[np.ndarray, np.ndarray]
 ) -> _Exam:
-    """Asks for the next volume in the whole template of LSR, where the answer is held out."""
+    """Asks for the next volume with the full LSR template, where the answer is held out."""
     step, rng = material.maps["next_volume"], prng.generator(config.seed, "lm/series")
     sources = (
         np.flatnonzero(material.heldout[step]) if material.heldout.any() else np.arange(len(step))

@@ -1,4 +1,4 @@
-"""`delrec pretrain`: a tokenizer and a small language model from the catalogue's own text, and a gate on what it learned."""
+"""`delrec pretrain`: trains a tokenizer and a small language model on the corpus, and tests what the model learned."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ from delrec_jax.pretraining.batches import QuestionText
 from delrec_jax.pretraining.gate import Gate
 from delrec_jax.pretraining.texts import Material
 from delrec_jax.teachers.registry import display_name
-from delrec_jax.training.gradients import LossFn, mean_loss_gradients
+from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.training.task import Task, run_task
@@ -43,11 +43,11 @@ from delrec_jax.workdir.workspace import Workspace, write_json
 
 _QUESTION_TEXTS = ("The {name} of", "is :")
 _JOINTS = (".", ":")
-_TEMPLATE_REPEATS = 20  # the few template words must be whole tokens beside thousands of titles
+_TEMPLATE_REPEATS = 20  # makes single tokens of the few template words, despite thousands of titles
 
 
 def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> None:
-    """Trains tokenizer and language model, or takes pretrained ones; then says which titles no score can tell apart."""
+    """Trains a tokenizer and a language model, or adopts pretrained ones; then reports titles that always tie."""
     if ws.experiment.lm.weights:
         base_model.adopt(ws)
         tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
@@ -63,10 +63,10 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
 
 
 def _train(ws: Workspace, data: Data, material: Material, ranker: Ranker) -> None:
-    """A language model of our own; like its tokenizer it never reads validation or test items, nor (storefront) any row at all.
+    """Trains the language model; like the tokenizer, it never reads validation or test items, nor, on the storefront, any row.
 
     Raises:
-      UserError: the gate failed: what the LM learned is under `pretrain.gate`.
+      UserError: the gate failed: what the LM learned is below the marks of `pretrain.gate`.
     """
     config, folder = ws.experiment, ws.folder("pretrain")
     layout = base_model.language_layout(config, ranker.model)
@@ -85,7 +85,7 @@ def _train(ws: Workspace, data: Data, material: Material, ranker: Ranker) -> Non
             lambda index, rng: batches.make_batch(material, shapes, width, index=index, rng=rng),
             seed=config.seed,
         ),
-        share=(0, 1),  # every process draws whole batches
+        share=(0, 1),  # every process draws full batches
         evaluate=gate.measure,
         monitor="gate",
         key=prng.key(config.seed, "lm/dropout"),
@@ -103,13 +103,13 @@ def _train(ws: Workspace, data: Data, material: Material, ranker: Ranker) -> Non
 def pretraining_task(
     experiment: Experiment, ranker: Ranker, layout: Layout, *, answer_tokens: int
 ) -> Task:
-    """The training of a small language model. Its largest batch: texts of full length, each with all its questions.
+    """The training of a small language model; its largest batch has texts of full length with all their questions.
 
     Args:
       experiment: the config.
       ranker: the language model and the catalogue's titles.
-      layout: where it lies.
-      answer_tokens: of the longest answer.
+      layout: how the model is placed on the devices.
+      answer_tokens: tokens of the longest answer.
     """
     config, family = experiment.pretrain, find_family(experiment.lm.family)
     longest = make_buckets(experiment.prompts.max_tokens)[-1]
@@ -117,6 +117,7 @@ def pretraining_task(
     asked = jax.ShapeDtypeStruct((rows, config.text.queries), np.int32)
 
     def start(frozen: Any, seed: int) -> Any:
+        """Random parameters."""
         return family.begin(ranker.model, prng.key(seed, "lm/init"))
 
     return Task(
@@ -144,12 +145,12 @@ def _report_shared_titles(ws: Workspace, titles: tuple[str, ...], ranker: Ranker
         count, kind = sum(map(len, groups)), ws.experiment.lm.verbalizer
         say(
             f"  {count} items in {len(groups)} groups have titles that lm.verbalizer={kind} cannot tell apart (listed in "
-            "lm/shared_titles.json): they tie, and a tie gets its mean rank"
+            "lm/shared_titles.json): they tie, and ties get their mean rank"
         )
 
 
 def _tokenizer(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Tokenizer:
-    """Trained on titles, attributes and the words of templates and instructions; kept when it is there."""
+    """The tokenizer, trained on titles, attributes and the words of templates and instructions unless it exists."""
     folder = ws.folder("pretrain") / "tokenizer"
     if not as_main_sees((folder / "tokenizer_config.json").exists):
         on_main(lambda: _make_tokenizer(ws.experiment, data, templates, folder))
@@ -184,10 +185,10 @@ def _make_tokenizer(
 def make_material(
     experiment: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces
 ) -> Material:
-    """Tokenises what pre-training texts consist of.
+    """Tokenizes what pre-training texts are made from.
 
     Raises:
-      UserError: a share asks for texts that the corpus cannot give.
+      UserError: a share asks for texts that cannot be made from this corpus.
     """
     config = experiment.pretrain.text
     if data.world is None and config.short + config.several + config.full > 0:
@@ -227,23 +228,25 @@ def make_material(
 
 
 def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
-    """The loss of a batch's questions: the answer's words, and among all titles where the answer is one."""
+    """The loss of a batch's questions: over the answer's words, and over all titles where the answer is a title."""
     model = answering(ranker.model, "pretrain", remedy="set lm.weights")
     titles_as = ranker.verbalizer if ranker.ranks_catalogue else MEAN
 
-    def loss(params: Any, frozen: Any, batch: QuestionText, key: jax.Array) -> Any:
+    def loss(
+        params: Any, frozen: Any, batch: QuestionText, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
         """Losses [B, Q] of the questions, their weights [B, Q], and metrics."""
         dropout = key if model.dropout_rate > 0 else None
-        hidden = model.answers(params, batch.ids, batch.sentinels, dropout_key=dropout)
+        hidden = model.answers(params, batch.ids, batch.sentinels, dropout_key=dropout)  # [B, Q, D]
         losses = weights = jnp.zeros(batch.items.shape)
-        metrics: dict[str, jax.Array] = {}
+        metrics: Metrics = {}
         if config.bag_weight:
-            logits = model.logits(params, hidden)
+            logits = model.logits(params, hidden)  # [B, Q, V]
             losses, weights = bag_loss(logits, batch.answers)
             losses = config.bag_weight * losses
         if config.catalogue_weight:
-            vectors = titles_as.item_vectors(model, params, ranker.titles)
-            scores = jnp.einsum("bqd,id->bqi", hidden, vectors)
+            vectors = titles_as.item_vectors(model, params, ranker.titles)  # [I, D]
+            scores = jnp.einsum("bqd,id->bqi", hidden, vectors)  # [B, Q, I]
             ranking, asked = catalogue_cross_entropy(scores, batch.items)
             losses, weights = (
                 losses + config.catalogue_weight * ranking,

@@ -1,15 +1,15 @@
-"""Texts that a small language model is pre-trained on where no pretrained weights are at hand.
+"""Texts that a small language model is pre-trained on when no pretrained weights are available.
 
-Six kinds; a batch holds one kind, so that short texts come in many rows and no row is mostly padding:
+There are six kinds; a batch holds one kind, so that short texts come in many rows and no row is mostly padding:
 
-- `short`: a title or two and one instruction in plain words; the answer is what it says of the last title.
+- `short`: a title or two and one instruction in plain words; the answer is the title it leads to from the last one.
 - `several`: a longer history and several instructions, each with its own MASK.
-- `full`: the whole template of RPS or LSR, the instruction where a soft prompt will stand later, then more of them.
-- `attributes`: "The genre of TITLE is : MASK", several in a text.
-- `cloze`: a user's training history with titles masked, and its next item; `recent`: the same of a few titles.
+- `full`: the full template of RPS or LSR with an instruction in place of the later soft prompt, then more instructions.
+- `attributes`: "The genre of TITLE is : MASK", several per text.
+- `cloze`: a user's training history with titles masked, and its next item; `recent`: the same with few titles.
 
-The first three come from the catalogue's attributes alone: no user's row is read. Only `cloze` and `recent` read the
-training part. Batches of them are made in `batches`.
+The first three are made from the catalogue's attributes alone: no user's row is read. Only `cloze` and `recent` read the
+training part. `batches` makes batches of the texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ from jaxtyping import Bool, Int32
 from delrec_jax.config import PretrainTextConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.prompts import NO_PATTERN, Ids, Items, Pieces
-from delrec_jax.data.title_tokens import NO_TOKENS
+from delrec_jax.data.prompts import NO_PATTERN, Pieces
+from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items
 
 
 @dataclass(frozen=True)
 class Material:
-    """What the texts are made of, tokenised once.
+    """What the texts are made from, tokenized once.
 
     Attributes:
       pieces: titles and templates.
       sentinels: ids of `<extra_id_0>`, `<extra_id_1>`, ...
-      maps: behaviour -> the item it leads to from every item, int32 [I]; empty without known relations.
-      joints: the tokens before and after an instruction that stands outside a template.
-      words: behaviour -> its instructions, tokenised.
+      maps: behavior -> the item that it leads to from each item, int32 [I]; empty without known relations.
+      joints: the tokens before and after an instruction outside a template.
+      words: behavior -> its instructions, tokenized.
       attribute_heads: attribute -> the tokens of "The {attribute} of" and of "is :".
       attribute_values: attribute -> tokens of its value for every item (empty where unknown).
-      train: everybody's training part; read by `cloze` alone.
-      heldout: bool [I], items that no question on the catalogue asks for (`cloze` and `recent` may).
+      train: the training part of all users; read by `cloze` and `recent` alone.
+      heldout: bool [I], items that no question about the catalogue asks for (`cloze` and `recent` may).
       config: shares and shapes.
     """
 
@@ -56,7 +56,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Question:
-    """One sentinel's answer: its tokens, and the item they are the title of (-1 for an attribute)."""
+    """One sentinel's answer: its tokens, and the item whose title they are (-1 for an attribute)."""
 
     answer: Ids
     item: int
@@ -74,7 +74,7 @@ def _ask(
     *,
     start: int = 0,
 ) -> tuple[list[Ids], list[Question]]:
-    """`count` different instructions about the last item, outside a template; held-out answers are left out."""
+    """`count` different instructions about the last item, outside a template, except those with held-out answers."""
     parts: list[Ids] = []
     questions: list[Question] = []
     names = list(material.maps)
@@ -113,7 +113,7 @@ def several_text(material: Material, rng: np.random.Generator) -> tuple[Ids, lis
 
 
 def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """The template of RPS or LSR with an instruction in the prompt's place, or with none and any behaviour meant."""
+    """The template of RPS or LSR with an instruction in the prompt's place, or with none, for any behavior."""
     history = _walk(material, material.config.history, rng)
     names = list(material.maps)
     name = names[int(rng.integers(len(names)))]
@@ -132,7 +132,7 @@ def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Q
 
 
 def _walk(material: Material, longest: int, rng: np.random.Generator) -> list[int]:
-    """A history that goes on by random behaviours, as a store's customers do, or jumps at random."""
+    """A history that follows random behaviors, as a store's customers do, or jumps at random."""
     names = list(material.maps)
     history = [_draw_item(material, rng)]
     for _ in range(int(rng.integers(longest))):
@@ -143,7 +143,7 @@ def _walk(material: Material, longest: int, rng: np.random.Generator) -> list[in
 
 
 def attribute_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """Several questions on attributes of random items; what is unknown is not asked."""
+    """Several questions about attributes of random items; unknown values are not asked for."""
     parts: list[Ids] = []
     questions: list[Question] = []
     names = list(material.attribute_values)
@@ -164,7 +164,7 @@ def attribute_question(material: Material, name: str, item: int, sentinel: int) 
 
 
 def recent_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
-    """A cloze text of the few items before a random place of a user's training part."""
+    """A cloze text of the few items before a random position in a user's training part."""
     return _masked_history(material, material.config.recent_window, rng)
 
 
@@ -178,7 +178,7 @@ def _masked_history(
 ) -> tuple[Ids, list[Question]]:
     """A window of a user's training history with masked titles, then the item that follows it.
 
-    The last sentinel asks for the next item by the words of LSR or RPS, as in evaluation.
+    The last sentinel asks for the next item in the words of LSR or RPS, as in evaluation.
     """
     config, train = material.config, material.train
     end = int(rng.integers(1, len(train.items)))

@@ -12,5 +12,5 @@ def test_one_hot_at_the_label():
 
 @pytest.mark.parametrize(("candidates", "times"), [([7, 8, 9], 0), ([3, 8, 3], 2)])
 def test_label_must_be_there_once(candidates, times):
-    with pytest.raises(ValueError, match=f"label 3 stands {times} times"):
+    with pytest.raises(ValueError, match=f"label 3 occurs {times} times"):
         one_hot(np.array(candidates, np.int32), 3)

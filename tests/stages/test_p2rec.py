@@ -162,7 +162,7 @@ def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
     described = json.loads((p2rec_run / "preference/seed-0/categories.json").read_text())
     for row in described["categories"]:
         assert row["titles"][0] in page
-    assert any(title in page for title in titles) and "nearest neighbours" in page
+    assert any(title in page for title in titles) and "nearest neighbors" in page
     tables = (p2rec_run / "report" / "tables.md").read_text()
     assert "Teacher + P2Rec" in tables and "±" in tables and "Paired tests" in tables
 
