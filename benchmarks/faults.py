@@ -1,12 +1,12 @@
-"""Is a killed run a run as if it had never been killed? Twenty SIGKILLs at random moments, then a comparison of all bits.
+"""Does a killed run end as if it had never been killed? Twenty SIGKILLs at random moments, then a comparison of all bits.
 
     .venv/bin/python benchmarks/faults.py [--quick] [--kills=20] [--seed=0]
 
 A storefront run (every stage, shortened) is made once without disturbance. A second one is started, killed with SIGKILL after
-a random time, started again, killed again, ...; every other kill waits for the next moment at which a checkpoint is being
-written. Should the run end before the last kill, a new one is begun. Each finished run must have the same prompts, adapters,
-teacher, language model, rank records and training logs (without their timings) as the undisturbed one, to the last bit.
-Writes `benchmarks/results/faults.json`, a row a kill; ends with status 1 where anything differs. `--quick`: three kills.
+a random time, started again, killed again, and so on; every other kill waits until a checkpoint is being written. If the run
+ends before the last kill, a new one is started. Each finished run must have the same prompts, adapters, teacher, language
+model, rank records and training logs (without their timings) as the undisturbed one, to the last bit. Writes
+`benchmarks/results/faults.json`, one row per kill; exits with status 1 if anything differs. `--quick`: three kills.
 """
 
 import argparse
@@ -46,19 +46,19 @@ SHORTENED = (
     "--config.tune.loop.evaluate_every=20",
     "--config.tune.loop.checkpoint_every=10",
 )
-FIRST, LAST = 5.0, 20.0  # seconds after the start between which a run is killed
-LONGEST_WAIT = 30.0  # for a save, where a kill is to fall into one
+FIRST, LAST = 5.0, 20.0  # a run is killed between these seconds after its start
+LONGEST_WAIT = 30.0  # seconds to wait for a save, where a kill should come during one
 
 
 def start(workdir: Path, log: Any) -> subprocess.Popen:
-    """`delrec run`, as a user types it."""
+    """Starts `delrec run`, as a user would type it."""
     command = [str(Path(sys.executable).with_name("delrec")), "run"]
     flags = [f"--config={ROOT / 'configs' / 'storefront.py'}", f"--workdir={workdir}", *SHORTENED]
     return subprocess.Popen([*command, *flags], stdout=log, stderr=log, start_new_session=True)
 
 
 def finish(workdir: Path, log: Any) -> float:
-    """Runs to the end; seconds."""
+    """Runs to the end and returns the seconds that it took."""
     started = time.monotonic()
     status = start(workdir, log).wait()
     if status:
@@ -67,7 +67,7 @@ def finish(workdir: Path, log: Any) -> float:
 
 
 def unfinished_saves(workdir: Path) -> set[int]:
-    """Folders of checkpoints under way, or left by an earlier kill, by inode."""
+    """Inodes of the folders of checkpoints in progress, or left by an earlier kill."""
     folders = workdir.glob("*/*/checkpoints/*.orbax-checkpoint-tmp")
     found = set()
     for folder in folders:
@@ -77,7 +77,7 @@ def unfinished_saves(workdir: Path) -> set[int]:
 
 
 def kill(workdir: Path, log: Any, rng: random.Random, *, in_save: bool) -> dict[str, Any] | None:
-    """Starts the run and kills it; the moment, or None where the run ended before it came."""
+    """Starts the run and kills it; returns where it was killed, or None if the run ended first."""
     delay, started = rng.uniform(FIRST, LAST), time.monotonic()
     left = unfinished_saves(workdir)
     process = start(workdir, log)
@@ -98,7 +98,7 @@ def kill(workdir: Path, log: Any, rng: random.Random, *, in_save: bool) -> dict[
 
 
 def where(workdir: Path) -> dict[str, Any]:
-    """The stage under way, its training run, and the latest whole checkpoint of that."""
+    """The training run in progress (or its stage, if none), and its latest complete checkpoint."""
     stages = [
         marker.parent
         for marker in workdir.glob("*/stage.json")
@@ -118,7 +118,7 @@ def where(workdir: Path) -> dict[str, Any]:
 
 
 def digests(workdir: Path) -> dict[str, str]:
-    """What a run leaves, by file."""
+    """SHA-256 of what a run leaves behind, by file."""
     files = [*workdir.glob("*/*/result.safetensors"), *workdir.glob("records/*.parquet")]
     files += [workdir / "report" / "metrics.json"]
     found = {str(file.relative_to(workdir)): file.read_bytes() for file in files}
@@ -130,7 +130,7 @@ def digests(workdir: Path) -> dict[str, str]:
 
 
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
-    """Files that are not the same in both, or in one only."""
+    """Files that differ, or that only one of the runs has."""
     return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
 
 

@@ -1,8 +1,8 @@
-"""What all benchmarks share: the machine's description, interleaved timing, the results file, the last lines.
+"""What all benchmarks share: a description of the machine, interleaved timing, the results file, the closing lines.
 
-A script `benchmarks/NAME.py` runs ours and the peer in one process, writes `benchmarks/results/NAME.json` and ends with
-lines `NAME CASE: ratio 0.54 (ours 1.79 s, peer 3.32 s)`. With `--quick` it writes `NAME.quick.json`, so that a short trial
-never replaces a measured result.
+A script `benchmarks/NAME.py` runs our code and its peer in one process, writes `benchmarks/results/NAME.json` and ends by
+printing lines such as `NAME CASE: ratio 0.54 (ours 1.79 s, peer 3.32 s)`. With `--quick` it writes `NAME.quick.json`, so that a
+short trial never replaces a measured result.
 """
 
 import json
@@ -23,7 +23,7 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "transformers", "torch"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory, accelerator, versions and the load of the last minutes (what else ran here)."""
+    """Processor, memory, accelerator, versions, and the recent load (which tells whether something else was running)."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -40,10 +40,10 @@ def machine() -> dict[str, Any]:
 def interleave(
     cases: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each case in each round; a case may return JAX arrays, which are waited for.
+    """Seconds that each case took in each round; the timing waits for JAX arrays that a case returns.
 
-    All cases run once a round, so that a disturbance of the machine meets all of them; each round starts with another
-    case, so that none always runs after the same neighbour. The warm-up rounds (compilation) are not kept.
+    All cases run once per round, so that a disturbance of the machine affects all of them; each round starts with another
+    case, so that none always runs after the same neighbor. The warm-up rounds (compilation) are not kept.
     """
     names = list(cases)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -58,12 +58,12 @@ def interleave(
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of each case's rounds."""
+    """The median over the rounds of each case."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> Path:
-    """Writes `benchmarks/results/NAME.json`: date, machine, settings and results (all repeats belong in them)."""
+    """Writes `benchmarks/results/NAME.json`: date, machine, settings and results (which should hold all repeats)."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     record = {
@@ -79,7 +79,7 @@ def save(name: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> 
 def ratio_line(
     name: str, case: str, *, ours: float, peer: float | None, unit: str, digits: int = 3
 ) -> str:
-    """`NAME CASE: ratio 0.54 (ours 1.79 s, peer 3.32 s)`, ratio = ours / peer; without a peer, ours alone."""
+    """A line `NAME CASE: ratio 0.54 (ours 1.79 s, peer 3.32 s)`, ratio = ours / peer; without a peer, ours alone."""
     if peer is None:
         return f"{name} {case}: ours {ours:.{digits}g} {unit}, no peer"
     numbers = f"ours {ours:.{digits}g} {unit}, peer {peer:.{digits}g} {unit}"

@@ -1,8 +1,8 @@
-"""One step of stage 1 and of stage 2 on the language model, against `transformers` + `peft` in PyTorch.
+"""One step of stage 1 and one of stage 2 on the language model, compared with `transformers` + `peft` in PyTorch.
 
 Stage 1: forward, and backward to the soft prompt. Stage 2: forward, backward to AdaLoRA on q and v of every
 attention (dropout and orthogonality penalty included), AdamW, rank allocation. Both sides have the same weights, texts,
-candidates, lengths and threads, and run in turns in one process; peak memory is taken in a process for each.
+candidates, lengths and threads, and alternate in one process; peak memory is measured in a separate process for each.
 
     .venv-parity/bin/python benchmarks/lm_step.py [--quick]
 """
@@ -53,7 +53,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Work:
-    """What one step reads: texts of `tokens` at most, the first `slots` of them the prompt's."""
+    """What one step reads: texts of at most `tokens` tokens, of which the first `slots` belong to the prompt."""
 
     shape: str
     batch: int
@@ -63,8 +63,8 @@ class Work:
     title: int
     ids: np.ndarray
     prompt: np.ndarray
-    items: np.ndarray  # [I, title] tokens of every title
-    chosen: np.ndarray  # [batch, candidates] items
+    items: np.ndarray  # [I, title], tokens of every title
+    chosen: np.ndarray  # [batch, candidates], items
 
     @property
     def config(self) -> T5Config:
@@ -78,7 +78,7 @@ class Work:
 
 
 def make_work(shape: str, batch: int, tokens: int) -> Work:
-    """Random texts; the shortest is a quarter shorter than the longest, as in a bucket."""
+    """Random texts; the shortest is a quarter shorter than the longest, as in a length bucket."""
     generator = np.random.default_rng(0)
     slots, candidates, title = 16, 20, 6
     config = SHAPES[shape]
@@ -101,14 +101,15 @@ def make_work(shape: str, batch: int, tokens: int) -> Work:
 
 
 def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
-    """Compiled steps of this package; each call returns arrays that are still being computed."""
+    """Compiled steps of this package; each call returns arrays that may still be being computed."""
     config = replace(work.config, adapters=ADALORA)
     params = weights.load(directory, config)
     uniform = np.full(work.items.shape, 1 / work.title, np.float32)
     ranker = Ranker(T5Model(config), work.items, uniform, work.sentinel, MEAN, ())
     target = jax.nn.one_hot(np.zeros(work.batch, int), work.candidates)
 
-    def loss(prompt, params, ids, chosen):
+    def loss(prompt: jax.Array, params: Any, ids: np.ndarray, chosen: np.ndarray) -> jax.Array:
+        """Mean cross-entropy of each text's first candidate."""
         scores = ranker.candidate_scores(params, ids, chosen, prompt=prompt)
         return candidate_cross_entropy(scores, target).mean()
 
@@ -124,7 +125,8 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     frozen = {"params": params, "prompt": jnp.asarray(work.prompt), "vectors": vectors}
     batch = ListedText(ids=work.ids, candidates=work.chosen, targets=target)
 
-    def stage2():
+    def stage2() -> Any:
+        """One update of the adapters; the metrics."""
         nonlocal state
         state, metrics = step(state, frozen, batch, jax.random.key(1))
         return metrics
@@ -136,7 +138,7 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
 
 
 def stages(side: str, work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
-    """The steps of one side by stage; PyTorch is imported for its own side alone."""
+    """The steps of one side by stage; PyTorch is imported only for its own side."""
     if side == "ours":
         return our_stages(work, directory)
     plan = lm_step_peer.Plan(ADALORA, LEARNING_RATE, PLANNED)
@@ -144,7 +146,7 @@ def stages(side: str, work: Work, directory: Path) -> dict[str, Callable[[], Any
 
 
 def check_same(ours: dict[str, Callable], peer: dict[str, Callable]) -> dict[str, float]:
-    """Both sides must compute the same loss and gradient of stage 1 before they are timed."""
+    """Checks that both sides compute the same loss and gradient of stage 1, before they are timed."""
     loss, gradient = jax.device_get(ours["stage1"]())
     other_loss, other_gradient = peer["stage1"]()
     np.testing.assert_allclose(loss, other_loss, rtol=1e-4)
@@ -156,7 +158,7 @@ def check_same(ours: dict[str, Callable], peer: dict[str, Callable]) -> dict[str
 
 
 def peak_memory(side: str, stage: str, arguments: argparse.Namespace, directory: Path) -> float:
-    """GiB that a fresh process needs at most beyond its imports to load the model and do three steps of one stage."""
+    """Peak GiB, beyond its imports, of a fresh process that loads the model and does three steps of one stage."""
     command = [sys.executable, __file__, f"--child={side}/{stage}", f"--directory={directory}"]
     command += [f"--{name}={getattr(arguments, name)}" for name in ("shape", "batch", "tokens")]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -167,9 +169,7 @@ def child(arguments: argparse.Namespace) -> None:
     side, stage = arguments.child.split("/")
     work = make_work(arguments.shape, arguments.batch, arguments.tokens)
     if side == "peer":
-        importlib.import_module(
-            "peft"
-        )  # and torch with it: what is imported is not part of the step
+        importlib.import_module("peft")  # and torch with it: imports are not part of the step
     before = resident("VmRSS")
     step = stages(side, work, Path(arguments.directory))[stage]
     for _ in range(3):
@@ -178,7 +178,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 
 def resident(key: str) -> float:
-    """GiB of this process: `VmRSS` now, `VmHWM` at most (getrusage would count the parent's memory too)."""
+    """GiB of this process: `VmRSS` now, `VmHWM` at its peak (getrusage would count the parent's memory too)."""
     line = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert line is not None
     return int(line[1]) / 2**20

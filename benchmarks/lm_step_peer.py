@@ -1,6 +1,6 @@
-"""The peer of lm_step.py: `transformers` and `peft` as one would write it in PyTorch, whole vocabulary head included.
+"""The peer of lm_step.py: what one would write in PyTorch with `transformers` and `peft`, full vocabulary head included.
 
-PyTorch is imported inside the functions, so that a process that times ours alone does not hold it in memory.
+PyTorch is imported inside the functions, so that a process that times only our side does not hold it in memory.
 """
 
 import os
@@ -23,14 +23,14 @@ class Plan(NamedTuple):
 
 
 def save_model(config: T5Config, directory: Path) -> None:
-    """A `transformers` T5 of random weights, with a head of its own as Flan-T5 has."""
+    """Saves a `transformers` T5 with random weights and a separate head, as Flan-T5 has."""
     import ranking_peer
 
     ranking_peer.random_model(config).save_pretrained(directory)
 
 
 def stages(work: Any, plan: Plan, directory: Path) -> dict[str, Callable[[], Any]]:
-    """Steps of both stages on lm_step.py's `Work`."""
+    """Steps of both stages on the `Work` of lm_step.py."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -58,7 +58,8 @@ def _loss(work: Any) -> Callable[[Any, Any], Any]:
     tokens = torch.tensor(work.items[work.chosen]).long().flatten(1)
     labels = torch.zeros(work.batch, dtype=torch.long)
 
-    def loss_of(model, prompt):
+    def loss_of(model: Any, prompt: Any) -> Any:
+        """Mean cross-entropy of each text's first candidate."""
         words = model.get_input_embeddings()(ids[:, work.slots :])
         embeds = torch.cat([prompt.expand(work.batch, -1, -1), words], dim=1)
         output = model(inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=decoder_ids)
@@ -74,7 +75,8 @@ def _stage1(work: Any, loss_of: Callable, model: Any) -> Callable[[], Any]:
 
     prompt = torch.tensor(work.prompt, requires_grad=True)
 
-    def step():
+    def step() -> tuple[float, np.ndarray]:
+        """Loss, and gradient to the prompt."""
         prompt.grad = None
         loss = loss_of(model, prompt)
         loss.backward()
@@ -103,7 +105,7 @@ def _adapted(model: Any, plan: Plan) -> Any:
 
 
 def _penalty(adapted: Any) -> Any:
-    """The mean that `peft` adds to a loss that the model computes itself; here the loss is ours."""
+    """The penalty that `peft` adds only to a loss computed by the model itself; here the loss is ours."""
     import torch
 
     norms = []
@@ -122,7 +124,8 @@ def _stage2(work: Any, loss_of: Callable, model: Any, plan: Plan) -> Callable[[]
     optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate)
     prompt, steps = torch.tensor(work.prompt), 0
 
-    def step():
+    def step() -> float:
+        """One update of the adapters; the loss before it."""
         nonlocal steps
         steps += 1
         loss = loss_of(adapted, prompt) + plan.adalora.orthogonality * _penalty(adapted)

@@ -1,17 +1,18 @@
-"""P2Rec's claim of efficiency: tuning the LM on one example a user against one example an interaction.
+"""P2Rec's claim of efficiency: tuning the LM on one example per user, compared with one example per interaction.
 
     .venv/bin/python benchmarks/parsing.py --workdir=RUN [--quick]
 
 RUN is the workdir of a run with `prepare` and `pretrain` finished. All cases tune its language model with the same adapters
 and batch size on the same training part:
 
-    user         `parse`: a user's whole training sequence as one text (`parse.max_tokens`), his distribution over categories.
-    whole        one text and next item for each interaction but a user's first: all that came before it, cut at the same
-                 number of tokens; cross-entropy over the catalogue from one decoder position, as `tune` has it.
+    user         `parse`: a user's complete training sequence as one text (`parse.max_tokens`), and the distribution of the
+                 user's items over categories.
+    whole        one text and next item for each interaction but a user's first: everything before it, cut at the same
+                 number of tokens; cross-entropy over the catalogue from one decoder position, as in `tune`.
     latest       the same with the `prompts.max_history` latest items, as stage 2 of DELRec reads them.
 
-An epoch is all examples once. Its time is that of batches drawn as in training (shuffled, padded to buckets; every bucket
-compiled before), multiplied up to an epoch's number of batches.
+An epoch is all examples once. Its time is extrapolated from that of some batches, drawn as in training (shuffled, padded to
+buckets; every bucket compiled beforehand).
 """
 
 import argparse
@@ -46,16 +47,16 @@ from delrec_jax.workdir.prepared import Data, load_data
 from delrec_jax.workdir.workspace import Workspace, stored_settings
 
 NAME = "parsing"
-PLANNED = 1000  # steps of the optimizer's schedule; they do not change the time
+PLANNED = 1000  # steps of the optimizer's schedule, which do not affect the time
 
 
 class Tuning:
-    """Steps of one kind of tuning on its own batches."""
+    """One kind of tuning: its steps, on batches of its own."""
 
     def __init__(
         self, examples: int, make: Callable, *, step: Any, state: Any, frozen: Any, held: Any
     ):
-        """Draws from `examples` examples, made by `make`."""
+        """Batches are drawn from `examples` examples, made by `make`."""
         self.examples, self.batch_size = examples, held["batch_size"]
         self._step, self._state, self._frozen = step, state, frozen
         self._make, self._layout, self._buckets = make, held["layout"], held["buckets"]
@@ -66,7 +67,7 @@ class Tuning:
         self.tokens: list[int] = []
 
     def compile(self) -> None:
-        """Takes a step in every bucket that an example can fill."""
+        """Takes a step in every length bucket, so that all of them are compiled."""
         rng = np.random.default_rng(0)
         example = self._make(0, rng)
         for bucket in self._buckets:
@@ -87,12 +88,12 @@ class Tuning:
 
     @property
     def epoch(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches per epoch."""
         return math.ceil(self.examples / self.batch_size)
 
 
 def user_level(ws: Workspace, data: Data, language: Language, held: Any) -> Tuning:
-    """What `parse` does."""
+    """The training of `parse`."""
     config = ws.experiment.parse
     parser, train = preference_parser(language.ranker, config), data.split.train
     pieces = preference_pieces(language.pieces, config, int(train.lengths.max()))
@@ -123,7 +124,7 @@ def user_level(ws: Workspace, data: Data, language: Language, held: Any) -> Tuni
 def instance_level(
     ws: Workspace, data: Data, language: Language, held: Any, *, whole: bool
 ) -> Tuning:
-    """One example an interaction, with the loss of `tune` and the adapters of `parse`."""
+    """One example per interaction, with the loss of `tune` and the adapters of `parse`."""
     adalora, train = ws.experiment.parse.adalora, data.split.train
     longest = int(train.lengths.max())
     rows = latest_rows(train, data.split.training_users, longest, labelled=True)
@@ -186,7 +187,7 @@ def main() -> None:
 def report(
     ws: Workspace, corpus: str, cases: dict[str, Tuning], seconds: Any, *, steps: int, quick: bool
 ):
-    """Saves everything, prints an epoch's time of each case, and the ratios."""
+    """Saves everything, and prints the ratios of examples and of time per epoch."""
     each = {name: value / steps for name, value in harness.medians(seconds).items()}
     found = {
         name: {

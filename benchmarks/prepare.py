@@ -1,13 +1,12 @@
-"""Seconds and memory of preparing 100 thousand, 1 million and 10 million interactions, and how they grow.
+"""Seconds and memory needed to prepare 100 thousand, 1 million and 10 million interactions.
 
     .venv/bin/python benchmarks/prepare.py [--quick]
 
-A tenth as many users and a fiftieth as many items as interactions; items by Zipf's law (exponent 0.9), so that pairs repeat;
-ids of 9 characters, ratings, seconds, rows in random order, a title and a year an item. The files are generated first, in a
-process of their own, and not timed. Each size then runs the real path in a fresh process, whose peak memory is its own:
-atomic files read, rules (5-core, repeats, titles), records written, records read, statistics with the fingerprint, split
-and 20 candidates of each user for validation and test, both stored.
-`--quick` runs the smallest size only.
+There are a tenth as many users and a fiftieth as many items as interactions; items follow Zipf's law (exponent 0.9), so that
+pairs repeat; ids of 9 characters, ratings, times in seconds, rows in random order, a title and a year per item. The files are
+generated first, in a separate process, and this is not timed. Each size then runs the real path in a fresh process, whose peak
+memory is reported: atomic files read, rules (5-core, repeats, titles), records written, records read, statistics with the
+fingerprint, and split and 20 candidates per user for validation and test, both stored. `--quick` runs the smallest size only.
 """
 
 import argparse
@@ -39,26 +38,26 @@ SIZES = (100_000, 1_000_000, 10_000_000)
 RULES = RulesConfig(k_core=5)
 CANDIDATES = 20
 EXPONENT = 0.9
-LEAST = 5  # interactions of each user; the rest are dealt at random
+LEAST = 5  # interactions of every user; the rest are dealt at random
 FIRST_SECOND, LAST_SECOND = 1_400_000_000, 1_600_000_000
 
 
 class Stopwatch:
-    """Seconds of named steps."""
+    """Measures the seconds of named steps."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Times what is inside."""
+        """Times the code inside."""
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
 
 
 class TimedCorpus(SequenceCorpusBuilder[AtomicSettings]):
-    """What `AtomicCorpus` does, with a stopwatch in it."""
+    """An `AtomicCorpus` with a stopwatch in it."""
 
     watch: Stopwatch
 
@@ -88,7 +87,7 @@ def generate(folder: Path, rows: int) -> None:
         }
     )
     numbers = np.arange(items)
-    titles = pl.DataFrame({"number": numbers // 2 * 2}).select(  # two items a title
+    titles = pl.DataFrame({"number": numbers // 2 * 2}).select(  # two items per title
         pl.format("Gadget number {} of the series, The", "number")
     )
     item_table = pl.DataFrame(
@@ -107,7 +106,7 @@ def names(letter: str, numbers: np.ndarray) -> pl.Series:
 
 
 def run(folder: Path) -> dict:
-    """The real path, once."""
+    """Runs the real path once; seconds, peak memory, and what was kept."""
     watch = Stopwatch()
     builder = TimedCorpus(settings=AtomicSettings(str(folder), RULES), data_dir=folder / "prepared")
     builder.watch = watch
@@ -134,7 +133,7 @@ def run(folder: Path) -> dict:
 
 
 def in_fresh_process(*arguments: str) -> str:
-    """Standard output of this script with other arguments."""
+    """Runs this script with these arguments in a fresh process; its standard output."""
     command = [sys.executable, __file__, *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -1,10 +1,10 @@
-"""Prompts per second on one core: pieces tokenised once and gathered, against strings and the fast tokenizer.
+"""Prompts per second on one core: pieces tokenized once and gathered, compared with strings and the fast tokenizer.
 
     .venv/bin/python benchmarks/prompts.py [--quick] [--tokenizer PATH]
 
-Ours assembles one text after another. The peers format the same texts as strings and encode them, all of a case in one
-call, which is their fastest way: the `transformers` fast tokenizer, and the `tokenizers` object inside it (no Python around
-it, no offsets). All sides give the same ids, which is checked. No text is cut: a cut would cost the peers more, not ours.
+Our code assembles one text after another. The peers format the same texts as strings and encode them, all texts of a case in
+one call, which is fastest for them: the `transformers` fast tokenizer, and the `tokenizers` object inside it (no Python around
+it, no offsets). That all sides give the same ids is checked. No text is cut: cutting would slow down the peers, not ours.
 Titles are the storefront's, lengthened to the spread of real shops (5 to 30 words, median 9); the tokenizer is trained on
 them, or read from PATH (any Hugging Face T5 tokenizer, such as Flan-T5's).
 """
@@ -43,9 +43,9 @@ class Settings:
     """What is timed.
 
     Attributes:
-      texts: texts of a case, a round.
-      turns: how often ours builds them in a round; in one turn it would be timed for some milliseconds only.
-      histories: items of a history (TA: of the whole sequence).
+      texts: texts per case and round.
+      turns: how often our code builds them per round; one turn alone would take only some milliseconds.
+      histories: items of a history (TA: of the complete sequence).
       listed: candidates listed in each text.
       items: size of the catalogue, in series of 10.
     """
@@ -63,7 +63,7 @@ QUICK = Settings(texts=32, rounds=3)
 
 
 def make_titles(items: int) -> list[str]:
-    """The storefront's titles, lengthened by words of each other."""
+    """The storefront's titles, lengthened by words from one another."""
     catalogue = build_catalogue(genres=20, series=items // 200, volumes=10, seed=0)
     words = [word for title in catalogue.titles for word in title.split()]
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def make_titles(items: int) -> list[str]:
 
 
 def make_tokenizer(titles: list[str], directory: Path) -> Tokenizer:
-    """One that is trained on the titles and the words of the templates."""
+    """A tokenizer trained on the titles and the words of the templates."""
     words = [*templates.all_words(TEMPLATES.values(), templates.domain(DOMAIN), TEACHER), PATTERN]
     return train_tokenizer(
         [*titles, *words], titles, vocab_size=4000, sentinels=100, directory=directory
@@ -83,7 +83,7 @@ def make_tokenizer(titles: list[str], directory: Path) -> Tokenizer:
 
 
 class Strings:
-    """The same texts as `prompts` builds, as strings without the final MASK."""
+    """The texts that `prompts` builds, as strings without the final MASK."""
 
     def __init__(self, titles: list[str], listed: bool):
         words = templates.domain(DOMAIN)
@@ -136,7 +136,7 @@ class Case:
             rng.choice(len(titles), history + listed, replace=False) for _ in range(settings.texts)
         ]
         self.task, self.tokenizer = task, tokenizer
-        # Each side gets the items as it likes them best: arrays as they are stored, or lists.
+        # Each side gets the items in the form that suits it best: arrays as they are stored, or lists.
         self.rows = [np.split(row.astype(np.int32), [history]) for row in draw]
         self.lists = [(row[:history].tolist(), row[history:].tolist()) for row in draw]
         self.strings = Strings(titles, listed > 0)
@@ -152,7 +152,7 @@ class Case:
         )
 
     def gathered(self) -> list[np.ndarray]:
-        """Ours."""
+        """Our side: pieces gathered into texts."""
         build: Callable[..., np.ndarray] = {
             "lsr": prompts.recommendation,
             "rps": rps_text,
@@ -178,7 +178,7 @@ class Case:
         return [one.ids for one in found]
 
     def check(self) -> float:
-        """Mean length in tokens, after making sure that all three give the same ids."""
+        """Checks that all three give the same ids; the mean length of a text in tokens."""
         ours = [ids.tolist() for ids in self.gathered()]
         for theirs in (self.tokenised(), self.tokenised_bare()):
             if ours != [[*ids, self.pieces.sentinel] for ids in theirs]:
@@ -201,14 +201,14 @@ def run(case: Case, settings: Settings) -> dict[str, Any]:
 
 
 def one_core() -> None:
-    """Keeps this process to a single core, and the tokenizers library to a single thread."""
+    """Restricts this process to a single core, and the tokenizers library to a single thread."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def lines(label: str, found: dict[str, Any]) -> list[str]:
-    """What is printed of one case."""
+    """The lines that are printed for one case."""
     rates = found["prompts_per_second"]
     return [
         harness.ratio_line(
@@ -226,7 +226,7 @@ def lines(label: str, found: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Runs, stores and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="half a minute, for a look")
+    parser.add_argument("--quick", action="store_true", help="a quick look, half a minute")
     parser.add_argument("--tokenizer", type=Path, help="a Hugging Face T5 tokenizer directory")
     arguments = parser.parse_args()
     settings = QUICK if arguments.quick else Settings()

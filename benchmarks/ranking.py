@@ -1,11 +1,11 @@
-"""Users ranked per second: each verbalizer over candidates and whole catalogues, against plain PyTorch.
+"""Users ranked per second: each verbalizer over candidates and whole catalogues, compared with plain PyTorch.
 
     .venv-parity/bin/python benchmarks/ranking.py [--quick]
 
 Flan-T5 small's shape, random weights (the same on both sides), synthetic titles of 3 to 12 tokens of which one in a hundred
-repeats another, float32, one batch of users. Both sides pay for the encoder, which is most of the time; so everything is
-timed again from the encoder's output (`scoring alone`; ours then has an encoder without layers). Without torch ours runs
-alone. What the peers do is said in ranking_peer.py.
+repeats another, float32, one batch of users. Both sides run the encoder, which takes most of the time; so everything is
+timed again from the encoder's output (`scoring alone`; our model then has an encoder without layers). Without torch our side
+runs alone. ranking_peer.py says what the peers do.
 """
 
 import argparse
@@ -46,9 +46,9 @@ class Settings:
     """What is timed.
 
     Attributes:
-      users: texts of a batch.
+      users: texts per batch.
       slow_users: texts of the batch in which the peer loops over the large catalogue.
-      lengths: tokens of a text at most; each text has between 3/4 of them and all.
+      lengths: maximum tokens of a text; each text has at least 3/4 of them.
       padded: whether the peer is also timed on texts padded to the reference's length.
     """
 
@@ -66,7 +66,7 @@ QUICK = Settings(users=4, slow_users=1, lengths=(64,), rounds=2, padded=False)
 
 
 class Catalogue:
-    """Titles of one catalogue and the rankers over it."""
+    """The titles of one catalogue, and rankers over it."""
 
     def __init__(self, items: int, rng: np.random.Generator):
         """Draws the titles."""
@@ -77,18 +77,18 @@ class Catalogue:
         self.matrix = title_matrix(self.titles)
 
     def ranker(self, kind: str, config: T5Config, codes: int = 0) -> Ranker:
-        """The catalogue under one verbalizer."""
+        """Ranks the catalogue with one verbalizer."""
         places = tuple(range(FIRST_CODE, FIRST_CODE + codes))
         return Ranker(T5Model(config), *self.matrix, SENTINEL, VERBALIZERS[kind], places)
 
 
 class Batch:
-    """Texts and candidates of one batch of users, and the cases of both sides over it."""
+    """Texts and candidates of one batch of users, and the cases of both sides that rank it."""
 
     def __init__(
         self, settings: Settings, length: int, *, catalogues: dict[int, Catalogue], model: Any
     ):
-        """Draws texts and candidates; the weights are torch's where there is torch."""
+        """Draws texts and candidates; the weights are torch's where torch is installed."""
         rng = np.random.default_rng(length)
         ends = rng.integers(3 * length // 4, length + 1, settings.users)
         ends[0] = length
@@ -99,7 +99,7 @@ class Batch:
         self.params = ranking_peer.same_weights(model) if model else _random_weights()
 
     def ours(self, config: T5Config) -> Cases:
-        """Our cases; item vectors are computed before, as an evaluation does."""
+        """Our cases; item vectors are computed beforehand, as in an evaluation."""
         ids, chosen, cases = jnp.asarray(self.ids), jnp.asarray(self.candidates), Cases()
         for size, catalogue in self.catalogues.items():
             ranker = catalogue.ranker("mean", config)
@@ -115,7 +115,7 @@ class Batch:
         return cases
 
     def peers(self, *, alone: bool) -> Cases:
-        """Torch's cases under our names (the straightforward way) and with `GATHER` or `PADDED` after them."""
+        """Torch's cases: the straightforward ones under our names, the others with `GATHER` or `PADDED` appended."""
         if not self.model:
             return {}
         batch = ranking_peer.TorchRanker(self.model, self.ids, SENTINEL)
@@ -137,7 +137,7 @@ class Batch:
         return cases
 
     def _small_peers(self, batch: Any, encoded: Any) -> Cases:
-        """Over the candidates."""
+        """The peer's cases over the candidates."""
         words, tokens, weights = self._words(SMALL)
         chosen, listed = torch.tensor(self.candidates), self.candidates.tolist()
         codes = range(FIRST_CODE, FIRST_CODE + self.settings.candidates)
@@ -154,7 +154,7 @@ class Batch:
         return [torch.tensor(title) for title in catalogue.titles], tokens.long(), weights
 
     def users_of(self, side: str, case: str) -> int:
-        """Users that one run of a case ranks."""
+        """How many users one run of a case ranks."""
         slow = side == "peer" and case == f"mean-catalogue-{LARGE}"
         return self.settings.slow_users if slow else self.settings.users
 
@@ -177,10 +177,10 @@ def _bound(function: Callable, *arguments: Any) -> Callable[[], Any]:
 
 
 def difference(ours: Cases, peers: Cases) -> dict[str, float]:
-    """Largest difference of scores between the sides, after each row's mean is taken out (ours leave a constant out).
+    """Largest difference between the sides' scores, less each row's mean (our scores leave out a constant).
 
     Raises:
-      AssertionError: the sides do not compute the same, so that their times mean nothing.
+      AssertionError: the sides do not compute the same, so comparing their times would mean nothing.
     """
     found = {}
     for case in peers:
@@ -194,7 +194,7 @@ def difference(ours: Cases, peers: Cases) -> dict[str, float]:
 
 
 def run(batch: Batch, *, alone: bool) -> dict[str, Any]:
-    """Times both sides interleaved: seconds of all rounds and users per second of the medians."""
+    """Times both sides, interleaved: seconds of all rounds, and users per second at the medians."""
     config = T5Config(num_layers=0) if alone else T5Config()
     sides = {"ours": batch.ours(config), "peer": batch.peers(alone=alone)}
     cases = {
@@ -210,7 +210,7 @@ def run(batch: Batch, *, alone: bool) -> dict[str, Any]:
 
 
 def vector_seconds(catalogues: dict[int, Catalogue], params: Any) -> dict[str, float]:
-    """Seconds to compute the item vectors, once an evaluation."""
+    """Seconds to compute the item vectors, which happens once per evaluation."""
     cases = {
         str(size): _call(catalogue.ranker("mean", T5Config()).item_vectors, params)
         for size, catalogue in catalogues.items()
@@ -219,7 +219,7 @@ def vector_seconds(catalogues: dict[int, Catalogue], params: Any) -> dict[str, f
 
 
 def lines(results: dict[str, Any], length: int) -> list[str]:
-    """What is printed of one text length."""
+    """The lines that are printed for one text length."""
     said = []
     for part in ("whole pass", "scoring alone"):
         rates = results[part]["users_per_second"]
@@ -242,7 +242,7 @@ def lines(results: dict[str, Any], length: int) -> list[str]:
 def main() -> None:
     """Runs, stores and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="under two minutes, for a look")
+    parser.add_argument("--quick", action="store_true", help="a quick look, under two minutes")
     parser.add_argument(
         "--short", action="store_true", help="256 tokens, 8 users, 3 rounds: some minutes"
     )

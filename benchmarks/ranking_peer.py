@@ -1,8 +1,8 @@
-"""The peer of `ranking.py`: the straightforward way to rank with a T5 in PyTorch, on the weights that ours has.
+"""The peer of `ranking.py`: the straightforward way to rank with a T5 in PyTorch, on the same weights as ours.
 
 `loop` is what one writes first: log-softmax over the whole vocabulary, then every item's label words in a Python loop.
-`gather` is the better way that OpenPrompt takes: all label words of all items by one index. `sequence` decodes one candidate
-after the other on an encoding made once.
+`gather` is what OpenPrompt does, which is better: all label words of all items by one index. `sequence` decodes one candidate
+after another on an encoding made once.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_la
 
 
 def random_model(config: T5Config) -> torch.nn.Module:
-    """A `transformers` T5 of Flan's kind with random weights."""
+    """A `transformers` T5 of Flan-T5's kind with random weights."""
     torch.manual_seed(0)
     shape = {name: getattr(config, name) for name in _SHAPE}
     model = transformers.T5ForConditionalGeneration(
@@ -36,7 +36,7 @@ def random_model(config: T5Config) -> torch.nn.Module:
             pad_token_id=0,
         )
     ).eval()
-    # transformers 5 ties the head of a fresh model whatever its config says.
+    # transformers 5 ties the head of a fresh model, whatever its config says.
     head = config.d_model**-0.5 * torch.randn(config.vocab_size, config.d_model)
     model.lm_head.weight = torch.nn.Parameter(head)
     model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
@@ -44,7 +44,7 @@ def random_model(config: T5Config) -> torch.nn.Module:
 
 
 def same_weights(model: torch.nn.Module) -> dict[str, Any]:
-    """The model's weights as our tree."""
+    """The model's weights as our parameter tree."""
     flat = {}
     for name, weight in model.named_parameters():
         path, transposed = our_path(name)
@@ -54,7 +54,7 @@ def same_weights(model: torch.nn.Module) -> dict[str, Any]:
 
 
 class TorchRanker:
-    """Ranks one batch of texts; every method returns scores [B, items] and runs the encoder unless its output is given."""
+    """Ranks one batch of texts; the scoring methods return [B, items] and run the encoder unless its output is given."""
 
     def __init__(self, model: torch.nn.Module, ids: np.ndarray, sentinel: int):
         """Keeps the batch as tensors."""
@@ -69,7 +69,7 @@ class TorchRanker:
 
     @torch.inference_mode()
     def encode(self) -> BaseModelOutput:
-        """The encoder alone."""
+        """The encoder's output."""
         return self.model.get_encoder()(input_ids=self.ids, attention_mask=self.mask)
 
     def _logits(self, decoder_ids: torch.Tensor, encoded: BaseModelOutput | None) -> torch.Tensor:
@@ -87,7 +87,7 @@ class TorchRanker:
         items: Sequence[Sequence[int]],
         encoded: BaseModelOutput | None = None,
     ) -> torch.Tensor:
-        """`mean`, a Python loop over each text's items (`items[row]`) and their label words."""
+        """`mean` by a Python loop over each text's items (`items[row]`) and their label words."""
         log_probabilities = self._at_mask(encoded)
         return torch.stack(
             [
@@ -104,7 +104,7 @@ class TorchRanker:
         candidates: torch.Tensor | None = None,
         encoded: BaseModelOutput | None = None,
     ) -> torch.Tensor:
-        """`mean`, all label words [I, W] of the catalogue (or of the candidates [B, C]) by one index."""
+        """`mean` by one index over all label words [I, W] of the catalogue (or of the candidates [B, C])."""
         log_probabilities = self._at_mask(encoded)
         if candidates is None:
             return (log_probabilities[:, words] * weights).sum(-1)
@@ -120,7 +120,7 @@ class TorchRanker:
         candidates: torch.Tensor,
         encoded: BaseModelOutput | None = None,
     ) -> torch.Tensor:
-        """`sequence`, one candidate of all texts after the other; the encoder runs once."""
+        """`sequence`, one candidate of every text at a time; the encoder runs once."""
         encoded = self.encode() if encoded is None else encoded
         opening = torch.tensor([[START, self.sentinel]]).expand(len(self.ids), 2)
         columns = []

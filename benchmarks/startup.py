@@ -1,10 +1,10 @@
-"""Seconds from the command to its end for a storefront run of a few steps, with a cold and a warm compilation cache.
+"""Seconds that a storefront run of a few steps takes, with a cold and with a warm compilation cache.
 
     .venv/bin/python benchmarks/startup.py [--quick]
 
-Nearly all of such a run is starting: importing, compiling (or reading compiled programs), and everything that stands before a
-first step. Each round begins with an empty cache: one run fills it, a second one in another workdir beside it uses it. The last
-line's "ours" is warm, its "peer" cold. `--quick`: one round.
+Nearly all of such a run is start-up: importing, compiling (or reading compiled programs), and everything else before a first
+step. Each round begins with an empty cache: one run fills it, and a second one, in another workdir next to it, uses it. In the
+last line "ours" is warm and "peer" is cold. `--quick`: one round.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FEW_STEPS = (
 
 
 def seconds_of_run(workdir: Path) -> float:
-    """A whole run in a process of its own."""
+    """Seconds of a complete run in a process of its own."""
     console = Path(sys.executable).with_name("delrec")
     flags = [f"--config={ROOT / 'configs' / 'storefront.py'}", f"--workdir={workdir}", *FEW_STEPS]
     started = time.monotonic()
@@ -48,7 +48,7 @@ def seconds_of_run(workdir: Path) -> float:
 
 
 def size_mib(folder: Path) -> float:
-    """Of all files below."""
+    """MiB of all files in the folder and below it."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
 
 

@@ -1,12 +1,12 @@
-"""SASRec: training and full-ranking evaluation, ours against a plain PyTorch SASRec of the same size.
+"""SASRec: training and full-ranking evaluation, compared with a plain PyTorch SASRec of the same size.
 
     .venv-parity/bin/python benchmarks/teacher.py [--data=FOLDER] [--quick]
 
 The corpus is a folder of atomic files (`--data=../shared/data/ml-100k`) or, without one, a generated corpus of
 MovieLens-100K's size. Training: d 64, 2 layers, 2 heads, 50 items, cross-entropy over all items at every position, Adam,
-clipping, about 1,600 labels a step; in labels a second. Evaluation: the test item of every user over the whole catalogue
-without the seen items, from stored interactions to ranks; in users a second. What the peer does is said in teacher_peer.py.
-That both compute the same loss and the same ranks is checked first. Without torch ours runs alone.
+clipping, about 1,600 labels per step; in labels per second. Evaluation: the test item of every user over the whole catalogue
+without the seen items, from stored interactions to ranks; in users per second. teacher_peer.py says what the peer does. That
+both compute the same loss and the same ranks is checked first. Without torch our side runs alone.
 """
 
 import argparse
@@ -44,7 +44,7 @@ except ImportError:
 
 NAME = "teacher"
 SHAPE = SASRecConfig(width=64, layers=2, heads=2, max_length=50, dropout=0.3)
-ROWS = 32  # of 50 labels: 1,600 labels a step
+ROWS = 32  # of 50 labels each: 1,600 labels per step
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def corpus(folder: str) -> tuple[str, Split, int]:
-    """Name, split and number of items."""
+    """The corpus' name, split and number of items."""
     if folder:
         read = read_atomic(AtomicSettings(folder))
         return Path(folder).name, leave_one_out(read.interactions), read.catalogue.num_items
@@ -97,10 +97,10 @@ def generated() -> Interactions:
 
 
 class Training:
-    """The step of `delrec teach` on its own batches."""
+    """The train step of `delrec teach`, on batches made as it makes them."""
 
     def __init__(self, module: SASRec, split: Split):
-        """Makes everything that the stage makes before its loop."""
+        """Makes what the stage makes before its loop."""
         config = default_config()
         config.teacher.batch_size = ROWS
         config.teacher.optimizer.update(name="adam", schedule="constant")
@@ -117,10 +117,11 @@ class Training:
         self._module, self._rows, self._loss = module, rows, settings.loss
 
     def mean_loss(self, params: Any) -> float:
-        """Over all labels, without dropout."""
+        """The mean loss over all labels, without dropout."""
 
         @jax.jit
-        def part(batch):
+        def part(batch: Any) -> Any:
+            """Mean loss and number of labels of some rows."""
             return sequence_loss(
                 params,
                 self._module,
@@ -138,7 +139,7 @@ class Training:
         return total / count
 
     def run(self, steps: int) -> int:
-        """Trains so many steps; the number of labels seen."""
+        """Trains for this many steps; the number of labels seen."""
         seen = 0
         for _ in range(steps):
             batch = next(self._batches)
@@ -152,12 +153,12 @@ class Evaluation:
     """The ranking of `delrec baseline`, under `full` alone."""
 
     def __init__(self, module: SASRec, params: Any, split: Split):
-        """Compiles nothing yet."""
+        """Compiles nothing until the first run."""
         self._split = split
         self._scores = jax.jit(NetworkTeacher(params, module).scores)
 
     def run(self) -> np.ndarray:
-        """Ranks by user."""
+        """The rank of each user's target."""
         read = RowHistories(self._split, "test", SHAPE.max_length)
         found = rank_users(
             lambda rows: self._scores(read(rows)),
@@ -170,7 +171,7 @@ class Evaluation:
 
 
 def peer_cases(params: Any, split: Split, num_items: int) -> dict[str, Any]:
-    """The peer's trainer, on windows of the same cut, and its evaluator, with our weights."""
+    """The peer's trainer, on windows cut in the same way, and its evaluator, with our weights."""
     torch.set_num_threads(2)
     trained = split.train
     windows = []
@@ -191,9 +192,9 @@ def peer_cases(params: Any, split: Split, num_items: int) -> dict[str, Any]:
 
 
 def check_same(ours: Any, peers: Any, params: Any) -> None:
-    """Refuses to time two different functions: the loss over all labels must agree, and nearly all ranks.
+    """Refuses to time two different functions: the losses over all labels must agree, and nearly all ranks.
 
-    The parameters are random, so scores lie close together: a rank may differ by one where two agree to rounding.
+    The parameters are random, so scores are close together: a rank may differ by one where two of them agree to rounding.
     """
     found = ours["evaluate"].run()
     if not peers:
@@ -207,7 +208,7 @@ def check_same(ours: Any, peers: Any, params: Any) -> None:
 
 
 def measure(ours: Any, peers: Any, *, steps: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Rates by case and side, a value a round, both sides in each; the first round of each is not kept."""
+    """Rates by case and side, one value per round; both sides run in each round, and the first round is not kept."""
     sides = {"ours": ours, **({"peer": peers} if peers else {})}
     rates: dict[str, dict[str, list[float]]] = {
         case: {side: [] for side in sides} for case in ("train", "evaluate")

@@ -1,7 +1,7 @@
-"""The peer of `teacher.py`: a plain PyTorch SASRec of the same size, trained and evaluated the strong way.
+"""The peer of `teacher.py`: a plain PyTorch SASRec of the same size, trained and evaluated efficiently.
 
-Windows are sorted by length and padded to the longest of their batch only; the loss is taken at every labelled position
-and nowhere else; batches hold as many labels as ours. The same function as ours: `same_weights` copies our parameters,
+Windows are sorted by length and padded only to the longest of their batch; the loss is computed at every labeled position
+and nowhere else; batches hold as many labels as ours. It is the same function as ours: `same_weights` copies our parameters,
 and the benchmark refuses to time two different functions.
 """
 
@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[B, L, D] to [B, L, D]; mask [B, 1, L, L], True where a query may look."""
+        """[B, L, D] to [B, L, D]; mask [B, 1, L, L], True where a query may attend."""
         batch, length, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -97,7 +97,7 @@ def same_weights(model: SASRec, params: Any) -> None:
 
 
 class Trainer:
-    """Windows in batches of about `labels` labels, by length; one call is one epoch of so many batches."""
+    """Trains on batches of about `labels` labels, whose windows are of similar length."""
 
     def __init__(self, model: SASRec, windows: list[tuple[np.ndarray, np.ndarray]], labels: int):
         """Sorts and pads the windows once."""
@@ -117,7 +117,7 @@ class Trainer:
 
     @torch.no_grad()
     def mean_loss(self, model: SASRec) -> float:
-        """Of another model, over all labels of the windows, without dropout."""
+        """The mean loss of another model over all labels of the windows, without dropout."""
         model.eval()
         total, count = 0.0, 0
         for items, labels in self.batches:
@@ -128,7 +128,7 @@ class Trainer:
         return total / count
 
     def run(self, steps: int) -> int:
-        """Trains so many batches; the number of labels seen."""
+        """Trains on this many batches; the number of labels seen."""
         self.model.train()
         seen = 0
         for number in range(steps):
@@ -155,10 +155,10 @@ def _padded(windows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor,
 
 
 class Evaluator:
-    """Ranks of all users' targets over the whole catalogue, seen items excluded."""
+    """Ranks all users' targets over the whole catalogue, seen items excluded."""
 
     def __init__(self, model: SASRec, histories: list[np.ndarray], targets: np.ndarray):
-        """Users by length of history, padded batch by batch: histories as the model reads them, and whole."""
+        """Orders the users by length of history; `run` pads the histories batch by batch."""
         self.model, self.length = model, model.positions.num_embeddings
         self.order = np.argsort([len(history) for history in histories], kind="stable")
         self.histories, self.targets = histories, torch.tensor(targets.astype(np.int64))
@@ -166,7 +166,7 @@ class Evaluator:
 
     @torch.no_grad()
     def run(self) -> np.ndarray:
-        """Ranks by user, ties at their mean."""
+        """The rank of each user's target; ties take their mean rank."""
         self.model.eval()
         ranks = np.empty(len(self.order))
         for start in range(0, len(self.order), self.batch_size):

@@ -1,20 +1,20 @@
-"""Host memory while `weights.load` puts a model of N bytes onto 8 devices; the bound is N/4 + 1 GiB.
+"""Host memory that `weights.load` needs to put a model of N bytes onto 8 devices; the bound is N/4 + 1 GiB.
 
     python benchmarks/weights_loading.py            about 5 minutes, 4 GB of disk, 12 GB of memory
     python benchmarks/weights_loading.py --quick    under 2 minutes
     python benchmarks/weights_loading.py --size=xl --cases float32-scanned    12 GB of disk, 20 GB of memory
 
-Random weights of a Flan-T5 shape are written as several safetensors files; a fresh process of 8 fake CPU devices loads
+Random weights of a Flan-T5 shape are written as several safetensors files; a fresh process with 8 fake CPU devices loads
 them, every leaf split over its largest axis that divides by 8.
 
-What is counted. Fake devices keep their arrays in the same memory as the host, so these are taken off: at every moment,
-extra = resident memory (anonymous, shared and mapped file pages alike) - resident memory before loading - bytes of the
-arrays made so far. A leaf counts as made only once `jax.make_array_from_callback` has returned it; until then its pieces
-and their copies on the devices are all extra. This process samples the other's /proc/PID/status every 2 ms, so no lock
-of the interpreter hides a peak; the kernel's own high-water mark (VmHWM) less the memory before loading and less N is
-reported beside it. The result is the larger of the two. Files are read from the page cache (they were just written).
-The case `whole-files` is no loader of ours: it reads all tensors and then places them, to show what the measure says of
-a loader that does not stream.
+What is counted: fake devices keep their arrays in the host's memory, so these are subtracted. At every moment, extra =
+resident memory (anonymous, shared and mapped file pages alike) - resident memory before loading - bytes of the arrays
+made so far. A leaf counts as made only once `jax.make_array_from_callback` has returned it; until then its pieces and
+their copies on the devices are all extra. This process samples the other's /proc/PID/status every 2 ms, so that the
+interpreter's lock cannot hide a peak. The kernel's own high-water mark (VmHWM), minus the memory before loading and minus
+N, is reported as well, and the result is the larger of the two. Files are read from the page cache (they were just
+written). The case `whole-files` is not a loader of ours: it reads all tensors and then places them, to show what this
+measure says of a loader that does not stream.
 """
 
 import argparse
@@ -44,7 +44,7 @@ DEVICES = 8
 GIB = 2**30
 SHARD_BYTES = 10**9
 SAMPLE_SECONDS = 0.002
-# d_model, heads, d_ff, layers of Flan-T5; d_kv is 64 in all.
+# d_model, heads, d_ff, layers of Flan-T5; d_kv is 64 in all sizes.
 SIZES = {
     "small": (512, 6, 1024, 8),
     "base": (768, 12, 2048, 12),
@@ -78,7 +78,7 @@ def config_of(size, case):
 
 
 def write_model(directory, config, dtype):
-    """Random weights in files of about SHARD_BYTES and the index that names them."""
+    """Writes random weights in files of about SHARD_BYTES, and the index that names them."""
     generator = np.random.default_rng(0)
     shards, size = [{}], 0
     for leaf in leaves(config):
@@ -97,14 +97,14 @@ def write_model(directory, config, dtype):
 
 
 def _write_shard(directory, shards):
-    """Writes the last shard and keeps its names alone; opens the next."""
+    """Writes the last shard, keeps only its names, and opens the next."""
     save_file(shards[-1], directory / f"model-{len(shards) - 1}.safetensors")
     shards[-1] = list(shards[-1])
     shards.append({})
 
 
 def split_over_devices(config):
-    """Path -> sharding: each leaf's largest axis that divides by the devices is split."""
+    """Path -> sharding: each leaf is split over its largest axis that divides by the number of devices."""
     mesh = Mesh(np.array(jax.devices()), ("fsdp",))
 
     def sharding(shape):
@@ -118,7 +118,7 @@ def split_over_devices(config):
 
 
 def memory_of(pid):
-    """Resident bytes by kind, and their high-water mark; nothing of a process that has ended."""
+    """Resident bytes by kind, and their high-water mark; empty for a process that has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -129,7 +129,7 @@ def memory_of(pid):
 
 
 def read_whole_then_place(directory, config, shardings):
-    """What `weights.load` must not be like; the tree is flat, and kernels stay as they are in the files."""
+    """What `weights.load` must not do: reads whole files, then places the arrays, here in a flat tree."""
     arrays = {}
     for file in sorted(directory.glob("*.safetensors")):
         arrays |= load_file(file)
@@ -146,7 +146,7 @@ def _turned(array, leaf):
 
 
 def load_in_this_process(directory, size, case):
-    """The measured process: says when it is ready, loads on a word, tells what it made and when."""
+    """The measured process: says when it is ready, loads when told to, reports what it made and when."""
     assert jax.device_count() == DEVICES
     config = config_of(size, case)
     shardings = split_over_devices(config)
@@ -174,7 +174,7 @@ def load_in_this_process(directory, size, case):
 
 
 def measure(directory, size, case):
-    """Loads in a fresh process; bytes of extra host memory and seconds."""
+    """Loads in a fresh process; returns bytes of extra host memory, and seconds."""
     flags = f"--xla_force_host_platform_device_count={DEVICES}"
     child = subprocess.Popen(
         [sys.executable, __file__, "--child", directory, "--size", size, "--cases", case],
@@ -204,10 +204,10 @@ def measure(directory, size, case):
 
 
 def summary(before, samples, report):
-    """The peaks, from samples (time, memory) and the times at which arrays were made."""
+    """Computes the peaks from samples (time, memory) and from the times at which arrays were made."""
     held, made, extra, anonymous = 0, list(reversed(report["made"])), 0, 0
     for moment, memory in samples:
-        # A moment is taken before its memory is read, so no array is taken off too early.
+        # The time is taken before the memory is read, so no array is subtracted too early.
         while made and made[-1][0] <= moment:
             held += made.pop()[1]
         extra = max(extra, memory["VmRSS"] - before["VmRSS"] - held)
@@ -227,7 +227,7 @@ def summary(before, samples, report):
 
 
 def run_case(size, case, repeats, folder):
-    """All repeats of one case, with files of its own."""
+    """Runs all repeats of one case, on files of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         write_model(Path(directory), config_of(size, case), np.dtype(CASES[case][0]))
         runs = [measure(directory, size, case) for _ in range(repeats)]
@@ -256,7 +256,7 @@ def main():
     parser.add_argument("--size", choices=SIZES, default="large")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", help="for the temporary files; default: the system's")
+    parser.add_argument("--folder", help="folder for the temporary files; default: the system's")
     parser.add_argument("--quick", action="store_true", help="size small, once")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -281,7 +281,7 @@ def main():
     harness.save(f"{NAME}.quick" if args.quick else NAME, settings, results)
     for case, result in results.items():
         print(line(args.size, case, result))
-    # The control is meant to be out of bounds; everything else is not.
+    # Only the control is meant to exceed the bound.
     sys.exit(not all(result["within_bound"] for case, result in results.items() if case != CONTROL))
 
 

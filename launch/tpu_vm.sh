@@ -6,11 +6,11 @@
 #
 # Settings:
 #   TPU, ZONE, PROJECT  name, zone and project of the TPU VM
-#   REPO                this checkout on the workers, the same path on all, delrec installed in its .venv
-#   CONFIG              config file, seen from REPO
+#   REPO                this checkout on the workers, at the same path on all, delrec installed in its .venv
+#   CONFIG              config file, relative to REPO
 #   WORKDIR             folder of the run, on a file system that all workers share
-#   DELREC              the delrec command, seen from REPO; default: .venv/bin/delrec
-#   ACTION              start (default) or stop: delrec saves and ends with 75
+#   DELREC              the delrec command, relative to REPO; default: .venv/bin/delrec
+#   ACTION              start (default) or stop: delrec saves and exits with 75
 set -euo pipefail
 
 : "${TPU:?is not set: name the TPU VM}"
@@ -21,7 +21,7 @@ action=${ACTION:-start}
 
 case $action in
   start)
-    : "${CONFIG:?is not set: name the config file, seen from REPO}"
+    : "${CONFIG:?is not set: name the config file, relative to REPO}"
     : "${WORKDIR:?is not set: name the folder of the run, on a file system that all workers share}"
     command=("${DELREC:-.venv/bin/delrec}" run --config="$CONFIG" --workdir="$WORKDIR"
       --config.distributed.start=on "$@")

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What tpu_vm.sh runs on each worker. The run outlives the ssh connection: gcloud connects again
-# after a broken one and repeats its command, which then follows the run instead of starting another.
+# What tpu_vm.sh runs on each worker. The run outlives the ssh connection: when the connection breaks, gcloud
+# reconnects and repeats its command, which then follows the run instead of starting another.
 #
-#   launch/tpu_worker.sh start COMMAND...   start it, or follow the one that runs; end with its exit code
+#   launch/tpu_worker.sh start COMMAND...   start it, or follow it if it is running; exit with its exit code
 #   launch/tpu_worker.sh stop               send it SIGTERM
 set -euo pipefail
 
-# Lost when the machine starts anew, as the processes are.
+# Lost when the machine restarts, as the processes are.
 state=${TMPDIR:-/tmp}/delrec-$(id -u)
 
 running() {
@@ -17,10 +17,10 @@ case ${1:-} in
   start)
     shift
     if running; then
-      echo "tpu_worker.sh: $(hostname): following the run that goes on (process $run)"
+      echo "tpu_worker.sh: $(hostname): following the run in progress (process $run)"
     else
       rm -f "$state.pid" "$state.code" "$state.log"
-      # The keeper stays to write down how the run ended. The command's own words are its arguments.
+      # The keeper stays to record how the run ended. The command's words are passed as its arguments.
       # shellcheck disable=SC2016
       nohup bash -c 'state=$1; shift; "$@" & echo "$$ $!" >"$state.new"; mv "$state.new" "$state.pid"
         code=0; wait $! || code=$?; echo "$code" >"$state.code"' keeper "$state" "$@" \

@@ -13,7 +13,7 @@ _PARTS = ("language", "training", "teachers", "evaluation", "delrec", "p2rec")
 
 
 def run(record: Record, tiny: bool) -> None:
-    """Nothing where there is no GPU; of a tiny run only the tests that need one."""
+    """Runs the tests; skipped where there is no GPU, and with `tiny` only the tests that need one."""
     if not shutil.which("nvidia-smi"):
         record.keep("tests", {"skipped": "no GPU"})
         return
@@ -25,7 +25,7 @@ def run(record: Record, tiny: bool) -> None:
 
 
 def pytest(arguments: list[str], record: Record) -> dict[str, Any]:
-    """The last line of pytest, and every failure with its message."""
+    """Runs pytest; its last line, and every failure with its message."""
     command = [sys.executable, "-m", "pytest", "-rf", "--tb=line", *arguments]
     try:
         said = subprocess.run(

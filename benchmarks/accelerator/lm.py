@@ -1,14 +1,14 @@
-"""Train steps of stage 1 (`distill`) and stage 2 (`tune`) at the shapes of Flan-T5, random weights, by kernel and `remat`.
+"""Train steps of stage 1 (`distill`) and stage 2 (`tune`) at Flan-T5's shapes with random weights, by kernel and `remat`.
 
-The steps are those that `delrec plan` compiles. Every case is a process of its own, so that its peak of memory is its own; it
+The steps are those that `delrec plan` compiles. Every case is a process of its own, so that its peak memory is its own; it
 traces while others run, then waits for its turn to compile and to be timed. Useful FLOPs of a step over b texts of T tokens,
-with L blocks of the encoder and l of the decoder (which reads two tokens):
+with L blocks in the encoder and l in the decoder (which reads two tokens):
 
     dense      2 b T L (4 D H K + 3 D F)      attention  4 b T^2 L H K      cross      8 b T l H D
     useful   = 2 dense + 3 attention + 3 cross
 
-forward and the backward pass to activations (weights are frozen: no gradients of them), nothing for `remat`; adapters, head
-and the decoder's few tokens are left out. MFU = useful / (time x the card's dense bf16 peak).
+This counts the forward pass and the backward pass to activations (weights are frozen and have no gradients), and nothing for
+`remat`; adapters, head and the decoder's few tokens are left out. MFU = useful / (time x the card's dense bf16 peak).
 """
 
 import contextlib
@@ -37,12 +37,12 @@ from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.steps import planned_steps
 
 ASSUMED = Assumed(items=1682, title_tokens=12)
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, as sold
-_AHEAD = 8  # cases that trace while one is timed
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, by the data sheet
+_AHEAD = 8  # how many cases are started at a time, to trace while one is timed
 
 
 class Case(NamedTuple):
-    """One process."""
+    """What one process measures."""
 
     shape: str
     stage: str
@@ -51,12 +51,12 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For the record."""
+        """Its name in the record."""
         return f"{self.shape} {self.stage} {self.kernel}{'+remat' if self.remat else ''}"
 
 
 def cases(tiny: bool) -> list[Case]:
-    """In the order of what matters: what comes last may not get its turn."""
+    """The cases, most important first: the last ones may not get their turn."""
     if tiny:
         kernels = list(numerics.KERNELS) if jax.default_backend() == "gpu" else ["xla"]
         return [Case("tiny", "distill", kernel, True) for kernel in kernels]
@@ -77,7 +77,7 @@ def cases(tiny: bool) -> list[Case]:
 
 
 def run(record: Record, tiny: bool) -> None:
-    """Starts the cases, some ahead; gives each its turn."""
+    """Starts the cases, some in advance, and gives each its turn."""
     with tempfile.TemporaryDirectory() as cache:
         waiting = [case for case in cases(tiny) if record.wants(case.name)]
         started: list[tuple[Case, subprocess.Popen]] = []
@@ -93,7 +93,7 @@ def run(record: Record, tiny: bool) -> None:
 
 
 def _start(case: Case, cache: str) -> subprocess.Popen:
-    """Autotuned choices are shared between the cases through the cache, so the first case compiles longest."""
+    """Starts a case; cases share autotuned choices through the cache, so the first one compiles longest."""
     settings = {"JAX_COMPILATION_CACHE_DIR": cache, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
     return subprocess.Popen(
         [sys.executable, __file__, json.dumps(case)],
@@ -106,7 +106,7 @@ def _start(case: Case, cache: str) -> subprocess.Popen:
 
 
 def _turn(process: subprocess.Popen, seconds: float) -> dict[str, Any]:
-    """Lets a case compile and run; its answer."""
+    """Lets a case compile and run; returns its answer."""
     end = time.monotonic() + seconds
     process.stdin.write("go\n")
     process.stdin.flush()
@@ -116,7 +116,7 @@ def _turn(process: subprocess.Popen, seconds: float) -> dict[str, Any]:
 
 
 def child(case: Case) -> dict[str, Any]:
-    """Traces, waits for the turn, compiles, and times."""
+    """Traces, waits for its turn, compiles, and measures."""
     experiment = experiment_of("delrec/ml100k_flan_t5_xl.py", lambda config: _change(config, case))
     planned = next(
         found
@@ -158,7 +158,7 @@ def _change(config: Any, case: Case) -> None:
 
 @contextlib.contextmanager
 def _kernel(name: str) -> Iterator[None]:
-    """Planned steps always attend by XLA: inside, the encoder attends by another kernel, as `lm.t5.attention` would have it."""
+    """Lets the encoder of planned steps, which always attend by XLA, attend by another kernel, as `lm.t5.attention` would."""
     plain, chosen = attention.attend_by_xla, numerics.KERNELS[name]
 
     def attend(q, k, v, bias, mask):
@@ -172,7 +172,7 @@ def _kernel(name: str) -> Iterator[None]:
 
 
 def _timed(compiled: Any, planned: Any, *, tiny: bool) -> dict[str, Any]:
-    """Milliseconds of a step (median of rounds of steps that do not wait for each other), memory, and the first loss."""
+    """Milliseconds per step (median over rounds of steps dispatched without waiting), memory, and the first loss."""
     frozen, params = random_weights(planned.frozen), random_weights(planned.state.params)
     state = planned.state.replace(
         step=jnp.zeros((), jnp.int32), params=params, opt_state=zeros(planned.state.opt_state)
@@ -200,7 +200,7 @@ def _timed(compiled: Any, planned: Any, *, tiny: bool) -> dict[str, Any]:
 
 
 def _texts(planned: Any) -> Any:
-    """A batch: texts that begin with the soft prompt's slots, the shortest a quarter shorter than the longest."""
+    """A batch of texts that begin with the soft prompt's slots, the shortest a quarter shorter than the longest."""
     random, batch = np.random.default_rng(0), dict[str, np.ndarray]()
     words = planned.frozen["params"]["shared"]["embedding"].shape[0]
     held = planned.frozen | (planned.state.params if planned.stage == "distill" else {})
@@ -222,7 +222,7 @@ def _texts(planned: Any) -> Any:
 
 
 def useful_flops(shape: Any, rows: int, tokens: int) -> float:
-    """Of one step; see the head of this file."""
+    """Useful FLOPs of one step, by the formula at the top of this file."""
     inner = shape.num_heads * shape.d_kv
     blocks = shape.num_layers * (4 * shape.d_model * inner + 3 * shape.d_model * shape.d_ff)
     dense = 2 * rows * tokens * blocks

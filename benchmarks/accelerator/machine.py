@@ -16,7 +16,7 @@ _LIBRARIES = (
 
 
 def run(record: Record, tiny: bool) -> None:
-    """Says what computes, and how fast it can."""
+    """Records the hardware, the versions, and the ceilings."""
     record.measure("machine", describe)
     size, rows = (256, 2**16) if tiny else (8192, 2**30)
     for dtype, precision in (
@@ -28,7 +28,7 @@ def run(record: Record, tiny: bool) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Versions, card, driver, memory that JAX was given."""
+    """Versions, card, driver, and the memory that JAX may use."""
     device = jax.devices()[0]
     stats = device.memory_stats() or {}
     found: dict[str, Any] = {
@@ -60,7 +60,7 @@ def product_rate(size: int, dtype: jnp.dtype, precision: str) -> float:
 
 
 def copy_rate(count: int) -> float:
-    """TB/s of reading so many 16-bit numbers and writing as many."""
+    """TB/s of reading `count` 16-bit numbers and writing as many."""
     x = jnp.ones(count, jnp.bfloat16)
     copy = jax.jit(lambda x: x + 1)
     return 2 * x.nbytes / milliseconds(lambda: copy(x), calls=8) / 1e9

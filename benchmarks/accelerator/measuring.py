@@ -1,4 +1,4 @@
-"""What the sections share: a record that is on disk after every measurement, timing, and random arrays on the device."""
+"""What the sections share: a record that is saved after every measurement, timing, and random arrays on the device."""
 
 import json
 import math
@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[2]
 
 
 class Record:
-    """Measurements of one section by name, written as JSON after each of them."""
+    """Measurements of one section by name, written as JSON after each measurement."""
 
     def __init__(self, path: Path, seconds: float, only: str = ""):
         """Opens the record of a section.
 
         Args:
           path: the file.
-          seconds: that the section should take at most, from now on.
-          only: measurements whose name does not have this regular expression are left out.
+          seconds: how long the section may take from now on.
+          only: a regular expression; measurements whose name does not contain a match are left out.
         """
         self._path, self._end, self._only = path, time.monotonic() + seconds, only
         self.found: dict[str, Any] = {}
@@ -39,11 +39,11 @@ class Record:
         return self._end - time.monotonic()
 
     def wants(self, name: str) -> bool:
-        """Whether a measurement is asked for."""
+        """Whether a measurement of this name is wanted."""
         return re.search(self._only, name) is not None
 
     def measure(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Keeps what the function returns, or its error; nothing is begun after the section's time."""
+        """Keeps what the function returns, or its error; nothing starts after the section's time is over."""
         if not self.wants(name):
             return None
         if self.left <= 0:
@@ -54,7 +54,7 @@ class Record:
             return self.keep(name, {"error": brief(error)})
 
     def keep(self, name: str, value: Any) -> Any:
-        """Keeps a value and writes the file, whole or not at all."""
+        """Keeps a value and writes the file, completely or not at all."""
         self.found[name] = value
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(self.found, indent=1) + "\n")
@@ -70,7 +70,7 @@ def brief(error: BaseException, most: int = 700) -> str:
 def milliseconds(
     run: Callable[[], Any], *, calls: int = 10, rounds: int = 5, warmup: int = 2
 ) -> float:
-    """The median over rounds of the mean time of a call, in ms; the device is waited for once a round."""
+    """The median over rounds of a call's mean time, in ms; waits for the device once per round."""
     for _ in range(warmup):
         jax.block_until_ready(run())
     means = []
@@ -84,20 +84,20 @@ def milliseconds(
 
 
 def environment() -> dict[str, str]:
-    """Of a process that imports the package of this checkout."""
+    """Environment variables for a process that imports the package of this checkout."""
     places = (str(ROOT), os.environ.get("PYTHONPATH", ""))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 def experiment_of(config: str, change: Callable[[Any], None] = lambda config: None) -> Any:
-    """The experiment of `configs/CONFIG`, changed."""
+    """The experiment of `configs/CONFIG`, after `change`."""
     settings = runpy.run_path(str(ROOT / "configs" / config))["get_config"]()
     change(settings)
     return from_config(settings)
 
 
 def random_weights(shapes: Any, *, std: float = 0.02) -> Any:
-    """Weights of these shapes, made on the device by one program: uniform of that deviation, norms 1, integers 0."""
+    """Weights of these shapes, made on the device by one program: uniform with this deviation, norms 1, integers 0."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
 
     def make() -> list[jax.Array]:
@@ -116,7 +116,7 @@ def random_weights(shapes: Any, *, std: float = 0.02) -> Any:
 
 
 def zeros(shapes: Any) -> Any:
-    """Arrays of these shapes as an optimizer's state begins: 0, masks True."""
+    """Arrays of these shapes, as an optimizer's state starts: 0, masks True."""
 
     def make(leaf: Any) -> jax.Array:
         return (jnp.ones if leaf.dtype == bool else jnp.zeros)(leaf.shape, leaf.dtype)
@@ -125,7 +125,7 @@ def zeros(shapes: Any) -> Any:
 
 
 def _uniform(shape: tuple[int, ...], seed: int) -> jax.Array:
-    """Numbers between -1 and 1 by a hash of their place: cheap to compile for any shape, unlike JAX's own draws."""
+    """Numbers between -1 and 1 from a hash of their index: cheap to compile for any shape, unlike JAX's own draws."""
     x = jax.lax.iota(jnp.uint32, math.prod(shape)) + jnp.uint32((seed + 1) * 0x9E3779B1 % 2**32)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = (x ^ (x >> shift)) * jnp.uint32(factor)

@@ -1,4 +1,4 @@
-"""What float32 products are by default, and whether cuDNN's attention is the project's: values, gradients, memory, time."""
+"""How exact float32 products are by default, and whether cuDNN's attention equals ours: values, gradients, memory, time."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from delrec_jax.language.attention import attend_by_cudnn, attend_by_xla
 
 Attend = Callable[..., jax.Array]
 
-# Batch, tokens, heads, channels of a head.
+# Batch, tokens, heads, channels per head.
 _SHAPES = {
     "flan-t5-xl": (32, 512, 32, 64),
     "flan-t5-small": (32, 512, 6, 64),
@@ -26,7 +26,7 @@ _SHAPES = {
 
 
 def attend_by_lengths(q, k, v, bias, mask) -> jax.Array:
-    """cuDNN's kernel with the lengths of right-padded texts in the place of a mask: the bias stays [1, H, T, T]."""
+    """cuDNN's kernel with the lengths of right-padded texts instead of a mask, so that the bias stays [1, H, T, T]."""
     lengths = mask[:, 0, 0].sum(-1, dtype=jnp.int32)
     return jax.nn.dot_product_attention(
         *(q, k, v),
@@ -46,7 +46,7 @@ KERNELS: dict[str, Attend] = {
 
 
 def run(record: Record, tiny: bool) -> None:
-    """Products first, then each kernel in each shape."""
+    """Measures products first, then each kernel at each shape."""
     size = 256 if tiny else 2048
     for precision in ("default", "high", "highest"):
         name = f"float32 product {size}^3, {precision}: relative error"
@@ -73,7 +73,7 @@ def product_error(size: int, precision: str) -> float:
 
 
 def changed_ranks(items: int) -> dict[str, float]:
-    """Share of ranks that differ, and the largest change, of random hidden states and titles of width 512."""
+    """Share of ranks that differ, and the largest change, for random hidden states and title vectors of width 512."""
     hidden = jax.random.normal(jax.random.key(0), (512, 512))
     vectors = jax.random.normal(jax.random.key(1), (items, 512))
     targets = jax.random.randint(jax.random.key(2), (512,), 0, items)
@@ -93,12 +93,12 @@ def attention_inputs(rows: int, tokens: int, heads: int, channels: int) -> Any:
     bias = jax.random.normal(keys[4], (1, heads, tokens, tokens), jnp.float32)
     lengths = jnp.linspace(tokens, max(1, tokens // 4), rows).astype(jnp.int32)
     mask = jnp.arange(tokens)[None] < lengths[:, None]
-    q = q * channels**-0.5  # unscaled logits of deviation 1, as T5's initialisation makes them
+    q = q * channels**-0.5  # unscaled logits of deviation 1, as under T5's initialization
     return q, k, v, bias, mask[:, None, None], jnp.where(mask[..., None, None], back, 0)
 
 
 def kernel_facts(attend: Attend, inputs: Any, expected: Any) -> dict[str, Any]:
-    """Errors against float32, and memory and time of forward, backward to q, k, v, and backward to the bias as well."""
+    """Errors against float32; memory and time of forward, of backward to q, k, v, and of backward to the bias as well."""
     programs = {
         "forward": lambda *a: attend(*a[:5]),
         "backward": _gradients(attend, 3),
@@ -131,9 +131,10 @@ def _compiled(inputs: Any, program: Callable[..., Any]) -> Any:
 
 
 def _gradients(attend: Attend, count: int) -> Callable[..., Any]:
-    """(q, k, v, bias, mask, gradient of the outputs) -> gradients of the first so many."""
+    """(q, k, v, bias, mask, gradient of the outputs) -> gradients with respect to the first `count` of them."""
 
-    def gradients(*arguments):
+    def gradients(*arguments: jax.Array) -> Any:
+        """Pulls the outputs' gradient back."""
         held, (mask, back) = arguments[count:4], arguments[4:]
         _, pull = jax.vjp(lambda *first: attend(*first, *held, mask), *arguments[:count])
         return pull(back.astype(arguments[0].dtype))
@@ -150,6 +151,6 @@ def _exact(inputs: Any) -> Any:
 
 
 def _relative(found: jax.Array, exact: jax.Array) -> float:
-    """Norm of the difference over the norm, in float32."""
+    """Norm of the difference, relative to the norm of `exact`, in float32."""
     found, exact = found.astype(jnp.float32), exact.astype(jnp.float32)
     return float(jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact))

@@ -1,4 +1,4 @@
-"""The storefront demo end to end, then once more from the same teacher, told to end in the middle of a stage and resumed."""
+"""The storefront demo end to end; then again from the same teacher, ended by SIGTERM in the middle of a stage and resumed."""
 
 import json
 import re
@@ -22,9 +22,9 @@ class Plan(NamedTuple):
     """What is run.
 
     Attributes:
-      command: of `delrec`.
-      shared: folders of the first workdir that the other ones begin with.
-      interrupted: folder of the stage that is told to end.
+      command: the command of `delrec`.
+      shared: folders of the first workdir that the others start with.
+      interrupted: folder of the stage during which SIGTERM is sent.
       flags: overrides of the config.
     """
 
@@ -46,7 +46,7 @@ TINY = Plan(
 
 
 def run(record: Record, tiny: bool, plan: Plan | None = None) -> None:
-    """All runs share the folder of compiled programs; the second and third are compared with the first file by file."""
+    """Runs the plan. All runs share a cache of compiled programs; the later ones are compared with the first by file."""
     plan = plan or (TINY if tiny else Plan())
     with tempfile.TemporaryDirectory() as folder:
         first, second, third = (Path(folder) / name for name in ("first", "second", "third"))
@@ -61,7 +61,7 @@ def run(record: Record, tiny: bool, plan: Plan | None = None) -> None:
 
 
 def _whole(plan: Plan, workdir: Path, record: Record) -> dict[str, Any]:
-    """Seconds of the command, of its stages and trainings (to the last row of each log), and HR@1 of every system."""
+    """Runs the command; its seconds, those of its stages and trainings (to each log's last row), and HR@1 of every system."""
     start = time.monotonic()
     status, said = _ended(_delrec(plan, workdir), record)
     stages = re.findall(r"(\w+): done in (\d+) s", said)
@@ -87,7 +87,7 @@ def _whole(plan: Plan, workdir: Path, record: Record) -> dict[str, Any]:
 
 
 def _told_to_end(plan: Plan, first: Path, workdir: Path, record: Record) -> dict[str, Any]:
-    """SIGTERM as soon as the stage's log has two rows: in the middle of its first training."""
+    """Sends SIGTERM as soon as the stage's log has two rows, in the middle of its first training."""
     _begin_as(plan, first, workdir)
     process = _delrec(plan, workdir)
     while process.poll() is None and record.left > 0:
@@ -101,7 +101,7 @@ def _told_to_end(plan: Plan, first: Path, workdir: Path, record: Record) -> dict
 
 
 def differences(first: Path, second: Path) -> dict[str, Any]:
-    """Weights and reports of two workdirs: which are the same to the last bit, and by how much the others differ."""
+    """Compares two workdirs: which weights and reports are the same to the last bit, and by how much the others differ."""
     found: dict[str, Any] = {"same": [], "different": {}}
     for path in sorted(path for pattern in _COMPARED for path in first.glob(pattern)):
         name = str(path.relative_to(first))
@@ -134,7 +134,7 @@ def _delrec(plan: Plan, workdir: Path) -> subprocess.Popen:
 
 
 def _ended(process: subprocess.Popen, record: Record) -> tuple[int | str, str]:
-    """Exit status and all that was said; ends what does not end in time."""
+    """Exit status and all output; kills a process that does not end in time."""
     status: int | str = "no time left"
     try:
         status = process.wait(max(1.0, record.left))

@@ -1,4 +1,4 @@
-"""Users ranked per second over whole catalogues: scores of a hidden state, ranks without the items seen."""
+"""Users ranked per second over whole catalogues: scores from hidden states, ranks without the seen items."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ _WIDTH, _SEEN = 512, 100
 
 
 def run(record: Record, tiny: bool) -> None:
-    """Three sizes of catalogue."""
+    """Measures three sizes of catalogue."""
     for items, users, batch in (
         [(500, 64, 32)]
         if tiny
@@ -24,7 +24,7 @@ def run(record: Record, tiny: bool) -> None:
 
 
 def rates(items: int, users: int, batch: int) -> dict[str, Any]:
-    """Users a second as an evaluation ranks them, and milliseconds of a batch's parts."""
+    """Users per second as an evaluation ranks them, and milliseconds of the parts of a batch."""
     random = np.random.default_rng(0)
     hidden = jax.random.normal(jax.random.key(0), (users, _WIDTH))
     vectors = jax.random.normal(jax.random.key(1), (items, _WIDTH))

@@ -2,8 +2,9 @@
 
     python benchmarks/accelerator/run.py [--sections=machine,lm] [--seconds=600] [--out=DIR] [--tiny]
 
-Each section is a process with a time of its own; what it has found by then is kept, errors too. Writes DIR/SECTION.json as
-it goes and DIR/accelerator.json at the end; copied to `benchmarks/results/accelerator_CARD.json` it is a result. See README.md.
+Each section is a process with a time limit of its own; what it has found by then is kept, errors too. Writes DIR/SECTION.json
+as it goes and DIR/accelerator.json at the end; to keep that result, copy it to `benchmarks/results/accelerator_CARD.json`. See
+README.md.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-# Seconds that a section takes at most.
+# Seconds that a section may take.
 LIMITS = {
     "machine": 40,
     "numerics": 150,
@@ -29,16 +30,18 @@ LIMITS = {
     "gpu_tests": 300,
     "pipeline": 700,
 }
-_GRACE = 10  # seconds after which a section that does not end by itself is ended
+_GRACE = 10  # seconds past its limit after which a section that is still running is killed
 
 
 def main() -> None:
-    """Runs the sections one after the other."""
+    """Runs the sections one after another."""
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--sections", default=",".join(LIMITS), help="some of them, in order")
     options.add_argument("--seconds", type=float, default=sum(LIMITS.values()), help="in total")
     options.add_argument("--out", type=Path, help="folder of the results; default: a new one")
-    options.add_argument("--only", default="", help="regular expression of measurements")
+    options.add_argument(
+        "--only", default="", help="regular expression that measurements must match"
+    )
     options.add_argument("--tiny", action="store_true", help="tiny shapes, for a test on a CPU")
     options.add_argument("--child", default="", help=argparse.SUPPRESS)
     values = options.parse_args()
@@ -64,9 +67,9 @@ def main() -> None:
 
 
 def in_process(name: str, out: Path, seconds: float, flags: list[str]) -> str:
-    """Runs one section; how it ended."""
+    """Runs one section; returns how it ended."""
     command = [sys.executable, __file__, f"--child={name}", f"--out={out}", f"--seconds={seconds}"]
-    # No preallocation: peaks of memory are then those of the programs, and processes share the card.
+    # No preallocation: peak memory is then that of the programs, and processes can share the card.
     environment = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -79,14 +82,14 @@ def in_process(name: str, out: Path, seconds: float, flags: list[str]) -> str:
         how = "done" if status == 0 else f"ended with status {status}"
     except subprocess.TimeoutExpired:
         how = "ended after its time"
-    with contextlib.suppress(ProcessLookupError):  # whatever the section itself has started
+    with contextlib.suppress(ProcessLookupError):  # whatever the section itself started
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return f"{how} in {time.monotonic() - start:.0f} s"
 
 
 def merge(out: Path, ended: dict[str, str]) -> Path:
-    """All sections in one file."""
+    """Writes all sections into one file."""
     path = out / "accelerator.json"
     before = json.loads(path.read_text())["sections"] if path.exists() else {}
     for name, how in ended.items():

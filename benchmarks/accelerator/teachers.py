@@ -19,14 +19,14 @@ _ROWS, _SCANNED = 4096, 20
 
 
 def run(record: Record, tiny: bool) -> None:
-    """Each network on MovieLens-100K's size, SASRec on Beauty's as well; the settings are those of `configs/teachers`."""
+    """Measures each network at MovieLens-100K's size, SASRec at Beauty's too; the settings are those of `configs/teachers`."""
     networks = [(name, "ml_100k") for name in ("sasrec", "gru4rec", "caser")]
     for name, corpus in networks[:1] if tiny else [*networks, ("sasrec", "beauty")]:
         record.measure(f"{name}, {corpus}", rates, name, corpus, tiny)
 
 
 def rates(name: str, corpus: str, tiny: bool) -> dict[str, Any]:
-    """Milliseconds of a step and its parts, and labels a second."""
+    """Milliseconds of a step and of its parts, and labels per second."""
 
     def change(config: Any) -> None:
         config.teacher.name = name
@@ -42,6 +42,7 @@ def rates(name: str, corpus: str, tiny: bool) -> dict[str, Any]:
     held = [_state(planned)]
 
     def step(batch: Any) -> Any:
+        """One update; the metrics."""
         held[0], metrics = planned.step(held[0], None, batch, key)
         return metrics
 
@@ -63,7 +64,7 @@ def rates(name: str, corpus: str, tiny: bool) -> dict[str, Any]:
 
 
 def _full_rows(length: int, items: int) -> TrainingRows:
-    """Rows without padding, of two users each, popular items more often."""
+    """Rows of two users each without padding, popular items more often."""
     random = np.random.default_rng(0)
     drawn = (items * random.random((_ROWS, length + 1)) ** 2).astype(np.int32)
     segments = np.where(np.arange(length) < length // 2, 1, 2).astype(np.int32)
@@ -81,15 +82,18 @@ def _state(planned: Any) -> Any:
 
 
 def _scanned(planned: Any, rows: TrainingRows, size: int, key: jax.Array) -> Any:
-    """Some steps in one dispatch: all rows lie on the device, only their numbers are sent."""
+    """Several steps in one dispatch: all rows are on the device, and only their numbers are sent."""
     table = jax.tree.map(jnp.asarray, rows)
     random = np.random.default_rng(1)
 
     @partial(jax.jit, donate_argnums=0)
-    def several(state, table, chosen):
-        def one(state, index):
+    def several(state: Any, table: TrainingRows, chosen: jax.Array) -> Any:
+        """As many updates as `chosen` has batches."""
+
+        def one(state: Any, index: jax.Array) -> Any:
+            """One update on the rows of these numbers."""
             batch = jax.tree.map(lambda leaf: leaf[index], table)
-            return planned.step._step(state, None, batch, key)  # the step before it is jitted
+            return planned.step._step(state, None, batch, key)  # the step as it is before jit
 
         return jax.lax.scan(one, state, chosen)
 

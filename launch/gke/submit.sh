@@ -4,19 +4,19 @@
 #   NAME=... IMAGE=... CLAIM=... CONFIG=FILE WORKDIR=/runs/... launch/gke/submit.sh tpu|gpu [--config.KEY=VALUE ...]
 #
 # Settings:
-#   NAME      of the JobSet        IMAGE    of launch/Dockerfile, in a registry
-#   CONFIG    file in the image    WORKDIR  below /runs, where the volume of CLAIM is mounted
+#   NAME      name of the JobSet   IMAGE    image built from launch/Dockerfile, in a registry
+#   CONFIG    file in the image    WORKDIR  folder below /runs, where the volume of CLAIM is mounted
 #   CLAIM     PersistentVolumeClaim of a shared file system (ReadWriteMany)
 #   QUEUE     LocalQueue of Kueue; default delrec
-#   tpu: TPU_TYPE (tpu-v5-lite-podslice), TOPOLOGY (4x4), CHIPS of a host (4)
-#   gpu: GPU_TYPE (nvidia-h100-80gb), NODES (2), GPUS of a node (8)
+#   tpu: TPU_TYPE (tpu-v5-lite-podslice), TOPOLOGY (4x4), CHIPS per host (4)
+#   gpu: GPU_TYPE (nvidia-h100-80gb), NODES (2), GPUS per node (8)
 #   PRINT=1   show the manifest instead of submitting it
 set -euo pipefail
 
 fail() { echo "submit.sh: $*" >&2 && exit 2; }
 
 : "${NAME:?is not set: name the JobSet}"
-: "${IMAGE:?is not set: name the image made with launch/Dockerfile}"
+: "${IMAGE:?is not set: name the image built from launch/Dockerfile}"
 : "${CLAIM:?is not set: name the PersistentVolumeClaim of a shared file system}"
 : "${CONFIG:?is not set: name the config file in the image, such as configs/storefront.py}"
 : "${WORKDIR:?is not set: name the folder of the run, such as /runs/storefront}"
@@ -34,7 +34,7 @@ done
 [[ $TOPOLOGY =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || fail "TOPOLOGY is $TOPOLOGY: use a form such as 4x4"
 ((HOSTS = (${TOPOLOGY//x/*}) / CHIPS, HOSTS * CHIPS == ${TOPOLOGY//x/*})) ||
   fail "TOPOLOGY $TOPOLOGY has $((${TOPOLOGY//x/*})) chips, which hosts of CHIPS=$CHIPS cannot share evenly"
-# Hosts of one slice find each other by what GKE tells them; a single host has nobody to find.
+# Hosts of one slice find each other by the variables that GKE sets; a single host has no others to find.
 # shellcheck disable=SC2034  # used by name below
 if ((HOSTS > 1)); then START=on; else START=off; fi
 
