@@ -1,11 +1,11 @@
-"""AdaLoRA: W + (alpha / r) A diag(E) B beside any projection, as a separate tree of parameters.
+"""AdaLoRA: W + (alpha / r) A diag(E) B for any projection, with A, E and B in a separate parameter tree.
 
-The adapters live in their own Flax collection, `adapters`, at the path of the projection they change. The
-base parameters keep their names and values, so pretrained weights load with no renaming, freezing is the
-choice of which collection is differentiated, and a model without the collection is the plain one.
+The adapters live in their own Flax collection, `adapters`, at the path of the projection they change. Base parameters
+keep their names and values, so pretrained weights load without renaming, freezing is a matter of which collection is
+differentiated, and a model without the collection is the plain model.
 
 Source: Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023, eq. 3
-(the triplet), eq. 4 (the penalty). The numbers follow `peft`, shown in tests/parity.
+(the triplet) and eq. 4 (the penalty). The numbers match those of `peft` (tests/parity).
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ Tree = dict[str, Any]
 
 
 class Adaptable(Protocol):
-    """What a module must know to hold projections with adapters: `T5Config`, or the config of another model."""
+    """What a model's config must provide for its projections to have adapters; `T5Config` does."""
 
     @property
     def adapters(self) -> AdaLoRAConfig | None:
-        """The adapters' config; None = plain."""
+        """The adapters' config; None for a plain model."""
         ...
 
     @property
@@ -41,8 +41,8 @@ class Adaptable(Protocol):
 class Projection(nn.Module):
     """A linear map without bias that adds its adapter when the `adapters` collection holds one.
 
-    Adapters read a dropped-out copy of the input (`AdapterDropout`), which the owner makes once for all projections of
-    one input.
+    Adapters read a dropped-out copy of the input (`AdapterDropout`), which the parent module makes once for all
+    projections of the same input.
     """
 
     config: Adaptable
@@ -50,7 +50,7 @@ class Projection(nn.Module):
     features: int
     stddev: float
 
-    def setup(self):
+    def setup(self) -> None:
         self.kernel = self.param(
             "kernel",
             nn.initializers.normal(self.stddev),
@@ -61,15 +61,15 @@ class Projection(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], dropped: Float[Array, "B T D"]
     ) -> Float[Array, "B T F"]:
-        """Returns x W, plus the update of `dropped` where there is an adapter."""
-        y = x @ self.kernel.astype(x.dtype)
+        """Returns x W, plus the adapter's update computed from `dropped` if there is an adapter."""
+        y = x @ self.kernel.astype(x.dtype)  # [B, T, F]
         if (triplet := self.adapter(x.dtype)) is None:
             return y
         a, e, b = triplet
-        return y + ((dropped @ a) * e) @ b
+        return y + ((dropped @ a) * e) @ b  # [B, T, R] -> [B, T, F]
 
     def adapter(self, dtype: jnp.dtype) -> tuple[Array, Array, Array] | None:
-        """A [D, R], E [R] with the scale in it, and B [R, F]; None where there is none."""
+        """Returns A [D, R], E [R] multiplied by the scale, and B [R, F]; None if there is no adapter."""
         if self.config.adapters is None or not self.has_variable("adapters", "A"):
             return None
         triplet: list[Array] = [self.get_variable("adapters", name) for name in "AEB"]
@@ -78,51 +78,52 @@ class Projection(nn.Module):
 
 
 class AdapterDropout(nn.Module):
-    """Dropout on what adapters read; nothing without adapters.
+    """Dropout on the input of adapters; without adapters, the input is returned as it is.
 
-    Sixteen random bits decide an element, half of what `nn.Dropout` draws: on CPU, random bits were a fifth of a step of
-    stage 2 (benchmarks/lm_step.py). The rate is kept to 1 / 65536.
+    Each element takes 16 random bits, half of what `nn.Dropout` draws: on CPU, drawing random bits took a fifth of a
+    stage 2 step (benchmarks/lm_step.py). The rate is exact to 1 / 65536.
     """
 
     config: Adaptable
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T D"]:
-        """Zeroes elements at the adapters' rate and scales up the rest."""
+        """Zeroes elements at the adapters' dropout rate and scales up the rest."""
         rate = 0.0 if self.config.adapters is None else self.config.adapters.dropout
         if deterministic or rate == 0:
             return x
         *rows, width = x.shape
         words = jax.random.bits(self.make_rng("dropout"), (*rows, (width + 1) // 2), jnp.uint32)
-        # Halved by hand: `random.bits` in uint16 takes twice the time of uint32 on CPU.
-        bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]
+        # Split by hand: on CPU, `random.bits` takes twice as long for uint16 as for uint32.
+        bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]  # [B, T, D]
         return jnp.where(bits >= round(rate * 2**16), x / (1 - rate), 0)
 
 
 def scaling(config: AdaLoRAConfig) -> float:
-    """alpha / r; the 1e-5 is `peft`'s guard and is kept so that merged weights agree to the last digit."""
+    """Returns alpha / r; the 1e-5 is `peft`'s guard, kept so that merged weights agree to the last digit."""
     return config.alpha / (config.init_rank + 1e-5)
 
 
 def init_adapters(
     params: Tree, config: AdaLoRAConfig, key: jax.Array, *, closed: Sequence[str] = ()
 ) -> Tree:
-    """Makes the adapters of every projection that a rule of `config.targets` meets.
+    """Makes an adapter for every projection that a rule of `config.targets` matches.
 
-    E starts at zero, so that the adapted model equals the base model; A and B are N(0, 0.02^2).
+    E starts at zero, so that the adapted model equals the base model; A and B are drawn from N(0, 0.02^2).
 
     Args:
-      params: the base parameters; leaves at `.../NAME/kernel` of shape [in, out], or [L, in, out] where layers are
-        scanned.
-      config: which projections, and the rank R.
+      params: the base parameters; projections are leaves `.../NAME/kernel` of shape [in, out], or [L, in, out] where
+        layers are scanned.
+      config: which projections to adapt, and the rank R.
       key: random key.
       closed: top-level projections that may not be adapted (`LanguageModel.closed`).
 
     Returns:
-      A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path, with the layer axis of its kernel.
+      A tree with `A` [in, R], `E` [R] and `B` [R, out] at each adapted path; each has a leading layer axis if its kernel
+      does.
 
     Raises:
-      UserError: a rule that meets no projection, or one that meets a closed one.
+      UserError: a rule matches no projection, or matches a closed one.
     """
     for name in closed:
         if is_target((name,), config.targets):
@@ -151,16 +152,17 @@ def init_adapters(
         flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (*layers, inner, config.init_rank))
         flat[(*path, "E")] = jnp.zeros((*layers, config.init_rank))
         flat[(*path, "B")] = 0.02 * jax.random.normal(key_b, (*layers, config.init_rank, outer))
-    return traverse_util.unflatten_dict(flat)
+    tree: Tree = traverse_util.unflatten_dict(flat)
+    return tree
 
 
 def merge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
-    """Base parameters with every adapter added into its kernel: the same function without the collection."""
+    """Returns base parameters with every adapter added to its kernel, which compute the same without the collection."""
     return _add_updates(params, adapters, scaling(config))
 
 
 def unmerge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
-    """Takes out again what `merge` added; exact up to rounding."""
+    """Subtracts what `merge` added; exact up to rounding."""
     return _add_updates(params, adapters, -scaling(config))
 
 
@@ -171,26 +173,27 @@ def _add_updates(params: Tree, adapters: Tree, factor: float) -> Tree:
         a, e, b = (triplets[(*path, name)] for name in "AEB")
         kernel = flat[(*path, "kernel")]
         # Added in float32: bfloat16 would round the sum twice.
-        update = factor * (a * e[..., None, :]) @ b
+        update = factor * (a * e[..., None, :]) @ b  # [in, out], or [L, in, out]
         flat[(*path, "kernel")] = (kernel.astype(update.dtype) + update).astype(kernel.dtype)
-    return traverse_util.unflatten_dict(flat)
+    tree: Tree = traverse_util.unflatten_dict(flat)
+    return tree
 
 
 def orthogonality_penalty(adapters: Tree) -> Float[Array, ""]:
-    """Mean over all A and B of the Frobenius norm of P P^T - I (eq. 4; the mean is `peft`'s)."""
+    """Returns the mean over all A and B of the Frobenius norm of P P^T - I (eq. 4; the mean is that of `peft`)."""
     norms = []
     for path, value in traverse_util.flatten_dict(adapters).items():
         if path[-1] == "E":
             continue
         turned = jnp.swapaxes(value, -1, -2)
-        gram = turned @ value if path[-1] == "A" else value @ turned
+        gram = turned @ value if path[-1] == "A" else value @ turned  # [R, R], or [L, R, R]
         difference = gram - jnp.eye(gram.shape[-1])
         norms.append(jnp.linalg.norm(difference, axis=(-2, -1)).reshape(-1))
     return jnp.concatenate(norms).mean()
 
 
 def rank_pattern(adapters: Tree) -> dict[str, int]:
-    """The rank in use of every adapter: how many entries of E are not zero, by path."""
+    """Returns the rank in use of each adapter by its path: the number of nonzero entries of E."""
     flat = traverse_util.flatten_dict(unstack_layers(adapters))
     return {
         "/".join(path[:-1]): int((value != 0).sum())

@@ -1,6 +1,6 @@
-"""Settings of AdaLoRA (Zhang et al., ICLR 2023), in the words of `peft`'s `AdaLoraConfig`.
+"""Settings of AdaLoRA (Zhang et al., ICLR 2023), modeled on `peft`'s `AdaLoraConfig`.
 
-Messages say `adalora.KEY`: the settings stand under `tune.adalora` and under `parse.adalora`.
+Messages call them `adalora.KEY`, because they appear both under `tune.adalora` and under `parse.adalora`.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from delrec_jax.errors import UserError
 
 @dataclass(frozen=True)
 class AdaLoRAConfig:
-    """Which projections are adapted and how their ranks are allotted.
+    """Which projections are adapted and how their ranks are allocated.
 
     Attributes:
-      targets: path rules of the projections that carry an adapter (see `is_target`): `q` is every q of every attention,
-        `decoder/*/EncDecAttention/v` the v of the decoder's cross-attention alone.
+      targets: path rules of the projections to adapt (see `is_target`): `q` means the q of every attention,
+        `decoder/*/EncDecAttention/v` only the v of the decoder's cross-attention.
       init_rank: rank of every adapter at the start.
-      target_rank: mean rank that the budget ends at; equal to `init_rank` means plain LoRA.
-      alpha: scale of the update, divided by `init_rank`.
-      dropout: on the adapter's input, while training.
+      target_rank: mean rank at the end of the schedule; equal to `init_rank` means plain LoRA.
+      alpha: the update is scaled by alpha / `init_rank`.
+      dropout: dropout rate on the adapter's input during training.
       warmup: steps at full rank (`tinit`), as a share of all planned steps.
       final: steps with a fixed pattern at the end (`tfinal`), as a share of all planned steps.
       interval: steps between two reallocations (`deltaT`).
-      beta1: smoothing of the sensitivity.
-      beta2: smoothing of its uncertainty.
-      orthogonality: weight of the penalty on A A^T - I and B^T B - I.
+      beta1: smoothing factor of the sensitivity.
+      beta2: smoothing factor of its uncertainty.
+      orthogonality: weight of the penalty on A^T A - I and B B^T - I.
     """
 
     targets: tuple[str, ...] = ("q", "v")
@@ -41,7 +41,7 @@ class AdaLoRAConfig:
     beta2: float = 0.85
     orthogonality: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for rule in self.targets:
             if not all(rule.split("/")):
                 raise UserError(
@@ -67,18 +67,18 @@ class AdaLoRAConfig:
         if self.warmup + self.final >= 1:
             raise UserError(
                 f"adalora.warmup + adalora.final is {self.warmup + self.final}: together they "
-                "must stay under 1, so that ranks have time to move"
+                "must be under 1, to leave steps in which ranks can change"
             )
 
 
 def is_target(path: tuple[str, ...], targets: tuple[str, ...]) -> bool:
-    """Whether a projection is meant by one of the rules.
+    """Whether one of the rules matches a projection.
 
-    A rule is one glob a name (`*`, `?`, `[...]`), joined by slashes, and is compared with the END of the path: `q` means
-    every q, `EncDecAttention/*` all four of every cross-attention, `encoder/*/*/q` the q of the encoder. `*` never
-    crosses a slash. The second name of a path is the block: `block_3`, or `blocks` for all of a stack where
-    `lm.t5.scan_layers` is on. Rules that leave it open mean the same in both layouts; a rule for one block
-    (`encoder/block_3/*/q`) matches nothing where layers are scanned, since those share one adapter array.
+    A rule is one glob (`*`, `?`, `[...]`) per name, joined by slashes, and is compared with the END of the path: `q` means
+    every q, `EncDecAttention/*` all four projections of every cross-attention, `encoder/*/*/q` every q of the encoder. `*`
+    never crosses a slash. The second name of a path is the block: `block_3`, or `blocks` for all blocks of a stack if
+    `lm.t5.scan_layers` is on. Rules that do not name a block mean the same in both layouts; a rule for one block
+    (`encoder/block_3/*/q`) matches nothing if layers are scanned, because scanned layers share one adapter array.
 
     Args:
       path: names down to the projection, such as `("encoder", "block_3", "SelfAttention", "q")`.
@@ -93,7 +93,7 @@ def _ends_with(path: tuple[str, ...], globs: list[str]) -> bool:
 
 
 class Schedule(NamedTuple):
-    """The three phases in steps: full rank, shrinking, fixed pattern."""
+    """The three phases, counted in steps: full rank, shrinking, fixed pattern."""
 
     warmup: int
     total: int
@@ -101,16 +101,16 @@ class Schedule(NamedTuple):
 
     @property
     def freeze_at(self) -> int:
-        """The step whose reallocation is the last: it fixes the pattern."""
+        """The step of the last reallocation, which fixes the pattern."""
         return self.total - self.final
 
     @classmethod
     def planned(cls, config: AdaLoRAConfig, total_steps: int) -> "Schedule":
-        """Turns the shares of the config into steps of a run of `total_steps`.
+        """Converts the shares of the config to steps of a run of `total_steps`.
 
         Raises:
-          UserError: no reallocation falls between warm-up and the fixed pattern: instead of shrinking step by step,
-            all ranks would be cut at once.
+          UserError: no reallocation falls between the warm-up and the fixed pattern: all ranks would be cut at once
+            instead of shrinking step by step.
         """
         schedule = cls(
             int(config.warmup * total_steps), total_steps, int(config.final * total_steps)

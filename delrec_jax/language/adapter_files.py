@@ -1,10 +1,10 @@
-"""Adapters and soft prompt alone, as a portable directory that names its base model by hash.
+"""Adapters and soft prompt without the base model, as a portable directory that names the base model by hash.
 
-    DIR/adapter.safetensors   adapters/PATH/{A,E,B} and prompt; one path a block, whether layers are scanned or not
+    DIR/adapter.safetensors   adapters/PATH/{A,E,B} and prompt; one path per block, whether or not layers are scanned
     DIR/adapter.json          base model, AdaLoRA's settings, rank pattern, prompt length, digest of the tensors
 
-Each file appears whole or not at all. The JSON comes last and holds the digest of the other, so a save that was cut off
-between the two, or files of two saves put together, are found out on loading.
+Each file appears complete or not at all. The JSON is written last and holds the digest of the tensors, so loading detects
+a save that was interrupted between the two files, and files that come from different saves.
 """
 
 import json
@@ -30,11 +30,11 @@ _AGAIN = "copy the directory again from where it was made, or save the adapter a
 
 
 class SavedAdapter(NamedTuple):
-    """What a directory holds.
+    """The contents of an adapter directory.
 
     Attributes:
       adapters: NumPy arrays `A` [in, R], `E` [R] and `B` [R, out] at the path of each adapted projection, unstacked.
-      prompt: the soft prompt; None where the adapter was trained without one.
+      prompt: the soft prompt; None if the adapter was trained without one.
       config: AdaLoRA's settings; rank and alpha are part of the function that the adapters compute.
     """
 
@@ -53,18 +53,18 @@ def save_adapter(
     base_name: str,
     rank_pattern: Mapping[str, int],
 ) -> None:
-    """Writes the directory `path`, over an older adapter if there is one.
+    """Writes the directory `path`, replacing an older adapter if there is one.
 
-    Masked triplets are kept: their E is zero, but a run that goes on may need their A and B.
+    Masked triplets are kept: their E is zero, but further training may need their A and B.
 
     Args:
-      path: the directory; made with its parents.
+      path: the directory; created along with its parents.
       adapters: the triplets, in either layout of layers.py.
       prompt: the soft prompt that they were trained with.
       config: AdaLoRA's settings.
-      base_hash: of the base parameters (`weights.params_hash`).
-      base_name: of the base model, for the reader.
-      rank_pattern: triplets in use by path (`rank_allocation.ranks_in_use`), for the reader.
+      base_hash: hash of the base parameters (`weights.params_hash`).
+      base_name: name of the base model, for human readers.
+      rank_pattern: number of triplets in use by path (`rank_allocation.ranks_in_use`), for human readers.
     """
     tensors = traverse_util.flatten_dict({"adapters": unstack_layers(adapters)}, sep="/")
     if prompt is not None:
@@ -84,10 +84,10 @@ def save_adapter(
 
 
 def load_adapter(path: Path, *, base_hash: str) -> SavedAdapter:
-    """Reads what `save_adapter` wrote, for the base model of that hash alone.
+    """Reads what `save_adapter` wrote, provided that the base model has this hash.
 
     Raises:
-      UserError: a file is missing, damaged or of another save, or the adapter belongs to another base model.
+      UserError: a file is missing, damaged or from another save, or the adapter belongs to another base model.
     """
     file, tensors = path / "adapter.json", path / "adapter.safetensors"
     described = _read_description(file)
@@ -97,10 +97,10 @@ def load_adapter(path: Path, *, base_hash: str) -> SavedAdapter:
             f"the base model here has hash {base_hash}: load that base model, or tune an adapter on this one"
         )
     if not tensors.is_file():
-        raise UserError(f"{tensors}: no such file, though {file.name} stands beside it; {_AGAIN}")
+        raise UserError(f"{tensors}: no such file, although {file.name} is there; {_AGAIN}")
     if (found := file_hash(tensors)) != described.digest:
         raise UserError(
-            f"{tensors}: damaged or of another save: its SHA-256 is {found}, {file.name} says {described.digest}; {_AGAIN}"
+            f"{tensors}: damaged or from another save: its SHA-256 is {found}, {file.name} says {described.digest}; {_AGAIN}"
         )
     tree = traverse_util.unflatten_dict(load_file(tensors), sep="/")
     return SavedAdapter(tree["adapters"], tree.get("prompt"), described.config)
@@ -122,7 +122,7 @@ def _read_description(file: Path) -> _Description:
         raise UserError(f"{file}: damaged ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(
-            f"{file}: its format is not {FORMAT!r}: no adapter, or one of another version"
+            f"{file}: its format is not {FORMAT!r}: not an adapter, or one of another version"
         )
     try:
         base, settings = found["base"], found["adalora"]

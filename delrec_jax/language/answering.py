@@ -1,8 +1,8 @@
-"""Asking a T5: one pass of the encoder over a text, short answers from the decoder.
+"""Asks a T5: the encoder reads a text once, and the decoder gives short answers.
 
 For each sentinel of the text the decoder reads two tokens, the start token and the sentinel (T5's own format); the
-hidden state at the sentinel answers it. Longer answers (a title, teacher-forced) begin with the same two tokens. The
-answers of one text share its encoding and do not see each other.
+hidden state at the sentinel is the answer. Longer answers (a title, teacher-forced) begin with the same two tokens. The
+answers to one text share its encoding and do not attend to each other.
 """
 
 from typing import Any, cast
@@ -27,18 +27,18 @@ def encoded_texts(
     adapters: Any = None,
     dropout_key: jax.Array | None = None,
 ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
-    """What the encoder makes of each text, and where the text is not padding.
+    """Returns the encoder's output for each text, and where the text is not padding.
 
     Args:
       module: the T5.
       params: its base parameters.
       ids: texts, 0 = padding, slot ids from the vocabulary's size on.
-      prompt: the soft prompt; must be given when texts have slots (all is NaN otherwise).
+      prompt: the soft prompt; must be given when texts have slots (the output is NaN otherwise).
       adapters: AdaLoRA's tree, when the module has adapters.
       dropout_key: given while training with dropout; None = deterministic.
 
     Returns:
-      The encoder's output in the module's compute type, and the mask; outputs at padding mean nothing.
+      The encoder's output in the module's compute type, and the mask; outputs at padding are meaningless.
     """
     mask = ids != 0
     embedded = embed_with_prompt(params["shared"]["embedding"], prompt, ids)
@@ -70,20 +70,20 @@ def answer_states(
       module: the T5.
       params: its base parameters.
       ids: texts, 0 = padding, slot ids from the vocabulary's size on.
-      answers: decoder input of N answers a text; what stands right of an answer's end does not change it.
+      answers: decoder input of N answers per text; tokens after the end of an answer do not affect it.
       prompt: the soft prompt; must be given when texts have slots (the answers are NaN otherwise).
       adapters: AdaLoRA's tree, when the module has adapters.
       dropout_key: given while training with dropout; None = deterministic.
 
     Returns:
-      Hidden states ready for the vocabulary head: the one at place u is after answer tokens 0 .. u.
+      Hidden states ready for the vocabulary head: the one at position u follows answer tokens 0 .. u.
     """
     encoder_key, decoder_key = (
         (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
     )
     encoded, mask = encoded_texts(
         module, params, ids, prompt=prompt, adapters=adapters, dropout_key=encoder_key
-    )
+    )  # [B, T, D], [B, T]
     hidden = module.apply(
         _variables(params, adapters),
         answers,
@@ -112,7 +112,7 @@ def hidden_at_masks(
       module: the T5.
       params: its base parameters.
       ids: texts, as `answer_states` takes them.
-      sentinels: ids of the sentinels asked for; 0 where a text asks fewer.
+      sentinels: ids of the sentinels to answer; 0 where a text has fewer.
       prompt: the soft prompt.
       adapters: AdaLoRA's tree.
       dropout_key: given while training with dropout.
@@ -120,17 +120,17 @@ def hidden_at_masks(
     Returns:
       Hidden states ready for the vocabulary head.
     """
-    pairs = jnp.stack([jnp.full_like(sentinels, START), sentinels], axis=-1)
+    pairs = jnp.stack([jnp.full_like(sentinels, START), sentinels], axis=-1)  # [B, Q, 2]
     hidden = answer_states(
         module, params, ids, pairs, prompt=prompt, adapters=adapters, dropout_key=dropout_key
     )
-    return hidden[:, :, 1]
+    return hidden[:, :, 1]  # [B, Q, 2, D] -> [B, Q, D]
 
 
 def teacher_forced(titles: Int[Array, "B C W"], sentinel: int) -> Int[Array, "B C U"]:
-    """Decoder input of the titles, U = W + 1: start, the sentinel, and all of the title but its last place."""
-    opening = jnp.broadcast_to(jnp.asarray([START, sentinel]), (*titles.shape[:-1], 2))
-    return jnp.concatenate([opening, titles[..., :-1]], axis=-1)
+    """Returns the decoder input for titles, U = W + 1: start, sentinel, and the title without its last position."""
+    opening = jnp.broadcast_to(jnp.asarray([START, sentinel]), (*titles.shape[:-1], 2))  # [B, C, 2]
+    return jnp.concatenate([opening, titles[..., :-1]], axis=-1)  # [B, C, U]
 
 
 def _variables(params: Any, adapters: Any) -> dict[str, Any]:

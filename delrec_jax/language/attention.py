@@ -1,7 +1,7 @@
 """T5 attention: no 1/sqrt(d) scaling, relative-position buckets as a bias, padding as a mask.
 
-Source: Raffel et al. 2020, section 2.1, and the Hugging Face T5 module, whose names the
-parameters follow so that pretrained weights map onto them one to one.
+Source: Raffel et al. 2020, section 2.1, and the Hugging Face T5 module. Parameters are named as in the latter, so
+that pretrained weights map to them one to one.
 """
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.t5_config import T5Config
 
-_HIDDEN = -1e9  # added to the logits of padding: its share is 0 in float32, and no row becomes NaN
+_HIDDEN = -1e9  # added to the logits of padding: its weight is 0 in float32, and no row becomes NaN
 
 
 def relative_position_bucket(
@@ -21,18 +21,18 @@ def relative_position_bucket(
 ) -> Int[Array, "..."]:
     """Maps key-minus-query distances to T5's buckets.
 
-    Half of the buckets are exact small distances, the other half grows logarithmically up to
+    Half of the buckets hold exact small distances; the other half grow logarithmically up to
     `max_distance`, beyond which all distances share the last bucket. Bidirectional stacks spend half
     of the buckets on positive distances; causal stacks map every future position to bucket 0.
 
     Args:
       distance: key position minus query position, in tokens.
       bidirectional: True in the encoder.
-      num_buckets: number of buckets in all.
+      num_buckets: total number of buckets.
       max_distance: where the logarithmic part saturates, in tokens.
 
     Returns:
-      Bucket indices, of the shape of `distance`.
+      Bucket indices, in the shape of `distance`.
     """
     offset = jnp.zeros_like(distance)
     if bidirectional:
@@ -42,7 +42,7 @@ def relative_position_bucket(
     else:
         distance = jnp.maximum(-distance, 0)
     exact = num_buckets // 2
-    # The maximum keeps log(0) out; those positions take the exact branch.
+    # The maximum avoids log(0); those positions take the exact branch.
     ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact)
     growth = ratio / jnp.log(max_distance / exact) * (num_buckets - exact)
     far = jnp.minimum(exact + growth.astype(jnp.int32), num_buckets - 1)
@@ -70,7 +70,7 @@ class RelativeBias(nn.Module):
             bidirectional=self.bidirectional,
             num_buckets=self.config.relative_attention_num_buckets,
             max_distance=self.config.relative_attention_max_distance,
-        )
+        )  # [T, T]
         return jnp.moveaxis(table[buckets], -1, 0)[None]  # [T, T, H] -> [1, H, T, T]
 
 
@@ -79,10 +79,10 @@ class Attention(nn.Module):
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
         cfg = self.config
         inner = cfg.num_heads * cfg.d_kv
-        # Mesh TensorFlow's initialisation: unscaled logits need the 1/sqrt(d_kv) in the query kernel.
+        # Mesh TensorFlow's initialization: unscaled logits need the 1/sqrt(d_kv) in the query kernel.
         self.q = Projection(cfg, cfg.d_model, inner, (cfg.d_model * cfg.d_kv) ** -0.5)
         self.k = Projection(cfg, cfg.d_model, inner, cfg.d_model**-0.5)
         self.v = Projection(cfg, cfg.d_model, inner, cfg.d_model**-0.5)
@@ -98,67 +98,86 @@ class Attention(nn.Module):
         mask: Bool[Array, "#B 1 #Tq Tk"],
         deterministic: bool,
     ) -> Float[Array, "B Tq D"]:
-        """Attends from `queries` to `keys` where `mask` is True; without a bias it is cross-attention."""
+        """Attends from `queries` to `keys` where `mask` is True; without a bias, this is cross-attention."""
         dropped = self.adapter_dropout(queries, deterministic)
-        q = self._heads(self.q(queries, dropped))
+        q = self._heads(self.q(queries, dropped))  # [B, Tq, H, K]
         if bias is None:
             out = self._attend_to_text(q, keys, mask, deterministic)
         else:
             k, v = self._heads(self.k(keys, dropped)), self._heads(self.v(keys, dropped))
-            # The decoder's few rows gain nothing from cuDNN, and it does not take their odd lengths.
+            # cuDNN does not speed up the decoder's few rows, and does not accept their odd lengths.
             cudnn = self.config.attention == "cudnn" and mask.shape[-2] == 1
             attend = attend_by_cudnn if cudnn else attend_by_xla
             out = attend(q, k, v, bias, mask)
-        out = out.reshape(*queries.shape[:-1], -1)
+        out = out.reshape(*queries.shape[:-1], -1)  # [B, Tq, H * K]
         return self.o(out, self.adapter_dropout(out, deterministic))
 
-    def _heads(self, x: Float[Array, "B T F"]) -> Float[Array, "B T H K"]:
+    def _heads(self, x: Float[Array, "... F"]) -> Float[Array, "... H K"]:
+        """Splits the last axis into heads, of activations [B, T, F] or of a kernel [D, F]."""
         heads = x.reshape(*x.shape[:-1], self.config.num_heads, self.config.d_kv)
         return constrain(heads, "batch", None, "heads", None) if heads.ndim == 4 else heads
 
     def _attend_to_text(
-        self, q: Float[Array, "B Tq H K"], text: Float[Array, "B T D"], mask, deterministic: bool
+        self,
+        q: Float[Array, "B Tq H K"],
+        text: Float[Array, "B T D"],
+        mask: Bool[Array, "#B 1 #Tq T"],
+        deterministic: bool,
     ) -> Float[Array, "B Tq H K"]:
-        """Cross-attention, of a short answer to a long text with the projections moved to the short side.
+        """Cross-attention; from a short answer to a long text, the projections are moved to the short side.
 
         q . (x W_k) = (q W_k^T) . x and sum_t p_t (x_t W_v) = (sum_t p_t x_t) W_v: neither keys nor values of the text
-        are made, which for one answer saves an eighth of a whole T5's work and the memory of both. It pays while the
-        answer has fewer tokens than a head has channels.
+        are computed, which for one answer saves an eighth of the work of an entire T5, and the memory of both. It pays
+        off while the answer has fewer tokens than a head has channels.
         """
         dropped = self.adapter_dropout(text, deterministic)
         if q.shape[1] > self.config.d_kv:
             k, v = self._heads(self.k(text, dropped)), self._heads(self.v(text, dropped))
             logits = jnp.einsum("bqhk,bthk->bhqt", q, k, preferred_element_type=jnp.float32)
-            weights = masked_softmax(logits, mask).astype(text.dtype)
-            return jnp.einsum("bhqt,bthk->bqhk", weights, v)
+            weights = masked_softmax(logits, mask).astype(text.dtype)  # [B, H, Tq, T]
+            return jnp.einsum("bhqt,bthk->bqhk", weights, v)  # [B, Tq, H, K]
         weights = masked_softmax(self._logits_of_text(q, text, dropped), mask).astype(text.dtype)
         return self._values_of_text(weights, text, dropped)
 
-    def _logits_of_text(self, q: Float[Array, "B Tq H K"], text, dropped) -> Array:
-        """q . (x W_k), and the same of the adapter, for every token x of the text: [B, H, Tq, T]."""
+    def _logits_of_text(
+        self,
+        q: Float[Array, "B Tq H K"],
+        text: Float[Array, "B T D"],
+        dropped: Float[Array, "B T D"],
+    ) -> Float[Array, "B H Tq T"]:
+        """Returns q . (x W_k) plus the adapter's part of it, for every token x of the text."""
 
-        def dot(rows: Float[Array, "B Tq H D"], tokens: Array) -> Array:
+        def dot(
+            rows: Float[Array, "B Tq H D"], tokens: Float[Array, "B T D"]
+        ) -> Float[Array, "B H Tq T"]:
             return jnp.einsum("bqhd,btd->bhqt", rows, tokens, preferred_element_type=jnp.float32)
 
-        kernel = self._heads(self.k.kernel.astype(q.dtype))
-        logits = dot(jnp.einsum("bqhk,dhk->bqhd", q, kernel), text)
+        kernel = self._heads(self.k.kernel.astype(q.dtype))  # [D, H, K]
+        logits = dot(jnp.einsum("bqhk,dhk->bqhd", q, kernel), text)  # [B, H, Tq, T]
         if (triplet := self.k.adapter(q.dtype)) is None:
             return logits
         a, e, b = triplet
-        return logits + dot((jnp.einsum("bqhk,rhk->bqhr", q, self._heads(b)) * e) @ a.T, dropped)
+        rows = (jnp.einsum("bqhk,rhk->bqhr", q, self._heads(b)) * e) @ a.T  # [B, Tq, H, D]
+        return logits + dot(rows, dropped)
 
-    def _values_of_text(self, weights: Float[Array, "B H Tq T"], text, dropped) -> Array:
-        """sum_t p_t (x_t W_v), and the same of the adapter: [B, Tq, H, K]."""
+    def _values_of_text(
+        self,
+        weights: Float[Array, "B H Tq T"],
+        text: Float[Array, "B T D"],
+        dropped: Float[Array, "B T D"],
+    ) -> Float[Array, "B Tq H K"]:
+        """Returns sum_t p_t (x_t W_v) plus the adapter's part of it."""
 
-        def pool(tokens: Array) -> Float[Array, "B Tq H D"]:
+        def pool(tokens: Float[Array, "B T D"]) -> Float[Array, "B Tq H D"]:
             return jnp.einsum("bhqt,btd->bqhd", weights, tokens)
 
-        kernel = self._heads(self.v.kernel.astype(text.dtype))
-        values = jnp.einsum("bqhd,dhk->bqhk", pool(text), kernel)
+        kernel = self._heads(self.v.kernel.astype(text.dtype))  # [D, H, K]
+        values = jnp.einsum("bqhd,dhk->bqhk", pool(text), kernel)  # [B, Tq, H, K]
         if (triplet := self.v.adapter(text.dtype)) is None:
             return values
         a, e, b = triplet
-        return values + jnp.einsum("bqhr,rhk->bqhk", (pool(dropped) @ a) * e, self._heads(b))
+        ranks = (pool(dropped) @ a) * e  # [B, Tq, H, R]
+        return values + jnp.einsum("bqhr,rhk->bqhk", ranks, self._heads(b))
 
 
 def attend_by_xla(
@@ -168,19 +187,25 @@ def attend_by_xla(
     bias: Float[Array, "1 H Tq Tk"],
     mask: Bool[Array, "#B 1 #Tq Tk"],
 ) -> Float[Array, "B Tq H K"]:
-    """Plain attention, softmax in float32.
+    """Plain attention, with the softmax in float32.
 
-    The same numbers as `jax.nn.dot_product_attention(implementation="xla")`; on CPU a whole step is 5 to 8 % faster: heads are
-    brought to the front once, and padding is added instead of selected (benchmarks/lm_step.py).
+    Gives the same numbers as `jax.nn.dot_product_attention(implementation="xla")`, but a full training step on CPU is 5 to
+    8 % faster: heads are moved to the front once, and the mask is added instead of selected (benchmarks/lm_step.py).
     """
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))  # [B, H, Tq, K], twice [B, H, Tk, K]
     logits = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
-    weights = masked_softmax(logits, mask, bias)
-    return jnp.swapaxes(weights.astype(v.dtype) @ v, 1, 2)
+    weights = masked_softmax(logits, mask, bias)  # [B, H, Tq, Tk]
+    return jnp.swapaxes(weights.astype(v.dtype) @ v, 1, 2)  # [B, Tq, H, K]
 
 
-def attend_by_cudnn(q, k, v, bias, mask) -> Float[Array, "B Tq H K"]:
-    """The same by cuDNN's fused kernel: 16 bits, NVIDIA GPUs only; shapes as in `attend_by_xla`."""
+def attend_by_cudnn(
+    q: Float[Array, "B Tq H K"],
+    k: Float[Array, "B Tk H K"],
+    v: Float[Array, "B Tk H K"],
+    bias: Float[Array, "1 H Tq Tk"],
+    mask: Bool[Array, "#B 1 #Tq Tk"],
+) -> Float[Array, "B Tq H K"]:
+    """The same attention by cuDNN's fused kernel, for 16-bit types on NVIDIA GPUs only."""
     return jax.nn.dot_product_attention(
         q, k, v, bias=bias.astype(q.dtype), mask=mask, scale=1.0, implementation="cudnn"
     )
@@ -191,6 +216,6 @@ def masked_softmax(
     mask: Bool[Array, "#B 1 #Tq Tk"],
     bias: Float[Array, "1 H Tq Tk"] | float = 0.0,
 ) -> Float[Array, "B H Tq Tk"]:
-    """Softmax over the keys where `mask` is True, in float32; uniform where it is True nowhere."""
+    """Softmax over the keys where `mask` is True, in float32; uniform if it is True nowhere."""
     hidden = jnp.where(mask, 0.0, _HIDDEN)
     return jax.nn.softmax(logits + bias + hidden, axis=-1)

@@ -1,4 +1,4 @@
-"""A model in memory written as a directory that `transformers` loads (and `weights.load` reads back bit for bit)."""
+"""Writes a model in memory as a directory that `transformers` loads and `weights.load` reads back bit for bit."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from delrec_jax.language.weight_names import hf_name, leaves
 from delrec_jax.language.weights import HeldTensor, held_tensors
 from delrec_jax.padding import PAD_TOKEN
 
-# Of our config, under the same names as in theirs.
+# Keys with the same names in our config and in theirs.
 _KEYS = (
     "vocab_size",
     "d_model",
@@ -40,7 +40,7 @@ _TOKENS = {"decoder_start_token_id": PAD_TOKEN, "eos_token_id": EOS, "pad_token_
 
 
 def export_model(
-    params: dict,
+    params: dict[str, Any],
     config: T5Config,
     directory: Path,
     *,
@@ -48,25 +48,25 @@ def export_model(
     tokenizer_dir: Path | None = None,
     max_shard_bytes: int = 2 * 10**9,
 ) -> None:
-    """Writes config, weights and tokenizer; the directory appears whole or not at all.
+    """Writes config, weights and tokenizer; the directory appears complete or not at all.
 
-    For one process: where several hold the model, gather it in one of them first.
+    For one process: if several hold the model, gather it in one of them first.
 
     Args:
       params: the base parameters, adapters merged, in either layout of layers.py; their types are kept.
-      config: their shape.
-      directory: must not be there yet, or be empty.
-      prompt: a soft prompt, written beside the model as `soft_prompt.safetensors`.
+      config: the shape of the model.
+      directory: must be empty or not exist yet.
+      prompt: a soft prompt, written next to the model as `soft_prompt.safetensors`.
       tokenizer_dir: where tokenizer files are copied from; None = none are written.
-      max_shard_bytes: weights beyond it are split into several files with an index; about what the host holds at once.
+      max_shard_bytes: larger weights are split into several files with an index; about what the host holds at once.
 
     Raises:
-      UserError: something is in `directory`, or no tokenizer in `tokenizer_dir`.
+      UserError: `directory` is not empty, or `tokenizer_dir` holds no tokenizer.
       ValueError: the parameters are not those of the config.
     """
     directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: there already; remove it, or export to another directory")
+        raise UserError(f"{directory}: already exists; remove it, or export to another directory")
     copied = _tokenizer_files(tokenizer_dir)
     tensors = _named(params, config)
     with whole(directory) as partial:
@@ -89,8 +89,8 @@ def _tokenizer_files(directory: Path | None) -> list[Path]:
     return files
 
 
-def _named(params: dict, config: T5Config) -> dict[str, tuple[HeldTensor, bool]]:
-    """The tensors by Hugging Face's name, and whether each is transposed there."""
+def _named(params: dict[str, Any], config: T5Config) -> dict[str, tuple[HeldTensor, bool]]:
+    """Returns the tensors by Hugging Face's names, and whether each is transposed there."""
     found = {}
     for tensor in held_tensors(params):
         name, transposed = hf_name(tensor.path)
@@ -103,7 +103,7 @@ def _named(params: dict, config: T5Config) -> dict[str, tuple[HeldTensor, bool]]
 
 
 def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
-    """Names in order, in groups of at most `limit` bytes (a larger tensor has a group of its own)."""
+    """Groups the names, in order, by at most `limit` bytes (a larger tensor has a group of its own)."""
     groups: list[list[str]] = []
     room = 0
     for name, size in sizes.items():
@@ -118,7 +118,7 @@ def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
 def _write_weights(
     tensors: dict[str, tuple[HeldTensor, bool]], directory: Path, limit: int
 ) -> None:
-    """One `model.safetensors`, or numbered ones and their index; one file's worth in memory at a time."""
+    """Writes `model.safetensors`, or numbered files and their index, with one file in memory at a time."""
     sizes = {
         name: int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
         for name, (tensor, _) in sorted(tensors.items())
@@ -138,13 +138,13 @@ def _write_weights(
 
 
 def _as_stored(tensor: HeldTensor, transposed: bool) -> np.ndarray:
-    """The tensor as PyTorch keeps it; safetensors writes the buffer, so it must be in C order."""
+    """Returns the tensor as PyTorch stores it; safetensors writes the buffer, so it must be in C order."""
     value = tensor.fetch()
     return np.ascontiguousarray(value.T if transposed else value)
 
 
 def _description(config: T5Config) -> dict[str, Any]:
-    """`config.json`. Before version 5, `transformers` took the scale of the output from `tie_word_embeddings`."""
+    """Returns `config.json`; before version 5, `transformers` derived the output scale from `tie_word_embeddings`."""
     return {
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",

@@ -1,4 +1,4 @@
-"""The families of language models, by the name that `lm.family` gives them."""
+"""The families of language models, by their name in `lm.family`."""
 
 from delrec_jax.language.family import Family
 from delrec_jax.language.t5_family import T5Family
@@ -8,7 +8,7 @@ FAMILIES: dict[str, Family] = {"t5": T5Family()}
 
 
 def find_family(name: str) -> Family:
-    """The family of a setting: one of `FAMILIES`, or `FILE.py:NAME` of the user's, NAME an object.
+    """Returns the family that a setting names: one of `FAMILIES`, or the object NAME in a user's `FILE.py:NAME`.
 
     Raises:
       UserError: no such family.

@@ -1,10 +1,10 @@
-"""What the package asks of a language model, and of a family of them.
+"""The interfaces of a language model and of a family of language models.
 
-A `LanguageModel` is bound to a shape and holds no weights: they are an argument of every call, as adapters and prompt are.
-`encode` is all that P2Rec needs; verbalizers that read answers need an `AnsweringModel`. A `Family` makes models from the
-config, and knows how their weights are read or begun. `families` lists those of the package.
+A `LanguageModel` has a fixed shape and holds no weights: weights are an argument of every call, as are adapters and prompt.
+P2Rec needs only `encode`; verbalizers that read answers need an `AnsweringModel`. A `Family` makes models from the config
+and reads or initializes their weights. `families` lists the built-in ones.
 
-A class of one's own may inherit from these protocols and gets what is marked as optional.
+A user's class may inherit from these protocols, which implement what is marked as optional.
 """
 
 from abc import abstractmethod
@@ -25,15 +25,15 @@ Params = Any  # a tree of arrays
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the estimate of `delrec plan` depends on.
+    """The sizes that the estimate of `delrec plan` depends on.
 
     Attributes:
-      heads, head_width, feed_forward: of one block; 0 where a model has no such part.
-      encoder_blocks, decoder_blocks: how many there are.
-      opening: tokens that the decoder reads before the answer's last one: with 1 an answer of W tokens is W + 1 tokens long.
-      activation_bytes: of one value while computing.
-      weight_bytes: of one stored value.
-      recomputes: blocks are computed again in the backward pass.
+      heads, head_width, feed_forward: sizes of one block; 0 if a model has no such part.
+      encoder_blocks, decoder_blocks: number of blocks.
+      opening: tokens that the decoder reads in addition to those of an answer: with 1, an answer of W tokens takes W + 1.
+      activation_bytes: bytes of one activation.
+      weight_bytes: bytes of one stored weight.
+      recomputes: whether blocks are recomputed in the backward pass.
     """
 
     heads: int
@@ -50,37 +50,37 @@ class Sizes:
 class LanguageModel(Protocol):
     """A language model of one shape that reads texts.
 
-    Texts are token ids, 0 where padded; ids from `vocab_size` on mark the places of a soft prompt.
+    Texts are token ids, 0 where padded; ids from `vocab_size` on mark the slots of a soft prompt.
     """
 
     @property
     def width(self) -> int:
-        """D, of the states and of the token table."""
+        """D, the width of the states and of the token table."""
         ...
 
     @property
     def vocab_size(self) -> int:
-        """V, rows of the token table."""
+        """V, the number of rows of the token table."""
         ...
 
     @property
     def description(self) -> str:
-        """Kind and size in a few words, for the report."""
+        """The kind and size of the model in a few words, for the report."""
         ...
 
     @property
     def sizes(self) -> Sizes:
-        """For the estimate of `delrec plan`."""
+        """The sizes for the estimate of `delrec plan`."""
         ...
 
     @property
     def running(self) -> str:
-        """How it is kept and computed, for `delrec plan`; optional."""
+        """How the model is stored and computed, for `delrec plan`; optional."""
         return "kept and computed in float32"
 
     @property
     def dropout_rate(self) -> float:
-        """Of the model itself (adapters have their own), for pre-training; optional."""
+        """The dropout rate of the model itself (adapters have their own), for pre-training; optional."""
         return 0.0
 
     @property
@@ -97,7 +97,7 @@ class LanguageModel(Protocol):
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
-        """The states of each text, and where it is not padding; states at padding mean nothing.
+        """Returns the states of each text, and where it is not padding; states at padding are meaningless.
 
         Args:
           params: the base parameters.
@@ -109,40 +109,40 @@ class LanguageModel(Protocol):
         ...
 
     def table(self, params: Params) -> Float[Array, "V D"]:
-        """The token table, beside whose rows a soft prompt stands."""
+        """Returns the token table, which a soft prompt extends with rows of its own."""
         ...
 
     def with_adapters(self, adapters: AdaLoRAConfig | None) -> Self:
-        """The same model, whose calls take adapters of this config; None = plain."""
+        """Returns the same model for calls with adapters of this config; None = plain."""
         ...
 
     def param_shapes(self) -> Params:
-        """The tree of the base parameters as `jax.ShapeDtypeStruct`s; no weights are made."""
+        """Returns the tree of base parameters as `jax.ShapeDtypeStruct`s, without making weights."""
         ...
 
     def axes_of(self, path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
-        """Names of a leaf's axes; see `logical_axes.named_axes`."""
+        """Returns the names of a leaf's axes; see `logical_axes.named_axes`."""
         ...
 
     def check_mesh(self, tensor: int) -> None:
-        """Refuses a mesh that would cut through a part of the model; optional.
+        """Rejects a mesh that would split an indivisible part of the model; optional.
 
         Args:
-          tensor: devices that share the work on each example.
+          tensor: number of devices that share the work on each example.
 
         Raises:
-          UserError: it would.
+          UserError: the mesh would split such a part.
         """
 
 
 @runtime_checkable
 class AnsweringModel(LanguageModel, Protocol):
-    """A language model that also says what belongs in the place of a MASK. Options of the calls are those of `encode`."""
+    """A language model that also predicts what a MASK stands for; `options` of its calls are those of `encode`."""
 
     def answers(
         self, params: Params, ids: Int[Array, "B T"], sentinels: Int[Array, "B Q"], **options: Any
     ) -> Float[Array, "B Q D"]:
-        """One state for each sentinel of a text, ready for the head; sentinels are 0 where a text asks fewer."""
+        """Returns one state for each sentinel, ready for the head; sentinels are 0 where a text has fewer."""
         ...
 
     def forced_answers(
@@ -153,28 +153,28 @@ class AnsweringModel(LanguageModel, Protocol):
         sentinel: int,
         **options: Any,
     ) -> Float[Array, "B N W D"]:
-        """States that predict each token of N given answers to one sentinel from the tokens before it, ready for the head."""
+        """Returns states, ready for the head, that predict each token of N given answers from the tokens before it."""
         ...
 
     def head(self, params: Params) -> Float[Array, "V D"]:
-        """One row of output weights for each token: logits = states @ head.T."""
+        """Returns one row of output weights per token: logits = states @ head.T."""
         ...
 
     def logits(self, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Vocabulary logits in float32, for pre-training."""
+        """Returns vocabulary logits in float32, for pre-training."""
         ...
 
 
 def answering(model: LanguageModel, asked_by: str, *, remedy: str) -> AnsweringModel:
-    """The model, if it can answer.
+    """Returns the model if it can answer.
 
     Args:
-      model: any.
-      asked_by: who needs answers, for the message.
-      remedy: what the user can do where the model only encodes, for the message.
+      model: any language model.
+      asked_by: what needs answers, for the message.
+      remedy: what the user can do if the model only encodes, for the message.
 
     Raises:
-      UserError: it only encodes.
+      UserError: the model only encodes.
     """
     if not isinstance(model, AnsweringModel):
         raise UserError(
@@ -184,39 +184,39 @@ def answering(model: LanguageModel, asked_by: str, *, remedy: str) -> AnsweringM
 
 
 class Family(Protocol):
-    """Models of one kind. `settings` is the section `lm` of the config (`config.LMConfig`) in every call.
+    """Models of one kind. In every call, `settings` is the section `lm` of the config (`config.LMConfig`).
 
     Attributes:
-      name: for messages.
+      name: the family's name, for messages.
     """
 
     name: str
 
     @abstractmethod
     def model(self, settings: Any, *, directory: Path | None, vocab_size: int) -> LanguageModel:
-        """The model of a run, without adapters.
+        """Returns the model of a run, without adapters.
 
         Args:
-          settings: of the run.
-          directory: of pretrained weights; None = the model begins here.
-          vocab_size: ids of the tokenizer.
+          settings: the settings of the run.
+          directory: directory of pretrained weights; None = the model is trained from scratch.
+          vocab_size: number of ids of the tokenizer.
 
         Raises:
-          UserError: `directory` holds another model.
+          UserError: `directory` holds another kind of model.
         """
         ...
 
     @abstractmethod
     def planned(self, settings: Any) -> tuple[LanguageModel, str]:
-        """The model without going online and without a tokenizer, fit to be compiled on CPU, and where its sizes were read.
+        """Returns a model to compile on CPU and the source of its sizes, without using the network or a tokenizer.
 
         Raises:
-          UserError: they are not known without the weights.
+          UserError: the sizes are not known without the weights.
         """
         ...
 
     def begin(self, model: LanguageModel, key: jax.Array) -> Params:
-        """Parameters that `pretrain` trains where `lm.weights` is empty; optional.
+        """Returns the initial parameters for `pretrain` if `lm.weights` is empty; optional.
 
         Raises:
           UserError: this family needs pretrained weights.
@@ -224,12 +224,12 @@ class Family(Protocol):
         raise UserError(f"lm.family={self.name} cannot be trained from scratch: set lm.weights")
 
     def load(self, directory: Path, model: LanguageModel, shardings: Any) -> Params:
-        """Reads pretrained weights straight to where they belong; optional.
+        """Reads pretrained weights directly onto their devices; optional.
 
         Args:
           directory: see `hub.resolve`.
-          model: of this directory.
-          shardings: a tree like `model.param_shapes()`.
+          model: the model of this directory.
+          shardings: the parameters' shardings, in a tree like `model.param_shapes()`.
 
         Raises:
           UserError: the files cannot be read, or the family knows no pretrained weights.
@@ -239,7 +239,7 @@ class Family(Protocol):
         )
 
     def smaller(self, settings: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Settings that need less memory, as text, and as what they replace in `settings`; optional."""
+        """Yields settings that need less memory, each as text and as its replacements in `settings`; optional."""
         yield from ()
 
     def export_model(
@@ -248,14 +248,14 @@ class Family(Protocol):
         """Writes a directory for `transformers`, as `export.export_model` does; optional.
 
         Raises:
-          UserError: this family has no such form.
+          UserError: this family has no such format.
         """
-        raise UserError(f"lm.family={self.name} can be exported by --format=adapter alone")
+        raise UserError(f"lm.family={self.name} can only be exported with --format=adapter")
 
     def export_adapter(self, path: Path, **parts: Any) -> None:
         """Writes an adapter for `peft`, as `peft_export.export_peft` does; optional.
 
         Raises:
-          UserError: this family has no such form.
+          UserError: this family has no such format.
         """
-        raise UserError(f"lm.family={self.name} can be exported by --format=adapter alone")
+        raise UserError(f"lm.family={self.name} can only be exported with --format=adapter")

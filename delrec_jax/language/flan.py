@@ -1,8 +1,8 @@
-"""The shape of a pretrained T5 where its weights need not be at hand, as `delrec plan` asks for it.
+"""The shape of a pretrained T5 without its weights, for `delrec plan`.
 
-The table holds the published Flan-T5 models. They have the shapes of T5 v1.1, as the files
-`t5x/examples/t5/t5_1_1/{small,base,large,xl,xxl}.gin` of google-research/t5x state them; the numbers of parameters that follow
-(77M, 248M, 783M, 2.85B and 11.1B) are counted in tests/language/test_flan.py.
+The table holds the published Flan-T5 models. They have the shapes of T5 v1.1, taken from the files
+`t5x/examples/t5/t5_1_1/{small,base,large,xl,xxl}.gin` of google-research/t5x; the resulting numbers of parameters
+(77M, 248M, 783M, 2.85B and 11.1B) are checked in tests/language/test_flan.py.
 """
 
 from pathlib import Path
@@ -38,16 +38,16 @@ FLAN_T5 = {
 
 
 def pretrained_shape(name_or_dir: str) -> tuple[T5Config, str]:
-    """The sizes of a pretrained model, without going online.
+    """Returns the sizes of a pretrained model, without using the network.
 
     Args:
-      name_or_dir: of `lm.weights`.
+      name_or_dir: the value of `lm.weights`.
 
     Returns:
-      The shape, and where it was read: a directory, the hub's cache, or the table of this file.
+      The shape, and where it was found: a directory, the hub's cache, or the table in this file.
 
     Raises:
-      UserError: none of the three knows it, or the directory cannot be read.
+      UserError: it was found in none of the three, or the directory cannot be read.
     """
     directory = Path(name_or_dir).expanduser()
     if directory.is_dir():
@@ -57,13 +57,13 @@ def pretrained_shape(name_or_dir: str) -> tuple[T5Config, str]:
     if name_or_dir in FLAN_T5:
         return FLAN_T5[name_or_dir], "the table of published Flan-T5 shapes"
     raise UserError(
-        f"lm.weights={name_or_dir}: no directory, not in the hub's cache, and its shape is not known without them; fetch it "
+        f"lm.weights={name_or_dir}: not a directory, not in the hub's cache, and not a known Flan-T5 model; fetch it "
         f"(`hf download {name_or_dir}`), name a directory, or use one of {', '.join(FLAN_T5)}"
     )
 
 
 def _in_cache(name: str) -> Path | None:
-    """The directory of a model that was fetched before; None where it was not, or not wholly."""
+    """Returns the directory of a model in the hub's cache; None if it is missing or incomplete."""
     from huggingface_hub import errors, snapshot_download
 
     try:

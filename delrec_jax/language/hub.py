@@ -1,4 +1,4 @@
-"""Model directories in Hugging Face's layout: where a name leads, and which tensors lie there."""
+"""Model directories in Hugging Face's layout: finds them by name, and lists their tensors."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
 )
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-# A repository holds the same weights for other frameworks too: three times the download.
+# Repositories also hold the weights for other frameworks, which would triple the download.
 FETCHED = (
     CONFIG_FILE,
     "generation_config.json",
@@ -47,14 +47,14 @@ class StoredTensor(NamedTuple):
 
 
 def resolve(name_or_dir: str | Path) -> Path:
-    """The directory of a model.
+    """Returns the directory of a model, fetching the model if necessary.
 
     Args:
-      name_or_dir: a directory, taken as it is, or a name on the Hugging Face hub such as `google/flan-t5-small`, which
-        is fetched into the hub's cache unless it is there. HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT are respected.
+      name_or_dir: a directory, used as it is, or a name on the Hugging Face hub such as `google/flan-t5-small`, which
+        is fetched unless the hub's cache has it. HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT are respected.
 
     Raises:
-      UserError: neither a directory nor a model that can be had.
+      UserError: neither a directory nor a model that can be fetched.
     """
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
@@ -65,19 +65,23 @@ def resolve(name_or_dir: str | Path) -> Path:
         )
     if not _HUB_NAME.fullmatch(str(name_or_dir)):
         raise UserError(
-            f"{name_or_dir}: no such directory, and no hub name either (those look like google/flan-t5-small)"
+            f"{name_or_dir}: no such directory, and not a hub name (such as google/flan-t5-small) either"
         )
     return _fetch(str(name_or_dir))
 
 
 def _fetch(name: str) -> Path:
-    """Through `huggingface_hub` and its cache."""
-    # Imported late: it is slow, and most runs name a directory.
+    """Fetches a model through `huggingface_hub` and its cache."""
+    # Imported late, because the import is slow and most runs name a directory.
     from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FETCHED)))
-    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+    except (
+        errors.HTTPError,  # type: ignore[attr-defined, unused-ignore]  # not exported explicitly
+        errors.HFValidationError,
+        OSError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
             f"{name}: no such directory, and {_fault(error)} ({type(error).__name__}: {reason})"
@@ -85,22 +89,22 @@ def _fetch(name: str) -> Path:
 
 
 def _fault(error: Exception) -> str:
-    """What went wrong at the hub, and the remedy."""
+    """Returns what went wrong at the hub, and the remedy."""
     from huggingface_hub import errors, is_offline_mode
 
     if isinstance(error, errors.GatedRepoError | errors.DisabledRepoError):
-        return "the hub does not give this model to you: ask its owner, then `hf auth login`"
+        return "the hub denies you access to this model: ask its owner, then run `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return "no such model on the hub: check the name"
     if isinstance(error, errors.LocalEntryNotFoundError) and is_offline_mode():
-        return "not (wholly) in the hub's cache while HF_HUB_OFFLINE is set: unset it, or name a directory"
+        return "missing or incomplete in the hub's cache while HF_HUB_OFFLINE is set: unset it, or name a directory"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return "the hub cannot be reached: check the network, or name a directory"
     return "fetching it from the hub failed: try again, or name a directory"
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model directory.
+    """Reads the object in a JSON file of a model directory.
 
     Raises:
       UserError: no such file, or no JSON object in it.
@@ -119,13 +123,13 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """The tensors of a model directory by name, from the headers of its files alone.
+    """Returns the tensors of a model directory by name, reading only the headers of its files.
 
     Args:
-      directory: with `model.safetensors`, or with `model.safetensors.index.json` and the files that it names.
+      directory: holds `model.safetensors`, or `model.safetensors.index.json` and the files that it names.
 
     Raises:
-      UserError: no safetensors there, a damaged file, or an index that does not fit the files.
+      UserError: no safetensors there, a damaged file, or an index that does not match the files.
     """
     if (directory / WEIGHTS_FILE).is_file():
         return _header(directory / WEIGHTS_FILE)
@@ -153,9 +157,9 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
 
 
 def fingerprint(directory: Path) -> str:
-    """Names a model on disk: a hash of config.json and of every byte of its safetensors.
+    """Returns a hash that identifies a model on disk, of config.json and every byte of its safetensors.
 
-    The same weights saved otherwise (another type, other shards) get another name; see `weights.params_hash`.
+    The same weights saved differently (another type, other shards) get another hash; see also `weights.params_hash`.
 
     Returns:
       A SHA-256 in hexadecimal.
@@ -166,23 +170,23 @@ def fingerprint(directory: Path) -> str:
     read_json(directory / CONFIG_FILE)
     shards = sorted({tensor.file for tensor in stored_tensors(directory).values()})
     files = [directory / CONFIG_FILE, *shards]
-    with ThreadPoolExecutor() as pool:  # hashing gives up the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
         digests = list(pool.map(file_hash, files))
     lines = [f"{digest} {file.name}\n" for digest, file in zip(digests, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:
-    """Names and shapes in one file."""
+    """Returns the names and shapes of the tensors in one file."""
     found = {}
     try:
         with safe_open(file, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (no mapping: it cannot be iterated)
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping: cannot be iterated)
                 part = tensors.get_slice(name)
                 if part.get_dtype() not in _DTYPES:
                     raise UserError(
                         f"{file}: {name} is {part.get_dtype()}; only {', '.join(_DTYPES)} can be read, so name an "
-                        "unquantised model"
+                        "unquantized model"
                     )
                 found[name] = StoredTensor(name, file, tuple(part.get_shape()))
     except (SafetensorError, OSError, ValueError) as error:
@@ -193,11 +197,11 @@ def _header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _no_safetensors(directory: Path) -> str:
-    """What to say of a directory without safetensors, and how to make them from a pickle."""
+    """Returns the message for a directory without safetensors, with a command that makes them from a pickle."""
     command = _CONVERT + shlex.quote(str(directory))
     if any(directory.glob("pytorch_model*.bin*")):
         return (
-            f"{directory}: only pytorch_model.bin there, a pickle, which can run code when it is read; where you trust it "
-            f"and torch is installed, write {WEIGHTS_FILE} beside it: {command}"
+            f"{directory}: only pytorch_model.bin there, a pickle, which can run code when it is read; if you trust it "
+            f"and torch is installed, write {WEIGHTS_FILE} next to it: {command}"
         )
     return f"{directory}: no {WEIGHTS_FILE} and no {INDEX_FILE} there; download them (or pytorch_model.bin, then: {command})"

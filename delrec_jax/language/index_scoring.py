@@ -10,13 +10,13 @@ from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
 
 
 class Index(Verbalizer):
-    """Candidates must be listed in the text, in the order in which they are scored; no two of them tie."""
+    """Scores candidates by their codes; the text must list them in the order in which they are scored. None tie."""
 
     name = "index"
     lists_codes = True
 
     def key(self, title: Sequence[int]) -> None:
-        """Codes tell all items apart."""
+        """Returns None: every listed item has a code of its own."""
 
     def candidate_scores(
         self,
@@ -25,10 +25,10 @@ class Index(Verbalizer):
         candidates: Int[Array, "B C"],
         vectors: Float[Array, "I D"] | None,
     ) -> Float[Array, "B C"]:
-        """Logits of the codes: column c scores the candidate listed at place c.
+        """Returns the logits of the codes: column c scores the candidate at position c of the list.
 
         Raises:
-          UserError: more candidates than codes.
+          UserError: there are more candidates than codes.
         """
         count = candidates.shape[1]
         if count > len(question.codes):
@@ -36,9 +36,9 @@ class Index(Verbalizer):
                 f"{count} candidates, but lm.verbalizer=index has {len(question.codes)} codes: lower the "
                 "number of candidates or use 'mean'"
             )
-        codes = jnp.asarray(question.codes[:count])
+        codes = jnp.asarray(question.codes[:count])  # [C]
         hidden, head = question.state(), question.head()
-        return hidden.astype(jnp.float32) @ head[codes].astype(jnp.float32).T
+        return hidden.astype(jnp.float32) @ head[codes].astype(jnp.float32).T  # [B, C]
 
 
 INDEX = Index()

@@ -1,7 +1,7 @@
-"""Two layouts of the same weights: one sub-tree a block, or all blocks of a stack in one with a leading layer axis.
+"""Two layouts of the same weights: one subtree per block, or one for all blocks of a stack, with a leading layer axis.
 
 `T5Config.scan_layers` compiles one block and loops over it, which needs the second layout in memory (stacking inside
-the step would copy the whole model). Files are always in the first. Works on parameters and on adapters alike.
+the step would copy the entire model). Files always have the first. Both parameters and adapters can be converted.
 """
 
 import re
@@ -18,10 +18,10 @@ _BLOCK = re.compile(r"block_(\d+)")
 
 
 def stack_layers(tree: Tree) -> Tree:
-    """`STACK/block_i/...` leaves [...] of every i into `STACK/blocks/...` leaves [L, ...].
+    """Stacks the leaves `STACK/block_i/...` [...] of every i into leaves `STACK/blocks/...` [L, ...].
 
     Raises:
-      UserError: blocks of one stack that hold different leaves (adapters on some layers alone).
+      UserError: the blocks of a stack hold different leaves (adapters on some layers only).
     """
     return {name: _stack(name, part) for name, part in tree.items()}
 
@@ -43,7 +43,7 @@ def _stack(name: str, part: Any) -> Any:
 
 
 def unstack_layers(tree: Tree) -> Tree:
-    """The inverse of `stack_layers`; a tree that is not stacked comes back as it is."""
+    """The inverse of `stack_layers`; a tree that is not stacked is returned as it is."""
     return {name: _unstack(part) for name, part in tree.items()}
 
 

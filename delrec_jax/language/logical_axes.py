@@ -1,4 +1,4 @@
-"""The names of the axes of every array that the language model computes with.
+"""Names the axes of every array that the language model computes with.
 
 `training.sharding` maps names to devices. A name says what an axis runs over, not where it goes:
 
@@ -9,32 +9,32 @@ heads   heads times their width                              mlp    the hidden w
 
 from collections.abc import Callable, Mapping
 
-from flax import linen as nn
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array
 
 Axes = tuple[str | None, ...]
 
-_READOUT = "projection"  # of P2Rec, from the width to a few categories
-# A soft prompt, its tasks' log-variances, a norm, the answers of an exam, a unit of loss: too small to be worth a message
-# between devices.
+_READOUT = "projection"  # P2Rec's readout, from the model's width to a few categories
+# Never split: a soft prompt, its tasks' log-variances, a norm, the answers of an exam and a unit of loss are not worth a
+# message between devices.
 _WHOLE = ("prompt", "log_variance", "weight", "tokens", "weights", "unit")
 
 
 def named_axes(
     kernels: Mapping[str, Axes], tables: Mapping[str, Axes]
 ) -> Callable[[tuple[str, ...], tuple[int, ...]], Axes]:
-    """The function that names the axes of a model's arrays, and of all that is trained or kept beside the model.
+    """Returns the function that names the axes of a model's arrays, and of all arrays trained or stored with the model.
 
     Args:
-      kernels: names of the two axes (in, out) of each projection, by the projection's name: of its kernel, and of the A, E
-        and B of its adapter.
+      kernels: names of the two axes (in, out) of each projection, by the projection's name; they hold for its kernel, and
+        for the A, E and B of its adapter.
       tables: names of the two axes of each table of embeddings, by the table's name.
 
     Returns:
-      (path, shape) -> the names of a leaf's axes, None for those that are never split. The path has the names of the leaf's
-      keys, such as ("encoder", "block_0", "SelfAttention", "q", "kernel"); whatever stands before the last two does not
-      matter, so trees that hold the parameters have the same names. Stacked layers add a leading axis to the shape. The
-      function raises a ValueError for an array that no name is known for.
+      (path, shape) -> the names of a leaf's axes, None for those that are never split. The path consists of the leaf's keys,
+      such as ("encoder", "block_0", "SelfAttention", "q", "kernel"); only the last two matter, so trees that contain the
+      parameters get the same names. Stacked layers add a leading axis to the shape. The function raises a ValueError for
+      an array that it has no names for.
     """
 
     def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
@@ -64,8 +64,9 @@ def named_axes(
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """States an activation's axes to the compiler; nothing where no mesh is active.
+    """Tells the compiler the axes of an activation; does nothing if no mesh is active.
 
     Without it the compiler may follow the weights' layout and gather the batch on every device.
     """
-    return nn.with_logical_constraint(x, axes)
+    constrained: Array = with_logical_constraint(x, axes)
+    return constrained

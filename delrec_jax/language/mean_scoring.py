@@ -1,14 +1,14 @@
 """The verbalizers `mean` and `first`: items scored by a mean of output vectors (method.md, "the verbalizer").
 
 `mean` scores an item by the mean log-probability of its title's tokens at the one position after MASK. The log-partition of
-that position is the same for every item, so up to a constant of the row
+that position is the same for every item, so up to a constant per row
 
     score_i = mean_t (h . w_t) = h . (mean_t w_t):
 
-one product of the hidden state with a matrix of item vectors ranks the whole catalogue, and the vocabulary head is never
-multiplied. The constant changes no rank, no softmax over items and no gradient of one.
+one product of the hidden state with a matrix of item vectors ranks the entire catalogue, without a product with the
+vocabulary head. The constant changes neither ranks nor a softmax over items nor its gradient.
 
-`first` is the same with the title's first token alone; many titles share it, so it is there for comparison.
+`first` is the same with only the first token of the title; many titles share it, so it serves for comparison.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ class Averaging(Verbalizer):
         candidates: Int[Array, "B C"],
         vectors: Float[Array, "I D"] | None,
     ) -> Float[Array, "B C"]:
-        """Reads the candidates' vectors, or makes those of the candidates alone."""
+        """Returns scores from the candidates' rows of `vectors`, or from vectors made for the candidates only."""
         hidden = question.state()
         if vectors is not None:
             return mean_candidate_scores(hidden, vectors[candidates])
@@ -51,19 +51,19 @@ class Averaging(Verbalizer):
     def item_vectors(
         self, model: LanguageModel, params: Any, titles: Titles
     ) -> Float[Array, "I D"]:
-        """One output vector for each title."""
+        """Returns one output vector per title."""
         head = asked(model, self.name).head(params)
         return averaged_rows(head, *self.words(titles))
 
     def catalogue_scores(
         self, question: Question, vectors: Float[Array, "I D"]
     ) -> Float[Array, "B I"]:
-        """One product for all items."""
+        """Returns the scores of all items, from one product."""
         return mean_scores(question.state(), vectors)
 
 
 class Mean(Averaging):
-    """All tokens of a title, in any order."""
+    """Scores by all tokens of a title, in any order."""
 
     name = "mean"
     shows_examples = True
@@ -72,14 +72,14 @@ class Mean(Averaging):
         return titles
 
     def key(self, title: Sequence[int]) -> Hashable:
-        """Counts of the tokens in lowest terms: [a a b b] and [b a] have the same mean."""
+        """Returns the counts of the tokens in lowest terms: [a a b b] and [b a] have the same mean."""
         counts = Counter(title)
         common = gcd(*counts.values())
         return tuple(sorted((token, count // common) for token, count in counts.items()))
 
 
 class First(Averaging):
-    """The first token of a title."""
+    """Scores by the first token of a title."""
 
     name = "first"
 
@@ -98,27 +98,27 @@ def averaged_rows(
     tokens: Int[Array | np.ndarray, "... W"],
     weights: Float[Array | np.ndarray, "... W"],
 ) -> Float[Array, "... D"]:
-    """Mean output vector of each title's tokens, one place of all titles at a time.
+    """Returns the mean output vector of each title's tokens, summed over one token position of all titles at a time.
 
-    All places at once would be [I, W, D]: 1.6 GB for 100,000 titles of 8 tokens and a width of 512.
+    All positions at once would be [I, W, D]: 1.6 GB for 100,000 titles of 8 tokens and a width of 512.
     """
 
     def add(total: Array, place: tuple[Array, Array]) -> tuple[Array, None]:
-        ids, shares = place
+        ids, shares = place  # [...], [...]
         return total + shares[..., None] * head[ids].astype(jnp.float32), None
 
     start = jnp.zeros((*tokens.shape[:-1], head.shape[1]), jnp.float32)
-    places = (jnp.moveaxis(tokens, -1, 0), jnp.moveaxis(weights, -1, 0))
+    places = (jnp.moveaxis(tokens, -1, 0), jnp.moveaxis(weights, -1, 0))  # twice [W, ...]
     return jax.lax.scan(add, start, places)[0]
 
 
 def mean_scores(hidden: Float[Array, "B D"], vectors: Float[Array, "I D"]) -> Float[Array, "B I"]:
-    """Scores of the whole catalogue, up to a constant of the row."""
+    """Returns the scores of the entire catalogue, up to a constant per row."""
     return hidden.astype(jnp.float32) @ vectors.T
 
 
 def mean_candidate_scores(
     hidden: Float[Array, "B D"], vectors: Float[Array, "B C D"]
 ) -> Float[Array, "B C"]:
-    """Scores of each text's own candidates, up to a constant of the row."""
+    """Returns the scores of each text's own candidates, up to a constant per row."""
     return jnp.einsum("bd,bcd->bc", hidden.astype(jnp.float32), vectors)

@@ -1,15 +1,15 @@
-"""Our adapters as a directory that `peft` loads on the same T5 in PyTorch, with the same logits.
+"""Writes our adapters as a directory that `peft` loads onto the same T5 in PyTorch, with the same logits.
 
-Two forms, both shown in tests/parity against peft 0.21:
+There are two forms, both checked against peft 0.21 in tests/parity:
 
-* `adalora`: peft's own form of a finished AdaLoRA run. It holds ours faithfully: triplets with E = 0 are left out and
-  named by `rank_pattern`, rank 0 included, and on loading peft keeps dividing alpha by the initial rank. Two things of
-  peft to know: it warns that the pattern's keys match no module (it does so for its own files), and a forward pass with
-  `labels` needs `PeftModel.from_pretrained(..., is_trainable=True)`, because peft adds the orthogonality penalty to
-  every loss and looks for a trainable adapter then.
-* `lora`: the equal plain LoRA, E and the scale folded into B. For programs that read LoRA alone.
+* `adalora`: peft's own form of a finished AdaLoRA run. It represents ours exactly: triplets with E = 0 are left out and
+  marked in `rank_pattern`, rank 0 included, and after loading peft still divides alpha by the initial rank. Note two
+  properties of peft: it warns that the pattern's keys match no module (as it does for its own files), and a forward pass
+  with `labels` needs `PeftModel.from_pretrained(..., is_trainable=True)`, because peft adds the orthogonality penalty to
+  every loss and then looks for a trainable adapter.
+* `lora`: the equivalent plain LoRA, with E and the scale folded into B, for programs that read only LoRA.
 
-peft has no place for a soft prompt among an adapter's weights; it lies beside as `soft_prompt.safetensors`.
+peft has no place for a soft prompt among an adapter's weights, so it is written next to them as `soft_prompt.safetensors`.
 """
 
 import json
@@ -47,8 +47,8 @@ model = PeftModel.from_pretrained(base, ".").eval()
 ```
 """
 _PROMPT_README = """
-It was trained with a soft prompt of {length} vectors, which peft does not load: the answers are those of delrec_jax only
-with its rows in their places. Texts mark the places by the ids from the vocabulary's size on:
+It was trained with a soft prompt of {length} vectors, which peft does not load. Answers match those of delrec_jax only if
+the prompt's rows are put in their places, which texts mark by ids from the vocabulary size on:
 
 ```python
 import torch
@@ -80,15 +80,15 @@ def export_peft(
     """Writes `adapter_config.json`, `adapter_model.safetensors`, a README.md and, if there is one, the soft prompt.
 
     Args:
-      path: the directory; made with its parents.
+      path: the directory; created along with its parents.
       adapters: the triplets, in either layout of layers.py.
       prompt: the soft prompt that they were trained with.
-      config: AdaLoRA's settings. Not its targets but the modules that do carry an adapter are written, by full name.
-      base_name: directory or hub name of the base model, for `AutoPeftModel` and the reader.
+      config: AdaLoRA's settings. Instead of its targets, the full names of the adapted modules are written.
+      base_name: directory or hub name of the base model, for `AutoPeftModel` and human readers.
       form: `adalora` or `lora`.
 
     Raises:
-      UserError: unknown form.
+      UserError: the form is unknown.
     """
     forms = {"adalora": _adalora, "lora": _lora}
     if form not in forms:
@@ -109,7 +109,7 @@ def export_peft(
         {f"base_model.model.{name}": value for name, value in tensors.items()},
     )
     readme = _README.format(base=base_name, form=form, modules=len(triplets))
-    # That of an earlier export must not stay beside another adapter.
+    # The prompt of an earlier export must not remain next to another adapter.
     (path / PROMPT_FILE).unlink(missing_ok=True)
     if prompt is not None:
         _save(path / PROMPT_FILE, {"prompt": np.asarray(jax.device_get(prompt))})
@@ -129,7 +129,10 @@ def _by_module(adapters: Tree) -> Triplets:
 
 
 def _adalora(triplets: Triplets, config: AdaLoRAConfig) -> Exported:
-    """Triplets in use; the run is described as over, since its ranks are fixed."""
+    """Returns the settings of a finished run, since its ranks are fixed, and the triplets in use.
+
+    With r triplets in use, A is [r, in], E [r, 1] and B [out, r].
+    """
     pattern, tensors = {}, {}
     for name, parts in triplets.items():
         kept = parts["E"] != 0
@@ -149,20 +152,20 @@ def _adalora(triplets: Triplets, config: AdaLoRAConfig) -> Exported:
         "deltaT": config.interval,
         "tinit": 0,
         "tfinal": 0,
-        "total_step": 1,  # peft wants a number above 0
+        "total_step": 1,  # peft requires a positive number
     }
     return settings, tensors
 
 
 def _lora(triplets: Triplets, config: AdaLoRAConfig) -> Exported:
-    """One LoRA a module at the rank it uses, with peft's scale alpha / r set to 1."""
+    """Returns one LoRA per module at the rank it uses, with peft's scale alpha / r set to 1."""
     ranks, tensors = {}, {}
     for name, parts in triplets.items():
         kept = parts["E"] != 0
-        kept[0] |= not kept.any()  # peft's LoRA knows no rank 0; a triplet with E = 0 adds nothing
+        kept[0] |= not kept.any()  # peft's LoRA has no rank 0; a triplet with E = 0 adds nothing
         ranks[name] = int(kept.sum())
         tensors[f"{name}.lora_A.weight"] = parts["A"].T[kept]
-        folded = parts["B"].T * (scaling(config) * parts["E"])
+        folded = parts["B"].T * (scaling(config) * parts["E"])  # [out, R]
         tensors[f"{name}.lora_B.weight"] = folded[:, kept].astype(np.float32)
     settings = {
         "peft_type": "LORA",
@@ -175,6 +178,6 @@ def _lora(triplets: Triplets, config: AdaLoRAConfig) -> Exported:
 
 
 def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Safetensors as PyTorch programs expect them; views must be laid out anew, else their bytes are written as stored."""
+    """Writes safetensors for PyTorch; arrays must be contiguous, because their buffers are written as they are."""
     ordered = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     save_file(ordered, file, metadata={"format": "pt"})

@@ -1,12 +1,12 @@
 """AdaLoRA's rank allocation as an optax wrapper: importance, masks and budget live in `opt_state`.
 
-With `peft` the caller must remember `update_and_allocate` after each step, and who forgets trains at full
-rank without a word. Here the optimizer itself reallocates: shapes are static, nothing recompiles, and a
+With `peft` the caller must call `update_and_allocate` after each step; forgetting it trains at full rank
+without a warning. Here the optimizer itself reallocates: shapes are static, nothing recompiles, and a
 checkpoint of the optimizer state holds everything.
 
 Order of one step, as in `peft`: the inner optimizer updates; sensitivity is measured as |w * grad| on the
-*updated* weights; when a reallocation is due, entries of E under the budget's threshold are set to zero.
-Before the final phase a masked entry may grow back; at its start the pattern is fixed.
+*updated* weights; when a reallocation is due, entries of E below the budget's threshold are set to zero.
+Before the final phase a masked entry may grow back; at the start of the final phase the pattern is fixed.
 
 Source: Zhang et al., ICLR 2023, eq. 5-8 (importance) and eq. 12 (cubic budget).
 """
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.language.layers import unstack_layers
@@ -29,13 +29,15 @@ Tree = dict[str, Any]
 class RankAllocationState(NamedTuple):
     """What the wrapper remembers between steps.
 
+    Arrays have a leading layer axis if layers are scanned.
+
     Attributes:
       inner: state of the wrapped optimizer.
-      steps: taken so far.
-      planned_steps: that the schedule was made for; the training loop refuses another number.
-      sensitivity: smoothed |w * grad| of A, E and B, in the tree of what trains, without anything else in it.
+      steps: number of steps taken so far.
+      planned_steps: number of steps that the schedule was made for; the training loop rejects any other.
+      sensitivity: smoothed |w * grad|, in the tree of what trains, reduced to A, E and B.
       uncertainty: smoothed |sensitivity - its mean|, in the same tree.
-      masks: the entries in use, bool [R], a tree of the E leaves alone (all with a layer axis where layers are scanned).
+      masks: the entries in use, bool [R], in a tree of only the E leaves.
     """
 
     inner: Any
@@ -47,7 +49,7 @@ class RankAllocationState(NamedTuple):
 
 
 def budget_table(schedule: Schedule, start: int, end: int) -> Int[np.ndarray, "S"]:
-    """Entries of E that may stay in use over all adapters after each step: cubic from `start` to `end`.
+    """Returns how many entries of E may stay in use over all adapters after each step: cubic from `start` to `end`.
 
     Computed on the host in float64, as `peft` does: a float32 cube would round across integers.
 
@@ -68,23 +70,23 @@ def budget_table(schedule: Schedule, start: int, end: int) -> Int[np.ndarray, "S
 
 
 def triplet_scores(sensitivity: Tree, uncertainty: Tree) -> Tree:
-    """Importance of each triplet: that of its E plus the mean over its column of A and row of B.
+    """Returns the importance of each triplet: that of its E plus the means over its column of A and its row of B.
 
     Returns:
-      Float [R] by the path of each E, in `peft`'s combination of sensitivity x uncertainty (eq. 6).
+      Float [R] by the path of each E; the importance of an entry is sensitivity x uncertainty, as in `peft` (eq. 6).
     """
     product = traverse_util.flatten_dict(jax.tree.map(lambda s, u: s * u, sensitivity, uncertainty))
     return {
         path: product[path]
-        + product[(*path[:-1], "A")].mean(-2)
-        + product[(*path[:-1], "B")].mean(-1)
+        + product[(*path[:-1], "A")].mean(-2)  # [in, R] -> [R]
+        + product[(*path[:-1], "B")].mean(-1)  # [R, out] -> [R]
         for path in product
         if path[-1] == "E"
     }
 
 
 def masks_under_budget(scores: Tree, budget: Int[Array, ""]) -> Tree:
-    """Keeps the `budget` most important triplets over all adapters; those tied at the threshold go."""
+    """Keeps the `budget` most important triplets over all adapters; those tied at the threshold are dropped."""
     every = jnp.sort(jnp.concatenate([scores[path].reshape(-1) for path in sorted(scores)]))
     dropped = every.size - budget
     threshold = jnp.where(dropped > 0, every[jnp.maximum(dropped - 1, 0)], -jnp.inf)
@@ -95,42 +97,46 @@ def _apply_masks(adapters: Tree, masks: Tree) -> Tree:
     flat = traverse_util.flatten_dict(adapters)
     for path, mask in traverse_util.flatten_dict(masks).items():
         flat[path] = jnp.where(mask, flat[path], 0.0)
-    return traverse_util.unflatten_dict(flat)
+    masked: Tree = traverse_util.unflatten_dict(flat)
+    return masked
 
 
 def _triplets(tree: Tree) -> Tree:
-    """The A, E and B of a tree, at their places; what else trains has no rank."""
+    """Returns only the A, E and B of a tree, at their paths; whatever else trains has no rank."""
     flat = traverse_util.flatten_dict(tree)
     holders = {path[:-1] for path in flat if path[-1] == "E"}
-    return traverse_util.unflatten_dict(
+    triplets: Tree = traverse_util.unflatten_dict(
         {path: leaf for path, leaf in flat.items() if path[:-1] in holders}
     )
+    return triplets
 
 
 def _with_triplets(tree: Tree, triplets: Tree) -> Tree:
     flat = traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(triplets)
-    return traverse_util.unflatten_dict(flat)
+    merged: Tree = traverse_util.unflatten_dict(flat)
+    return merged
 
 
 def with_rank_allocation(
     inner: optax.GradientTransformation, config: AdaLoRAConfig, total_steps: int
 ) -> optax.GradientTransformation:
-    """Wraps an optimizer of AdaLoRA adapters so that it reallocates their ranks by itself.
+    """Wraps an optimizer of AdaLoRA adapters so that it also reallocates their ranks.
 
-    With `target_rank == init_rank` nothing is ever masked: plain LoRA. What trains beside adapters, such as the
-    projection of `{"adapters": ..., "projection": ...}`, is left to the inner optimizer.
+    With `target_rank == init_rank` nothing is ever masked: plain LoRA. What trains alongside the adapters, such as the
+    projection in `{"adapters": ..., "projection": ...}`, is left to the inner optimizer.
 
     Args:
-      inner: optimizer of the whole tree.
+      inner: optimizer of the entire tree.
       config: ranks, phases and smoothing.
       total_steps: planned optimizer steps; the budget reaches its target before the last phase.
 
     Returns:
-      An optax transformation whose `update` needs `params`.
+      An optax transformation whose `update` requires `params`.
     """
     schedule = Schedule.planned(config, total_steps)
 
     def init(params: Tree) -> RankAllocationState:
+        """Returns the state before the first step: nothing measured, every entry of E in use."""
         zeros = jax.tree.map(jnp.zeros_like, _triplets(params))
         entries = traverse_util.flatten_dict(params)
         masks = traverse_util.unflatten_dict(
@@ -146,7 +152,10 @@ def with_rank_allocation(
             masks,
         )
 
-    def update(grads: Tree, state: RankAllocationState, params: Tree | None = None):
+    def update(
+        grads: Tree, state: RankAllocationState, params: Tree | None = None
+    ) -> tuple[Tree, RankAllocationState]:
+        """Applies the inner optimizer, then masks entries of E when a reallocation is due."""
         if params is None:
             raise ValueError(
                 "with_rank_allocation needs params: optimizer.update(grads, state, params)"
@@ -156,7 +165,7 @@ def with_rank_allocation(
         updated = optax.apply_updates(before, _triplets(updates))
         step = state.steps + 1
         measured = _measure(updated, _triplets(grads), state, config)
-        # From the step that fixes the pattern on, `peft` measures no more: that step uses what it has.
+        # `peft` stops measuring at the step that fixes the pattern, which uses the previous measures.
         frozen = step >= schedule.freeze_at
         sensitivity, uncertainty = jax.tree.map(
             lambda old, new: jnp.where(frozen, old, new),
@@ -174,13 +183,15 @@ def with_rank_allocation(
     return optax.GradientTransformation(init, update)
 
 
-def _measure(params: Tree, grads: Tree, state: RankAllocationState, config: AdaLoRAConfig):
-    """Eq. 5 and its uncertainty (eq. 7, 8): exponential means of |w * grad|."""
-    now = jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
-    sensitivity = jax.tree.map(
+def _measure(
+    params: Tree, grads: Tree, state: RankAllocationState, config: AdaLoRAConfig
+) -> tuple[Tree, Tree]:
+    """Returns the sensitivity (eq. 5) and its uncertainty (eq. 7, 8): exponential means of |w * grad|."""
+    now: Tree = jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
+    sensitivity: Tree = jax.tree.map(
         lambda old, new: config.beta1 * old + (1 - config.beta1) * new, state.sensitivity, now
     )
-    uncertainty = jax.tree.map(
+    uncertainty: Tree = jax.tree.map(
         lambda old, new, mean: config.beta2 * old + (1 - config.beta2) * jnp.abs(new - mean),
         state.uncertainty,
         now,
@@ -189,13 +200,20 @@ def _measure(params: Tree, grads: Tree, state: RankAllocationState, config: AdaL
     return sensitivity, uncertainty
 
 
-def _allocate(sensitivity, uncertainty, masks, step, config: AdaLoRAConfig, schedule: Schedule):
-    """The masks after this step, and whether they are to be applied to E now."""
+def _allocate(
+    sensitivity: Tree,
+    uncertainty: Tree,
+    masks: Tree,
+    step: Int[Array, ""],
+    config: AdaLoRAConfig,
+    schedule: Schedule,
+) -> tuple[Tree, Bool[Array, ""]]:
+    """Returns the masks after this step, and whether to apply them to E now."""
     scores = triplet_scores(sensitivity, uncertainty)
     entries = sum(score.size for score in scores.values())
     kept = entries // config.init_rank * config.target_rank
     budgets = budget_table(schedule, entries, kept)
-    # During the warm-up too, where the budget is everything and nothing is masked.
+    # Also during the warm-up, when the budget covers all entries and nothing is masked.
     shrinking = (step < schedule.freeze_at) & (step % config.interval == 0)
     reallocate = shrinking | (step == schedule.freeze_at)
     budget = jnp.asarray(budgets)[jnp.minimum(step, schedule.total)]
@@ -218,7 +236,7 @@ def allocation_state(opt_state: Any) -> RankAllocationState:
 
 
 def ranks_in_use(state: RankAllocationState) -> dict[str, Int[Array, ""]]:
-    """How many triplets each adapter holds, by its path in the model: the rank pattern."""
-    masks = state.masks.get("adapters", state.masks)  # where something trains beside them
+    """Returns the rank pattern: how many triplets each adapter uses, by its path in the model."""
+    masks = state.masks.get("adapters", state.masks)  # a nested tree if something else trains too
     flat = traverse_util.flatten_dict(unstack_layers(masks))
     return {"/".join(path[:-1]): mask.sum() for path, mask in sorted(flat.items())}

@@ -1,8 +1,8 @@
 """A language model that ranks: texts in, item scores out, by the chosen verbalizer.
 
-This is the only door between the language model and the rest: stage 1 differentiates it by the prompt, stage 2 by
-the adapters, evaluation calls it as it is. It holds shapes and titles, never weights: where the head is frozen, the item
-vectors are computed once by `item_vectors` and handed to each call, as the parameters are.
+This is the only interface between the language model and the rest: stage 1 differentiates it with respect to the prompt,
+stage 2 with respect to the adapters, and evaluation only calls it. It holds shapes and titles, never weights: if the head
+is frozen, `item_vectors` computes the item vectors once, and they are passed to each call, like the parameters.
 """
 
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single truth: a ranker equals itself alone
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one bool
 class Ranker:
-    """What scores depend on beside weights and texts.
+    """What scores depend on besides weights and texts.
 
     Attributes:
       model: the language model.
       title_tokens: int32 [I, W], 0 where padded.
-      title_weights: float32 [I, W], 1 / length where there is a token.
+      title_weights: float32 [I, W], 1 / length where there is a token, 0 where padded.
       sentinel: id of the MASK.
       verbalizer: how items get their scores.
-      codes: ids of the candidates' codes, where the verbalizer lists them.
+      codes: ids of the candidates' codes, if the verbalizer lists them.
     """
 
     model: LanguageModel
@@ -51,16 +51,16 @@ class Ranker:
 
     @cached_property
     def first_same_title(self) -> Int[np.ndarray, "I"]:
-        """For each item the first one that the verbalizer cannot tell from it."""
+        """For each item, the first item that the verbalizer cannot distinguish from it."""
         return ties.first_same_title(self.title_tokens, self.verbalizer)
 
     @property
     def shared_titles(self) -> list[np.ndarray]:
-        """Groups of items whose scores always tie, because the verbalizer cannot tell their titles apart."""
+        """Groups of items whose scores always tie, because the verbalizer cannot distinguish their titles."""
         return ties.shared_titles(self.title_tokens, self.verbalizer)
 
     def item_vectors(self, params: Any) -> Float[Array, "I D"]:
-        """What the verbalizer computes of all titles once, where it ranks the catalogue."""
+        """Returns what the verbalizer computes once for all titles, if it ranks the catalogue."""
         return self.verbalizer.item_vectors(self.model, params, self.titles)
 
     def catalogue_scores(
@@ -73,12 +73,12 @@ class Ranker:
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B I"]:
-        """Scores of every item from one pass, where the verbalizer ranks the catalogue.
+        """Returns the scores of all items from one pass, if the verbalizer ranks the catalogue.
 
         Args:
           params: the base parameters.
           ids: texts.
-          vectors: what `item_vectors(params)` returned, where it was computed before; None = computed here.
+          vectors: the result of `item_vectors(params)`; None = computed here.
           prompt: the soft prompt, when texts have slots.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
@@ -102,20 +102,20 @@ class Ranker:
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B C"]:
-        """Scores of each text's candidates, -inf at a padded one (-1).
+        """Returns the scores of each text's candidates, -inf at padding (-1).
 
-        Where the verbalizer lists codes, the candidates must be listed in the text in this order; otherwise they need not be
-        there. Arguments as those of `catalogue_scores`.
+        If the verbalizer lists codes, the text must list the candidates in this order; otherwise it need not contain them.
+        The other arguments are those of `catalogue_scores`.
 
         Raises:
-          UserError: more candidates than codes.
+          UserError: there are more candidates than codes.
         """
         question = self._question(params, ids, prompt, adapters, dropout_key)
         scores = self.verbalizer.candidate_scores(question, self.titles, candidates, vectors)
         if self._ties:
-            groups = jnp.asarray(self.first_same_title)[candidates]
+            groups = jnp.asarray(self.first_same_title)[candidates]  # [B, C]
             scores = ties.share_scores(scores, groups)
-        # Padding was scored as the last item; no rank may depend on it.
+        # Padding was scored as the last item, which must not affect ranks.
         return jnp.where(candidates < 0, -jnp.inf, scores)
 
     def _question(

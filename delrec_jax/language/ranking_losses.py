@@ -1,4 +1,4 @@
-"""Ranking losses over item scores: the label among a candidate set or the whole catalogue (method.md, stage 2)."""
+"""Ranking losses over item scores: the label among candidates or among the entire catalogue (method.md, stage 2)."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 def catalogue_cross_entropy(
     scores: Float[Array, "... I"], labels: Int[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """-log softmax(scores)[label] over the catalogue; a label of -1 has loss 0 and weight 0."""
+    """Returns -log softmax(scores)[label] and its weight; a label of -1 has loss 0 and weight 0."""
     real = labels >= 0
     picked = jnp.take_along_axis(scores, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(scores, axis=-1) - picked
@@ -18,12 +18,12 @@ def catalogue_cross_entropy(
 def candidate_cross_entropy(
     scores: Float[Array, "B C"], targets: Float[Array, "B C"]
 ) -> Float[Array, "B"]:
-    """Cross-entropy of softmax(scores) to a target distribution over the candidates (one-hot or soft)."""
+    """Returns the cross-entropy of softmax(scores) to a target distribution over the candidates (one-hot or soft)."""
     return -(targets * jax.nn.log_softmax(scores, axis=-1)).sum(-1)
 
 
 def divergence(before: Float[Array, "B I"], after: Float[Array, "B I"]) -> Float[Array, "B"]:
-    """KL(softmax(before) || softmax(after)) of each row, in nats."""
+    """Returns KL(softmax(before) || softmax(after)) of each row, in nats."""
     log_before = jax.nn.log_softmax(before, axis=-1)
     log_after = jax.nn.log_softmax(after, axis=-1)
     return (jnp.exp(log_before) * (log_before - log_after)).sum(-1)

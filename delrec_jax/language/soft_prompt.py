@@ -1,7 +1,7 @@
-"""The soft prompt: K trainable vectors at reserved places of the text.
+"""The soft prompt: K trainable vectors at reserved positions in the text.
 
 The ids `vocab_size .. vocab_size + K - 1` mark the slots. An example stays an array of integers until the
-embedding, where slots take rows of the prompt and all other ids rows of the frozen table.
+embedding, where slots are replaced by rows of the prompt and all other ids by rows of the frozen table.
 """
 
 import jax
@@ -13,7 +13,7 @@ from delrec_jax.language.token_table import look_up
 
 
 def slot_ids(vocab_size: int, length: int) -> list[int]:
-    """The reserved ids of a prompt of `length` slots."""
+    """Returns the reserved ids of a prompt of `length` slots."""
     return list(range(vocab_size, vocab_size + length))
 
 
@@ -28,16 +28,16 @@ def embed_with_prompt(
       ids: token ids, slot ids from V on.
 
     Returns:
-      The embedded text; gradients reach `prompt` only through its slots. A slot that has no row (no prompt, or one of
-      fewer slots) is NaN: values of ids cannot be checked under jit, and indexing would take a wrong row in silence.
+      The embedded text; gradients reach `prompt` only through its slots. A slot without a row (no prompt, or one with
+      fewer slots) is NaN: ids cannot be checked under jit, and indexing would silently return a wrong row.
     """
     vocab_size = table.shape[0]
     is_slot: Bool[Array, "B T"] = ids >= vocab_size
-    words = look_up(table, jnp.minimum(ids, vocab_size - 1))
+    words = look_up(table, jnp.minimum(ids, vocab_size - 1))  # [B, T, D]
     if prompt is None:
         return jnp.where(is_slot[..., None], jnp.nan, words)
     slots = jnp.where(is_slot, ids - vocab_size, 0)
-    rows = jnp.asarray(prompt).at[slots].get(mode="fill", fill_value=jnp.nan)
+    rows = jnp.asarray(prompt).at[slots].get(mode="fill", fill_value=jnp.nan)  # [B, T, D]
     return jnp.where(is_slot[..., None], rows, words)
 
 
@@ -49,12 +49,12 @@ def init_prompt(
     *,
     text_ids: list[int] | None = None,
 ) -> Float[Array, "K D"]:
-    """An untrained prompt.
+    """Returns an untrained prompt.
 
     Args:
       kind: `normal` (the table's mean and standard deviation), `vocabulary` (rows of random tokens) or
         `text` (rows of `text_ids`, repeated to the length).
-      table: the embedding table that it will stand beside; the prompt is float32 whatever its type.
+      table: the embedding table that it is used with; the prompt is float32 whatever the table's type.
       length: K.
       key: random key.
       text_ids: tokens of the words to start from, for `text`.

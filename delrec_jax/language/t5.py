@@ -1,12 +1,15 @@
 """T5 (v1.0, v1.1 and Flan) in Flax Linen: pure functions of a parameter tree.
 
-An encoder over the prompt, a decoder over the answer. Two things differ from a plain T5, both for
+The encoder reads the prompt, the decoder the answer. Two things differ from a plain T5, both for
 ranking. The encoder takes embeddings, so that a soft prompt can be spliced in (soft_prompt.py). The
-decoder takes many short answers of one text at once (one for each MASK, or all candidates of a user):
-they share the text's encoding, and none sees another.
+decoder takes many short answers to one text at once (one for each MASK, or all candidates of a user):
+they share the text's encoding and do not attend to each other.
 
 Source: Raffel et al. 2020; Shazeer 2020 (gated GELU). Parity with PyTorch: tests/parity.
 """
+
+from collections.abc import Callable
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,7 +48,7 @@ class FeedForward(nn.Module):
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
         cfg = self.config
         gated = cfg.feed_forward_proj == "gated-gelu"
         for name in ("wi_0", "wi_1") if gated else ("wi",):
@@ -72,7 +75,7 @@ class Block(nn.Module):
     config: T5Config
     is_decoder: bool
 
-    def setup(self):
+    def setup(self) -> None:
         cfg = self.config
         self.SelfAttention, self.self_norm = Attention(cfg), RMSNorm(cfg)
         if self.is_decoder:
@@ -80,15 +83,18 @@ class Block(nn.Module):
         self.DenseReluDense, self.ff_norm = FeedForward(cfg), RMSNorm(cfg)
         self.dropout = nn.Dropout(cfg.dropout_rate)
 
-    def __call__(self, x: Float[Array, "B T D"], context: Context, deterministic: bool) -> Array:
-        """x [B, T, D] -> [B, T, D], given what all blocks of the stack share.
+    def __call__(
+        self, x: Float[Array, "B T D"], context: Context, deterministic: bool
+    ) -> Float[Array, "B T D"]:
+        """Transforms x, given the context that all blocks of the stack share.
 
-        In the decoder x is [B * N, U, D]: N answers of each of the B encoded texts, which attend to their text as if
+        In the decoder x is [B * N, U, D]: N answers to each of the B encoded texts, which attend to their text as if
         they were one answer of N * U tokens.
         """
 
-        def residual(x, y):
-            return x + self.dropout(y, deterministic)
+        def residual(x: Float[Array, "B T D"], y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            dropped: Array = self.dropout(y, deterministic)
+            return x + dropped
 
         bias, mask, encoded, encoded_mask = context
         normed = self.self_norm(x)
@@ -98,28 +104,34 @@ class Block(nn.Module):
         x = residual(x, attended)
         if encoded is not None:
             attended = self.EncDecAttention(
-                self.cross_norm(x).reshape(encoded.shape[0], -1, x.shape[-1]),
+                self.cross_norm(x).reshape(encoded.shape[0], -1, x.shape[-1]),  # [B, N * U, D]
                 encoded,
                 bias=None,
-                mask=encoded_mask,
+                mask=cast(Array, encoded_mask),
                 deterministic=deterministic,
             )
-            x = residual(x, attended.reshape(x.shape))
+            x = residual(x, attended.reshape(x.shape))  # [B * N, U, D]
         x = residual(x, self.DenseReluDense(self.ff_norm(x), deterministic))
         return constrain(x, "batch", None, None)
 
 
 class Stack(nn.Module):
-    """All blocks of the encoder or of the decoder, one relative bias for all, a final norm."""
+    """All blocks of the encoder or of the decoder, with one relative bias for all and a final norm."""
 
     config: T5Config
     is_decoder: bool
 
     @nn.compact
     def __call__(
-        self, x, mask, encoded=None, encoded_mask=None, *, deterministic: bool
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "#B 1 #T T"],
+        encoded: Float[Array, "b S D"] | None = None,
+        encoded_mask: Bool[Array, "b 1 1 S"] | None = None,
+        *,
+        deterministic: bool,
     ) -> Float[Array, "B T D"]:
-        """x [B, T, D] and mask [#B, 1, #T, T] -> hidden states [B, T, D]."""
+        """Returns hidden states; in the decoder x holds B / b answers to each of b encoded texts of S tokens."""
         cfg = self.config
         bias = RelativeBias(cfg, not self.is_decoder, name="relative_attention_bias")(x.shape[1])
         dropout = nn.Dropout(cfg.dropout_rate)
@@ -135,13 +147,16 @@ class Stack(nn.Module):
             for index in range(layers):
                 block = block_class(cfg, self.is_decoder, name=f"block_{index}")
                 x = block(x, context, deterministic)
-        return dropout(RMSNorm(cfg, name="final_layer_norm")(x), deterministic)
+        hidden: Array = dropout(RMSNorm(cfg, name="final_layer_norm")(x), deterministic)
+        return hidden
 
 
-def _scanned(layers: int, deterministic: bool):
-    """One block, looped over the leading axis of its weights; the context is the same for every round."""
+def _scanned(
+    layers: int, deterministic: bool
+) -> Callable[[Block, Array, Context], tuple[Array, None]]:
+    """Returns a loop of one block over the leading axis of its weights, with the same context in every round."""
 
-    def body(block: Block, x, context):
+    def body(block: Block, x: Float[Array, "B T D"], context: Context) -> tuple[Array, None]:
         return block(x, context, deterministic), None
 
     return nn.scan(
@@ -154,11 +169,11 @@ def _scanned(layers: int, deterministic: bool):
 
 
 class T5(nn.Module):
-    """The whole model; use `encode` and `decode` through `apply(..., method=...)`."""
+    """The full model; use `encode` and `decode` through `apply(..., method=...)`."""
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
         cfg = self.config
         self.shared = nn.Embed(
             cfg.vocab_size,
@@ -180,7 +195,7 @@ class T5(nn.Module):
         """Encodes already embedded text; `mask` is False at padding, on either side."""
         return self.encoder(
             embeddings.astype(self.config.compute_dtype),
-            mask[:, None, None, :],
+            mask[:, None, None, :],  # [B, 1, 1, T]
             deterministic=deterministic,
         )
 
@@ -191,17 +206,17 @@ class T5(nn.Module):
         encoded_mask: Bool[Array, "B T"],
         deterministic: bool = True,
     ) -> Float[Array, "B N U D"]:
-        """Hidden states of the decoder, ready for the head (scaled where the config says so).
+        """Returns the decoder's hidden states, ready for the head (scaled if the config says so).
 
         Args:
-          ids: decoder input tokens of N answers a text; what stands right of an answer's end does not change it.
+          ids: decoder input tokens of N answers per text; tokens after the end of an answer do not affect it.
           encoded: output of `encode`.
           encoded_mask: False at the encoder's padding.
           deterministic: False while training (dropout).
         """
         answers, length = ids.shape[1:]
-        # Folded into the batch, so that self-attention costs N * U^2 and not (N * U)^2.
-        embedded = look_up(self.shared.embedding, ids.reshape(-1, length))
+        # Answers are folded into the batch, so that self-attention costs N * U^2 instead of (N * U)^2.
+        embedded = look_up(self.shared.embedding, ids.reshape(-1, length))  # [B * N, U, D]
         hidden = self.decoder(
             embedded.astype(self.config.compute_dtype),
             jnp.tri(length, dtype=bool)[None, None],
@@ -209,24 +224,26 @@ class T5(nn.Module):
             encoded_mask[:, None, None, :],
             deterministic=deterministic,
         )
-        hidden = hidden.reshape(-1, answers, *hidden.shape[1:])
+        hidden = hidden.reshape(-1, answers, *hidden.shape[1:])  # [B, N, U, D]
         return hidden * self.config.output_scale
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Vocabulary logits in float32."""
+        """Returns vocabulary logits in float32."""
         if self.config.tie_word_embeddings:
             return self.shared.attend(hidden).astype(jnp.float32)
         return self.lm_head(hidden, hidden).astype(jnp.float32)
 
-    def __call__(self, ids: Int[Array, "B T"], decoder_ids: Int[Array, "B U"]) -> Array:
-        """Token ids (0 = padding) and decoder ids to logits [B, U, V]; touches every parameter."""
+    def __call__(
+        self, ids: Int[Array, "B T"], decoder_ids: Int[Array, "B U"]
+    ) -> Float[Array, "B U V"]:
+        """Returns the logits for token ids (0 = padding) and decoder ids; uses every parameter."""
         mask = ids != 0
         encoded = self.encode(self.shared(ids), mask)
         return self.logits(self.decode(decoder_ids[:, None], encoded, mask)[:, 0])
 
 
-def head_matrix(params: dict, config: T5Config) -> Float[Array, "V D"]:
-    """One row of output weights a vocabulary entry: logits = hidden @ head_matrix.T."""
+def head_matrix(params: dict[str, Any], config: T5Config) -> Float[Array, "V D"]:
+    """Returns one row of output weights per vocabulary entry: logits = hidden @ head_matrix.T."""
     if config.tie_word_embeddings:
-        return params["shared"]["embedding"]
-    return params["lm_head"]["kernel"].T
+        return cast(Array, params["shared"]["embedding"])
+    return cast(Array, params["lm_head"]["kernel"]).T  # [D, V] -> [V, D]

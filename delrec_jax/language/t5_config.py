@@ -1,4 +1,4 @@
-"""The shape of a T5, in the words of Hugging Face's `config.json`."""
+"""The shape of a T5, with the names used in Hugging Face's `config.json`."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class T5Config:
-    """A T5 of any size; the defaults are Flan-T5 small, the presets below are ours.
+    """A T5 of any size; the defaults are those of Flan-T5 small.
 
     Attributes:
       feed_forward_proj: `gated-gelu` (v1.1, Flan) or `relu` (v1.0).
       tie_word_embeddings: v1.0 shares the table with the output head and scales the decoder's output by d_model**-0.5;
-        v1.1 and Flan own a separate head and do not scale.
-      scale_decoder_outputs: multiply the decoder's output by d_model**-0.5 before the head; None = where the head is tied.
-      dtype: of activations. Norms, softmax and logits are float32 whatever it is.
-      param_dtype: of the base weights in memory; adapters and prompt are float32 whatever it is.
+        v1.1 and Flan have a separate head and do not scale.
+      scale_decoder_outputs: multiply the decoder's output by d_model**-0.5 before the head; None = if the head is tied.
+      dtype: type of activations. Norms, softmax and logits are always float32.
+      param_dtype: type of the base weights in memory; adapters and prompt are always float32.
       remat: recompute each block in the backward pass (less memory, more time).
       scan_layers: compile one block and loop over it: quicker to compile from about 12 blocks on, slower to run on CPU;
         weights are then kept with a leading layer axis (layers.py).
@@ -49,7 +49,7 @@ class T5Config:
     attention: str = "xla"
     adapters: AdaLoRAConfig | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.feed_forward_proj not in ("gated-gelu", "relu"):
             raise UserError(
                 f"lm.t5.feed_forward_proj is {self.feed_forward_proj!r}: use 'gated-gelu' (T5 v1.1, Flan) or 'relu' (v1.0)"
@@ -78,7 +78,7 @@ class T5Config:
 
     @property
     def output_scale(self) -> float:
-        """What the decoder's output is multiplied by before the head."""
+        """The factor by which the decoder's output is multiplied before the head."""
         scaled = self.scale_decoder_outputs
         if scaled is None:
             scaled = self.tie_word_embeddings

@@ -1,4 +1,4 @@
-"""The family T5: v1.0, v1.1 and Flan, pretrained or begun here."""
+"""The T5 family: v1.0, v1.1 and Flan, pretrained or trained from scratch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,12 +15,12 @@ from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model
 from delrec_jax.language.t5_start import init_for_copying
 
-# How the model runs is the config's to say, whatever the sizes are.
+# How the model runs follows the config, even if a pretrained model determines the sizes.
 _RUNNING = ("dtype", "param_dtype", "remat", "scan_layers", "attention", "dropout_rate")
 
 
 class _Settings(Protocol):
-    """What is read of the section `lm` of the config."""
+    """What is read from the section `lm` of the config."""
 
     @property
     def t5(self) -> T5Config: ...
@@ -33,7 +33,7 @@ class _Settings(Protocol):
 
 
 class T5Family(Family):
-    """Models of `lm.t5`, whose sizes do not count where there are pretrained weights."""
+    """Models of `lm.t5`; pretrained weights override its sizes."""
 
     name = "t5"
 
@@ -47,10 +47,10 @@ class T5Family(Family):
             sizes, source = flan.pretrained_shape(settings.weights)
             shape = _as_configured(sizes, settings)
         else:
-            # A trained tokenizer has at most so many ids.
+            # A trained tokenizer has at most this many ids.
             shape = replace(settings.t5, vocab_size=settings.vocab_size)
             source = "lm.t5 and lm.vocab_size"
-        # The kernel of cuDNN cannot be compiled for a CPU, and needs no more memory than what stands in for it.
+        # cuDNN's kernel cannot be compiled for a CPU, and needs no more memory than its replacement.
         return T5Model(replace(shape, attention="xla")), source
 
     def begin(self, model: LanguageModel, key: jax.Array) -> Params:
@@ -78,5 +78,5 @@ class T5Family(Family):
 
 
 def _as_configured(sizes: T5Config, settings: _Settings) -> T5Config:
-    """Pretrained sizes, run as the config says: types, remat, scan, attention, dropout."""
+    """Returns the sizes with the config's choices for running the model: types, remat, scan, attention, dropout."""
     return replace(sizes, **{name: getattr(settings.t5, name) for name in _RUNNING})

@@ -106,7 +106,7 @@ class T5Model(AnsweringModel):
             self.module, params, ids, teacher_forced(titles, sentinel), **options
         )
         # The state at the start token would predict the sentinel, which is given.
-        return hidden[:, :, 1:]
+        return hidden[:, :, 1:]  # [B, N, W + 1, D] -> [B, N, W, D]
 
     def head(self, params: Any) -> Float[Array, "V D"]:
         return head_matrix(params, self.config)

@@ -1,9 +1,9 @@
-"""Starting a small T5 from scratch so that it learns look-ups within minutes.
+"""Initializes a small T5 so that it learns look-ups within minutes when trained from scratch.
 
-A T5 of random weights must first discover that equal tokens can find each other and that what is found can be
-written out. Three changes to the start, and none to the model, save it that search: keys begin close to queries (equal
-tokens attract each other), output projections close to transposed value projections (what is attended to is passed
-on), and the vocabulary head close to the embedding table (what is passed on is said).
+A T5 with random weights must first discover that equal tokens can attend to each other and that what is attended to can
+be output. Three changes to the initialization, and none to the model, spare it that search: keys start close to queries
+(equal tokens attract each other), output projections close to transposed value projections (what is attended to is
+passed on), and the vocabulary head close to the embedding table (what is passed on is predicted).
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ _OUTPUT_LIKE_VALUE, _OUTPUT_NOISE = 0.8, 0.6
 
 
 def init_for_copying(module: T5, key: jax.Array) -> Any:
-    """Parameters of an untrained T5, tilted towards attending to equal tokens and copying them."""
+    """Returns parameters of an untrained T5, biased toward attending to equal tokens and copying them."""
     ids = jnp.ones((1, 2), jnp.int32)
     unrolled = T5(replace(module.config, scan_layers=False))
     flat = traverse_util.flatten_dict(unrolled.init(key, ids, ids)["params"])

@@ -1,7 +1,7 @@
-"""Looking up tokens in a table whose rows are spread over devices.
+"""Looks up tokens in a table whose rows are spread over devices.
 
-Left to itself the compiler brings the whole table to every device where a batch has many tokens. Here each device looks for
-all tokens of its group among its own rows, and the rows found are exchanged: as many as there are tokens, never the table.
+By default the compiler brings the entire table to every device if a batch has many tokens. Here each device looks up all
+tokens of its group among its own rows, and only the rows found are exchanged: one per token, never the table.
 """
 
 from functools import partial
@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int
 
 
 def look_up(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """The rows of the table, which must have them all.
+    """Returns the table's rows for the ids, which must all be in the table.
 
-    Under an active mesh (`training.sharding.Layout.active`) the table is taken as split by `vocab` and the ids by `batch`,
-    where those divide; differentiable in the table.
+    Under an active mesh (`training.sharding.Layout.active`) the table is assumed to be split by `vocab` and the ids by
+    `batch`, where those divide. Differentiable with respect to the table.
     """
     holders, batch = _mesh_axes("vocab", table.shape[0]), _mesh_axes("batch", ids.shape[0])
     if not holders:
@@ -33,7 +33,7 @@ def look_up(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, 
 
 
 def _mesh_axes(name: str, size: int) -> tuple[str, ...]:
-    """The axes of the active mesh that split a logical axis of this size; none where it stays whole."""
+    """Returns the axes of the active mesh that split a logical axis of this size; empty if none does."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return ()
@@ -49,21 +49,21 @@ def _among_own_rows(
     holders: tuple[str, ...],
     asking: tuple[str, ...],
 ) -> Float[Array, "b T D"]:
-    """On one device: its rows of the table, its rows of the batch.
+    """Looks up tokens on one device, which holds some rows of the table and some rows of the batch.
 
     Args:
       table: this device's rows.
       ids: this device's texts.
       holders: axes of the mesh over which the table is spread.
-      asking: those of them over which the batch is spread too: their devices have different texts.
+      asking: those of them over which the batch is spread too, whose G devices have different texts.
     """
     if asking:
-        ids = jax.lax.all_gather(ids, asking, axis=0, tiled=True)
+        ids = jax.lax.all_gather(ids, asking, axis=0, tiled=True)  # [G * b, T]
     place = ids - jax.lax.axis_index(holders) * table.shape[0]
     own = (place >= 0) & (place < table.shape[0])
-    found = jnp.where(own[..., None], table[jnp.where(own, place, 0)], 0)
+    found = jnp.where(own[..., None], table[jnp.where(own, place, 0)], 0)  # [G * b, T, D]
     if others := tuple(axis for axis in holders if axis not in asking):
         found = jax.lax.psum(found, others)
     if asking:
-        found = jax.lax.psum_scatter(found, asking, scatter_dimension=0, tiled=True)
+        found = jax.lax.psum_scatter(found, asking, scatter_dimension=0, tiled=True)  # [b, T, D]
     return found

@@ -1,7 +1,7 @@
 """Tokenizers with T5's conventions: pad 0, `</s>` 1, `<unk>` 2, sentinels at the top, `<extra_id_0>` highest.
 
-Flan-T5's own tokenizer is read by `transformers`; where no pretrained one is wanted, `train_tokenizer`
-makes one from the catalogue's text by the `tokenizers` library.
+`transformers` reads Flan-T5's own tokenizer; if no pretrained one is wanted, `train_tokenizer` trains one
+on the catalogue's text with the `tokenizers` library.
 """
 
 import json
@@ -17,17 +17,17 @@ from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
 
 EOS, UNK = 1, 2
-# What candidates are called, in this order, where a tokenizer has the name as one token.
+# Codes of candidates, in this order; a tokenizer uses those that are one token.
 CODE_NAMES = [*string.ascii_uppercase, *map(str, range(1, 1000))]
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
 
 
 class Tokenizer:
-    """What the project needs of a tokenizer: pieces of text to ids, ids to text, sentinels, codes.
+    """What the project needs from a tokenizer: text to ids, ids to text, sentinels, codes.
 
     Attributes:
-      vocab_size: ids that exist, sentinels included. A model's table may have more rows (Flan-T5: 32100 ids, 32128
-        rows): soft-prompt slots begin behind the table (`T5Config.vocab_size`), not here.
+      vocab_size: number of ids, sentinels included. A model's table may have more rows (Flan-T5: 32100 ids, 32128
+        rows): soft-prompt slots begin after the table (`T5Config.vocab_size`), not here.
       name: the directory it was read from.
     """
 
@@ -41,7 +41,7 @@ class Tokenizer:
             raise UserError(
                 f"{directory}: no tokenizer.json there; point lm.tokenizer at a Hugging Face tokenizer directory"
             )
-        from transformers import AutoTokenizer  # slow to import: only when one is read
+        from transformers import AutoTokenizer  # imported late, because it is slow
 
         self._backend = AutoTokenizer.from_pretrained(str(directory))
         self.name = str(directory)
@@ -53,28 +53,29 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a piece of text, without `</s>`.
+        """Returns the ids of a piece of text, without `</s>`.
 
-        Where the text is cut at white space, the ids of the pieces are the ids of the whole (docs/tokenizer.md).
+        If a text is split at white space, the ids of its pieces, joined, are the ids of the text (docs/tokenizer.md).
         """
-        return self._backend(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self._backend(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many pieces at once, each without `</s>`."""
+        """Returns the ids of many pieces of text at once, each without `</s>`."""
         return self._backend(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included, with every space that the ids have (Flan's settings drop some)."""
+        """Returns the text of ids, with special tokens and with all spaces (Flan's settings drop some)."""
         text = self._backend.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return cast(str, text)
 
     def sentinel(self, index: int) -> int:
-        """Id of `<extra_id_index>`.
+        """Returns the id of `<extra_id_index>`.
 
         Raises:
-          UserError: there are fewer sentinels.
+          UserError: the tokenizer has fewer sentinels.
         """
         token = self._backend.convert_tokens_to_ids(f"<extra_id_{index}>")
         if not isinstance(token, int) or token == UNK:
@@ -84,7 +85,7 @@ class Tokenizer:
         return token
 
     def codes(self, count: int) -> list[int]:
-        """One-token codes `A`, `B`, ... for the `index` verbalizer.
+        """Returns one-token codes `A`, `B`, ... for the `index` verbalizer.
 
         Raises:
           UserError: fewer than `count` letters or numbers are single tokens.
@@ -102,8 +103,8 @@ class Tokenizer:
 
 
 def _trained(algorithm: str, texts: Sequence[str], vocab_size: int) -> Backend:
-    """Trains one algorithm on the texts; specials first, sentinels are added later."""
-    # Words and punctuation apart: "Harbor:" must not become a word of its own.
+    """Trains one algorithm on the texts; special tokens come first, sentinels are added later."""
+    # Punctuation is split off: "Harbor:" must not become a word of its own.
     pre = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always"),
@@ -133,9 +134,9 @@ def train_tokenizer(
     """Trains BPE and Unigram on `texts` and keeps the one that needs fewer tokens for the titles.
 
     Args:
-      texts: the corpus: titles and the words of all templates, once each or more.
-      titles: what is to be split well.
-      vocab_size: ids in all, sentinels included.
+      texts: the corpus: titles and the words of all templates, each at least once.
+      titles: the texts that should take few tokens.
+      vocab_size: total number of ids, sentinels included.
       sentinels: number of `<extra_id_*>`.
       directory: where `tokenizer.json` and `tokenizer_config.json` are written.
 

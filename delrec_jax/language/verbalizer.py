@@ -1,10 +1,10 @@
-"""From answers of the language model to scores of items: what a verbalizer is (method.md, "the verbalizer").
+"""Verbalizers turn answers of the language model into scores of items (method.md, "the verbalizer").
 
-A verbalizer is one object in one file (`mean_scoring`, `sequence_scoring`, `index_scoring`; a user's own); `verbalizers` lists
-those of the package. It says how titles are scored, what it needs in the text, and which titles it cannot tell apart.
+A verbalizer is one object in one file (`mean_scoring`, `sequence_scoring`, `index_scoring`, or a user's file); `verbalizers`
+lists the built-in ones. It defines how titles are scored, what the text must contain, and which titles it cannot distinguish.
 
-Those must tie exactly, for a tie gets the mean rank and a difference in the last bit does not. No order of summation is
-promised to be the same for two columns of one product, so the score of the first of them is given to all (`share_scores`).
+Such titles must tie exactly, because a tie gets the mean rank and a difference in the last bit does not. Two columns of one
+product may be summed in different orders, so all tied items get the score of the first of them (`share_scores`).
 """
 
 from abc import abstractmethod
@@ -32,7 +32,7 @@ class Titles(NamedTuple):
     weights: Float[np.ndarray, "I W"]
 
     def of(self, items: Int[Array, "B C"]) -> tuple[Int[Array, "B C W"], Float[Array, "B C W"]]:
-        """Tokens and weights of these items' titles."""
+        """Returns the tokens and weights of these items' titles."""
         return jnp.asarray(self.tokens)[items], jnp.asarray(self.weights)[items]
 
 
@@ -41,12 +41,12 @@ class Question:
     """A batch of texts put to the language model, with one MASK in each.
 
     Attributes:
-      verbalizer: who asks, for messages.
-      model: what is asked.
+      verbalizer: name of the verbalizer that asks, for messages.
+      model: the language model that is asked.
       params: its base parameters.
       ids: the texts.
       sentinel: id of the MASK.
-      codes: ids of the codes that stand before listed candidates, where the verbalizer lists them.
+      codes: ids of the codes that precede listed candidates, if the verbalizer lists them.
       options: prompt, adapters and dropout key, as `LanguageModel.encode` takes them.
     """
 
@@ -59,22 +59,22 @@ class Question:
     options: Mapping[str, Any]
 
     def state(self) -> Float[Array, "B D"]:
-        """The state that answers the MASK of each text, ready for the head."""
+        """Returns the state that answers the MASK of each text, ready for the head."""
         sentinels = jnp.full((self.ids.shape[0], 1), self.sentinel)
         model = self._answering
-        return model.answers(self.params, self.ids, sentinels, **self.options)[:, 0]
+        return model.answers(self.params, self.ids, sentinels, **self.options)[:, 0]  # [B, D]
 
     def states(self, titles: Int[Array, "B C W"]) -> Float[Array, "B C W D"]:
-        """The states that predict each token of each text's own titles, given the tokens before it."""
+        """Returns the states that predict each token of each text's own titles from the tokens before it."""
         model = self._answering
         return model.forced_answers(self.params, self.ids, titles, self.sentinel, **self.options)
 
     def encoding(self) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
-        """What the model makes of the texts, and where they are not padding."""
+        """Returns the encoded texts, and where they are not padding."""
         return self.model.encode(self.params, self.ids, **self.options)
 
     def head(self) -> Float[Array, "V D"]:
-        """The model's output weights."""
+        """Returns the model's output weights."""
         return self._answering.head(self.params)
 
     @property
@@ -87,11 +87,11 @@ class Verbalizer(Protocol):
     """How items get their scores.
 
     Attributes:
-      name: for messages.
-      ranks_catalogue: one pass scores every item, by `item_vectors`; otherwise only stated candidates can be scored.
-      lists_codes: candidates stand in the text, each behind a code of one token.
-      shows_examples: the report shows worked examples of ranked candidates.
-      max_logits: logits alive at once beside the scores, for the estimate of `delrec plan`.
+      name: the verbalizer's name, for messages.
+      ranks_catalogue: whether one pass scores every item, by `item_vectors`; otherwise only stated candidates can be scored.
+      lists_codes: whether the text lists the candidates, each after a code of one token.
+      shows_examples: whether the report shows worked examples of ranked candidates.
+      max_logits: logits in memory at once in addition to the scores, for the estimate of `delrec plan`.
     """
 
     name: str
@@ -102,10 +102,10 @@ class Verbalizer(Protocol):
 
     @abstractmethod
     def key(self, title: Sequence[int]) -> Hashable | None:
-        """What the verbalizer sees of a title: items of equal keys always tie. None = the item ties with no other.
+        """Returns what the verbalizer sees of a title: items with equal keys always tie. None = the item never ties.
 
         Args:
-          title: its tokens.
+          title: the tokens of the title.
         """
         ...
 
@@ -117,20 +117,20 @@ class Verbalizer(Protocol):
         candidates: Int[Array, "B C"],
         vectors: Float[Array, "I D"] | None,
     ) -> Float[Array, "B C"]:
-        """Scores of each text's candidates; what a padded one (-1) gets does not matter.
+        """Returns the scores of each text's candidates; the score of padding (-1) does not matter.
 
         Args:
           question: the texts.
-          titles: of the whole catalogue.
-          candidates: items.
-          vectors: what `item_vectors` returned, where it was computed before.
+          titles: the titles of all items.
+          candidates: the items to score.
+          vectors: the result of `item_vectors`, if it was computed before.
         """
         ...
 
     def item_vectors(
         self, model: LanguageModel, params: Any, titles: Titles
     ) -> Float[Array, "I D"]:
-        """What can be computed of all titles once, while the base parameters do not change.
+        """Returns what can be computed once for all titles, as long as the base parameters do not change.
 
         Raises:
           UserError: the verbalizer does not rank the catalogue.
@@ -140,7 +140,7 @@ class Verbalizer(Protocol):
     def catalogue_scores(
         self, question: Question, vectors: Float[Array, "I D"]
     ) -> Float[Array, "B I"]:
-        """Scores of every item.
+        """Returns the scores of every item.
 
         Raises:
           UserError: the verbalizer does not rank the catalogue.
@@ -148,21 +148,21 @@ class Verbalizer(Protocol):
         raise _only_candidates(self)
 
     def answers(self, candidates: int, title_tokens: int) -> tuple[int, int]:
-        """Answers that the model is asked for in each text, and tokens of each: one token of one answer, unless said.
+        """Returns the number of answers per text and of tokens per answer; by default one answer of one token.
 
         Args:
-          candidates: of each text.
-          title_tokens: of the longest title.
+          candidates: number of candidates per text.
+          title_tokens: number of tokens of the longest title.
         """
         del candidates, title_tokens
         return 1, 1
 
 
 def asked(model: LanguageModel, verbalizer: str) -> AnsweringModel:
-    """The model, which a verbalizer of this name asks for answers.
+    """Returns the model, which a verbalizer of this name asks for answers.
 
     Raises:
-      UserError: it only encodes.
+      UserError: the model only encodes.
     """
     remedy = "use a verbalizer that reads encodings, or method=p2rec, which needs no answers"
     return answering(model, f"lm.verbalizer={verbalizer}", remedy=remedy)
@@ -170,12 +170,12 @@ def asked(model: LanguageModel, verbalizer: str) -> AnsweringModel:
 
 def _only_candidates(verbalizer: Verbalizer) -> UserError:
     return UserError(
-        f"lm.verbalizer={verbalizer.name} scores stated candidates only; use 'mean' for whole-catalogue scores"
+        f"lm.verbalizer={verbalizer.name} scores stated candidates only; use 'mean' to score the entire catalogue"
     )
 
 
 def title_matrix(titles: list[list[int]]) -> Titles:
-    """Padded title tokens and their weights.
+    """Returns padded title tokens and their weights.
 
     Raises:
       ValueError: a title without tokens.
@@ -193,11 +193,11 @@ def title_matrix(titles: list[list[int]]) -> Titles:
 def first_same_title(
     tokens: Int[np.ndarray, "I W"], verbalizer: Verbalizer
 ) -> Int[np.ndarray, "I"]:
-    """For each item the first item that the verbalizer cannot tell from it; itself where there is none before it.
+    """Returns, for each item, the first item that the verbalizer cannot distinguish from it, possibly the item itself.
 
     Args:
       tokens: title tokens, 0 where padded.
-      verbalizer: whose keys are compared.
+      verbalizer: provides the keys that are compared.
     """
     first = dict[Any, int]()
     keys = (verbalizer.key(row[row > 0].tolist()) for row in tokens)
@@ -206,7 +206,7 @@ def first_same_title(
 
 
 def shared_titles(tokens: Int[np.ndarray, "I W"], verbalizer: Verbalizer) -> list[np.ndarray]:
-    """Groups of two and more items whose scores are always equal under this verbalizer, as arrays of items."""
+    """Returns groups of two or more items whose scores are always equal under this verbalizer, as arrays of items."""
     representative = first_same_title(tokens, verbalizer)
     order = np.argsort(representative, kind="stable")
     starts = np.flatnonzero(np.diff(representative[order])) + 1
@@ -214,6 +214,6 @@ def shared_titles(tokens: Int[np.ndarray, "I W"], verbalizer: Verbalizer) -> lis
 
 
 def share_scores(scores: Float[Array, "B C"], groups: Int[Array, "B C"]) -> Float[Array, "B C"]:
-    """Gives every candidate of a group the score of the row's first one of that group: their tie is exact."""
-    place = jnp.argmax(groups[:, :, None] == groups[:, None, :], axis=-1)
+    """Gives all candidates of a group the score of the first one in their row, so that they tie exactly."""
+    place = jnp.argmax(groups[:, :, None] == groups[:, None, :], axis=-1)  # [B, C, C] -> [B, C]
     return jnp.take_along_axis(scores, place, axis=1)

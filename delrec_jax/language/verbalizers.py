@@ -1,4 +1,4 @@
-"""The verbalizers, by the name that `lm.verbalizer` gives them."""
+"""The verbalizers, by their name in `lm.verbalizer`."""
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.index_scoring import INDEX
@@ -11,7 +11,7 @@ VERBALIZERS: dict[str, Verbalizer] = {one.name: one for one in (FIRST, MEAN, SEQ
 
 
 def find_verbalizer(name: str) -> Verbalizer:
-    """The verbalizer of a setting: one of `VERBALIZERS`, or `FILE.py:NAME` of the user's, NAME an object.
+    """Returns the verbalizer that a setting names: one of `VERBALIZERS`, or the object NAME in a user's `FILE.py:NAME`.
 
     Raises:
       UserError: no such verbalizer.
@@ -19,7 +19,7 @@ def find_verbalizer(name: str) -> Verbalizer:
     found = find(name, VERBALIZERS, key="lm.verbalizer")
     if not isinstance(found, Verbalizer):
         raise UserError(
-            f"lm.verbalizer is {name!r}, which is no verbalizer: name an object of a class that inherits "
+            f"lm.verbalizer is {name!r}, which is not a verbalizer: name an object of a class that inherits from "
             "language.verbalizer.Verbalizer"
         )
     return found

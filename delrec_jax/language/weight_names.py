@@ -1,8 +1,8 @@
 """Hugging Face's names of T5's tensors and the paths of our tree: one table, read in both directions.
 
-A row's two templates share their fields, so that each side is a pattern for one direction and a form to fill in for the
-other. T5 v1.0 (`wi`), v1.1 and Flan (`wi_0`, `wi_1`) need no tables of their own. The table's paths are those of the
-unrolled layout (layers.py); a `Leaf` knows the names of the tensors that make it in either layout.
+The two templates of a row share their fields, so each is a pattern to match in one direction and a template to fill in the
+other. T5 v1.0 (`wi`), v1.1 and Flan (`wi_0`, `wi_1`) need no separate tables. The table's paths are those of the unrolled
+layout (layers.py); a `Leaf` knows the names of the tensors that it is made of in either layout.
 """
 
 import re
@@ -27,7 +27,7 @@ _FIELDS = {
     "projection": "[qkvo]",
     "dense": "wi|wi_0|wi_1|wo",
 }
-# Theirs, ours, whether a kernel: PyTorch stores kernels [out, in], we [in, out].
+# Theirs, ours, whether it is a kernel: PyTorch stores kernels [out, in], we [in, out].
 _TABLE = (
     ("shared", "shared/embedding", False),
     ("lm_head", "lm_head/kernel", True),
@@ -65,14 +65,14 @@ _TABLE = (
 
 TABLE_NAME = "shared.weight"
 HEAD_NAME = "lm_head.weight"
-# The token table under the names of its users; some files hold it twice, some under one of these alone.
+# Other names of the token table; some files hold it twice, some only under one of these.
 TABLE_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-# A bias that files of 2020 hold and no T5 uses; `transformers` skips it too.
+# A bias that files from 2020 contain and no T5 uses; `transformers` skips it too.
 IGNORED = frozenset({"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"})
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """The template with each field as a named group."""
+    """Returns the template as a pattern, with each field as a named group."""
     literal = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
     return re.compile(literal.format(**{name: f"(?P<{name}>{p})" for name, p in _FIELDS.items()}))
 
@@ -92,7 +92,7 @@ _ROWS = tuple(
 
 
 def our_path(name: str) -> tuple[TreePath, bool] | None:
-    """Where a tensor of a file belongs.
+    """Returns where a tensor of a file belongs.
 
     Args:
       name: Hugging Face's name.
@@ -112,7 +112,7 @@ def hf_name(path: TreePath) -> tuple[str, bool]:
     """The inverse of `our_path`.
 
     Args:
-      path: of a leaf in the unrolled tree.
+      path: path of a leaf in the unrolled tree.
 
     Returns:
       Hugging Face's name and whether the tensor is transposed there.
@@ -127,7 +127,7 @@ def hf_name(path: TreePath) -> tuple[str, bool]:
 
 
 class Leaf(NamedTuple):
-    """A leaf of our tree and the tensors that make it: one, or one a layer where layers are stacked."""
+    """A leaf of our tree and the tensors that it is made of: one, or one per layer if layers are stacked."""
 
     path: TreePath
     shape: tuple[int, ...]
@@ -142,13 +142,13 @@ class Leaf(NamedTuple):
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """Of each tensor in its file."""
+        """The shape of each tensor in its file."""
         shape = self.shape[1:] if self.stacked else self.shape
         return shape[::-1] if self.transposed else shape
 
 
 def leaves(config: T5Config) -> list[Leaf]:
-    """All leaves of this model, by the model's own account; no weights are made."""
+    """Returns all leaves of this model, found by tracing the model without making weights."""
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     module = T5(replace(config, adapters=None, attention="xla"))  # cuDNN cannot be traced on CPU
     tree = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
@@ -161,7 +161,7 @@ def leaves(config: T5Config) -> list[Leaf]:
 
 
 def unrolled_paths(path: TreePath, shape: Sequence[int]) -> list[TreePath]:
-    """The leaf's own path, or one a layer where its first axis is layers."""
+    """Returns the leaf's own path, or one path per layer if its first axis is layers."""
     if STACKED not in path:
         return [path]
     return [

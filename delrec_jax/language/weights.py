@@ -1,7 +1,7 @@
-"""Pretrained T5 weights: from a Hugging Face directory straight onto the devices, and what names them.
+"""Loads pretrained T5 weights from a Hugging Face directory directly onto the devices, and identifies them by a hash.
 
-No tensor is whole in host memory unless a device wants it whole: each device's piece is read from the file by itself,
-turned and converted, and handed over before the next leaf is touched.
+No complete tensor is in host memory unless a device needs all of it: each device's piece is read from the file separately,
+transposed and converted, and transferred before the next leaf is read.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -40,10 +40,10 @@ _LISTED = 3  # tensors of each kind that an error names
 
 
 def read_config(directory: Path) -> T5Config:
-    """The shape of the model in a directory; override `dtype`, `remat` and the like by `dataclasses.replace`.
+    """Returns the shape of the model in a directory; override `dtype`, `remat` etc. with `dataclasses.replace`.
 
-    From the raw `config.json`, because `transformers` 5 changes `tie_word_embeddings` on reading. Whether the head is
-    tied follows the weights (no `lm_head.weight`: tied); whether the decoder's output is scaled, the file.
+    Reads the raw `config.json`, because `transformers` 5 changes `tie_word_embeddings` on reading. The weights determine
+    whether the head is tied (no `lm_head.weight`: tied); the file determines whether the decoder's output is scaled.
 
     Raises:
       UserError: no config.json, one of another model, or one without the sizes.
@@ -57,7 +57,7 @@ def read_config(directory: Path) -> T5Config:
     for key in _SIZES:
         if not isinstance(raw.get(key), int) or raw[key] < 1:
             raise UserError(f"{file}: {key} is {raw.get(key)!r}; download the model's own file")
-    # Files of v1.0 do not have the key, and it counts as true then. `transformers` 5 has a key of its own.
+    # v1.0 files lack `tie_word_embeddings`, which then counts as true. `transformers` 5 has its own key.
     scaled = raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings") is not False)
     return T5Config(
         **{key: raw[key] for key in _SIZES},
@@ -74,7 +74,7 @@ def read_config(directory: Path) -> T5Config:
 
 def _feed_forward(file: Path, raw: dict[str, Any]) -> str:
     """`relu` or `gated-gelu`; a file without the key means `relu` unless it says `is_gated_act`."""
-    form = raw.get("feed_forward_proj", "gated-gelu" if raw.get("is_gated_act") else "relu")
+    form: str = raw.get("feed_forward_proj", "gated-gelu" if raw.get("is_gated_act") else "relu")
     activation = _ACTIVATION.get(form)
     if activation is None or raw.get("dense_act_fn", activation) != activation:
         raise UserError(
@@ -84,19 +84,19 @@ def _feed_forward(file: Path, raw: dict[str, Any]) -> str:
     return form
 
 
-def load(directory: Path, config: T5Config, shardings: Any = None) -> dict:
-    """The parameters of a model directory, on their devices.
+def load(directory: Path, config: T5Config, shardings: Any = None) -> dict[str, Any]:
+    """Loads the parameters of a model directory onto their devices.
 
     Args:
       directory: see `hub.resolve`.
-      config: of `read_config`, with `param_dtype` and `scan_layers` as wanted.
+      config: the result of `read_config`, with `param_dtype` and `scan_layers` as wanted.
       shardings: one `jax.sharding.Sharding` for all, or a tree of them like the parameters; None = the first device.
 
     Returns:
       The tree that `T5(config)` takes, in its layout and types.
 
     Raises:
-      UserError: tensors missing, unused or of another shape, or files that cannot be read.
+      UserError: tensors are missing, unused or of another shape, or files cannot be read.
     """
     wanted = leaves(config)
     tensors = _known(stored_tensors(directory))
@@ -107,15 +107,16 @@ def load(directory: Path, config: T5Config, shardings: Any = None) -> dict:
         places = {leaf.path: shardings for leaf in wanted}
     else:
         places = traverse_util.flatten_dict(shardings)
-    return traverse_util.unflatten_dict(
+    params: dict[str, Any] = traverse_util.unflatten_dict(
         {leaf.path: _load_leaf(leaf, tensors, places[leaf.path]) for leaf in wanted}
     )
+    return params
 
 
 def _load_leaf(leaf: Leaf, tensors: dict[str, StoredTensor], sharding: Sharding) -> jax.Array:
-    """Reads the pieces that this process's devices want of one leaf.
+    """Reads the pieces of one leaf that this process's devices need.
 
-    Files are opened for one leaf at a time: pages of an open file count as this process's memory.
+    Files are opened for one leaf at a time, because pages of an open file count as memory of this process.
     """
     sources = [tensors[name] for name in leaf.names]
     pieces: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
@@ -126,20 +127,20 @@ def _load_leaf(leaf: Leaf, tensors: dict[str, StoredTensor], sharding: Sharding)
         }
         stored = [opened[source.file].get_slice(source.name) for source in sources]
 
-        def piece(index: Any) -> np.ndarray:  # one slice an axis
+        def piece(index: Any) -> np.ndarray:  # one slice per axis
             parts = zip(index, leaf.shape, strict=True)
             bounds = tuple(part.indices(size)[:2] for part, size in parts)
-            if bounds not in pieces:  # devices that hold the same piece share one reading
+            if bounds not in pieces:  # devices that hold the same piece share one read
                 pieces[bounds] = _read(leaf, stored, bounds)
             return pieces[bounds]
 
         array = jax.make_array_from_callback(leaf.shape, sharding, piece)
-        # Where transfers are slower than the disk, the host would hold all that waits for them.
-        return array.block_until_ready()
+        # If transfers are slower than the disk, pieces that wait for them would pile up on the host.
+        return cast(jax.Array, array.block_until_ready())
 
 
 def _read(leaf: Leaf, stored: Sequence[Any], bounds: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The part of the leaf within `bounds` (start and stop of each axis), turned and converted."""
+    """Returns the part of the leaf within `bounds` (start and stop of each axis), transposed and converted."""
     out = np.empty([stop - start for start, stop in bounds], leaf.dtype)
     layers = range(*bounds[0]) if leaf.stacked else [0]
     inner = bounds[1:] if leaf.stacked else bounds
@@ -151,10 +152,10 @@ def _read(leaf: Leaf, stored: Sequence[Any], bounds: Sequence[tuple[int, int]]) 
 
 
 def _known(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The tensors by the names that the model asks for: one token table, nothing that is meant to be ignored.
+    """Returns the tensors by the names that the model uses: one token table, and nothing in `IGNORED`.
 
     Raises:
-      UserError: the token table is there under several names with different values.
+      UserError: the token table is stored under several names with different values.
     """
     tables = [tensors[name] for name in (TABLE_NAME, *TABLE_ALIASES) if name in tensors]
     for other in tables[1:]:
@@ -202,7 +203,7 @@ def _equal(first: StoredTensor, second: StoredTensor) -> bool:
         safe_open(second.file, framework="np") as two,
     ):
         a, b = one.get_slice(first.name), two.get_slice(second.name)
-        last = first.shape[0]  # get_slice raises where a slice of NumPy would stop
+        last = first.shape[0]  # get_slice raises past the end, where NumPy would stop
         parts = [slice(start, min(start + rows, last)) for start in range(0, last, rows)]
         return all(np.array_equal(a[part], b[part]) for part in parts)
 
@@ -216,8 +217,8 @@ class HeldTensor(NamedTuple):
     fetch: Callable[[], np.ndarray]
 
 
-def held_tensors(params: dict) -> Iterator[HeldTensor]:
-    """The tensors of a tree in either layout, each layer by itself: a whole unstacked model would be a second one."""
+def held_tensors(params: dict[str, Any]) -> Iterator[HeldTensor]:
+    """Yields the tensors of a tree in either layout, layer by layer: unstacking the entire model would copy it."""
     for path, leaf in traverse_util.flatten_dict(params).items():
         if STACKED not in path:
             yield HeldTensor(path, leaf.shape, leaf.dtype, partial(_fetch, leaf))
@@ -228,16 +229,16 @@ def held_tensors(params: dict) -> Iterator[HeldTensor]:
 
 
 def _fetch(leaf: Any, layer: int | None = None) -> np.ndarray:
-    """The whole array, or one layer of it."""
+    """Returns the array, or one layer of it, on the host."""
     return on_host(leaf if layer is None else leaf[layer])
 
 
-def params_hash(params: dict) -> str:
-    """Names what a parameter tree computes with: adapters saved alone know their base by it.
+def params_hash(params: dict[str, Any]) -> str:
+    """Returns a hash that identifies a parameter tree; saved adapters name their base model by it.
 
-    Hashed are paths, shapes and values, in the unrolled layout and widened to float32. So neither the layout
-    (`scan_layers`) nor the devices nor a wider type for the same values change it; rounding to fewer bits does, as it
-    changes what the model computes.
+    Paths, shapes and values are hashed, in the unrolled layout and widened to float32. So neither the layout
+    (`scan_layers`) nor the devices nor a wider type for the same values change the hash; rounding to fewer bits does,
+    because it changes what the model computes.
 
     Args:
       params: the base parameters in either layout of layers.py, without adapters.

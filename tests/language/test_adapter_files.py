@@ -158,7 +158,7 @@ def test_one_wrong_byte_of_the_tensors_is_seen(tmp_path, where):
     content = bytearray(file.read_bytes())
     content[where] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"adapter\.safetensors: damaged or of another save"):
+    with pytest.raises(UserError, match=r"adapter\.safetensors: damaged or from another save"):
         load_adapter(tmp_path, base_hash="aaa111")
 
 
@@ -167,7 +167,7 @@ def test_files_of_two_saves_are_not_mixed(tmp_path):
     save(tmp_path / "two", adapters=triplets(seed=1))
     name = "adapter.safetensors"
     shutil.copy(tmp_path / "two" / name, tmp_path / "one" / name)
-    with pytest.raises(UserError, match=r"one/adapter\.safetensors: damaged or of another save"):
+    with pytest.raises(UserError, match=r"one/adapter\.safetensors: damaged or from another save"):
         load_adapter(tmp_path / "one", base_hash="aaa111")
 
 
@@ -226,5 +226,5 @@ def test_a_save_that_dies_leaves_no_part_and_is_never_taken_for_whole(
         assert (tmp_path / "adapter.safetensors").read_bytes() == before
         same(load_adapter(tmp_path, base_hash="aaa111").adapters, triplets())
     else:  # new tensors beside the old description
-        with pytest.raises(UserError, match="of another save"):
+        with pytest.raises(UserError, match="from another save"):
             load_adapter(tmp_path, base_hash="aaa111")

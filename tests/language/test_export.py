@@ -137,11 +137,11 @@ def test_nothing_is_written_over(gated, tmp_path):
     (tmp_path / "m").mkdir()
     export_model(params, config, tmp_path / "m")  # an empty directory is no loss
     name = params_hash(load(tmp_path / "m", config))
-    with pytest.raises(UserError, match="m: there already; remove it"):
+    with pytest.raises(UserError, match="m: already exists; remove it"):
         export_model(jax.tree.map(jnp.zeros_like, params), config, tmp_path / "m")
     assert params_hash(load(tmp_path / "m", config)) == name
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file: there already"):
+    with pytest.raises(UserError, match="file: already exists"):
         export_model(params, config, tmp_path / "file")
 
 

@@ -76,7 +76,7 @@ def test_a_directory_wins_over_a_hub_name(tmp_path):
 @pytest.mark.parametrize("name", ["/no/such", "../x/y", "./x", "a/b/c", "a b", "a/", "x\ny"])
 def test_what_is_neither(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no such directory, and no hub name either"):
+    with pytest.raises(UserError, match="no such directory, and not a hub name"):
         resolve(name)
 
 
@@ -102,7 +102,7 @@ def test_the_cache_serves_offline_and_without_a_network(tmp_path, environment):
         (
             NAME,
             {"HF_HUB_OFFLINE": "1"},
-            "not (wholly) in the hub's cache while HF_HUB_OFFLINE is set: unset it, or name a directory (",
+            "missing or incomplete in the hub's cache while HF_HUB_OFFLINE is set: unset it, or name a directory (",
         ),
         (NAME, {}, "the hub cannot be reached: check the network, or name a directory ("),
         (
@@ -203,7 +203,7 @@ def test_only_what_we_read_is_fetched(tmp_path, endpoint):
         ("some-one/no-t5", "no such model on the hub: check the name ("),
         (
             "gated/t5",
-            "the hub does not give this model to you: ask its owner, then `hf auth login`",
+            "the hub denies you access to this model: ask its owner, then run `hf auth login`",
         ),
     ],
 )

@@ -105,7 +105,7 @@ def test_adapters_that_meet_nothing_name_its_projections(run, tmp_path, capsys):
 def test_another_form_of_export_is_refused(run, tmp_path, capsys):
     where = f"--workdir={run[0]}"
     line = refusal(capsys, "export", where, "--format=hf", f"--output={tmp_path / 'hf'}")
-    assert "lm.family=bag can be exported by --format=adapter alone" in line
+    assert "lm.family=bag can only be exported with --format=adapter" in line
     delrec("export", where, "--format=adapter", f"--output={tmp_path / 'adapter'}")
     assert "adapters/mix/E" in load_file(tmp_path / "adapter" / "adapter.safetensors")
 

@@ -96,7 +96,7 @@ def test_a_changed_byte_stops_the_next_stage(tiny_run, pretrained, tmp_path, cap
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     line = refusal(capsys, "distill", *flags)
-    for words in (f"lm.weights={base}", "base.json", "same weights back", "--workdir"):
+    for words in (f"lm.weights={base}", "base.json", "restore the original weights", "--workdir"):
         assert words in line
     assert hub.fingerprint(base) in line and hub.fingerprint(pretrained) in line
     assert not list((tmp_path / "run" / "prompt").glob("*/*")), "nothing was trained"
@@ -131,7 +131,7 @@ def test_weights_that_are_not_there(tiny_run, tmp_path, capsys):
     absent, empty = tmp_path / "absent", tmp_path / "empty"
     empty.mkdir()
     line = refusal(capsys, "pretrain", *flags, f"--config.lm.weights={absent}")
-    assert f"{absent}: no such directory, and no hub name either" in line
+    assert f"{absent}: no such directory, and not a hub name" in line
     line = refusal(capsys, "pretrain", *flags, "--update", f"--config.lm.weights={empty}")
     assert f"{empty}: no config.json" in line
 
