@@ -21,7 +21,7 @@ define install_into
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format parity clean
+.PHONY: help install demo test nightly lint format parity clean
 
 help:  ## say what each target does
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -38,8 +38,14 @@ install: $(VENV)/.installed  ## make the virtual environment and install, test t
 demo: $(VENV)/.installed  ## run the whole pipeline on the embedded storefront: a table and a report
 	$(VENV)/bin/delrec run --config=configs/storefront.py --workdir=runs/storefront
 
-test: $(VENV)/.installed  ## run the tests that need no GPU, no torch and no patience
-	$(VENV)/bin/python -m pytest -m "not slow and not parity and not gpu" -n $(JOBS)
+test: $(VENV)/.installed  ## run the quick tests, which need no GPU, no torch and no data
+	$(VENV)/bin/python -m pytest -m "not slow and not real_data and not parity and not gpu" -n $(JOBS)
+
+# What needs real data skips with a reason where ../shared is missing.
+nightly: $(VENV)/.installed  ## run all the rest: slow tests, tests on real data, parity, the demo
+	$(VENV)/bin/python -m pytest -m "(slow or real_data) and not gpu" -n $(JOBS) -rs
+	$(MAKE) --no-print-directory parity
+	$(MAKE) --no-print-directory demo
 
 lint: $(VENV)/.installed  ## check with ruff (lint and format) and mypy, changing nothing
 	$(VENV)/bin/ruff check .
