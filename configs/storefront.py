@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from delrec_jax.config import ablated, default_config
 
 ABLATIONS = {
-    "listwise": {"distill.rps_label": "listwise"},  # the teacher's whole list, not its best item
+    "listwise": {"distill.rps_label": "listwise"},  # the teacher's list, not only its best item
     "lora": {"tune.adalora.target_rank": 12},  # every adapter keeps the rank that it starts with
     "no_anchor": {"tune.anchor": 0.0},  # stage 2 may leave the model that it starts from
-    "no_ta": {"distill.tasks.ta.share": 0.0},  # stage 1 by Recommendation Pattern Simulating alone
-    "no_rps": {"distill.tasks.rps.share": 0.0},  # stage 1 by Temporal Analysis alone
+    "no_ta": {"distill.tasks.ta.share": 0.0},  # stage 1 with only Recommendation Pattern Simulating
+    "no_rps": {"distill.tasks.rps.share": 0.0},  # stage 1 with only Temporal Analysis
 }
 
 

@@ -12,43 +12,44 @@ from absl import flags
 from delrec_jax.errors import Preempted, UserError, one_line
 from delrec_jax.workdir import stage_table
 
-# All else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
+# Everything else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from delrec_jax.config import Experiment
+    from delrec_jax.workdir.workspace import Workspace
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
 
-_WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they take the workdir's own
+_WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they can use the workdir's own
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _FLAG = re.compile(r"--?[A-Za-z]")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
-USAGE = f"""delrec: distil a sequential recommender into a language model, and take its item embeddings back
+USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
   delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage of the config's method, in order
   delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
   delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank popularity and the teacher: no language model
-  delrec prompts   --config=FILE --workdir=DIR --n=2          whole examples of each task, for reading
+  delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
 
-  delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for others: hf, peft, lora or adapter
+  delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
 
-  delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and bytes, touching no device
+  delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 
   --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
-  --update             make the stages of a workdir anew that a changed config touches
+  --update             run the stages of a workdir again that a changed config affects
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; what ends it early is one line on stderr and an exit status of its own.
+    """Runs a command; whatever ends it early is reported in one line on stderr, with an exit status of its own.
 
-    0 done; 2 a mistake of the user's, or a disk that takes no more; 69 another process of the run was lost; 75 told to end
-    (SIGTERM); 130 interrupted. After 69, 75 and 130 the same command goes on from the last checkpoint.
+    0: done; 2: a mistake of the user, or a disk that cannot be written to; 69: another process of the run was lost; 75: told
+    to end (SIGTERM); 130: interrupted. After 69, 75 and 130 the same command resumes from the last checkpoint.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -56,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         _end(str(error), error.status)
     except KeyboardInterrupt:
-        _end("interrupted; the same command goes on from the last checkpoint", 130)
+        _end("interrupted; the same command resumes from the last checkpoint", 130)
     except Preempted as notice:
-        _end(f"told to end; {notice}; the same command goes on from there", 75)
+        _end(f"told to end; {notice}; the same command resumes from there", 75)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         said = one_line(error, most=300)
         _end(
-            f"another process of this run was lost ({said}); start all of them again: the run goes on from the last checkpoint",
+            f"another process of this run was lost ({said}); start all of them again: the run resumes from the last checkpoint",
             69,
         )
 
@@ -112,7 +113,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -> None:
-    """What can be told before anything is loaded.
+    """Checks what can be checked before anything is loaded.
 
     Raises:
       UserError: --workdir or --config is missing, or there is no such config file.
@@ -136,7 +137,7 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
 
 
 def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
-    """The config file with its overrides; without one, what the workdir was made with."""
+    """Builds the experiment from the config file and its overrides, or else from the workdir's own config."""
     from ml_collections import ConfigDict
 
     from delrec_jax.config import from_config, read_config
@@ -163,7 +164,7 @@ def _plan(experiment: "Experiment", values: flags.FlagValues) -> None:
     )
 
 
-def _run(command: str, ws, values: flags.FlagValues) -> None:
+def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
     if command == "prompts":
         from delrec_jax.stages.inputs import Inputs
         from delrec_jax.stages.show_prompts import show_prompts
@@ -178,7 +179,7 @@ def _run(command: str, ws, values: flags.FlagValues) -> None:
         from delrec_jax.stages.export import export
         from delrec_jax.stages.inputs import Inputs
 
-        if not values.output:  # Path("") would be the directory that the user happens to be in
+        if not values.output:  # Path("") would be the current directory
             raise UserError("--output is missing: give the directory that export writes to")
         export(ws, Inputs(ws), values.format, Path(values.output))
     else:
@@ -189,12 +190,12 @@ def _run(command: str, ws, values: flags.FlagValues) -> None:
 
 
 def _long(argument: str) -> str:
-    """`-k` as absl wants it."""
+    """Returns `-k` in the form that absl accepts."""
     return "--k" if argument == "-k" else argument
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides of the config, and all else; in `--config.KEY VALUE` the value belongs to the override."""
+    """Returns the overrides of the config, and all other arguments; the VALUE of `--config.KEY VALUE` is an override too."""
     overrides: list[str] = []
     others: list[str] = []
     waits = False
@@ -207,17 +208,17 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _file_and_argument(text: str) -> tuple[Path, str | None]:
-    """`FILE.py:ARGUMENT`, split at the first colon behind `.py`: a folder may have a colon in its name."""
+    """Splits `FILE.py:ARGUMENT` at the first colon after `.py`: a folder may have a colon in its name."""
     path, found, argument = text.partition(".py:")
     if found and not argument:
         raise UserError(
-            f"--config={text}: nothing behind the colon; name an ablation, or leave it out"
+            f"--config={text}: nothing after the colon; name an ablation, or leave the colon out"
         )
     return (Path(path + ".py"), argument) if found else (Path(text), None)
 
 
 def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """Reads flags into a set of their own: no global state. The overrides of the config are left for `_overridden`.
+    """Reads flags into a set of their own, without global state, and leaves the config's overrides for `_overridden`.
 
     Raises:
       UserError: an unknown flag or a bad value.
@@ -225,14 +226,14 @@ def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[s
     values = flags.FlagValues()
     flags.DEFINE_string("config", None, "config file", flag_values=values)
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
-    flags.DEFINE_bool("update", False, "remake what a changed config touches", flag_values=values)
-    flags.DEFINE_integer("n", 2, "prompts: examples a task", flag_values=values)
+    flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
+    flags.DEFINE_integer("n", 2, "prompts: examples per task", flag_values=values)
     flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
     flags.DEFINE_integer("k", 10, "recommend: length of the list", flag_values=values)
     flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
-    flags.DEFINE_integer("devices", 1, "plan: of all processes together", flag_values=values)
+    flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
     flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
-    flags.DEFINE_integer("items", 10_000, "plan: assumed catalogue", flag_values=values)
+    flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
     flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "export: directory to write", flag_values=values)
     try:
@@ -250,11 +251,13 @@ def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> N
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"{place}: {one_line(error)}") from error
     if rest:
-        raise UserError(f"{place}: {rest[0]!r} is no flag; flags start with --, see delrec --help")
+        raise UserError(
+            f"{place}: {rest[0]!r} is not a flag; flags start with --, see delrec --help"
+        )
 
 
 def _overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
-    """The config with the values of `--config.KEY=VALUE`.
+    """Returns the config with the values of `--config.KEY=VALUE`.
 
     Raises:
       UserError: an unknown key, with the nearest one, or a bad value.
@@ -267,7 +270,9 @@ def _overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
     for argument in overrides:
         key = _OVERRIDE.match(argument)
         if key and key[1] not in known:
-            hint = "; a config file adds tasks" if key[1].startswith("distill.tasks.") else ""
+            hint = (
+                "; tasks are added in a config file" if key[1].startswith("distill.tasks.") else ""
+            )
             raise UserError(unknown_key(key[1], known) + hint)
     values = flags.FlagValues()
     try:

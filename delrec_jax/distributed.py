@@ -1,7 +1,7 @@
 """Several processes as one run: how they find each other, who writes, and what all must agree on.
 
-Every process executes the same program over the same (global) arrays; JAX's own runtime is the engine. Process 0 alone writes
-and speaks. Where a file decides what happens next, process 0 looks and the others follow: they could look at another moment.
+Every process executes the same program over the same (global) arrays, on JAX's own runtime. Only process 0 writes files and
+messages. Where a file decides what happens next, process 0 looks and the others follow: they might look at another moment.
 """
 
 import os
@@ -17,7 +17,7 @@ from delrec_jax.errors import OthersNotFound, UserError, one_line
 
 _MODES = ("auto", "on", "off")
 
-# Of JAX's coordination service, and of the transports of collectives.
+# Words in the errors of JAX's coordination service, and of the transports that collectives use.
 _SIGNS_OF_LOSS = (
     *("coordination service", "heartbeat", "barrier failed", "task is set to error"),
     *("gloo", "nccl", "connection closed", "connection reset", "socket closed"),
@@ -29,12 +29,12 @@ class DistributedConfig:
     """How this process meets the others.
 
     Attributes:
-      start: `auto` joins others where the environment names them (SLURM, GKE, JAX_COORDINATOR_ADDRESS) or the three keys
-        below do; `on` always does, by JAX's own detection (TPU VM pods); `off` never.
+      start: `auto` joins others if the environment names them (SLURM, GKE, JAX_COORDINATOR_ADDRESS) or the three keys
+        below do; `on` always does, by JAX's own detection (TPU VM pods); `off` never does.
       coordinator: HOST:PORT of process 0.
-      num_processes: in all.
-      process_id: of this one, from 0.
-      heartbeat_seconds: after this silence of a process the others end; a process that dies visibly ends them sooner.
+      num_processes: total number of processes.
+      process_id: number of this process, from 0.
+      heartbeat_seconds: if a process is silent for this long, the others end; if it visibly dies, they end sooner.
     """
 
     start: str = "auto"
@@ -43,14 +43,14 @@ class DistributedConfig:
     process_id: int = -1
     heartbeat_seconds: int = 60
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.start not in _MODES:
             raise UserError(f"distributed.start is {self.start!r}: use one of {', '.join(_MODES)}")
         given = (bool(self.coordinator), self.num_processes > 0, self.process_id >= 0)
         if any(given) and not all(given):
             raise UserError(
                 f"distributed: coordinator {self.coordinator!r}, num_processes {self.num_processes} and process_id "
-                f"{self.process_id} go together: give all three, or none where SLURM, GKE or a TPU pod tells them"
+                f"{self.process_id} go together: give all three, or none if SLURM, GKE or a TPU pod provides them"
             )
         if all(given) and self.process_id >= self.num_processes:
             raise UserError(
@@ -67,10 +67,10 @@ def join(config: DistributedConfig, environment: Mapping[str, str] = os.environ)
     """Joins the other processes, before anything else touches a device.
 
     Returns:
-      Whether there are others to join.
+      Whether there are other processes.
 
     Raises:
-      OthersNotFound: so.
+      OthersNotFound: the other processes cannot be joined.
     """
     if config.start == "off" or (
         config.start == "auto" and not config.coordinator and not names_others(environment)
@@ -95,9 +95,9 @@ def join(config: DistributedConfig, environment: Mapping[str, str] = os.environ)
 
 
 def names_others(environment: Mapping[str, str]) -> bool:
-    """Whether environment variables speak of more than one process.
+    """Returns whether environment variables indicate more than one process.
 
-    A SLURM allocation is no such sign, its step (`srun`) is: a shell inside an allocation runs alone.
+    A SLURM allocation is not enough, a step in it (`srun`) is: a shell inside an allocation runs alone.
     """
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
     return (
@@ -108,27 +108,27 @@ def names_others(environment: Mapping[str, str]) -> bool:
 
 
 def is_main() -> bool:
-    """Whether this process writes and speaks: process 0, or the only one."""
+    """Returns whether this process writes files and messages: process 0, or the only one."""
     return not _has_others() or jax.process_index() == 0
 
 
 def on_main(action: Callable[[], Any]) -> None:
-    """Runs an action in process 0 alone; all go on when it is done."""
+    """Runs an action in process 0 only; all processes continue when it is done."""
     if is_main():
         action()
     wait_for_all()
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
+    """Returns when every process has called it."""
     if _has_others():
         multihost_utils.sync_global_devices("delrec")
 
 
 def as_main_sees(question: Callable[[], bool]) -> bool:
-    """Process 0's answer, in all of them: what a file says must not depend on when each looked.
+    """Returns process 0's answer in all processes: what a file says must not depend on when each process looked.
 
-    The others do not even look: NFS would remember for a minute that a file was not there.
+    The others do not look at all: NFS would then cache for a minute that a file does not exist.
     """
     answer = bool(question()) if is_main() else False
     if not _has_others():
@@ -137,26 +137,26 @@ def as_main_sees(question: Callable[[], bool]) -> bool:
 
 
 def on_host(array: Any) -> np.ndarray:
-    """A copy of the whole array in this process, wherever its pieces are; all processes must ask."""
+    """Returns a copy of the full array in this process, wherever its parts are; all processes must call it."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.array(array)
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether this error says that a process at the other end of an exchange is gone."""
+    """Returns whether an error means that a process at the other end of an exchange is gone."""
     if not _has_others():
         return False
-    text = str(error).lower()  # its type is whatever library was waiting
+    text = str(error).lower()  # its type depends on which library was waiting
     return any(sign in text for sign in _SIGNS_OF_LOSS)
 
 
 def leave(status: int) -> None:
-    """Ends this process at once where others may still wait for it: an orderly end would wait for them in turn."""
+    """Ends this process at once if others may still be waiting for it: an orderly exit would wait for them in turn."""
     if _has_others():
         os._exit(status)
 
 
 def _has_others() -> bool:
-    """Whether several processes have met. JAX is asked how many only where some have: the question starts its devices."""
+    """Returns whether several processes have met; JAX counts them only if some have, as counting starts its devices."""
     return jax.distributed.is_initialized() and jax.process_count() > 1

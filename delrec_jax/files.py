@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what they are known by."""
+"""Files that are either complete or absent, and the hashes that identify them."""
 
 import hashlib
 import os
@@ -13,13 +13,13 @@ def whole(path: Path) -> Iterator[Path]:
     """Gives a file or a directory its name only when it is complete: readers see the old one or the new one, never a part.
 
     Args:
-      path: what the block makes; folders above it are made. A directory may only take the place of an empty one.
+      path: what the block makes; its parent folders are created. A directory can only replace an empty one.
 
     Yields:
-      Another name beside it, for the block to write to. If the block raises, what it wrote is removed.
+      A temporary name in the same folder, for the block to write to. If the block raises, what it wrote is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process in the name: two that write the same file replace it in turn and mix nothing.
+    # The process id is in the name so that two processes that write the same file do not mix their content.
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
@@ -33,13 +33,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
+    """Writes a text file in UTF-8, completely or not at all."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def file_hash(*paths: Path) -> str:
-    """SHA-256 (hex) of a file's bytes, or of those of several files one after another."""
+    """Returns the SHA-256 (hex) of a file's bytes, or of those of several files one after another."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

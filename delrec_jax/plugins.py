@@ -1,7 +1,7 @@
-"""Parts that a fork brings without touching the package: a setting names one of ours, or `FILE.py:NAME` of the user's.
+"""Parts that users add without changing the package: a setting names one of ours, or `FILE.py:NAME` of the user's own.
 
-NAME is an object, not a class; `package.module:NAME` works too. A file is found from the working directory, as data paths
-are, and loaded once per process.
+NAME is an instance, not a class; `package.module:NAME` works too. A file's path is relative to the working directory, as data
+paths are, and the file is loaded once per process.
 """
 
 import difflib
@@ -22,21 +22,21 @@ _HASH = "__file_hash__"
 
 
 def is_own(name: str) -> bool:
-    """Whether a setting names a part of the user's (`FILE.py:NAME`, `package.module:NAME`) and not one of ours."""
+    """Returns whether a setting names a part of the user's own (`FILE.py:NAME`, `package.module:NAME`), not one of ours."""
     return ":" in name
 
 
 def find(name: str, known: Mapping[str, Part], *, key: str, needs: tuple[str, ...] = ()) -> Part:
-    """The part that a setting names.
+    """Returns the part that a setting names.
 
     Args:
       name: one of `known`, or `FILE.py:NAME`, or `package.module:NAME`.
       known: the parts of the package, by name.
-      key: of the setting, for messages.
+      key: the setting's key, for messages.
       needs: attributes that such a part must have.
 
     Raises:
-      UserError: no such part, its file cannot be loaded, or an attribute is missing.
+      UserError: there is no such part, its file cannot be loaded, or an attribute is missing.
     """
     if name in known:
         return known[name]
@@ -52,17 +52,17 @@ def find(name: str, known: Mapping[str, Part], *, key: str, needs: tuple[str, ..
         raise UserError(f"{key} is {name!r}: {place} has no {attribute!r}")
     found: Part = getattr(module, attribute)
     if isinstance(found, type):
-        raise UserError(f"{key} is {name!r}, a class: name an object of it")
+        raise UserError(f"{key} is {name!r}, a class: name an instance of it")
     if missing := [need for need in needs if not hasattr(found, need)]:
         raise UserError(f"{key} is {name!r}, which lacks {', '.join(missing)}")
     return found
 
 
 def source_hash(name: str) -> str:
-    """SHA-256 of the file that a part of the user's comes from, as it was when it was loaded.
+    """Returns the SHA-256 of the file that a part of the user's own comes from, as it was when it was loaded.
 
     Returns:
-      "" for one of ours, for an installed module, and for any other text.
+      The hash; "" for one of our parts, for an installed module, and for any other text.
 
     Raises:
       UserError: there is no such file, or it cannot be loaded.
@@ -78,23 +78,23 @@ def _load(place: str, *, key: str, name: str) -> ModuleType:
         return _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except UserError:
         raise
-    except Exception as error:  # the user's code: whatever it raises is theirs to read
+    except Exception as error:  # the user's code may raise anything
         raise UserError(
             f"{key} is {name!r}: {place} cannot be loaded ({type(error).__name__}: {one_line(error)})"
         ) from error
 
 
 def _load_file(path: Path) -> ModuleType:
-    """Loads a file once a process: a second copy of its classes would be strangers to the first."""
+    """Loads a file once per process: classes of a second copy would not be those of the first."""
     place = path.expanduser().resolve()
     title = f"delrec_plugin_{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
     if title in sys.modules:
         return sys.modules[title]
     spec = importlib.util.spec_from_file_location(title, place)
     if spec is None or spec.loader is None or not place.is_file():
-        raise FileNotFoundError(f"there is no file {path}, seen from {Path.cwd()}")
+        raise FileNotFoundError(f"there is no file {path} (working directory {Path.cwd()})")
     module = importlib.util.module_from_spec(spec)
-    vars(module)[_HASH] = file_hash(place)  # of what runs: the file may be edited under way
+    vars(module)[_HASH] = file_hash(place)  # of the code that runs: the file may be edited later
     sys.modules[title] = module
     try:
         spec.loader.exec_module(module)

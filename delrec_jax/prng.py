@@ -11,12 +11,12 @@ import numpy as np
 
 
 def _name_to_int(name: str) -> int:
-    """The first 32 bits of the name's SHA-256: stable over processes and versions."""
+    """Returns the first 32 bits of the name's SHA-256, which are the same in all processes and versions."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 def key(seed: int, name: str, *counters: int) -> jax.Array:
-    """A JAX key for the stream `name` of `seed`, at the given counters."""
+    """Returns a JAX key for the stream `name` of `seed`, at the given counters."""
     result = jax.random.fold_in(jax.random.key(seed), _name_to_int(name))
     for counter in counters:
         result = jax.random.fold_in(result, counter)
@@ -24,6 +24,6 @@ def key(seed: int, name: str, *counters: int) -> jax.Array:
 
 
 def generator(seed: int, name: str, *counters: int) -> np.random.Generator:
-    """A NumPy generator for the stream `name` of `seed`, at the given counters."""
-    # The count keeps (), (0,) and (0, 0) apart: NumPy pads its seeds with zeros.
+    """Returns a NumPy generator for the stream `name` of `seed`, at the given counters."""
+    # The count distinguishes (), (0,) and (0, 0): NumPy pads its seeds with zeros.
     return np.random.default_rng([seed, _name_to_int(name), len(counters), *counters])

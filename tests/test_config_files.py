@@ -106,7 +106,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, text, words):
 
 def test_no_file_and_no_python_are_named(tmp_path):
     assert "nowhere.py: there is no such config file" in message(tmp_path / "nowhere.py")
-    assert "is no Python file" in message(written(tmp_path / "a.txt", PLAIN))
+    assert "is not a Python file" in message(written(tmp_path / "a.txt", PLAIN))
 
 
 def test_a_base_is_found_from_the_file_that_asks(tmp_path):

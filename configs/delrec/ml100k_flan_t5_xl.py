@@ -3,9 +3,9 @@
 Command: delrec plan --config=configs/delrec/ml100k_flan_t5_xl.py --devices=1 --chip=h100
          delrec run --config=configs/delrec/ml100k_flan_t5_xl.py --config.data.path=PATH/TO/ml-100k --workdir=runs/ml100k_xl
 Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item); google/flan-t5-xl from the Hugging Face hub.
-Hardware: one H100-80GB, by the plan alone.
-NOT TRAINED BY US: the weights could not be downloaded where this was written. Only the plan was computed (docs/results.md); no
-figure of accuracy or time is known, and learning rates are not tuned. Settings follow the reference (20 candidates in the text,
+Hardware: one H100-80GB, according to the plan only.
+NOT TRAINED BY US: the weights could not be downloaded where this was written. Only the plan was computed (docs/results.md);
+accuracy and time are unknown, and learning rates are not tuned. Settings follow the reference (20 candidates in the text,
 stage 2 over them), not its ranks of 320.
 """
 

@@ -1,9 +1,9 @@
 """DELRec with a teacher that P2Rec augmented, on the embedded storefront.
 
-The language model is tuned to tell users' preferences, its item embeddings go into SASRec, and that SASRec is what DELRec
-distils. The table has both: `teacher` (plain) and `teacher_augmented` (DELRec's).
+The language model is tuned to predict users' preferences, its item embeddings go into SASRec, and DELRec distills this SASRec.
+The table has both: `teacher` (plain) and `teacher_augmented` (DELRec's).
 Command: delrec run --config=configs/p2rec/delrec_storefront.py --workdir=runs/p2rec_delrec_storefront
-Hardware and time: 2 CPU cores, 29 minutes beside four other jobs.
+Hardware and time: 2 CPU cores, 29 minutes alongside four other jobs.
 Expect, `full` HR@1: teacher 0.40, augmented teacher 0.40, DELRec 0.51, each +- 0.03 (docs/results.md).
 """
 

@@ -13,7 +13,7 @@ from delrec_jax.config import base_config
 
 def get_config() -> ConfigDict:
     config = base_config(__file__, "small.py")
-    config.teacher.batch_size = 32  # rows of 50 labels: 82 steps an epoch
+    config.teacher.batch_size = 32  # rows of 50 labels: 82 steps per epoch
     config.teacher.optimizer.update(warmup_steps=200, average=0.998)
     config.teacher.loop.update(steps=3280, evaluate_every=246, checkpoint_every=820, patience=4)
     config.evaluate.batch_size = 512

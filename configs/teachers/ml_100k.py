@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     teacher.sasrec.update(max_length=100, dropout=0.3)
     teacher.gru4rec.update(max_length=100, dropout=0.3)
     teacher.caser.update(max_length=100, dropout=0.4)
-    teacher.batch_size = 16  # rows of 100 labels: 61 steps an epoch
+    teacher.batch_size = 16  # rows of 100 labels: 61 steps per epoch
     teacher.optimizer.warmup_steps = 60
     teacher.loop.update(steps=3660, evaluate_every=122, checkpoint_every=610, patience=16)
     return config

@@ -1,8 +1,8 @@
-"""The whole experiment as frozen dataclasses, built strictly from a config file and its overrides.
+"""The complete experiment as frozen dataclasses, built strictly from a config file and its overrides.
 
-`--config.distill.loop.steps=400` works as everywhere in the field; a key that does not exist or a value of the wrong type
-is an error that names the key and the nearest one (`tree`). The dataclasses stand in `language`, `teacher`, `delrec` and
-`p2rec`, or beside the code that they configure; `experiment` puts them together, `files` reads config files.
+`--config.distill.loop.steps=400` overrides a value; a key that does not exist or a value of the wrong type is an error that
+names the key and, for an unknown key, the nearest one (`tree`). The dataclasses are in `language`, `teacher`, `delrec` and
+`p2rec`, or next to the code that they configure; `experiment` puts them together, and `files` reads config files.
 """
 
 from delrec_jax.config.delrec import DistillConfig, TaskShare, TuneConfig

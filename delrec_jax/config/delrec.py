@@ -10,17 +10,17 @@ from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
 WEIGHTINGS = ("fixed", "gradient_norm", "uncertainty")
-"""How the tasks' losses become one (`delrec.task_weighting`)."""
+"""How the losses of the tasks are combined (`delrec.task_weighting`)."""
 
 
 @dataclass(frozen=True)
 class TaskShare:
-    """What one task of stage 1 gets; shares and weights count in relation to those of the other tasks.
+    """The part that one task has in stage 1; shares and weights are relative to those of the other tasks.
 
     Attributes:
-      share: of the texts; 0 = none.
-      weight: in the loss, with `distill.weighting=fixed`.
-      code: `FILE.py:OBJECT` or `module:OBJECT` of a task that the package does not know (`delrec.prompt_tasks.PromptTask`).
+      share: share of the texts; 0 = none.
+      weight: weight in the loss, with `distill.weighting=fixed`.
+      code: `FILE.py:OBJECT` or `module:OBJECT` of a task that the package does not have (`delrec.prompt_tasks.PromptTask`).
     """
 
     share: float = 0.0
@@ -34,20 +34,20 @@ def _paper_tasks() -> dict[str, TaskShare]:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Stage 1: the teacher's pattern into a soft prompt.
+    """Stage 1: distills the teacher's pattern into a soft prompt.
 
     Attributes:
-      length: soft slots, K.
-      init: `normal`, `vocabulary` or `text` (then `init_text`).
-      top_h: the teacher's best items among the candidates.
-      num_candidates: candidates of a text, m.
+      length: number of soft slots, K.
+      init: `normal`, `vocabulary` or `text` (the words of `init_text`).
+      top_h: number of the teacher's best items among the candidates.
+      num_candidates: candidates per text, m.
       rps_label: `top1` (the reference) or `listwise`.
       temperature: tau of `listwise`.
       positions: RPS texts per user, at most.
       tasks: shares and weights by name: `ta` (Temporal Analysis), `rps` (Recommendation Pattern Simulating), and others.
-      train_users, valid_users: shares of users that train and select; the others are reported on.
+      train_users, valid_users: shares of users for training and for selection; results are reported on the others.
       select_by: `agreement` (top-1), `kendall_tau` or `likelihood` on the validation users.
-      weighting: how the tasks' losses become one: `fixed`, `gradient_norm` or `uncertainty`.
+      weighting: how the losses of the tasks are combined: `fixed`, `gradient_norm` or `uncertainty`.
     """
 
     length: int = 8
@@ -67,7 +67,7 @@ class DistillConfig:
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100)
     batch_size: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("distill.batch_size", self.batch_size, 1)
         if self.top_h > self.num_candidates:
             raise UserError(
@@ -95,7 +95,7 @@ class DistillConfig:
                 at_least(f"distill.tasks.{task}.{name}", getattr(given, name), 0)
         if "rps" not in self.tasks:
             raise UserError(
-                "distill.tasks has no 'rps', whose texts select the prompt: keep it, with share=0.0 where it shall not train"
+                "distill.tasks has no 'rps', whose texts select the prompt: keep it, with share=0.0 if it should not train"
             )
         for name in ("share", "weight"):
             if not any(getattr(task, name) for task in self.tasks.values()):
@@ -108,15 +108,15 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Stage 2: AdaLoRA on the language model, the prompt frozen.
+    """Stage 2: AdaLoRA on the language model, with the prompt frozen.
 
     Attributes:
       adalora: targets, ranks, phases.
-      positions: labels a training user, at most (the latest ones).
-      loss_over: `catalogue` or `candidates` (then `num_candidates` with the label).
+      positions: labels per training user, at most (the latest ones).
+      loss_over: `catalogue` or `candidates` (`num_candidates` items, including the label).
       anchor: weight of the divergence from the model before stage 2 (with `loss_over=catalogue`).
       select_by: `HR@1` or `NDCG@10` of the validation item.
-      few_users: users whose labels the few-label runs may use; 0 = no such runs.
+      few_users: number of users whose labels the few-label runs may use; 0 = no such runs.
     """
 
     adalora: AdaLoRAConfig = AdaLoRAConfig()
@@ -130,7 +130,7 @@ class TuneConfig:
     loop: LoopConfig = LoopConfig(steps=200, evaluate_every=40)
     batch_size: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("tune.batch_size", self.batch_size, 1)
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
@@ -141,8 +141,7 @@ class TuneConfig:
         if self.optimizer.average:
             raise UserError(
                 f"tune.optimizer.average is {self.optimizer.average}: AdaLoRA's masks change the adapters after the "
-                "optimizer, an average would not know them; set it to 0"
+                "optimizer, so an average would not include them; set it to 0"
             )
-        Schedule.planned(
-            self.adalora, self.loop.steps
-        )  # refuses a plan before hours of other stages
+        # Refuses an impossible schedule before other stages have run for hours.
+        Schedule.planned(self.adalora, self.loop.steps)

@@ -1,6 +1,6 @@
-"""The whole experiment, put together from the dataclasses of its parts.
+"""The complete experiment, put together from the dataclasses of its parts.
 
-Config files are `ml_collections` (`configs/*.py`); `from_config` builds from one.
+Config files (`configs/*.py`) make an `ml_collections.ConfigDict`; `from_config` builds the experiment from it.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from delrec_jax.training.sharding import MeshConfig
 from delrec_jax.training.watching import WatchConfig
 
 METHODS = ("delrec", "p2rec", "delrec_p2rec")
-"""What `delrec run` does: DELRec, P2Rec, or DELRec with a teacher that P2Rec augmented."""
+"""What `delrec run` runs: DELRec, P2Rec, or DELRec with a teacher that P2Rec augmented."""
 
 
 @dataclass(frozen=True)
@@ -34,37 +34,41 @@ class CandidatesConfig:
     """Candidate sets of the protocols `sampled-NUM` and `rerank-RERANK`.
 
     Attributes:
-      num: the target and num - 1 unseen items, drawn once and stored.
-      rerank: the teacher's best unseen items.
-      seed: of the draw; not the experiment's, so that runs of several seeds are ranked over the same sets.
+      num: size of a sampled set: the target and num - 1 unseen items, drawn once and stored.
+      rerank: number of the teacher's best unseen items.
+      seed: seed of the draw; not the experiment's, so that runs with different seeds are ranked over the same sets.
     """
 
     num: int = 20
     rerank: int = 20
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("candidates.num", self.num, 2)
         at_least("candidates.rerank", self.rerank, 1)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Texts a batch."""
+    """How systems are evaluated.
+
+    Attributes:
+      batch_size: texts per batch.
+    """
 
     batch_size: int = 128
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("evaluate.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run depends on, and where it runs.
+    """Everything that a run depends on, and where it runs.
 
     Attributes:
       method: one of `METHODS`.
-      profile: `START:STOP`, steps of every training run to trace; empty = none.
+      profile: `START:STOP`, the steps to trace in every training run; empty = none.
       tensorboard: also write TensorBoard event files.
     """
 
@@ -87,8 +91,8 @@ class Experiment:
     tensorboard: bool = False
     seed: int = 0
 
-    def __post_init__(self):
-        _ = self.watch  # refuses a form that it cannot read
+    def __post_init__(self) -> None:
+        _ = self.watch  # refuses a malformed `profile`
         if self.method not in METHODS:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
@@ -100,13 +104,13 @@ class Experiment:
             )
         if self.tune.few_users and self.split.kind != "leave_one_out":
             raise UserError(
-                f"tune.few_users is {self.tune.few_users}, but under split.kind={self.split.kind} the users that train have no "
+                f"tune.few_users is {self.tune.few_users}, but under split.kind={self.split.kind} the training users have no "
                 "validation items of their own to select with: set tune.few_users=0"
             )
 
     @property
     def watch(self) -> WatchConfig:
-        """How its training runs are watched."""
+        """How its training runs are monitored."""
         return WatchConfig(tensorboard=self.tensorboard, profile=self.profile)
 
     def _check_p2rec(self) -> None:
@@ -123,19 +127,21 @@ class Experiment:
 
 
 def default_config() -> ConfigDict:
-    """The defaults as a mutable ConfigDict; what config files start from."""
+    """Returns the defaults as a mutable ConfigDict, which config files start from."""
     return ConfigDict(dataclasses.asdict(Experiment()), convert_dict=True)
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Plain nested dictionaries, as JSON would hold them."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+    """Returns plain nested dictionaries, as JSON would hold them."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return settings
 
 
 def from_config(config: ConfigDict) -> Experiment:
     """Builds the experiment from a config file's dictionary.
 
     Raises:
-      UserError: an unknown key (with the nearest one), a wrong type, or values that cannot go together.
+      UserError: an unknown key (with the nearest one), a wrong type, or values that do not go together.
     """
-    return build(Experiment, config.to_dict())
+    experiment: Experiment = build(Experiment, config.to_dict())
+    return experiment

@@ -1,7 +1,7 @@
 """Config files: reading one with its argument, starting one from another, and ablations.
 
-A config file is Python with `get_config()` that returns a ConfigDict. `FILE.py:ARGUMENT` calls `get_config("ARGUMENT")`, as
-`ml_collections.config_flags` does; what the argument means is the file's own matter, and `ablated` is the common case.
+A config file is Python with a `get_config()` that returns a ConfigDict. `FILE.py:ARGUMENT` calls `get_config("ARGUMENT")`, as
+`ml_collections.config_flags` does; each file decides what its argument means, and `ablated` is the common case.
 """
 
 import importlib.util
@@ -18,20 +18,20 @@ from delrec_jax.errors import UserError, one_line
 
 
 def read_config(path: Path, argument: str | None = None) -> ConfigDict:
-    """What `get_config` of a config file returns.
+    """Returns what `get_config` of a config file returns.
 
     Args:
       path: the file.
-      argument: what `get_config` is called with; None = with nothing.
+      argument: argument of `get_config`; None = no argument.
 
     Raises:
-      UserError: there is no such file, it cannot be run, or it does not take what it is given.
+      UserError: there is no such file, it cannot be run, or it does not take the argument.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such config file; the ready ones are in configs/")
     spec = importlib.util.spec_from_file_location("delrec_config", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path}: is no Python file; a config file is called NAME.py")
+        raise UserError(f"{path}: is not a Python file; a config file is called NAME.py")
     module = importlib.util.module_from_spec(spec)
     given = () if argument is None else (argument,)
     try:
@@ -44,7 +44,7 @@ def read_config(path: Path, argument: str | None = None) -> ConfigDict:
         # A config file is the user's code: whatever it raises is theirs to read, in one line.
         raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config() returns {config!r}: it must return the ConfigDict")
+        raise UserError(f"{path}: get_config() returns {config!r}: it must return a ConfigDict")
     return config
 
 
@@ -56,8 +56,8 @@ def _check_takes(get_config: Any, path: Path, given: Sequence[str]) -> None:
     except TypeError as error:
         if given:
             raise UserError(
-                f"{path}:{given[0]}: get_config() of this file takes no argument: leave :{given[0]} out, or let the file "
-                "have get_config(name=None)"
+                f"{path}:{given[0]}: get_config() of this file takes no argument: leave :{given[0]} out, or define "
+                "get_config(name=None) in the file"
             ) from error
         raise UserError(
             f"{path}: get_config of this file needs an argument: --config={path}:ARGUMENT"
@@ -67,13 +67,13 @@ def _check_takes(get_config: Any, path: Path, given: Sequence[str]) -> None:
 def base_config(
     file: str, path: str, *, argument: str | None = None, only: Sequence[str] = ()
 ) -> ConfigDict:
-    """The config of another file, to be changed: a config file says only what is different in it.
+    """Returns the config of another file as a start, so that a config file states only what it changes.
 
     Args:
-      file: `__file__` of the file that asks.
-      path: the other file, seen from the folder of `file`.
-      argument: of the other file's `get_config`.
-      only: sections to take over, such as `("data", "lm")`; all others are the defaults then. Empty = all of it.
+      file: `__file__` of the file that calls this.
+      path: the other file, relative to the folder of `file`.
+      argument: argument of the other file's `get_config`.
+      only: sections to take over, such as `("data", "lm")`; all others keep their defaults. Empty = all sections.
 
     Raises:
       UserError: the other file cannot be read, or has no such section.
@@ -92,12 +92,12 @@ def base_config(
 def ablated(
     config: ConfigDict, name: str | None, ablations: Mapping[str, Mapping[str, Any]]
 ) -> ConfigDict:
-    """A config with one of its file's ablations: what `get_config(name)` returns.
+    """Returns a config with one of its file's ablations: the value that `get_config(name)` should return.
 
     Args:
-      config: of the whole method; it is changed.
+      config: the config of the full method; it is changed in place.
       name: the ablation; None = none.
-      ablations: settings by dotted key, by ablation.
+      ablations: for each ablation, its settings by dotted key.
 
     Raises:
       UserError: there is no such ablation.

@@ -15,15 +15,15 @@ class LMConfig:
     """The language model.
 
     Attributes:
-      family: its kind: `t5`, or `FILE.py:NAME` of your own (an object of a class that inherits `language.family.Family`).
-      t5: the shape of a T5; the vocabulary's size is the tokenizer's when `pretrain` makes one.
-      vocab_size: ids of a trained tokenizer, sentinels included, at most.
+      family: its kind: `t5`, or `FILE.py:NAME` of your own (an instance of a class that inherits `language.family.Family`).
+      t5: the shape of a T5; the vocabulary's size is the tokenizer's if `pretrain` trains one.
+      vocab_size: ids of a trained tokenizer at most, including sentinels.
       sentinels: number of `<extra_id_*>` of a trained tokenizer.
       verbalizer: `mean` or `first` (rank the whole catalogue from one pass), `sequence` or `index` (stated candidates only), or
-        `FILE.py:NAME` of your own (an object of a class that inherits `language.verbalizer.Verbalizer`).
+        `FILE.py:NAME` of your own (an instance of a class that inherits `language.verbalizer.Verbalizer`).
       weights: a directory or hub name of pretrained weights of this family, such as `google/flan-t5-small`; the sizes in `t5`
-        do not count then, and `pretrain` trains nothing. Empty = a small model of our own.
-      tokenizer: directory or hub name; empty = the one beside `weights`, or one of our own.
+        are then ignored, and `pretrain` trains nothing. Empty = a small model of our own.
+      tokenizer: a directory or hub name; empty = the one that comes with `weights`, or one of our own.
     """
 
     family: str = "t5"
@@ -42,7 +42,7 @@ class LMConfig:
     weights: str = ""
     tokenizer: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         find_family(self.family)
         find_verbalizer(self.verbalizer)
         if self.tokenizer and not self.weights:
@@ -54,11 +54,11 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class GateConfig:
-    """What the pre-trained LM must have learned before it is worth distilling into: least accuracies on held-out items.
+    """The lowest accuracies on held-out items at which a pre-trained LM is worth distilling into.
 
     Attributes:
-      attributes: attribute questions, best word of all the attribute's values.
-      next_in_series: "the next volume" of a series, top-1 of the whole catalogue; needs known relations.
+      attributes: accuracy on attribute questions, whose options are all values of the attribute.
+      next_in_series: top-1 accuracy on "the next volume" of a series, over the whole catalogue; needs known relations.
       next_item: HR@10 of the next item for validation users, over the whole catalogue.
     """
 
@@ -69,21 +69,20 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class PretrainTextConfig:
-    """Shares and shapes of the texts.
+    """Shares and sizes of the texts.
 
     Attributes:
       short, several, full, attributes, recent, cloze: shares of the batches; the first three need a catalogue with known
-        relations (the storefront), `attributes` one with attributes, the last two
-        interactions.
-      queries: questions a text, at most.
-      no_instruction: share of `full` texts whose instruction is left out: any behaviour may be meant.
+        relations (the storefront), `attributes` needs one with attributes, and the last two need interactions.
+      queries: questions per text, at most.
+      no_instruction: share of `full` texts without an instruction, which may ask for any behavior.
       history: longest history of `several` and `full`, in items.
       window: longest history of a `cloze` text, in items.
       recent_window: longest history of a `recent` text, in items.
       mask_rate: share of a cloze history's titles that are masked.
-      heldout_items: share of items that no question on the catalogue has as its answer, for the gate.
-      batch_tokens: tokens of a batch, padding included.
-      short_first: batches at the start that are `short` or `recent` only: look-ups are found sooner in short texts.
+      heldout_items: share of items that are the answer to no question about the catalogue, for the gate.
+      batch_tokens: tokens per batch, including padding.
+      short_first: number of first batches that are only `short` or `recent`: look-ups are learned sooner from short texts.
     """
 
     short: float = 0.4
@@ -102,12 +101,12 @@ class PretrainTextConfig:
     batch_tokens: int = 4096
     short_first: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shares = (self.short, self.several, self.full, self.attributes, self.recent, self.cloze)
         if min(shares) < 0 or sum(shares) <= 0:
             raise UserError(
-                f"pretrain.text: the shares of short, several, full, attributes, recent, cloze are {shares}: one must be "
-                "positive, none negative"
+                f"pretrain.text: the shares of short, several, full, attributes, recent, cloze are {shares}: at least one "
+                "must be positive, and none negative"
             )
 
 
@@ -117,7 +116,7 @@ class PretrainConfig:
 
     Attributes:
       text: which texts, in which shares.
-      bag_weight: weight of the words' loss.
+      bag_weight: weight of the loss on the answers' words.
       catalogue_weight: weight of the cross-entropy over all titles, for answers that are titles.
     """
 

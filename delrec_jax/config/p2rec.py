@@ -13,23 +13,23 @@ from delrec_jax.training.optimizers import OptimizerConfig
 _SELECTORS = ("squared_error", "top_category")
 _LMS = ("adalora", "frozen")
 LOSSES = ("mse", "kl")
-"""Distances of a predicted distribution to a user's own (`p2rec.preferences.distribution_error`)."""
+"""Distances between a predicted distribution and a user's own (`p2rec.preferences.distribution_error`)."""
 
 
 @dataclass(frozen=True)
 class ParseConfig:
-    """Information reconstruction: the LM tells each user's preference distribution over latent categories.
+    """Information reconstruction: the LM predicts each user's preference distribution over latent categories.
 
     Attributes:
-      categories: K, groups of the teacher's item vectors.
-      seeds: how often all that follows `teach` is repeated: with seed, seed + 1, ...
-      max_tokens: of a user's text; the oldest items go first.
+      categories: number of groups of the teacher's item vectors, K.
+      seeds: how often everything after `teach` is repeated: with seed, seed + 1, ...
+      max_tokens: tokens of a user's text, at most; the oldest items are dropped first.
       loss: `mse` (the paper) or `kl`.
-      lm: `adalora` (plain LoRA with `adalora.target_rank` = `init_rank`), or `frozen`: the projection alone trains.
-      adalora: its projections and ranks; the decoder takes no part.
-      valid_users: share of the training users that are held out and select.
+      lm: `adalora` (plain LoRA with `adalora.target_rank` = `init_rank`), or `frozen`: only the projection trains.
+      adalora: its projections and ranks; the decoder is not used.
+      valid_users: share of the training users that are held out for selection.
       select_by: `squared_error` or `top_category` (accuracy) of the held-out users.
-      batch_size: users a step.
+      batch_size: users per step.
     """
 
     categories: int = 20
@@ -44,7 +44,7 @@ class ParseConfig:
     loop: LoopConfig = LoopConfig(steps=400, evaluate_every=50)
     batch_size: int = 32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("categories", 2), ("seeds", 1), ("batch_size", 1)):
             at_least(f"parse.{name}", getattr(self, name), least)
         for name, known in (("loss", LOSSES), ("lm", _LMS), ("select_by", _SELECTORS)):
@@ -56,7 +56,7 @@ class ParseConfig:
         if self.optimizer.average:
             raise UserError(
                 f"parse.optimizer.average is {self.optimizer.average}: AdaLoRA's masks change the adapters after the "
-                "optimizer, an average would not know them; set it to 0"
+                "optimizer, so an average would not include them; set it to 0"
             )
         if self.lm == "adalora":
             Schedule.planned(self.adalora, self.loop.steps)
@@ -67,14 +67,14 @@ class AugmentConfig:
     """Information augmentation: the LM's item embeddings in conventional recommenders.
 
     Attributes:
-      way: `initialise` (the item table starts as the embeddings), `concatenate` (own vectors beside the frozen embeddings,
-        projected back) or `adapter` (frozen embeddings through a small network, no own vectors).
-      reduce: `pca` to the teacher's width, or `learned`: the embeddings enter whole and the projection trains with the
+      way: `initialise` (the item table starts from the embeddings), `concatenate` (trained vectors next to the frozen
+        embeddings, projected back) or `adapter` (frozen embeddings through a small network, no trained vectors).
+      reduce: `pca` to the teacher's width, or `learned`: the embeddings keep their width and the projection trains with the
         teacher (not for `initialise`, which has none).
-      start_std: standard deviation of the vectors that `initialise` begins with; a plain table's is 0.02.
+      start_std: standard deviation of the vectors that `initialise` starts with; a plain table's is 0.02.
       teachers: which recommenders.
-      controls: also train those with the untuned LM's embeddings, and with the tuned LM's on shuffled titles.
-      batch_size: titles a batch.
+      controls: also train them with the untuned LM's embeddings, and with the tuned LM's embeddings of shuffled titles.
+      batch_size: titles per batch.
     """
 
     way: str = "concatenate"
@@ -84,14 +84,14 @@ class AugmentConfig:
     controls: bool = True
     batch_size: int = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("augment.batch_size", self.batch_size, 1)
         _one_of("augment.way", self.way, WAYS)
         _one_of("augment.reduce", self.reduce, ("pca", "learned"))
         if self.way == "initialise" and self.reduce == "learned":
             raise UserError(
-                "augment.reduce is 'learned', but augment.way=initialise has no projection that could learn: use 'pca', or "
-                "another way"
+                "augment.reduce is 'learned', but augment.way=initialise has no projection that could be learned: use 'pca', "
+                "or another augment.way"
             )
         if self.start_std <= 0:
             raise UserError(f"augment.start_std is {self.start_std}: it must be positive")

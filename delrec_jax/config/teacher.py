@@ -1,4 +1,4 @@
-"""The settings of the stage `teach`: which network, which loss, how it trains."""
+"""The settings of the stage `teach`: the network, its loss, and how it is trained."""
 
 from dataclasses import dataclass
 
@@ -20,11 +20,11 @@ class TeacherConfig:
 
     Attributes:
       name: one of `sasrec`, `gru4rec`, `caser` (each with its own shape below) and `popularity`, or `FILE.py:NAME` of a
-        recommender that is no network (`teachers.registry.ClosedForm`).
-      loss: of the three networks.
+        recommender that is not a network (`teachers.registry.ClosedForm`).
+      loss: loss of the three networks.
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
-      cold_negatives: items without a training interaction are negatives like all others (as everywhere in the field). False
-        leaves them out of the loss, so that a teacher that reads text does not unlearn what titles say of them.
+      cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
+        them out of the loss, so that a teacher that reads text does not unlearn what titles say about them.
     """
 
     name: str = "sasrec"
@@ -37,7 +37,7 @@ class TeacherConfig:
     batch_size: int = 32
     cold_negatives: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("teacher.batch_size", self.batch_size, 1)
         if self.name not in NETWORKS:
             if not is_own(self.name) and self.name not in CLOSED_FORMS:
@@ -49,16 +49,17 @@ class TeacherConfig:
 
     @property
     def shape(self) -> SASRecConfig | GRU4RecConfig | CaserConfig:
-        """The named network's shape; other recommenders have none.
+        """The shape of the named network.
 
         Raises:
-          ValueError: for those.
+          ValueError: the recommender is not a network.
         """
         if self.name not in NETWORKS:
-            raise ValueError(f"{self.name} is no network")
-        return getattr(self, self.name)
+            raise ValueError(f"{self.name} is not a network")
+        shape: SASRecConfig | GRU4RecConfig | CaserConfig = getattr(self, self.name)
+        return shape
 
     @property
     def max_length(self) -> int:
-        """Items of a history that the teacher reads."""
+        """The number of a history's latest items that the teacher reads."""
         return self.shape.max_length if self.name in NETWORKS else closed_form(self.name).max_length

@@ -1,7 +1,7 @@
-"""Strict building of nested dataclasses from plain dictionaries, such as a config file's.
+"""Builds nested dataclasses strictly from plain dictionaries, such as a config file's.
 
-Nothing is guessed: a key that does not exist or a value of the wrong type is an error that names the key, and the
-nearest one that does exist. `config` says what the keys mean.
+Nothing is guessed: a key that does not exist or a value of the wrong type is an error that names the key and, for an unknown
+key, the nearest one that exists. `config` documents the keys.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     """Builds a dataclass; keys that are not given keep their defaults.
 
     Args:
-      cls: the dataclass; its fields may be dataclasses, mappings of names to one type, tuples of one type, numbers, texts, and
-        any of them or None.
+      cls: the dataclass; its fields may be dataclasses, mappings of names to one type, tuples of one type, numbers, strings,
+        and any of these or None.
       values: its fields by name, nested dataclasses as dictionaries.
-      prefix: what stands before the keys in messages, such as `tune.`.
+      prefix: text before the keys in messages, such as `tune.`.
 
     Raises:
-      UserError: an unknown key, a wrong type, or what the dataclass itself refuses.
+      UserError: a key is unknown, a type is wrong, or the dataclass itself refuses a value.
     """
     hints = typing.get_type_hints(cls)
     known = {item.name for item in dataclasses.fields(cls)}
@@ -65,13 +65,13 @@ def _wrong_type(key: str, value: Any, wanted: str) -> str:
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a key that does not exist, with the nearest that does."""
+    """Returns the message for a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"config.{key} does not exist; did you mean config.{near[0]}?"
 
 
 def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of all values of a nested dictionary."""
+    """Returns the dotted names of all values of a nested dictionary."""
     keys = []
     for name, value in values.items():
         dotted = f"{prefix}{name}"
@@ -83,7 +83,7 @@ def at_least(key: str, value: float, least: float) -> None:
     """Checks a setting's lower bound.
 
     Raises:
-      UserError: it is below.
+      UserError: the value is below it.
     """
     if not value >= least:  # NaN is not
         raise UserError(f"{key} is {value}: it must be at least {least}")

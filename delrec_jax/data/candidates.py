@@ -1,7 +1,6 @@
 """Candidate sets: drawn once, stored with seed and hash, and never sampled again.
 
-Evaluation reads these files and nothing else, so that two systems, or two runs, are ranked over exactly the same items
-(design 4.10).
+Evaluation reads only these files, so that two systems, or two runs, are ranked over exactly the same items.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from delrec_jax.data.random_items import distinct_items, stream_keys, stream_pla
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.errors import UserError
 
-_CELLS = 1 << 20  # numbers that one step works on: some tens of MiB, whatever the corpus
+_CELLS = 1 << 20  # numbers per step: some tens of MiB, whatever the corpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +23,10 @@ class CandidateSet:
     """Stored candidates of one part.
 
     Attributes:
-      users: int32 [E] whose candidates these are, in the order of the split.
-      items: int32 [E, C] distinct items, the target once, in an uninformative order.
+      users: int32 [E] the users of each row, in the order of the split.
+      items: int32 [E, C] distinct items, including the target, in an uninformative order.
       part: "valid" or "test".
-      seed: Of the draw.
+      seed: Seed of the draw.
       hash: SHA-256 (hex) of all of the above.
     """
 
@@ -41,23 +40,23 @@ class CandidateSet:
 def sampled_candidates(
     split: Split, part: Part, m: int, *, seed: int, num_items: int
 ) -> CandidateSet:
-    """Draws for each asked user the target and m - 1 items that occur nowhere in the user's whole sequence.
+    """Draws for each evaluated user the target and m - 1 items that occur nowhere in the user's entire sequence.
 
-    So the validation sets say nothing of the test item. A user's draw depends on (seed, part, raw user id) and on the
-    user's own items, not on which other users exist.
+    The validation sets therefore reveal nothing about the test item. A user's draw depends on (seed, part, raw user id) and
+    on the user's own items, not on which other users exist.
 
     Args:
-      split: The split; its targets are the ones to be found.
+      split: The split; its targets are among the candidates.
       part: "valid" or "test".
-      m: Candidates a user, at least 2.
-      seed: Of the draw.
+      m: Candidates per user, at least 2.
+      seed: Seed of the draw.
       num_items: I, the size of the catalogue.
 
     Returns:
       The sets with their hash, rows in the order of `split.users(part)`.
 
     Raises:
-      UserError: if a user has met so many items that fewer than m - 1 are left.
+      UserError: if a user's sequence has so many items that fewer than m - 1 are left.
       ValueError: if a sequence holds an item that is not in the catalogue.
     """
     if m < 2:
@@ -81,7 +80,7 @@ def sampled_candidates(
 def _met_items(
     split: Split, users: Int32[np.ndarray, "E"], num_items: int
 ) -> tuple[Int64[np.ndarray, "_"], Int64[np.ndarray, "E+1"]]:
-    """`row * I + item` of every item in each user's whole sequence, ascending and once, and where each row begins."""
+    """Returns `row * I + item` of every item in each user's sequence, ascending and unique, and where each row begins."""
     interactions = split.interactions
     if len(interactions.items) and interactions.items.max() >= num_items:
         raise ValueError(f"item {interactions.items.max()} is not in a catalogue of {num_items}")
@@ -90,7 +89,7 @@ def _met_items(
     rows = np.repeat(row_of_user, interactions.lengths)
     codes = rows * num_items + interactions.items
     met = codes[rows >= 0]
-    met.sort()  # np.unique hashes first: here ten times as slow
+    met.sort()  # np.unique hashes first, which is ten times slower here
     met = met[np.diff(met, prepend=-1) > 0]
     return met, np.searchsorted(met, np.arange(len(users) + 1) * num_items)
 
@@ -101,7 +100,7 @@ def _check_enough_left(
     worst = int(np.argmin(left))
     if left[worst] < m - 1:
         raise UserError(
-            f"candidates: sampled-{m} needs {m - 1} items that the user never met, but "
+            f"candidates: sampled-{m} needs {m - 1} items that the user has never had, but "
             f"user {names[worst]!r} leaves {left[worst]} of {num_items}; "
             f"lower the number of candidates to {left[worst] + 1} or less"
         )
@@ -112,7 +111,7 @@ def _with_target(
     targets: Int32[np.ndarray, "R"],
     places: Int64[np.ndarray, "R"],
 ) -> Int32[np.ndarray, "R C"]:
-    """Puts each target at its place; the negatives keep their order, which is random."""
+    """Puts each target in its position; the negatives keep their order, which is random."""
     is_target = np.arange(negatives.shape[1] + 1) == places[:, None]
     rows = np.empty(is_target.shape, np.int32)
     rows[is_target] = targets
@@ -121,7 +120,7 @@ def _with_target(
 
 
 def save_candidates(candidates: CandidateSet, path: Path) -> None:
-    """Writes the sets as one `.npz` file; a half-written file never takes the name."""
+    """Writes the sets as one `.npz` file; a partly written file never gets this name."""
     header = {"part": candidates.part, "seed": candidates.seed}
     arrays = {"users": candidates.users, "items": candidates.items}
     stored_arrays.save_arrays(path, header, arrays, stated_hash=candidates.hash)
@@ -140,6 +139,6 @@ def load_candidates(path: Path) -> CandidateSet:
 
 
 def _chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of so many rows that one step works on `_CELLS` numbers at most."""
+    """Returns slices of rows, each small enough that one step works on `_CELLS` numbers at most."""
     size = max(1, _CELLS // width)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))

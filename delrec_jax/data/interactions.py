@@ -1,8 +1,7 @@
-"""A corpus in memory: the catalogue, everybody's interactions, and what was left out.
+"""A corpus in memory: the catalogue, all users' interactions, and what was left out.
 
-Items are numbered 0..I-1 in the order of the catalogue and users 0..U-1 in the order
-of the interactions; every array of the project speaks these numbers, and raw ids and
-titles appear only where people read or write.
+Items are numbered 0..I-1 in the order of the catalogue and users 0..U-1 in the order of the interactions; every array of the
+project uses these numbers, and raw ids and titles appear only where people read or write.
 """
 
 import dataclasses
@@ -15,19 +14,19 @@ from jaxtyping import Int32, Int64
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """What can be recommended.
+    """The items that can be recommended.
 
     Attributes:
       ids: Raw item ids of the source; the position is the item's number.
-      titles: One title an item, non-empty and unique.
-      attributes: Name (such as "genre") to one value an item; "" where unknown.
+      titles: One title per item, non-empty and unique.
+      attributes: By name (such as "genre"), one value per item; "" if unknown.
     """
 
     ids: tuple[str, ...]
     titles: tuple[str, ...]
     attributes: Mapping[str, tuple[str, ...]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         columns = {"titles": self.titles, **self.attributes}
         wrong = [name for name, values in columns.items() if len(values) != len(self.ids)]
         if wrong:
@@ -45,7 +44,7 @@ class Catalogue:
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-    """Everybody's sequences as compressed rows, each in time order.
+    """All users' sequences as compressed rows, each in time order.
 
     Attributes:
       user_ids: Raw user ids of the source; the position is the user's number.
@@ -59,13 +58,14 @@ class Interactions:
     items: Int32[np.ndarray, "N"]
     times: Int64[np.ndarray, "N"]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.offsets) != len(self.user_ids) + 1:
-            raise ValueError(f"{len(self.user_ids)} users need one offset more")
+            count = len(self.user_ids)
+            raise ValueError(f"{count} users need {count + 1} offsets, not {len(self.offsets)}")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
             raise ValueError("offsets must run from 0 to the number of interactions")
         if np.any(np.diff(self.offsets) < 0) or len(self.items) != len(self.times):
-            raise ValueError("offsets must not fall, and each item has one time")
+            raise ValueError("offsets must not decrease, and each item must have one time")
 
     @property
     def num_users(self) -> int:
@@ -87,12 +87,12 @@ class Corpus:
     """A named catalogue with its interactions.
 
     Attributes:
-      name: The corpus' name in every report.
+      name: The corpus's name in every report.
       catalogue: The items.
       interactions: The sequences; every item number is below `catalogue.num_items`.
-      dropped: Reason to the number of rows that were left out or changed for it.
-      ordered_only: Whether the source gives each user's order and no times: `times` are
-        positions, which mean nothing between users.
+      dropped: For each reason, the number of rows that were left out or changed because of it.
+      ordered_only: Whether the source gives the order of each user's items but no times: `times` are then positions, which
+        cannot be compared between users.
     """
 
     name: str
@@ -107,7 +107,7 @@ def from_rows(
     rows: Sequence[Int32[np.ndarray, "L"]],
     times: Sequence[Int64[np.ndarray, "L"]],
 ) -> Interactions:
-    """Compresses one array of items and one of times a user into `Interactions`."""
+    """Compresses one array of items and one of times per user into `Interactions`."""
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     return Interactions(
         user_ids=tuple(user_ids),
@@ -118,12 +118,12 @@ def from_rows(
 
 
 def untitled(item_id: str) -> str:
-    """The stand-in title of an item whose source has none."""
+    """Returns the placeholder title of an item for which the source has none."""
     return f"untitled item {item_id}"
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """SHA-256 (hex) of the content: ids, titles, attributes and sequences, not the name."""
+    """Returns the SHA-256 (hex) of the content: ids, titles, attributes and sequences, but not the name."""
     catalogue, interactions = corpus.catalogue, corpus.interactions
     digest = hashlib.sha256()
     names = sorted(catalogue.attributes)
@@ -136,17 +136,16 @@ def fingerprint(corpus: Corpus) -> str:
 
 
 def statistics(corpus: Corpus) -> dict[str, int | float | str | bool]:
-    """The corpus in figures.
+    """Returns statistics of a corpus.
 
     Args:
       corpus: A corpus with at least one interaction.
 
     Returns:
-      Numbers of users, items and interactions, the density (the share of all pairs of user
-      and item), the lengths' mean, median, minimum and maximum, the share of items with a
-      title of their own, the first and last time (units of the source), whether times are
-      only positions, the number of a user's neighbours at one time (their order is a
-      convention), and the content's fingerprint.
+      The numbers of users, items and interactions, the density (the share of all pairs of user and item), the mean, median,
+      minimum and maximum length of a sequence, the share of items with a title of their own, the first and last time (in
+      units of the source), whether times are only positions, the number of interactions at the same time as the user's
+      previous one (their order is a convention), and the content's fingerprint.
     """
     catalogue, interactions = corpus.catalogue, corpus.interactions
     lengths = interactions.lengths
@@ -171,16 +170,16 @@ def statistics(corpus: Corpus) -> dict[str, int | float | str | bool]:
 
 
 def tied_neighbours(interactions: Interactions) -> int:
-    """How many interactions have the time of the user's one before."""
+    """Returns how many interactions have the same time as the user's previous one."""
     tied = np.diff(interactions.times) == 0
     starts = interactions.offsets[1:-1]
     starts = starts[(starts > 0) & (starts < len(interactions.times))]
-    tied[starts - 1] = False  # the neighbour before is another user's
+    tied[starts - 1] = False  # the previous interaction is another user's
     return int(tied.sum())
 
 
 def _update_with_texts(digest: "hashlib._Hash", texts: Sequence[str]) -> None:
-    """Lengths first, so that no two different sequences of texts have one digest."""
+    """Adds texts to a digest, lengths first, so that no two different sequences have the same digest."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     digest.update(np.int64(len(texts)).tobytes())
     digest.update(lengths.tobytes())

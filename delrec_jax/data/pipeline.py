@@ -1,9 +1,9 @@
-"""Input pipelines on grain: from an index to an example, to a padded batch, resumable anywhere.
+"""Input pipelines on grain: from an index to an example to a padded batch, resumable at any step.
 
-An example is a pure function of (index, its own random generator), so the stream at step n is the same
-whether or not the run was interrupted before it. Texts are padded to a few bucket lengths: few compiled shapes.
+An example is a pure function of (index, its own random generator), so the stream at step n is the same whether or not the run
+was interrupted before it. Texts are padded to a few bucket lengths, so that few shapes are compiled.
 
-Examples and batches are of one `batch_type`.
+An example and a batch of examples have the same `batch_type`.
 """
 
 import sys
@@ -21,7 +21,11 @@ Example = TypeVar("Example")
 
 
 def bucket_length(length: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds `length` tokens (the largest one must)."""
+    """Returns the smallest bucket that holds `length` tokens.
+
+    Raises:
+      ValueError: no bucket is large enough.
+    """
     for bucket in buckets:
         if length <= bucket:
             return bucket
@@ -29,10 +33,10 @@ def bucket_length(length: int, buckets: Sequence[int]) -> int:
 
 
 def make_buckets(longest: int, smallest: int = 32) -> tuple[int, ...]:
-    """Bucket lengths 32, 48, 64, 96, 128, ... up to at least `longest`: each is compiled once, so they are few.
+    """Returns bucket lengths 32, 48, 64, 96, 128, ... up to at least `longest`: only a few, as each is compiled once.
 
     Raises:
-      ValueError: a smallest length under 2, which does not grow.
+      ValueError: the smallest length is under 2 and would not grow.
     """
     if smallest < 2:
         raise ValueError(
@@ -54,7 +58,7 @@ def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
-    """Stacks examples; `ids` are padded to the bucket of the longest text, all else must agree in shape."""
+    """Stacks examples; `ids` are padded to the bucket of the longest text, all other fields must agree in shape."""
     kind: Any = type(examples[0])
 
     def stacked(name: str) -> np.ndarray:
@@ -76,19 +80,19 @@ def training_iterator(
     seed: int,
     share: tuple[int, int] = (0, 1),
 ) -> Any:
-    """An endless shuffled iterator of padded batches with `get_state` and `set_state`.
+    """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
-    With several processes each gets its rows of the same batches, the first process the first rows: put together they
-    are the batch of a single process, padded alike. So with one bucket a process makes its own examples only; with more
-    of them it makes the whole batch, because the longest text of all rows decides the shape.
+    With several processes each gets its rows of the same batches, the first process the first rows: together they are the
+    batch of a single process, padded to the same length. With one bucket a process makes only its own examples; with several
+    it makes the full batch, because the longest text of all rows determines the shape.
 
     Args:
-      make_example: index and generator -> example.
-      num_examples: indices of one epoch.
-      batch_size: examples a batch, of all processes together.
+      make_example: makes an example from its index and a generator.
+      num_examples: examples per epoch.
+      batch_size: examples per batch, over all processes.
       buckets: lengths that texts are padded to, ascending.
-      seed: of shuffling and of the examples' generators; the same in all processes.
-      share: (index, count): which of the processes that share each batch this is, and how many they are.
+      seed: seed of shuffling and of the examples' generators; the same in all processes.
+      share: (index, count): the index of this process among those that share each batch, and their number.
 
     Raises:
       UserError: the batch cannot be shared equally.
@@ -118,12 +122,12 @@ def training_iterator(
         kept = slice(mine.start - made.start, mine.stop - made.start)
         return type(whole)(**{f.name: getattr(whole, f.name)[kept] for f in fields(whole)})
 
-    # Steps are numbers of whole batches, so a state is good for any number of processes.
+    # Steps count full batches, so a state is valid for any number of processes.
     return _prefetched(grain.MapDataset.range(sys.maxsize // batch_size).map(batch))
 
 
 def batch_iterator(make_batch: Callable[[int, np.random.Generator], Any], *, seed: int) -> Any:
-    """An endless iterator of batches that are drawn whole, by their number; resumable like `training_iterator`."""
+    """Returns an endless iterator of batches, each made from its number alone; resumable like `training_iterator`."""
     dataset = (
         grain.MapDataset.range(1 << 31)
         .seed(seed)
@@ -140,9 +144,9 @@ def _prefetched(dataset: grain.MapDataset) -> Any:
 def padded_batches(
     examples: Sequence[Any], *, batch_size: int, buckets: Sequence[int]
 ) -> list[tuple[Any, int]]:
-    """All examples once, in order, for evaluation: (batch, number of real rows).
+    """Returns all examples once, in order, for evaluation: (batch, number of real rows).
 
-    One shape for all: texts are padded to the bucket of the longest, and the last batch repeats its last row.
+    All batches have one shape: texts are padded to the bucket of the longest, and the last batch repeats its last row.
     """
     longest = max((len(example.ids) for example in examples), default=0)
     buckets = (bucket_length(longest, buckets),)

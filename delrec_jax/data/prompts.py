@@ -1,11 +1,11 @@
-"""Prompts as integers: each task's text assembled from pieces that were tokenised once.
+"""Prompts as integers: each task's text is assembled from pieces that were tokenized once.
 
-The text of an example is `template pieces + title pieces + soft slots + sentinel`; here they are concatenated as
-arrays, which is all that the input pipeline does per example. When a text is too long its OLDEST history
-items go; instruction, candidates, soft slots and MASK never do.
+The text of an example is `template pieces + title pieces + soft slots + sentinel`; here they are concatenated as arrays, which
+is all that the input pipeline does per example. If a text is too long, its OLDEST history items are dropped; the instruction,
+candidates, soft slots and MASK never are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
 
-NO_PATTERN: Ids = NO_TOKENS  # in the place of a prompt: its sentence is left out of the text
-# Where the config limits a text's length, and what else helps.
+NO_PATTERN: Ids = NO_TOKENS  # instead of a prompt: its sentence is left out of the text
+# The config's section that limits a text's length, and what else would help.
 _LIMIT = (
     "prompts",
     "shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)",
@@ -28,11 +28,11 @@ class PromptConfig:
     """How texts are built.
 
     Attributes:
-      max_tokens: longest text, in tokens; older history goes first.
-      max_history: most items of a history that are shown.
-      show_candidates: list the candidate set in the text (the reference does; about 5 times as many tokens).
-      show_ranks: RPS lists ranks 2..h of the teacher as well (the reference does).
-      max_title_tokens: a title is cut to so many tokens in texts; its score always reads all of them. 0 = whole titles.
+      max_tokens: length of the longest text, in tokens; the oldest history is dropped first.
+      max_history: items of a history that are shown, at most.
+      show_candidates: list the candidate set in the text (as the reference does; about 5 times as many tokens).
+      show_ranks: also list ranks 2..h of the teacher in RPS (as the reference does).
+      max_title_tokens: a title is cut to this many tokens in texts; its score always uses all of them. 0 = full titles.
       ta_example: items of TA's in-context example (`a` of the method: 4 or 6).
     """
 
@@ -46,13 +46,13 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class Pieces:
-    """Everything a text can consist of, tokenised once.
+    """Everything that a text can consist of, tokenized once.
 
     Attributes:
       titles: `titles[i]` is the array of item i, cut to `max_title_tokens`.
-      tasks: for each (task, with its PATTERN sentence or not) the template with text replaced by tokens.
-      separator: between two titles.
-      sentinel: `<extra_id_0>`.
+      tasks: for each (task, with its PATTERN sentence or not) the template with its text replaced by tokens.
+      separator: tokens between two titles.
+      sentinel: id of `<extra_id_0>`.
       codes: one-token names of the candidates, for the `index` verbalizer; empty = candidates have none.
       config: limits and switches.
       limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
@@ -68,7 +68,7 @@ class Pieces:
 
 
 def tokenise_pieces(
-    encode_many,
+    encode_many: Callable[[list[str]], Sequence[Sequence[int]]],
     titles: Sequence[str],
     templates: Mapping[str, Template],
     *,
@@ -78,12 +78,12 @@ def tokenise_pieces(
     codes: Sequence[int] = (),
     config: PromptConfig,
 ) -> Pieces:
-    """Tokenises titles and template texts, each once.
+    """Tokenizes titles and template texts, each once.
 
     Args:
-      encode_many: texts -> lists of ids, without end-of-sequence.
-      titles: of the catalogue.
-      templates: the text of each task by name.
+      encode_many: maps texts to lists of ids, without end-of-sequence.
+      titles: titles of the catalogue.
+      templates: the template of each task by name.
       domain: `movies`, `games`, `items` or `home`.
       teacher: the conventional model's name in the text.
       sentinel: id of `<extra_id_0>`.
@@ -121,12 +121,12 @@ def tokenise_pieces(
 
 
 def join_titles(pieces: Pieces, items: Items) -> Ids:
-    """Titles with separators between them."""
+    """Returns the titles of items with separators between them."""
     return pieces.titles.joined(items)
 
 
 def list_candidates(pieces: Pieces, items: Items) -> Ids:
-    """The candidate set as text, each title behind its code where there are codes."""
+    """Returns the candidate set as text, each title after its code if there are codes."""
     if not pieces.codes:
         return join_titles(pieces, items)
     if len(items) > len(pieces.codes):
@@ -139,9 +139,9 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     """Concatenates a task's text; an empty PATTERN leaves its sentence out.
 
     Args:
-      pieces: tokenised pieces.
+      pieces: tokenized pieces.
       task: name of its template.
-      fields: tokens of every field but HISTORY and MASK.
+      fields: tokens of every field except HISTORY and MASK.
       history: items of the HISTORY field, oldest first.
 
     Returns:
@@ -168,7 +168,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
 
 
 def opening(pieces: Pieces, task: str, history: Items) -> Ids:
-    """A task's text up to and with its history; `question` goes on from there."""
+    """Returns a task's text up to the end of its history; `question` continues it."""
     template = pieces.tasks[task, True]
     head = template[: _after_history(template) - 1]
     return np.concatenate(
@@ -177,9 +177,9 @@ def opening(pieces: Pieces, task: str, history: Items) -> Ids:
 
 
 def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
-    """What follows the history in a task's text: the other half of `opening`.
+    """Returns what follows the history in a task's text: the counterpart of `opening`.
 
-    Only for tasks and settings whose tail has no other fields (no candidates, no ranks).
+    Only for tasks and settings in which no other fields follow the history (no candidates, no ranks).
     """
     template = pieces.tasks[task, len(pattern) > 0]
     fields = {Field.PATTERN: pattern, Field.MASK: np.array([pieces.sentinel], np.int32)}
@@ -188,12 +188,12 @@ def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
 
 
 def _after_history(template: Sequence[Ids | Field]) -> int:
-    """Index of the part that follows HISTORY (`tuple.index` would compare arrays)."""
+    """Returns the index of the part that follows HISTORY (`tuple.index` would compare arrays)."""
     return next(i for i, part in enumerate(template) if part is Field.HISTORY) + 1
 
 
 def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> np.ndarray:
-    """The newest items whose titles and separators fit into `room` tokens, oldest first."""
+    """Returns the newest items whose titles and separators fit into `room` tokens, oldest first."""
     titles = pieces.titles
     newest = np.asarray(history[max(0, len(history) - pieces.config.max_history) :], np.intp)
     needed = titles.separated_lengths[newest[::-1]].cumsum()
@@ -203,7 +203,7 @@ def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> np.ndarray:
 
 
 def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
-    """LSR: the text of stage 2 and of evaluation."""
+    """Returns the LSR text, which stage 2 and evaluation use."""
     fields = {
         Field.PATTERN: pattern,
         Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
@@ -212,6 +212,6 @@ def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: 
 
 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:
-    """The CANDIDATES field: empty where the template has no such field."""
+    """Returns the CANDIDATES field, or no tokens if the texts do not list candidates."""
     shown = pieces.config.show_candidates or bool(pieces.codes)
     return list_candidates(pieces, candidates) if shown else NO_TOKENS

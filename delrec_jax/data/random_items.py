@@ -1,7 +1,7 @@
-"""Distinct random items for many users at once, each user from a stream of its own.
+"""Distinct random items for many users at once, with a separate stream for each user.
 
-A stream is a function of a 64-bit key and a counter (the finaliser of SplitMix64, Steele et al. 2014, "Fast splittable
-pseudorandom number generators"), so any part of any user's stream is computed at any time, for all users in a few array
+A stream is a function of a 64-bit key and a counter (the finalizer of SplitMix64, Steele et al. 2014, "Fast splittable
+pseudorandom number generators"), so any part of any user's stream can be computed at any time, for all users in a few array
 operations, and no user's numbers depend on another's.
 """
 
@@ -13,11 +13,11 @@ from jaxtyping import Bool, Int32, Int64, UInt64
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_CELLS = 1 << 20  # numbers that one step of the exact way works on
+_CELLS = 1 << 20  # numbers per step of the exact method (`_by_order`)
 
 
 def stream_keys(stream: str, names: Sequence[str]) -> UInt64[np.ndarray, "U"]:
-    """A key for each name, from the stream's and the name's hash; stable over processes and versions."""
+    """Returns a key for each name, from a hash of stream and name; the same in all processes and versions."""
     start = hashlib.blake2b(f"{stream}/".encode(), digest_size=8)
     keys = bytearray()
     for name in names:
@@ -28,7 +28,7 @@ def stream_keys(stream: str, names: Sequence[str]) -> UInt64[np.ndarray, "U"]:
 
 
 def stream_place(keys: UInt64[np.ndarray, "U"], count: int) -> Int64[np.ndarray, "U"]:
-    """One uniform place below `count` for each key; `distinct_items` uses other numbers of the stream."""
+    """Returns one uniform position below `count` for each key; `distinct_items` uses other numbers of the stream."""
     return (_numbers(keys[:, None], np.zeros(1, np.uint64))[:, 0] % np.uint64(count)).astype(int)
 
 
@@ -39,16 +39,16 @@ def distinct_items(
     num_items: int,
     excluded: Int64[np.ndarray, "_"],
 ) -> Int32[np.ndarray, "U count"]:
-    """The first `count` different items of each stream that are not excluded, uniform and in random order.
+    """Returns the first `count` different items of each stream that are not excluded, uniform and in random order.
 
     Args:
-      keys: Of `stream_keys`.
-      count: Items a row; every row must have so many left.
+      keys: Keys from `stream_keys`.
+      count: Items per row; every row must have at least this many left.
       num_items: I, the size of the catalogue.
-      excluded: `row * I + item` of what a row must not get, ascending, each once.
+      excluded: `row * I + item` of each item that a row must not get, ascending and unique.
     """
     left = num_items - np.bincount(excluded // num_items, minlength=len(keys))
-    # A row with little left would draw for long: sorting its whole catalogue is quicker there.
+    # A row with few items left would need many draws: sorting the whole catalogue is quicker there.
     sparse = left < max(4 * count, num_items // 2)
     result = np.empty((len(keys), count), np.int32)
     for rows in _groups(np.flatnonzero(sparse), max(1, _CELLS // num_items)):
@@ -73,10 +73,10 @@ def _fresh(
     num_items: int,
     excluded: Int64[np.ndarray, "_"],
 ) -> Bool[np.ndarray, "U W"]:
-    """Which draws are neither excluded nor a repeat of an earlier draw of their row."""
+    """Returns which draws are neither excluded nor a repeat of an earlier draw of their row."""
     width = draws.shape[1]
     bits = width.bit_length()
-    # Item and place in one number: sorted, repeats are neighbours, the earliest first.
+    # Item and position in one number: when sorted, repeats are adjacent, the earliest first.
     packed = np.sort(draws << bits | np.arange(width), axis=1)
     items, places = packed >> bits, packed & ((1 << bits) - 1)
     fresh = ~_contains(excluded, rows[:, None] * num_items + items)
@@ -94,7 +94,7 @@ def _by_order(
     num_items: int,
     excluded: Int64[np.ndarray, "_"],
 ) -> Int64[np.ndarray, "R count"]:
-    """Shuffles the whole catalogue for each row: every item gets the stream's number of its own, excluded ones the last."""
+    """Shuffles the whole catalogue for each row: items are sorted by their numbers in the stream, excluded ones last."""
     numbers = _numbers(keys[rows, None], np.arange(1, num_items + 1, dtype=np.uint64))
     numbers >>= np.uint64(1)  # so that none is as high as an excluded item's
     codes = rows[:, None] * num_items + np.arange(num_items)
@@ -105,7 +105,7 @@ def _by_order(
 def _numbers(
     keys: UInt64[np.ndarray, "U 1"], counters: UInt64[np.ndarray, "W"]
 ) -> UInt64[np.ndarray, "U W"]:
-    """The streams' numbers at these counters; uint64 arithmetic wraps around, as it must."""
+    """Returns the streams' numbers at these counters; uint64 arithmetic wraps around, as intended."""
     mixed = keys + counters * _STEP
     for shift, factor in _ROUNDS:
         mixed ^= mixed >> np.uint64(shift)
@@ -114,13 +114,14 @@ def _numbers(
 
 
 def _contains(codes: Int64[np.ndarray, "_"], asked: Int64[np.ndarray, "U W"]) -> np.ndarray:
-    """Which of the asked numbers are among ascending `codes`."""
+    """Returns which of the asked numbers are among the ascending `codes`."""
     if not len(codes):
         return np.zeros(asked.shape, bool)
     places = np.searchsorted(codes, asked)
-    return codes[np.minimum(places, len(codes) - 1)] == asked
+    found: np.ndarray = codes[np.minimum(places, len(codes) - 1)] == asked
+    return found
 
 
 def _groups(rows: Int64[np.ndarray, "_"], size: int) -> list[np.ndarray]:
-    """The rows in groups of at most `size`."""
+    """Returns the rows in groups of at most `size`."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,7 +1,7 @@
-"""The split as a file: made once by `delrec prepare` and read by every other stage.
+"""The split as a file: written once by `delrec prepare` and read by every other stage.
 
-Only what the split adds to the corpus is stored: how much of each user trains, and whom each part asks for which place.
-The sequences stay in the corpus, and their hash in the file says which ones the places belong to.
+Only what the split adds to the corpus is stored: how much of each user's sequence is for training, and the users and target
+positions of each part. The sequences stay in the corpus; their hash in the file identifies the ones that it belongs to.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ _HEADER = ("kind", "config", "sequences")
 
 
 def save_split(split: Split, path: Path, *, config: SplitConfig) -> str:
-    """Writes a split with its kind, the config (its seed too) that made it, and the hash of the sequences.
+    """Writes a split with its kind, the config (including the seed) that made it, and the hash of the sequences.
 
     Returns:
       SHA-256 (hex) of all of it: two stages with the same hash were trained and tested on the same split.
 
     Raises:
-      ValueError: the config is of another kind than the split.
+      ValueError: the kind of the config is not that of the split.
     """
     if config.kind != split.kind:
         raise ValueError(f"a {split.kind} split was not made by a config of {config.kind}")
@@ -49,11 +49,11 @@ def load_split(path: Path, interactions: Interactions) -> Split:
     """Reads the split of these sequences.
 
     Args:
-      path: A file of `save_split`.
-      interactions: The whole sequences of the same corpus.
+      path: A file written by `save_split`.
+      interactions: The complete sequences of the same corpus.
 
     Returns:
-      What `make_split` gave when the file was written.
+      What `make_split` returned when the file was written.
 
     Raises:
       UserError: the file is missing, unreadable or altered, or belongs to other sequences.
@@ -63,7 +63,7 @@ def load_split(path: Path, interactions: Interactions) -> Split:
     found = sequences_hash(interactions)
     if header["sequences"] != found:
         raise UserError(
-            f"{path}: the split was made of sequences with hash {header['sequences'][:12]}, but the corpus has "
+            f"{path}: the split was made from sequences with hash {header['sequences'][:12]}, but the corpus has "
             f"{found[:12]}; {stored_arrays.REMEDY}"
         )
     parts = {part: Targets(arrays[f"{part}_users"], arrays[f"{part}_places"]) for part in PARTS}
@@ -71,7 +71,7 @@ def load_split(path: Path, interactions: Interactions) -> Split:
 
 
 def sequences_hash(interactions: Interactions) -> str:
-    """SHA-256 (hex) of everybody's ids, items and times."""
+    """Returns the SHA-256 (hex) of all users' ids, items and times."""
     digest = hashlib.sha256(json.dumps(interactions.user_ids).encode())
     for array in (interactions.offsets, interactions.items, interactions.times):
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)

@@ -1,8 +1,8 @@
-"""The kinds of splits: which stretch of each user's sequence trains, and what validation and test ask.
+"""The kinds of splits: which part of each user's sequence is for training, and which items are targets.
 
-leave_one_out    the last item is the test target, the one before it the validation target, the rest trains
-global_temporal  what came before a date trains; targets are users' last items before and after a second date
-by_user          8 of 10 users train with all they have; of the others the last item is asked
+leave_one_out    the last item is the test target, the one before it the validation target, the rest is for training
+global_temporal  items before a date are for training; targets are users' last items before and after a second date
+by_user          8 of 10 users are for training, with all their items; the last item of each other user is a target
 """
 
 import dataclasses
@@ -23,20 +23,20 @@ _READ_BY: dict[str, tuple[str, ...]] = {
 }
 
 MIN_INTERACTIONS = 3
-"""Of a user who is asked: one to train on, one to validate, one to test."""
+"""The fewest interactions of an evaluated user: one to train on, one to validate with, one to test with."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """Which split.
+    """How the corpus is split.
 
     Attributes:
       kind: "leave_one_out", "global_temporal" or "by_user".
       valid_from: For "global_temporal": the share of all interactions before the validation period.
       test_from: For "global_temporal": the share of all interactions before the test period.
-      valid_users: For "by_user": share of users whose last item validates.
-      test_users: For "by_user": share of users whose last item tests.
-      seed: Of the deal of "by_user".
+      valid_users: For "by_user": the share of users whose last item is a validation target.
+      test_users: For "by_user": the share of users whose last item is a test target.
+      seed: For "by_user": seed of the assignment of users.
     """
 
     kind: str = "leave_one_out"
@@ -46,7 +46,7 @@ class SplitConfig:
     test_users: float = 0.1
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"split.kind is {self.kind!r}: use one of {', '.join(KINDS)}")
         for field in dataclasses.fields(self)[1:]:
@@ -63,15 +63,15 @@ class SplitConfig:
         if min(self.valid_users, self.test_users) <= 0 or self.valid_users + self.test_users >= 1:
             raise UserError(
                 f"split.valid_users is {self.valid_users} and split.test_users {self.test_users}: both are shares of the "
-                "users above 0, and must leave some to train"
+                "users, must be above 0, and must leave users to train on"
             )
 
 
 def make_split(corpus: Corpus, config: SplitConfig) -> Split:
-    """The split of a corpus.
+    """Splits a corpus.
 
     Raises:
-      UserError: a part would ask nobody, nothing would train, or "global_temporal" is asked of a corpus whose times are
+      UserError: validation, test or training would be empty, or the split is "global_temporal" but the corpus's times are
         positions.
     """
     if config.kind == "leave_one_out":
@@ -81,7 +81,7 @@ def make_split(corpus: Corpus, config: SplitConfig) -> Split:
     if corpus.ordered_only:
         raise UserError(
             f"split.kind is 'global_temporal', but the times of {corpus.name!r} are positions (0, 1, 2, ...) within each "
-            "user: they order one user's items and say nothing of who came first; use leave_one_out or by_user"
+            "user: they order each user's items, but cannot be compared between users; use leave_one_out or by_user"
         )
     return global_temporal(corpus.interactions, config)
 
@@ -90,10 +90,10 @@ def leave_one_out(interactions: Interactions) -> Split:
     """Splits each user's sequence into training, one validation and one test item.
 
     Args:
-      interactions: Sequences in time order. Users with fewer than 3 interactions are trained on and not asked.
+      interactions: Sequences in time order. Users with fewer than 3 interactions are trained on and not evaluated.
 
     Raises:
-      UserError: if no user is long enough to be asked.
+      UserError: if no user has enough interactions to be evaluated.
     """
     asked = _long_enough(interactions, "leave_one_out")
     ends = interactions.offsets[1:][asked]
@@ -105,10 +105,10 @@ def leave_one_out(interactions: Interactions) -> Split:
 
 
 def by_user(interactions: Interactions, config: SplitConfig) -> Split:
-    """Deals the users themselves into training, validation and test.
+    """Assigns the users themselves to training, validation and test.
 
-    The last item of a validation or test user is asked; none of that user's items trains anything. Users with fewer than
-    3 interactions train.
+    The last item of a validation or test user is the target; none of that user's items is used for training. Users with fewer
+    than 3 interactions are training users.
 
     Raises:
       UserError: if a part would get no user.
@@ -126,16 +126,16 @@ def by_user(interactions: Interactions, config: SplitConfig) -> Split:
 
 
 def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
-    """Splits at two dates, the same for everybody: nothing that trains is later than anything that is asked.
+    """Splits at two dates, the same for all users: no training item is later than any target.
 
-    The dates are quantiles of all times. What came before the first trains. Validation asks each user's last item between
-    the dates, test each user's last item from the second date on; a target without any item before it is not asked.
+    The dates are quantiles of all times. Items before the first date are for training. Validation targets are users' last
+    items between the dates, test targets their last items from the second date on. A user's first item is never a target.
 
     Raises:
-      UserError: nothing would train, or a part would ask nobody.
+      UserError: training, validation or test would be empty.
     """
     if not len(interactions.items):
-        raise UserError("split global_temporal: the corpus has no interaction to date it by")
+        raise UserError("split global_temporal: the corpus has no interactions to take dates from")
     order = np.sort(interactions.times)
     dates = {
         part: order[min(int(share * len(order)), len(order) - 1)]
@@ -152,15 +152,15 @@ def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
         parts[part] = Targets(users, (interactions.offsets[:-1] + end - 1)[users])
     if not trained.any() or not all(len(asked.users) for asked in parts.values()):
         raise UserError(
-            f"split global_temporal: {int(trained.sum())} interactions train, validation asks "
-            f"{len(parts['valid'].users)} users and test {len(parts['test'].users)}: none may be 0; choose other "
-            "split.valid_from and split.test_from, or another split.kind"
+            f"split global_temporal: {int(trained.sum())} interactions to train on, "
+            f"{len(parts['valid'].users)} users in validation and {len(parts['test'].users)} in test: none may be 0; choose "
+            "other split.valid_from and split.test_from, or another split.kind"
         )
     return split_of_lengths("global_temporal", interactions, trained, parts)
 
 
 def _before(interactions: Interactions, date: int) -> np.ndarray:
-    """How many interactions of each user came before a date."""
+    """Returns how many interactions of each user came before a date."""
     counts = np.concatenate([[0], np.cumsum(interactions.times < date)])
     return np.diff(counts[interactions.offsets])
 
@@ -181,13 +181,13 @@ def _long_enough(interactions: Interactions, kind: str) -> np.ndarray:
 def split_of_lengths(
     kind: str, interactions: Interactions, trained: np.ndarray, parts: Mapping[Part, Targets]
 ) -> Split:
-    """The split of which each user's first `trained` interactions train.
+    """Returns the split in which each user's first `trained` interactions are for training.
 
     Args:
-      kind: Of `KINDS`.
-      interactions: Whole sequences.
-      trained: int [U], from 0 to the user's length.
-      parts: What is asked.
+      kind: One of `KINDS`.
+      interactions: Complete sequences.
+      trained: int [U], from 0 to the length of the user's sequence.
+      parts: The users and targets of each part.
     """
     offsets = np.concatenate([[0], np.cumsum(trained)]).astype(np.int64)
     starts = interactions.offsets[:-1]

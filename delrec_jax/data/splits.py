@@ -1,9 +1,9 @@
-"""Who is trained on what: the one split that every stage shares.
+"""The one split that every stage shares: what is trained on, and what is predicted in validation and test.
 
 Teacher, prompts, adapters and evaluation all read this split, so that a user's validation and test items are the same
-for every system and no stage sees another's targets. Whatever the kind (`split_kinds`), it has one form: of each user's
-sequence a first stretch (maybe all, maybe nothing) trains, and a part asks some users for the item at one later place,
-given all before it.
+for every system and no stage sees another's targets. All kinds (`split_kinds`) have the same form: the beginning of each
+user's sequence (possibly all or nothing of it) is for training, and each part (validation, test) evaluates some users on one
+later item, the target, which is predicted from all items before it.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ _FEW_USERS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What one part asks.
+    """The users and targets of one part.
 
     Attributes:
-      users: int32 [E] the users asked, ascending.
-      places: int64 [E] index of each one's target in `Split.interactions.items`; all the user has before it is given.
+      users: int32 [E] the evaluated users, ascending.
+      places: int64 [E] index of each user's target in `Split.interactions.items`; all of the user's items before it are given.
     """
 
     users: Int32[np.ndarray, "E"]
@@ -42,10 +42,10 @@ class Split:
     """One split of one corpus.
 
     Attributes:
-      kind: Which of `split_kinds.KINDS`.
-      interactions: Everybody's sequences, whole.
-      train: The training part: a first stretch of each user's sequence, users numbered as in the corpus.
-      parts: What validation and test ask.
+      kind: One of `split_kinds.KINDS`.
+      interactions: All users' complete sequences.
+      train: The training part: the beginning of each user's sequence, with users numbered as in the corpus.
+      parts: The users and targets of validation and test.
     """
 
     kind: str
@@ -54,43 +54,45 @@ class Split:
     parts: Mapping[Part, Targets]
 
     def users(self, part: Part) -> Int32[np.ndarray, "E"]:
-        """The users asked in `part`, ascending."""
+        """Returns the users evaluated in `part`, ascending."""
         return self.parts[part].users
 
     def target(self, part: Part) -> Int32[np.ndarray, "E"]:
-        """The items to be predicted in `part`, in the order of `users(part)`."""
-        return self.interactions.items[self.parts[part].places]
+        """Returns the items to be predicted in `part`, in the order of `users(part)`."""
+        targets: np.ndarray = self.interactions.items[self.parts[part].places]
+        return targets
 
     def history(self, part: Part, user: int) -> Int32[np.ndarray, "L"]:
-        """The items of an asked user before the target of `part`, oldest first.
+        """Returns the items of an evaluated user before the target of `part`, oldest first.
 
         Args:
           part: "valid" or "test".
           user: A user's number, not a position in `users(part)`.
 
         Raises:
-          ValueError: if the user is not asked in this part.
+          ValueError: if the user is not evaluated in this part.
         """
         targets = self.parts[part]
         row = int(np.searchsorted(targets.users, user))
         if row == len(targets.users) or targets.users[row] != user:
             raise ValueError(
-                f"user {user} is not asked in {part}: too short, of another part, or unknown"
+                f"user {user} is not evaluated in {part}: history too short, in another part, or unknown"
             )
         return self.interactions.items[self.interactions.offsets[user] : targets.places[row]]
 
     def histories(self, part: Part) -> list[Int32[np.ndarray, "L"]]:
-        """`history` of every user asked in `part`, in order."""
+        """Returns the `history` of every user evaluated in `part`, in order."""
         items, offsets, asked = self.interactions.items, self.interactions.offsets, self.parts[part]
         return [items[offsets[u] : p] for u, p in zip(asked.users, asked.places, strict=True)]
 
     def history_lengths(self, part: Part) -> Int64[np.ndarray, "E"]:
-        """How many items each asked user has before the target."""
+        """Returns how many items each evaluated user has before the target."""
         asked = self.parts[part]
-        return asked.places - self.interactions.offsets[asked.users]
+        lengths: np.ndarray = asked.places - self.interactions.offsets[asked.users]
+        return lengths
 
     def seen_counts(self, part: Part) -> Int64[np.ndarray, "E"]:
-        """How many different items each asked user has before the target."""
+        """Returns how many different items each evaluated user has before the target."""
         lengths = self.history_lengths(part)
         row = np.repeat(np.arange(len(lengths)), lengths)
         items = int(self.interactions.items.max()) + 1
@@ -99,26 +101,27 @@ class Split:
 
     @property
     def training_users(self) -> Int32[np.ndarray, "_"]:
-        """Users with something in the training part, ascending."""
+        """The users with any items in the training part, ascending."""
         return np.flatnonzero(self.train.lengths > 0).astype(np.int32)
 
     def train_counts(self, num_items: int) -> Int64[np.ndarray, "I"]:
-        """How often each item occurs in the training part."""
+        """Returns how often each item occurs in the training part."""
         return np.bincount(self.train.items, minlength=num_items).astype(np.int64)
 
     def cold_items(self, num_items: int) -> Bool[np.ndarray, "I"]:
-        """Which items no user has in the training part."""
-        return self.train_counts(num_items) == 0
+        """Returns which items do not occur in the training part."""
+        cold: np.ndarray = self.train_counts(num_items) == 0
+        return cold
 
     def warnings(self) -> list[str]:
-        """What a reader of this split's results must know: the parts that are too small to tell systems apart."""
+        """Returns what a reader of this split's results must know: which parts are too small to distinguish systems."""
         found = []
         for part, asked in self.parts.items():
             count = len(asked.users)
             if count < _FEW_USERS:
                 half = 1.96 * (0.45 * 0.55 / count) ** 0.5
                 found.append(
-                    f"split {self.kind}: {part} asks {count} users only; a 95 % interval at HR@1 0.45 is +/- {half:.2f}"
+                    f"split {self.kind}: {part} has only {count} users; a 95 % interval at HR@1 0.45 is +/- {half:.2f}"
                 )
         return found
 
@@ -126,13 +129,13 @@ class Split:
 def padded_histories(
     split: Split, part: Part, length: int, *, rows: Int64[np.ndarray, "B"] | None = None
 ) -> Int32[np.ndarray, "B L"]:
-    """The latest `length` items before each target, left-padded with -1.
+    """Returns the latest `length` items before each target, left-padded with -1.
 
     Args:
       split: The split.
       part: "valid" or "test".
       length: L, at least 1; older items are left out.
-      rows: Positions in `split.users(part)`; None takes all E in order.
+      rows: Positions in `split.users(part)`; None = all E, in order.
 
     Returns:
       int32 [B, L], the most recent item last.
@@ -149,25 +152,24 @@ def padded_histories(
 def partition_users(
     users: Int32[np.ndarray, "E"], fractions: Mapping[str, float], seed: int
 ) -> dict[str, Int32[np.ndarray, "_"]]:
-    """Deals users into named parts, disjoint and covering.
+    """Assigns each user to exactly one of the named parts.
 
     Args:
-      users: Users' numbers, each once.
-      fractions: Name of the part to its share; the shares sum to 1.
-      seed: Of the shuffle; the same users and seed give the same parts.
+      users: Users' numbers, without repeats.
+      fractions: The share of each part by name; the shares sum to 1.
+      seed: Seed of the shuffle; the same users and seed give the same parts.
 
     Returns:
-      For each name the part's users, ascending.
+      The users of each part by name, ascending.
 
     Raises:
-      UserError: if a share is negative, the shares do not sum to 1, or a part with a
-        positive share would get no user.
+      UserError: if a share is negative, the shares do not sum to 1, or a part with a positive share would get no user.
     """
     shares = np.array(list(fractions.values()), float)
     if np.any(shares < 0) or not np.isclose(shares.sum(), 1.0):
         raise UserError(
             f"user fractions {dict(fractions)}: shares must be at least 0 and sum to 1, "
-            f"they sum to {shares.sum():g}"
+            f"but they sum to {shares.sum():g}"
         )
     shuffled = prng.generator(seed, "partition_users").permutation(users)
     bounds = np.rint(np.cumsum(shares) * len(users)).astype(int)[:-1]

@@ -1,6 +1,6 @@
-"""Arrays with a header in one file: written whole or not at all, and checked against their SHA-256 when read.
+"""Arrays with a header in one file: written completely or not at all, and checked against their SHA-256 when read.
 
-Splits and candidate sets are drawn once and read by every stage; a file that was cut, altered or made by something else
+Splits and candidate sets are drawn once and read by every stage; a file that was truncated, altered or made by something else
 must never be read as if it were the stored draw.
 """
 
@@ -28,7 +28,7 @@ _DAMAGE = (
 
 
 def content_hash(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 (hex) of a header (JSON values) and of each array's name, type, shape and content."""
+    """Returns the SHA-256 (hex) of a header (JSON values) and of each array's name, type, shape and content."""
     digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -40,13 +40,13 @@ def content_hash(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
 def save_arrays(
     path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, stated_hash: str
 ) -> None:
-    """Writes one `.npz` file; a half-written file never takes the name.
+    """Writes one `.npz` file; a partly written file never gets this name.
 
     Args:
-      path: Of the file; folders above it are made.
+      path: The file; its parent folders are created.
       header: Values that JSON can hold.
-      arrays: Not named "header", "hash" or "file".
-      stated_hash: `content_hash` of both, as the caller knows it.
+      arrays: Arrays by name; "header", "hash" and "file" are reserved.
+      stated_hash: The `content_hash` of both, which the caller has computed.
     """
     texts = {_HEADER: np.array(json.dumps(dict(header))), _HASH: np.array(stated_hash)}
     with whole(path) as partial, partial.open("wb") as file:
@@ -56,10 +56,10 @@ def save_arrays(
 def load_arrays(
     path: Path, what: str, *, header: Sequence[str], arrays: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-    """Reads a file of `save_arrays` and checks it against its hash.
+    """Reads a file written by `save_arrays` and checks it against its hash.
 
     Args:
-      path: Of the file.
+      path: The file.
       what: What it should hold, in words, such as "candidate file".
       header: Keys that the header must have, and no others.
       arrays: Names of the arrays.

@@ -1,7 +1,7 @@
 """The words that prompts share: named fields, the nouns of four domains, and the text that asks for the next item.
 
 A template is a sequence of plain text and fields; every text starts and ends at a word boundary, so that the tokens of the
-pieces are the tokens of the whole. Each task's own template is in the file that bears its name (`delrec`, `p2rec`).
+pieces are the tokens of the entire text. Each task's own template is in the file named after it (`delrec`, `p2rec`).
 """
 
 import enum
@@ -12,7 +12,7 @@ from delrec_jax.errors import UserError
 
 
 class Field(enum.Enum):
-    """What a template leaves open."""
+    """The parts of a text that its template leaves open."""
 
     EARLIER = "earlier"  # TA: the in-context example's items before the gap
     AFTER_EARLIER = "after_earlier"  # TA: the item after the example's gap
@@ -47,10 +47,10 @@ Template = tuple[str | Field, ...]
 HISTORY: Template = ("The user has {past} these {plural} in order :", Field.HISTORY)
 PATTERN: Template = (". The recommendation pattern of the {teacher} model is :", Field.PATTERN)
 CANDIDATES: Template = (". The candidate {plural} are :", Field.CANDIDATES)
-"""Sentences that several texts share."""
+"""Sentences that several templates share."""
 
 NEXT_ITEM = "lsr"
-"""The name of the text of stage 2 and of evaluation among the templates."""
+"""The name of the template that stage 2 and evaluation use."""
 
 NEXT_ITEM_TEMPLATE: Template = (
     *HISTORY,
@@ -66,10 +66,10 @@ SEPARATOR = ";"
 
 
 def domain(name: str) -> Domain:
-    """The words of a domain.
+    """Returns the words of a domain.
 
     Raises:
-      UserError: no such domain.
+      UserError: there is no such domain.
     """
     if name not in DOMAINS:
         raise UserError(f"data.domain is {name!r}: use one of {', '.join(DOMAINS)}")
@@ -77,7 +77,7 @@ def domain(name: str) -> Domain:
 
 
 def without(template: Template, omitted: set[Field]) -> Template:
-    """The template without some fields and the text that introduces each of them."""
+    """Returns the template without some fields and the text that introduces each of them."""
     kept: list[str | Field] = []
     for part in template:
         if part in omitted:
@@ -95,6 +95,6 @@ def fill(text: str, words: Domain, teacher: str) -> str:
 
 
 def all_words(templates: Iterable[Template], words: Domain, teacher: str) -> list[str]:
-    """Every piece of text of these templates, and so every word of them; trains tokenizers."""
+    """Returns every piece of text in these templates, and so all their words, for training tokenizers."""
     texts = [part for template in templates for part in template if isinstance(part, str)]
     return [fill(text, words, teacher) for text in texts] + [SEPARATOR]

@@ -1,4 +1,4 @@
-"""All titles' tokens in one array, so that a run of titles is one gather and not a loop over items."""
+"""All titles' tokens in one array, so that a run of titles takes one gather instead of a loop over items."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +9,11 @@ Ids = Int32[np.ndarray, "T"]
 Items = Sequence[int] | np.ndarray  # item indices in order: a list, or int32 as they are stored
 
 NO_TOKENS: Ids = np.zeros(0, np.int32)
-_FEW = 6  # titles up to which a loop takes less time than a gather, which has a fixed cost
+_FEW = 6  # for up to this many titles, a loop is faster than a gather, which has a fixed cost
 
 
 class TitleTokens:
-    """The tokens of each title, read like a sequence of arrays, and of runs of titles with separators.
+    """The tokens of each title, as a sequence of arrays, and of runs of titles with separators.
 
     Attributes:
       separator_length: tokens of the separator.
@@ -21,7 +21,7 @@ class TitleTokens:
     """
 
     def __init__(self, titles: Sequence[Ids], separator: Ids):
-        """Lays the titles out one after another, each behind a separator."""
+        """Lays the titles out one after another, each after a separator."""
         lengths = np.array([len(title) for title in titles], np.int64)
         self.separator_length = len(separator)
         self.separated_lengths: Int64[np.ndarray, I] = lengths + len(separator)
@@ -40,7 +40,7 @@ class TitleTokens:
         return (self[item] for item in range(len(self)))
 
     def joined(self, items: Items) -> Ids:
-        """The titles of these items with separators between them."""
+        """Returns the titles of these items with separators between them."""
         if len(items) > _FEW:
             run = self._behind_separators(np.asarray(items, np.intp))
         else:
@@ -48,7 +48,7 @@ class TitleTokens:
         return run[self.separator_length :]
 
     def joined_behind_codes(self, items: Items, codes: Ids) -> Ids:
-        """Like `joined`, with one more token before each title: of `codes` the one at the item's place."""
+        """Works like `joined`, with one more token before each title: `codes[j]` before the j-th."""
         chosen = np.asarray(items, np.intp)
         lengths = self.separated_lengths[chosen]
         places = np.cumsum(lengths) - lengths + self.separator_length
@@ -56,13 +56,14 @@ class TitleTokens:
         return run[self.separator_length :]
 
     def _behind_separator(self, item: int) -> Ids:
-        # `item` gives Python's integers, with which slices are made faster.
+        # `item` returns Python integers, which make slicing faster.
         return self._tokens[self._starts.item(item) : self._ends.item(item)]
 
     def _behind_separators(self, chosen: np.ndarray) -> Ids:
         lengths = self.separated_lengths[chosen]
         ends = lengths.cumsum()
-        # Token t of the run, of its j-th title, is token t + starts[j] - (ends - lengths)[j] of all.
+        # Token t of the run, in its j-th title, is token t + starts[j] - (ends - lengths)[j] of all.
         index = (self._starts[chosen] - ends + lengths).repeat(lengths)
         index += np.arange(len(index))
-        return self._tokens[index]
+        run: Ids = self._tokens[index]
+        return run

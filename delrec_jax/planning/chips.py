@@ -1,9 +1,10 @@
-"""Chips that a run may be planned for, and how much of their memory a program gets.
+"""The chips that a run can be planned for, and how much of their memory a program gets.
 
-TPU: sizes as sold from docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e}; what a program gets is what XLA's TPU compiler (libtpu
-0.0.42) says is available when a program is too large. NVIDIA: `device_memory_size` of openxla/xla,
-xla/backends/gpu/target_config/specs/{a100_sxm_40,a100_sxm_80,h100_sxm}.txtpb, as are the figures that its compiler needs; of
-this JAX takes 75 % unless XLA_CLIENT_MEM_FRACTION says otherwise (docs.jax.dev, "GPU memory allocation").
+TPU: `memory` is the advertised size (docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e}); `available` is what XLA's TPU compiler
+(libtpu 0.0.42) reports as available when a program is too large.
+NVIDIA: `memory` is `device_memory_size` in openxla/xla,
+xla/backends/gpu/target_config/specs/{a100_sxm_40,a100_sxm_80,h100_sxm}.txtpb, as are the figures that the compiler needs; JAX
+takes 75 % of it unless XLA_CLIENT_MEM_FRACTION says otherwise (docs.jax.dev, "GPU memory allocation").
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ _GPU_DEFAULT, _GPU_MOST = 0.75, 0.92
 
 @dataclass(frozen=True)
 class Gpu:
-    """What XLA's compiler asks of a GPU that is not there (`GpuTargetConfigProto`)."""
+    """What XLA's compiler must know about a GPU to compile for it without having one (`GpuTargetConfigProto`)."""
 
     description: str
     capability: int
@@ -34,13 +35,13 @@ class Chip:
     """One accelerator.
 
     Attributes:
-      name: for `--chip`.
-      title: for people.
-      memory: bytes.
+      name: its name for `--chip`.
+      title: its name in messages.
+      memory: size in bytes.
       available: bytes that a program gets.
-      reserve: why so many.
-      grids: `TYPE:SHAPE` of the slices of a TPU by its number of chips.
-      gpu: for the compiler.
+      reserve: why a program gets this many.
+      grids: for a TPU, `TYPE:SHAPE` of each slice by its number of chips.
+      gpu: for a GPU, what the compiler must know about it.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Chip:
 
     @property
     def most(self) -> int:
-        """Bytes that a program can be given at most, by a setting outside of the config."""
+        """The most bytes that a program can get: on a GPU, XLA_CLIENT_MEM_FRACTION can raise the default."""
         return int(_GPU_MOST * self.memory) if self.gpu else self.available
 
 
@@ -123,10 +124,10 @@ CHIPS = {chip.name: chip for chip in _CHIPS}
 
 
 def find_chips(name: str) -> tuple[Chip, ...]:
-    """The named chip, or all of them for an empty name.
+    """Returns the named chip, or all chips for an empty name.
 
     Raises:
-      UserError: no such chip.
+      UserError: there is no such chip.
     """
     if not name:
         return _CHIPS

@@ -1,4 +1,4 @@
-"""Devices to plan for: fake ones on this CPU, or a description of real ones that XLA can compile for without having them."""
+"""Devices to plan for: fake ones on this CPU, or descriptions of real ones that XLA can compile for without having them."""
 
 import os
 from typing import Any
@@ -9,7 +9,8 @@ from jax.experimental import topologies
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.planning.chips import Chip, Gpu
 
-# libtpu would ask the cloud which machine this is, and refuses a second process beside one that computes; a plan only compiles.
+# By default libtpu asks the cloud which machine this is, and refuses to load while another process uses it. A plan only
+# compiles.
 _QUIET_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -19,24 +20,24 @@ _QUIET_TPU = {
 
 
 def fake_devices(count: int) -> list[Any]:
-    """As many devices of this CPU, which is then all that JAX sees: no accelerator is touched.
+    """Splits this CPU into `count` devices, the only ones that JAX then sees: no accelerator is touched.
 
     Raises:
-      UserError: less than one.
-      RuntimeError: JAX has started its devices before.
+      UserError: `count` is less than one.
+      RuntimeError: JAX has already started its devices.
     """
     if count < 1:
-        raise UserError(f"--devices={count}: give the number of devices in all, such as 8")
+        raise UserError(f"--devices={count}: give the total number of devices, such as 8")
     _stay_on_cpu()
     jax.config.update("jax_num_cpu_devices", count)
     return jax.devices()
 
 
 def chip_devices(chip: Chip, count: int) -> list[Any]:
-    """Descriptions of chips, good for compiling and for nothing else. JAX itself stays on the CPU.
+    """Returns descriptions of chips that can only be compiled for. JAX itself stays on the CPU.
 
     Raises:
-      UserError: a slice that does not exist, or a compiler that is not installed.
+      UserError: there is no such slice, or the compiler is not installed.
     """
     _stay_on_cpu()
     package = "tpu" if chip.grids else "cuda"
@@ -46,7 +47,7 @@ def chip_devices(chip: Chip, count: int) -> list[Any]:
         reason = one_line(error, most=200)
         raise UserError(
             f"--compile=chip: XLA's compiler for {chip.title} cannot be used ({reason}); install the extra [{package}], which "
-            "needs no such chip to compile, or take --compile=cpu"
+            "compiles without such a chip, or use --compile=cpu"
         ) from error
     return list(devices)[:count]
 
@@ -56,13 +57,13 @@ def _stay_on_cpu() -> None:
 
 
 def compiler_options(chip: Chip) -> dict[str, Any]:
-    """Products by Triton would be tuned on the GPU itself, and without it their compiler gives up: cuBLAS does them."""
+    """Returns XLA's options for a chip: on a GPU, cuBLAS multiplies matrices, as Triton cannot be tuned without that GPU."""
     return {"xla_gpu_enable_triton_gemm": False} if chip.gpu else {}
 
 
 def _tpu_devices(chip: Chip, count: int) -> Any:
     grids = chip.grids or {}
-    # One or two chips are part of the smallest slice that the compiler knows.
+    # One or two chips are compiled for as a part of the smallest slice that the compiler knows.
     if (whole := max(count, min(grids))) not in grids:
         raise UserError(
             f"--devices={count}: {chip.title} has slices of {', '.join(map(str, grids))} chips; use one of these, or "
@@ -81,7 +82,7 @@ def _gpu_devices(chip: Chip, count: int) -> Any:
 
 
 def _target(gpu: Gpu, memory: int) -> str:
-    """The text form of `GpuTargetConfigProto`; what all of these GPUs share stands here as numbers."""
+    """Returns the text form of `GpuTargetConfigProto`; values that all of these GPUs share are written as literals."""
     return f"""
 gpu_device_info {{
   threads_per_block_limit: 1024

@@ -1,4 +1,4 @@
-"""Whether stages fit a chip, and which settings would make them smaller."""
+"""Decides whether stages fit a chip, and finds settings that would make them smaller."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one chip: `yes`, `likely` (the estimate fits, the compiler's figure does not) or `no`, and why."""
+    """Whether a chip is large enough: `yes`, `likely` (the estimate fits, the compiler's figure does not) or `no`, and why."""
 
     chip: Chip
     fits: str
@@ -32,12 +32,12 @@ class Verdict:
 
 
 def judge(chip: Chip, stages: Sequence[StageMemory], *, for_chip: bool) -> Verdict:
-    """Compares the largest stage with what a program gets.
+    """Compares the largest stage with the memory that a program gets.
 
     Args:
-      chip: of which kind the devices would be.
-      stages: with or without the compiler's figures.
-      for_chip: the compiler was this chip's own; another one's figures are weighed against the estimate.
+      chip: what kind the devices would be.
+      stages: the stages, with or without the compiler's figures.
+      for_chip: whether the compiler was this chip's own; another one's figures are weighed against the estimate.
     """
     for stage in stages:
         if stage.refused:
@@ -53,16 +53,16 @@ def judge(chip: Chip, stages: Sequence[StageMemory], *, for_chip: bool) -> Verdi
     if least <= chip.available:
         both = f"{readable(least)} by the estimate ({low.stage}), {readable(most)} by XLA for CPU ({high.stage})"
         return Verdict(
-            chip, "likely", f"{both}, {room}; --compile=chip --chip={chip.name} would tell"
+            chip, "likely", f"{both}, {room}; use --compile=chip --chip={chip.name} to find out"
         )
     if least <= chip.most:
-        more = f"it would with XLA_CLIENT_MEM_FRACTION={chip.most / chip.memory:.2f}"
+        more = f"it would fit with XLA_CLIENT_MEM_FRACTION={chip.most / chip.memory:.2f}"
         return Verdict(chip, "no", f"{readable(least)} ({low.stage}) {room}: {more}")
     return Verdict(chip, "no", f"{readable(least)} ({low.stage}) {room}")
 
 
 def _needs(stage: StageMemory, for_chip: bool) -> tuple[int, int]:
-    """Bytes at least and at most."""
+    """Returns the least and the most bytes that a stage may need."""
     if stage.by_compiler is None:
         return stage.by_estimate, stage.by_estimate
     if for_chip:
@@ -72,7 +72,7 @@ def _needs(stage: StageMemory, for_chip: bool) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Settings that make the largest stage smaller, and what it would then need by the estimate."""
+    """Settings that make the largest stage smaller, and the bytes that it would then need by the estimate."""
 
     settings: str
     needed: int
@@ -81,14 +81,14 @@ class Remedy:
 def remedies(
     experiment: Experiment, devices: Sequence[Any], assumed: Assumed
 ) -> tuple[int, list[Remedy]]:
-    """What the largest stage needs now, and under each change by itself, by the estimate; what helps most first."""
+    """Estimates what the largest stage needs now, and with each single change of settings; what helps most comes first."""
     now = _estimated(experiment, devices, assumed)
     found = []
     for settings, changed in _changes(experiment, len(devices)):
         try:
             needed = _estimated(changed, devices, assumed)
         except UserError:
-            continue  # this mesh cannot be had with these heads or batches
+            continue  # these heads or batches do not divide over this mesh
         if needed < now:
             found.append(Remedy(settings, needed))
     return now, sorted(found, key=lambda remedy: remedy.needed)
@@ -103,7 +103,7 @@ def _estimated(experiment: Experiment, devices: Sequence[Any], assumed: Assumed)
 
 
 def _changes(experiment: Experiment, devices: int) -> list[tuple[str, Experiment]]:
-    """Settings, and the experiment with them."""
+    """Returns each change of settings, with the experiment that has it."""
     return [
         *_meshes(experiment, devices),
         *_parts(experiment, devices),
@@ -112,7 +112,7 @@ def _changes(experiment: Experiment, devices: int) -> list[tuple[str, Experiment
 
 
 def _meshes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
-    """All devices share the weights, and some of them the work on each example."""
+    """Meshes that split the weights over all devices and, with `tensor` > 1, the work on each example too."""
     for tensor in (1, 2, 4, 8):
         mesh = replace(experiment.mesh, data=1, fsdp=devices // tensor, tensor=tensor)
         if devices > 1 and devices % tensor == 0:
@@ -121,7 +121,7 @@ def _meshes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experim
 
 
 def _parts(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
-    """Batches in parts that still divide over the devices."""
+    """Batches computed in parts that still divide over the devices."""
     data, fsdp, _ = mesh_sizes(experiment.mesh, devices)
     stages: dict[str, Any] = {
         name: getattr(experiment, name)
@@ -137,19 +137,19 @@ def _parts(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experime
 
 
 def _in(stage: Any, parts: int) -> Any:
-    """A stage's config, its batches in so many parts."""
+    """Returns a stage's config with its batches in this many parts."""
     return replace(stage, optimizer=replace(stage.optimizer, accumulate=parts))
 
 
 def _types(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
-    """Settings of the language model alone."""
+    """Settings that concern only the language model."""
     lm = experiment.lm
     for settings, changes in find_family(lm.family).smaller(lm):
         yield settings, replace(experiment, lm=replace(lm, **changes))
 
 
 def readable(size: int) -> str:
-    """Bytes for people."""
+    """Formats a number of bytes for reading, such as `1.5 GiB`."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"

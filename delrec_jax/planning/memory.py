@@ -1,22 +1,22 @@
-"""Bytes of one device in each stage: what stays there (exact), and what is needed for a while (compiled, or estimated).
+"""Bytes per device in each stage: what stays allocated (exact), and temporaries (compiled, or estimated).
 
-The estimate of temporaries, in bytes a device, for b rows of a part of the batch, T tokens, D width, H heads of K, F the
-feed-forward's width (H and F over mesh.tensor), L layers, a bytes of a value (`language.family.Sizes`):
+The estimate of temporaries, in bytes per device, for b rows of a part of the batch, T tokens, width D, H heads of width K,
+feed-forward width F (H and F divided by mesh.tensor), L layers, and a bytes per value (`language.family.Sizes`):
 
-    block(b, T, S) = a b T (6 D + 4 H K + 4 F) + (4 + a) b H T S        all values of a block whose tokens attend to S places
+    block(b, T, S) = a b T (6 D + 4 H K + 4 F) + (4 + a) b H T S        all values of a block whose tokens attend to S positions
     step           = kept + 1.5 block + gathered + 2 trained + 4 scores
     scoring        = 0.6 block + gathered + 2 scores                    the batch of texts that a stage selects by
-    kept           = L a b T D where blocks are computed again, else 1.2 L blocks, of encoder and decoder
+    kept           = L a b T D where blocks are recomputed, else 1.2 L blocks, of encoder and decoder
     gathered       = one block's weights where mesh.fsdp > 1
     scores         = 4 bytes for every item (or candidate, or category) of every row; in `pretrain` also for every word of
                      every question
 
-`parse` asks the decoder nothing: its blocks are the encoder's alone.
-The factors 1.5 (a block's values, and gradients of some), 1.2 and 0.6 (no gradients, values given back) are fitted to XLA's
-compilers for TPU v5e, v5p and H100. Of the 28 steps that they are fitted to (`distill`, `tune` of encoder-decoders of 77
-million to 11 billion parameters, in bfloat16 and float32, with and without recomputing, along all axes of the mesh) the
-estimate is 0.95 to 2.0 times their figure, 1.15 times in the median; XLA for CPU says 1.6 to 4.3 times theirs in bfloat16,
-0.8 times in float32.
+`parse` does not use the decoder: only the encoder's blocks count.
+The factors 1.5 (a block's values, and the gradients of some), 1.2, and 0.6 (no gradients, and values are freed) are fitted to
+XLA's compilers for TPU v5e, v5p and H100. For the 28 steps that they are fitted to (`distill` and `tune` of encoder-decoders
+with 77 million to 11 billion parameters, in bfloat16 and float32, with and without recomputing, along all axes of the mesh)
+the estimate is 0.95 to 2.0 times the compilers' figure (median 1.15); XLA for CPU reports 1.6 to 4.3 times that figure in
+bfloat16 and 0.8 times in float32.
 """
 
 import time
@@ -39,29 +39,29 @@ _STEP_BLOCKS, _SCORING_BLOCKS, _KEPT_BLOCKS = 1.5, 0.6, 1.2
 
 @dataclass(frozen=True)
 class Temporaries:
-    """What the train step and the scoring of a stage need for a while, in bytes a device."""
+    """Bytes per device that the train step and the scoring of a stage need while they run."""
 
     step: int
     scoring: int
 
     @property
     def most(self) -> int:
-        """One runs at a time."""
+        """The larger of the two, as only one runs at a time."""
         return max(self.step, self.scoring)
 
 
 @dataclass(frozen=True)
 class StageMemory:
-    """One stage on one device, in bytes.
+    """What one stage needs on one device, in bytes.
 
     Attributes:
       stage: its name.
-      frozen, trains, optimizer, batch: exact.
-      estimated: by the formula.
-      compiled: by the compiler, if it was asked and did not refuse.
-      padding: bytes that the compiler's layout adds to what stays.
-      refused: what a compiler said for whose chip the program is too large.
-      seconds: of lowering and compiling.
+      frozen, trains, optimizer, batch: exact sizes of what stays allocated.
+      estimated: temporaries by the formula.
+      compiled: temporaries by the compiler, if it was run and did not refuse.
+      padding: bytes that the compiler's layout adds to what stays allocated.
+      refused: the compiler's message if the program is too large for its chip.
+      seconds: time for lowering and compiling.
     """
 
     stage: str
@@ -77,24 +77,24 @@ class StageMemory:
 
     @property
     def resident(self) -> int:
-        """What stays there while the step runs."""
+        """Bytes that stay allocated while the step runs."""
         return self.frozen + self.trains + self.optimizer + self.batch + self.padding
 
     @property
     def by_estimate(self) -> int:
-        """In all, by the formula."""
+        """Total bytes by the formula."""
         return self.resident + self.estimated.most
 
     @property
     def by_compiler(self) -> int | None:
-        """In all, by the compiler."""
+        """Total bytes by the compiler; None without its figures."""
         return None if self.compiled is None else self.resident + self.compiled.most
 
 
 def stage_memory(
     experiment: Experiment, planned: Task, tables: dict[str, list[Row]], assumed: Assumed
 ) -> StageMemory:
-    """The exact part and the estimate; see `with_compiled`."""
+    """Returns the exact sizes and the estimate; `with_compiled` adds the compiler's figures."""
     sizes = {name: bytes_per_device(rows) for name, rows in tables.items()}
     return StageMemory(
         stage=planned.stage,
@@ -107,7 +107,7 @@ def stage_memory(
 
 
 def with_compiled(memory: StageMemory, planned: Task, options: dict[str, Any]) -> StageMemory:
-    """Compiles step and scoring; a compiler that knows its chip may refuse them as too large."""
+    """Compiles step and scoring; a compiler for a real chip may refuse them as too large."""
     start = time.perf_counter()
     try:
         step = planned.lower().compile(options).memory_analysis()
@@ -127,9 +127,10 @@ def with_compiled(memory: StageMemory, planned: Task, options: dict[str, Any]) -
 
 
 def _temporaries(found: Any) -> int:
-    """Temporaries, code, and outputs that do not take an argument's place."""
-    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-    return found.temp_size_in_bytes + found.generated_code_size_in_bytes + outputs
+    """Returns the bytes of temporaries, code, and outputs that do not reuse an argument's memory."""
+    outputs: int = found.output_size_in_bytes - found.alias_size_in_bytes
+    own: int = found.temp_size_in_bytes + found.generated_code_size_in_bytes
+    return own + outputs
 
 
 def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assumed) -> Temporaries:
@@ -156,23 +157,23 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
 
 @dataclass(frozen=True)
 class _Part:
-    """One device's part of the language model; `answers` is their number for each text (0: no decoder), and their tokens."""
+    """One device's part of the language model; `answers` is how many each text has (0: no decoder), and the tokens of each."""
 
     model: LanguageModel
     tensor: int
     answers: tuple[int, int]
 
     def blocks(self, rows: int, tokens: int) -> tuple[float, float]:
-        """Bytes of all values of a block of the encoder, and of the decoder."""
+        """Returns the bytes of all values of one encoder block, and of one decoder block."""
         count, length = self.answers
         return self._block(rows, tokens, tokens), self._block(rows, count * length, tokens + length)
 
     def largest(self, rows: int, tokens: int) -> float:
-        """The larger of the two."""
+        """Returns the larger of the two."""
         return max(self.blocks(rows, tokens))
 
     def kept(self, rows: int, tokens: int) -> float:
-        """What the forward pass leaves for the backward pass."""
+        """Returns the bytes that the forward pass keeps for the backward pass."""
         sizes, (count, length) = self.model.sizes, self.answers
         encoder, decoder = self.blocks(rows, tokens)
         if sizes.recomputes:
@@ -181,7 +182,7 @@ class _Part:
         return _KEPT_BLOCKS * (sizes.encoder_blocks * encoder + sizes.decoder_blocks * decoder)
 
     def weights(self) -> int:
-        """Bytes of the largest block's weights on one device while it computes."""
+        """Returns the bytes of the largest block's weights on one device while the block is computed."""
         sizes, width = self.model.sizes, self.model.width
         attentions = 2 if self.answers[0] else 1
         attention = 4 * attentions * width * sizes.heads * sizes.head_width
@@ -198,7 +199,7 @@ class _Part:
 def _answers(
     experiment: Experiment, planned: Task, assumed: Assumed, *, opening: int
 ) -> tuple[int, int]:
-    """Answers to each text, and the tokens that the decoder reads for each."""
+    """Returns the number of answers per text, and the tokens that the decoder reads for each."""
     if planned.stage == "parse":
         return 0, 0
     if planned.stage == "pretrain":
@@ -212,7 +213,7 @@ def _answers(
 def _scores(
     experiment: Experiment, planned: Task, assumed: Assumed, *, batch: Any, rows: int
 ) -> int:
-    """Bytes of the scores of so many rows of a batch."""
+    """Returns the bytes of the scores of `rows` rows of a batch."""
     if planned.stage == "parse":
         return 4 * rows * experiment.parse.categories
     if planned.stage == "pretrain":
@@ -227,19 +228,21 @@ def _scores(
 
 
 def _listed(batch: Any) -> int:
-    """Candidates of each text; 0 where none are listed."""
+    """Returns the number of candidates per text; 0 if none are listed."""
     candidates = getattr(batch, "candidates", None)
     return 0 if candidates is None else int(candidates.shape[1])
 
 
 def _rows(batch: Any) -> int:
-    return jax.tree.leaves(batch)[0].shape[0]
+    rows: int = jax.tree.leaves(batch)[0].shape[0]
+    return rows
 
 
 def _teacher(experiment: Experiment, rows: int) -> int:
-    """16 values of each place, block and channel, its attention, three chunks of scores: all float32."""
+    """Estimates 16 values per position, layer and channel, attention, and three chunks of scores, all in float32."""
     config: Any = experiment.teacher.shape
-    width = max(config.width, getattr(config, "hidden", 0))
-    values = 16 * width + 2 * getattr(config, "heads", 0) * config.max_length
-    layers = getattr(config, "layers", 1)
-    return 4 * (rows * config.max_length * layers * values + 3 * CHUNK_SCORES)
+    length: int = config.max_length
+    width: int = max(config.width, getattr(config, "hidden", 0))
+    values: int = 16 * width + 2 * getattr(config, "heads", 0) * length
+    layers: int = getattr(config, "layers", 1)
+    return 4 * (rows * length * layers * values + 3 * CHUNK_SCORES)

@@ -1,7 +1,7 @@
-"""`delrec plan`: where every array of every training stage would lie on so many devices, and whether it would fit.
+"""`delrec plan`: where every array of every training stage would be placed on the given devices, and whether it would fit.
 
-Nothing is downloaded, no corpus is read and no accelerator is touched: all is shapes, and what compiles them is XLA for fake
-devices of this CPU, or (`--compile=chip`) XLA's own compiler for the chip, which needs the package but no such chip.
+Nothing is downloaded, no corpus is read and no accelerator is touched: there are only shapes. They are compiled by XLA for
+fake devices of this CPU or (`--compile=chip`) by XLA's own compiler for the chip, which needs the package but not the chip.
 """
 
 import textwrap
@@ -25,27 +25,27 @@ from delrec_jax.training.task import Task
 COMPILERS = ("cpu", "chip", "no")
 
 _NOTES = {
-    "cpu": "Temporaries are those of XLA's compiler for CPU. In bfloat16, which it widens and fuses less, it says 1.6 to 4.3 "
-    "times what XLA's compilers for TPU and GPU say, in float32 0.8 times. So `fits` is said only where the larger of its "
-    "figure and of the estimate fits, and `likely fits` where the estimate alone does.",
-    "chip": "Temporaries are those of XLA's own compiler for this chip (on a GPU with products by cuBLAS; what those take for "
-    "themselves is not counted).",
+    "cpu": "Temporaries are the figures of XLA's compiler for CPU. It widens bfloat16 and fuses less of it, and so reports 1.6 "
+    "to 4.3 times what XLA's compilers for TPU and GPU report (0.8 times in float32). Therefore `fits` means that the larger "
+    "of its figure and the estimate fits, and `likely fits` that only the estimate does.",
+    "chip": "Temporaries are the figures of XLA's own compiler for this chip (on a GPU, cuBLAS computes matrix products, and "
+    "the memory that it takes for itself is not counted).",
     "no": "Nothing was compiled: temporaries are an estimate.",
 }
 _ESTIMATE = (
-    "The estimate of a step, for b rows a device and part, T tokens, a bytes of a value: kept + 1.5 block + a block's weights "
-    "where mesh.fsdp > 1 + 2 x what trains + 4 x scores, with block = a b T (6 width + 4 heads x their width + 4 feed-forward) "
-    "+ (4 + a) b heads T T and kept = layers x a b T width where blocks are computed again, else 1.2 layers x block. Scoring: "
-    "0.6 block. It is 0.95 to 2.0 times what XLA's compilers for TPU and H100 say of the 28 steps of encoder-decoders that it "
-    "is fitted to, 1.15 times in the median."
+    "The estimate of a step, for b rows per device and part, T tokens, and a bytes per value: kept + 1.5 block + a block's "
+    "weights where mesh.fsdp > 1 + 2 x what trains + 4 x scores, with block = a b T (6 width + 4 heads x their width + 4 "
+    "feed-forward) + (4 + a) b heads T T and kept = layers x a b T width where blocks are recomputed, else 1.2 layers x block. "
+    "Scoring: 0.6 block. It is 0.95 to 2.0 times (median 1.15) what XLA's compilers for TPU and H100 report for the 28 steps "
+    "of encoder-decoders that it is fitted to."
 )
 _REST = (
-    "Not counted: the gate of `pretrain`; `augment`, beside which the language model stays loaded; ranking (a few [texts, "
+    "Not counted: the gate of `pretrain`; `augment`, during which the language model stays loaded; ranking (a few [texts, "
     "items] float32 arrays on the first device); batches on their way to the devices; the profiler."
 )
 
 
-_TITLES = ("", "leaf", "shape", "type", "axes", "goes to", "in all", "a device", "")
+_TITLES = ("", "leaf", "shape", "type", "axes", "goes to", "total", "per device", "")
 _PARTS = (
     *("frozen", "trains", "optimizer", "batch", "padding"),
     *("step", "scoring", "total", "estimate", "compiled"),
@@ -60,19 +60,19 @@ def plan(
     items: int = Assumed.items,
     compile_for: str = "cpu",
 ) -> str:
-    """The plan as text.
+    """Returns the plan as text.
 
-    Must come before anything else starts JAX's devices in this process.
+    Must be called before anything else starts JAX's devices in this process.
 
     Args:
       experiment: the config.
-      devices: of all processes together.
+      devices: number of devices, over all processes.
       chip: one of `chips.CHIPS`; empty = all.
       items: assumed size of the catalogue.
       compile_for: `cpu`, `chip` (the named one) or `no`.
 
     Raises:
-      UserError: a flag that cannot be, or whatever the run itself would refuse at its start.
+      UserError: a flag is invalid, or the run itself would be refused at its start.
     """
     at_least("--items", items, experiment.distill.num_candidates)
     chips, for_chip = find_chips(chip), compile_for == "chip"
@@ -118,13 +118,13 @@ def _head(experiment: Experiment, steps: list[Task], assumed: Assumed) -> list[s
         if planned.rows % planned.parts or rows % ways:
             lines.append(
                 f"!  {planned.stage}: {planned.rows} rows in optimizer.accumulate={planned.parts} parts do not divide over "
-                f"{ways} devices: rows move between devices, or the run refuses"
+                f"{ways} devices: rows move between devices, or the run is refused"
             )
     return lines
 
 
 def _lengths(experiment: Experiment, steps: list[Task]) -> str:
-    """Tokens of the texts, by the limit that they come from."""
+    """Returns the tokens per text, with the setting that each limit comes from."""
     tokens = {
         "parse" if planned.stage == "parse" else "prompts": planned.batch.ids.shape[1]
         for planned in steps
@@ -137,7 +137,7 @@ def _lengths(experiment: Experiment, steps: list[Task]) -> str:
 
 
 def _shardings(tables: dict[str, dict[str, list[Row]]]) -> list[str]:
-    """One table a stage; frozen weights that an earlier table shows are not repeated."""
+    """Formats one table per stage; frozen weights that an earlier table shows are not repeated."""
     lines, shown = [], dict[Row, str]()
     for stage, parts in tables.items():
         lines += ["", f"SHARDINGS  {stage}"]
@@ -163,7 +163,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _memory(stages: list[StageMemory]) -> list[str]:
-    """Bytes of one device; the estimate stands beside the compiler's figures."""
+    """Formats the bytes per device; the estimate is shown next to the compiler's figures."""
     cells: list[Sequence[str]] = [("stage", *_PARTS)]
     for stage in stages:
         exact = (stage.frozen, stage.trains, stage.optimizer, stage.batch, stage.padding)
@@ -183,13 +183,13 @@ def _memory(stages: list[StageMemory]) -> list[str]:
         )
     return [
         "",
-        "BYTES OF ONE DEVICE  (step, scoring: temporaries, one at a time)",
+        "BYTES PER DEVICE  (step, scoring: temporaries, one at a time)",
         *_columns(cells),
     ]
 
 
 def _remedies(now: int, helps: list[Remedy], chips: Sequence[Chip]) -> list[str]:
-    title = f"the largest stage by the estimate, now {readable(now)}; each by itself"
+    title = f"the largest stage by the estimate, now {readable(now)}; each change alone"
     lines = ["", f"WHAT WOULD HELP  ({title})"]
     for remedy in helps:
         enough = [chip.name for chip in chips if remedy.needed <= chip.available]

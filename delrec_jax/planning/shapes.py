@@ -1,6 +1,6 @@
-"""The language model, its catalogue and its batches as shapes: what `delrec plan` looks at in the place of arrays.
+"""The language model, its catalogue and its batches as shapes, which `delrec plan` uses instead of arrays.
 
-Sizes that a corpus or a tokenizer would tell are assumed (`Assumed`); nothing here computes.
+Sizes that a corpus or a tokenizer would determine are assumed (`Assumed`); nothing is computed here.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from delrec_jax.workdir.language_model import code_count
 
 @dataclass(frozen=True)
 class Assumed:
-    """What a corpus would tell.
+    """Sizes that a corpus and its tokenizer would determine.
 
     Attributes:
-      items: of the catalogue.
-      title_tokens: of the longest title, after the tokenizer.
+      items: size of the catalogue.
+      title_tokens: tokens of the longest title.
     """
 
     items: int = 10_000
@@ -31,13 +31,13 @@ class Assumed:
 
 
 def planned_model(experiment: Experiment) -> tuple[LanguageModel, str]:
-    """The language model with the adapters of stage 2, and where its sizes were read."""
+    """Returns the language model with the adapters of stage 2, and where its sizes come from."""
     model, source = find_family(experiment.lm.family).planned(experiment.lm)
     return model.with_adapters(experiment.tune.adalora), source
 
 
 def ranker_of(experiment: Experiment, assumed: Assumed) -> Ranker:
-    """Random titles of full length: no two alike under `mean`, as in most catalogues."""
+    """Returns a ranker over random titles of full length: no two are alike under `mean`, as in most catalogues."""
     model, _ = planned_model(experiment)
     size = (assumed.items, assumed.title_tokens)
     tokens = np.random.default_rng(0).integers(1, model.vocab_size, size, np.int32)
@@ -47,7 +47,7 @@ def ranker_of(experiment: Experiment, assumed: Assumed) -> Ranker:
 
 
 def frozen_of(ranker: Ranker) -> dict[str, Any]:
-    """The base parameters, and the item vectors where the verbalizer has them."""
+    """Returns the shapes of the base parameters, and of the item vectors if the verbalizer has them."""
     params = ranker.model.param_shapes()
     vectors = jax.eval_shape(ranker.item_vectors, params) if ranker.ranks_catalogue else None
     return {"params": params, "vectors": vectors}

@@ -1,4 +1,4 @@
-"""Where every leaf of a tree lies, as rows of a table: like leaves of repeated blocks in one row."""
+"""Where every leaf of a tree is placed, as rows of a table: equal leaves of repeated blocks share a row."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,24 +15,24 @@ from delrec_jax.training.task import Task
 _NUMBERED = re.compile(r"(?<=^block_)\d+$|(?<=^blocks_)\d+$")
 Axes = tuple[str | None, ...]
 Path = tuple[str, ...]
-Described = tuple[Path, tuple[str, ...], Axes]  # a leaf's name, kinds and axes, as a `Row` has them
+Described = tuple[Path, tuple[str, ...], Axes]  # a leaf's name, kinds and axes, as in a `Row`
 
 
 @dataclass(frozen=True)
 class Row:
-    """Leaves of one shape that lie alike.
+    """Leaves with the same shape and placement.
 
     Attributes:
-      name: path, the number of a block as *; of what the optimizer keeps, the path of its parameter.
-      kinds: what the optimizer keeps of it, such as `mu`.
-      count: leaves.
-      shape: of each.
-      dtype: of each.
+      name: path, with the number of a block as *; for the optimizer's state, the path of the parameter that it belongs to.
+      kinds: what the optimizer keeps for that parameter, such as `mu`.
+      count: number of leaves.
+      shape: shape of each.
+      dtype: type of each.
       axes: names of its axes.
-      spec: where these go.
-      size: bytes of all of them.
-      per_device: bytes of them on each device.
-      whole: axes that a rule would split and whose size does not divide.
+      spec: mesh axes that these are split over.
+      size: bytes of all leaves together.
+      per_device: bytes of all leaves on each device.
+      whole: axes that a rule would split but whose size does not divide.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Row:
 
 
 def sharding_rows(planned: Task) -> dict[str, list[Row]]:
-    """Tables of a step: `frozen`, `trains`, `optimizer`, `batch`."""
+    """Returns the tables of a step: `frozen`, `trains`, `optimizer`, `batch`."""
     layout, state = planned.layout, planned.state
     homes = state_shardings(state, layout)
     batch = jax.tree.map(lambda leaf: layout.batch, planned.batch)
     params = {key_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)}
 
     def kept(path: Path, shape: tuple[int, ...]) -> Described:
-        """An optimizer's leaf: its parameter, what of it, the parameter's axes."""
+        """Describes a leaf of the optimizer: its parameter, what is kept for it, and the parameter's axes."""
         home = parameter_of(path, params)
         if home is None or not shape:
             return path, (), (None,) * len(shape)
@@ -76,7 +76,7 @@ def sharding_rows(planned: Task) -> dict[str, list[Row]]:
 
 
 def bytes_per_device(rows: list[Row]) -> int:
-    """Of a whole table."""
+    """Returns the bytes per device of an entire table."""
     return sum(row.per_device for row in rows)
 
 
@@ -124,7 +124,7 @@ def _spec(spec: Any) -> str:
 
 
 def _kept_whole(axes: Axes, shape: tuple[int, ...], layout: Layout) -> Iterator[str]:
-    """What the layout did not do although a rule asks for it: never in silence."""
+    """Describes each axis that stays unsplit although a rule would split it, so that this is never silent."""
     for name, size in zip(axes, shape, strict=True):
         ways = layout.ways_of(name)
         if ways > 1 and size % ways:

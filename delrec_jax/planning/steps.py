@@ -1,6 +1,6 @@
-"""The tasks of an experiment, ready to be compiled for shapes alone: `delrec plan` has no data and no weights.
+"""The tasks of an experiment, ready to be compiled from shapes alone: `delrec plan` has no data and no weights.
 
-They are the very tasks that the stages train; what a corpus, a tokenizer or weights would tell is assumed (`shapes`).
+They are the same tasks that the stages train; what a corpus, a tokenizer or weights would determine is assumed (`shapes`).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,17 +26,17 @@ from delrec_jax.workdir.teacher_training import teaching_task
 
 
 def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> list[Task]:
-    """The tasks of all stages of this config's method that train, the teacher's first; `augment` is not among them.
+    """Returns the tasks of all stages of the config's method that train, the teacher's first; `augment` is not included.
 
     Raises:
-      UserError: what the run itself would refuse: a mesh, a batch or heads that do not divide; or `lm.weights` of an
-        unknown shape.
+      UserError: the run itself would be refused, because a mesh, a batch or heads do not divide; or the shape of
+        `lm.weights` is unknown.
     """
     tasks, config = [], experiment.teacher
     if config.name in NETWORKS:
         layout = make_layout(experiment.mesh, teacher_axes, devices)
         module = NETWORKS[config.name](config.shape, assumed.items)
-        known = None if config.cold_negatives else np.arange(assumed.items) > 0  # one is cold
+        known = None if config.cold_negatives else np.arange(assumed.items) > 0  # one item is cold
         tasks.append(teaching_task(config, module, layout, known=known))
     ranker = ranker_of(experiment, assumed)
     layout = make_layout(experiment.mesh, ranker.model.axes_of, devices)
@@ -58,13 +58,13 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
 
 
 def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
-    """The encoder alone computes; what else the model has lies there, as the run loads it."""
+    """Only the encoder is computed, but all of the model is held in memory, as in a run."""
     parser = preference_parser(ranker, experiment.parse)
     return parsing_task(experiment, parser, layout, parser.model.param_shapes())
 
 
 def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
-    start = PromptStart(experiment, words=(0,))  # which words does not change a shape
+    start = PromptStart(experiment, words=(0,))  # the choice of words does not change a shape
     return distilling_task(experiment, ranker, layout, frozen_of(ranker), start)
 
 

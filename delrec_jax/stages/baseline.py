@@ -1,6 +1,6 @@
-"""`delrec baseline`: the conventional recommenders alone, ranked on the test part under every protocol.
+"""`delrec baseline`: ranks only the conventional recommenders on the test part, under every protocol.
 
-What a teacher is worth is known before any language model is trained.
+It shows how good a teacher is before any language model is trained.
 """
 
 import time
@@ -52,7 +52,7 @@ def _write(ws: Workspace, table: pl.DataFrame, notes: Iterable[str]) -> None:
 
 
 def print_baseline(ws: Workspace, data: Data) -> None:
-    """Prints the tables of a finished `baseline`, and what its split warns of."""
+    """Prints the tables of a finished `baseline`, and the warnings of its split."""
     rows = tables.read_metrics_json(ws.folder("baseline") / "metrics.json")
     blocks.print_blocks(blocks.result_blocks(rows))
     for warning in data.split.warnings():

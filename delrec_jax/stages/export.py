@@ -1,4 +1,4 @@
-"""`delrec export`: a tuned model for other programs, or its adapter alone for this one."""
+"""`delrec export`: writes a tuned model for other programs, or only its adapter for this one."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from delrec_jax.workdir import base_model
 from delrec_jax.workdir.workspace import Workspace
 
 FORMATS = {
-    "adapter": "adapter and soft prompt alone, for `language.adapter_files.load_adapter`",
-    "peft": "an AdaLoRA adapter for `peft`, the soft prompt beside it (and the base model, where it was made here)",
-    "lora": "the equivalent LoRA adapter for `peft`, likewise",
-    "hf": "the merged model for `transformers`, the soft prompt beside it",
+    "adapter": "only adapter and soft prompt, for `language.adapter_files.load_adapter`",
+    "peft": "an AdaLoRA adapter for `peft`, with the soft prompt next to it (and the base model, if it was trained here)",
+    "lora": "the equivalent LoRA adapter for `peft`, with the same files next to it",
+    "hf": "the merged model for `transformers`, with the soft prompt next to it",
 }
 
 
@@ -27,14 +27,14 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     """Writes DELRec's adapter and prompt (those named `distilled`) in one of `FORMATS`.
 
     Raises:
-      UserError: the run is not finished, the format unknown, or the directory in use.
+      UserError: the run is not finished, the format is unknown, or the directory is in use.
     """
     if kind not in FORMATS:
         raise UserError(f"--format={kind}: use one of {', '.join(FORMATS)}")
     if not ws.finished("tune"):
         raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output={output}: give a directory that is not there yet, or empty")
+        raise UserError(f"--output={output}: give a directory that does not exist yet or is empty")
     language = inputs.language
     adapters = files.load_adapters(ws, "distilled")
     prompt = jnp.asarray(files.load_prompt(ws, "distilled"))
@@ -55,7 +55,7 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
         family.export_model(merged, language.model, output, prompt=prompt, tokenizer_dir=tokenizer)
     else:
         if not ws.experiment.lm.weights:
-            # `peft` needs a base that `transformers` can load, and nobody else has this one.
+            # `peft` needs a base that `transformers` can load, and this one exists nowhere else.
             base = "base"
             family.export_model(
                 language.params, language.model, output / base, tokenizer_dir=tokenizer

@@ -1,4 +1,4 @@
-"""What the stages of one command read of a workdir: each is read once, when first asked for, and handed on."""
+"""What the stages of one command read from a workdir: each part is read once, when it is first needed, and shared."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -16,23 +16,23 @@ class Inputs:
     """The corpus, the texts' templates and the language model of a workdir."""
 
     def __init__(self, ws: Workspace):
-        """Reads nothing yet: a stage that makes a thing runs before the one that asks for it."""
+        """Reads nothing yet: the stage that makes a part may still have to run before the stage that needs it."""
         self._ws = ws
 
     @cached_property
     def data(self) -> Data:
-        """What `prepare` left."""
+        """What `prepare` stored."""
         return load_data(self._ws)
 
     @cached_property
     def templates(self) -> Mapping[str, Template]:
-        """DELRec's texts by task, on whose words a tokenizer is trained; P2Rec's text has no others."""
+        """DELRec's templates by task; a tokenizer is trained on their words, which include those of P2Rec's template."""
         found = prompt_templates(self._ws.experiment)
         if PREFERENCE in found:
-            raise UserError(f"distill.tasks.{PREFERENCE}: P2Rec's text has this name; take another")
+            raise UserError(f"distill.tasks.{PREFERENCE}: P2Rec's text has this name; use another")
         return found
 
     @cached_property
     def language(self) -> Language:
-        """What `pretrain` left."""
+        """The language model that `pretrain` made or adopted."""
         return load_language(self._ws, self.data, {**self.templates, PREFERENCE: TEMPLATE})

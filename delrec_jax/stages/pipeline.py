@@ -1,4 +1,4 @@
-"""All stages in order: what is finished is skipped, what was interrupted goes on."""
+"""Runs stages in order: finished ones are skipped, interrupted ones resume."""
 
 import importlib
 import time
@@ -29,16 +29,16 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
         if not (stage == "prepare" and as_main_sees(lambda: is_outdated(ws))):
             say(f"{stage}: finished before, skipped")
             return
-        say("prepare: the source files have changed since; all that rests on them is made anew")
+        say("prepare: the source files have changed since; everything made from them is remade")
     elif stage != "report" and as_main_sees(lambda: ws.outdated(stage)):
         say(
-            f"{stage}: its settings, a file of yours or an earlier stage have changed since; it is made anew"
+            f"{stage}: its settings, a file of yours or an earlier stage have changed since; it is run again"
         )
     say(f"{stage} ...")
     started = time.monotonic()
     ws.begin(stage)
     run = _function(spec)
-    if stage == "prepare":  # of tables and files alone: no device takes part
+    if stage == "prepare":  # it only handles tables and files, so one process is enough
         on_main(lambda: run(ws))
     else:
         run(ws, *(getattr(inputs, name) for name in spec.reads))
@@ -47,7 +47,7 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
 
 
 def run_all(ws: Workspace) -> None:
-    """Every stage of the method in the order of the data."""
+    """Runs every stage of the method in the order of the data."""
     inputs = Inputs(ws)
     for stage in ws.stages:
         if stage != "baseline":
@@ -55,7 +55,7 @@ def run_all(ws: Workspace) -> None:
 
 
 def run_baseline(ws: Workspace) -> None:
-    """The corpus, the teacher and its tables: all that needs no language model."""
+    """Prepares the corpus, trains the teacher and prints its tables: everything that needs no language model."""
     inputs = Inputs(ws)
     for stage in ("prepare", "teach", "baseline"):
         run_stage(ws, stage, inputs)

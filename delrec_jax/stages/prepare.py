@@ -1,4 +1,4 @@
-"""`delrec prepare`: raw interactions to a corpus, its statistics, one split, and stored candidates."""
+"""`delrec prepare`: turns raw interactions into a corpus, its statistics, one split, and stored candidates."""
 
 from delrec_jax.data import splits
 from delrec_jax.data.candidates import sampled_candidates, save_candidates
@@ -12,12 +12,12 @@ from delrec_jax.workdir.workspace import Workspace, write_json
 
 
 def is_outdated(ws: Workspace) -> bool:
-    """Whether the source files changed after they were prepared."""
+    """Returns whether the source files have changed since they were prepared."""
     return source_changed(ws.experiment.data, ws.folder("prepare") / "corpus")
 
 
 def prepare(ws: Workspace) -> None:
-    """Builds the corpus, splits it, and stores the candidates of both parts with seed and hash."""
+    """Builds the corpus, splits it, and stores the candidates of both parts with their seed and hash."""
     config, folder = ws.experiment, ws.folder("prepare")
     corpus = prepare_corpus(config.data, folder / "corpus")
     split = make_split(corpus, config.split)

@@ -1,4 +1,4 @@
-"""`delrec recommend`: titles typed in, a ranked list of titles out."""
+"""`delrec recommend`: takes a history of titles and prints ranked lists of titles."""
 
 import difflib
 from dataclasses import replace
@@ -32,18 +32,18 @@ def recommend(ws: Workspace, inputs: Inputs, history: str, count: int) -> None:
       count: length of the lists.
 
     Raises:
-      UserError: the run is not finished, a title is unknown (the nearest are named), or the list too long.
+      UserError: the run is not finished, a title is unknown (the nearest ones are named), or the list is too long.
     """
     last = "augment" if ws.experiment.method == "p2rec" else "tune"
     if not ws.finished(last):
         raise UserError(
-            f"recommend needs a finished run in {ws.root}: `delrec run` with this --workdir first"
+            f"recommend needs a finished run in {ws.root}: run `delrec run` with this --workdir first"
         )
     data = inputs.data
     items = find_titles(history, data.corpus.catalogue.titles)
     if not 1 <= count <= data.num_items - len(set(items)):
         raise UserError(
-            f"-k {count}: between 1 and the {data.num_items - len(set(items))} items not in the history"
+            f"-k {count}: use 1 to {data.num_items - len(set(items))}, the number of items not in the history"
         )
     columns = _language_scores(ws, inputs, items) | _teacher_scores(ws, data, items)
     table = Table("rank", *columns)
@@ -54,7 +54,7 @@ def recommend(ws: Workspace, inputs: Inputs, history: str, count: int) -> None:
 
 
 def _language_scores(ws: Workspace, inputs: Inputs, items: list[int]) -> dict[str, np.ndarray]:
-    """DELRec's scores, where the method has it."""
+    """Returns DELRec's scores, if it is part of the method."""
     if ws.experiment.method == "p2rec":
         return {}
     language = inputs.language
@@ -65,7 +65,7 @@ def _language_scores(ws: Workspace, inputs: Inputs, items: list[int]) -> dict[st
 
 
 def _teacher_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np.ndarray]:
-    """Those of the teacher, augmented (where the method augments it) and plain."""
+    """Returns the teacher's scores, augmented (if the method augments it) and plain."""
     config = ws.experiment.teacher
     row = np.full((1, config.max_length), PAD_ITEM, np.int32)
     recent = items[-row.shape[1] :]
@@ -82,10 +82,10 @@ def _teacher_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np
 
 
 def find_titles(history: str, titles: tuple[str, ...]) -> list[int]:
-    """Items of the titles typed in; case and outer spaces do not matter.
+    """Returns the items of the given titles; case and surrounding spaces do not matter.
 
     Raises:
-      UserError: no title, or an unknown one.
+      UserError: there is no title, or an unknown one.
     """
     place = {title.casefold(): item for item, title in enumerate(titles)}
     items = []
@@ -98,7 +98,7 @@ def find_titles(history: str, titles: tuple[str, ...]) -> list[int]:
             hint = (
                 f"the nearest are: {names}"
                 if near
-                else "no title comes near; look at the .item file"
+                else "no title is similar; look at the .item file"
             )
             raise UserError(f"--history: no item is called {typed!r}; {hint}")
         items.append(place[typed.casefold()])

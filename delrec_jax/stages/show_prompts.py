@@ -1,4 +1,4 @@
-"""`delrec prompts`: whole examples of each task with label and target mask, for reading."""
+"""`delrec prompts`: prints complete examples of each task with label and target mask."""
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
-_SHOWN = 5  # categories of a target
+_SHOWN = 5  # categories per target
 
 
 def show_prompts(ws: Workspace, inputs: Inputs, count: int) -> None:
-    """Prints `count` examples of each task of the run's method as the models read them.
+    """Prints `count` examples of each task of the run's method, as the models read them.
 
-    The target mask marks the one place of the text that is asked for: `^` under MASK's token, `.` elsewhere.
+    The target mask marks the one position that is asked for: `^` for the MASK token, `.` elsewhere.
     """
     if ws.experiment.method != "delrec":
         _show_preferences(ws, inputs.data, inputs.language, count)
@@ -31,7 +31,7 @@ def show_prompts(ws: Workspace, inputs: Inputs, count: int) -> None:
 
 
 def _show_preferences(ws: Workspace, data: Data, language: Language, count: int) -> None:
-    """A user's text and target distribution, and the text of one item alone."""
+    """Prints users' texts with their target distributions, and texts of single items."""
     categories = files.load_categories(ws, ws.experiment.seed)
     train = data.split.train
     targets = preference_targets(train, categories.of_item, categories.count)
@@ -52,7 +52,7 @@ def _show_preferences(ws: Workspace, data: Data, language: Language, count: int)
 
 
 def _show_tasks(ws: Workspace, data: Data, language: Language, count: int) -> None:
-    """Stage 1: of each user one text of every task that can be asked of them."""
+    """Prints stage 1: for each user, one text of every task that their history allows."""
     config, rng = ws.experiment, np.random.default_rng(ws.experiment.seed)
     teacher = load_teacher(ws, data).scores
     for user in data.split.training_users[:count, None]:
@@ -65,7 +65,7 @@ def _show_tasks(ws: Workspace, data: Data, language: Language, count: int) -> No
 
 
 def _show_next_items(data: Data, language: Language, count: int) -> None:
-    """Stage 2 and evaluation."""
+    """Prints the texts of stage 2 and of evaluation."""
     for index, asked in enumerate(data.split.histories("valid")[:count]):
         candidates = data.candidates["valid"].items[index]
         ids = prompts.recommendation(

@@ -1,4 +1,4 @@
-"""`delrec teach`: trains the conventional recommender on the training part alone."""
+"""`delrec teach`: trains the conventional recommender on the training part only."""
 
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
@@ -11,7 +11,7 @@ from delrec_jax.workdir.workspace import Workspace, write_json
 
 
 def teach(ws: Workspace, data: Data) -> None:
-    """Trains the named network, selected by validation NDCG@10 in full ranking; popularity needs no training."""
+    """Trains the configured network, selected by validation NDCG@10 in full ranking; popularity needs no training."""
     config, path = ws.experiment.teacher, ws.folder("teach") / "teacher.json"
     if config.name not in NETWORKS:
         on_main(lambda: write_json(path, {"name": config.name}))

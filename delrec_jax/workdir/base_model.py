@@ -17,11 +17,11 @@ from delrec_jax.training.writers import say
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 OWN = "model/result.safetensors"
-"""The parameters of a model of our own, within the folder of `pretrain`."""
+"""The path of our own model's parameters within the folder of `pretrain`."""
 
 
 def tokenizer_directory(ws: Workspace) -> Path:
-    """Where the tokenizer is: `lm.tokenizer`, else beside the pretrained weights, else where `pretrain` made it."""
+    """Returns the tokenizer's directory: `lm.tokenizer`, else that of the pretrained weights, else where `pretrain` made it."""
     config = ws.experiment.lm
     if config.tokenizer or config.weights:
         return hub.resolve(config.tokenizer or config.weights)
@@ -29,10 +29,10 @@ def tokenizer_directory(ws: Workspace) -> Path:
 
 
 def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
-    """The language model with the adapters of stage 2: sizes of the pretrained model, or of the config and its tokenizer.
+    """Returns the language model with the adapters of stage 2, in the sizes of the pretrained model or of the config.
 
     Raises:
-      UserError: the tokenizer has ids that the pretrained table has no rows for.
+      UserError: the tokenizer has ids for which the pretrained embedding table has no rows.
     """
     config, family = experiment.lm, find_family(experiment.lm.family)
     directory = hub.resolve(config.weights) if config.weights else None
@@ -46,7 +46,7 @@ def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
 
 
 def adopt(ws: Workspace) -> None:
-    """What `pretrain` does with pretrained weights: names them by a hash of all their bytes, for every later stage."""
+    """Does what `pretrain` does with pretrained weights: identifies them for every later stage by a hash of all their bytes."""
     name = ws.experiment.lm.weights
     fingerprint = hub.fingerprint(hub.resolve(name))
     _write_name(ws, name, fingerprint)
@@ -54,7 +54,7 @@ def adopt(ws: Workspace) -> None:
 
 
 def name_own(ws: Workspace) -> None:
-    """Names the model that `pretrain` has just trained, as `adopt` names pretrained weights."""
+    """Identifies the model that `pretrain` has just trained, as `adopt` identifies pretrained weights."""
     _write_name(ws, "", file_hash(ws.folder("pretrain") / OWN))
 
 
@@ -64,10 +64,10 @@ def _write_name(ws: Workspace, name: str, fingerprint: str) -> None:
 
 
 def language_layout(experiment: Experiment, model: LanguageModel) -> Layout:
-    """Where the language model lies.
+    """Returns the layout that places the language model on the devices.
 
     Raises:
-      UserError: the mesh would cut through a part of it.
+      UserError: the mesh would split a part of the model that cannot be split.
     """
     layout = make_layout(experiment.mesh, model.axes_of)
     model.check_mesh(layout.mesh.shape["tensor"])
@@ -75,10 +75,10 @@ def language_layout(experiment: Experiment, model: LanguageModel) -> Layout:
 
 
 def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
-    """The frozen parameters, each where the layout says.
+    """Loads the frozen parameters, each placed where the layout says.
 
     Raises:
-      UserError: the pretrained weights are not those that this run began with.
+      UserError: the pretrained weights are not those that this run started with.
     """
     folder, name = ws.folder("pretrain"), ws.experiment.lm.weights
     if not name:
@@ -87,15 +87,15 @@ def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
     directory, begun = hub.resolve(name), read_json(folder / "base.json")["fingerprint"]
     if (found := hub.fingerprint(directory)) != begun:
         raise UserError(
-            f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: bring the same "
-            "weights back, or give another --workdir"
+            f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: restore the "
+            "original weights, or give another --workdir"
         )
     family = find_family(ws.experiment.lm.family)
     return family.load(directory, model, layout.of(model.param_shapes()))
 
 
 def described_model(ws: Workspace) -> str:
-    """Its kind and size (that of the weights, where they were not made here) and where it comes from."""
+    """Describes the language model: its kind, its size (that of the weights, if they are pretrained) and its origin."""
     model = make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))
     name = ws.experiment.lm.weights
     origin = f"pretrained weights {name}" if name else "pre-trained here"

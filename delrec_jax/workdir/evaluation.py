@@ -1,22 +1,24 @@
-"""Ranks every system under every protocol into rank records, one for each user; what methods share of `delrec evaluate`."""
+"""Ranks every system under every protocol into rank records, one per user: what all methods share of `delrec evaluate`."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import polars as pl
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
 from delrec_jax.evaluation import metrics, ranking, records
+from delrec_jax.evaluation.ranking import RankFn, ScoreFn
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols
 
 
 class Evaluation:
-    """Collects records over systems; protocols and their candidates are the same for all."""
+    """Collects the records of all systems; protocols and their candidates are the same for each."""
 
     def __init__(self, experiment: Experiment, data: Data):
         self.data = data
@@ -29,38 +31,41 @@ class Evaluation:
     def rank_catalogue(
         self,
         system: str,
-        score_users: Callable,
+        score_users: ScoreFn,
         *,
         order: np.ndarray | None = None,
         **names: Any,
     ) -> None:
-        """A system that scores the whole catalogue, under all protocols; `names` (labels, teacher, seed) tell it apart."""
+        """Ranks a system that scores the whole catalogue, under all protocols; `names` are labels, teacher and seed."""
         rankers = self.protocols.rankers(full_scores=True)
         self._rank(system, score_users, rankers, order=order, **names)
 
     def rank_language_system(
         self, system: str, labels: str, scorer: LanguageScorer, parts: LanguageSystem
     ) -> None:
-        """A language system: one pass a user for all protocols, or one a protocol where candidates must be stated."""
+        """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated."""
         if scorer.ranks_catalogue:
             ids = scorer.texts(parts, self.histories)
             self.rank_catalogue(
                 system, lambda rows: scorer.catalogue(parts, ids[rows]), labels=labels
             )
             return
-        # What is listed in the text, or decoded one by one, cannot be the whole catalogue.
+        # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
             candidates = self.protocols.candidates[protocol][0]
             assert candidates is not None
             ids = scorer.texts(parts, self.histories, candidates)
 
-            def score(rows, ids=ids, candidates=candidates):
+            def score(
+                rows: np.ndarray, ids: np.ndarray = ids, candidates: np.ndarray = candidates
+            ) -> jax.Array:
+                """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
                 return scorer.candidates(parts, ids[rows], candidates[rows])
 
             self._rank(system, score, {protocol: ranker}, labels=labels)
 
     def add_oracle(self) -> None:
-        """The exact next-item distribution: realised ranks, and expected metrics."""
+        """Adds the exact next-item distribution: realized ranks, and expected metrics."""
         world = self.data.world
         assert world is not None
         exact = next_item_distributions(world, self.histories, released=True)
@@ -68,7 +73,7 @@ class Evaluation:
         for protocol, (candidates, _) in self.protocols.candidates.items():
             chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
             if protocol.startswith("sampled"):
-                # The negatives are drawn evenly, so the target is any candidate in proportion to its probability.
+                # Negatives are drawn uniformly, so each candidate is the target in proportion to its probability.
                 chosen = chosen / chosen.sum(1, keepdims=True)
             values = metrics.expected_metrics(chosen)
             table = records.expected_table(
@@ -79,8 +84,8 @@ class Evaluation:
     def _rank(
         self,
         system: str,
-        score_users: Any,
-        rankers: Any,
+        score_users: ScoreFn,
+        rankers: Mapping[str, RankFn],
         *,
         order: np.ndarray | None = None,
         **names: Any,
@@ -97,7 +102,7 @@ class Evaluation:
         self.tables += self.protocols.records(found, system=system, **names)
 
     def write(self, folder: Path) -> None:
-        """Stores the records."""
+        """Writes the records."""
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
         if self.expected:
             records.write_expected(folder / "expected.parquet", pl.concat(self.expected))

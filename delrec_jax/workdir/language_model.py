@@ -1,4 +1,4 @@
-"""The language model of a run with everything that turns items into its texts, read back from the workdir."""
+"""The language model of a run with everything that turns items into texts for it, read back from the workdir."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from delrec_jax.workdir.workspace import Workspace
 
 @dataclass(frozen=True)
 class Language:
-    """The frozen language model with everything that turns items into its texts.
+    """The frozen language model with everything that turns items into texts for it.
 
     Attributes:
       params: frozen parameters, on the devices.
-      slots: ids that mark the soft prompt's places.
-      layout: where the parameters, and all that is computed with them, lie.
+      slots: ids that mark the positions of the soft prompt.
+      layout: placement of the parameters, and of everything that is computed with them.
     """
 
     tokenizer: Tokenizer
@@ -52,29 +52,30 @@ class Language:
         return bool(self.pieces.codes) or self.pieces.config.show_candidates
 
     def put(self, tree: Any) -> Any:
-        """A prompt or adapters, placed beside the parameters."""
+        """Places a prompt or adapters on the devices of the parameters."""
         return place(tree, self.layout.of(tree))
 
     @cached_property
     def vectors(self) -> jax.Array | None:
-        """The verbalizer's item vectors: the head is frozen from stage 1 on, so one matrix serves all batches and systems.
+        """The verbalizer's item vectors [I, D], or None if titles have no vectors.
 
-        None where titles have no vectors.
+        The head is frozen from stage 1 on, so one matrix serves all batches and systems.
         """
         if not self.ranker.ranks_catalogue:
             return None
         items = (len(self.ranker.title_tokens), self.model.width)
         home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
         with self.layout.active():
-            return jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
+            vectors: jax.Array = jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
+        return vectors
 
     def ids(self, text: str) -> np.ndarray:
-        """Tokens of a text."""
+        """Returns the token ids of a text."""
         return np.array(self.tokenizer.encode(text), np.int32)
 
 
 def code_count(config: Experiment) -> int:
-    """Codes that a verbalizer of listed candidates needs: one for each candidate of the longest list."""
+    """Returns how many codes a verbalizer of listed candidates needs: one per candidate of the longest list."""
     lists = (config.candidates.num, config.candidates.rerank)
     return max(*lists, config.distill.num_candidates, config.tune.num_candidates)
 
@@ -85,7 +86,7 @@ def make_pieces(
     titles: tuple[str, ...],
     templates: Mapping[str, Template],
 ) -> Pieces:
-    """Tokenises the catalogue, and the templates in the words of the config's domain."""
+    """Tokenizes the catalogue, and the templates in the words of the config's domain."""
     listed = find_verbalizer(config.lm.verbalizer).lists_codes
     codes = tokenizer.codes(code_count(config)) if listed else []
     return tokenise_pieces(
@@ -101,7 +102,7 @@ def make_pieces(
 
 
 def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
-    """The language model with the catalogue's titles."""
+    """Returns a ranker: the language model with the catalogue's titles."""
     model = base_model.make_model(config, tokenizer)
     titles = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
     verbalizer = find_verbalizer(config.lm.verbalizer)
@@ -109,11 +110,11 @@ def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pi
 
 
 def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Language:
-    """Reads the base model that `pretrain` made or adopted."""
+    """Loads the base model that `pretrain` made or adopted, with its tokenizer and texts."""
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
     ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
-    # From the table's size on: a pretrained table has more rows than its tokenizer has ids.
+    # Slots are numbered from the table's size on: a pretrained table has more rows than its tokenizer has ids.
     slots = np.array(slot_ids(ranker.model.vocab_size, ws.experiment.distill.length), np.int32)
     layout = base_model.language_layout(ws.experiment, ranker.model)
     params = base_model.load_params(ws, ranker.model, layout)

@@ -1,4 +1,4 @@
-"""The language model as a system of the table: texts of histories in, scores of items out."""
+"""The language model as a system to be ranked: it turns texts of histories into scores of items."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class AskedTexts:
 
     Attributes:
       ids: int32 [B, T].
-      candidates: int32 [B, C]; None where the whole catalogue is asked for.
+      candidates: int32 [B, C]; None if the whole catalogue is scored.
     """
 
     ids: Int[Arrays, "B T"]
@@ -35,9 +35,9 @@ class LanguageSystem:
     """The language model with one pattern, prompt and set of adapters.
 
     Attributes:
-      pattern: tokens in the prompt's place: slots, words, or nothing.
-      prompt: the soft prompt [K, D], when the pattern has slots.
-      adapters: AdaLoRA's tree, when it is tuned.
+      pattern: tokens in place of the prompt: slots, words, or nothing.
+      prompt: the soft prompt [K, D], if the pattern has slots.
+      adapters: AdaLoRA's tree, if the model is tuned.
     """
 
     pattern: Ids
@@ -46,28 +46,28 @@ class LanguageSystem:
 
 
 Scores = Callable[[Any, Any], jax.Array]
-"""(held weights, texts) -> scores."""
+"""Maps (held weights, texts) to scores."""
 
 
 def catalogue_scores(ranker: Ranker) -> Scores:
-    """Scores [B, I] of the whole catalogue, where one pass gives them."""
+    """Returns a function that scores the whole catalogue [B, I] in one pass."""
     return lambda held, texts: ranker.catalogue_scores(ids=texts.ids, **held)
 
 
 def candidate_scores(ranker: Ranker) -> Scores:
-    """Scores [B, C] of each text's own candidates."""
+    """Returns a function that scores each text's own candidates [B, C]."""
     return lambda held, texts: ranker.candidate_scores(
         ids=texts.ids, candidates=texts.candidates, **held
     )
 
 
 def text_shapes(max_tokens: int, rows: int) -> jax.ShapeDtypeStruct:
-    """Texts that fill the largest bucket of this limit."""
+    """Returns the shape of texts that fill the largest bucket of this limit."""
     return jax.ShapeDtypeStruct((rows, make_buckets(max_tokens)[-1]), np.int32)
 
 
 def ranks_catalogue(ranker: Ranker, config: prompts.PromptConfig) -> bool:
-    """Whether one text and one pass serve the whole catalogue: no candidates in the text, and none to be decoded."""
+    """Returns whether one pass over one text scores the whole catalogue: no candidates are listed in it or decoded."""
     listed = config.show_candidates or ranker.verbalizer.lists_codes
     return ranker.ranks_catalogue and not listed
 
@@ -76,7 +76,7 @@ class LanguageScorer:
     """Scores texts under any `LanguageSystem`; each combination of parts compiles once."""
 
     def __init__(self, language: Language):
-        """Keeps the frozen model at hand."""
+        """Prepares both kinds of scores of a frozen model."""
         self.language = language
         self._buckets = make_buckets(language.pieces.config.max_tokens)
         self._catalogue = EvalStep(catalogue_scores(language.ranker), language.layout)
@@ -92,13 +92,13 @@ class LanguageScorer:
 
     @property
     def ranks_catalogue(self) -> bool:
-        """Whether one text and one pass serve the whole catalogue: no candidates in the text, and none to be decoded."""
+        """Whether one pass over one text scores the whole catalogue: no candidates are listed in it or decoded."""
         return ranks_catalogue(self.language.ranker, self.language.pieces.config)
 
     def texts(
         self, system: LanguageSystem, histories: list[np.ndarray], candidates: Any = None
     ) -> Int[np.ndarray, "B T"]:
-        """LSR texts of histories, padded to one bucket; candidates are in them where the config lists them."""
+        """Returns the LSR texts of histories, padded to one bucket; they contain the candidates if the config lists them."""
         listed = candidates is not None and self.language.lists_candidates
         shown = candidates if listed else [()] * len(histories)
         texts = [
@@ -110,11 +110,11 @@ class LanguageScorer:
         return pad_texts(texts, bucket_length(max(map(len, texts)), self._buckets))
 
     def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> Float[jax.Array, "B I"]:
-        """Scores of the whole catalogue, for verbalizers that rank it."""
+        """Scores the whole catalogue, for verbalizers that rank it."""
         return self._catalogue(self._held(system), AskedTexts(ids=ids))
 
     def candidates(
         self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray
     ) -> Float[jax.Array, "B C"]:
-        """Scores of each text's candidates."""
+        """Scores each text's candidates."""
         return self._candidates(self._held(system), AskedTexts(ids=ids, candidates=candidates))

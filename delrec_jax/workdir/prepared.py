@@ -1,4 +1,4 @@
-"""What `prepare` left in the workdir, read back: the corpus, its one split, and the stored candidates."""
+"""Reads back what `prepare` stored in the workdir: the corpus, its one split, and the candidates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Data:
     """The corpus, its one split, and the stored candidates.
 
     Attributes:
-      world: the storefront's law, for the oracle; None on real data.
+      world: the rules that generated the storefront, for the oracle; None for real data.
       candidates: by part, `valid` and `test`.
     """
 
@@ -37,7 +37,11 @@ class Data:
 
 
 def load_data(ws: Workspace) -> Data:
-    """Reads what `prepare` stored."""
+    """Reads what `prepare` stored.
+
+    Raises:
+      UserError: a file is missing or damaged, or the candidates belong to another split.
+    """
     folder, config = ws.folder("prepare"), ws.experiment.data
     corpus = load_corpus(folder / "corpus")
     sets = {part: load_candidates(folder / f"candidates_{part}.npz") for part in splits.PARTS}

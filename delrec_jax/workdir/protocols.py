@@ -2,7 +2,7 @@
 
 full            the whole catalogue without the items that the user has seen
 full_with_seen  the whole catalogue
-sampled-m       the stored candidates: the target and m - 1 items that the user never met
+sampled-m       the stored candidates: the target and m - 1 items that occur nowhere in the user's sequence
 rerank-m        the teacher's m best unseen items; a target that is not among them is a miss
 """
 
@@ -26,10 +26,10 @@ _SHORTEST = 8
 
 
 class RowHistories:
-    """Histories of a part's users by row, cut and padded to a few lengths: 8, 16, 32, ... and the longest one wanted.
+    """Histories of a part's users by row, cut and padded to a few lengths: 8, 16, 32, ..., up to `longest`.
 
-    Most histories are short. Users asked in the order of their lengths (`by_length`) come in batches that are hardly
-    padded, and each length is compiled once.
+    Most histories are short. If users are scored in the order of their histories' lengths (`by_length`), batches need
+    little padding. Each length is compiled once.
 
     Attributes:
       by_length: all rows, shortest history first.
@@ -45,7 +45,7 @@ class RowHistories:
         return len(self._lengths)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """The latest items of these rows, int32 [B, L], left-padded with -1."""
+        """Returns the latest items of these rows, int32 [B, L], left-padded with -1."""
         length = _SHORTEST
         while length < self._lengths[rows].max():
             length *= 2
@@ -53,7 +53,7 @@ class RowHistories:
 
 
 def full_rankers(split: Split, part: Part) -> dict[str, RankFn]:
-    """The two protocols over the whole catalogue, by name."""
+    """Returns the rankers of the two protocols over the whole catalogue, by name."""
     targets = split.target(part)
     return {
         "full": ranking.full_ranker(targets, RowHistories(split, part)),
@@ -62,12 +62,12 @@ def full_rankers(split: Split, part: Part) -> dict[str, RankFn]:
 
 
 class Protocols:
-    """All protocols of the test part, with the records of what was ranked under them.
+    """All protocols of the test part, and the records of what is ranked under them.
 
     Attributes:
-      candidates: protocol to its candidates [E, C] and their hash; None and "" for the whole catalogue.
-      cold: which targets no one has in the training part.
-      head: which targets are among the most popular items.
+      candidates: for each protocol, its candidates [E, C] and their hash; None and "" for the whole catalogue.
+      cold: bool [E], which targets do not occur in the training part.
+      head: bool [E], which targets are among the most popular items.
     """
 
     def __init__(self, experiment: Experiment, data: Data):
@@ -88,7 +88,11 @@ class Protocols:
         }
 
     def add_rerank(self, teacher: ScoreFn) -> None:
-        """Fixes `rerank-m`: the teacher's best unseen items of each user."""
+        """Adds `rerank-m`: the teacher's best unseen items for each user.
+
+        Raises:
+          UserError: a user has fewer unseen items than that.
+        """
         count = self._experiment.candidates.rerank
         unseen = int(self._unseen.min())
         if count > unseen:
@@ -107,7 +111,7 @@ class Protocols:
         self.candidates[f"rerank-{count}"] = (items, inputs_hash(items))
 
     def rankers(self, *, full_scores: bool) -> Mapping[str, RankFn]:
-        """Protocol to ranker: all of them from scores of the catalogue, or those with candidates from theirs."""
+        """Returns rankers by protocol: all of them on catalogue scores, or those with candidates on candidate scores."""
         chosen = {
             protocol: ranking.candidate_ranker(self.targets, items, full_scores=full_scores)
             for protocol, (items, _) in self.candidates.items()
@@ -124,7 +128,7 @@ class Protocols:
         teacher: str | None = None,
         seed: int | None = None,
     ) -> list[pl.DataFrame]:
-        """The rank records of one system; teacher and seed are the run's where none are given."""
+        """Returns the rank records of one system; teacher and seed default to the run's."""
         config = self._experiment
         key = RecordKey(
             corpus=self._data.corpus.name,
@@ -139,7 +143,7 @@ class Protocols:
 
     def _record(self, key: RecordKey, ranks: Ranks) -> pl.DataFrame:
         items, digest = self.candidates[key.protocol]
-        # A target that the user has had before (data.repeats=keep) is ranked all the same.
+        # A target that the user has already had (data.repeats=keep) is ranked as well.
         ranked = self._unseen + self._met_before
         everything = ranked if key.protocol == "full" else self._data.num_items
         return records.record_table(

@@ -1,7 +1,7 @@
-"""The trained recommenders of a workdir: which there are, where they are stored, and their scores.
+"""The trained recommenders of a workdir: which ones exist, where they are stored, and their scores.
 
 teacher/model/result.safetensors                              the one that `teach` trained
-augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those of `augment`, in the form of a plain one
+augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Cell:
 
     Attributes:
       name: `sasrec`, `gru4rec` or `caser`.
-      seed: of its training, and of the parsing whose embeddings it got.
+      seed: seed of its training, and of the parsing that its embeddings come from.
       system: `PLAIN`, `AUGMENTED`, or one of P2Rec's controls.
     """
 
@@ -45,22 +45,22 @@ class Cell:
     system: str
 
     def config(self, experiment: Experiment) -> TeacherConfig:
-        """How it trains: as the run's teacher, under its own name."""
+        """Returns its training config: that of the run's teacher, with its own name."""
         return replace(experiment.teacher, name=self.name)
 
 
 def first_cell(experiment: Experiment) -> Cell:
-    """The recommender that `teach` trains."""
+    """Returns the recommender that `teach` trains."""
     return Cell(experiment.teacher.name, experiment.seed, PLAIN)
 
 
 def taught_path(ws: Workspace) -> Path:
-    """Its parameters."""
+    """Returns the path of the parameters that `teach` trained."""
     return ws.folder("teach") / "model" / "result.safetensors"
 
 
 def taught_vectors(ws: Workspace, num_items: int) -> Float[np.ndarray, "I D"]:
-    """The item vectors of the network that `teach` trained."""
+    """Returns the item vectors of the network that `teach` trained."""
     config = ws.experiment.teacher
     params, _ = load_tree(taught_path(ws))
     module = NETWORKS[config.name](config.shape, num_items)
@@ -68,26 +68,30 @@ def taught_vectors(ws: Workspace, num_items: int) -> Float[np.ndarray, "I D"]:
 
 
 def cell_folder(ws: Workspace, cell: Cell) -> Path:
-    """Where a recommender is trained."""
+    """Returns the folder that `augment` trains a recommender in."""
     return ws.folder("augment") / "teachers" / cell.name / f"seed-{cell.seed}" / cell.system
 
 
 def cell_path(ws: Workspace, cell: Cell) -> Path:
-    """The parameters of a trained recommender, in the form of a plain one. `teach` has made one of them already."""
+    """Returns the path of a recommender's parameters, in the format of a plain one; `teach` has trained one of them."""
     if cell == first_cell(ws.experiment):
         return taught_path(ws)
     return cell_folder(ws, cell) / "teacher.safetensors"
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """A trained recommender; one that is no network is computed here."""
+    """Loads a trained recommender; one that is not a network is fitted here.
+
+    Raises:
+      UserError: the fit of a recommender of the user's own does not return a pytree.
+    """
     config = cell.config(ws.experiment)
     if cell.name not in NETWORKS:
         train = data.split.train
         found = closed_form(cell.name).fit(train.offsets, train.items, num_items=data.num_items)
         if jax.tree_util.all_leaves([found]):
             raise UserError(
-                f"teacher.name is {cell.name!r}: its fit returns {found!r}, which is no pytree; return a "
+                f"teacher.name is {cell.name!r}: its fit returns {found!r}, which is not a pytree; return a "
                 "flax.struct.PyTreeNode, so that its scores can be compiled"
             )
         return found
@@ -97,13 +101,13 @@ def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
 
 
 def distilled_cell(experiment: Experiment) -> Cell:
-    """The recommender that DELRec distils: the one of `teach`, or (method=delrec_p2rec) its augmented twin."""
+    """Returns the recommender that DELRec distills: the one of `teach`, or (method=delrec_p2rec) its augmented twin."""
     first = first_cell(experiment)
     return replace(first, system=AUGMENTED) if experiment.method == "delrec_p2rec" else first
 
 
 def load_teacher(ws: Workspace, data: Data) -> Teacher:
-    """The scores that DELRec distils."""
+    """Loads the recommender that DELRec distills."""
     return load_cell(ws, data, distilled_cell(ws.experiment))
 
 
@@ -112,8 +116,8 @@ class ConventionalSystem:
     """A recommender that reads item numbers.
 
     Attributes:
-      score_users: rows of a part's users -> scores [B, I].
-      order: the rows, best scored in this order (by length of history).
+      score_users: maps rows of a part's users to scores [B, I].
+      order: all rows in the order in which scoring is fastest (by length of history).
     """
 
     score_users: ScoreUsers
@@ -121,7 +125,7 @@ class ConventionalSystem:
 
 
 def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
-    """Popularity, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin."""
+    """Returns popularity, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
     read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
     train, first = data.split.train, first_cell(ws.experiment)
     found = {
@@ -134,11 +138,12 @@ def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, Con
 
 
 def conventional_system(teacher: Teacher, read: RowHistories) -> ConventionalSystem:
-    """A teacher's scores, asked by rows of users."""
+    """Wraps a teacher so that it scores rows of users."""
     return ConventionalSystem(lambda rows: _scores(teacher, read(rows)), read.by_length)
 
 
 @jax.jit
 def _scores(teacher: Any, histories: Any) -> jax.Array:
-    """The teacher is an argument: recommenders of one shape share a compiled program."""
-    return teacher.scores(histories)
+    """Scores histories; the teacher is an argument so that recommenders of one shape share a compiled program."""
+    scores: jax.Array = teacher.scores(histories)
+    return scores

@@ -1,4 +1,4 @@
-"""What surrounds a command that works in a workdir: the other processes, the lock, the compiler's cache, SIGTERM."""
+"""What surrounds a command that uses a workdir: the other processes, the lock, the compilation cache, SIGTERM."""
 
 import fcntl
 import hashlib
@@ -21,18 +21,18 @@ from delrec_jax.training.preemption import end_at_sigterm
 
 CACHE = ".compilation_cache"
 _WORTH_KEEPING = (
-    0.1  # seconds of compiling; JAX's own threshold of 1 s would keep little of a small model
+    0.1  # seconds of compilation; JAX's default of 1 s would keep little of a small model
 )
 
 
 @contextmanager
 def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
-    """Joins the other processes, holds the workdir's lock, and ends in order at SIGTERM.
+    """Joins the other processes, holds the workdir's lock, and arranges an orderly exit at SIGTERM.
 
     Raises:
-      UserError: the others cannot be joined, the workdir cannot be written, or another run works in it.
+      UserError: the other processes cannot be joined, the workdir cannot be written, or another run is using it.
     """
-    # Orbax logs a traceback for each of its threads when a disk is full; what fails is raised, and told, as well.
+    # Orbax logs a traceback for each of its threads when a disk is full, although the error is raised and reported too.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     distributed.join(experiment.distributed)
@@ -42,9 +42,9 @@ def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
 
 
 def keep_compiled(workdir: Path) -> None:
-    """Keeps compiled programs beside the workdir, for all runs there; JAX_COMPILATION_CACHE_DIR names another place.
+    """Caches compiled programs next to the workdir, for all runs there; JAX_COMPILATION_CACHE_DIR names another place.
 
-    Programs for a CPU are kept by its features: one that a newer CPU compiled could crash an older one.
+    CPUs with different features have separate caches: a program compiled on a newer CPU could crash on an older one.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         place = workdir.absolute().parent / CACHE / _machine()
@@ -61,14 +61,14 @@ def _machine() -> str:
 
 @contextmanager
 def _locked(workdir: Path) -> Iterator[None]:
-    """One run a workdir. The system gives the lock back however the process ends."""
+    """Allows one run per workdir; the operating system releases the lock however the process ends."""
     held, holder = None, ""
     if is_main():
         held, holder = _take(workdir)
     try:
         if as_main_sees(lambda: held is None):
             raise UserError(
-                f"--workdir={workdir}: another run works in it{holder}; wait for it, stop it, or give another --workdir"
+                f"--workdir={workdir}: another run is using it{holder}; wait for it, stop it, or give another --workdir"
             )
         yield
     finally:
@@ -77,7 +77,7 @@ def _locked(workdir: Path) -> Iterator[None]:
 
 
 def _take(workdir: Path) -> tuple[int | None, str]:
-    """The open lock file; or None, and who has it."""
+    """Returns the open lock file and "", or None and who holds the lock."""
     path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)

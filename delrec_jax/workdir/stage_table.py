@@ -1,7 +1,8 @@
-"""The stages of each method, in the order of the data: what each reads and leaves, and the function that runs it.
+"""The stages of each method, in the order of the data: what each reads and writes, and the function that runs it.
 
-The one list of stages: the command line, the workdir's fingerprints, the pipeline and `delrec plan` all read it. It imports
-nothing, so that `delrec --help` is quick; functions are named, and loaded by `stages.pipeline` when they are run.
+This is the only list of stages: the command line, the workdir's fingerprints, the pipeline and `delrec plan` all read it. It
+imports nothing else of the package, so that `delrec --help` is quick; functions are given by name, and `stages.pipeline`
+loads them when they are run.
 """
 
 from dataclasses import dataclass, replace
@@ -12,15 +13,15 @@ LANGUAGE = ("data", "language")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage reads and leaves.
+    """What a stage reads and writes.
 
     Attributes:
-      runs: its function, `module:name` within the package.
+      runs: its function, as `module:name` within the package.
       folder: where it writes.
       needs: stages whose results it reads.
-      settings: parts of the config that it reads; `SECTION.*` stands for the names of a section's keys alone.
-      results: files without which it is not finished; their content identifies it for the stages that need it.
-      reads: what is handed to its function after the workdir, see `stages.inputs.Inputs`.
+      settings: parts of the config that it reads; `SECTION.*` stands for only the names of a section's keys.
+      results: files without which it is not finished; their content identifies it to the stages that need it.
+      reads: attributes of `stages.inputs.Inputs` that are passed to its function after the workdir.
     """
 
     runs: str
@@ -63,7 +64,7 @@ _FIRST: dict[str, Stage] = {
     ),
 }
 _P2REC: dict[str, Stage] = {
-    # `method` too: DELRec needs one repetition only.
+    # It reads `method` because DELRec needs only one repetition.
     "parse": Stage(
         "p2rec.parse:parse",
         "preference",
@@ -106,7 +107,7 @@ METHODS: dict[str, dict[str, Stage]] = {
     "p2rec": _FIRST | _P2REC | _P2REC_RESULTS,
     "delrec_p2rec": _FIRST | _P2REC | _DELREC | _AUGMENTED_TEACHER,
 }
-"""By method: DELRec, P2Rec, and DELRec with a teacher that P2Rec augmented."""
+"""The stages by method: DELRec, P2Rec, and DELRec with a teacher that P2Rec augmented."""
 
 ALL = tuple(METHODS["delrec_p2rec"])
-"""The names of all stages: this method has every one."""
+"""The names of all stages; this method has every one of them."""

@@ -1,4 +1,4 @@
-"""How conventional recommenders are trained, plain or augmented: one data, loss, budget and selection for all of them."""
+"""How conventional recommenders are trained, plain or augmented: all with the same data, loss, budget and selection."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +25,7 @@ from delrec_jax.teachers.network import (
 )
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.windows import TrainingRows, training_rows
-from delrec_jax.training.gradients import LossFn, mean_loss_gradients
+from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.task import Scoring, Task, run_task
@@ -43,23 +43,25 @@ def teaching_task(
     known: np.ndarray | None = None,
     text: jax.ShapeDtypeStruct | None = None,
 ) -> Task:
-    """The training of one network, selected by the scores of the whole catalogue.
+    """Returns the training task of one network, selected by the scores of the whole catalogue.
 
     Args:
-      config: which loss, and how it trains.
+      config: its loss, and how it trains.
       module: the network.
-      layout: where its parameters and batches lie.
+      layout: placement of its parameters and batches.
       known: bool [I], the items that are negatives; None = all of them.
-      text: shape of the vectors [I, E] that its item table reads; None where it reads none.
+      text: shape of the vectors [I, E] that its item table reads; None if it reads none.
     """
     frozen = None if text is None else {"text": text}
     rows = jax.ShapeDtypeStruct((config.batch_size, config.max_length), np.int32)
     users = jax.ShapeDtypeStruct((layout.rows(SCORED_USERS), config.max_length), np.int32)
 
     def start(frozen: Any, seed: int) -> Any:
+        """Initializes the parameters."""
         return init_params(module, prng.key(seed, "teacher/init"), frozen and frozen["text"])
 
     def score(held: Any, histories: Any) -> jax.Array:
+        """Scores the whole catalogue after each history [B, L]: [B, I]."""
         return NetworkTeacher(held["params"], module, held["text"]).scores(histories)
 
     held = {"params": jax.eval_shape(partial(start, seed=0), frozen), "text": text}
@@ -79,7 +81,7 @@ def teaching_task(
 
 
 class TeacherTraining:
-    """Trains one network as often as asked (seeds, text vectors), and compiles it once."""
+    """Trains one network any number of times (seeds, text vectors), and compiles it once."""
 
     def __init__(
         self,
@@ -94,9 +96,9 @@ class TeacherTraining:
         """Packs the training rows.
 
         Args:
-          experiment: where it runs and how it is watched.
+          experiment: where it runs and how it is monitored.
           config: which network, and how it trains.
-          split: whose training part is learned and whose validation part selects.
+          split: its training part is trained on, and its validation part selects.
           num_items: size of the catalogue.
           way: how text enters its item table, see `teachers.item_table`.
           text_width: E of the text vectors that the table reads; 0 for `own`.
@@ -130,12 +132,12 @@ class TeacherTraining:
         """Trains, or resumes, or returns the finished result; selected by validation NDCG@10 in full ranking.
 
         Args:
-          name: of the run, in logs.
-          directory: of its checkpoints and result.
-          seed: of parameters, rows and dropout.
-          identity: what it depends on.
-          text: vectors [I, E] that the item table reads; none for `own`.
-          start: vectors [I, D] that the item table begins with, and their standard deviation.
+          name: name of the run in logs.
+          directory: folder of its checkpoints and result.
+          seed: seed of parameters, rows and dropout.
+          identity: everything that the result depends on.
+          text: vectors [I, E] that the item table reads; None for `own`.
+          start: vectors [I, D] that the item table starts with, and their standard deviation.
 
         Returns:
           Parameters on the host, and the description of the run.
@@ -162,16 +164,18 @@ class TeacherTraining:
         )
 
     def _validator(self, frozen: Any) -> Callable[[Any], dict[str, float]]:
-        """params -> HR@1 and NDCG@10 of the validation item over the whole catalogue, seen items excluded and kept."""
+        """Returns a function of params that gives HR@1 and NDCG@10 of the validation items, without and with seen items."""
         assert self._task.scoring is not None
         read = RowHistories(self._split, "valid", self.config.max_length)
         rankers, scores = full_rankers(self._split, "valid"), self._task.scoring.step
         text = None if frozen is None else frozen["text"]
 
         def score(params: Any, users: np.ndarray) -> jax.Array:
+            """Scores the whole catalogue for rows of users: [B, I]."""
             return scores({"params": params, "text": text}, read(users))
 
         def evaluate(params: Any) -> dict[str, float]:
+            """Ranks the validation items of all users over the whole catalogue."""
             ranks = rank_users(
                 partial(score, params),
                 rankers,
@@ -189,16 +193,18 @@ class TeacherTraining:
 
 
 def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None = None) -> LossFn:
-    """The loss of a batch of `teacher_batches`, as `mean_loss_gradients` takes it.
+    """Returns the loss of a batch of `teacher_batches`, in the form that `mean_loss_gradients` takes.
 
     Args:
-      config: which loss.
+      config: the kind of loss.
       module: the network.
       known: bool [I], the items that are negatives; None = all of them.
     """
 
-    def loss(params: Any, frozen: Any, batch: TrainingRows, key: jax.Array) -> Any:
-        """The mean loss of the batch's labels [1], and their number [1]."""
+    def loss(
+        params: Any, frozen: Any, batch: TrainingRows, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """Returns the mean loss of the batch's labels [1], their number [1], and no metrics."""
         means, counts = sequence_loss(
             params,
             module,
@@ -216,7 +222,7 @@ def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None
 def teacher_batches(
     rows: TrainingRows, config: TeacherConfig, *, seed: int, share: tuple[int, int] = (0, 1)
 ) -> Any:
-    """Shuffled rows, of which this process reads its share; an epoch ends where all have been read once."""
+    """Returns an iterator over shuffled rows, of which this process reads its share; each epoch reads every row once."""
     return training_iterator(
         lambda index, _: jax.tree.map(lambda leaf: leaf[index], rows),
         len(rows),

@@ -1,8 +1,8 @@
-"""A run's directory: which stage depends on what, what is finished, and that nothing is ever mixed.
+"""A run's directory: which stage depends on what, what is finished, and that results are never mixed.
 
 Every stage has a fingerprint of the settings it reads and of the stages it builds on. A finished stage with the same
 fingerprint is skipped, an interrupted one resumes. A workdir of another config is refused, or (on request) the stages that the
-change touches are made anew; so are those that rest on a file which has changed.
+change affects are run again; so are those that depend on a file which has changed.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from delrec_jax.files import file_hash, write_text
 from delrec_jax.plugins import source_hash
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
-# Raised when a change of the code makes old results of a stage wrong.
+# Increased when a change of the code makes old results of a stage wrong.
 _FORMAT = 3
 
-# Where files lie and what computes says nothing of what comes out: a run may go on elsewhere, on other devices.
+# The location of files and the devices do not affect results: a run may be resumed elsewhere, on other devices.
 _PLACES = (
     "data.manual_dir",
     "data.download_dir",
@@ -31,7 +31,7 @@ _PLACES = (
 
 
 _NAMED = ("distill.tasks.",)
-"""Sections whose keys are the user's."""
+"""Sections whose keys the user chooses."""
 
 
 class Workspace:
@@ -74,11 +74,11 @@ class Workspace:
         if changed and not self._update:
             raise UserError(
                 f"--workdir={self.root} belongs to another config: {changed}; give another --workdir, or --update to "
-                "make the stages anew that this touches"
+                "run the affected stages again"
             )
 
     def spec(self, stage: str) -> Stage:
-        """What a stage of this run's method reads and leaves.
+        """Returns what a stage of this run's method reads and writes.
 
         Raises:
           UserError: the method has no such stage.
@@ -91,11 +91,11 @@ class Workspace:
         return self.stages[stage]
 
     def folder(self, stage: str) -> Path:
-        """Where a stage writes."""
+        """Returns the folder that a stage writes to."""
         return self.root / self.spec(stage).folder
 
     def fingerprint(self, stage: str) -> str:
-        """SHA-256 of everything that a stage depends on: settings, and what the stages before it really left."""
+        """Returns the SHA-256 of everything that a stage depends on: settings, and the actual results of earlier stages."""
         spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
         own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
@@ -114,7 +114,7 @@ class Workspace:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def identity(self, stage: str) -> dict[str, Any]:
-        """What a stage's checkpoints depend on, by key: settings, and what the stages before it left."""
+        """Returns what a stage's checkpoints depend on, by key: settings, and the results of earlier stages."""
         facts: dict[str, Any] = {}
         for section in self.spec(stage).settings:
             value = _at(self._settings, section)
@@ -129,7 +129,7 @@ class Workspace:
         return facts
 
     def finished(self, stage: str) -> bool:
-        """Whether a stage's results are there and belong to this config."""
+        """Returns whether a stage's results exist and belong to this config."""
         marker = self._marker(stage)
         same = marker.get("fingerprint") == self.fingerprint(stage) and marker["finished"]
         return same and all(
@@ -137,19 +137,20 @@ class Workspace:
         )
 
     def outdated(self, stage: str) -> bool:
-        """Whether a stage's finished results belong to other settings, files or earlier results."""
+        """Returns whether a stage's finished results belong to other settings, files or earlier results."""
         marker = self._marker(stage)
         return bool(marker.get("finished")) and marker["fingerprint"] != self.fingerprint(stage)
 
     def content(self, stage: str) -> str:
-        """What identifies a finished stage's results, for instance the teacher's checkpoint; "" until it is finished."""
-        return self._marker(stage).get("content", "")
+        """Returns what identifies a finished stage's results, such as the teacher's checkpoint; "" until it is finished."""
+        content: str = self._marker(stage).get("content", "")
+        return content
 
     def begin(self, stage: str) -> Path:
-        """Prepares a stage's folder: keeps what an interrupted run of the same settings left, removes all else.
+        """Prepares a stage's folder: keeps what an interrupted run with the same settings left, removes everything else.
 
         Raises:
-          UserError: a stage that it needs is not finished.
+          UserError: a stage that this one needs is not finished.
         """
         for name in self.spec(stage).needs:
             if not as_main_sees(partial(self.finished, name)):
@@ -166,12 +167,12 @@ class Workspace:
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.rglob(".*.partial-*"):  # by a process that was killed while it wrote
+        for left in folder.rglob(".*.partial-*"):  # by a process that was killed while writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._mark(stage, finished=False)
 
     def finish(self, stage: str) -> None:
-        """Marks a stage as done, with the hash of its results."""
+        """Marks a stage as finished, with the hash of its results."""
 
         def mark() -> None:
             results = [self.folder(stage) / name for name in self.spec(stage).results]
@@ -193,7 +194,7 @@ class Workspace:
 
 
 def _own_parts(settings: Any) -> dict[str, str]:
-    """The files of the user's own parts (`FILE.py:NAME`) that settings name, by their text: SHA-256."""
+    """Maps each setting that names a part of the user's own (`FILE.py:NAME`) to the SHA-256 of its file."""
     if isinstance(settings, dict | list):
         parts = settings.values() if isinstance(settings, dict) else settings
         found = [_own_parts(value) for value in parts]
@@ -203,10 +204,10 @@ def _own_parts(settings: Any) -> dict[str, str]:
 
 
 def stored_settings(workdir: Path) -> dict[str, Any]:
-    """The config of a workdir without what was said of the machines that it ran on: it is read on another one.
+    """Returns the config of a workdir without the settings of the machines that it ran on, as this may be another one.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is no config, or it cannot be read.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -228,7 +229,7 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file of a workdir.
 
     Raises:
-      UserError: the file is missing or no JSON.
+      UserError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text())
@@ -239,5 +240,5 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file, completely or not at all."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True))

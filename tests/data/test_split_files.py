@@ -94,7 +94,7 @@ def test_the_split_of_another_corpus_is_refused(other, tmp_path):
     with pytest.raises(UserError) as error:
         load_split(tmp_path / "s.npz", make_corpus(**other).interactions)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path / 's.npz'}: the split was made of sequences with hash")
+    assert message.startswith(f"{tmp_path / 's.npz'}: the split was made from sequences with hash")
     assert message.endswith(REMEDY)
 
 

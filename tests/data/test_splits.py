@@ -143,7 +143,10 @@ def test_positions_are_no_dates():
         ({"kind": "global_temporal", "test_from": 1.0}, "0 < valid_from < test_from < 1"),
         ({"kind": "by_user", "valid_users": 0.0}, r"split.valid_users is 0.0"),
         ({"seed": 3}, "split.seed is 3, but split.kind=leave_one_out does not read it"),
-        ({"kind": "by_user", "valid_users": 0.5, "test_users": 0.5}, "must leave some to train"),
+        (
+            {"kind": "by_user", "valid_users": 0.5, "test_users": 0.5},
+            "must leave users to train on",
+        ),
     ],
 )
 def test_bad_configs_are_refused(options, message):
@@ -153,10 +156,12 @@ def test_bad_configs_are_refused(options, message):
 
 def test_dates_that_leave_a_part_empty_are_refused():
     late = SplitConfig(kind="global_temporal", valid_from=0.98, test_from=0.99)
-    with pytest.raises(UserError, match=r"validation asks 0 users and test 1: .*split\.valid_from"):
+    with pytest.raises(
+        UserError, match=r"0 users in validation and 1 in test: .*split\.valid_from"
+    ):
         global_temporal(timed_interactions(), late)
     one_time = make_interactions([[0, 1, 2]] * 3, [np.zeros(3, int)] * 3)
-    with pytest.raises(UserError, match="0 interactions train"):
+    with pytest.raises(UserError, match="0 interactions to train on"):
         global_temporal(one_time, DATES)
 
 
@@ -170,10 +175,10 @@ def test_counts_and_cold_items_look_at_the_training_part_only():
 def test_history_of_a_user_who_is_not_asked_is_refused():
     split = leave_one_out(make_interactions(ROWS))
     for user in (1, 3, 99):
-        with pytest.raises(ValueError, match=f"user {user} is not asked in test"):
+        with pytest.raises(ValueError, match=f"user {user} is not evaluated in test"):
             split.history("test", user)
     split = global_temporal(timed_interactions(), DATES)
-    with pytest.raises(ValueError, match="user 1 is not asked in valid"):
+    with pytest.raises(ValueError, match="user 1 is not evaluated in valid"):
         split.history("valid", 1)
 
 
@@ -205,7 +210,7 @@ def test_padded_histories_keep_the_latest_items_on_the_right():
 def test_warnings_name_parts_with_few_users():
     found = leave_one_out(make_interactions([[0, 1, 2]] * 95)).warnings()
     assert [part in line for part, line in zip(("valid", "test"), found, strict=True)] == [1, 1]
-    assert "leave_one_out: test asks 95 users only" in found[1] and found[1].endswith("+/- 0.10")
+    assert "leave_one_out: test has only 95 users" in found[1] and found[1].endswith("+/- 0.10")
     assert leave_one_out(make_interactions([[0, 1, 2]] * 1000)).warnings() == []
 
 

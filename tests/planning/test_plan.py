@@ -422,7 +422,7 @@ def test_the_text_of_p2rec(eight):
         "pretrain",
         "parse",
     ]
-    rows = text.split("BYTES OF ONE DEVICE")[1].split("\n\n")[0].splitlines()
+    rows = text.split("BYTES PER DEVICE")[1].split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in rows[1:]] == ["stage", "teach", "pretrain", "parse"]
     pretrained = eight["p2rec"]["xl"]
     assert "SHARDINGS  pretrain" not in pretrained and "SHARDINGS  parse" in pretrained
@@ -569,7 +569,7 @@ def test_verdicts_weigh_the_estimate_and_the_compiler(estimated, compiled, for_c
     assert found.fits == fits
     words = {"yes": " fits: ", "likely": " likely fits: ", "no": " does not fit: "}
     assert words[fits] in str(found) and "(tune)" in str(found) and "15.8 GiB" in str(found)
-    assert ("--compile=chip --chip=v5e would tell" in str(found)) == (fits == "likely")
+    assert ("use --compile=chip --chip=v5e to find out" in str(found)) == (fits == "likely")
 
 
 def test_a_compilers_refusal_counts():
@@ -581,7 +581,7 @@ def test_a_compilers_refusal_counts():
 def test_a_gpu_may_give_more_than_jax_takes_by_itself():
     stage = memory(estimated=Temporaries(70 * GIB, 0))
     found = judge(CHIPS["h100"], [stage], for_chip=False)
-    assert found.fits == "no" and "it would with XLA_CLIENT_MEM_FRACTION=0.92" in str(found)
+    assert found.fits == "no" and "it would fit with XLA_CLIENT_MEM_FRACTION=0.92" in str(found)
     more = judge(CHIPS["h100"], [memory(estimated=Temporaries(73 * GIB, 0))], for_chip=False)
     assert "MEM_FRACTION=0.92" not in str(more)
 

@@ -155,5 +155,5 @@ def test_what_answers_would_be_asked_for_is_named(pretrained, tmp_path, capsys):
 
 
 def test_a_class_in_the_place_of_an_object_is_refused():
-    with pytest.raises(UserError, match=r"lm\.family is .*BagFamily', a class: name an object"):
+    with pytest.raises(UserError, match=r"lm\.family is .*BagFamily', a class: name an instance"):
         find_family(BAG.replace(":BAG", ":BagFamily"))

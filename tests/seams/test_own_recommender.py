@@ -86,5 +86,5 @@ def test_scores_that_cannot_be_compiled_are_refused(run, tmp_path):
     ws = open_workspace(run[0])
     teacher = replace(ws.experiment.teacher, name=f"{own}:PLAIN")
     ws.experiment = replace(ws.experiment, teacher=teacher)
-    with pytest.raises(UserError, match="which is no pytree; return a flax"):
+    with pytest.raises(UserError, match="which is not a pytree; return a flax"):
         load_teacher(ws, load_data(ws))

@@ -179,7 +179,7 @@ def test_tasks_that_nobody_can_be_asked_are_refused(run):
         ("lsr", TASK, r"distill\.tasks\.lsr: the text of stage 2 has this name"),
         ("first", f"{HERE / 'toy_family.py'}:BAG", "which lacks template, positions, example"),
         ("first", TASK.replace("FIRST", "LAST"), "has no 'LAST_ITEM'"),
-        ("first", TASK.replace("FIRST_ITEM", "FirstItem"), "a class: name an object of it"),
+        ("first", TASK.replace("FIRST_ITEM", "FirstItem"), "a class: name an instance of it"),
     ],
 )
 def test_what_is_no_task_is_refused(name, code, message):

@@ -105,7 +105,7 @@ def test_popularity_is_ranked_as_by_brute_force(tmp_path, kind, repeats, capsys)
             assert record["user"] == split.users("test")[row]
             assert (record["rank"], record["candidates"]) == brute_rank(counts, target, items)
     warned = capsys.readouterr().err
-    assert f"split {kind}: test asks {len(split.users('test'))} users only" in warned
+    assert f"split {kind}: test has only {len(split.users('test'))} users" in warned
     assert ("had their target before" in warned) == (repeats == "keep")
     tables = (tmp_path / "run" / "baseline" / "tables.md").read_text()
     assert "WARNING: split" in tables

@@ -127,7 +127,7 @@ def test_two_runs_in_one_workdir(prepared, capsys):
             delrec("teach", CONFIG, f"--workdir={prepared}", *TINY)
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "another run works in it (process 4711 on elsewhere since 2026-01-01)" in said
+    assert "another run is using it (process 4711 on elsewhere since 2026-01-01)" in said
     assert not (prepared / "teacher").exists()
     delrec("teach", CONFIG, f"--workdir={prepared}", *TINY)
     assert (prepared / "teacher" / "teacher.json").exists()

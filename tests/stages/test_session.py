@@ -37,7 +37,7 @@ def test_the_lock_is_given_back_however_it_ends(tmp_path):
     with session(tmp_path / "run", Experiment()):
         held = (tmp_path / "run" / ".lock").read_text()
         assert held.startswith("process ")
-        again = pytest.raises(UserError, match="another run works in it")
+        again = pytest.raises(UserError, match="another run is using it")
         with again, session(tmp_path / "run", Experiment()):
             pass
     with session(tmp_path / "run", Experiment()):

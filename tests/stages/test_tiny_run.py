@@ -123,7 +123,7 @@ def test_recommend_answers_titles_typed_in(tiny_run, capsys):
             ["recommend", "--history=Tangled Stone Mistery Book One"],
             ["no item is called", "nearest", "Tangled Stone Mystery Book One"],
         ),
-        (["recommend", "--history=1234"], ["no item is called '1234'", "no title comes near"]),
+        (["recommend", "--history=1234"], ["no item is called '1234'", "no title is similar"]),
         (["recommend", "--history="], ["--history is empty"]),
         (["recommend", "--history=x", "-k", "0"], ["no item is called"]),
         (
