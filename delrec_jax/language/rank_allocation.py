@@ -137,20 +137,7 @@ def with_rank_allocation(
 
     def init(params: Tree) -> RankAllocationState:
         """Returns the state before the first step: nothing measured, every entry of E in use."""
-        zeros = jax.tree.map(jnp.zeros_like, _triplets(params))
-        entries = traverse_util.flatten_dict(params)
-        masks = traverse_util.unflatten_dict(
-            {path: jnp.ones(e.shape, bool) for path, e in entries.items() if path[-1] == "E"}
-        )
-        # Two trees of zeros: one buffer cannot be donated twice.
-        return RankAllocationState(
-            inner.init(params),
-            jnp.zeros([], jnp.int32),
-            jnp.array(total_steps, jnp.int32),
-            zeros,
-            jax.tree.map(jnp.copy, zeros),
-            masks,
-        )
+        return _start(inner.init(params), params, total_steps)
 
     def update(
         grads: Tree, state: RankAllocationState, params: Tree | None = None
@@ -181,6 +168,20 @@ def with_rank_allocation(
         return updates, RankAllocationState(inner_state, step, state.planned_steps, *measures)
 
     return optax.GradientTransformation(init, update)
+
+
+def _start(inner_state: optax.OptState, params: Tree, total_steps: int) -> RankAllocationState:
+    zeros = jax.tree.map(jnp.zeros_like, _triplets(params))
+    entries = traverse_util.flatten_dict(params)
+    masks = traverse_util.unflatten_dict(
+        {path: jnp.ones(e.shape, bool) for path, e in entries.items() if path[-1] == "E"}
+    )
+    # Two trees of zeros: one buffer cannot be donated twice.
+    again = jax.tree.map(jnp.copy, zeros)
+    steps = jnp.zeros([], jnp.int32)
+    return RankAllocationState(
+        inner_state, steps, jnp.array(total_steps, jnp.int32), zeros, again, masks
+    )
 
 
 def _measure(
