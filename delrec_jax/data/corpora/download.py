@@ -1,28 +1,43 @@
-"""Files of the public corpora: fetched once, resumed where a connection broke, and known by their SHA-256.
+"""Files of the public corpora: downloaded once, then recognized by their SHA-256.
 
-Beside NAME in the cache lies NAME.sha256, in the form of the tool sha256sum; while a download is under way NAME.part
-with what has come, NAME.part.origin with what it is a part of, and NAME.lock, held by the process that downloads.
+pooch fills the cache, and huggingface_hub fetches what is on the hub. Added here: a large download continues where the
+connection broke, and a cached file that has changed is reported instead of replaced. Next to NAME in the cache are
+NAME.sha256 (as sha256sum writes it; only if no checksum is registered) and NAME.lock, and during a download NAME.part with
+the bytes so far and NAME.part.version with the version they belong to, or NAME.hub.
 """
 
-import contextlib
 import dataclasses
-import fcntl
-from collections.abc import Iterator
+import os
+import re
+import shutil
+import time
 from pathlib import Path
 
-from delrec_jax.data.corpora.transfer import Part, complete, say
-from delrec_jax.errors import UserError
+import pooch
+import requests
+from filelock import FileLock
+from tqdm import tqdm
+from urllib3.exceptions import HTTPError
+
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash
+
+_ATTEMPTS = 4
+_PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
+_SILENCE = 30.0  # seconds without a byte after which a connection counts as broken
+_CHUNK = 1 << 16
+_HUB = re.compile(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)")
+_BY_HAND = "download it by hand and set data.manual_dir to its folder"
 
 
 @dataclasses.dataclass(frozen=True)
 class Resource:
-    """A file that someone publishes.
+    """A published file.
 
     Attributes:
-      url: Where it is, http or https.
+      url: http, https, or hf://datasets/OWNER/NAME@REVISION/PATH for a dataset of the Hugging Face hub.
       file_name: Its name in the cache and in the user's folder of raw files.
-      sha256: Its SHA-256 in hexadecimal digits, "" where none is registered.
+      sha256: Its SHA-256 in hexadecimal digits, "" if none is registered.
     """
 
     url: str
@@ -30,76 +45,56 @@ class Resource:
     sha256: str = ""
 
 
-def fetch(
-    resource: Resource,
-    directory: Path,
-    *,
-    manual_dir: Path | None = None,
-    timeout: float = 30.0,
-    attempts: int = 4,
-    pause: float = 1.0,
-) -> Path:
-    """The path of a resource's file, downloaded if it is neither given by the user nor in the cache.
-
-    A download that breaks off is taken up again where it stopped, by the next attempt and by the next call.
+def fetch(resource: Resource, directory: Path, *, manual_dir: Path | None = None) -> Path:
+    """Returns the path of a resource's file and downloads it first if necessary.
 
     Args:
       resource: What to fetch.
       directory: The cache.
-      manual_dir: A folder of the user's that must have the file; then the network is never used.
-      timeout: Seconds after which a connection that gives nothing is broken off.
-      attempts: How often to try in all.
-      pause: Seconds before the second attempt, doubled before each further one.
-
-    Returns:
-      The path of the whole file: its checksum is the registered one or, where none is, that of its download.
+      manual_dir: A folder of the user's that must have the file; the network is not used then.
 
     Raises:
-      UserError: if the user's folder lacks the file, a checksum differs, the server refuses it or breaks off each
-        time, or the cache cannot be written.
+      UserError: if the user's folder lacks the file, a checksum differs, the server refuses the file or breaks off each
+        time (the next call continues what has been downloaded), or the cache cannot be written.
     """
-    if manual_dir is not None:
-        return _given(resource, manual_dir)
-    path = directory / resource.file_name
-    with _disk(path):
-        directory.mkdir(parents=True, exist_ok=True)
-        if _is_cached(resource, path):
-            return path
-        with _lock(path):
-            # Another process may have downloaded it while this one waited.
-            if not _is_cached(resource, path):
-                part = Part(path.with_name(path.name + ".part"), resource.url)
-                complete(part, timeout=timeout, attempts=attempts, pause=pause)
-                _accept(resource, part, path)
+    path = (manual_dir or directory) / resource.file_name
+    try:
+        if manual_dir is not None:
+            _check_given(resource, path)
+        elif not _is_cached(resource, path):
+            directory.mkdir(parents=True, exist_ok=True)
+            say = "%s is not in the cache; if another process is downloading it, this one waits"
+            pooch.get_logger().info(say, path.name)
+            with FileLock(_beside(path, ".lock")):
+                # Another process may have downloaded it in the meantime.
+                if not _is_cached(resource, path):
+                    _download(resource, path)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path}: {error.strerror or error}; make room, correct the permissions or name "
+            "another folder; what has been downloaded is kept"
+        ) from error
     return path
 
 
-def _given(resource: Resource, folder: Path) -> Path:
-    path = folder / resource.file_name
+def _check_given(resource: Resource, path: Path) -> None:
     if not path.is_file():
         raise UserError(
-            f"{folder}: no file {resource.file_name!r}; download it from {resource.url} into this folder, or leave "
+            f"{path.parent}: no file {path.name!r}; download it from {resource.url} into this folder, or leave "
             "data.manual_dir empty to have it downloaded"
         )
-    with _disk(path):
-        digest = file_hash(path)
-    if resource.sha256 and digest != resource.sha256.lower():
+    if resource.sha256 and (digest := file_hash(path)) != resource.sha256.lower():
         raise UserError(
             f"{path}: SHA-256 is {digest}, expected {resource.sha256.lower()}; download it again from {resource.url}"
         )
-    return path
 
 
 def _is_cached(resource: Resource, path: Path) -> bool:
-    """Whether the file is there; one that is not as it was downloaded is the user's to judge, so it is an error."""
+    """Whether the file is there. A change to it may be the user's own work, so it is an error."""
     if not path.is_file():
         return False
-    noted = _sidecar(path).read_text(errors="replace").split() if _sidecar(path).is_file() else []
-    expected = resource.sha256.lower() or (
-        noted[0] if noted else "unknown: no note of its download"
-    )
-    digest = file_hash(path)
-    if digest != expected:
+    noted = _text(_beside(path, ".sha256"))[:64] or "unknown: no note of its download"
+    if (digest := file_hash(path)) != (expected := resource.sha256.lower() or noted):
         raise UserError(
             f"{path}: changed since it was downloaded (SHA-256 is {digest}, expected {expected}); delete it to have "
             "it downloaded again, or set data.manual_dir to use a file of your own"
@@ -107,46 +102,108 @@ def _is_cached(resource: Resource, path: Path) -> bool:
     return True
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+def _download(resource: Resource, path: Path) -> None:
+    """Lets pooch check the download against the registered checksum and give it its name."""
+    part, hub_folder = _beside(path, ".part"), _beside(path, ".hub")
 
+    def downloader(url: str, output_file: str, _: pooch.Pooch) -> None:
+        on_hub = _HUB.fullmatch(url)
+        arrived = _from_hub(on_hub, hub_folder) if on_hub else _from_server(url, part)
+        if not resource.sha256:
+            # Written before the file gets its name: a file without a note is not accepted.
+            _beside(path, ".sha256").write_text(f"{file_hash(arrived)}  {path.name}\n")
+        os.replace(arrived, output_file)
+        _beside(part, ".version").unlink(missing_ok=True)
 
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Says what is wrong with the disk: full, read-only, no permission."""
+    registry = {path.name: resource.sha256 or None}
+    cache = pooch.create(path.parent, "", registry=registry, urls={path.name: resource.url})
     try:
-        yield
-    except OSError as error:
+        cache.fetch(path.name, downloader=downloader)
+    except ValueError as error:
         raise UserError(
-            f"{error.filename or path}: {error.strerror or error}; make room, correct the rights or name "
-            "another folder; what has been downloaded is kept"
+            f"{resource.url}: {error} Run again; if it differs again, the publisher changed it: get the earlier file and "
+            "set data.manual_dir to its folder"
         ) from error
+    finally:
+        shutil.rmtree(hub_folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Lets one process download at a time; the system frees the lock of a process that dies."""
-    place = path.with_name(path.name + ".lock")
-    with place.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{path.name}: another process downloads it; waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        # Who waits for this lock, or makes a new one, finds the file in the cache.
-        place.unlink(missing_ok=True)
+def _from_hub(file: re.Match[str], folder: Path) -> Path:
+    """Leaves attempts and environment variables (HF_ENDPOINT, HF_HUB_OFFLINE) to huggingface_hub."""
+    from huggingface_hub import errors, hf_hub_download  # slow, and only one corpus needs it
 
-
-def _accept(resource: Resource, part: Part, path: Path) -> None:
-    """Checks the whole file, notes its checksum and gives it its name."""
-    digest = file_hash(part.path)
-    if resource.sha256 and digest != resource.sha256.lower():
-        part.discard()
-        raise UserError(
-            f"{part.url}: SHA-256 is {digest}, expected {resource.sha256.lower()}; the file was removed, run again to "
-            "download it anew; if it differs again, the publisher changed it: get the earlier one and set data.manual_dir"
+    repo, revision, name = file.groups()
+    try:
+        arrived = hf_hub_download(
+            repo, name, repo_type="dataset", revision=revision, local_dir=folder
         )
-    # First the note: a file without one is taken for a stranger.
-    _sidecar(path).write_text(f"{digest}  {path.name}\n")
-    part.finish(path)
+    except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]  # meant for import
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's, not the hub's
+        reason = f"{type(error).__name__}: {one_line(error, most=200)}"
+        raise UserError(
+            f"{file[0]}: the hub did not give it ({reason}); check the network and run again, or {_BY_HAND}"
+        ) from error
+    return Path(arrived)
+
+
+def _from_server(url: str, part: Path) -> Path:
+    """Completes `part`, in several attempts if necessary."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(_PAUSE * 2 ** (attempt - 1) if attempt else 0)
+        try:
+            _transfer(url, part, _beside(part, ".version"))
+            return part
+        except (requests.RequestException, HTTPError) as error:
+            reason = one_line(error, most=200)
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            if 400 <= status < 500 and status not in (408, 425, 429):
+                raise UserError(
+                    f"{url}: the server refuses it ({reason}); find out where the file is now, then {_BY_HAND}"
+                ) from error
+    raise UserError(
+        f"{url}: broke off {_ATTEMPTS} times, in the end by: {reason}; check the network and run again to continue "
+        f"with what has been downloaded, or {_BY_HAND}"
+    )
+
+
+def _transfer(url: str, part: Path, version_file: Path) -> None:
+    """Makes one attempt; it continues `part` only with the same version of the file, else it starts again."""
+    version = _text(version_file)
+    start = part.stat().st_size if version and part.is_file() else 0
+    # Uncompressed, so that bytes can be counted. Some servers turn away the names of HTTP libraries.
+    headers = {"Accept-Encoding": "identity", "User-Agent": "delrec_jax"}
+    if start:
+        # With If-Range, a server sends a changed file from its beginning instead of a piece of it.
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    with requests.get(url, headers=headers, stream=True, timeout=_SILENCE) as response:
+        status, sent = response.status_code, response.headers
+        tag, place = sent.get("ETag", ""), sent.get("Content-Range", "")
+        # A weak ETag does not promise the same bytes.
+        current = tag if tag.startswith('"') else sent.get("Last-Modified", "")
+        if status == 416 and place == f"bytes */{start}":
+            return  # complete: an earlier run ended before it could rename the part
+        fits = place.startswith(f"bytes {start}-") and current in ("", version)
+        if start and status in (206, 416) and not fits:
+            version_file.unlink()
+            raise requests.ConnectionError("the server does not continue what has been downloaded")
+        response.raise_for_status()
+        if not start or status != 206:
+            start = 0
+            part.write_bytes(b"")  # first: never old bytes under a new version
+            version_file.write_text(current)
+        length = place.rpartition("/")[2] if start else sent.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        bar = {"total": total, "initial": start, "desc": part.stem, "disable": None}
+        with part.open("ab") as file, tqdm.wrapattr(response.raw, "read", **bar) as body:
+            shutil.copyfileobj(body, file, _CHUNK)
+    if total is not None and part.stat().st_size != total:
+        raise requests.ConnectionError(f"only {part.stat().st_size:,} of {total:,} bytes came")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""

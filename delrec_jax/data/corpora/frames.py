@@ -1,196 +1,154 @@
-"""Tables that someone pickled with pandas, read without pandas and without trust.
+"""LLaRA's pandas DataFrames, read from their pickles without pandas and without running code of the file's choosing.
 
-The records that `pickle_records.py` makes of the pickle are checked and built into arrays: Booleans, numbers, and cells
-of text, numbers and lists of them. No function of numpy's is called that takes bytes for pointers.
-
-Read are the layouts of `DataFrame.to_pickle` in pandas 1 and 2, with plain column and row indices (text, numbers or a
-range). Columns of pandas' own element types (time zones, categories, nullable numbers) are refused by name.
+A pickle is a program that may call any function. Here each name that it may use leads to a record, which keeps what it is
+given and does nothing; any other name is refused and never looked up. Not even numpy's own functions are called: a forged
+element type makes them take bytes for pointers. Arrays are built from the records, with every size checked. The layouts are
+those that `DataFrame.to_pickle` writes by default in pandas 1.3 to 3.
 """
 
+import io
 import math
-import re
+import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from delrec_jax.data.corpora.pickle_records import (
-    REMEDY,
-    Array,
-    Block,
-    Buffer,
-    Dtype,
-    Encoded,
-    Frame,
-    Manager,
-    NewIndex,
-    Scalar,
-    Slice,
-    load_records,
-)
-from delrec_jax.errors import UserError
+from delrec_jax.data.corpora.archives import open_lines
+from delrec_jax.errors import UserError, one_line
 
-_MAX_NESTING = 4
-_NUMBER_CODE = re.compile(r"[biuf]\d{1,2}")
+ADMITTED = {
+    *("pandas.core.frame.DataFrame", "pandas.DataFrame"),
+    *("pandas.core.internals.managers.BlockManager", "pandas._libs.internals._unpickle_block"),
+    *("pandas.core.indexes.base._new_Index", "pandas.core.indexes.base.Index", "pandas.Index"),
+    *("pandas.core.indexes.range.RangeIndex", "pandas.RangeIndex", "pandas.arrays.StringArray"),
+    *("pandas._libs.arrays.__pyx_unpickle_NDArrayBacked", "pandas.StringDtype"),
+    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
+    *("numpy.ndarray", "numpy.dtype", "builtins.slice"),
+}
+_NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
+_PLAIN = (type(None), bool, int, float, str)
+
+
+class Record:
+    """What a pickle names; each name makes a subclass of its own, so that no change to one outlasts the reading."""
+
+    __match_args__ = ("name", "args", "state")
+    name: str
+    args: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *args: Any) -> "Record":
+        """Keeps the arguments of the call."""
+        record = super().__new__(cls)
+        record.name, record.args, record.state = cls.__name__, args, None
+        return record
+
+    # Without it, a pickle could set any attribute.
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type[Record]:
+        if (full := f"{module}.{name}") not in ADMITTED:
+            raise pickle.UnpicklingError(f"it wants {full!r}, which no table needs")
+        return type(name, (Record,), {})
 
 
 def load_frame(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a pickled pandas DataFrame.
-
-    Args:
-      path: The file that `DataFrame.to_pickle` wrote, gzipped or not.
+    """Reads the columns of a pickled pandas DataFrame, gzipped or not.
 
     Returns:
       Column names to arrays [R] of R rows in the file's order; the row index is left out. Columns of Python objects
       have dtype object and hold None, bool, int, float, str, and lists and tuples of these.
 
     Raises:
-      UserError: if the file is missing, is not a pickle of a DataFrame, is cut short or damaged, names anything but
-        the arrays and tables of numpy and pandas (nothing of it is run), or holds cells of another kind.
+      UserError: if the file is missing, is not a pickle of a DataFrame, is cut short or damaged, or names or holds
+        anything but tables of numbers and such objects; nothing of it is run.
     """
-    frame = load_records(path)
+    with open_lines(path) as file:
+        content = file.read()
     try:
-        return _columns(frame)
-    except ValueError as error:  # raised here, or by numpy for sizes that do not fit
-        raise UserError(f"{path}: {error}; {REMEDY}") from error
+        _check_sizes(content)
+        return _columns(_Unpickler(io.BytesIO(content)).load())
+    except Exception as error:  # a damaged pickle may raise any, says the manual of `pickle`
+        raise UserError(
+            f"{path}: not a pickled table, cut short or damaged ({one_line(error, most=200)}); nothing of it was run; "
+            "export the table as CSV with pandas, or download the file again"
+        ) from error
+
+
+def _check_sizes(content: bytes) -> None:
+    """Without this pass, one flipped bit could have the unpickler reserve many gigabytes for a string or for its memo."""
+    for opcode, argument, _ in pickletools.genops(content):  # checks the lengths of strings
+        # Places of the memo are counted up, at most one for each opcode.
+        if opcode.name in ("PUT", "LONG_BINPUT") and (argument or 0) > len(content):
+            raise ValueError(f"place {argument} of its memo, in {len(content)} bytes")
 
 
 def _columns(frame: Any) -> dict[str, np.ndarray]:
-    """Puts the blocks' rows, each a column, in the places that their placements name."""
-    names, blocks = _names_and_blocks(frame)
-    columns: dict[str, np.ndarray] = {}
-    for values, placement in blocks:
-        block = _array(values)
-        positions = _positions(placement, len(names))
-        if block.ndim != 2 or len(block) != len(positions):
-            raise ValueError(f"a block of shape {block.shape} for {len(positions)} columns")
-        for position, column in zip(positions, block, strict=True):
-            if names[position] in columns:
-                raise ValueError(f"column {names[position]!r} is given twice")
-            columns[names[position]] = column
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise ValueError(f"column {missing[0]!r} has no values")
-    if len({len(column) for column in columns.values()}) > 1:
-        raise ValueError("columns of unequal lengths")
-    return {name: columns[name] for name in names}
-
-
-def _names_and_blocks(frame: Any) -> tuple[list[str], list[tuple[Any, Any]]]:
-    """The column names, and values with placement of each block."""
+    """Gives each row of the blocks, which is a column, its name."""
     match frame:
-        case Frame(_, {"_mgr": Manager() as manager} | {"_data": Manager() as manager}):
-            pass
+        case Record("DataFrame", _, {"_mgr": Record("BlockManager", [[*blocks], [index, _]])}):
+            names = _column_names(index)
         case _:
-            raise ValueError("the pickle holds something else than a DataFrame")
-    match manager:
-        case Manager(([*blocks], [names, _]), _):
-            pass
-        case Manager(_, [_, _, _, {"0.14.1": {"axes": [names, _], "blocks": [*blocks]}}]):
-            pass
-        case _:
-            raise ValueError("a DataFrame of an unknown layout")
-    return _column_names(names), [_values_and_placement(block) for block in blocks]
-
-
-def _values_and_placement(block: Any) -> tuple[Any, Any]:
-    match block:
-        case Block([values, placement, 2], _) | {"values": values, "mgr_locs": placement}:
-            return values, placement
-    raise ValueError("a block of columns of an unknown layout")
+            raise ValueError("it does not hold a DataFrame of a known layout")
+    columns: dict[str, np.ndarray] = {}
+    for record in blocks:
+        match record:
+            case Record("_unpickle_block", [values, Record("slice", where), 2]):
+                block, placed = _array(values), names[slice(*where)]
+            case Record("_unpickle_block", [values, where, 2]):
+                block, placed = _array(values), [names[place] for place in _array(where)]
+            case _:
+                raise ValueError("a block of columns of an unknown layout")
+        if block.ndim != 2 or len({*columns, *placed}) != len(columns) + len(block):
+            raise ValueError(f"a block of shape {block.shape} for the columns {placed}")
+        columns |= zip(placed, block, strict=True)
+    if columns.keys() != set(names) or len({len(column) for column in columns.values()}) > 1:
+        raise ValueError(f"columns missing or of unequal lengths, of {names}")
+    return {name: columns[name] for name in names}
 
 
 def _column_names(index: Any) -> list[str]:
     match index:
-        case NewIndex([_, {"data": data}], _):
-            names = list(_array(data).flat)
+        case Record("_new_Index", [_, {"data": data}]):
+            if isinstance(data, Record) and data.name == "__pyx_unpickle_NDArrayBacked":
+                _, data = data.state  # pandas 3: a StringArray of a type and an array
+            names = list(_array(data))
             if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
                 return names
     raise ValueError("the columns' names are not distinct texts")
 
 
-def _positions(placement: Any, columns: int) -> list[int]:
-    """The columns that a block's rows are."""
-    match placement:
-        case Slice([int() | None as start, int() | None as stop, int() | None as step], _) if (
-            step != 0
-        ):
-            return list(range(columns))[start:stop:step]
-        case Array() | Buffer():
-            positions = _array(placement)
-            if positions.dtype.kind in "iu" and all(0 <= row < columns for row in positions.flat):
-                return positions.ravel().tolist()
-    raise ValueError("a block's places among the columns make no sense")
-
-
 def _array(record: Any) -> np.ndarray:
-    """Builds what numpy would have built, with every size checked first."""
+    """Builds what numpy would have built."""
     match record:
-        case Array(_, [_, [*shape], dtype, fortran, data]):
+        case Record("_reconstruct", _, [_, [*shape], dtype, fortran, data]):
             order = "F" if fortran else "C"
-        case Buffer([data, dtype, [*shape], ("C" | "F") as order], _):
+        case Record("_frombuffer", [data, dtype, [*shape], order]):
             pass
         case _:
-            raise ValueError(f"{_kind(record)} where an array should be")
-    if not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"{type(record).__name__} where an array should be")
+    if any(type(size) is not int or size < 0 for size in shape):
         raise ValueError("an array of impossible shape")
-    element = _dtype(dtype)
-    if element.kind == "O":
-        return _objects(data, shape)
-    return _numbers(data, element, shape, order)
+    code = dtype.args[0]
+    if code == "O8" and type(data) is list and len(data) == math.prod(shape):
+        # In C order, even if the pickled array was not.
+        return np.fromiter(map(_cell, data), object, len(data)).reshape(shape)
+    number = np.dtype(code if code in _NUMBERS else object).newbyteorder(dtype.state[1])
+    if number.hasobject or len(data) != math.prod(shape) * number.itemsize:
+        raise ValueError(f"not as many numbers or objects of type {code!r} as in {tuple(shape)}")
+    array = np.ndarray(shape, number, memoryview(data), order="F" if order == "F" else "C")
+    return array.astype(number.newbyteorder("="), order="C")
 
 
-def _numbers(data: Any, dtype: np.dtype, shape: list[int], order: str) -> np.ndarray:
-    if dtype.hasobject:  # numpy would take the bytes for pointers
-        raise ValueError("a number of element type 'O'")
-    match data:
-        case Encoded([str() as text, "latin1"], _):
-            data = text.encode("latin1")
-    if not isinstance(data, bytes | bytearray) or len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"an array of shape {tuple(shape)} without bytes for all its elements")
-    array = np.ndarray(shape, dtype, buffer=data, order="F" if order == "F" else "C")
-    return array.astype(dtype.newbyteorder("="), order="C")
-
-
-def _objects(data: Any, shape: list[int]) -> np.ndarray:
-    """An array of objects; their list is in C order whatever the array's own was."""
-    if not isinstance(data, list):
-        raise ValueError(f"an array of shape {tuple(shape)} without objects for all its elements")
-    array = np.empty(len(data), object)
-    for place, value in enumerate(data):  # one by one: numpy would make lists into further axes
-        array[place] = _cell(value)
-    return array.reshape(shape)
-
-
-def _cell(value: Any, nesting: int = 0) -> Any:
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if type(value) in (list, tuple) and nesting < _MAX_NESTING:
-        return type(value)(_cell(part, nesting + 1) for part in value)
-    match value:
-        case Scalar([dtype, data], _):
-            return _numbers(data, _dtype(dtype), [], "C").item()
-    raise ValueError(f"a cell holds {_kind(value)}, {nesting} lists deep")
-
-
-def _dtype(record: Any) -> np.dtype:
-    """The element type of a code such as "i8"; only kinds that no bytes can make dangerous."""
-    match record:
-        case Dtype([str() as code, *_], None):
-            order = "="
-        case Dtype([str() as code, *_], [_, "<" | ">" | "=" | "|" as order, None, None, None, *_]):
-            pass
-        case _:
-            raise ValueError("an array whose element type has parts")
-    if re.fullmatch(r"O\d?", code):
-        return np.dtype(object)
-    if not _NUMBER_CODE.fullmatch(code):
-        raise ValueError(f"an array with elements of type {code!r}, not numbers or objects")
-    try:
-        return np.dtype(code).newbyteorder(order)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-def _kind(value: Any) -> str:
-    return repr(type(value).__name__)
+def _cell(value: Any) -> Any:
+    """Checks a cell; it stays as it is, so that one list in many cells does not fill the memory."""
+    for part in value if type(value) in (list, tuple) else (value,):
+        if type(part) not in _PLAIN:
+            raise ValueError(f"a cell holds {type(part).__name__}")
+    return value

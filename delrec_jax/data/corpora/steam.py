@@ -37,10 +37,7 @@ from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
 
 # A fixed revision: the frames were replaced once (May 2024), after repeats at sequence ends.
-_LLARA = (
-    "https://huggingface.co/datasets/joyliao7777/LLaRA/resolve/"
-    "88e1e386a7a15bb10f7d84ba5199f43b23b75377/steam/"
-)
+_LLARA = "hf://datasets/joyliao7777/LLaRA@88e1e386a7a15bb10f7d84ba5199f43b23b75377/steam/"
 _UCSD = "https://cseweb.ucsd.edu/~wckang/"
 _FILES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "llara": (_LLARA, ("Val_data.df", "Test_data.df", "id2name.txt")),
