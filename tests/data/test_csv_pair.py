@@ -231,7 +231,9 @@ def test_a_last_line_that_may_be_cut_is_reported(tmp_path):
 
 def test_the_path_must_be_a_folder_with_both_files(tmp_path):
     for path in ("", str(tmp_path / "missing")):
-        with pytest.raises(UserError, match=r"is not a folder; .* interactions\.csv and items\.csv"):
+        with pytest.raises(
+            UserError, match=r"is not a folder; .* interactions\.csv and items\.csv"
+        ):
             csv_paths(path)
     files = write(tmp_path)
     files[1].unlink()

@@ -3,7 +3,7 @@
 Sources: J. McAuley et al., "Image-based recommendations on styles and substitutes", SIGIR 2015
 (2014); J. Ni, J. Li and J. McAuley, "Justifying recommendations using distantly-labeled reviews
 and fine-grained aspects", EMNLP 2019 (2018); Y. Hou et al., "Bridging language and items for
-retrieval and recommendation", 2024 (2023). The first two are offered as 5-cores, the last whole.
+retrieval and recommendation", 2024 (2023). The first two are published as 5-cores, the last in full.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ MARKUP_TITLE = "titles: HTML or script, emptied"
 _INTERACTIONS = {"user": pl.String, "item": pl.String, "rating": pl.Float64, "time": pl.Int64}
 _ITEMS = {"item": pl.String, "title": pl.String, "brand": pl.String, "category": pl.String}
 _RATING = re.compile(r"([^,]+),([^,]+),([0-9](?:\.[0-9]+)?),(-?[0-9]{1,15})")
-# A crawler took parts of the page for a title. "getTime" is how the 2018 edition's own notebook
-# tells these rows; a bare "<" or "<3" is found in honest titles.
+# The crawler sometimes took parts of the page for a title. The 2018 edition's own notebook recognizes such rows by
+# "getTime"; a bare "<" or "<3" occurs in real titles.
 _MARKUP = re.compile(
     r"getTime|aPageStart|function ?\(|</?(?:a|div|html|img|link|meta|script|span|style|table)\b",
     re.IGNORECASE,
@@ -52,7 +52,7 @@ _MARKUP = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class _Edition:
-    """Where an edition's files are and what it calls its fields."""
+    """Where an edition's files are, and how its fields are named."""
 
     reviews: str
     meta: str
@@ -93,7 +93,7 @@ _EDITIONS = {
         reviews=_UCSD + "amazon_2023/raw/review_categories/{}.jsonl.gz",
         meta=_UCSD + "amazon_2023/raw/meta_categories/meta_{}.jsonl.gz",
         user="user_id",
-        item="parent_asin",  # one id for a product in all its colours and sizes
+        item="parent_asin",  # one id for a product in all its colors and sizes
         rating="rating",
         time="timestamp",
         per_second=1000,
@@ -124,7 +124,7 @@ class AmazonSettings:
 
 
 class AmazonCorpus(SequenceCorpusBuilder[AmazonSettings]):
-    """TFDS builder of Amazon; its settings are an `AmazonSettings`, its named configurations the categories of each edition."""
+    """TFDS builder of Amazon, with `AmazonSettings`; its named configurations are the categories of each edition."""
 
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name=config_name(edition, category))
@@ -149,17 +149,16 @@ class AmazonCorpus(SequenceCorpusBuilder[AmazonSettings]):
 
 
 def resources(edition: str, category: str) -> tuple[Resource, Resource]:
-    """What to download: the reviews and the metadata of a category.
+    """The files to download: the reviews and the metadata of a category.
 
-    The files keep their names, and two editions name some of theirs alike: give each edition a
-    folder of its own.
+    The files keep their names, which editions partly share: give each edition its own folder.
 
     Args:
       edition: "2014", "2018" or "2023".
       category: As in the files' names, such as "Home_and_Kitchen".
 
     Raises:
-      UserError: for an edition that is none, or a category that the edition lacks.
+      UserError: for an unknown edition, or a category that the edition lacks.
     """
     check_category(edition, category)
     layout = _EDITIONS[edition]
@@ -173,14 +172,13 @@ def read_amazon(reviews: Path, meta: Path, *, edition: str, category: str) -> Ra
     Args:
       reviews: JSON lines, gzipped or not; of 2014 also ratings_CATEGORY.csv (user, item, rating,
         time, without a header).
-      meta: One product a line; JSON, in 2014 Python literals.
+      meta: One product per line; JSON, in 2014 Python literals.
       edition: "2014", "2018" or "2023".
       category: Names the corpus.
 
     Returns:
       The tables, with ratings, times in seconds, and the attributes `brand` (the store in 2023)
-      and `category` (the main one; in 2014, which has none, the first path). Titles that are
-      markup are "".
+      and `category` (the main one; in 2014, which has none, the first path). Titles that are markup become "".
 
     Raises:
       UserError: for an unknown edition or category, if a file cannot be read, or if most of its
@@ -229,7 +227,7 @@ def _rating(line: bytes) -> tuple[str, str, float, int]:
 def _meta_parser(
     layout: _Edition, markup: Counter[str]
 ) -> Callable[[bytes], tuple[str, str, str, str]]:
-    """A parser of metadata that counts in `markup` the titles it empties."""
+    """A parser of metadata that counts in `markup` the titles that it empties."""
     read_literal = field_reader((layout.item, "title", layout.brand, layout.category))
 
     def parse(line: bytes) -> tuple[str, str, str, str]:

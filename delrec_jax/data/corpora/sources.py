@@ -1,4 +1,4 @@
-"""Each corpus by name: which settings it reads, where its raw files are, and which builder reads them."""
+"""The corpora by name: the settings that each one reads, its raw files, and the builder that reads them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ class Source:
     Attributes:
       builder: The TFDS builder's class.
       settings: What its `parse` needs.
-      content: All of `settings` that decides what is read, files apart; JSON.
-      files: The raw files; one that is missing is the reader's to report.
+      content: Everything in `settings` that determines what is read, except the files; JSON.
+      files: The raw files; the reader reports a missing one.
     """
 
     builder: type[SequenceCorpusBuilder[Any]]
@@ -39,7 +39,7 @@ def find_source(config: DataConfig) -> Source:
     """Finds (or downloads) the raw files of a corpus.
 
     Raises:
-      UserError: an unknown corpus, a setting that it does not have, or a file that cannot be had.
+      UserError: for an unknown corpus, a setting that it does not have, or a file that cannot be obtained.
     """
     if config.corpus not in _SOURCES:
         raise UserError(f"data.corpus: {config.corpus!r} is none of {', '.join(_SOURCES)}")
@@ -102,14 +102,14 @@ _SOURCES: Mapping[str, tuple[Callable[[DataConfig], Source], tuple[str, ...]]] =
 
 
 LOCAL = ("atomic", "csv")
-"""Corpora whose files are the user's own."""
+"""Corpora that are read from the user's own files."""
 
 
 def _reject_unused(config: DataConfig, used: Sequence[str]) -> None:
-    """A setting without effect is a misunderstanding."""
+    """Refuses settings without effect, which are misunderstandings."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        # The storefront's own settings have no effect elsewhere, but are there in every config.
+        # The storefront's own settings have no effect elsewhere, but every config has them.
         if field.name in ("corpus", "domain", "storefront", *used) or value == field.default:
             continue
         raise UserError(
@@ -137,17 +137,14 @@ def _with_rules(
 
 
 def _fetched(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
-    """The files at hand, or from the cache, which has a folder for each edition: their files share names."""
+    """The user's files, or those of the cache, which has a folder per edition because their files share names."""
     cache = Path(config.download_dir or CACHE).expanduser() / f"{config.corpus}-{config.edition}"
     manual = Path(config.manual_dir).expanduser() if config.manual_dir else None
     return tuple(fetch(resource, cache, manual_dir=manual) for resource in resources)
 
 
 def _frames_at_hand(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
-    """Those of LLaRA's frames that the user has, gzipped or not, and the file of names.
-
-    Either frame is of use without the other.
-    """
+    """The LLaRA frames that the user has, gzipped or not, and the file of names; one frame is enough."""
     folder = Path(config.manual_dir).expanduser()
     names = [resource.file_name for resource in resources]
     found = [

@@ -50,11 +50,11 @@ _GAMES = {"item": pl.String, "title": pl.String, "genre": pl.String, YEAR: pl.St
 
 @dataclasses.dataclass(frozen=True)
 class SteamSettings:
-    """Which Steam and what is kept of it.
+    """Which edition of Steam, and what is kept of it.
 
     Attributes:
       edition: "llara" or "ucsd".
-      files: What `resources` names, in that order; of llara's frames any one will do.
+      files: The files that `resources` names, in that order; one of LLaRA's frames is enough.
       rules: The rules of every corpus.
     """
 
@@ -64,7 +64,7 @@ class SteamSettings:
 
 
 class SteamCorpus(SequenceCorpusBuilder[SteamSettings]):
-    """TFDS builder of Steam; its settings are a `SteamSettings`."""
+    """TFDS builder of Steam, with `SteamSettings`."""
 
     def parse(self) -> Corpus:
         """Reads the files and applies the rules."""
@@ -75,10 +75,10 @@ class SteamCorpus(SequenceCorpusBuilder[SteamSettings]):
 
 
 def resources(edition: str) -> tuple[Resource, ...]:
-    """What to download: the frames and the names, or the reviews and the games.
+    """The files to download: the frames and the names, or the reviews and the games.
 
     Raises:
-      UserError: for an edition that is none.
+      UserError: for an unknown edition.
     """
     if edition not in _FILES:
         raise UserError(f"data.edition: {edition!r} is none of {', '.join(_FILES)} (Steam)")
@@ -89,14 +89,13 @@ def resources(edition: str) -> tuple[Resource, ...]:
 def read_llara(frames: Sequence[Path], names: Path) -> RawTables:
     """Reads LLaRA's windows: each row of a frame is a user, its time the position.
 
-    The frames hold no user ids, so a row becomes the user `val-0000001`, `test-0000001` and so on:
-    the split and the row's number. The training frame is not read: by its size it cuts each of its
-    users into many overlapping windows, which nothing tells apart from many users, and the last
-    item of one window would train as an earlier item of the next.
+    The frames have no user ids, so a row becomes the user `val-0000001`, `test-0000001` and so on: the split and the row's
+    number. The training frame is not read: judging by its size, it has many overlapping windows per user, which cannot be
+    distinguished from many users, and the last item of one window would be an earlier item of the next.
 
     Args:
-      frames: Pickled data frames whose names begin with val or test, with the columns
-        seq (item numbers, filled up at the end), len_seq and next.
+      frames: Pickled data frames whose names begin with val or test, with the columns seq (item numbers, padded at the
+        end), len_seq and next.
       names: Lines of `number::title`.
 
     Raises:
@@ -106,7 +105,7 @@ def read_llara(frames: Sequence[Path], names: Path) -> RawTables:
     splits = [_split(path) for path in frames]
     if not splits or len(set(splits)) < len(splits):
         raise UserError(
-            f"{names}: {len(frames)} frames of {shown(splits)} beside it; give one for each of "
+            f"{names}: {len(frames)} frames of {shown(splits)} next to it; give one for each of "
             f"{', '.join(_SPLITS)}, or fewer"
         )
     windows = [
@@ -118,10 +117,10 @@ def read_llara(frames: Sequence[Path], names: Path) -> RawTables:
 def read_ucsd(reviews: Path, games: Path) -> RawTables:
     """Reads the review dump: a review is an interaction on its day, without a rating.
 
-    Users are told apart by `username`, as in the papers: not every line has a `user_id`.
+    Users are identified by `username`, as in the papers: not every line has a `user_id`.
 
     Args:
-      reviews: steam_reviews.json.gz, one Python dict a line.
+      reviews: steam_reviews.json.gz, one Python dict per line.
       games: steam_games.json.gz, likewise.
 
     Raises:
@@ -163,13 +162,13 @@ def _split(path: Path) -> str:
     if split not in _SPLITS:
         raise UserError(
             f"{path}: the file's name must begin with one of {', '.join(_SPLITS)}, then '_' (LLaRA's training frame is not "
-            "read: its rows are overlapping windows of people whom it does not name, which would leak targets into training)"
+            "read: its rows are overlapping windows of unnamed users, which would leak targets into training)"
         )
     return split
 
 
 def _read_windows(path: Path, split: str, num_items: int) -> pl.DataFrame:
-    """Rows of one frame: the first `len_seq` of `seq`, then `next`."""
+    """One user per row of a frame: the first `len_seq` items of `seq`, then `next`."""
     frame = load_frame(path)
     missing = {"seq", "len_seq", "next"} - set(frame)
     if missing:
@@ -194,23 +193,23 @@ def _read_windows(path: Path, split: str, num_items: int) -> pl.DataFrame:
 
 
 def _window(values: tuple[Any, Any, Any], place: str, *, num_items: int) -> list[int]:
-    """The items of one row of a frame without its padding, the next one last."""
+    """The items of one row of a frame without padding, the next one last."""
     sequence, length, following = values
     try:
         items = [operator.index(item) for item in (*sequence, following)]
         size = operator.index(length)
-    except TypeError:  # not a list, or not whole numbers
+    except TypeError:  # not a list, or not integers
         items, size = [], 0
     history = [item for item in items[:-1] if item != num_items]
     padded = history + [num_items] * (len(items) - 1 - len(history))
     window = [*history, *items[-1:]]
-    # A history of nothing but padding has the length 1 in LLaRA's frames.
+    # An empty history, which is all padding, has length 1 in LLaRA's frames.
     whole = size == max(len(history), 1) and items[:-1] == padded
     if not whole or not all(0 <= item < num_items for item in window):
         found = shown(" ".join(f"seq {sequence}, len_seq {length}, next {following}".split()))
         raise UserError(
             f"{place}: {found}: seq must be len_seq numbers from 0 to {num_items - 1}, as in "
-            f"id2name.txt, filled up with {num_items}, and next one more of them; fetch the files "
+            f"id2name.txt, padded with {num_items}, and next another such number; fetch the files "
             "again, all of one version"
         )
     return window
@@ -247,7 +246,7 @@ def _game_parser() -> Callable[[bytes], tuple[str, str, str, str]]:
 
 
 class _Days(dict[object, int]):
-    """Seconds of a day written YYYY-MM-DD; the millions of reviews have few thousand days."""
+    """The Unix time of a day written YYYY-MM-DD, cached: millions of reviews have a few thousand days."""
 
     def __missing__(self, text: object) -> int:
         try:
