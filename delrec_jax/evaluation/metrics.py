@@ -1,7 +1,7 @@
 """Ranking metrics per user, their expectation under known probabilities, intervals, and the head.
 
 A rank is 1-based; tied items share the mean of the ranks they cover, so a rank may end in
-.5; a target that was not among the candidates has rank infinity (a miss). With r the rank:
+.5; a target that is not among the candidates has rank infinity (a miss). With rank r:
 
     HR@k   = 1 if r <= k else 0
     NDCG@k = 1 / log2(r + 1) if r <= k else 0      (one relevant item: the ideal DCG is 1)
@@ -32,7 +32,7 @@ class Interval:
 
 
 def _gain(metric: str, ranks: np.ndarray) -> np.ndarray:
-    """The metric of each rank, by the formulas at the head of this file."""
+    """The metric of each rank, by the formulas at the top of this file."""
     if metric == "MRR":
         return 1.0 / ranks
     name, cut = metric.split("@")
@@ -55,7 +55,7 @@ def metrics_of_ranks(ranks: Float[np.ndarray, "U"]) -> dict[str, Float[np.ndarra
         UserError: a rank is NaN or below 1.
     """
     ranks = np.asarray(ranks, np.float64)
-    bad = np.flatnonzero(~(ranks >= 1))  # NaN compares false, so it is found here too
+    bad = np.flatnonzero(~(ranks >= 1))  # comparisons with NaN are false, so NaN is bad too
     if bad.size:
         raise UserError(
             f"ranks: row {bad[0]} is {ranks[bad[0]]}, expected a number >= 1 (infinity for a "
@@ -65,20 +65,20 @@ def metrics_of_ranks(ranks: Float[np.ndarray, "U"]) -> dict[str, Float[np.ndarra
 
 
 def head_items(train_counts: Int[np.ndarray, "I"], share: float = 0.2) -> Bool[np.ndarray, "I"]:
-    """The head of the catalogue: the most popular `share` of all items, those without training too.
+    """The head of the catalogue: the most popular `share` of all items, counting those without interactions.
 
-    A head is never larger than that share: where the border falls among items of one count,
-    none of them is in the head. Items without interactions never are.
+    The head is never larger than that share: if the border falls among items with the same
+    count, none of them is in the head. Items without interactions never are.
 
     Args:
         train_counts: training interactions per item.
-        share: of the items, in (0, 1].
+        share: share of all items, in (0, 1].
 
     Returns:
-        Whether each item is in the head; all False where even the most popular ones are too many.
+        Whether each item is in the head; all False if even the most popular ones are too many.
 
     Raises:
-        UserError: a share outside (0, 1].
+        UserError: the share is outside (0, 1].
     """
     if not 0 < share <= 1:
         raise UserError(f"head items: share is {share:g}, expected more than 0 and at most 1")
@@ -91,10 +91,10 @@ def head_items(train_counts: Int[np.ndarray, "I"], share: float = 0.2) -> Bool[n
 def expected_metrics(
     probabilities: Float[np.ndarray, "U C"],
 ) -> dict[str, Float[np.ndarray, "U"]]:
-    """The expected metrics of the best ranking: by the true probabilities themselves.
+    """The expected metrics of the best possible ranking, the one by the true probabilities.
 
-    Items are ranked by probability (ties: the mean rank of the tie, as for every system)
-    and E[metric] = sum over items of p(item) * gain(rank of item).
+    Items are ranked by probability (ties get their mean rank, as for every system), and
+    E[metric] = sum over items of p(item) * gain(rank of item).
 
     Args:
         probabilities: p(next item) per user over the items or candidates. A row may sum to
@@ -122,11 +122,11 @@ def expected_metrics(
 def _resampled_means(
     values: np.ndarray, *, generator: np.random.Generator, resamples: int
 ) -> np.ndarray:
-    """Means [resamples, M] of users drawn with replacement, the same draw for all columns.
+    """Means [resamples, M] over users drawn with replacement, with the same draws for all columns.
 
     Draws become counts per user, so that one product gives all columns (about twice as
-    fast as `scipy.stats.bootstrap`, the same numbers). einsum and not BLAS:
-    its order of summation does not depend on the number of threads.
+    fast as `scipy.stats.bootstrap`, with the same numbers). einsum is used instead of BLAS
+    because its order of summation does not depend on the number of threads.
     """
     users = len(values)
     chunk = max(1, _CHUNK_ELEMENTS // users)
@@ -148,13 +148,13 @@ def bootstrap_intervals(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[Interval]:
-    """Mean and percentile bootstrap interval over users of several columns at once.
+    """Means and percentile bootstrap intervals over users, for several columns at once.
 
     Columns share their draws, and so do all calls with the same seed and number of users.
 
     Args:
         values: one row per user, one column per quantity; finite.
-        seed: of the stream "bootstrap".
+        seed: seed of the random stream "bootstrap".
         resamples: number of bootstrap samples.
         level: coverage, in (0, 1).
 
@@ -162,7 +162,7 @@ def bootstrap_intervals(
         One `Interval` per column.
 
     Raises:
-        UserError: no user, or a value that is not finite.
+        UserError: there is no user, or a value is not finite.
     """
     values = np.asarray(values, np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -175,7 +175,7 @@ def bootstrap_intervals(
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     columns = zip(values.mean(axis=0), low, high, strict=True)
-    # Where all users are alike, the resampled means differ from the mean by rounding alone.
+    # If all users are alike, the resampled means differ from the mean only by rounding.
     return [Interval(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in columns]
 
 
@@ -186,6 +186,6 @@ def bootstrap_interval(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """`bootstrap_intervals` of one quantity per user."""
+    """`bootstrap_intervals` for one quantity per user."""
     column = np.asarray(values, np.float64)[:, None]
     return bootstrap_intervals(column, seed=seed, resamples=resamples, level=level)[0]

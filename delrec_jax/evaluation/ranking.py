@@ -1,10 +1,9 @@
-"""Ranks of targets, on device, over the whole catalogue or over stated candidates.
+"""Ranks of targets, computed on device, over the whole catalogue or over given candidates.
 
-One rule for every system: a rank is 1-based and a tie gets the mean of the ranks it
-covers, `greater + 1 + ties / 2`, where two scores tie only when they are exactly equal.
-A score of -inf is the ordinary lowest score: items that a system cannot score tie at the
-bottom. NaN and +inf mean a broken model: inside jit they turn the row's rank into NaN, on
-the host `rank_users` (or `check_finite`) turns that into an error. Nothing samples here.
+One rule for every system: a rank is 1-based and a tie gets the mean of the ranks it covers, `greater + 1 + ties / 2`,
+where two scores tie only if they are exactly equal. A score of -inf is simply the lowest score: items that a system cannot
+score tie at the bottom. NaN and +inf mean a broken model: inside jit they turn the row's rank into NaN; on the host
+`rank_users` (or `check_finite`) turns that into an error. Nothing here samples.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +36,7 @@ class Ranks:
 def _mean_tie_rank(
     scores: Array, target_score: Array, *, ranked: Array | bool, broken: Array
 ) -> tuple[Array, Array]:
-    """Rank and ties of `target_score` [B] among the `ranked` places of `scores` [B, N]."""
+    """Rank and ties of `target_score` [B] among the `ranked` positions of `scores` [B, N]."""
     greater = jnp.sum((scores > target_score[:, None]) & ranked, axis=1)
     ties = jnp.sum((scores == target_score[:, None]) & ranked, axis=1) - 1  # not itself
     rank = greater.astype(jnp.float32) + 1 + ties.astype(jnp.float32) / 2
@@ -62,7 +61,7 @@ def rank_full(
         seen: items left out of the ranking; the target itself never is.
 
     Returns:
-        Mean-tie rank (NaN where a score is NaN or +inf, or the target is no item) and the
+        Mean-tie rank (NaN where a score is NaN or +inf, or the target is not an item) and the
         number of other ranked items that tie with the target.
     """
     rows, num_items = scores.shape
@@ -84,19 +83,19 @@ def rank_full(
 def rank_unseen(
     scores: Float[Array, "B I"], targets: Int[Array, "B"], histories: Int[Array, "B L"]
 ) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
-    """`rank_full` without the items of the histories: counted over all, then taken off for the few seen.
+    """`rank_full` without the items of the histories: ranks among all items, then subtracts the few seen ones.
 
-    A mask [B, I] of what is seen would cost more than the ranking.
+    A mask [B, I] of the seen items would cost more than the ranking.
 
     Args:
         scores: one score per item, higher is better.
-        targets: item index of each row's target; counts although it be in the history.
-        histories: items to leave out, each once a row, padded with -1 anywhere.
+        targets: item index of each row's target; it is ranked even if it is in the history.
+        histories: items to leave out, each at most once per row, padded with -1 anywhere.
     """
     chex.assert_shape(histories, (len(scores), None))
     rank, ties = rank_full(scores, targets)
-    target_score = jnp.take_along_axis(scores, jnp.clip(targets, 0)[:, None], axis=1)
-    seen_scores = jnp.take_along_axis(scores, jnp.clip(histories, 0), axis=1)
+    target_score = jnp.take_along_axis(scores, jnp.clip(targets, 0)[:, None], axis=1)  # [B, 1]
+    seen_scores = jnp.take_along_axis(scores, jnp.clip(histories, 0), axis=1)  # [B, L]
     left_out = (histories >= 0) & (histories != targets[:, None])
     greater = jnp.sum((seen_scores > target_score) & left_out, axis=1)
     tied = jnp.sum((seen_scores == target_score) & left_out, axis=1)
@@ -111,7 +110,7 @@ def rank_candidates(
 
     Args:
         scores: one score per candidate, higher is better.
-        candidates: distinct item indices; -1 fills rows that are shorter and is not ranked.
+        candidates: distinct item indices; -1 pads shorter rows and is not ranked.
         targets: item index of each row's target.
 
     Returns:
@@ -137,7 +136,7 @@ def rank_candidates(
 def seen_items(histories: Int[Array, "B L"], *, num_items: int) -> Bool[Array, "B I"]:
     """Which items occur in each history (-1 is padding)."""
     rows = jnp.arange(len(histories))[:, None]
-    # -1 would count from the end: send it past the end, where "drop" ignores it.
+    # -1 would count from the end, so it is moved past the end, where "drop" ignores it.
     places = jnp.where(histories < 0, num_items, histories)
     empty = jnp.zeros((len(histories), num_items), bool)
     return empty.at[rows, places].set(True, mode="drop")
@@ -147,14 +146,14 @@ def seen_items(histories: Int[Array, "B L"], *, num_items: int) -> Bool[Array, "
 def gather_candidates(
     scores: Float[Array, "B I"], candidates: Int[Array, "B C"]
 ) -> Float[Array, "B C"]:
-    """Scores of the candidates out of scores of the catalogue; -inf at padding (-1)."""
+    """Picks the scores of the candidates from those of the catalogue; -inf at padding (-1)."""
     chex.assert_shape(candidates, (len(scores), None))
     picked = jnp.take_along_axis(scores, jnp.clip(candidates, 0), axis=1)
     return jnp.where(candidates < 0, -jnp.inf, picked)
 
 
 def full_ranker(targets: Int[np.ndarray, "U"], histories: Histories | None = None) -> RankFn:
-    """A ranker for `rank_users`: whole catalogue, items of the history left out.
+    """A ranker for `rank_users` over the whole catalogue, with the items of the history left out.
 
     Args:
         targets: target item of each user.
@@ -164,28 +163,28 @@ def full_ranker(targets: Int[np.ndarray, "U"], histories: Histories | None = Non
     """
 
     def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:
+        ranked: tuple[Array, Array]
         if histories is None:
-            return rank_full(scores, targets[users])
-        seen = histories(users) if callable(histories) else histories[users]
-        return rank_unseen(scores, targets[users], _each_once(seen))
+            ranked = rank_full(scores, targets[users])
+        else:
+            seen = histories(users) if callable(histories) else histories[users]
+            ranked = rank_unseen(scores, targets[users], _each_once(seen))
+        return ranked
 
     return rank
 
 
 def _each_once(histories: Int[np.ndarray, "B L"]) -> Int[np.ndarray, "B L"]:
-    """The same items, each once a row, in another order; repeats become padding."""
+    """The same items, each once per row, in another order; repeats become padding."""
     ordered = np.sort(histories, axis=1)
     ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = PAD_ITEM
     return ordered
 
 
 def candidate_ranker(
-    targets: Int[np.ndarray, "U"],
-    candidates: Int[np.ndarray, "U C"],
-    *,
-    full_scores: bool = False,
+    targets: Int[np.ndarray, "U"], candidates: Int[np.ndarray, "U C"], *, full_scores: bool = False
 ) -> RankFn:
-    """A ranker for `rank_users`: each user's stored candidates.
+    """A ranker for `rank_users` over each user's stored candidates.
 
     Args:
         targets: target item of each user.
@@ -198,7 +197,8 @@ def candidate_ranker(
         chosen = candidates[users]
         if full_scores:
             scores = gather_candidates(scores, chosen)
-        return rank_candidates(scores, chosen, targets[users])
+        ranked: tuple[Array, Array] = rank_candidates(scores, chosen, targets[users])
+        return ranked
 
     return rank
 
@@ -208,7 +208,7 @@ def fixed_batches(
 ) -> Iterator[tuple[Int[np.ndarray, "B"], Bool[np.ndarray, "B"]]]:
     """User indices in batches of one size, and which of them count.
 
-    The last batch repeats the last user up to the size, so that one shape compiles.
+    The last batch is filled up with the last user, so that only one shape is compiled.
     """
     for start in range(0, num_users, batch_size):
         users = np.arange(start, start + batch_size, dtype=np.int32)
@@ -216,7 +216,7 @@ def fixed_batches(
 
 
 def check_finite(scores: Float[np.ndarray, "B N"], *, what: str) -> None:
-    """Refuse scores that cannot be ranked (host side; -inf is allowed).
+    """Refuse scores that cannot be ranked (on the host; -inf is allowed).
 
     Raises:
         UserError: a score is NaN or +inf; names `what`, the row and the remedy.
@@ -239,7 +239,7 @@ def _refuse_broken(bad: np.ndarray, *, what: str) -> None:
 def _to_device(scores: Array | np.ndarray, *, what: str) -> Array:
     """Scores as a device array without making or breaking a tie.
 
-    JAX would round 64-bit scores to 32 bits, where different ones can become equal: such
+    JAX would round 64-bit scores to 32 bits, which can make different scores equal: such
     rows are replaced by their dense ranks, which have the same order and the same ties.
     """
     if isinstance(scores, np.ndarray) and scores.dtype.itemsize > 4:
@@ -261,19 +261,19 @@ def rank_users(
 
     Args:
         score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect; for a
-            ready matrix, `lambda users: matrix[users]`.
+            precomputed matrix, `lambda users: matrix[users]`.
         rankers: protocol -> ranker, from `full_ranker` or `candidate_ranker`.
         num_users: rows 0..num_users-1 are ranked.
-        batch_size: users per call; the last batch is filled up and the filling dropped.
-        what: name of the system in errors.
+        batch_size: users per call; the last batch is padded, and its padding dropped.
+        what: name of the system in error messages.
         order: all user rows, in the order in which they are scored (such as by length of history,
-            so that a batch is padded little); None is the order of the rows.
+            so that batches need little padding); None is the order of the rows.
 
     Returns:
-        Protocol -> ranks of all users, row by row whatever the order.
+        Protocol -> ranks of all users, in the order of the rows whatever `order` is.
 
     Raises:
-        UserError: there is no user, or scores that cannot be ranked.
+        UserError: there is no user, or scores cannot be ranked.
     """
     if num_users < 1:
         raise UserError(f"{what}: 0 users to rank; the evaluated part of the split is empty")
@@ -291,7 +291,7 @@ def rank_users(
 
 
 def _collect(parts: list[tuple[Array, Array]], order: np.ndarray, *, what: str) -> Ranks:
-    """Batches joined on the host, put back into the order of the rows; the last batch's filling is cut off."""
+    """Joins batches on the host, in the order of the rows, without the padding of the last batch."""
     rank, ties = np.empty(len(order), np.float64), np.empty(len(order), np.int32)
     rank[order] = np.concatenate([np.asarray(rank) for rank, _ in parts])[: len(order)]
     ties[order] = np.concatenate([np.asarray(ties) for _, ties in parts])[: len(order)]

@@ -1,7 +1,7 @@
-"""Rank records: one parquet row per user, system and protocol, and what is read off them.
+"""Rank records: one parquet row per user, system and protocol, and what is computed from them.
 
 Everything after evaluation (metrics, tests, tables, plots) starts from these files, so
-no number in a report needs a model to be checked. A second file holds expected metric
+every number in a report can be checked without a model. A second file holds expected metric
 values (of the oracle), which are computed from probabilities and have no rank.
 """
 
@@ -35,7 +35,7 @@ __all__ = [
     "write_records",
 ]
 
-# In the order of every table.
+# In the order in which every table lists them.
 SYSTEMS = (
     "popularity",
     "teacher",
@@ -64,13 +64,13 @@ RECORD_SCHEMA: _Schema = {
     "teacher": pl.String,  # "" where no teacher is involved
     "seed": pl.Int64,
     "target": pl.Int32,  # item index
-    "rank": pl.Float64,  # mean rank of its tie; infinity: not among the candidates
+    "rank": pl.Float64,  # mean rank of the tie; infinity: not among the candidates
     "ties": pl.Int32,
-    "candidates": pl.Int32,  # how many items were ranked
+    "candidates": pl.Int32,  # number of items that were ranked
     "candidate_hash": pl.String,  # "" for the whole catalogue
     "cold": pl.Boolean,  # the target has no interaction in training
     "head": pl.Boolean,  # the target is among the most popular fifth of items (`head_items`)
-    "labels": pl.String,  # "all", or "100-users" where tuned with few
+    "labels": pl.String,  # "all", or "100-users" if tuned with the labels of 100 users only
 }
 RECORD_IDENTITY = ("corpus", "split", "labels", "protocol", "system", "teacher", "seed", "user")
 
@@ -124,12 +124,12 @@ def record_table(
         targets: target items.
         ranks: mean-tie ranks; infinity is a miss.
         ties: other items tied with the target.
-        candidates: number of ranked items, one for all users or one each.
+        candidates: number of ranked items, the same for all users or one per user.
         cold: whether the target has no training interaction.
         head: whether the target is one of `metrics.head_items`.
 
     Raises:
-        UserError: an unknown system, an impossible rank, a user twice or a cold head target.
+        UserError: an unknown system, an impossible rank, a duplicate user or a cold head target.
     """
     columns = {
         "user": np.asarray(users, np.int32),
@@ -160,7 +160,7 @@ def expected_table(
 
 
 def write_records(path: Path, records: pl.DataFrame) -> None:
-    """Check and write rank records as parquet, whole or not at all."""
+    """Check and write rank records as parquet, completely or not at all."""
     _write_parquet(path, _checked_records(records, where=str(path)))
 
 
@@ -175,7 +175,7 @@ def read_records(path: Path) -> pl.DataFrame:
 
 
 def write_expected(path: Path, expected: pl.DataFrame) -> None:
-    """Check and write expected values as parquet, whole or not at all."""
+    """Check and write expected values as parquet, completely or not at all."""
     _write_parquet(path, _checked_expected(expected, where=str(path)))
 
 
@@ -185,7 +185,7 @@ def read_expected(path: Path) -> pl.DataFrame:
 
 
 def metric_values(records: pl.DataFrame) -> pl.DataFrame:
-    """The records with one more column per metric of `METRICS`."""
+    """The records with an additional column for each metric of `METRICS`."""
     values = metrics_of_ranks(records["rank"].to_numpy())
     return records.with_columns(pl.Series(name, column) for name, column in values.items())
 
@@ -196,19 +196,19 @@ def wide_expected(expected: pl.DataFrame) -> pl.DataFrame:
 
 
 def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.DataFrame:
-    """Mean and 95 % bootstrap interval over users of every metric in every group.
+    """Mean and 95% bootstrap interval over users, for every metric in every group.
 
     Args:
         values: one row per user with a column per metric, from `metric_values` or
             `wide_expected`.
-        by: the columns that make a group.
-        seed: of the bootstrap.
+        by: the columns that define a group.
+        seed: seed of the bootstrap.
 
     Returns:
         Columns `by`, metric, value, ci_low, ci_high, users.
     """
     rows = []
-    # Sorted, so that the order of the rows in a file cannot move an interval.
+    # Sorted, so that the order of the rows in a file cannot change an interval.
     for group in values.sort(*by, "user").partition_by(by, maintain_order=True):
         intervals = bootstrap_intervals(group.select(METRICS).to_numpy(), seed=seed)
         shared = {name: group[name][0] for name in by} | {"users": len(group)}
@@ -266,7 +266,7 @@ def _checked_expected(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
 
 
 def _check_schema(table: pl.DataFrame, schema: _Schema, *, where: str) -> pl.DataFrame:
-    """The schema's columns of `table`; an error where one is missing, mistyped or null."""
+    """The schema's columns of `table`; an error if one is missing, has another type or contains nulls."""
     remedy = "write it with this version's `delrec evaluate`"
     for name, kind in schema.items():
         if name not in table.columns:

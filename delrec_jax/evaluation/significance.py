@@ -1,6 +1,6 @@
 """Paired tests between systems over the same users.
 
-The difference of two systems' means gets a percentile bootstrap interval over users and
+The difference between two systems' means gets a percentile bootstrap interval over users and
 a two-sided sign-flip permutation test (under the null a user's two values can be swapped);
 p-values of one family of comparisons are corrected by Holm's step-down method. A system that
 was trained with several seeds enters with each user's mean over them: the user is the unit.
@@ -39,14 +39,14 @@ class Comparison:
     corpus: str
     split: str
     labels: str
-    protocol: str  # "full"; "full@head" where only these users were taken
+    protocol: str  # "full"; "full@head" if only these users were compared
     metric: str
-    teacher: str  # of both; "" where no teacher is involved
+    teacher: str  # of both systems; "" if no teacher is involved
     system: str
     reference: str
-    reference_labels: str  # "all" where the reference has none of its own under `labels`
+    reference_labels: str  # "all" if the reference has no records with `labels`
     users: int
-    seeds: int  # over which each user's values were averaged
+    seeds: int  # number over which each user's values were averaged
     difference: float
     ci_low: float
     ci_high: float
@@ -61,7 +61,7 @@ def sign_flip_p_value(
 
     Args:
         differences: value of the system minus value of the reference, per user.
-        seed: of the stream "sign-flip".
+        seed: seed of the random stream "sign-flip".
         resamples: number of random sign patterns.
 
     Returns:
@@ -91,7 +91,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted.tolist()
+    in_order: list[float] = adjusted.tolist()
+    return in_order
 
 
 def compare(
@@ -111,19 +112,19 @@ def compare(
     Args:
         records: rank records of one corpus, split and teacher; with several seeds each user's
             metric is first averaged over them.
-        system: the system whose advantage is asked.
-        reference: what it is compared with; where it has no records with these `labels`
-            (a frozen LM is not tuned), those with "all" are taken, as the result says.
+        system: the system whose advantage is tested.
+        reference: what it is compared with; if it has no records with these `labels`
+            (a frozen LM is not tuned), those with "all" are used, and the result says so.
         metric: one of `METRICS`.
         protocol: the protocol of both.
         labels: which labels the systems were tuned with.
         part: "all" users, or those of one part of `records.PART_OF_USERS`.
-        seed: of the bootstrap and the permutations.
-        resamples: sign patterns of the test.
+        seed: seed of the bootstrap and of the permutations.
+        resamples: number of sign patterns of the test.
 
     Raises:
-        UserError: unknown metric or part, a system without records, several runs mixed in one
-            system, or the two differ in users, targets, candidates or seeds.
+        UserError: an unknown metric or part, a system without records, several runs mixed in one
+            system, or two systems that differ in users, targets, candidates or seeds.
     """
     if metric not in METRICS:
         raise UserError(f"metric: unknown '{metric}'; choose one of {', '.join(METRICS)}")
@@ -157,11 +158,11 @@ def compare(
 
 
 def standard_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs asked of every run, among the systems that are there.
+    """The pairs that are tested in every run, among the given systems.
 
     Every system against the teacher, DELRec against every control, and the distilled prompt
-    against no, a random and a shuffled teacher's prompt (a rise above no prompt alone is no
-    evidence of distillation). The oracle is a bound and is not tested.
+    against no prompt, a random one and that of a shuffled teacher (beating no prompt alone is
+    no evidence of distillation). The oracle is a bound and is not tested.
     """
     pairs = [(name, "teacher") for name in systems if name != "teacher"]
     pairs += [("delrec", control) for control in CONTROLS]
@@ -209,13 +210,13 @@ def _part_of(records: pl.DataFrame, part: str) -> pl.DataFrame:
 def _rows_of(
     records: pl.DataFrame, system: str, *, protocol: str, labels: str, part: str
 ) -> pl.DataFrame:
-    """One system's rows under one protocol, by seed and then by user, as many for every seed."""
+    """One system's rows under one protocol, sorted by seed and user, with the same users for every seed."""
     rows = records.filter(system=system, protocol=protocol, labels=labels)
     if rows.is_empty():
         there = ", ".join(records["system"].unique(maintain_order=True))
         raise UserError(
             f"records: system '{system}' has no rows under protocol '{protocol}', labels "
-            f"'{labels}', part '{part}' (systems there: {there}); evaluate it first"
+            f"'{labels}', part '{part}' (systems found: {there}); evaluate it first"
         )
     runs = rows.select("corpus", "split", "teacher").n_unique()
     if runs > 1 or rows.select("seed", "user").is_duplicated().any():
@@ -226,14 +227,14 @@ def _rows_of(
     seeds, users = rows["seed"].n_unique(), rows["user"].n_unique()
     if len(rows) != seeds * users or rows.select("user", "target").n_unique() != users:
         raise UserError(
-            f"records: system '{system}' under '{protocol}': its {seeds} seeds have not all the "
-            "same users and targets, so they cannot be averaged; evaluate them on one split"
+            f"records: system '{system}' under '{protocol}': its {seeds} seeds do not all have "
+            "the same users and targets, so they cannot be averaged; evaluate them on one split"
         )
     return rows.sort("seed", "user")
 
 
 def _check_pairing(ours: pl.DataFrame, theirs: pl.DataFrame, *, protocol: str) -> None:
-    """Refuse two systems that were not measured on the same things."""
+    """Refuse two systems that were not measured on the same users, targets, candidates and seeds."""
     same_seeds = ours["seed"].unique().sort().equals(theirs["seed"].unique().sort())
     columns = ["user", "corpus", "split", "target", "candidate_hash"]
     if ours["teacher"][0] and theirs["teacher"][0]:  # popularity may have none
@@ -249,6 +250,7 @@ def _check_pairing(ours: pl.DataFrame, theirs: pl.DataFrame, *, protocol: str) -
 
 
 def _mean_over_seeds(rows: pl.DataFrame, metric: str) -> Float[np.ndarray, "U"]:
-    """Each user's metric, by user, of rows that are sorted by seed and user."""
+    """Each user's mean metric, in the order of users; the rows are sorted by seed and user."""
     values = metric_values(rows)[metric].to_numpy()
-    return values.reshape(rows["seed"].n_unique(), -1).mean(axis=0)
+    means: np.ndarray = values.reshape(rows["seed"].n_unique(), -1).mean(axis=0)  # [U]
+    return means

@@ -1,9 +1,9 @@
 """Caser: convolutions over the last few items, read as an image of width D.
 
 Tang and Wang, "Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding" (WSDM 2018). Two things
-differ. There is no user embedding: a teacher must score users whom it never saw. And every place of a history is the end
-of a window, so that one pass gives a label at every position, as for the other teachers, where the paper's program cuts a
-row for each label.
+differ. There is no user embedding: a teacher must score users that it has never seen. And every position of a history is the
+end of a window, so that one pass covers a label at every position, as for the other teachers; the paper's program cuts one
+row per label.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class CaserConfig:
     """The shape of the model.
 
     Attributes:
-        width: D, of the item vectors and of the states.
-        window: the latest items that a convolution sees.
-        heights: items under one horizontal filter, for each group of filters.
-        horizontal: filters of each height.
-        vertical: filters over the whole window, one weight an item.
-        max_length: L, places of a training row; scores need the last `window` only.
+        width: D, size of the item vectors and of the states.
+        window: W, number of latest items that a convolution sees.
+        heights: number of items under one horizontal filter, for each group of filters.
+        horizontal: number of filters of each height.
+        vertical: number of filters over the full window, with one weight per item.
+        max_length: L, positions in a training row; scores need only the last `window`.
         dropout: rate on the filters' output, in training.
     """
 
@@ -49,14 +49,14 @@ class CaserConfig:
 
 
 class Caser(nn.Module):
-    """The network, of the form of `network`."""
+    """The network, with the interface that `network` describes."""
 
     config: CaserConfig
     num_items: int
-    way: str = "own"  # of the item table
+    way: str = "own"  # mode of the item table, see `ItemTable`
 
     def setup(self) -> None:
-        """Names the parts; the item table serves as input and as output."""
+        """Makes the layers; the item table serves both as input and as output."""
         config = self.config
         self.items = ItemTable(self.num_items, config.width, self.way)
         self.filters = [nn.Dense(config.horizontal) for _ in config.heights]
@@ -70,43 +70,44 @@ class Caser(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "B L D"]:
-        """The state after each item; states at padding mean nothing. Arguments as of `SASRec`."""
+        """The state after each item; states at padding are meaningless. Arguments as in `SASRec`."""
         image = _windows(
             look_up(self.items(), items), segments_of(items, segments), self.config.window
-        )
+        )  # [B, L, W, D]
         found = [
             _horizontal(dense, image, height)
             for dense, height in zip(self.filters, self.config.heights, strict=True)
-        ]
+        ]  # of each height: [B, L, horizontal]
         across = self.columns(jnp.swapaxes(image, -1, -2))  # [B, L, D, vertical]
-        found.append(across.reshape(*across.shape[:2], -1))
+        found.append(across.reshape(*across.shape[:2], -1))  # [B, L, D * vertical]
         features = self.dropout(jnp.concatenate(found, axis=-1), deterministic=deterministic)
-        return nn.relu(self.out(features))
+        return nn.relu(self.out(features))  # [B, L, D]
 
     def last(self, items: Int[Array, "B L"]) -> Float[Array, "B D"]:
-        """The state after the last item, which the window alone decides."""
+        """The state after the last item; it depends on the last window only."""
         return self(items[:, -self.config.window :])[:, -1]
 
     def table(self) -> Float[Array, "I D"]:
-        """One vector an item: that of the input, tied."""
+        """One output vector per item, tied to the input."""
         return self.items()
 
 
 def _windows(
     embedded: Float[Array, "B L D"], segments: Int[Array, "B L"], window: int
 ) -> Float[Array, "B L W D"]:
-    """The latest `window` items at each place, oldest first; zeros before the segment begins."""
+    """The latest `window` items at each position, oldest first; zeros before the segment begins."""
     length = segments.shape[1]
     columns = []
     for back in range(window - 1, -1, -1):
         shifted = jnp.pad(embedded, ((0, 0), (back, 0), (0, 0)))[:, :length]
         owner = jnp.pad(segments, ((0, 0), (back, 0)), constant_values=-1)[:, :length]
         columns.append(jnp.where((owner == segments)[..., None], shifted, 0.0))
-    return jnp.stack(columns, axis=2)
+    return jnp.stack(columns, axis=2)  # [B, L, W, D]
 
 
 def _horizontal(dense: nn.Dense, image: Float[Array, "B L W D"], height: int) -> Array:
-    """A filter over `height` neighbours at every offset of the window, then the largest response [B, L, filters]."""
+    """Filters over `height` neighbors at every offset in the window; the largest response of each, [B, L, filters]."""
     offsets = image.shape[2] - height + 1
     neighbours = jnp.stack([image[:, :, o : o + height] for o in range(offsets)], axis=2)
-    return nn.relu(dense(neighbours.reshape(*neighbours.shape[:3], -1))).max(axis=2)
+    flat = neighbours.reshape(*neighbours.shape[:3], -1)  # [B, L, offsets, height * D]
+    return nn.relu(dense(flat)).max(axis=2)

@@ -1,6 +1,6 @@
 """GRU4Rec: a recurrent network over the history.
 
-Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks" (ICLR 2016), trained as SASRec is: a label
+Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks" (ICLR 2016), trained like SASRec: a label
 at every position and (by default) the softmax over the whole catalogue, the item table tied to the output.
 """
 
@@ -19,10 +19,10 @@ class GRU4RecConfig:
     """The shape of the model.
 
     Attributes:
-        width: D, of the item vectors.
-        hidden: of the recurrent state.
+        width: D, size of the item vectors.
+        hidden: H, size of the recurrent state.
         layers: number of GRU layers.
-        max_length: L, the most recent items that are read.
+        max_length: L, number of most recent items that are read.
         dropout: rate on item vectors and between layers, in training.
     """
 
@@ -37,14 +37,14 @@ class GRU4RecConfig:
 
 
 class GRU4Rec(nn.Module):
-    """The network, of the form of `network`."""
+    """The network, with the interface that `network` describes."""
 
     config: GRU4RecConfig
     num_items: int
-    way: str = "own"  # of the item table
+    way: str = "own"  # mode of the item table, see `ItemTable`
 
     def setup(self) -> None:
-        """Names the parts; the item table serves as input and as output."""
+        """Makes the layers; the item table serves both as input and as output."""
         config = self.config
         self.items = ItemTable(self.num_items, config.width, self.way)
         self.dropout = nn.Dropout(config.dropout)
@@ -57,34 +57,38 @@ class GRU4Rec(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "B L D"]:
-        """The state after each item; states at padding mean nothing. Arguments as of `SASRec`."""
+        """The state after each item; states at padding are meaningless. Arguments as in `SASRec`."""
         segments = segments_of(items, segments)
-        # Padding starts anew at each place, so that its number leaves no trace.
+        # The state is reset at every padding position, so that the amount of padding has no effect.
         starts = (segments != jnp.pad(segments[:, :-1], ((0, 0), (1, 0)))) | (segments == 0)
-        x = look_up(self.items(), items)
+        x = look_up(self.items(), items)  # [B, L, D]
         for layer in self.layers:
-            x = layer(self.dropout(x, deterministic=deterministic), starts)
-        return self.out(x)
+            x = layer(self.dropout(x, deterministic=deterministic), starts)  # [B, L, H]
+        return self.out(x)  # [B, L, D]
 
     def last(self, items: Int[Array, "B L"]) -> Float[Array, "B D"]:
         """The state after the last item."""
         return self(items)[:, -1]
 
     def table(self) -> Float[Array, "I D"]:
-        """One vector an item: that of the input, tied."""
+        """One output vector per item, tied to the input."""
         return self.items()
 
 
 class _ResettingGRU(nn.Module):
-    """A GRU over places whose state is forgotten where a segment starts."""
+    """A GRU over positions [B, L, D] -> [B, L, H] that resets its state where a segment starts."""
 
     hidden: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], starts: Bool[Array, "B L"]) -> Array:
-        def step(cell, state, inputs):
+        def step(
+            cell: nn.GRUCell, state: Array, inputs: tuple[Array, Array]
+        ) -> tuple[Array, Array]:
+            """One position: resets the states [B, H] where a segment starts, then applies the cell."""
             x, start = inputs
-            return cell(jnp.where(start[:, None], 0.0, state), x)
+            stepped: tuple[Array, Array] = cell(jnp.where(start[:, None], 0.0, state), x)
+            return stepped
 
         scan = nn.scan(
             step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1

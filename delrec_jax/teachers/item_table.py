@@ -1,11 +1,11 @@
-"""The item table of a network: vectors of its own, or vectors that are made with the help of the items' texts.
+"""The item table of a network: vectors of its own, or vectors made from the items' texts.
 
-Text vectors are data, not parameters. They are in a Flax collection of their own, `text`, at `text/items/vectors`, and the
-caller passes them with the parameters:
+Text vectors are data, not parameters. They have a Flax collection of their own, `text`, at `text/items/vectors`, and the
+caller passes them along with the parameters:
 
     module.apply({"params": params, "text": {"items": {"vectors": vectors}}}, ...)
 
-So they have no gradient and no state in an optimizer, and they are an argument of the compiled step, not a constant in it.
+So they have no gradient and no optimizer state, and they are an argument of the compiled step, not a constant in it.
 """
 
 import jax
@@ -16,28 +16,28 @@ from jaxtyping import Array, Float
 from delrec_jax.teachers.network import ITEM_INIT, ITEM_STD
 
 WAYS = ("initialise", "concatenate", "adapter")
-"""How text vectors come into a table. `initialise` is a start only (`network.initialised`): after it the table is its own."""
+"""How text vectors enter a table. `initialise` is only a start (`network.initialised`): from then on it works like `own`."""
 
 TEXT = "text"
-"""The collection of the text vectors."""
+"""The Flax collection of the text vectors."""
 
-# The mean square of gelu(z) for z of N(0, 1): what the second layer of the adapter reads.
+# The mean square of gelu(z) for z ~ N(0, 1), which is the input of the adapter's second layer.
 _GELU_SQUARE = 0.425
 
 
 class ItemTable(nn.Module):
-    """One vector an item.
+    """One vector per item.
 
-    Text vectors are taken to have variance 1 over all their numbers (`text_vectors.standardised`). Then every way starts with
-    a table of the scale of a plain one, however many columns the texts have.
+    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.standardised`). Every mode then starts
+    with a table of the same scale as a plain one, however many columns the text vectors have.
 
     Attributes:
-        num_items: I.
-        width: D of the table.
-        way: `own` or `initialise`: a parameter [I, D]. `concatenate`: that beside the text vectors [I, E], projected back to D
-            without a bias; the projection starts as the identity of the own part and small numbers for the text.
-            `adapter`: no parameter of an item's own; two dense layers (2 D, gelu, D) over the text vectors, so that an
-            item without any interaction has a vector too.
+        num_items: I, number of items.
+        width: D, number of columns.
+        way: the mode. `own` or `initialise`: a parameter [I, D]. `concatenate`: that parameter and the text vectors [I, E]
+            next to each other, projected back to D without a bias; the projection starts as the identity for the parameter
+            and with small numbers for the text. `adapter`: two dense layers (2 D, gelu, D) over the text vectors and no
+            parameter per item, so that an item without any interaction has a vector too.
     """
 
     num_items: int
@@ -45,24 +45,25 @@ class ItemTable(nn.Module):
     way: str = "own"
 
     def setup(self) -> None:
-        """Makes the table: here and not in `__call__`, because input and output both ask for it and one is enough."""
+        """Makes the table here and not in `__call__`, because input and output both ask for it and one is enough."""
         if self.way in ("own", "initialise"):
             self.rows = self._embedding()
         elif self.way == "concatenate":
             self.projection = nn.Dense(self.width, use_bias=False, kernel_init=_beside_identity)
-            self.rows = self.projection(jnp.concatenate([self._embedding(), self._text()], axis=1))
+            both = jnp.concatenate([self._embedding(), self._text()], axis=1)  # [I, D + E]
+            self.rows = self.projection(both)  # [I, D]
         elif self.way == "adapter":
             self.wi = nn.Dense(2 * self.width)
             self.wo = nn.Dense(self.width, kernel_init=_scaled(ITEM_STD**2 / _GELU_SQUARE))
-            self.rows = self.wo(nn.gelu(self.wi(self._text())))
+            self.rows = self.wo(nn.gelu(self.wi(self._text())))  # [I, E] -> [I, 2 D] -> [I, D]
         else:
-            raise ValueError(f"item table of way {self.way!r}: use own, {', '.join(WAYS)}")
+            raise ValueError(f"item table with way={self.way!r}: use own, {', '.join(WAYS)}")
 
     def __call__(self) -> Float[Array, "I D"]:
-        """The whole table.
+        """The full table.
 
         Raises:
-            ValueError: the way is unknown, or needs text vectors and has none, or those of another number of items.
+            ValueError: the mode is unknown, or it needs text vectors and has none or those of another number of items.
         """
         return self.rows
 
@@ -73,7 +74,7 @@ class ItemTable(nn.Module):
         vectors: Array | None = self.get_variable(TEXT, "vectors")
         if vectors is None:
             raise ValueError(
-                f"an item table of way {self.way!r} reads text vectors and was given none: pass text, or the variables "
+                f"an item table with way={self.way!r} reads text vectors and was given none: pass text, or the variables "
                 "{'text': {'items': {'vectors': ...}}}"
             )
         if vectors.ndim != 2 or vectors.shape[0] != self.num_items:
@@ -82,12 +83,12 @@ class ItemTable(nn.Module):
 
 
 def _scaled(variance: float) -> nn.initializers.Initializer:
-    """Kernels that make numbers of this variance from numbers of variance 1."""
+    """Initializer of kernels that turn inputs of variance 1 into outputs of this variance."""
     return nn.initializers.variance_scaling(variance, "fan_in", "normal")
 
 
 def _beside_identity(key: Array, shape: tuple[int, int], dtype: object = jnp.float32) -> Array:
-    """A kernel [D + E, D]: the identity, and below it what brings the text to the scale of an item's own vector."""
+    """A kernel [D + E, D]: the identity, and below it weights that bring the text to the scale of an item vector."""
     rows, width = shape
     text = _scaled(ITEM_STD**2)(key, (rows - width, width), dtype)
     return jnp.concatenate([jnp.eye(width, dtype=text.dtype), text])

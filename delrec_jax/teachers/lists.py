@@ -1,7 +1,7 @@
-"""The teacher's lists: what stage 1 distils, made once per checkpoint and kept on disk.
+"""The teacher's lists: what stage 1 distills, made once per checkpoint and stored on disk.
 
-A list holds the teacher's h best items for a history, best first, and random negatives
-up to m candidates, with the teacher's scores for all of them (so that the whole order can
+A list holds the teacher's h best items for a history, best first, then random negatives
+up to m candidates, with the teacher's scores for all of them (so that the full order can
 be distilled and not only its head).
 """
 
@@ -28,12 +28,12 @@ _STREAM = "teacher-negatives"
 
 @dataclass(frozen=True)
 class ListSettings:
-    """What a list holds.
+    """What a list contains.
 
     Attributes:
-        top_h: h, the teacher's best items, in order.
-        num_candidates: m, items in all; m - h are random negatives.
-        seed: of the negatives.
+        top_h: h, number of the teacher's best items, in order.
+        num_candidates: m, number of items in total; m - h are random negatives.
+        seed: seed of the random negatives.
     """
 
     top_h: int = 10
@@ -46,13 +46,13 @@ class ListSettings:
         if self.top_h > self.num_candidates:
             raise UserError(
                 f"distill.top_h={self.top_h} is larger than "
-                f"distill.num_candidates={self.num_candidates}; lower the one or raise the other"
+                f"distill.num_candidates={self.num_candidates}; lower the first or raise the second"
             )
 
 
 @dataclass(frozen=True)
 class TeacherLists:
-    """Lists of N histories.
+    """Lists for N histories.
 
     Attributes:
         items: int32 [N, m], the top h first and in order, then the negatives.
@@ -65,12 +65,12 @@ class TeacherLists:
 
 @dataclass(frozen=True)
 class ListsKey:
-    """What lists depend on; lists of another key are stale.
+    """What lists depend on; lists with another key are stale.
 
     Attributes:
         checkpoint: id of the teacher's checkpoint.
         settings: h, m and the seed.
-        inputs: hash of histories, seen and allowed items, by `inputs_hash`.
+        inputs: hash of histories, seen items and allowed items, from `inputs_hash`.
     """
 
     checkpoint: str
@@ -92,13 +92,13 @@ def top_lists(
     Args:
         score_fn: the teacher's `scores`; compiled here, once.
         histories: left-padded with -1; may be shorter than what the user has seen.
-        top_h: h, items a list.
-        allowed: False keeps an item out of all lists (the teacher never saw it).
-        seen: items to leave out, a row each, padded with -1 anywhere; None leaves none out.
-        batch_size: rows a compiled call; the last batch is padded and cut.
+        top_h: h, items per list.
+        allowed: False excludes an item from all lists (the teacher never saw it).
+        seen: items to leave out, one row per history, padded with -1 anywhere; None leaves none out.
+        batch_size: rows per compiled call; the last batch is padded, and its padding dropped.
 
     Returns:
-        `(items, scores)`, int32 and float32. Items of equal score stand in index order.
+        `(items, scores)`, int32 and float32. Items with equal scores are in index order.
 
     Raises:
         UserError: a row has fewer than h allowed unseen items, or scores are not finite.
@@ -124,13 +124,13 @@ def distillation_lists(
     seen: Int[np.ndarray, "N S"] | None = None,
     batch_size: int = 256,
 ) -> TeacherLists:
-    """The teacher's top h and m - h random negatives, with scores for all.
+    """The teacher's top h items and m - h random negatives, with scores for all of them.
 
-    Negatives are allowed, unseen, distinct and not in the top h. Those of row n follow from
-    (seed, n) and the row's own items alone: other rows and the batch size do not matter.
+    Negatives are allowed, unseen, distinct and not in the top h. Those of row n depend only on
+    (seed, n) and the row's own items: other rows and the batch size do not matter.
 
     Args:
-        score_fn: see `top_lists`, as for the other arguments.
+        score_fn: see `top_lists`.
         histories: see `top_lists`.
         settings: h, m and the seed of the negatives.
         allowed: see `top_lists`.
@@ -175,7 +175,7 @@ def _ranked_batches(
 ) -> Iterator[tuple[int, np.ndarray, Array, Array]]:
     """Yields (first row, top items [b, h], scores [B, I], open items [B, I]), checked.
 
-    The large two stay on the device, with the rows that fill up the last batch.
+    The two large arrays stay on the device, including the rows that fill up the last batch.
     """
     if top_h > len(allowed):
         _check_enough(len(allowed), top_h, 0)
@@ -185,12 +185,12 @@ def _ranked_batches(
     @jax.jit
     def rank(histories: Array, seen: Array) -> tuple[Array, ...]:
         scores = score_fn(histories).astype(jnp.float32)  # [B, I]
-        rows = jnp.arange(len(seen))[:, None]
-        # A negative index would wrap around to the last items: send padding out of bounds.
-        columns = jnp.where(seen < 0, scores.shape[1], seen)
-        unseen = jnp.ones(scores.shape, bool).at[rows, columns].set(False, mode="drop")
+        rows = jnp.arange(len(seen))[:, None]  # [B, 1]
+        # A negative index would wrap around to the last items, so padding is moved out of bounds.
+        columns = jnp.where(seen < 0, scores.shape[1], seen)  # [B, S]
+        unseen = jnp.ones(scores.shape, bool).at[rows, columns].set(False, mode="drop")  # [B, I]
         open_items = unseen & allowed_items
-        _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)
+        _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)  # [B, h]
         return top, jnp.isfinite(scores).all(1), open_items.sum(1), scores, open_items
 
     for start in range(0, len(histories), batch_size):
@@ -208,22 +208,22 @@ def _ranked_batches(
 
 
 def _padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
-    """The rows, and rows of padding up to `count`: one compiled shape for all batches."""
+    """Adds rows of padding up to `count`, so that one compiled shape serves all batches."""
     return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PAD_ITEM)
 
 
 def _check_enough(available: int, needed: int, row: int) -> None:
-    """Raises a UserError when a list cannot be filled."""
+    """Raises a `UserError` if a list cannot be filled."""
     if available < needed:
         raise UserError(
             f"teacher lists: row {row} has {available} items that the teacher knows and the "
-            f"user has not seen, {needed} are needed; lower distill.top_h or "
+            f"user has not seen, but {needed} are needed; lower distill.top_h or "
             "distill.num_candidates"
         )
 
 
 def inputs_hash(*arrays: np.ndarray | None) -> str:
-    """SHA-256 of arrays with their shapes and types: the rows that lists were made for."""
+    """SHA-256 of arrays with their shapes and types; identifies the rows that lists were made for."""
     digest = hashlib.sha256()
     for array in arrays:
         value = np.zeros(0) if array is None else np.ascontiguousarray(array)
@@ -233,7 +233,7 @@ def inputs_hash(*arrays: np.ndarray | None) -> str:
 
 
 def save_lists(path: Path, lists: TeacherLists, *, key: ListsKey) -> None:
-    """Writes lists and their key to an npz file; a file is whole or absent, never half."""
+    """Writes lists and their key to an npz file; the file is complete or absent, never partial."""
     header = {"key": asdict(key), "content": inputs_hash(lists.items, lists.scores)}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
     with whole(path) as partial, partial.open("wb") as file:
@@ -245,7 +245,7 @@ def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:
 
     Raises:
         UserError: the file is missing, damaged or altered, or belongs to another
-            checkpoint, other settings or other histories. The caller may make them anew.
+            checkpoint, other settings or other histories. The caller may make them again.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,12 +1,12 @@
-"""What teachers train with: the next item at every position, over all items or over some.
+"""The losses that teachers train with: the next item at every position, over all items or over some.
 
-`cross_entropy`    the softmax over the whole catalogue: the strongest and, up to some 10^5 items, affordable one.
+`cross_entropy`    the softmax over the whole catalogue: the strongest loss, affordable up to about 10^5 items.
 `sampled_softmax`  the softmax over the label and a few uniform negatives, corrected for how few they are.
-`gbce`             generalised binary cross-entropy (Petrov and Macdonald, "gSASRec", RecSys 2023, eq. 8-11): negative sampling
+`gbce`             generalized binary cross-entropy (Petrov and Macdonald, "gSASRec", RecSys 2023, eq. 8-11): negative sampling
                    whose overconfidence is calibrated by the power `beta` on the positive's probability. Negatives are
-                   drawn for a training row, where the paper draws them for a position.
+                   drawn per training row, whereas the paper draws them per position.
 
-The last two cost O(negatives) a label and not O(catalogue): for catalogues of millions.
+The last two cost O(negatives) per label instead of O(catalogue), for catalogues of millions of items.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from dataclasses import dataclass
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 
 LOSSES = ("cross_entropy", "sampled_softmax", "gbce")
 
-# Scores of a chunk of labels are made, used and dropped while they are in the processor's cache. On 2 cores and 12,101
-# items a step is twice as fast as with all scores at once.
+# Scores are made, used and dropped for one chunk of labels at a time, while they are in the processor's cache. On 2 cores
+# and with 12,101 items a step is twice as fast as with all scores at once.
 CHUNK_SCORES = 2_500_000
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Which loss.
+    """Which loss to train with.
 
     Attributes:
         name: `cross_entropy`, `sampled_softmax` or `gbce`.
-        negatives: items drawn uniformly for each row of a batch; not used by `cross_entropy`.
-        calibration: t of `gbce`: 0 is plain binary cross-entropy, 1 is calibrated in full.
+        negatives: number of items drawn uniformly for each row of a batch; not used by `cross_entropy`.
+        calibration: t of `gbce`: 0 is plain binary cross-entropy, 1 is full calibration.
     """
 
     name: str = "cross_entropy"
@@ -66,11 +66,11 @@ def next_item_loss(
     """The loss summed over all labels, and the number of labels.
 
     Args:
-        states: what the network made of each position; scores are `states @ table.T`.
-        table: one output vector an item.
-        labels: the item that came next; -1 where there is none.
+        states: the network's output at each position; scores are `states @ table.T`.
+        table: one output vector per item.
+        labels: the item that comes next; -1 where there is none.
         config: which loss.
-        key: of the negatives.
+        key: random key that draws the negatives.
 
     Returns:
         `(sum, count)`, the sum in nats.
@@ -78,10 +78,10 @@ def next_item_loss(
     chex.assert_shape(labels, states.shape[:-1])
     count = (labels >= 0).sum().astype(jnp.float32)
     if config.name == "cross_entropy":
-        flat = states.reshape(-1, states.shape[-1])
+        flat = states.reshape(-1, states.shape[-1])  # [B * L, D]
         return cross_entropy_sum(flat, table, labels.reshape(-1)), count
     others = table.shape[0] - 1
-    drawn = jax.random.randint(key, (len(states), config.negatives), 0, table.shape[0])
+    drawn = jax.random.randint(key, (len(states), config.negatives), 0, table.shape[0])  # [B, K]
     positive, negative, usable = _scores_of(states, table, labels, drawn)
     if config.name == "sampled_softmax":
         losses = sampled_softmax(positive, negative, usable, others=others)
@@ -97,13 +97,16 @@ def cross_entropy_sum(
 ) -> Float[Array, ""]:
     """-log softmax(states @ table.T)[labels], summed over labels >= 0, without ever holding all scores.
 
-    Loss and gradient are made in one pass over chunks of labels: the gradient needs nothing that is not there when the
-    loss is, except the factor that the chain rule brings later. Differentiable once, to `states` and `table`.
+    Loss and gradient are computed in one pass over chunks of labels: once the loss is known, the gradient needs nothing else
+    except the factor that the chain rule brings later. Differentiable once, with respect to `states` and `table`.
     """
     return _cross_entropy_pass(states, table, labels)[0]
 
 
-def _cross_entropy_pass(states: Array, table: Array, labels: Array):
+def _cross_entropy_pass(
+    states: Float[Array, "N D"], table: Float[Array, "I D"], labels: Int[Array, "N"]
+) -> tuple[Float[Array, ""], Float[Array, "N D"], Float[Array, "I D"]]:
+    """The summed loss and its gradients to `states` and to `table`, in float32."""
     count, width = states.shape
     chunk = max(1, min(count, CHUNK_SCORES // table.shape[0]))
     chunks = -(-count // chunk)
@@ -112,26 +115,27 @@ def _cross_entropy_pass(states: Array, table: Array, labels: Array):
     wanted = jnp.pad(labels, (0, padding), constant_values=PAD_ITEM)
     output = table.astype(jnp.float32)
 
-    def one(table_gradient, part):
-        rows, wanted = part
+    def one(table_gradient: Array, part: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        """Adds a chunk's share to the table's gradient; returns its summed loss and the gradients to its rows."""
+        rows, wanted = part  # [chunk, D], [chunk]
         known = wanted >= 0
         scores = rows @ output.T  # [chunk, I]
-        largest = scores.max(axis=1, keepdims=True)
+        largest = scores.max(axis=1, keepdims=True)  # [chunk, 1]
         powers = jnp.exp(scores - largest)
-        total = powers.sum(axis=1, keepdims=True)
+        total = powers.sum(axis=1, keepdims=True)  # [chunk, 1]
         label = jnp.maximum(wanted, 0)
-        true = jnp.take_along_axis(scores, label[:, None], axis=1)
-        losses = (jnp.log(total) + largest - true)[:, 0]
+        true = jnp.take_along_axis(scores, label[:, None], axis=1)  # [chunk, 1]
+        losses = (jnp.log(total) + largest - true)[:, 0]  # [chunk]
         probabilities = powers * (known[:, None] / total)
         row_gradient = probabilities @ output - jnp.where(known[:, None], output[label], 0.0)
-        return table_gradient + probabilities.T @ rows, (
+        return table_gradient + probabilities.T @ rows, (  # [I, D]
             jnp.where(known, losses, 0.0).sum(),
-            row_gradient,
+            row_gradient,  # [chunk, D]
         )
 
     parts = (rows.reshape(chunks, chunk, width), wanted.reshape(chunks, chunk))
     table_gradient, (losses, row_gradient) = jax.lax.scan(one, jnp.zeros_like(output), parts)
-    # The label's own share is added once, not chunk by chunk: the scatter writes a few rows only.
+    # The labels' own share is added once, not chunk by chunk: the scatter then writes only a few rows.
     known = (labels >= 0)[:, None]
     table_gradient = table_gradient.at[jnp.maximum(labels, 0)].add(
         jnp.where(known, -states.astype(jnp.float32), 0.0)
@@ -139,12 +143,16 @@ def _cross_entropy_pass(states: Array, table: Array, labels: Array):
     return losses.sum(), row_gradient.reshape(-1, width)[:count], table_gradient
 
 
-def _cross_entropy_forward(states, table, labels):
+def _cross_entropy_forward(
+    states: Array, table: Array, labels: Array
+) -> tuple[Array, tuple[Array, Array]]:
     loss, row_gradient, table_gradient = _cross_entropy_pass(states, table, labels)
     return loss, (row_gradient.astype(states.dtype), table_gradient.astype(table.dtype))
 
 
-def _cross_entropy_backward(gradients, factor):
+def _cross_entropy_backward(
+    gradients: tuple[Array, Array], factor: Array
+) -> tuple[Array, Array, None]:
     row_gradient, table_gradient = gradients
     return row_gradient * factor, table_gradient * factor, None
 
@@ -161,7 +169,7 @@ def sampled_softmax(
 ) -> Float[Array, "B L"]:
     """-log of the label's softmax, where K uniform negatives stand for all `others`.
 
-    Each usable negative counts `others / usable` times, so that with every other item drawn once it is the full softmax.
+    Each usable negative counts `others / usable` times, so that it is the full softmax if every other item is drawn once.
 
     Args:
         positive: scores of the labels.
@@ -169,9 +177,9 @@ def sampled_softmax(
         usable: bool [B, L, K], False where a negative is the label itself.
         others: items that are not the label, I - 1.
     """
-    number = jnp.maximum(usable.sum(-1, keepdims=True), 1)
+    number = jnp.maximum(usable.sum(-1, keepdims=True), 1)  # [B, L, 1]
     weighted = jnp.where(usable, negative + jnp.log(others / number), -jnp.inf)
-    together = jnp.concatenate([positive[..., None], weighted], axis=-1)
+    together = jnp.concatenate([positive[..., None], weighted], axis=-1)  # [B, L, 1 + K]
     return jax.nn.logsumexp(together, axis=-1) - positive
 
 
@@ -184,13 +192,18 @@ def gbce_beta(sampling_rate: float, calibration: float) -> float:
 def gbce(
     positive: Float[Array, "B L"], negative: Float[Array, "B L K"], usable: Array, *, beta: float
 ) -> Float[Array, "B L"]:
-    """-(log sigmoid(s+)^beta + sum log(1 - sigmoid(s-))) / (K + 1), gSASRec eq. 8; shapes of `sampled_softmax`."""
+    """-(log sigmoid(s+)^beta + sum log(1 - sigmoid(s-))) / (K + 1), gSASRec eq. 8; shapes as in `sampled_softmax`."""
     wrong = jnp.where(usable, jax.nn.softplus(negative), 0.0).sum(-1)
     return (beta * jax.nn.softplus(-positive) + wrong) / (usable.sum(-1) + 1)
 
 
-def _scores_of(states, table, labels, drawn):
-    """Scores of labels [B, L] and of each row's negatives [B, L, K], and which of these are not the label."""
+def _scores_of(
+    states: Float[Array, "B L D"],
+    table: Float[Array, "I D"],
+    labels: Int[Array, "B L"],
+    drawn: Int[Array, "B K"],
+) -> tuple[Float[Array, "B L"], Float[Array, "B L K"], Bool[Array, "B L K"]]:
+    """Scores of the labels and of each row's negatives, and which of the latter are not the label."""
     positive = jnp.einsum("bld,bld->bl", states, table[jnp.maximum(labels, 0)])
     negative = jnp.einsum("bld,bkd->blk", states, table[drawn])
     return positive, negative, drawn[:, None, :] != labels[..., None]

@@ -4,13 +4,13 @@ A network is a Linen module with
 
     __call__(items [B, L], segments [B, L] | None, deterministic) -> states [B, L, D]   at every position
     last(items [B, L]) -> state [B, D]                                                  at the last position, for scores
-    table() -> [I, D]                                                                   one output vector an item
+    table() -> [I, D]                                                                   one output vector per item
 
-whose state at a position depends on the items of its own segment up to there. Scores are `states @ table.T`. A new
+whose state at a position depends only on the items of its segment up to that position. Scores are `states @ table.T`. A new
 teacher is a new module of that form: loss, training rows, selection, lists and evaluation are the same for all.
 
-A network whose `item_table` is made from text vectors is given them as `text` [I, E] beside its parameters, and is an
-ordinary one again when it is `baked`.
+A network whose `item_table` is made from text vectors is given them as `text` [I, E] in addition to its parameters, and
+becomes an ordinary one again when it is `baked`.
 """
 
 from typing import Any, cast
@@ -32,7 +32,7 @@ ITEM_STD = 0.02
 ITEM_INIT = nn.initializers.normal(stddev=ITEM_STD)
 
 BY_ITEM = (("items", "embedding"), ("items", "vectors"), ("text",))
-"""How the paths end of what has a row an item: the item table, and text vectors as variables or as an argument."""
+"""Ends of the paths of arrays with one row per item: the item table, and text vectors as variables or as an argument."""
 
 
 class NetworkTeacher(struct.PyTreeNode):
@@ -41,7 +41,7 @@ class NetworkTeacher(struct.PyTreeNode):
     Attributes:
         params: the parameter tree of the module.
         module: the network.
-        text: the items' text vectors [I, E], where the network reads them.
+        text: the items' text vectors [I, E], if the network reads them.
     """
 
     params: Any
@@ -56,20 +56,21 @@ class NetworkTeacher(struct.PyTreeNode):
 
 
 def _scores(module: Any, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
-    return module.last(histories[:, -module.config.max_length :]) @ module.table().T
+    scores: Array = module.last(histories[:, -module.config.max_length :]) @ module.table().T
+    return scores  # [B, I]
 
 
 def _variables(params: Any, text: Any) -> dict[str, Any]:
-    """What a module is applied to."""
+    """The variables that a module is applied to."""
     return {"params": params} | ({} if text is None else {"text": {"items": {"vectors": text}}})
 
 
 def init_params(module: Any, key: jax.Array, text: Float[Array, "I E"] | None = None) -> Any:
-    """Fresh parameters of `module` from one key; `text` where it reads text vectors, which are no parameters."""
+    """Fresh parameters of `module` from one key; with `text` if it reads text vectors, which are not parameters."""
     histories = jnp.full((1, module.config.max_length), PAD_ITEM, dtype=jnp.int32)
 
-    def start(key, text):
-        # As `module.init`, which takes no variables.
+    def start(key: jax.Array, text: Array | None) -> Any:
+        # Like `module.init`, which takes no variables.
         given = {name: of for name, of in _variables({}, text).items() if name != "params"}
         return module.apply(given, histories, rngs={"params": key}, mutable=["params"])[1]["params"]
 
@@ -80,17 +81,17 @@ def initialised(params: Any, vectors: Float[np.ndarray, "I E"], std: float = ITE
     """Parameters of a plain network whose item table starts as these vectors.
 
     Args:
-        params: of `init_params`, of a network with a table of its own.
-        vectors: of variance 1 over all their numbers (`text_vectors.principal`), E at most the table's width; columns that
-            they do not fill keep their own start.
-        std: what the vectors are multiplied by: the scale of a plain table.
+        params: from `init_params`, of a network with a table of its own.
+        vectors: have variance 1 over all their numbers (`text_vectors.principal`), with E at most the table's width; columns
+            that they do not fill keep their initial values.
+        std: factor for the vectors: the scale of a plain table.
 
     Raises:
-        ValueError: the vectors do not fit into the table, or the table is not only its own.
+        ValueError: the vectors do not fit into the table, or the table is not a plain one.
     """
     if set(params["items"]) != {"embedding"}:
         raise ValueError(
-            f"only a plain item table starts as vectors; it has {sorted(params['items'])}"
+            f"only a plain item table can start as vectors; this one has {sorted(params['items'])}"
         )
     own = params["items"]["embedding"]
     (rows, columns), (items, width) = vectors.shape, own.shape
@@ -101,12 +102,12 @@ def initialised(params: Any, vectors: Float[np.ndarray, "I E"], std: float = ITE
 
 
 def baked(params: Any, module: Any, text: Float[Array, "I E"]) -> Any:
-    """Parameters of the plain network that scores as this one: its item table is made once and kept as the table's own.
+    """Parameters of a plain network with the same scores: its item table is made once and kept as a parameter.
 
     Args:
         params: the trained parameters.
         module: the network that reads text vectors.
-        text: the vectors that it was trained with.
+        text: the text vectors that it was trained with.
 
     Returns:
         Parameters of the same network with `way="own"`.
@@ -128,9 +129,9 @@ def sequence_loss(
     text: Float[Array, "I E"] | None = None,
     known: Bool[np.ndarray, " I"] | None = None,
 ) -> tuple[Float[Array, "1"], Float[Array, "1"]]:
-    """The mean loss of a batch at every position that has a label, and the number of labels.
+    """The mean loss of a batch over all positions that have a label, and the number of labels.
 
-    The one loss whose mean is taken here and not by the step: over all items, losses of single labels would need a second
+    The only loss whose mean is taken here and not by the step: over all items, losses of single labels would need a second
     pass over the catalogue (`losses.cross_entropy_sum`).
 
     Args:
@@ -138,16 +139,17 @@ def sequence_loss(
         module: the network.
         batch: rows of `windows.training_rows`.
         config: which loss.
-        key: of dropout and negatives.
-        deterministic: no dropout.
-        text: text vectors, where the network reads them.
-        known: items with a training interaction: the only negatives, a constant of the compiled step. A network that reads
-            texts would else learn that what a text says of a new item is a sign against it. Every label must be known
-            (`check_labels`); one that is not would count as none.
+        key: random key of dropout and negatives.
+        deterministic: True turns dropout off.
+        text: text vectors, if the network reads them.
+        known: items with a training interaction; only these are negatives. A constant of the compiled step. Without it, a
+            network that reads texts would learn that whatever the text of a new item says is a sign against it. Every label
+            must be known (`check_labels`); an unknown one would count as no label.
     """
     dropout, negatives = jax.random.split(key)
 
-    def states_and_table(module, items, segments):
+    def states_and_table(module: Any, items: Array, segments: Array) -> tuple[Array, Array]:
+        """Both outputs of one call of the network: states [B, L, D] and the output table [I, D]."""
         return module(items, segments, deterministic), module.table()
 
     states, table = module.apply(
@@ -156,7 +158,7 @@ def sequence_loss(
         batch.segments,
         rngs={"dropout": dropout},
         method=states_and_table,
-    )
+    )  # [B, L, D], [I, D]
     table, labels = _among_known(table, batch.labels, known)
     total, count = next_item_loss(states, table, labels, config=config, key=negatives)
     return (total / jnp.maximum(count, 1.0))[None], count[None]
@@ -165,21 +167,21 @@ def sequence_loss(
 def _among_known(
     table: Float[Array, "I D"], labels: Int[Array, "B L"], known: Bool[np.ndarray, " I"] | None
 ) -> tuple[Array, Array]:
-    """The rows of known items, and the labels as numbers of these rows."""
+    """The rows of the known items, and the labels as indices of these rows."""
     if known is None or known.all():
         return table, labels
     if known.shape != table.shape[:1]:
         raise ValueError(f"known {known.shape} for {table.shape[0]} items")
-    number = np.where(known, np.cumsum(known) - 1, PAD_ITEM).astype(np.int32)
+    number = np.where(known, np.cumsum(known) - 1, PAD_ITEM).astype(np.int32)  # [I]
     renumbered = jnp.where(labels >= 0, jnp.asarray(number)[jnp.maximum(labels, 0)], PAD_ITEM)
     return table[np.flatnonzero(known)], renumbered
 
 
 def check_labels(labels: Int[np.ndarray, "R L"], known: Bool[np.ndarray, " I"]) -> None:
-    """Checks once, before training, that every label of the rows is a known item: no compiled step can say so.
+    """Checks once, before training, that every label is a known item, which a compiled step could not report.
 
     Raises:
-        ValueError: an item that is a label but not known.
+        ValueError: a label is not a known item.
     """
     asked = np.unique(labels[labels >= 0])
     unknown = asked[~known[asked]]
@@ -191,7 +193,7 @@ def check_shape(teacher: str, config: Any, sizes: tuple[str, ...]) -> None:
     """Checks what every network's config has: sizes of at least 1, and a dropout rate.
 
     Raises:
-        UserError: naming the key.
+        UserError: names the key.
     """
     for name in sizes:
         if getattr(config, name) < 1:
@@ -202,19 +204,19 @@ def check_shape(teacher: str, config: Any, sizes: tuple[str, ...]) -> None:
 
 def look_up(table: Float[Array, "I D"], items: Int[Array, "B L"]) -> Float[Array, "B L D"]:
     """The items' rows of the table; zeros at padding and unknown items."""
-    found = jnp.take(table, jnp.maximum(items, 0), axis=0)
+    found = jnp.take(table, jnp.maximum(items, 0), axis=0)  # [B, L, D]
     return jnp.where((items >= 0)[..., None], found, 0.0)
 
 
 def segments_of(items: Int[Array, "B L"], segments: Int[Array, "B L"] | None) -> Int[Array, "B L"]:
-    """Segment numbers; a history that is alone in its row is segment 1 from its first known item on, padding is 0."""
+    """Segment numbers; a history alone in its row is segment 1 from its first known item on, and padding is 0."""
     if segments is not None:
         return segments
     return jax.lax.cummax((items >= 0).astype(jnp.int32), axis=1)
 
 
 def steps_to_end(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """How many places of its own segment follow each place: 0 at the most recent item."""
+    """Number of positions of the same segment after each position: 0 at the most recent item."""
     length = segments.shape[1]
     place = jnp.arange(length)
     following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
@@ -223,11 +225,11 @@ def steps_to_end(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
 
 
 def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str | None, ...]:
-    """What has a row an item is split by its rows (`items`); a teacher's other parameters are a few hundred kilobytes.
+    """Names the first axis `items` in arrays with one row per item; other parameters are only a few hundred kilobytes.
 
     Args:
       path: names of the leaf's keys.
-      shape: its shape.
+      shape: shape of the leaf.
     """
     rows: str | None = "items" if any(path[-len(end) :] == end for end in BY_ITEM) else None
     return (rows, *[None] * (len(shape) - 1)) if shape else ()

@@ -13,15 +13,15 @@ class PopularityTeacher(struct.PyTreeNode):
     """Scores every item by its count, whatever the history.
 
     Attributes:
-        counts: interactions of each item in the training part, float32 [I] (exact up to
-            16.7 million interactions of one item).
+        counts: interactions per item in the training part, float32 [I] (exact up to
+            16.7 million interactions per item).
     """
 
     counts: Float[Array, " I"]
 
     def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
-        """The same counts for each row; ties stay ties, the ranking must treat them."""
-        chex.assert_rank(histories, 2)  # the items of one history would count as histories
+        """The same counts for each row; ties remain and are left to the ranking."""
+        chex.assert_rank(histories, 2)  # else a single history [L] would pass as L histories
         return jnp.broadcast_to(self.counts, (histories.shape[0], self.counts.shape[0]))
 
 
@@ -45,7 +45,7 @@ def popularity_teacher(items: Int[np.ndarray, " N"], num_items: int) -> Populari
 
 
 class Popularity:
-    """Popularity as `registry.ClosedForm` states it."""
+    """Popularity as a `registry.ClosedForm`."""
 
     title = "popularity"
     max_length = 1
@@ -53,5 +53,5 @@ class Popularity:
     def fit(
         self, offsets: Int[np.ndarray, " U+1"], items: Int[np.ndarray, " N"], *, num_items: int
     ) -> PopularityTeacher:
-        """Counts; who had an item does not matter."""
+        """Counts the interactions of each item, whatever the user."""
         return popularity_teacher(items, num_items)

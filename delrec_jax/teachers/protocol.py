@@ -1,7 +1,7 @@
 """What every teacher can do.
 
 A teacher is a conventional sequential recommender: it scores the whole catalogue for a
-history, also for users whom it never saw in training. Everything after it (lists,
+history, including for users that it never saw in training. Everything after it (lists,
 ranking, distillation) knows only this protocol, so that a new teacher is one new file.
 """
 

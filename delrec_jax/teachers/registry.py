@@ -1,4 +1,4 @@
-"""The recommenders by name: networks that are trained, and those that are computed from the training part at once.
+"""Recommenders by name: networks that are trained, and recommenders that are computed from the training part directly.
 
 `teacher.name` may also be `FILE.py:NAME` of a recommender of the second kind (`ClosedForm`).
 """
@@ -21,8 +21,8 @@ class ClosedForm(Protocol):
     """A recommender without training steps.
 
     Attributes:
-      title: what it is called in prompts and tables.
-      max_length: items of a history that it reads.
+      title: its name in prompts and tables.
+      max_length: number of items of a history that it reads.
     """
 
     title: str
@@ -31,15 +31,15 @@ class ClosedForm(Protocol):
     def fit(
         self, offsets: Int[np.ndarray, " U+1"], items: Int[np.ndarray, " N"], *, num_items: int
     ) -> Teacher:
-        """Computes it.
+        """Computes the recommender from the training part.
 
         Args:
           offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
-          items: of the training part, all users one after the other.
+          items: the items of the training part, all users one after the other.
           num_items: I, the size of the catalogue.
 
         Returns:
-          A pytree, such as a `flax.struct.PyTreeNode`: its `scores` is compiled with it as an argument.
+          A pytree, such as a `flax.struct.PyTreeNode`: `scores` is compiled with this pytree as an argument.
         """
 
 
@@ -47,13 +47,13 @@ NETWORKS: Mapping[str, type[Any]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "case
 """Recommenders that are trained."""
 
 CLOSED_FORMS: Mapping[str, ClosedForm] = {"popularity": Popularity()}
-"""Recommenders of the package that are not."""
+"""Recommenders of the package that are not trained but computed."""
 
 _TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
 
 
 def closed_form(name: str) -> ClosedForm:
-    """The recommender of this name that is no network.
+    """The recommender of this name that is not a network.
 
     Raises:
       UserError: there is none.
@@ -63,5 +63,5 @@ def closed_form(name: str) -> ClosedForm:
 
 
 def display_name(name: str) -> str:
-    """What a recommender is called in prompts and tables."""
+    """The name of a recommender in prompts and tables."""
     return _TITLES.get(name, name) if name in NETWORKS else closed_form(name).title

@@ -1,8 +1,8 @@
 """SASRec: self-attention over the history, trained with cross-entropy over all items.
 
 Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), in the form
-that holds up today: pre-LN blocks, the item table tied to the output, a label at every
-position and a softmax over the whole catalogue instead of one sampled negative.
+that holds up today: pre-LN blocks, an item table tied to the output, a label at every
+position, and a softmax over the whole catalogue instead of one sampled negative.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class SASRecConfig:
     """The shape of the model.
 
     Attributes:
-        width: D, of items, positions and blocks.
+        width: D, size of item vectors, position vectors and states.
         layers: number of blocks.
-        heads: attention heads; they share the width.
-        max_length: L, the most recent items that are read.
+        heads: H, number of attention heads, which share the width.
+        max_length: L, number of most recent items that are read.
         dropout: rate on embeddings and on both branches of a block, in training.
     """
 
@@ -45,7 +45,7 @@ class SASRecConfig:
 
 
 class Block(nn.Module):
-    """One pre-LN block: causal self-attention, then a point-wise network of 4 D."""
+    """One pre-LN block: causal self-attention, then a position-wise network of width 4 D."""
 
     config: SASRecConfig
 
@@ -53,13 +53,13 @@ class Block(nn.Module):
     def __call__(
         self, x: Array, mask: Array, *, deterministic: bool, only_last: bool = False
     ) -> Array:
-        """Maps [B, L, D] to [B, L, D], or to the last place [B, 1, D] alone.
+        """Maps [B, L, D] to [B, Q, D] with Q = L, or with Q = 1 for the last position alone.
 
         Args:
-            x: the places.
-            mask: bool [B, 1, L, L], True where a query (row) may look.
-            deterministic: no dropout.
-            only_last: the other places only serve as keys and values.
+            x: states of all positions.
+            mask: bool [B, 1, L, L], True where a query (row) may attend to a key (column).
+            deterministic: True turns dropout off.
+            only_last: computes the last position only; the others serve as keys and values.
         """
         width, heads = self.config.width, self.config.heads
         dropout = nn.Dropout(self.config.dropout, deterministic=deterministic)
@@ -70,24 +70,25 @@ class Block(nn.Module):
         query, key, value = (
             nn.DenseGeneral((heads, width // heads), kernel_init=ITEM_INIT, name=name)(places)
             for name, places in (("query", asking), ("key", normed), ("value", normed))
-        )  # [B, L, heads, D / heads]
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        )  # query [B, Q, H, D / H], key and value [B, L, H, D / H]
+        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)  # [B, Q, H, D / H]
         mixed = nn.DenseGeneral(width, axis=(-2, -1), kernel_init=ITEM_INIT, name="out")(mixed)
-        x = x + dropout(mixed)
+        x = x + dropout(mixed)  # [B, Q, D]
         normed = nn.LayerNorm(name="feed_forward_norm")(x)
         inner = nn.gelu(nn.Dense(4 * width, kernel_init=ITEM_INIT, name="wi")(normed))
-        return x + dropout(nn.Dense(width, kernel_init=ITEM_INIT, name="wo")(inner))
+        out: Array = x + dropout(nn.Dense(width, kernel_init=ITEM_INIT, name="wo")(inner))
+        return out
 
 
 class SASRec(nn.Module):
-    """The network, of the form of `network`."""
+    """The network, with the interface that `network` describes."""
 
     config: SASRecConfig
     num_items: int
-    way: str = "own"  # of the item table
+    way: str = "own"  # mode of the item table, see `ItemTable`
 
     def setup(self) -> None:
-        """Names the parts; the item table serves as input and as output."""
+        """Makes the layers; the item table serves both as input and as output."""
         config = self.config
         self.items = ItemTable(self.num_items, config.width, self.way)
         self.positions = nn.Embed(config.max_length, config.width, embedding_init=ITEM_INIT)
@@ -101,15 +102,15 @@ class SASRec(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "B L D"]:
-        """The state after each item; states at padding mean nothing.
+        """The state after each item; states at padding are meaningless.
 
-        Positions count from the end of the segment, so the most recent item has the same one however much padding stands
-        on the left and whatever else stands in the row.
+        Positions count from the end of the segment, so the most recent item always has the same one, however much padding is
+        on the left and whatever else is in the row.
 
         Args:
-            items: item indices, -1 at padding, L <= max_length; without `segments` left-padded histories.
-            segments: as of `windows.TrainingRows`.
-            deterministic: False drops out, with the random stream "dropout".
+            items: item indices, -1 at padding, L <= max_length; without `segments`, left-padded histories.
+            segments: as in `windows.TrainingRows`.
+            deterministic: False applies dropout, with the random stream "dropout".
 
         Raises:
             ValueError: the rows are longer than the position table.
@@ -117,37 +118,42 @@ class SASRec(nn.Module):
         x, mask = self._embed(items, segments_of(items, segments), deterministic)
         for block in self.blocks:
             x = block(x, mask, deterministic=deterministic)
-        return self.final_norm(x)
+        states: Array = self.final_norm(x)
+        return states
 
     def last(self, items: Int[Array, "B L"]) -> Float[Array, "B D"]:
-        """The state after the last item: that of the whole call, without the last block's work for the other places."""
+        """The state after the last item, as in a full call, but without the last block's work for the other positions."""
         x, mask = self._embed(items, segments_of(items, None), True)
         for block in self.blocks[:-1]:
             x = block(x, mask, deterministic=True)
-        return self.final_norm(self.blocks[-1](x, mask, deterministic=True, only_last=True))[:, -1]
+        x = self.blocks[-1](x, mask, deterministic=True, only_last=True)  # [B, 1, D]
+        state: Array = self.final_norm(x)[:, -1]
+        return state
 
     def _embed(self, items: Array, segments: Array, deterministic: bool) -> tuple[Array, Array]:
-        """What the first block reads [B, L, D], and who may look where."""
+        """The first block's input [B, L, D], and the attention mask [B, 1, L, L]."""
         length = items.shape[1]
         if length > self.config.max_length:
-            raise ValueError(f"history of {length} items, positions for {self.config.max_length}")
-        embedded = look_up(self.items(), items) * self.config.width**0.5
+            raise ValueError(
+                f"a history of {length} items needs more positions than the {self.config.max_length} of the network"
+            )
+        embedded = look_up(self.items(), items) * self.config.width**0.5  # [B, L, D]
         embedded += self.positions(steps_to_end(segments))
         mask = _attention_mask(segments, items >= 0)
         return self.dropout(embedded, deterministic=deterministic), mask
 
     def table(self) -> Float[Array, "I D"]:
-        """One vector an item: that of the input, tied."""
+        """One output vector per item, tied to the input."""
         return self.items()
 
 
 def _attention_mask(segments: Int[Array, "B L"], known: Bool[Array, "B L"]) -> Array:
     """Bool [B, 1, L, L]: earlier items of the same segment, never padding or an unknown item.
 
-    Every query may look at itself: a padding query would else spread over all keys, and an empty history would score
-    differently with more padding.
+    Every query may attend to itself: otherwise a padding query would spread over all keys, and an empty history would
+    score differently with more padding.
     """
     length = segments.shape[1]
-    together = (segments[:, :, None] == segments[:, None, :]) & known[:, None, :]
-    causal = jnp.tril(jnp.ones((length, length), dtype=bool))
-    return ((causal & together) | jnp.eye(length, dtype=bool))[:, None]
+    together = (segments[:, :, None] == segments[:, None, :]) & known[:, None, :]  # [B, L, L]
+    causal = jnp.tril(jnp.ones((length, length), dtype=bool))  # [L, L]
+    return ((causal & together) | jnp.eye(length, dtype=bool))[:, None]  # [B, 1, L, L]

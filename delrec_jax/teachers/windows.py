@@ -1,8 +1,8 @@
-"""Training rows of a teacher: every label of the training part once, several users in one row.
+"""Training rows of a teacher: every label of the training part once, with several users in one row.
 
 Histories are short and of very different lengths: rows of one user each would be mostly padding (Beauty: 6 labels in 50
-places). So windows are packed: a row holds whole windows side by side, told apart by their segment numbers, and every
-network keeps segments apart as if each were alone. All batches have one shape, whatever the users.
+positions). So windows are packed: a row holds complete windows side by side, distinguished by their segment numbers, and every
+network treats each segment as if it were alone. All batches have the same shape, whatever the users.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ from delrec_jax.padding import PAD_ITEM
 
 @batch_type
 class TrainingRows:
-    """Packed windows; a batch of a teacher is some of the rows.
+    """Packed windows; a batch for a teacher consists of some of the rows.
 
     Attributes:
         items: int32 [R, L] item indices, -1 at padding.
-        labels: int32 [R, L] the item that came directly after, -1 at padding.
-        segments: int32 [R, L] number of the window within the row, 1 upwards; 0 at padding.
+        labels: int32 [R, L] the item that comes directly after, -1 at padding.
+        segments: int32 [R, L] number of the window within the row, from 1; 0 at padding.
     """
 
     items: Int32[Arrays, "R L"]
@@ -42,7 +42,7 @@ def training_rows(
     Args:
         offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
         items: item indices of all users, training part only.
-        length: L, places a row; at most the model's `max_length`.
+        length: L, positions per row; at most the model's `max_length`.
 
     Raises:
         UserError: no user has two items, so there is nothing to learn from.
@@ -51,7 +51,7 @@ def training_rows(
     if not len(sizes):
         raise UserError(
             "teacher: no user has two interactions in the training part, so there is no next item to learn; lower "
-            "data.k_core or data.min_rating, or bring more data"
+            "data.k_core or data.min_rating, or add more data"
         )
     row, column, segment = _pack(sizes, length)
     nth = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -70,10 +70,10 @@ def training_rows(
 
 
 def _cut(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows as (index of the first item, number of labels), users in order, each from its latest window back."""
+    """Windows as (index of the first item, number of labels): users in order, each from the latest window backwards."""
     labels = np.maximum(np.diff(offsets) - 1, 0)  # [U]
-    windows = -(-labels // length)
-    user = np.repeat(np.arange(len(labels)), windows)
+    windows = -(-labels // length)  # [U]
+    user = np.repeat(np.arange(len(labels)), windows)  # of each window
     nth_from_end = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)
     ends = labels[user] - nth_from_end * length  # labels of the user up to the window's end
     begins = np.maximum(ends - length, 0)
@@ -81,10 +81,10 @@ def _cut(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Best-fit decreasing: each window into the fullest row that still has room; (row, column, segment) of each."""
+    """Best-fit decreasing: puts each window into the fullest row with room for it; returns (row, column, segment) of each."""
     row, column, segment = (np.empty(len(sizes), np.int64) for _ in range(3))
     rows_by_room: list[list[int]] = [[] for _ in range(length + 1)]
-    segments: list[int] = []  # windows so far, of each row
+    segments: list[int] = []  # number of windows in each row so far
     for window in np.argsort(-sizes, kind="stable"):
         size = int(sizes[window])
         room = next((r for r in range(size, length + 1) if rows_by_room[r]), 0)

@@ -1,8 +1,8 @@
-"""An exponential moving average of the parameters, kept by the optimizer and used by evaluation.
+"""Exponential moving average of the parameters, kept by the optimizer and used by evaluation.
 
-Single steps of a small model on a small corpus scatter: so does the validation metric, and the best of many noisy
-checkpoints is chosen partly by luck. The average of the late steps is steadier and ranks better (docs/results.md). The
-training itself is the same with and without it.
+Single steps of a small model on a small corpus are noisy, and so is the validation metric: the best of many noisy
+checkpoints is chosen partly by luck. The average over the late steps is steadier and ranks better (docs/results.md).
+Training itself is the same with and without it.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 
 class AverageState(NamedTuple):
-    """The wrapped optimizer's state, the number of updates, and the average."""
+    """The wrapped optimizer's state, the number of updates so far, and the average."""
 
     inner: Any
     updates: Int[Array, ""]
@@ -24,21 +24,23 @@ class AverageState(NamedTuple):
 def with_average(
     optimizer: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformation:
-    """The same updates, and in the state the average of the parameters that they lead to.
+    """Wraps an optimizer: its updates stay the same, and its state also holds the average of the updated parameters.
 
-    The decay grows with the steps, min(decay, (1 + n) / (10 + n)), so that the start is soon forgotten.
+    At step n the decay is min(decay, (1 + n) / (10 + n)), so that the initial parameters are soon forgotten.
 
     Args:
-      optimizer: whatever computes the updates; nothing may change them afterwards.
-      decay: weight of the past, below 1.
+      optimizer: computes the updates; nothing may change them afterwards.
+      decay: weight of the past average, below 1.
     """
 
-    def init(params):
-        # A copy: the step donates state and parameters, and one buffer cannot be donated twice.
+    def init(params: optax.Params) -> AverageState:
+        # A copy: the step donates both state and parameters, and the same buffer cannot be donated twice.
         average = jax.tree.map(jnp.array, params)
         return AverageState(optimizer.init(params), jnp.zeros([], jnp.int32), average)
 
-    def update(updates, state, params=None):
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AverageState]:
         updates, inner = optimizer.update(updates, state.inner, params)
         count = state.updates + 1
         weight = jnp.minimum(decay, (1 + count) / (10 + count))
@@ -54,5 +56,5 @@ def with_average(
 
 
 def parameters_to_use(params: Any, opt_state: Any) -> Any:
-    """The averaged parameters where the optimizer keeps them, else the present ones."""
+    """The averaged parameters if the optimizer keeps them, otherwise the current ones."""
     return opt_state.average if isinstance(opt_state, AverageState) else params

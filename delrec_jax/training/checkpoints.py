@@ -1,8 +1,8 @@
-"""What survives: Orbax checkpoints while training, safetensors when it is done.
+"""What is stored of a training run: Orbax checkpoints while it trains, safetensors when it is done.
 
-A checkpoint holds everything that the next step depends on (what trains, the optimizer, the random stream, the place in the
-data) and the settings that it was made under. A killed and resumed run ends where it would have ended, bit for bit on CPU.
-Orbax writes it under a temporary name and renames it: an interrupted save is never taken for a good one.
+A checkpoint holds everything that the next step depends on (parameters, optimizer state, random stream, position in the data)
+and the settings that it was made under. A run that was killed and resumed ends where it would have ended, bit for bit on CPU.
+Orbax writes under a temporary name and then renames: an interrupted save is never mistaken for a good one.
 """
 
 import json
@@ -24,17 +24,17 @@ from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line
 from delrec_jax.files import whole, write_text
 
-_LATEST = 2  # the last one may have been made of numbers that are about to diverge
+_LATEST = 2  # the newest may be that of a run which is about to diverge
 
 
 class Checkpoints:
-    """The checkpoints of one training run in one directory: the two latest, and the best by the validation metric."""
+    """Checkpoints of one training run in one directory: the two latest, and the best by the validation metric."""
 
     def __init__(self, directory: Path):
         """Opens (or creates) the directory.
 
         Raises:
-          UserError: it cannot be written.
+          UserError: the directory cannot be written.
         """
         self.directory = directory
 
@@ -61,27 +61,28 @@ class Checkpoints:
         try:
             self._manager.close()
         except Exception as error:
-            # What ended the run is the news; that the last save failed as well comes second.
+            # The error that ended the run is the one to report; a failed last save is only logged.
             logging.getLogger(__name__).warning("%s: %s", self.directory, _cause(error))
 
     @property
     def latest_step(self) -> int | None:
-        """Of the latest whole checkpoint; None where there is none."""
-        return self._manager.latest_step()
+        """Step of the latest complete checkpoint; None if there is none."""
+        latest: int | None = self._manager.latest_step()
+        return latest
 
     def save(
         self, step: int, arrays: Any, meta: dict[str, Any], *, best: float | None = None
     ) -> None:
-        """Starts to write a checkpoint; `arrays` may change right after the call.
+        """Starts writing a checkpoint; `arrays` may change right after the call.
 
         Args:
-          step: updates done.
-          arrays: what trains, and the optimizer.
-          meta: the rest, as JSON.
-          best: its validation metric where that is the best so far: it stays until a better one comes.
+          step: number of updates done.
+          arrays: the parameters that train, and the optimizer state.
+          meta: everything else, as JSON.
+          best: its validation metric if that is the best so far; the checkpoint is then kept until a better one comes.
 
         Raises:
-          UserError: this one or the one before could not be written.
+          UserError: this checkpoint or the previous one could not be written.
         """
         with self._told("written"):
             self._manager.save(
@@ -93,23 +94,23 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk.
+        """Waits until everything that was saved is on disk.
 
         Raises:
-          UserError: it could not be written.
+          UserError: a checkpoint could not be written.
         """
         with self._told("written"):
             self._manager.wait_until_finished()
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]] | None:
-        """A checkpoint, placed as `like` says, whatever devices it was saved from; None where there is none.
+        """Reads a checkpoint and places it as `like` says, whatever devices it was saved from; None if there is none.
 
         Args:
           like: tree of arrays, or of `jax.ShapeDtypeStruct` with shardings.
-          step: which; None = the latest.
+          step: which checkpoint; None = the latest.
 
         Raises:
-          UserError: it cannot be read.
+          UserError: the checkpoint cannot be read.
         """
         step = self.latest_step if step is None else step
         if step is None:
@@ -128,7 +129,7 @@ class Checkpoints:
 
     @contextmanager
     def _told(self, done: str) -> Iterator[None]:
-        """Whatever the file system says, in one line with the remedy."""
+        """Turns an error from inside the block into a `UserError` of one line with the remedy."""
         try:
             yield
         except UserError:
@@ -137,10 +138,10 @@ class Checkpoints:
             if lost_another(error):
                 raise
             remedy = (
-                "free some space, or give a folder that you can write to, and start the same command again: it goes on from "
-                "the last whole checkpoint"
+                "free some space, or choose a folder that you can write to, and start the same command again: it continues "
+                "from the last complete checkpoint"
                 if done != "read"
-                else "if it is damaged, remove its folder: the run goes on from the one before"
+                else "if it is damaged, remove its folder: the run continues from the previous one"
             )
             raise UserError(
                 f"{self.directory}: a checkpoint cannot be {done} ({_cause(error)}); {remedy}"
@@ -148,30 +149,30 @@ class Checkpoints:
 
 
 def check_identity(directory: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuses a checkpoint that another experiment made.
+    """Refuses a checkpoint that belongs to another experiment.
 
     Args:
-      directory: of the checkpoints, for the message.
-      stored: what the checkpoint was made under, by key.
-      wanted: what this run is made under.
+      directory: the directory of the checkpoints, for the message.
+      stored: what the checkpoint depends on, by key.
+      wanted: what this run depends on, by key.
 
     Raises:
-      UserError: naming the keys that differ.
+      UserError: names the keys that differ.
     """
     keys = sorted({*stored, *wanted})
     changed = differences({key: (stored.get(key), wanted.get(key)) for key in keys})
     if changed:
         raise UserError(
-            f"{directory}: its checkpoint belongs to another experiment: {changed}; bring back what it was made with, or "
-            "remove the folder to begin anew"
+            f"{directory}: its checkpoint belongs to another experiment: {changed}; restore what it was made with, or "
+            "remove the folder to start from scratch"
         )
 
 
 def save_tree(path: Path, tree: Any, meta: dict[str, Any]) -> None:
-    """Writes a tree of arrays as safetensors, its description beside it as JSON; both appear at once or not at all."""
+    """Writes a tree of arrays as safetensors and its description as JSON next to it; the arrays' file appears last."""
     flat = traverse_util.flatten_dict(jax.tree.map(on_host, tree), sep="/")
     if is_main():
-        # The format knows rows after rows only; a copy on the host may keep another order.
+        # safetensors stores arrays in row-major order only; a copy on the host may have another order.
         arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
         with whole(path) as partial:
             save_file(arrays, partial)
@@ -196,7 +197,7 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _cause(error: BaseException) -> str:
-    """The cause, without the pages that the libraries in between make of it."""
+    """The cause of an error in one short line, without the pages of text that the libraries in between add."""
     text = one_line(error)
     full = any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "quota exceeded"))
     return ("the disk is full: " if full else "") + one_line(error, most=200)

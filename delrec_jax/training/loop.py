@@ -1,7 +1,7 @@
 """The one training loop: evaluate, save, next batch, step, log; the same for teacher, LM, prompt and adapters.
 
-It knows a step function and a metric to select by, and nothing of recommendation. Step 0 is a candidate of the
-selection: training that only harms leaves what it started from.
+It knows a step function and a metric to select by, and nothing about recommendation. Step 0 takes part in the
+selection: if training only does harm, the initial parameters are kept.
 """
 
 import time
@@ -18,6 +18,7 @@ from delrec_jax.distributed import as_main_sees, is_main
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import parameters_to_use
 from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tree, save_tree
+from delrec_jax.training.gradients import Metrics
 from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.preemption import StopRequest
 from delrec_jax.training.sharding import Layout, place, place_batch
@@ -27,15 +28,15 @@ from delrec_jax.training.watching import WatchConfig, Watcher
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long, and how often.
+    """How long to train, and how often to evaluate and save.
 
     Attributes:
       steps: planned updates.
       evaluate_every: steps between two evaluations (one more at step 0 and at the end).
       checkpoint_every: steps between two checkpoints.
-      patience: evaluations without a better one before stopping; 0 = never.
-      max_seconds: no further step after this time of training; 0 = no limit. A limit makes a run depend on the
-        machine's speed: for demonstrations and budgets only.
+      patience: evaluations without improvement before training stops; 0 = it never stops early.
+      max_seconds: training time after which no further step is taken; 0 = no limit. A limit makes a run depend on the
+        speed of the machine: use it for demonstrations and budgets only.
     """
 
     steps: int = 1000
@@ -44,7 +45,7 @@ class LoopConfig:
     patience: int = 0
     max_seconds: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("evaluate_every", 1), ("checkpoint_every", 1)):
             if getattr(self, name) < least:
                 raise UserError(
@@ -58,21 +59,21 @@ class Run:
 
     Attributes:
       name: shown and logged, such as `prompt/distilled`.
-      directory: of its checkpoints, metrics and result.
-      state: at step 0.
-      frozen: passed to every step, never changed; already where the layout says.
-      batches: endless iterator with `get_state` and `set_state`, of this process's share of each batch.
+      directory: where its checkpoints, metrics and result are stored.
+      state: the state at step 0.
+      frozen: passed to every step and never changed; already placed as the layout says.
+      batches: endless iterator over this process's share of each batch, with `get_state` and `set_state`.
       step: the jitted train step.
-      layout: where state, frozen weights and batches lie.
+      layout: where state, frozen weights and batches are placed.
       evaluate: params -> metrics; must contain `monitor`.
-      config: lengths.
-      key: of the run's random stream.
-      monitor: the metric to maximise.
+      config: how long to train, and how often to evaluate and save.
+      key: key of the run's random stream.
+      monitor: the metric to maximize.
       select: "best" keeps the parameters of the best evaluation, "last" those of the last step.
-      share: of every batch that `batches` bring, see `sharding.own_share`.
-      identity: what the run depends on, by key; its checkpoints are refused to any other.
+      share: the share of every batch that `batches` yields, see `sharding.own_share`.
+      identity: what the run depends on, by key; a run with another identity refuses its checkpoints.
       watch: traces and TensorBoard.
-      summary: final state -> what else to store beside the result.
+      summary: final state -> what else to store with the result.
     """
 
     name: str
@@ -80,7 +81,7 @@ class Run:
     state: TrainState
     frozen: Any
     batches: Any
-    step: Callable
+    step: Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, Metrics]]
     layout: Layout
     evaluate: Callable[[Any], dict[str, float]]
     config: LoopConfig
@@ -95,7 +96,7 @@ class Run:
 
 @dataclass
 class _Progress:
-    """What the loop remembers beside the state; stored in every checkpoint."""
+    """What the loop remembers in addition to the state; stored in every checkpoint."""
 
     best_value: float = -np.inf
     best_step: int = 0
@@ -105,7 +106,7 @@ class _Progress:
 
 
 def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Trains, or resumes, or returns the finished result.
+    """Trains a run, or resumes it, or returns its finished result.
 
     Returns:
       The selected parameters, and a description (`best_step`, `best_value`, `steps`, and what `summary` adds).
@@ -113,7 +114,7 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       UserError: the loss is not finite, a result on disk is damaged, a checkpoint belongs to another experiment or cannot be
         written, or the optimizer's schedule was made for another number of steps than `config.steps`.
-      Preempted: the process was told to end; all that was done is saved.
+      Preempted: the process was told to end; everything done so far is saved.
     """
     result = run.directory / "result.safetensors"
     if not as_main_sees(result.exists):
@@ -126,7 +127,7 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _Training:
-    """One run under way: its state on the devices, and what the loop remembers."""
+    """A run in progress: its state on the devices, and what the loop remembers."""
 
     def __init__(self, run: Run, checkpoints: Checkpoints, stop: StopRequest):
         self.run, self.checkpoints, self.stop = run, checkpoints, stop
@@ -139,7 +140,7 @@ class _Training:
         self._check_plan()
 
     def go(self) -> None:
-        """Trains to the end of the plan, of the time or of the patience."""
+        """Trains until the planned steps, the time limit or the patience is used up."""
         run, progress = self.run, self.progress
         with Watcher(
             run.name,
@@ -166,7 +167,7 @@ class _Training:
                 if self.at % run.config.evaluate_every == 0 or self.at == run.config.steps:
                     self._evaluate(watcher, metrics)
                 self._keep(watcher, metrics)
-            if watcher.rows[-1]["step"] < self.at:  # out of time between two evaluations
+            if watcher.rows[-1]["step"] < self.at:  # the time limit came between two evaluations
                 self._evaluate(watcher, metrics)
 
     def chosen(self) -> Any:
@@ -179,7 +180,7 @@ class _Training:
         return _weights(restored[0])
 
     def description(self) -> dict[str, Any]:
-        """What is stored beside them."""
+        """What is stored with these parameters."""
         return {
             "best_step": self.progress.best_step,
             "best_value": self.progress.best_value,
@@ -189,7 +190,7 @@ class _Training:
         }
 
     def _evaluate(self, watcher: Watcher, metrics: dict[str, jax.Array]) -> None:
-        """Measures the present parameters, logs a row, saves them when they are the best so far."""
+        """Evaluates the current parameters, logs a row, and saves them if they are the best so far."""
         progress = self.progress
         with watcher.aside():
             losses = self._check_finite(metrics)
@@ -206,10 +207,10 @@ class _Training:
                 self._save(best=value)
 
     def _keep(self, watcher: Watcher, metrics: dict[str, jax.Array]) -> None:
-        """Saves when it is due, or when the process is told to end; then it ends.
+        """Saves if a checkpoint is due or the process was told to end; in the latter case ends the run.
 
         Raises:
-          Preempted: so.
+          Preempted: the process was told to end.
         """
         asked = self.stop.asked(self.at)
         due = self.at % self.run.config.checkpoint_every == 0 and self.at < self.run.config.steps
@@ -244,16 +245,16 @@ class _Training:
         self._saved = int(self.state.step)
 
     def _check_plan(self) -> None:
-        """A schedule made for another length would end before training does, or never."""
+        """Refuses a schedule made for another number of steps: it would end before training does, or never."""
         run = self.run
         for planned in planned_steps(self.state.opt_state) - {run.config.steps}:
             raise UserError(
-                f"{run.name}: loop.steps is {run.config.steps}, but its optimizer was made for {planned} steps: make both of "
-                f"one number, or remove {run.directory / 'checkpoints'} if an earlier run left it"
+                f"{run.name}: loop.steps is {run.config.steps}, but its optimizer was made for {planned} steps: make the "
+                f"two equal, or remove {run.directory / 'checkpoints'} if an earlier run left it"
             )
 
     def _check_finite(self, metrics: dict[str, jax.Array]) -> dict[str, float]:
-        """The step's numbers on the host; nothing is saved or selected where one of them is not finite."""
+        """The step's metrics on the host; an error if one is not finite, so that no such step is saved or selected."""
         losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not np.isfinite(list(losses.values())).all():
             raise UserError(
@@ -266,11 +267,11 @@ class _Training:
         config, progress = self.run.config, self.progress
         if 0 < config.patience <= progress.stale:
             return True
-        # Clocks differ: process 0 decides. Without a limit nothing has to be asked.
+        # Clocks differ between processes: process 0 decides. Without a limit there is nothing to decide.
         late = config.max_seconds
         return late > 0 and as_main_sees(lambda: progress.seconds >= late)
 
 
 def _weights(state: TrainState) -> Any:
-    """What the run would leave if it ended here."""
+    """The parameters that the run would leave if it ended now."""
     return parameters_to_use(state.params, state.opt_state)

@@ -1,7 +1,7 @@
 """Optimizers and schedules by name: Adam, AdamW and Lion with warm-up, decay and clipping.
 
 A schedule is made for a number of steps. That number is part of the optimizer's state (`planned_steps`), so that the
-loop can refuse to train any other: past its end a schedule would silently stay at its last rate.
+loop can refuse to train for any other: past its end a schedule would silently stay at its last rate.
 """
 
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ class OptimizerConfig:
 
     Attributes:
       name: `adam`, `adamw` or `lion`.
-      learning_rate: peak.
+      learning_rate: peak learning rate.
       schedule: `cosine`, `linear` or `constant` after the warm-up.
       final_fraction: share of the peak that the schedule ends at.
-      warmup_steps: linear, from 0.
-      weight_decay: decoupled (not with `adam`).
+      warmup_steps: steps of linear warm-up from 0.
+      weight_decay: decoupled weight decay; not used by `adam`.
       clip: largest global norm of the gradient, applied before the update; 0 = off.
-      b1: first moment.
-      b2: second moment.
-      accumulate: parts that a batch is computed in, one after the other: the memory of one part, the update of the whole
-        batch (`training.steps.accumulated`).
-      average: decay of the moving average of the parameters, which is then evaluated and kept; 0 = off.
+      b1: decay rate of the first moment.
+      b2: decay rate of the second moment.
+      accumulate: number of parts that a batch is computed in, one after the other: the memory of one part, the update of
+        the full batch (`training.gradients.accumulated`).
+      average: decay of the moving average of the parameters; the average is then what is evaluated and kept; 0 = off.
     """
 
     name: str = "adamw"
@@ -50,17 +50,17 @@ class OptimizerConfig:
     accumulate: int = 1
     average: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in _OPTIMIZERS:
             raise UserError(f"optimizer.name is {self.name!r}: use one of {', '.join(_OPTIMIZERS)}")
         if self.learning_rate <= 0 or min(self.clip, self.weight_decay, self.warmup_steps) < 0:
             raise UserError(
-                f"optimizer: learning_rate {self.learning_rate} must be positive, clip {self.clip}, weight_decay "
-                f"{self.weight_decay} and warmup_steps {self.warmup_steps} not negative"
+                f"optimizer: learning_rate {self.learning_rate} must be positive; clip {self.clip}, weight_decay "
+                f"{self.weight_decay} and warmup_steps {self.warmup_steps} must not be negative"
             )
         if not 0 <= self.final_fraction <= 1:
             raise UserError(
-                f"optimizer.final_fraction is {self.final_fraction}: a share of the peak, from 0 to 1"
+                f"optimizer.final_fraction is {self.final_fraction}: it must be a share of the peak from 0 to 1"
             )
         if self.accumulate < 1:
             raise UserError(
@@ -78,7 +78,7 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
     """Warm-up, then decay that ends exactly at the last planned step.
 
     Raises:
-      UserError: the warm-up is as long as the run.
+      UserError: the warm-up is at least as long as the run.
     """
     if config.warmup_steps >= total_steps:
         raise UserError(
@@ -116,7 +116,7 @@ class PlanState(NamedTuple):
 
 
 def _planned_for(total_steps: int) -> optax.GradientTransformation:
-    """Changes nothing; its state tells the plan."""
+    """Leaves the updates as they are; its state holds the planned number of steps."""
     return optax.GradientTransformation(
         lambda params: PlanState(jnp.array(total_steps, jnp.int32)),
         lambda updates, state, params=None: (updates, state),
@@ -124,9 +124,9 @@ def _planned_for(total_steps: int) -> optax.GradientTransformation:
 
 
 def planned_steps(opt_state: Any) -> set[int]:
-    """Every length that some part of an optimizer was made for: the values of all fields named `planned_steps`.
+    """The numbers of steps that an optimizer's parts were made for: the values of all fields named `planned_steps`.
 
-    By the field's name, so that wrappers which this room does not know can have a plan too. Empty for plain optax.
+    Fields are found by name, so that wrappers defined elsewhere can have a plan too. Empty for plain optax.
     """
     leaves = jax.tree_util.tree_leaves_with_path(opt_state)
     return {

@@ -1,6 +1,6 @@
-"""Being told to end: SIGTERM, as schedulers send it before they take the machine away.
+"""Preemption: SIGTERM, which schedulers send before they take the machine away.
 
-A training run saves where it is and ends; anything else ends at once, because it can be done again from what is on disk.
+A training run saves its current state and ends; any other work ends at once, because it can be redone from what is on disk.
 """
 
 import signal
@@ -15,7 +15,7 @@ from delrec_jax.errors import Preempted
 
 
 def end_at_sigterm() -> None:
-    """From now on SIGTERM raises `Preempted` in the main thread, wherever it is; `StopRequest` defers that.
+    """Makes SIGTERM raise `Preempted` in the main thread, wherever that is; an open `StopRequest` defers it.
 
     With several processes JAX's own service catches the signal, so that all of them end at the same step.
     """
@@ -28,14 +28,14 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """While it is open, SIGTERM is only noted: a training run asks between two steps, and saves."""
+    """Only notes SIGTERM while it is open: the training run asks for it between two steps, and saves."""
 
     def __init__(self) -> None:
         self._noted = False
         self._before: Any = None
 
     def __enter__(self) -> "StopRequest":
-        # Only the main thread may; and where nobody has asked for an orderly end, a signal does what it always does.
+        # Only the main thread may set handlers; and without `end_at_sigterm` the signal keeps its usual effect.
         here = threading.current_thread() is threading.main_thread()
         if here and signal.getsignal(signal.SIGTERM) is _raise:
             self._before = signal.signal(signal.SIGTERM, self._note)
@@ -49,7 +49,7 @@ class StopRequest:
         self._noted = True
 
     def asked(self, step: int) -> bool:
-        """Whether to end after `step` steps: the same answer in all processes."""
+        """Whether to end after `step` steps; the answer is the same in all processes."""
         if jax.process_count() == 1:
             return self._noted
         return bool(multihost_utils.reached_preemption_sync_point(step))

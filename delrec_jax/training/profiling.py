@@ -11,19 +11,19 @@ Span = tuple[int, int]
 
 
 def parse_span(text: str) -> Span | None:
-    """START:STOP as two numbers of steps, 0 <= START < STOP; None for an empty text.
+    """Parses START:STOP, two step numbers with 0 <= START < STOP; None for an empty text.
 
     Raises:
-      UserError: names `config.profile`, the value and the form.
+      UserError: names `config.profile`, the value and the expected form.
     """
     if not text:
         return None
     start, colon, stop = text.partition(":")
-    # isdecimal alone takes digits of every script, as int() does.
+    # isdecimal alone accepts the digits of every script, as int() does.
     good = colon and all(part.isascii() and part.isdecimal() for part in (start, stop))
     if not good or int(start) >= int(stop):
         raise UserError(
-            f"config.profile is {text!r}: write START:STOP, two numbers of steps with START below STOP, such as 10:15, "
+            f"config.profile is {text!r}: write START:STOP, two step numbers with START below STOP, such as 10:15, "
             "or leave it empty"
         )
     return int(start), int(stop)
@@ -32,18 +32,18 @@ def parse_span(text: str) -> Span | None:
 class StepTrace:
     """Traces steps START to STOP (counted as in Python: the first step is 0) of one training run.
 
-    The caller sees to it that the device has nothing left to do when `start` and `stop` are called. What cannot be
-    traced or written is told and harms nothing: training is worth more than its trace.
+    The caller makes sure that the device is idle when `start` and `stop` are called. A trace that cannot be made or
+    written is reported and does not end the run: training is worth more than its trace.
     """
 
     def __init__(self, name: str, directory: Path, span: Span, done: int):
-        """Waits for START; a run that goes on behind STOP has had its trace.
+        """Waits for START; a run that resumes at or after STOP is not traced again.
 
         Args:
-          name: of the training run.
-          directory: of the trace.
+          name: name of the training run.
+          directory: where the trace is written.
           span: START and STOP.
-          done: steps done before this process.
+          done: steps done before this process started.
         """
         self._name, self._directory, self._span = name, directory, span
         self._waiting, self._since = done < span[1], -1
@@ -57,7 +57,7 @@ class StepTrace:
         return self._since >= 0 and done >= self._span[1]
 
     def start(self, done: int) -> None:
-        """Begins to trace."""
+        """Starts the trace."""
         self._waiting = False
         try:
             jax.profiler.start_trace(self._directory)
@@ -79,7 +79,7 @@ class StepTrace:
         )
 
     def close(self, done: int, *, failed: bool) -> None:
-        """Ends a trace that still runs; says so where training ended before START."""
+        """Ends a trace that is still running; reports if training ended before START."""
         if self._since >= 0:
             self.stop(done)
         elif self._waiting and not failed:

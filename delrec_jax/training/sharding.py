@@ -1,8 +1,7 @@
-"""Where arrays live: a mesh of (data, fsdp, tensor), and rules from the names of axes to the axes of the mesh.
+"""Where arrays are placed: a mesh of (data, fsdp, tensor), and rules from names of axes to axes of the mesh.
 
-Modules and parameters name their axes (`language.logical_axes`, `teachers.network`): what an axis means is theirs to
-say. Where it goes is said here, once, and can be changed by `mesh.rules`. The same step runs on one CPU, eight fake devices
-or a pod.
+Modules and parameters name their axes (`language.logical_axes`, `teachers.network`), which says what an axis means. Where it
+goes is said here, once, and can be changed by `mesh.rules`. The same step runs on one CPU, eight fake devices or a pod.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -21,11 +20,11 @@ from delrec_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
-# From the names of its keys in the tree, and its shape, to the names of a leaf's axes (None = never split).
+# (names of a leaf's keys in the tree, its shape) -> names of its axes (None = never split).
 AxesOf = Callable[[tuple[str, ...], tuple[int, ...]], tuple[str | None, ...]]
 
-# The tables of words and items are split by rows over all that holds weights: a lookup then exchanges the few rows that
-# are asked for, where a split by columns would bring the whole table to every device.
+# The tables of words and items are split by rows: a lookup then exchanges only the few rows that it needs, whereas a split
+# by columns would bring the full table to every device.
 RULES = (
     "batch: data, fsdp",
     "vocab: fsdp, tensor",
@@ -38,13 +37,13 @@ RULES = (
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 (once) takes what is left.
+    """Number of devices along each axis; -1 (for one axis) takes those that are left.
 
     Attributes:
       data: copies of the weights, each with its own part of the batch.
       fsdp: devices that share the weights, each with its own part of the batch.
       tensor: devices that share the weights and the work on each example.
-      rules: `logical axis: mesh axes`, one entry an axis; an axis without a rule is never split.
+      rules: `logical axis: mesh axes`, one entry per axis; an axis without a rule is never split.
     """
 
     data: int = -1
@@ -52,15 +51,15 @@ class MeshConfig:
     tensor: int = 1
     rules: tuple[str, ...] = RULES
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         parse_rules(self.rules)
 
 
 def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """`("vocab: fsdp, tensor",)` as {"vocab": ("fsdp", "tensor")}.
+    """Parses rules: `("vocab: fsdp, tensor",)` becomes {"vocab": ("fsdp", "tensor")}.
 
     Raises:
-      UserError: a rule that is not of this form, an axis twice, or one that no mesh has.
+      UserError: a rule does not have this form, repeats a logical axis, or names a mesh axis that does not exist.
     """
     parsed: dict[str, tuple[str, ...]] = {}
     for rule in rules:
@@ -68,28 +67,28 @@ def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         axes = tuple(place.strip() for place in places.split(",") if place.strip())
         if not colon or not name or name in parsed or not set(axes) <= set(AXES):
             raise UserError(
-                f"mesh.rules has {rule!r}: a rule is 'logical axis: mesh axes', such as 'vocab: fsdp, tensor', with the axes "
-                f"{', '.join(AXES)}, and each logical axis has one"
+                f"mesh.rules has {rule!r}: a rule is 'logical axis: mesh axes', such as 'vocab: fsdp, tensor'; the mesh axes "
+                f"are {', '.join(AXES)}, and each logical axis has one rule"
             )
         parsed[name] = axes
     return parsed
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over these devices, or over all of all processes.
+    """Makes the mesh over these devices, or over all devices of all processes.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: the sizes of the axes do not multiply to the number of devices.
     """
     sizes = mesh_sizes(config, jax.device_count() if devices is None else len(devices))
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
-    """Devices along data, fsdp and tensor.
+    """Number of devices along data, fsdp and tensor.
 
     Raises:
-      UserError: as `make_mesh`.
+      UserError: as in `make_mesh`.
     """
     sizes = [config.data, config.fsdp, config.tensor]
     known = 1
@@ -101,19 +100,19 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
     if known != devices or min(sizes) < 1:
         asked = f"data {config.data}, fsdp {config.fsdp}, tensor {config.tensor}"
         raise UserError(
-            f"mesh: {devices} devices cannot be laid out as {asked}; the axes must multiply to it, one may be -1"
+            f"mesh: {devices} devices cannot be laid out as {asked}; the axes must multiply to that number, and one may be -1"
         )
     return (sizes[0], sizes[1], sizes[2])
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A mesh with its rules, and the names of the axes of all that is put on it.
+    """A mesh with its rules, and the names of the axes of everything that is placed on it.
 
     Attributes:
       mesh: the devices.
-      rules: logical axis to mesh axes.
-      axes_of: names of a leaf's axes.
+      rules: logical axis -> mesh axes.
+      axes_of: returns the names of a leaf's axes.
     """
 
     mesh: Mesh
@@ -122,32 +121,32 @@ class Layout:
 
     @cached_property
     def whole(self) -> NamedSharding:
-        """A full copy on every device."""
+        """The sharding that keeps a full copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @cached_property
     def batch(self) -> NamedSharding:
-        """The leading axis split as the rule of `batch` says."""
+        """The sharding that splits the leading axis by the rule for `batch`."""
         return NamedSharding(self.mesh, PartitionSpec(self.rules.get("batch") or None))
 
     @property
     def ways(self) -> int:
-        """Parts that a batch is split into."""
+        """Number of parts that a batch is split into."""
         return self.ways_of("batch")
 
     def ways_of(self, name: str | None) -> int:
-        """Parts that an axis of this name is split into, if its size divides."""
+        """Number of parts that an axis of this name is split into, if its size divides evenly."""
         return prod(self.mesh.shape[axis] for axis in self._places(name))
 
     def _places(self, name: str | None) -> tuple[str, ...]:
         return self.rules.get(name, ()) if name else ()
 
     def rows(self, wanted: int) -> int:
-        """The smallest batch of at least `wanted` rows that divides over the devices."""
+        """Rows of the smallest batch that has at least `wanted` rows and divides over the devices."""
         return -(-wanted // self.ways) * self.ways
 
     def spec(self, path: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        """Where a leaf's axes go. An axis whose size does not divide over its devices stays whole."""
+        """Where a leaf's axes go. An axis whose size does not divide over its devices is not split."""
         names = self.axes_of(path, shape)
         if len(names) != len(shape):
             raise ValueError(f"{'/'.join(path)}: axes {names} for the shape {shape}")
@@ -158,8 +157,8 @@ class Layout:
         used = [axis for axes in places if axes for axis in axes]
         if len(set(used)) < len(used):
             raise UserError(
-                f"mesh.rules: {'/'.join(path)} has the axes {', '.join(map(str, names))}, of which two would be split over one "
-                "axis of the mesh: give them different ones"
+                f"mesh.rules: {'/'.join(path)} has the axes {', '.join(map(str, names))}, two of which would be split over the "
+                "same mesh axis: give them different ones"
             )
         while places and places[-1] is None:
             places.pop()
@@ -173,15 +172,15 @@ class Layout:
         )
 
     def of_optimizer(self, opt_state: Any, params: Any) -> Any:
-        """Shardings of an optimizer's state: what it keeps of a parameter lies where the parameter lies.
+        """Shardings of an optimizer's state: what it keeps for a parameter is placed like the parameter.
 
         Raises:
-          ValueError: an array that belongs to no parameter; nothing says where it should be.
+          ValueError: an array belongs to no parameter, so nothing says where to place it.
         """
         leaves = jax.tree_util.tree_leaves_with_path(params)
         homes = {key_names(path): leaf.shape for path, leaf in leaves}
 
-        def sharding(path, leaf):
+        def sharding(path: Any, leaf: Any) -> NamedSharding:
             names = key_names(path)
             home = parameter_of(names, homes)
             if home is not None and homes[home] == leaf.shape:
@@ -194,7 +193,7 @@ class Layout:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Inside, the modules' own constraints on activations know this mesh and these rules."""
+        """Makes this mesh and these rules known to the modules' own constraints on activations."""
         rules = tuple((name, axes or None) for name, axes in self.rules.items())
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(rules):
             yield
@@ -203,12 +202,12 @@ class Layout:
 def parameter_of(
     path: tuple[str, ...], params: Container[tuple[str, ...]]
 ) -> tuple[str, ...] | None:
-    """Of what an optimizer keeps: the parameter that it belongs to, whose path its own ends with; None of no one."""
+    """The parameter that an array of an optimizer's state belongs to: the one whose path ends `path`; None if none does."""
     return next((path[at:] for at in range(len(path)) if path[at:] in params), None)
 
 
 def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:
-    """Axes of a tree whose arrays are too small to be split: all whole."""
+    """Names of axes in a tree whose arrays are too small to be split: no axis is ever split."""
     del path
     return (None,) * len(shape)
 
@@ -216,24 +215,24 @@ def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:
 def make_layout(
     config: MeshConfig, axes_of: AxesOf, devices: Sequence[Any] | None = None
 ) -> Layout:
-    """The layout of a config over these devices, or over all."""
+    """The layout of a config over these devices, or over all devices."""
     return Layout(make_mesh(config, devices), parse_rules(config.rules), axes_of)
 
 
 def key_names(path: Any) -> tuple[str, ...]:
-    """A key path of JAX as plain names: of dictionaries, fields and places."""
+    """A JAX key path as plain names: dictionary keys, field names and indices."""
     return tuple(
         str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
     )
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Puts host arrays (or those of this process's devices) where they belong; new buffers, never shared ones.
+    """Puts host arrays (or arrays of this process's devices) where they belong; in new buffers, never shared ones.
 
-    In every process the same values, of which each puts its own pieces.
+    Every process passes the same values and puts its own pieces of them.
     """
 
-    def put(leaf, sharding):
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index].copy())
 
@@ -241,9 +240,9 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def own_share(layout: Layout, batch_size: int) -> tuple[int, int]:
-    """Which share of every batch this process must bring: (index, count), as `data.pipeline` takes them.
+    """Which share of every batch this process must provide: (index, count), as `data.pipeline` takes them.
 
-    Processes whose devices hold the same rows bring the same share.
+    Processes whose devices hold the same rows provide the same share.
 
     Raises:
       UserError: the batch does not divide over the devices.
@@ -255,7 +254,7 @@ def own_share(layout: Layout, batch_size: int) -> tuple[int, int]:
     rows = last - first
     held = {row for start, stop in bounds for row in range(start, stop)}
     if len(held) != rows or batch_size % rows or first % rows:
-        return 0, 1  # its rows are scattered: bring them all
+        return 0, 1  # its rows are scattered: provide all of them
     return first // rows, batch_size // rows
 
 
@@ -263,7 +262,7 @@ def check_divides(layout: Layout, rows: int) -> None:
     """Refuses a batch that does not divide over the devices.
 
     Raises:
-      UserError: so.
+      UserError: the rows do not divide over the devices.
     """
     if rows % layout.ways:
         raise UserError(
@@ -272,23 +271,23 @@ def check_divides(layout: Layout, rows: int) -> None:
 
 
 def place_batch(batch: Any, layout: Layout, share: tuple[int, int] = (0, 1)) -> Any:
-    """Puts this process's share of a batch onto the mesh; together they are one batch.
+    """Puts this process's share of a batch onto the mesh; the shares of all processes form one batch.
 
     Args:
       batch: host arrays [rows of the share, ...].
-      layout: the mesh.
-      share: of `own_share`.
+      layout: the layout that says how batches are split.
+      share: (index, count), from `own_share`.
 
     Raises:
       UserError: the batch does not divide over the devices.
     """
     index, count = share
 
-    def put(leaf):
+    def put(leaf: np.ndarray) -> jax.Array:
         rows = leaf.shape[0]
         check_divides(layout, rows * count)
 
-        def piece(place):
+        def piece(place: Any) -> np.ndarray:
             start, stop, _ = place[0].indices(rows * count)
             return leaf[start - index * rows : stop - index * rows]
 

@@ -1,7 +1,7 @@
 """The jitted steps: what trains is state, what is frozen is an argument.
 
-Both kinds of step know where their arrays lie: parameters, optimizer and batch go in and come out in stated shardings, on
-one device as on a pod.
+Both kinds of step know where their arrays are placed: parameters, optimizer state and batch go in and come out with stated
+shardings, on one device as on a pod.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from delrec_jax.training.gradients import GradientFn
+from delrec_jax.training.gradients import GradientFn, Metrics
 from delrec_jax.training.sharding import Layout, place_batch
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes, and nothing else.
+    """Everything that a step changes, and nothing else.
 
     Attributes:
-      step: updates done.
-      params: what trains.
-      opt_state: of the optimizer over `params`.
+      step: number of updates done.
+      params: the parameters that train.
+      opt_state: state of the optimizer of `params`.
     """
 
     step: jax.Array
@@ -38,39 +38,44 @@ def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainS
 
 
 class TrainStep:
-    """One compiled update: gradients, optimizer, new state; the state is donated.
+    """One compiled update: gradients, optimizer, new state; the old state is donated.
 
-    Calling it, `step(state, frozen, batch, key) -> (state, metrics)`, needs arrays that lie where the layout says; `key` is
-    the run's, the step folds its number in.
+    A call, `step(state, frozen, batch, key) -> (state, metrics)`, needs arrays that are placed as the layout says. `key` is
+    the run's key; the step folds its own number into it.
     """
 
     def __init__(
         self, gradient_fn: GradientFn, optimizer: optax.GradientTransformation, layout: Layout
     ):
-        """Says what a step is; it is compiled for the trees of the first call.
+        """Defines the step; it is compiled when it is first called.
 
         Args:
           gradient_fn: (params, frozen, batch, key) -> (gradients, metrics).
-          optimizer: over `params`.
-          layout: batches are split over its mesh, state and frozen weights lie as its rules say.
+          optimizer: updates `params`.
+          layout: batches are split over its mesh; state and frozen weights are placed by its rules.
         """
         self.layout = layout
         self._gradient_fn, self._optimizer = gradient_fn, optimizer
         self._jitted = _PerTree(self._jit)
 
-    def __call__(self, state: TrainState, frozen: Any, batch: Any, key: jax.Array) -> Any:
-        """A step over a placed batch."""
+    def __call__(
+        self, state: TrainState, frozen: Any, batch: Any, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """Takes one step with a placed batch."""
         with self.layout.active():
-            return self._jitted(state, frozen)(state, frozen, batch, key)
+            stepped: tuple[TrainState, Metrics] = self._jitted(state, frozen)(
+                state, frozen, batch, key
+            )
+            return stepped
 
     def lower(self, state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
-        """The step ready to be compiled for arrays, or for their shapes alone."""
+        """Lowers the step for arrays, or for their shapes alone: ready to be compiled."""
         with self.layout.active():
             return self._jitted(state, frozen).lower(state, frozen, batch, key)
 
     @property
     def programs(self) -> int:
-        """Compiled so far: one a shape of batches."""
+        """Number of programs compiled so far: one per shape of batches."""
         return self._jitted.programs
 
     def _jit(self, state: TrainState, frozen: Any) -> Any:
@@ -82,7 +87,10 @@ class TrainStep:
             donate_argnums=0,
         )
 
-    def _step(self, state: TrainState, frozen, batch, key):
+    def _step(
+        self, state: TrainState, frozen: Any, batch: Any, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """One update of the state, and its metrics."""
         step_key = jax.random.fold_in(key, state.step)
         grads, metrics = self._gradient_fn(state.params, frozen, batch, step_key)
         updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
@@ -92,7 +100,7 @@ class TrainStep:
 
 
 def state_shardings(state: TrainState, layout: Layout) -> Any:
-    """Where each leaf of a state lies, as a state of shardings."""
+    """Where each leaf of a state is placed, as a `TrainState` of shardings."""
     step: Any = layout.whole
     optimizer = layout.of_optimizer(state.opt_state, state.params)
     return TrainState(step, layout.of(state.params), optimizer)
@@ -101,13 +109,13 @@ def state_shardings(state: TrainState, layout: Layout) -> Any:
 class EvalStep:
     """One compiled function of parameters and rows, such as scores: `step(held, rows) -> array` on this process.
 
-    The rows (host arrays [B, ...], the same in all processes) are split over the mesh as training batches are, whatever B
-    is; the answer [B, ...] comes back whole, as an array of this process's first device: what follows (ranks, metrics)
-    needs no mesh.
+    The rows (host arrays [B, ...], the same in all processes) are split over the mesh like training batches, for any B; the
+    result [B, ...] comes back complete, as an array on this process's first device: what follows (ranks, metrics) needs no
+    mesh.
     """
 
     def __init__(self, function: Callable[[Any, Any], jax.Array], layout: Layout):
-        """Says what is computed; it is compiled for the trees of the first call."""
+        """Defines the function; it is compiled when it is first called."""
         self.layout, self._function = layout, function
         self._jitted = _PerTree(self._jit)
 
@@ -119,11 +127,11 @@ class EvalStep:
         placed = place_batch(filled, self.layout)
         with self.layout.active():
             found = self._jitted(held)(held, placed)
-        here = found.addressable_data(0)
+        here: jax.Array = found.addressable_data(0)
         return here[:asked] if missing else here
 
     def in_batches(self, held: Any, rows: Any, size: int) -> np.ndarray:
-        """The function's value for any number of rows, asked in batches of one shape, on the host."""
+        """The function's value for any number of rows, computed in batches of one shape, on the host."""
         count = len(jax.tree.leaves(rows)[0])
         parts = []
         for start in range(0, count, size):
@@ -134,7 +142,7 @@ class EvalStep:
         return np.concatenate(parts)[:count]
 
     def lower(self, held: Any, rows: Any) -> Any:
-        """The function ready to be compiled for arrays, or for their shapes alone."""
+        """Lowers the function for arrays, or for their shapes alone: ready to be compiled."""
         with self.layout.active():
             return self._jitted(held).lower(held, rows)
 
@@ -144,7 +152,7 @@ class EvalStep:
 
 
 class _PerTree:
-    """A jitted function for each structure and shapes of the trees that it holds: its shardings depend on them."""
+    """One jitted function per structure and shapes of the trees that it is called with: its shardings depend on them."""
 
     def __init__(self, jit: Callable[..., Any]):
         self._jit = jit
@@ -159,7 +167,7 @@ class _PerTree:
 
     @property
     def programs(self) -> int:
-        """Compiled so far."""
+        """Number of programs compiled so far."""
         return sum(jitted._cache_size() for jitted in self._jitted.values())
 
 

@@ -1,7 +1,7 @@
-"""A training as the loop and `delrec plan` both see it: how it begins, what stays frozen, what a batch is, what is minimised.
+"""A training task as both the loop and `delrec plan` see it: its start, its frozen weights, its batches, its loss.
 
-A `Task` holds functions and shapes, no array and no row of a corpus: what is planned is the very program that runs. Weights
-and examples come with each run of it (`run_task`).
+A `Task` holds functions and shapes, but no arrays and no rows of a corpus: what is planned is the very program that runs.
+Weights and examples are passed to each run of it (`run_task`).
 """
 
 from collections.abc import Callable
@@ -19,26 +19,26 @@ from delrec_jax.training.steps import EvalStep, TrainState, TrainStep, create_st
 
 
 class TaskConfig(Protocol):
-    """What the config says of every training."""
+    """What the config says about every training task."""
 
     @property
     def optimizer(self) -> OptimizerConfig:
-        """Its rate, and the parts (`accumulate`) that a batch is computed in."""
+        """The optimizer, and the number of parts (`accumulate`) that a batch is computed in."""
 
     @property
     def loop(self) -> LoopConfig:
-        """How long."""
+        """How long to train, and how often to evaluate and save."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """What a stage computes to select: scores of one batch.
+    """What a stage computes to select parameters: scores of one batch.
 
     Attributes:
       function: (held, rows) -> scores.
       held: shapes of the weights.
       rows: shapes of one batch.
-      layout: where they lie.
+      layout: where both are placed.
     """
 
     function: Callable[[Any, Any], jax.Array]
@@ -52,24 +52,24 @@ class Scoring:
         return EvalStep(self.function, self.layout)
 
     def lower(self) -> Any:
-        """The scores, ready to be compiled."""
+        """Lowers the function: ready to be compiled."""
         return self.step.lower(self.held, self.rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A training without its data.
+    """A training task without its data.
 
     Attributes:
       stage: the stage it belongs to.
       config: its optimizer and loop.
-      layout: where state, frozen weights and batches lie.
+      layout: where state, frozen weights and batches are placed.
       gradients: (params, frozen, batch, key) -> (gradients, metrics).
-      optimizer: over what trains.
-      start: (frozen, seed) -> what trains, at step 0.
-      frozen: shapes of what the step reads and never changes; None where it reads nothing.
-      batch: shapes of the largest batch, of all devices together.
-      scoring: how it selects; None for `pretrain`, whose gate reads short texts.
+      optimizer: updates the parameters that train.
+      start: (frozen, seed) -> the parameters that train, at step 0.
+      frozen: shapes of what the step reads and never changes; None if it reads nothing.
+      batch: shapes of the largest batch, over all devices together.
+      scoring: how it selects parameters; None for `pretrain`, whose gate reads short texts.
     """
 
     stage: str
@@ -89,7 +89,7 @@ class Task:
 
     @cached_property
     def state(self) -> TrainState:
-        """Shapes of what trains and of its optimizer's memory."""
+        """Shapes of the parameters that train and of the optimizer state."""
 
         def begin(frozen: Any) -> TrainState:
             return create_state(self.start(frozen, 0), self.optimizer)
@@ -99,35 +99,35 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """Rows of a batch (of the largest, where they differ), of all devices together."""
+        """Rows per batch (of the largest if they differ), over all devices together."""
         return int(jax.tree.leaves(self.batch)[0].shape[0])
 
     @property
     def parts(self) -> int:
-        """Parts that a batch is computed in."""
+        """Number of parts that a batch is computed in."""
         return self.config.optimizer.accumulate
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which share of every batch this process brings, see `sharding.own_share`."""
+        """Which share of every batch this process provides, see `sharding.own_share`."""
         return own_share(self.layout, self.rows)
 
     def lower(self) -> Any:
-        """The step, ready to be compiled."""
+        """Lowers the step: ready to be compiled."""
         key = jax.eval_shape(lambda: jax.random.key(0))
         return self.step.lower(self.state, self.frozen, self.batch, key)
 
 
 def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
-    """Trains a task once, or resumes it, or returns the finished result: the selected parameters and their description.
+    """Trains a task, or resumes it, or returns its finished result: the selected parameters and their description.
 
     Args:
       task: what is trained; its step is compiled once, however often it runs.
-      params: what trains, at step 0.
-      run: what else a `loop.Run` is made of: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, ...
+      params: the parameters that train, at step 0.
+      run: the other fields of a `loop.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, ...
 
     Raises:
-      UserError, Preempted: as `loop.fit`.
+      UserError, Preempted: as in `loop.fit`.
     """
     if "share" not in run:
         run["share"] = task.share
@@ -143,5 +143,5 @@ def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def shapes_of(tree: Any) -> Any:
-    """A tree's shapes and types, without its arrays."""
+    """The shapes and types of a tree, without its arrays."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)

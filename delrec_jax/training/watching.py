@@ -1,7 +1,7 @@
-"""Watching a training run: what its steps cost and where it stands, without holding it up.
+"""Watching a training run: what its steps cost and how far it is, without slowing it down.
 
-Steps are dispatched, not awaited. A wall time is right only between two moments when the device had nothing left to
-do, so steps are timed in stretches from one such moment to the next: those of the evaluations, and of the display.
+Steps are dispatched, not awaited. A wall time is right only between two moments when the device is idle, so steps are
+timed in stretches from one such moment to the next: evaluations, and updates of the display.
 """
 
 import resource
@@ -21,24 +21,24 @@ from delrec_jax.training.profiling import StepTrace, parse_span
 from delrec_jax.training.writers import EventFile, MetricsFile, ProgressBar
 
 TIMINGS = frozenset({"seconds", "step_seconds", "examples_per_second", "memory_gib"})
-"""The fields of a row that depend on the machine; two runs of one config agree in all others."""
+"""The fields of a row that depend on the machine; two runs of the same config agree in all others."""
 
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """What is written beside `metrics.jsonl`.
+    """What is written in addition to `metrics.jsonl`.
 
     Attributes:
-      tensorboard: TensorBoard event files in the directory of each training run; needs tensorboardX.
-      profile: START:STOP, the steps of each training run that a JAX trace is taken of; empty = none.
+      tensorboard: whether to write TensorBoard event files in the directory of each training run; needs tensorboardX.
+      profile: START:STOP, the steps of each training run to trace with JAX; empty = none.
     """
 
     tensorboard: bool = False
     profile: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         parse_span(self.profile)
 
 
@@ -63,19 +63,19 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
     ):
-        """Starts `metrics.jsonl` anew with the rows of the checkpoint.
+        """Rewrites `metrics.jsonl` with the rows of the checkpoint.
 
         Args:
-          name: of the run, such as `prompt/distilled`.
-          directory: of its files.
+          name: name of the run, such as `prompt/distilled`.
+          directory: where its files are written.
           total: planned steps.
-          start: steps done before, as the checkpoint says.
-          rows: of the checkpoint.
+          start: steps already done, according to the checkpoint.
+          rows: the rows of the checkpoint.
           config: what else to write.
-          monitor: the number of an evaluation that is shown; empty = all of them.
+          monitor: the metric of an evaluation that is shown; empty = all of them.
           quiet: another process shows and writes; this one only collects rows.
-          clock: seconds.
-          console: to show a bar on; by default stderr.
+          clock: returns the time in seconds.
+          console: where to show a bar; stderr by default.
         """
         self._directory, self._events_wanted = directory, config.tensorboard and not quiet
         self._monitor, self._done = monitor, start
@@ -107,21 +107,21 @@ class Watcher:
         self._opened.__exit__(*exc)
 
     def before_step(self, done: int) -> None:
-        """To be called when `done` steps are done and another will follow: a trace may start here.
+        """Must be called when `done` steps are done and another will follow: a trace may start here.
 
-        Not at the end of `step`, because an evaluation may come between, which would fill the trace.
+        It does not start at the end of `step`, because an evaluation may come in between and would fill the trace.
         """
         if self._trace and self._trace.starts(done):
             with self.aside():
                 self._trace.start(done)
 
     def step(self, step: int, metrics: dict[str, jax.Array], examples: int) -> None:
-        """To be called after each train step was dispatched; waits for the device only when the display is due.
+        """Must be called after each train step is dispatched; waits for the device only when the display is due.
 
         Args:
-          step: steps done, with this one.
-          metrics: of this step, scalars that may still be computed.
-          examples: in its batch, over all devices.
+          step: steps done, including this one.
+          metrics: scalars of this step, which may not have been computed yet.
+          examples: number of examples in its batch, over all devices.
         """
         self._done, self._metrics = step, metrics
         self._pace.count(examples)
@@ -133,16 +133,16 @@ class Watcher:
         self._show()
 
     def record(self, row: dict[str, Any]) -> None:
-        """Adds timings and memory to a row and writes it; to be called after an evaluation.
+        """Adds timings and memory to a row and writes it; must be called after each evaluation.
 
         `step_seconds` and `examples_per_second` are means over the train steps since the last row, without
-        evaluations and compilations; a row without such a step has neither. `memory_gib` as in `peak_memory_gib`.
+        evaluations and compilations; a row without such a step has neither. `memory_gib` is `peak_memory_gib`.
 
         Args:
           row: must contain `step`.
 
         Raises:
-          OSError: `metrics.jsonl` cannot be written, such as on a full disk.
+          OSError: `metrics.jsonl` cannot be written, for example because the disk is full.
         """
         with self.aside():
             row = {**row, **self._pace.take(), "memory_gib": round(peak_memory_gib(), 3)}
@@ -153,7 +153,7 @@ class Watcher:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """What runs inside is no train step: waits for the last step, then stops the clock. May be nested."""
+        """For anything other than a train step: waits for the last step, then stops the clock. May be nested."""
         if not self._asides:
             self._settle()
         self._asides += 1
@@ -182,7 +182,7 @@ class Watcher:
         return "  ".join(parts)
 
     def _evaluated(self) -> list[tuple[str, float]]:
-        """The latest evaluation, as far as it is shown."""
+        """The metrics of the latest evaluation that are shown."""
         row = self.rows[-1] if self.rows else {}
         if self._monitor:
             return [(self._monitor, row[self._monitor])] if self._monitor in row else []
@@ -197,16 +197,16 @@ class Watcher:
     ) -> None:
         if not self._trace:
             return
-        if kind is None:  # otherwise the device may never come to an end
+        if kind is None:  # after a failure the device may never finish
             self._settle()
         self._trace.close(self._done, failed=kind is not None)
 
 
 class _Pace:
-    """Wall time of train steps, summed over stretches at whose ends the device had nothing left to do.
+    """Wall time of train steps, summed over stretches at the ends of which the device is idle.
 
-    A stretch in which something was compiled is left out as a whole: the device may have worked on earlier steps
-    meanwhile, so the compiler's time cannot be subtracted. The first step is one, whatever JAX says of it.
+    A stretch in which something was compiled is left out entirely: the device may have worked on earlier steps
+    meanwhile, so the compile time cannot be subtracted. The first step counts as such, whatever JAX reports.
     """
 
     def __init__(self, clock: Callable[[], float]):
@@ -217,23 +217,23 @@ class _Pace:
         self.restart()
 
     def restart(self) -> None:
-        """A new stretch begins now."""
+        """Starts a new stretch."""
         self._since, self._new_steps, self._new_examples = self._clock(), 0, 0
         self.spoilt = False
 
     def spoil(self) -> None:
-        """Something was compiled in this stretch."""
+        """Notes that something was compiled in this stretch."""
         self.spoilt = True
 
     def count(self, examples: int) -> None:
-        """A step was dispatched."""
+        """Counts a step that was dispatched."""
         self._new_steps += 1
         self._new_examples += examples
         self.spoilt |= not self._warm
         self._warm = True
 
     def settle(self) -> None:
-        """The device has nothing left to do: the stretch ends, another begins."""
+        """Ends the stretch, now that the device is idle, and starts another."""
         seconds = self._clock() - self._since
         if self._new_steps and seconds > 0 and not self.spoilt:
             self._steps += self._new_steps
@@ -243,7 +243,7 @@ class _Pace:
         self.restart()
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, four digits; empty when no step could be timed."""
+        """The means since the last call, to four digits; empty if no step could be timed."""
         steps, examples, seconds = self._steps, self._examples, self._seconds
         self._steps, self._examples, self._seconds = 0, 0, 0.0
         if not steps:
@@ -266,9 +266,9 @@ def _told_of_compilations(tell: Callable[[], None]) -> Iterator[None]:
 
 
 def peak_memory_gib() -> float:
-    """Peak memory so far in GiB: of the fullest local device where the backend tells, else of this process (CPU)."""
+    """Peak memory so far in GiB: of the fullest local device if the backend reports it, else of this process (CPU)."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
+    peaks: list[int] = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
     if peaks:
         return max(peaks) / _GIB
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

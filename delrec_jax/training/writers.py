@@ -19,10 +19,10 @@ _PLAIN_EVERY_SECONDS = 10.0
 
 
 class MetricsFile:
-    """One JSON object a line; on resume the rows after the checkpoint are dropped."""
+    """A file with one JSON object per line; on resume the rows after the checkpoint are dropped."""
 
     def __init__(self, path: Path | None, rows: list[dict[str, Any]] | None = None):
-        """Starts the file anew with the rows that a checkpoint remembers; without a path only collects rows."""
+        """Rewrites the file with the rows of the checkpoint; without a path only collects rows."""
         self.path = path
         self.rows = list(rows or [])
         if path is not None:
@@ -40,9 +40,8 @@ class MetricsFile:
 class EventFile:
     """The numbers of the rows as TensorBoard scalars; a context manager.
 
-    As `MetricsFile` it starts anew with the rows that a checkpoint remembers: TensorBoard is told to forget what
-    earlier files in the directory say, so nothing is doubled, and nothing is missing that a killed process had
-    not written yet.
+    Like `MetricsFile`, it starts with the rows of the checkpoint: TensorBoard is told to forget what earlier files in
+    the directory say, so no row appears twice, and none is missing because a killed process had not written it yet.
     """
 
     def __init__(self, directory: Path, rows: list[dict[str, Any]]):
@@ -58,8 +57,8 @@ class EventFile:
                 f"config.tensorboard is true, but {error.name} is not installed: pip install "
                 '"delrec-jax[tensorboard]", or set config.tensorboard to false'
             ) from error
-        # A queue without a practical bound: the writer's thread ends where the disk is full, and a full queue
-        # would then hold up training for ever.
+        # A queue without a practical bound: the writer's thread ends when the disk is full, and a full queue
+        # would then block training forever.
         self._writer = SummaryWriter(
             logdir=str(directory), purge_step=0, max_queue=10_000, flush_secs=10
         )
@@ -80,7 +79,7 @@ class EventFile:
 
 
 class ProgressBar:
-    """A bar on a terminal, a line every ten seconds elsewhere; a context manager."""
+    """A bar on a terminal, or a line every ten seconds elsewhere; a context manager."""
 
     def __init__(
         self,
@@ -91,14 +90,14 @@ class ProgressBar:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Names the work, its number of steps and those done before."""
+        """Takes the name of the work, its number of steps, and the number of steps already done."""
         self.name, self.total, self.start = name, total, start
         self._clock, self._last = clock, clock()
         self._first: tuple[int, float] | None = None
         self._bar: Progress | None = None
         console = console or Console(file=sys.stderr)
         if console.is_terminal and not console.is_dumb_terminal:
-            self._last -= _BAR_EVERY_SECONDS  # the first numbers at once
+            self._last -= _BAR_EVERY_SECONDS  # show the first numbers at once
             self._bar = _rich_bar(console)
             self._task = self._bar.add_task(name, total=total, completed=start, note="", left="")
 
@@ -112,14 +111,14 @@ class ProgressBar:
             self._bar.stop()
 
     def update(self, done: int, note: str | Callable[[], str]) -> None:
-        """Shows that `done` steps are done, if the last display is old enough (the last step always shows on a bar).
+        """Shows that `done` steps are done, if the last display is old enough (a bar always shows the last step).
 
         Args:
-          done: steps.
-          note: the latest numbers; a callable is asked only when they are shown, for numbers that cost something.
+          done: number of steps done.
+          note: the latest numbers; a callable, for numbers that are costly, is called only when they are shown.
         """
         if self._first is None and done > self.start:
-            # From here the time left is told: before it lies what is done once, such as compiling.
+            # The time left is estimated from here on, without one-time work such as compiling.
             self._first = (done, self._clock())
         every = _BAR_EVERY_SECONDS if self._bar else _PLAIN_EVERY_SECONDS
         finished = self._bar is not None and done >= self.total
@@ -143,7 +142,7 @@ class ProgressBar:
 
 
 def _rich_bar(console: Console) -> Progress:
-    # No thread that redraws: nothing moves between two updates. No markup: names and notes may hold brackets.
+    # No redrawing thread: nothing moves between two updates. No markup: names and notes may contain brackets.
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=min(max(console.width - 90, 10), 40)),
@@ -156,6 +155,6 @@ def _rich_bar(console: Console) -> Progress:
 
 
 def say(message: str) -> None:
-    """One line to the person who watches; of several processes only the main one speaks."""
+    """Prints one line to stderr for the person watching; of several processes only the main one prints."""
     if is_main():
         print(message, file=sys.stderr, flush=True)

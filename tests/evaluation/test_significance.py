@@ -100,7 +100,7 @@ def test_what_cannot_be_paired_is_refused():
         sig.compare(base, "delrec", "delrec", "MRR", part="warm")
     with pytest.raises(UserError, match=r"'delrec' has no rows.*part 'cold'"):
         sig.compare(base, "delrec", "delrec", "MRR", part="cold")
-    with pytest.raises(UserError, match=r"'teacher' has no rows.*there: delrec"):
+    with pytest.raises(UserError, match=r"'teacher' has no rows.*found: delrec"):
         sig.compare(base, "delrec", "teacher", "MRR")
     with pytest.raises(UserError, match="unknown 'AUC'"):
         sig.compare(base, "delrec", "delrec", "AUC")
@@ -140,10 +140,10 @@ def test_seeds_that_do_not_match_are_refused():
     with pytest.raises(UserError, match="column 'seed' differs"):
         records = pl.concat(ours + seeds("teacher", {0: [1, 2], 2: [1, 2]}))
         sig.compare(records, "delrec", "teacher", "MRR")
-    with pytest.raises(UserError, match="2 seeds have not all the same users"):
+    with pytest.raises(UserError, match="2 seeds do not all have the same users"):
         records = pl.concat(seeds("delrec", {0: [1, 2], 1: [1]}))
         sig.compare(records, "delrec", "delrec", "MRR")
-    with pytest.raises(UserError, match="2 seeds have not all the same users and targets"):
+    with pytest.raises(UserError, match="2 seeds do not all have the same users and targets"):
         other = table("delrec", [1, 2], seed=1, targets=np.array([5, 6]))
         sig.compare(pl.concat([ours[0], other]), "delrec", "delrec", "MRR")
 

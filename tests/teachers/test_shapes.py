@@ -13,8 +13,12 @@ from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 ITEMS = 11
 
 
+def shapes_of_params(module):
+    return jax.eval_shape(lambda key: init_params(module, key), jax.random.key(0))
+
+
 def size(module):
-    return sum(x.size for x in jax.tree.leaves(init_params(module, jax.random.key(0))))
+    return sum(x.size for x in jax.tree.leaves(shapes_of_params(module)))
 
 
 def test_sasrec():
@@ -44,29 +48,62 @@ def test_caser():
 
 
 def test_caser_convolves_as_by_hand():
-    config = CaserConfig(width=2, window=3, heights=(2,), horizontal=1, vertical=1)
-    module = Caser(config, 3)
-    params = init_params(module, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+    module = Caser(CaserConfig(width=3, window=3, heights=(2,), horizontal=8, vertical=2), 3)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(np.float32), shapes_of_params(module)
+    )
     vectors = params["items"]["embedding"]
-    image = np.stack([np.zeros(2), vectors[1], vectors[2]])  # history (1, 2), window 3
+    image = np.stack([np.zeros(3), vectors[1], vectors[2]])  # history (1, 2), window 3
     high = params["filters_0"]
-    responses = [
-        image[o : o + 2].reshape(-1) @ high["kernel"][:, 0] + high["bias"][0] for o in (0, 1)
-    ]
-    down = image.T @ params["columns"]["kernel"][:, 0] + params["columns"]["bias"][0]
-    features = np.concatenate([[max(0.0, *responses)], down])
-    expected = np.maximum(features @ params["out"]["kernel"] + params["out"]["bias"], 0)
-    found = module.apply({"params": params}, np.array([[1, 2]]))[0, -1]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    responses = [image[o : o + 2].reshape(-1) @ high["kernel"] + high["bias"] for o in (0, 1)]
+    largest = np.maximum(*responses)
+    assert np.minimum(*responses).max() > 0  # a filter with two responses, so the largest matters
+    down = image.T @ params["columns"]["kernel"] + params["columns"]["bias"]
+    features = np.concatenate([np.maximum(largest, 0), down.reshape(-1)])
+    out = features @ params["out"]["kernel"] + params["out"]["bias"]
+    assert largest.min() < 0 < largest.max() and out.min() < 0 < out.max()  # so both ReLUs matter
+    found = jax.jit(module.apply)({"params": params}, np.array([[1, 2]]))[0, -1]
+    np.testing.assert_allclose(found, np.maximum(out, 0), rtol=1e-5)
+
+
+def test_gru4rec_steps_as_by_hand():
+    """Cho et al. 2014, with the reset gate after the product, as in cuDNN: two layers, each from a state of zeros."""
+    module = GRU4Rec(GRU4RecConfig(width=3, hidden=4, layers=2), 5)
+    histories = np.array([[-1, -1, 3, 1], [4, 0, -1, 2]])  # the second has an unknown item
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes_of_params(module))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def stepped(cell, state, x):
+        def of_input(gate):
+            return x @ cell[f"i{gate}"]["kernel"] + cell[f"i{gate}"]["bias"]
+
+        reset = sigmoid(of_input("r") + state @ cell["hr"]["kernel"])
+        update = sigmoid(of_input("z") + state @ cell["hz"]["kernel"])
+        before = state @ cell["hn"]["kernel"] + cell["hn"]["bias"]
+        return (1 - update) * np.tanh(of_input("n") + reset * before) + update * state
+
+    found = jax.jit(module.apply)({"params": params}, histories)
+    for history, states in zip(histories, found, strict=True):
+        first = int(np.argmax(history >= 0))
+        upper = lower = np.zeros(4)
+        for place in range(first, 4):
+            known = history[place] >= 0
+            x = params["items"]["embedding"][history[place]] if known else np.zeros(3)
+            lower = stepped(params["layers_0"]["cell"], lower, x)
+            upper = stepped(params["layers_1"]["cell"], upper, lower)
+            expected = upper @ params["out"]["kernel"] + params["out"]["bias"]
+            np.testing.assert_allclose(states[place], expected, rtol=0, atol=1e-5)
 
 
 def test_a_row_longer_than_the_position_table_is_refused():
     module = SASRec(SASRecConfig(max_length=8), ITEMS)
-    params = init_params(module, jax.random.key(0))
-    with pytest.raises(ValueError, match="history of 11 items, positions for 8"):
-        module.apply({"params": params}, np.zeros((1, 11), np.int32))
+    params = shapes_of_params(module)
+    with pytest.raises(ValueError, match="history of 11 items needs more positions than the 8 of"):
+        jax.eval_shape(module.apply, {"params": params}, np.zeros((1, 11), np.int32))
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_sizes_of_meshes(config, devices, sizes):
     ],
 )
 def test_impossible_meshes(config):
-    with pytest.raises(UserError, match="must multiply to it, one may be -1"):
+    with pytest.raises(UserError, match="must multiply to that number, and one may be -1"):
         mesh_sizes(config, 8)
 
 
