@@ -291,6 +291,7 @@ def test_settings_that_cannot_be_meant_are_refused(tmp_path, change, message):
         prepare_corpus(DataConfig(**change), tmp_path)
 
 
+@pytest.mark.real_data
 def test_movielens_test_targets_by_an_independent_reading():
     path = Path(__file__).parents[2].parent / "shared" / "data" / "ml-100k"
     if not path.is_dir():

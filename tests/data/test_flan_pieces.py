@@ -33,9 +33,12 @@ LISTS = replace(PLAIN, show_candidates=True, show_ranks=True)
 SLOTS = np.arange(32128, 32138, dtype=np.int32)  # behind the table of the model
 WORDS = "what is popular , or goes on with a series"
 
-pytestmark = pytest.mark.skipif(
-    not (FLAN / "tokenizer.json").is_file(), reason=f"Flan-T5's tokenizer: {ABSENT}"
-)
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(
+        not (FLAN / "tokenizer.json").is_file(), reason=f"Flan-T5's tokenizer: {ABSENT}"
+    ),
+]
 
 
 @dataclass(frozen=True)

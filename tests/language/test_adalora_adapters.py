@@ -211,29 +211,36 @@ def test_every_adapter_trains_under_dropout(gated, targets):
         assert np.abs(traverse_util.flatten_dict(grads)[path]).max() > 1e-6, path
 
 
-@pytest.mark.parametrize("targets", [("k",), ("v",), ("q", "k", "v")])
-def test_long_and_short_answers_attend_to_the_text_alike(gated, targets):
-    """Cross-attention moves its projections to the short side for few queries: the same function."""
-    config = replace(gated[0], adapters=replace(CONFIG, targets=targets, dropout=0.0))
+# With dropout only k and v: one mask of the text, drawn from the same key, but one of the queries per call.
+@pytest.mark.parametrize(
+    ("targets", "dropout"), [(("k",), 0.4), (("v",), 0.4), (("q", "k", "v"), 0.0)]
+)
+def test_long_and_short_answers_attend_to_the_text_alike(gated, targets, dropout):
+    """For few queries, cross-attention moves its projections to the short side: the same function."""
+    config = replace(gated[0], adapters=replace(CONFIG, targets=targets, dropout=dropout))
     attention = gated[1]["decoder"]["block_0"]["EncDecAttention"]
     adapters = with_random_values(init_adapters(attention, config.adapters, jax.random.key(0)))
     text = jax.random.normal(jax.random.key(1), (2, 9, 12))
     queries = jax.random.normal(jax.random.key(2), (2, 8, 12))
     mask = jnp.arange(9)[None] < jnp.asarray([[9], [4]])
 
-    def attend(queries):
+    def attend(queries, deterministic=False):
         return Attention(config).apply(
             {"params": attention, "adapters": adapters},
             queries,
             text,
             bias=None,
             mask=mask[:, None, None],
-            deterministic=True,
+            deterministic=deterministic,
+            rngs={"dropout": jax.random.key(3)},
         )
 
     assert queries.shape[1] > config.d_kv > 2  # the plain order, and by twos the other
+    whole = attend(queries)
     parts = [attend(queries[:, start : start + 2]) for start in (0, 2, 4, 6)]
-    np.testing.assert_allclose(jnp.concatenate(parts, 1), attend(queries), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, rtol=1e-4, atol=1e-4)
+    moved = np.abs(whole - attend(queries, deterministic=True)).max()
+    assert moved > 0.1 if dropout else moved == 0
 
 
 def test_merged_equals_unmerged(either):

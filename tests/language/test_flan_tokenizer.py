@@ -21,9 +21,12 @@ TITLES |= {"office-products": 3317}
 ABSENT = "not beside the repository; DELREC_SHARED names the folder that has models/ and data/"
 LONGEST = 16  # characters of the longest piece of the vocabulary
 
-pytestmark = pytest.mark.skipif(
-    not (FLAN / "tokenizer.json").is_file(), reason=f"Flan-T5's tokenizer: {ABSENT}"
-)
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(
+        not (FLAN / "tokenizer.json").is_file(), reason=f"Flan-T5's tokenizer: {ABSENT}"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

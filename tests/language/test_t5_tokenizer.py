@@ -46,7 +46,7 @@ def flan():
     return Tokenizer(FLAN)
 
 
-@pytest.fixture(params=["trained", "flan"])
+@pytest.fixture(params=["trained", pytest.param("flan", marks=pytest.mark.real_data)])
 def either_tokenizer(request):
     return request.getfixturevalue(request.param)
 
@@ -61,6 +61,7 @@ def test_conventions(either_tokenizer):
     assert tokenizer.decode([tokenizer.sentinel(3)]) == "<extra_id_3>"
 
 
+@pytest.mark.real_data
 def test_flan_numbers(flan):
     assert flan.vocab_size == 32100
     assert flan.sentinel(0) == 32099
@@ -78,6 +79,7 @@ def test_training_keeps_to_the_size_and_the_sentinels(trained):
         trained.sentinel(SENTINELS)
 
 
+@pytest.mark.real_data
 def test_flan_has_a_hundred_sentinels(flan):
     with pytest.raises(UserError, match="no <extra_id_100>"):
         flan.sentinel(100)

@@ -13,6 +13,7 @@ LAUNCH = ROOT / "launch"
 FILES = sorted(path for path in LAUNCH.rglob("*") if path.is_file())
 LAUNCHERS = [path for path in FILES if path.suffix != ".md"]
 SCRIPTS = [path for path in LAUNCHERS if path.read_text().startswith("#!")]
+PATIENCE = 240  # seconds until a program counts as hanging, on a busy machine
 
 STAND_IN = """#!{python}
 import json, os, signal, subprocess, sys, time
@@ -20,10 +21,10 @@ import json, os, signal, subprocess, sys, time
 name = os.path.basename(sys.argv[0])
 text = sys.stdin.read() if name == "kubectl" else ""
 call = {{"name": name, "arguments": sys.argv[1:], "text": text, "environment": dict(os.environ)}}
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # before anyone can know of the call
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps(call) + "\\n")
 print(name, "speaks", flush=True)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 if "WAIT" in os.environ and name in os.environ["WAIT"].split():
     time.sleep(600)  # a test ends it by a signal
 if name == "gcloud":
@@ -82,7 +83,7 @@ class Room:
         self, script: Path, settings: Mapping[str, str], arguments: Sequence[str] = ()
     ) -> subprocess.CompletedProcess:
         process = self.start(script, settings, arguments)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE)
         return subprocess.CompletedProcess([str(script)], process.returncode, out, err)
 
     def calls(self, name: str | None = None) -> list[dict]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launch_files import LAUNCH, SCRIPTS, Room, label
+from launch_files import LAUNCH, PATIENCE, SCRIPTS, Room, label
 
 RUN = {"CONFIG": "configs/a.py", "WORKDIR": "runs/a b"}
 GPU = {**RUN, "DELREC": "delrec"}
@@ -107,19 +107,17 @@ def test_gpu_leaves_the_platform_to_the_user(room):
 
 
 def wait_for_call(room: Room, name: str) -> None:
-    for _ in range(200):
-        if room.calls(name):
-            time.sleep(0.2)  # for its signal handler
-            return
+    ends = time.monotonic() + PATIENCE
+    while not room.calls(name):
+        assert time.monotonic() < ends, f"{name} was not called"
         time.sleep(0.05)
-    pytest.fail(f"{name} was not called")
 
 
 def test_gpu_hands_sigterm_to_delrec(room):
     process = room.start(LAUNCH / "gpu.sh", {**GPU, "WAIT": "delrec"})
     wait_for_call(room, "delrec")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=240)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 75
 
 
@@ -167,7 +165,7 @@ def test_scancel_does_not_requeue(room):
     process = room.start(LAUNCH / "slurm.sbatch", {**SLURM, "WAIT": "srun"})
     wait_for_call(room, "srun")
     os.killpg(process.pid, signal.SIGTERM)  # scancel reaches the script and the processes alike
-    process.communicate(timeout=240)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert room.calls("scontrol") == []
 
@@ -199,14 +197,14 @@ def test_a_broken_connection_leaves_the_run_alone_and_a_second_one_follows_it(po
     while "delrec speaks" not in first.stdout.readline():  # then all that follows the run is there
         assert first.poll() is None
     os.killpg(first.pid, signal.SIGHUP)  # what a lost connection sends
-    first.communicate(timeout=240)
+    first.communicate(timeout=PATIENCE)
     second = pod.start(LAUNCH / "tpu_vm.sh", waiting)
     while "following" not in second.stdout.readline():
         assert second.poll() is None
     assert "delrec speaks" in second.stdout.readline()
     stopped = pod.run(LAUNCH / "tpu_vm.sh", {**pod.settings, "ACTION": "stop"})
     assert "sent SIGTERM" in stopped.stdout and stopped.returncode == 0
-    second.communicate(timeout=240)
+    second.communicate(timeout=PATIENCE)
     assert second.returncode == 75
     assert len(pod.calls("delrec")) == 1
 

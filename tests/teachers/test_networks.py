@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled import loss as compiled_loss
+from compiled import scores
 
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
@@ -76,11 +78,11 @@ def test_every_earlier_item_and_their_order_count(teacher):
 def test_left_padding_changes_nothing(teacher, history):
     short = np.asarray([[-1, *history]], dtype=np.int32)
     padded = np.asarray([[-1] * (LENGTH - len(history)) + history], dtype=np.int32)
-    np.testing.assert_allclose(teacher.scores(short), teacher.scores(padded), atol=1e-5)
+    np.testing.assert_allclose(scores(teacher, short), scores(teacher, padded), atol=1e-5)
 
 
 def test_an_empty_history_is_not_the_history_of_item_zero(teacher):
-    empty, zero = np.asarray(teacher.scores(np.asarray([[-1, -1], [-1, 0]])))
+    empty, zero = np.asarray(scores(teacher, np.asarray([[-1, -1], [-1, 0]])))
     assert np.isfinite(empty).all()
     assert np.abs(empty - zero).max() > 1e-4
 
@@ -88,7 +90,7 @@ def test_an_empty_history_is_not_the_history_of_item_zero(teacher):
 @pytest.mark.parametrize("histories", [[1, 2, 3], [[[1, 2, 3]]]])
 def test_histories_are_rows(teacher, histories):
     with pytest.raises(AssertionError, match=r"rank \d .* expected 2"):
-        teacher.scores(np.asarray(histories, np.int32))
+        scores(teacher, np.asarray(histories, np.int32))
 
 
 def test_windows_packed_into_one_row_do_not_see_each_other(teacher):
@@ -110,30 +112,24 @@ def test_scores_are_products_with_the_item_table(teacher):
     rows = np.asarray([[1, 2, 3], [-1, 5, 6]], dtype=np.int32)
     assert table(teacher).shape == (ITEMS, teacher.module.config.width)
     expected = states(teacher, rows)[:, -1] @ table(teacher).T
-    np.testing.assert_allclose(teacher.scores(rows), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores(teacher, rows), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_most_recent_items_of_a_long_history_are_read(teacher):
     recent = np.arange(LENGTH)[None]
     long = np.concatenate([[[9, 10, 9]], recent], axis=1)
-    np.testing.assert_array_equal(teacher.scores(long), teacher.scores(recent))
+    np.testing.assert_array_equal(scores(teacher, long), scores(teacher, recent))
 
 
 def test_dropout_follows_the_key_and_is_off_when_told(teacher):
     batch = training_rows(np.array([0, 6]), np.arange(6), length=5)
 
     def loss(key, deterministic=False):
-        return float(
-            sequence_loss(
-                teacher.params,
-                teacher.module,
-                batch=batch,
-                config=LossConfig(),
-                key=jax.random.key(key),
-                deterministic=deterministic,
-                text=teacher.text,
-            )[0][0]
+        call = {"batch": batch, "config": LossConfig(), "key": jax.random.key(key)}
+        (mean,), _ = compiled_loss(
+            teacher.params, teacher.module, deterministic=deterministic, text=teacher.text, **call
         )
+        return float(mean)
 
     assert loss(3) == loss(3) != loss(4)
     assert loss(3, deterministic=True) == loss(4, deterministic=True)
@@ -161,28 +157,28 @@ def overfitted(module, sequences, *, loss, steps):
     state = optimizer.init(params)
     for number in range(steps):
         params, state = step(params, state, jax.random.fold_in(jax.random.key(1), number))
-    return NetworkTeacher(params, module).scores
+    return partial(scores, NetworkTeacher(params, module))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_overfits_cycles_that_only_earlier_items_tell_apart(name):
     module = NETWORKS[name](replace(SHAPES[name], dropout=0.0), 4)
     cycles = [np.array([0, 1, 2, 3] * 4), np.array([0, 3, 2, 1] * 4)]
-    scores = overfitted(module, cycles, loss="cross_entropy", steps=200)
-    assert scores(np.array([[0, 1, 2], [0, 3, 2]])).argmax(1).tolist() == [3, 1]
+    overfit = overfitted(module, cycles, loss="cross_entropy", steps=200)
+    assert overfit(np.array([[0, 1, 2], [0, 3, 2]])).argmax(1).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_a_cycle(loss):
     module = SASRec(replace(SHAPES["sasrec"], dropout=0.0), 4)
-    scores = overfitted(module, [np.array([0, 1, 2, 3] * 4)], loss=loss, steps=100)
-    assert scores(np.array([[2, 3, 0], [0, 1, 2]])).argmax(1).tolist() == [1, 3]
+    overfit = overfitted(module, [np.array([0, 1, 2, 3] * 4)], loss=loss, steps=100)
+    assert overfit(np.array([[2, 3, 0], [0, 1, 2]])).argmax(1).tolist() == [1, 3]
 
 
 def test_the_loss_is_the_mean_over_labels_only(teacher):
     rows = training_rows(np.array([0, 4, 7]), np.array([1, 2, 3, 4, 5, 6, 7]), length=LENGTH)
     call = {"config": LossConfig(), "key": jax.random.key(0), "deterministic": True}
-    (mean,), (count,) = sequence_loss(
+    (mean,), (count,) = compiled_loss(
         teacher.params, teacher.module, batch=rows, text=teacher.text, **call
     )
     logits = states(teacher, rows.items, rows.segments) @ table(teacher).T
