@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+from compiling import QUICK_ENVIRONMENT, open_cache, quick_compiler, usual_compiler
 from hypothesis import HealthCheck, settings
 from shared_runs import shared
 from tiny_storefront import CONFIG, TINY, delrec
@@ -15,6 +17,24 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+
+def pytest_configure(config):
+    open_cache(config)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_as_marked(request):
+    """Quickly, or as users do where the module is marked `exact` or `parity`."""
+    marked = any(map(request.node.get_closest_marker, ("exact", "parity")))
+    if not marked:
+        with quick_compiler():
+            yield
+        return
+    jax.clear_caches()  # what other modules compiled quickly is not used here, nor the other way round
+    with usual_compiler():
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
@@ -30,20 +50,22 @@ def tiny_run(tmp_path_factory):
 def on_devices():
     """(script, *arguments, count=8) -> the JSON that it prints last, in a process of its own that sees so many devices.
 
-    With `count=None` the script says itself what it sees.
+    With `count=None` the script says itself what it sees; with `quick=False` it compiles as users do.
     """
     return _on_devices
 
 
-def _on_devices(script, *arguments, count=8):
-    flags = f"--xla_force_host_platform_device_count={count}"
-    seen = {} if count is None else {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+def _on_devices(script, *arguments, count=8, quick=True):
+    flags = [] if count is None else [f"--xla_force_host_platform_device_count={count}"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"} | (QUICK_ENVIRONMENT if quick else {})
+    if quick:
+        flags.append(QUICK_ENVIRONMENT["XLA_FLAGS"])
     run = subprocess.run(
         [sys.executable, script, *map(str, arguments)],
-        env={**os.environ, **seen},
+        env=environment | {"XLA_FLAGS": " ".join(flags)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])

@@ -4,16 +4,7 @@ import fcntl
 import os
 from contextlib import contextmanager
 
-import jax
-
-
-@contextmanager
-def quick_compiler():
-    """Tiny models spend their time in the compiler: let it optimise nothing."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+from compiling import quick_compiler
 
 
 @contextmanager

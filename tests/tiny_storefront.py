@@ -42,6 +42,7 @@ TINY = (
     "--config.pretrain.gate.next_in_series=0.0",
     "--config.teacher.sasrec.width=16",
     "--config.teacher.sasrec.layers=1",
+    "--config.teacher.batch_size=8",
     "--config.teacher.loop.steps=8",
     "--config.teacher.loop.evaluate_every=4",
     "--config.teacher.loop.checkpoint_every=5",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import usual_compiler
 from flax import traverse_util
 
 from delrec_jax.errors import UserError
@@ -113,9 +114,9 @@ V10_SMALL = T5Config(
     ids=["flan-t5-small", "base", "large", "xl", "xxl", "t5-small"],
 )
 def test_published_parameter_counts(config, published):
-    """By shapes alone: the largest would take 45 GB."""
+    """By shapes alone: the largest would take 45 GB. Tracing layer by layer takes long, so only the small ones are."""
     ids = jnp.ones((1, 2), jnp.int32)
-    for scan_layers in (False, True):
+    for scan_layers in (False, True) if config.num_layers < 12 else (True,):
         module = T5(replace(config, scan_layers=scan_layers))
         tree = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
         assert sum(x.size for x in jax.tree.leaves(tree)) == published
@@ -418,24 +419,16 @@ def test_blocks_are_stacked_in_the_order_of_their_numbers():
     assert stack_layers(tree)["decoder"]["blocks"]["w"][:, 0].tolist() == list(range(11))
 
 
-@pytest.fixture
-def compile_fully(compile_quickly):
-    """The optimisations that users get."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("remat", [False, True])
-def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat, compile_fully):
+def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat):
     """The compiled gradient of adapters, on texts so short that its buffers are nothing beside the weights."""
     config = T5Config(
         vocab_size=50,
         d_model=128,
         d_ff=512,
-        num_layers=6,
-        num_decoder_layers=6,
+        num_layers=4,
+        num_decoder_layers=4,
         num_heads=2,
         scan_layers=scan_layers,
         remat=remat,
@@ -448,10 +441,11 @@ def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat, compi
         text, asked = jnp.ones((1, 8), jnp.int32), jnp.full((1, 1), MASK)
         return hidden_at_masks(T5(config), params, text, asked, adapters=adapters).sum()
 
-    memory = jax.jit(jax.grad(loss)).lower(adapters, params).compile().memory_analysis()
+    with usual_compiler():
+        memory = jax.jit(jax.grad(loss)).lower(adapters, params).compile().memory_analysis()
     blocks = sum(
         x.size * 4 for stack in ("encoder", "decoder") for x in jax.tree.leaves(params[stack])
     )
-    assert blocks > 6 * 2**20
+    assert blocks > 4 * 2**20
     # One block at a time may be sliced out of the stack; a copy of all would be `blocks`.
     assert memory.temp_size_in_bytes < 0.3 * blocks

@@ -13,6 +13,7 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
+from compiling import QUICK_ENVIRONMENT
 from safetensors.numpy import load_file
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, TINY, delrec
@@ -45,11 +46,7 @@ def start(stage, workdir, log, *flags):
         both.append(
             subprocess.Popen(
                 [console, stage, CONFIG, f"--workdir={workdir}", *TINY, *meeting, *flags],
-                env={
-                    **os.environ,
-                    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                    "JAX_PLATFORMS": "cpu",
-                },
+                env={**os.environ, **QUICK_ENVIRONMENT},
                 stderr=(log.with_suffix(f".{number}")).open("w"),
             )
         )

@@ -16,7 +16,6 @@ from seam_runs import (
     watched,
     write_config,
 )
-from shared_runs import quick_compiler
 from tiny_p2rec import PARSING
 from tiny_storefront import delrec, open_workspace
 
@@ -36,12 +35,6 @@ P2REC = (
     "--config.parse.seeds=1",
     "--config.augment.teachers=('sasrec',)",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    with quick_compiler():
-        yield
 
 
 @pytest.fixture(scope="module")

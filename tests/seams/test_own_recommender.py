@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 from seam_runs import HERE, QUICK, write_config
-from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
 from delrec_jax.errors import UserError
@@ -28,10 +27,9 @@ def run(tmp_path_factory):
         tune__adalora__targets=("mix",),
         teacher__name=FOLLOWS,
     )
-    with quick_compiler():
-        for command in ("baseline", "pretrain", "distill"):
-            delrec(command, config, f"--workdir={folder / 'run'}", *QUICK)
-        yield folder / "run", config
+    for command in ("baseline", "pretrain", "distill"):
+        delrec(command, config, f"--workdir={folder / 'run'}", *QUICK)
+    return folder / "run", config
 
 
 def test_it_is_ranked_as_itself_and_not_as_popularity(run):

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from seam_runs import HERE, QUICK, copy_before, kill_after, write_config
-from shared_runs import quick_compiler
 from tiny_storefront import delrec, open_workspace
 
 from delrec_jax.config import DistillConfig, Experiment, TaskShare
@@ -43,10 +42,9 @@ def run(tmp_path_factory):
         tune__adalora__targets=("mix",),
         distill__tasks__first={"share": 0.5, "weight": 0.5, "code": TASK},
     )
-    with quick_compiler():
-        for stage in ("prepare", "pretrain", "teach", "distill"):
-            delrec(stage, config, f"--workdir={folder / 'run'}", *STEPS)
-        yield folder / "run", config
+    for stage in ("prepare", "pretrain", "teach", "distill"):
+        delrec(stage, config, f"--workdir={folder / 'run'}", *STEPS)
+    return folder / "run", config
 
 
 def test_its_loss_is_measured_weighted_and_falls(run):

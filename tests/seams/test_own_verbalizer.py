@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from seam_runs import HERE, QUICK, check_killed_while_tuning, check_tuned, watched, write_config
-from shared_runs import quick_compiler
 from tiny_storefront import open_workspace
 
 from delrec_jax.errors import UserError
@@ -34,9 +33,8 @@ def run(tmp_path_factory):
     config = write_config(
         folder / "config.py", lm__verbalizer=LAST, lm__family=BAG, tune__adalora__targets=("mix",)
     )
-    with quick_compiler():
-        steps = watched("run", config, f"--workdir={folder / 'run'}", *QUICK)
-        yield folder / "run", config, steps
+    steps = watched("run", config, f"--workdir={folder / 'run'}", *QUICK)
+    return folder / "run", config, steps
 
 
 def test_its_run_trains_and_selects(run):

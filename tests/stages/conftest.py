@@ -1,7 +1,7 @@
 """Tiny storefront runs, shared by the tests of this folder: every stage, a few steps each."""
 
 import pytest
-from shared_runs import quick_compiler, shared
+from shared_runs import shared
 from tiny_p2rec import make_p2rec_run
 from tiny_pretrained import (
     EXTRA_ROWS,
@@ -11,12 +11,6 @@ from tiny_pretrained import (
     watched_run,
     write_pretrained,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    with quick_compiler():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from compiling import QUICK_ENVIRONMENT
 from tiny_storefront import CONFIG, TINY, delrec
 
 DEADLINE = 240  # seconds for one command, on a busy machine
@@ -31,7 +32,7 @@ def command(workdir, *flags):
 
 
 def environment():
-    return {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, **QUICK_ENVIRONMENT}
 
 
 def run(workdir, *flags, limit="unlimited"):

@@ -8,6 +8,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.training.averaging import parameters_to_use, with_average
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer, planned_steps
 
+pytestmark = pytest.mark.exact
+
 
 def test_the_average_by_hand():
     optimizer = with_average(optax.sgd(1.0), 0.5)

@@ -6,6 +6,8 @@ import pytest
 from delrec_jax.errors import UserError
 from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tree, save_tree
 
+pytestmark = pytest.mark.exact
+
 TABLE = np.arange(24, dtype=np.float32).reshape(4, 6)
 TREE = {
     "a": {"w": TABLE.T, "scalar": np.float32(3)},

@@ -24,6 +24,8 @@ from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.watching import TIMINGS
 
+pytestmark = pytest.mark.exact
+
 LAYOUT = make_layout(MeshConfig(), unsplit)
 TARGET = np.array([1.0, -1.0, 2.0], np.float32)
 

@@ -23,6 +23,8 @@ from delrec_jax.training.sharding import (
 )
 from delrec_jax.training.steps import EvalStep, TrainStep, create_state, state_shardings
 
+pytestmark = pytest.mark.exact
+
 
 def axes_of(path, shape):
     """Named as a language model's kernels are; all else is whole."""
@@ -106,7 +108,7 @@ def report():
 
 @pytest.fixture(scope="module")
 def eight(on_devices):
-    return on_devices(__file__)
+    return on_devices(__file__, quick=False)
 
 
 @pytest.mark.parametrize("layout", ["data", "fsdp", "all three"])

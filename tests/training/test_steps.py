@@ -18,6 +18,8 @@ from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.sharding import MeshConfig, make_layout, place, place_batch, unsplit
 from delrec_jax.training.steps import EvalStep, TrainStep, create_state, state_shardings
 
+pytestmark = pytest.mark.exact
+
 LAYOUT = make_layout(MeshConfig(), unsplit)
 BATCH = {"x": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)}
 
@@ -313,7 +315,7 @@ def report():
 
 
 def test_eight_devices_add_up_the_same_and_keep_their_rows(on_devices):
-    eight = on_devices(__file__)
+    eight = on_devices(__file__, quick=False)
     assert eight["devices"] == 8 and eight["moves"] == ["all-reduce"]
     # Ten rows do not divide over eight devices: an evaluation fills them up, and takes the filling off again.
     assert eight["doubled"] == (2 * np.arange(10.0)).tolist()
