@@ -1,5 +1,6 @@
 """A tiny storefront run, shared by all tests that look at a finished workdir; and scripts on other devices."""
 
+import gc
 import json
 import os
 import subprocess
@@ -18,23 +19,24 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+_QUICK_BEFORE = pytest.StashKey[bool]()
+
 
 def pytest_configure(config):
     open_cache(config)
+    # Programs and their traces are millions of objects that stay: to look through them less often saves a tenth of the time.
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_as_marked(request):
     """Quickly, or as users do where the module is marked `exact` or `parity`."""
-    marked = any(map(request.node.get_closest_marker, ("exact", "parity")))
-    if not marked:
-        with quick_compiler():
-            yield
-        return
-    jax.clear_caches()  # what other modules compiled quickly is not used here, nor the other way round
-    with usual_compiler():
+    exact = any(map(request.node.get_closest_marker, ("exact", "parity")))
+    if exact and request.config.stash.get(_QUICK_BEFORE, True):
+        jax.clear_caches()  # what other modules compiled quickly is not used here
+    request.config.stash[_QUICK_BEFORE] = not exact
+    with usual_compiler() if exact else quick_compiler():
         yield
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

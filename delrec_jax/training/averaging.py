@@ -34,6 +34,7 @@ def with_average(
     """
 
     def init(params: optax.Params) -> AverageState:
+        """The inner optimizer's state, and an average that starts at the parameters."""
         # A copy: the step donates both state and parameters, and the same buffer cannot be donated twice.
         average = jax.tree.map(jnp.array, params)
         return AverageState(optimizer.init(params), jnp.zeros([], jnp.int32), average)
@@ -41,6 +42,7 @@ def with_average(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, AverageState]:
+        """Takes the inner optimizer's step, then moves the average towards the new parameters."""
         updates, inner = optimizer.update(updates, state.inner, params)
         count = state.updates + 1
         weight = jnp.minimum(decay, (1 + count) / (10 + count))

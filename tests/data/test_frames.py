@@ -1,8 +1,7 @@
-"""Pickled frames: two that pandas wrote, and forged ones put together opcode by opcode; pandas is not installed here."""
+"""Pickled frames: two that pandas wrote, and forged ones; pandas is not installed here."""
 
 import base64
 import gzip
-import io
 import os
 import pickle
 import random
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_files import Raw, block, call, dtype, frame, index, named, numbers, objects, put, save
 
 from delrec_jax.data.corpora import frames
 from delrec_jax.data.corpora.frames import load_frame
@@ -20,32 +20,26 @@ from delrec_jax.errors import UserError
 # DataFrame.to_pickle of the columns below; the places of the three columns of int64 are an array.
 PANDAS = {
     "pandas 1.5.3, numpy 1.26.4": (
-        "eNp1lM9P2zAUx5MmacdA+4E0BhfEaesulSZ22GESCNDEiNZJ3CvLSV+biMTtHEcFaWhMUxlIvu2Nv2fSjtv+Jvac"
-        "pNAC88HvJfb7+uNnP594P766VtH04yEXXZ61woGEVk/yFFDP7XDF3xb+d3zxBY+xqV2W9iXq1enpsVAgBU+yVsoF"
-        "74PMUC9sJYPw4H35TeFNvVSFsCQOsusY1A9ZLoZxeJAAC0wQzdaLIk+HR6U8uSDjEPU868lBGuS9Xil54ZTwlm3Z"
-        "qL0ihGxXHQ0Nsa4FL/H87BvuY9N3tP0J2+323iW1ovMthYFv+84pansbFU3T94I8TlQsiMrLkjg0Mr7n133bqPg1"
-        "00fz0YPmxYJ11TYs6+dnyzrZxGhR13qvptd88981oxWzYrTqO757W3630p6rbK2y9co6N/5fVu13o/z+U9m/lS3Q"
-        "4tfXaNHzO8CcKTCCWL5Kb9ncGxAYrfvOuAqY0OsnU0eX5pRNLiWnc1lgEsKByJTMQ0V5jR7pBl2IYpCybI1x2w6w"
-        "xLOrHBH0h2nopVnoDYI+72CzYwYpxIVOEeyRBRqj7FpGaya7m9GWWSzamV1qzwhpdxe4Ql3/NV57traF7UqlZuSv"
-        "VRSaucuzNdCFQ8haAc+ocu4zASP2zvwzOw21N/GLGupSXeFtkMZ4guFk8BG1K+CQYDwVq4RE65LT1eyjbiQgWDkj"
-        "AxBkjoDLYscUY8q1nZ+azYJeuYtRctE3kPvGToFFozZde8WlouMgbTUYIl1icoAcu9AE09ErQDVGD4TZyOSxYCko"
-        "XuysQ8xcKXoGjoma9RLeL9ynPEkGo4x18yHVFlfAEh4APQFnWR60/gHme6PC"
+        "c-nQ8&rjPh6vvY$X~#hOfiwme#A)j;l_qxBVG;<?#E8~O+$+mTUz>=;?Hor1X=qGS8A!hEjlXBoj@$kw_MD{90`tM|CHDLJ<7Ypgct5_nR?+n1As1bqwZ"
+        "egfR!{O2P|xjf#oreGcYN^$kFlv;mi8s;)#>T6P#^_QvR29k?}N-xFKi`)@Zf#<P2o+wRE4l44zlYQ)DKxMhH-e101HeI&DM(|PlrdPJh>p_5cNFk$w3<"
+        "Ay<RDK;gs-}ZP}>3B7|&L9Sse!t_3gg{OlX<W7BuE{R!Lc_TDA6qVp|<fp7cHDQbHg6;0Fkf;>)CEQrd>k~lOnzUS9{+o<?8(?|2sgXYD8b=5X3>*r_7I"
+        "@!c%QP+B}rq_J)-!-EZvtqRBJHC5cez($|t8A^Z^~yRo{$Ez@ccc9NQ`x_jEzsiE*J#o6JHVVNFoIaVN^jZR8xR<+`_8xun9%DdQ%9HPlua%rr*m0g62g"
+        "JVl*~g#d5s?F23?3^kg{xzaoY~C#Ivg$5%h;?=%rcc4T3)JV6$TeDa3_N5$ur#8l&u5Mr$U!o6(k8EZUh}YR?F1cNe%qUH>&+d$zWP?MkI)<gZl}nz_rf"
+        "HPD4a$XWr<sB-Qz0VDR#{4+ZZwKwsL8tPJA;cbw{c!J?%@Da5u;E-TE6|00q>yp#e?4xcZAXqsg0}y16fXiaX6l2P@ou8V`f?m0cQF75Yko(3?fkmS>U3"
+        "<l)qT?WKH5ejYVsd~SyU+yF(JMeTMh}G9$mFqLDJWj-tV7IPDS8HuiJJ8i-Y?vzJV^$ljCJ!N)fQL45*`3O0cTkrwEh9+d!xb"
     ),
     "pandas 3.1.1, numpy 2.4.6": (
-        "eNqFVEtrFEEQnt2d2ZiHBgnEgEFzUVaQJYEcPAgxDzRmcYR4Xpqe2d6dITO9Y08PyYIh8bAxgb6lzO8RPKr/xIs3"
-        "b7G6Zzb7ULAHurqnq77+qrqqTp3PP23LDFVNKG/RFNT0DpX0paAxg0t48hGOoaZsEncEqAe5Tt3vClYPuWSC0yit"
-        "x5TTDhNoO7cVdf2DN/kezWtqsTAhUeilQxtQ8yTjSegfRIx42gi11SLP4qRXJwY/ziIZUiFoD3GJYH6Xp1JkvtSa"
-        "jtEENYXgRuUSGlYftksefIJ9qDVK+FXOIJhXTkv2Eu2LKr99Bhfn+XlFlT6A67p71zjM1NiQ4F00odbUx2hus6YB"
-        "clAyPFO3vCxEThzZO2kU+szcqq/SmI2ynoNZtTDqBa6ZCH1Qs6QturGXtdt5ZK5288Bb04UsF7JayMrE/+tifJvK"
-        "998L+aOQECypcjjm4fMJDy30Al3DuKjSNkhN92ntaqm4oFRIe4IIBKuNSh+CdTnipTacs27GhmV9ObGs0xeGRXt9"
-        "yCJY+weH/G0MYPAIGdnjIdTglRtWJYPprY1gLv8X02lUJzDvBHd1igQL4wlyXz+5sncZlaCqX/srj1e2wNXvjShl"
-        "nQhDFAlad2m8ClrsiKV1j6YM1Azh7JC81v/wjQNLOYO1qaIWVhaohbGSMOmLGbVMSNI7GhaFu7OpT7aof8BaOntv"
-        "F2YDg9l3UoS8s1mk/97D6i/bNb5ag7OdQeZXk54MuhxenfzOo3qm9f6KyFR/EI9Kyt6Dsjk7wqg4MpQRelcVFLO/"
-        "g1UXMU5yjZQxjqLHqDBFcoZ1YnPdPNzMXMKQzsw+5R02Eoqg72IJSSokFhCCyG4CmLC4YLgoGUumJ+w86AM2JR26"
-        "tmlKaprETFITyyaSo1Ji6zlGeqQd0Y5Z3qNR1D1MSStLsE6pZCSiHsO2c55mXv0PxivMeg=="
+        "c-n<jOKTKC5T4zg*_ek03B-Uwb5T~1C4n3~2r&;dW^sggUYefS-kl*cy<<-g$$}yAurYzYrOfXUJgWc1i#Knvx@R`~P_PHOx~HqY{;ImFPMyy`ZOaT*O("
+        "<{C6x8$%mGq^cF@sBZ@)3@qrfd>-1gHnOPTlVcRu8#kg3~Ci$CT3!6KFfP6?OfCH~AjTYihADAyMe1LmN=@B;!fwA4H6J+6cAPBG2NaS0@HP&LSC7A!rY"
+        "AiC})0r&46T)S8ab1T}@=M&%M3Rv)%Y9(;m*s5MIXRn8!oS58az677pBzkLQ5=lOX>l|F#$x_j3+%+%PB;9WGK*3`#nZnLHVa!@inQ@6Y<L{1#pJ82a9%"
+        "-pK4(wL31o`YGnFzN-anFxJQv!pG$v6r>md1S73^T1ovg)A4cTFA=8|LbCWo67g!3;Cmv5G<*3IOgH=2@fsw0$sznsM0n_P4{W-YN@!OR7iV*2n4H*N*{"
+        "uCIpU=@oU?AmhGl&@v8>Y<hDCdQ$Rb$#2Z#J^3}EmG8QJ3@)ZmpHRwaY!t&LzV{}<C~R3|X+1b20c1PkK{a$i5WvUeGkpsHW{E00&Uz}4@KC}o`pLlg;G"
+        "cWJx|TI`6Wb&sYD)C}S5ki6Fa@QnjYIfJ#Sq83&bsD-hTFzJgKwM<CTI~o>+yR)fJwy1x=S~`1g7iI&4*>_Teyt7%P|K7vuFWWV~T7$ElLFQMJo(#GiUY"
+        "-2Tqk5+G{))&{e-MvK%HD&rIXl9rI5LzGdRG+`v%iB?7cow9jg&EtqQ|H(MRJC9VsqU*+{|3Ukj~6L<sCK>ilFae2}vp>77&8SZUUIFxL~*_8B3-o>^$f"
+        "LHYFXpwrNUgn#4>}6U!!&qf%n)IYxS<9np?i-lI{}Jxoa}OR!F<WF(><!?tstW?uad#w*Nv"
     ),
 }
-WRITTEN = {version: zlib.decompress(base64.b64decode(text)) for version, text in PANDAS.items()}
+WRITTEN = {version: zlib.decompress(base64.b85decode(text)) for version, text in PANDAS.items()}
 COLUMNS = {
     "seq": [[3, 1, 4], [1, 5], []],
     "next": np.array([9, 2, 6]),
@@ -57,64 +51,6 @@ COLUMNS = {
 }
 
 
-class Raw(bytes):
-    """A piece of a pickle."""
-
-
-def put(thing) -> bytes:
-    """The opcodes that put a thing, which may have pieces in it, on the unpickler's stack."""
-    if isinstance(thing, Raw):
-        return thing
-    if isinstance(thing, list | tuple):
-        return b"(" + b"".join(map(put, thing)) + (b"l" if isinstance(thing, list) else b"t")
-    if isinstance(thing, dict):
-        return b"(" + b"".join(put(part) for pair in thing.items() for part in pair) + b"d"
-    pickler = pickle.Pickler(file := io.BytesIO(), 3)
-    pickler.fast = True  # no memo
-    pickler.dump(thing)
-    return file.getvalue()[2:-1]
-
-
-def named(name: str) -> Raw:
-    module, _, attribute = name.rpartition(".")
-    return Raw(f"c{module}\n{attribute}\n".encode())
-
-
-def call(name: str, *arguments, state=None) -> Raw:
-    code = named(name) + put(arguments) + b"R"
-    return Raw(code if state is None else code + put(state) + b"b")
-
-
-def dtype(code: str, order: str = "<", parts=None) -> Raw:
-    return call("numpy.dtype", code, False, True, state=(3, order, None, parts, None, -1, -1, 0))
-
-
-def objects(cells, shape, *, kind=None, fortran=False) -> Raw:
-    array = ("numpy._core.multiarray._reconstruct", named("numpy.ndarray"), (0,), b"b")
-    return call(*array, state=(1, shape, kind or dtype("O8", "|"), fortran, cells))
-
-
-def numbers(data: bytes, shape, kind=None) -> Raw:
-    kind = kind or dtype("i8")
-    return call("numpy._core.numeric._frombuffer", data, kind, shape, "C")
-
-
-def block(values, *where) -> Raw:
-    places = call("builtins.slice", *where) if len(where) == 3 else where[0]
-    return call("pandas._libs.internals._unpickle_block", values, places, 2)
-
-
-def index(*names) -> Raw:
-    attributes = {"data": objects(list(names), (len(names),)), "name": None}
-    new = ("pandas.core.indexes.base._new_Index", named("pandas.core.indexes.base.Index"))
-    return call(*new, attributes)
-
-
-def frame(blocks, names) -> Raw:
-    manager = call("pandas.core.internals.managers.BlockManager", tuple(blocks), [names, 0])
-    return call("pandas.core.frame.DataFrame", state={"_mgr": manager, "attrs": {}})
-
-
 def column(values) -> Raw:
     """A frame whose one column is a block's only row."""
     return frame([block(values, 0, 1, 1)], index("a"))
@@ -122,13 +58,6 @@ def column(values) -> Raw:
 
 def cells(*values) -> Raw:
     return column(objects(list(values), (1, len(values))))
-
-
-def save(folder: Path, content: bytes) -> Path:
-    path = folder / "data.df"
-    whole = b"\x80\x03" + content + b"." if isinstance(content, Raw) else content
-    path.write_bytes(whole)
-    return path
 
 
 def refusal(path: Path) -> str:
@@ -143,7 +72,7 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize("version", WRITTEN)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_what_pandas_wrote_comes_back(tmp_path, version, pack):
-    loaded = load_frame(save(tmp_path, pack(WRITTEN[version])))
+    loaded = load_frame(save(tmp_path / "data.df", pack(WRITTEN[version])))
     assert list(loaded) == list(COLUMNS)
     for name, expected in COLUMNS.items():
         found = loaded[name]
@@ -163,7 +92,7 @@ def test_the_order_of_bytes_and_elements(tmp_path):
     as_columns = objects(big.tobytes("F"), (2, 3), kind=dtype("i4", ">"), fortran=True)
     text = objects(["a", "b", 1, None, 2.5, True], (2, 3), fortran=True)
     blocks = [block(as_columns, 0, 2, 1), block(text, 2, 4, 1)]
-    loaded = load_frame(save(tmp_path, frame(blocks, index(*"abcd"))))
+    loaded = load_frame(save(tmp_path / "data.df", frame(blocks, index(*"abcd"))))
     assert {name: found.tolist() for name, found in loaded.items()} == {
         "a": [0, 1, 2],
         "b": [3, 4, 5],
@@ -179,48 +108,45 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, inside, name):
     mark = tmp_path / "mark"
     command = f"open({str(mark)!r}, 'w')" if "eval" in name else f"touch {mark}"
     attack = call(name, command)
-    path = save(tmp_path, cells(1, attack) if inside else attack)
+    path = save(tmp_path / "data.df", cells(1, attack) if inside else attack)
     assert f"it wants '{name}', which no table needs); nothing of it was run" in refusal(path)
     assert not mark.exists()
-    pickle.loads(save(tmp_path, attack).read_bytes())
+    pickle.loads(save(tmp_path / "data.df", attack).read_bytes())
     assert mark.exists(), "pickle itself would have run it"
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "numpy.f2py.crackfortran.myeval",
-        "numpy.load",
-        "numpy.memmap",
-        "numpy._core.multiarray.fromfile",
-        "numpy._core.multiarray.scalar",
-        "numpy.core.multiarray._reconstruct.__globals__",
-        "pandas.core.frame.DataFrame.__setstate__",
-        "pandas.core.computation.eval.eval",
-        "pandas.io.pickle.read_pickle",
-        "pandas.core.arrays.categorical.Categorical",
-        "builtins.getattr",
-        "builtins.list",
-        "copyreg._reconstructor",
-        "_codecs.encode",
-        "delrec_jax.data.corpora.frames.load_frame",
+        *("numpy.f2py.crackfortran.myeval", "numpy.load", "numpy.memmap", "builtins.getattr"),
+        *("numpy._core.multiarray.fromfile", "numpy._core.multiarray.scalar", "builtins.list"),
+        *("numpy.core.multiarray._reconstruct.__globals__", "copyreg._reconstructor"),
+        *("pandas.core.frame.DataFrame.__setstate__", "pandas.core.computation.eval.eval"),
+        *("pandas.io.pickle.read_pickle", "pandas.core.arrays.categorical.Categorical"),
+        *("_codecs.encode", "delrec_jax.data.corpora.frames.load_frame"),
     ],
 )
 def test_every_other_name_is_refused_by_name(tmp_path, name):
-    assert f"it wants '{name}', which no table needs" in refusal(save(tmp_path, call(name, "1")))
+    assert f"it wants '{name}', which no table needs" in refusal(
+        save(tmp_path / "data.df", call(name, "1"))
+    )
 
 
 def test_a_pickle_leaves_nothing_behind(tmp_path):
     """Attributes set on a class would last until the next file."""
     before = dict(vars(frames.Record))
     for attributes in (b"}(Vargs\nVforged\nu", b"N}(Vargs\nVforged\nu\x86"):
-        path = save(tmp_path, Raw(named("pandas.core.frame.DataFrame") + attributes + b"b"))
+        path = save(
+            tmp_path / "data.df", Raw(named("pandas.core.frame.DataFrame") + attributes + b"b")
+        )
         assert "not a pickled table" in refusal(path)
     assert dict(vars(frames.Record)) == before
 
 
 POINTERS = struct.pack("3Q", 1 << 40, 1 << 41, 1 << 42)
 NUMBERS = numbers(struct.pack("3q", 1, 2, 3), (1, 3))
+TWO = numbers(bytes(16), (1, 2))
+ONE = block(NUMBERS, 0, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +162,7 @@ NUMBERS = numbers(struct.pack("3q", 1, 2, 3), (1, 3))
 )
 def test_bytes_are_never_taken_for_objects(tmp_path, values):
     """numpy's own functions would read these as pointers and crash, or worse."""
-    assert "not as many numbers or objects" in refusal(save(tmp_path, column(values)))
+    assert "not as many numbers or objects" in refusal(save(tmp_path / "data.df", column(values)))
 
 
 SHAPES = [(1, 2), (1, 4), (1, 1 << 40), (1 << 62, 1 << 62), (-1, -3), (1, 3.0), (1 << 70, 0)]
@@ -245,10 +171,10 @@ SHAPES = [(1, 2), (1, 4), (1, 1 << 40), (1 << 62, 1 << 62), (-1, -3), (1, 3.0), 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_size_is_not_believed(tmp_path, shape):
     for values in (numbers(bytes(24), shape), objects([1, 2, 3], shape)):
-        message = refusal(save(tmp_path, column(values)))
+        message = refusal(save(tmp_path / "data.df", column(values)))
         assert "not as many" in message or "impossible shape" in message
     for nothing in (numbers(b"", (1 << 70, 0)), objects([], (1 << 70, 0))):
-        refusal(save(tmp_path, column(nothing)))
+        refusal(save(tmp_path / "data.df", column(nothing)))
 
 
 @pytest.mark.parametrize(
@@ -261,26 +187,22 @@ def test_a_size_is_not_believed(tmp_path, shape):
         (NUMBERS, "_frombuffer"),
         (dtype("i8"), "dtype"),
         (call("builtins.slice", 1), "slice"),
+        (Raw(b"]q\x00(K\x01h\x00e"), "list"),  # a list in itself
     ],
 )
 def test_a_strange_cell_is_named(tmp_path, cell, word):
-    assert f"a cell holds {word})" in refusal(save(tmp_path, cells(1, cell)))
-
-
-def test_a_list_in_itself_ends(tmp_path):
-    loop = Raw(b"]q\x00(K\x01h\x00e")
-    assert "a cell holds list" in refusal(save(tmp_path, cells(loop)))
+    assert f"a cell holds {word})" in refusal(save(tmp_path / "data.df", cells(1, cell)))
 
 
 @pytest.mark.parametrize("code", ["M8", "U4", "S4", "c16", "V8", "i7", "f16", "object", ["i8"]])
 def test_an_element_type_that_is_not_read_is_an_error(tmp_path, code):
-    refusal(save(tmp_path, column(numbers(bytes(48), (1, 3), dtype(code)))))
+    refusal(save(tmp_path / "data.df", column(numbers(bytes(48), (1, 3), dtype(code)))))
 
 
 @pytest.mark.parametrize(
     ("blocks", "names", "words"),
     [
-        ([block(NUMBERS, 0, 1, 1)], index("a", "b"), "columns missing"),
+        ([ONE], index("a", "b"), "columns missing"),
         ([block(NUMBERS, 0, 2, 1)], index("a", "b"), "shape (1, 3) for the columns ['a', 'b']"),
         ([block(numbers(bytes(24), (3,)), 0, 1, 1)], index("a"), "shape (3,)"),
         ([block(numbers(bytes(8), (1, 1, 1)), 0, 1, 1)], index("a"), "shape (1, 1, 1)"),
@@ -288,53 +210,49 @@ def test_an_element_type_that_is_not_read_is_an_error(tmp_path, code):
         ([block(NUMBERS, "a", 1, 1)], index("a"), "slice indices"),
         ([block(NUMBERS, numbers(struct.pack("q", 1), (1,)))], index("a"), "out of range"),
         ([block(NUMBERS, 0)], index("a"), "int where an array should be"),
-        ([block(NUMBERS, 0, 1, 1)] * 2, index("a"), "for the columns ['a']"),
+        ([ONE] * 2, index("a"), "for the columns ['a']"),
         ([block(numbers(bytes(16), (2, 1)), numbers(bytes(16), (2,)))], index("a"), "['a', 'a']"),
-        (
-            [block(NUMBERS, 0, 1, 1), block(numbers(bytes(16), (1, 2)), 1, 2, 1)],
-            index("a", "b"),
-            "unequal lengths",
-        ),
+        ([ONE, block(TWO, 1, 2, 1)], index("a", "b"), "unequal lengths"),
         ([block([1, 2, 3], 0, 1, 1)], index("a"), "list where an array should be"),
         ([3], index("a"), "a block of columns of an unknown layout"),
-        ([block(NUMBERS, 0, 1, 1)], index(5), "names are not distinct texts"),
-        ([block(NUMBERS, 0, 1, 1)], index("a", "a"), "names are not distinct texts"),
-        ([block(NUMBERS, 0, 1, 1)], ["a"], "names are not distinct texts"),
+        ([ONE], index(5), "names are not distinct texts"),
+        ([ONE], index("a", "a"), "names are not distinct texts"),
+        ([ONE], ["a"], "names are not distinct texts"),
     ],
 )
 def test_a_frame_that_makes_no_sense_is_an_error(tmp_path, blocks, names, words):
-    assert words in refusal(save(tmp_path, frame(blocks, names)))
+    assert words in refusal(save(tmp_path / "data.df", frame(blocks, names)))
 
 
 @pytest.mark.parametrize("thing", [[1, 2], {"seq": [1]}, None, index("a"), "text", NUMBERS])
 def test_a_pickle_of_something_else_is_an_error(tmp_path, thing):
-    assert "does not hold a DataFrame" in refusal(save(tmp_path, Raw(put(thing))))
+    assert "does not hold a DataFrame" in refusal(save(tmp_path / "data.df", Raw(put(thing))))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80", b"seq,next\n1,2\n", bytes(100), b"\x80\x05", b"."]
-)
+@pytest.mark.parametrize("content", [b"seq,next\n1,2\n", bytes(100), b"."])
 def test_a_file_that_is_no_pickle_is_an_error(tmp_path, content):
-    assert "not a pickled table, cut short or damaged" in refusal(save(tmp_path, content))
+    assert "not a pickled table, cut short or damaged" in refusal(
+        save(tmp_path / "data.df", content)
+    )
 
 
 def test_a_missing_file_and_a_cut_gzip_file_are_named(tmp_path):
     assert "cannot be read" in refusal(tmp_path / "none.df")
     packed = gzip.compress(next(iter(WRITTEN.values())))
-    assert "the gzip data are cut short" in refusal(save(tmp_path, packed[:-9]))
+    assert "the gzip data are cut short" in refusal(save(tmp_path / "data.df", packed[:-9]))
 
 
 @pytest.mark.parametrize("memo", [b"r" + struct.pack("<I", 1_000_000), b"p1000000\n"])
 def test_a_place_of_the_memo_is_not_believed(tmp_path, memo):
     """A flipped bit made pickle reserve and fill 10 GB like this."""
-    assert "place 1000000 of its memo, in " in refusal(save(tmp_path, Raw(b"N" + memo)))
+    assert "place 1000000 of its memo, in " in refusal(save(tmp_path / "data.df", Raw(b"N" + memo)))
 
 
 @pytest.mark.parametrize("version", WRITTEN)
 def test_a_frame_cut_anywhere_is_an_error(tmp_path, version):
     content = WRITTEN[version]
     for size in (*range(0, len(content) - 1, 5), len(content) - 1):
-        refusal(save(tmp_path, content[:size]))
+        refusal(save(tmp_path / "data.df", content[:size]))
 
 
 @pytest.mark.parametrize("version", WRITTEN)
@@ -342,7 +260,7 @@ def test_a_flipped_bit_gives_columns_or_an_error(tmp_path, version):
     content, rng = WRITTEN[version], random.Random(0)
     for place in range(len(content) % 3, len(content), 3):
         changed = bytes([content[place] ^ 1 << rng.randrange(8)])
-        path = save(tmp_path, content[:place] + changed + content[place + 1 :])
+        path = save(tmp_path / "data.df", content[:place] + changed + content[place + 1 :])
         try:
             loaded = load_frame(path)
         except UserError as error:

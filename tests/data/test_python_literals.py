@@ -2,6 +2,7 @@ import ast
 import time
 
 import pytest
+from corpus_files import python2_repr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,18 +27,6 @@ VALUES = st.recursive(
 )
 KEYS = st.sampled_from([*WANTED, "price", "ids", "idx", "a key", "it's"])
 RECORDS = st.dictionaries(KEYS, VALUES, max_size=5)
-
-
-def python2_repr(value):
-    """As Python 2 wrote Unicode text: u'...' in ASCII."""
-    if isinstance(value, str):
-        return "u" + ascii(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(map(python2_repr, value)) + "]"
-    if isinstance(value, dict):
-        pairs = (f"{python2_repr(key)}: {python2_repr(item)}" for key, item in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    return repr(value)
 
 
 def slow(text):

@@ -74,6 +74,7 @@ def test_llara_takes_the_frames_that_are_at_hand(tmp_path):
     [
         ({"corpus": "movielens"}, r"data\.edition: '' is none of 100k, 1m"),
         ({"corpus": "steam", "edition": "2018"}, r"data\.edition: '2018' is none of llara, ucsd"),
+        ({"corpus": "amazon", "edition": "2019"}, r"'2019' is none of 2014, 2018, 2023"),
         (
             {"corpus": "amazon", "edition": "2014", "category": "Beuty"},
             r"data\.category: 'Beuty' .* nearest is 'Beauty'",

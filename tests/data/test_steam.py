@@ -1,12 +1,8 @@
-import gzip
-import pickle
-import sys
-import types
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
+from corpus_files import dump, python2_repr, save_columns
 
 from delrec_jax.data.corpora import record_lines
 from delrec_jax.data.corpora.builder import read_corpus
@@ -42,137 +38,53 @@ GAMES = [
 ]  # fmt: skip
 
 
-def pandas_stand_ins(monkeypatch):
-    """Modules that let pickle write the names that pandas 2 writes; pandas is not installed."""
-    parts = types.SimpleNamespace()
-    for module, names in {
-        "pandas": (),
-        "pandas.core": (),
-        "pandas.core.frame": ("DataFrame",),
-        "pandas.core.internals": (),
-        "pandas.core.internals.managers": ("BlockManager",),
-        "pandas._libs": (),
-        "pandas._libs.internals": ("_unpickle_block",),
-        "pandas.core.indexes": (),
-        "pandas.core.indexes.base": ("Index", "_new_Index"),
-    }.items():
-        made = types.ModuleType(module)
-        for name in names:
-            stand_in = type(name, (), {"__module__": module})
-            setattr(made, name, stand_in)
-            setattr(parts, name, stand_in)
-        monkeypatch.setitem(sys.modules, module, made)
-    return parts
-
-
-class Call:
-    """Pickles as a call of a class with arguments."""
-
-    def __init__(self, function, *args):
-        self.call = (function, args)
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.fixture
-def write_frame(monkeypatch):
-    """Writes columns to a file as `DataFrame.to_pickle` of pandas 2 does."""
-    parts = pandas_stand_ins(monkeypatch)
-
-    def write(path: Path, columns):
-        blocks = []
-        for place, cells in enumerate(columns.values()):
-            lists = any(isinstance(cell, list) for cell in cells)
-            values = np.empty((1, len(cells)), object if lists else np.asarray(cells).dtype)
-            values[0, :] = cells
-            blocks.append(Call(parts._unpickle_block, values, slice(place, place + 1, 1), 2))
-
-        def index(data):
-            return Call(parts._new_Index, parts.Index, {"data": data, "name": None})
-
-        rows = len(next(iter(columns.values())))
-        axes = [index(np.array(list(columns), object)), index(np.arange(rows))]
-        frame = parts.DataFrame()
-        frame._mgr = Call(parts.BlockManager, tuple(blocks), axes)
-        frame._typ, frame._metadata, frame.attrs = "dataframe", [], {}
-        path.write_bytes(pickle.dumps(frame, protocol=5))
-        return path
-
-    return write
-
-
 def write_names(folder: Path, text=NAMES):
     (folder / "id2name.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder / "id2name.txt"
 
 
-def python2_repr(value):
-    if isinstance(value, str):
-        return "u" + ascii(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(map(python2_repr, value)) + "]"
-    if isinstance(value, dict):
-        pairs = (f"{python2_repr(key)}: {python2_repr(item)}" for key, item in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    return repr(value)
-
-
-def dump(path: Path, records) -> Path:
-    """A file as McAuley's lab packs it; strings among the records stay as they are."""
-    lines = [item if isinstance(item, str) else python2_repr(item) for item in records]
-    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-    return path
-
-
 def read_dump(folder: Path, reviews=REVIEWS, games=GAMES):
-    return read_ucsd(dump(folder / "reviews.json.gz", reviews), dump(folder / "g.json.gz", games))
+    return read_ucsd(
+        dump(folder / "reviews.json.gz", reviews, python2_repr),
+        dump(folder / "games.json.gz", games, python2_repr),
+    )
 
 
-def test_each_row_of_a_frame_is_a_window(tmp_path, write_frame):
-    frames = [
-        write_frame(tmp_path / "Val_data.df", VAL),
-        write_frame(tmp_path / "Test_data.df", TEST),
-    ]
+def stored(folder: Path, edition: str, files, *, min_length: int):
+    settings = SteamSettings(edition, files, RulesConfig(min_length=min_length))
+    builder = SteamCorpus(settings=settings, data_dir=folder / "prepared")
+    builder.prepare()
+    return read_corpus(builder)
+
+
+def test_each_row_of_a_frame_is_a_window(tmp_path):
+    columns = {"Val_data.df": VAL, "Test_data.df": TEST}
+    frames = [save_columns(tmp_path / name, frame) for name, frame in columns.items()]
     raw = read_llara(frames, write_names(tmp_path))
     assert raw.name == "steam-llara" and not raw.dropped
     assert raw.interactions.schema == {"user": pl.String, "item": pl.String, "time": pl.Int64}
+    windows = {
+        "val-0000000": "012",
+        "val-0000001": "20101",
+        "test-0000000": "10",
+        "test-0000001": "2",
+    }
     assert raw.interactions.rows() == [
-        ("val-0000000", "0", 0),
-        ("val-0000000", "1", 1),
-        ("val-0000000", "2", 2),
-        ("val-0000001", "2", 0),
-        ("val-0000001", "0", 1),
-        ("val-0000001", "1", 2),
-        ("val-0000001", "0", 3),
-        ("val-0000001", "1", 4),
-        ("test-0000000", "1", 0),
-        ("test-0000000", "0", 1),
-        ("test-0000001", "2", 0),
+        (user, item, place) for user, items in windows.items() for place, item in enumerate(items)
     ]
-    assert raw.items.rows() == [
-        ("0", "Portal"),
-        ("1", "Fear :: Knossos"),
-        ("2", "Half-Life &amp; Co"),
-    ]
+    assert raw.items["item"].to_list() == ["0", "1", "2"]
+    assert raw.items["title"].to_list() == ["Portal", "Fear :: Knossos", "Half-Life &amp; Co"]
 
 
-def test_the_builder_stores_llaras_windows_as_an_order_without_times(tmp_path, write_frame):
+def test_the_builder_stores_llaras_windows_as_an_order_without_times(tmp_path):
     files = (
-        write_frame(tmp_path / "Test_data.df", TEST),
-        write_frame(tmp_path / "Val_data.df", VAL),
+        save_columns(tmp_path / "Test_data.df", TEST),
+        save_columns(tmp_path / "Val_data.df", VAL),
         write_names(tmp_path),
     )
-    settings = SteamSettings("llara", files, RulesConfig(min_length=1))
-    builder = SteamCorpus(settings=settings, data_dir=tmp_path / "prepared")
-    builder.prepare()
-    corpus = read_corpus(builder)
-    assert corpus.interactions.user_ids == (
-        "test-0000000",
-        "test-0000001",
-        "val-0000000",
-        "val-0000001",
-    )
+    corpus = stored(tmp_path, "llara", files, min_length=1)
+    users = [f"{split}-000000{row}" for split in ("test", "val") for row in (0, 1)]
+    assert list(corpus.interactions.user_ids) == users
     assert corpus.interactions.items.tolist() == [1, 0, 2, 0, 1, 2, 2, 0, 1]
     assert corpus.catalogue.titles[2] == "Half-Life & Co"
     assert corpus.ordered_only
@@ -192,8 +104,8 @@ def test_the_builder_stores_llaras_windows_as_an_order_without_times(tmp_path, w
         {"seq": [7, 7]},
     ],
 )
-def test_a_row_that_is_no_window_is_named(tmp_path, write_frame, changes):
-    path = write_frame(tmp_path / "Val_data.df", VAL | changes)
+def test_a_row_that_is_no_window_is_named(tmp_path, changes):
+    path = save_columns(tmp_path / "Val_data.df", VAL | changes)
     with pytest.raises(
         UserError, match=r"Val_data\.df, row [01]: .*numbers from 0 to 2, "
     ) as error:
@@ -201,15 +113,15 @@ def test_a_row_that_is_no_window_is_named(tmp_path, write_frame, changes):
     assert "\n" not in str(error.value)
 
 
-def test_frames_must_have_their_columns_and_a_name_that_tells_the_split(tmp_path, write_frame):
+def test_frames_must_have_their_columns_and_a_name_that_tells_the_split(tmp_path):
     names = write_names(tmp_path)
-    short = write_frame(tmp_path / "Val_data.df", {"seq": [[0]], "next": [1]})
+    short = save_columns(tmp_path / "Val_data.df", {"seq": [[0]], "next": [1]})
     with pytest.raises(UserError, match=r"Val_data\.df: no column 'len_seq' among"):
         read_llara([short], names)
-    other = write_frame(tmp_path / "frame.df", VAL)
+    other = save_columns(tmp_path / "frame.df", VAL)
     with pytest.raises(UserError, match=r"frame\.df: .* val, test, then"):
         read_llara([other], names)
-    training = write_frame(tmp_path / "train_data.df", VAL)
+    training = save_columns(tmp_path / "train_data.df", VAL)
     with pytest.raises(UserError, match=r"train_data\.df: .* overlapping windows .* leak"):
         read_llara([training], names)
     for frames in ([], [short, short]):
@@ -249,19 +161,15 @@ def test_reviews_and_games_by_hand(tmp_path):
 
 
 def test_the_builder_stores_reviews(tmp_path):
+    reviews = [*REVIEWS, REVIEWS[0] | {"product_id": "99"}]
     files = (
-        dump(tmp_path / "steam_reviews.json.gz", [*REVIEWS, REVIEWS[0] | {"product_id": "99"}]),
-        dump(tmp_path / "steam_games.json.gz", GAMES),
+        dump(tmp_path / "steam_reviews.json.gz", reviews, python2_repr),
+        dump(tmp_path / "steam_games.json.gz", GAMES, python2_repr),
     )
-    settings = SteamSettings("ucsd", files, RulesConfig(min_length=2))
-    builder = SteamCorpus(settings=settings, data_dir=tmp_path / "prepared")
-    builder.prepare()
-    corpus = read_corpus(builder)
+    corpus = stored(tmp_path, "ucsd", files, min_length=2)
     assert corpus.interactions.user_ids == ("Ann O'Nym",)
-    assert [corpus.catalogue.titles[i] for i in corpus.interactions.items] == [
-        "Opposing Force",
-        "Half-Life",
-    ]
+    titles = [corpus.catalogue.titles[item] for item in corpus.interactions.items]
+    assert titles == ["Opposing Force", "Half-Life"]
     assert corpus.dropped[NO_TITLE_ROW] == 1 and not corpus.ordered_only
 
 
@@ -342,5 +250,3 @@ def test_resources_name_what_the_readers_take():
         "https://cseweb.ucsd.edu/~wckang/steam_games.json.gz",
     ]
     assert all(resource.url.endswith(resource.file_name) for resource in resources("llara"))
-    with pytest.raises(UserError, match="'2018' is none of llara, ucsd"):
-        resources("2018")

@@ -4,6 +4,7 @@ import time
 import numpy as np
 import polars as pl
 import pytest
+from corpus_files import nonzero, taken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from delrec_jax.data.corpora.titles import (
     distinct_titles,
     fill_empty_titles,
 )
-from delrec_jax.data.interactions import tied_neighbours
 from delrec_jax.errors import UserError
 
 ALL = RulesConfig(min_length=0)
@@ -40,15 +40,7 @@ def raw(rows, *, items="abcdef", ratings=None, dropped=None):
 
 def sequences(corpus):
     """Raw user id to raw item ids in order, as one string."""
-    ids, rows = corpus.catalogue.ids, corpus.interactions
-    return {
-        name: "".join(ids[item] for item in rows.history(user))
-        for user, name in enumerate(rows.user_ids)
-    }
-
-
-def nonzero(corpus):
-    return {reason: count for reason, count in corpus.dropped.items() if count}
+    return {user: "".join(items) for user, items in taken(corpus).items()}
 
 
 def test_a_small_table_by_hand():
@@ -94,27 +86,6 @@ def test_a_rating_equal_to_the_least_is_kept_and_a_missing_one_is_not():
 def test_min_rating_needs_ratings():
     with pytest.raises(UserError, match=r"data\.min_rating = 3: corpus shop has no ratings"):
         make_corpus(raw(["u a 1"]), RulesConfig(min_rating=3))
-
-
-@pytest.mark.parametrize(
-    ("repeats", "expected", "dropped"),
-    [("first", "abc", 2), ("last", "bca", 2), ("keep", "abaca", 0)],
-)
-def test_repeats(repeats, expected, dropped):
-    rows = ["u c 4", "u a 5", "u a 3", "u a 1", "u b 2", "v a 1", "v b 2"]
-    corpus = make_corpus(raw(rows), dataclasses.replace(ALL, repeats=repeats))
-    assert sequences(corpus) == {"u": expected, "v": "ab"}
-    assert corpus.dropped[tables.REPEATED] == dropped
-
-
-@given(st.permutations(["u c 1", "u a 1", "u b 0", "u d 1", "v c 1", "v b 1"]))
-def test_ties_by_item_do_not_depend_on_the_order_of_the_file_nor_of_the_items(rows):
-    by_item = dataclasses.replace(ALL, time_ties="item")
-    assert sequences(make_corpus(raw(rows, items="dbca"), by_item)) == {"u": "bacd", "v": "bc"}
-    by_file = make_corpus(raw(rows, items="dbca"), ALL)
-    in_file = "".join(row[2] for row in rows if row[0] == "u" and row[2] != "b")
-    assert sequences(by_file)["u"] == "b" + in_file
-    assert tied_neighbours(by_file.interactions) == 3
 
 
 def brute_force_core(pairs, k, min_length):
@@ -245,6 +216,7 @@ def test_order_and_repeats_as_plain_python_has_them(rows, repeats, ties):
         if mine:
             expected[f"u{name}"] = "".join(kept[::-1] if repeats == "last" else kept)
     assert list(sequences(corpus).items()) == list(expected.items())
+    assert corpus.dropped[tables.REPEATED] == len(known) - len("".join(expected.values()))
 
 
 @given(st.dictionaries(st.integers(0, 4), st.lists(st.integers(-1, 4), min_size=1, max_size=5)))

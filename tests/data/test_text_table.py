@@ -16,39 +16,30 @@ PIPES = TextFormat("|", encoding="latin-1")
 COLONS = TextFormat("::", encoding="latin-1")
 
 
-def rows(content, **settings):
+@pytest.mark.parametrize(
+    ("content", "settings", "names", "cells"),
+    [
+        ('\ufeffa\t b \r\n1\t"x\r\n\t  \r\n\r\n\r\n'.encode(), {}, "ab", [("1", '"x'), ("", "  ")]),
+        (
+            "1|Caf\u00e9|x\n2||\n".encode("latin-1"),
+            {"form": PIPES, "columns": list("abc")},
+            "abc",
+            [("1", "Caf\u00e9", "x"), ("2", "", "")],
+        ),
+        (
+            "1::\u00c9t\u00e9: a|b\tc::x\r\n2::::y".encode("latin-1"),
+            {"form": COLONS, "columns": list("abc")},
+            "abc",
+            [("1", "\u00c9t\u00e9: a|b\tc", "x"), ("2", "", "y")],
+        ),
+    ],
+    ids=["tabs with a header", "given columns mean no header", "a separator of two characters"],
+)
+def test_rows_by_hand(content, settings, names, cells):
     table = read_text_table(content, name="shop", **settings)
-    return table.frame.columns, table.frame.rows()
-
-
-def test_tabs_with_a_header():
-    content = b'\xef\xbb\xbfa\t b \r\n1\t"x\r\n\t  \r\n\r\n\r\n'
-    assert rows(content) == (["a", "b"], [("1", '"x'), ("", "  ")])
-
-
-def test_given_columns_mean_no_header():
-    columns = ["id", "title", "kind"]
-    assert rows("1|Caf\u00e9|x\n2||\n".encode("latin-1"), form=PIPES, columns=columns) == (
-        columns,
-        [("1", "Caf\u00e9", "x"), ("2", "", "")],
-    )
-
-
-def test_a_separator_of_two_characters():
-    content = "1::\u00c9t\u00e9: a|b\tc::x\r\n2::::y".encode("latin-1")
-    table = read_text_table(content, name="s", form=COLONS, columns=["id", "title", "kind"])
-    assert table.frame.rows() == [("1", "\u00c9t\u00e9: a|b\tc", "x"), ("2", "", "y")]
-    assert table.unfinished
-    assert table.lines.to_list() == [1, 2]
-
-
-def test_quotes_of_rfc_4180_and_the_lines_of_rows():
-    content = b'"a,1",b\r\n"1\r\n2","say ""hi"""\r\n"",x\r\n'
-    table = read_text_table(content, name="s", form=CSV)
-    assert table.frame.columns == ["a,1", "b"]
-    assert table.frame.rows() == [("1\n2", 'say "hi"'), ("", "x")]
-    assert table.lines.to_list() == [2, 4]
-    assert not table.unfinished
+    assert table.frame.columns == list(names) and table.frame.rows() == cells
+    assert table.lines.to_list() == ([1, 2] if "columns" in settings else [2, 3])
+    assert table.unfinished is not content.endswith(b"\n")
 
 
 FIELDS = st.text(st.sampled_from('ab,"\n \u00e9\u4e2d'), max_size=4)
@@ -61,10 +52,10 @@ FIELDS = st.text(st.sampled_from('ab,"\n \u00e9\u4e2d'), max_size=4)
 )
 def test_csv_as_the_standard_library_writes_it(table, end):
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator=end)
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["x", "y", "z"])
     writer.writerows(table)
-    content = buffer.getvalue().encode()
+    content = buffer.getvalue().replace("\n", end).encode()  # inside quotes too
     found = read_text_table(content, name="s", form=CSV)
     assert found.frame.rows() == table
     line = 2
@@ -90,25 +81,25 @@ def test_quotes_are_right_or_refused(body):
     assert found == [tuple(row) for row in expected]
 
 
-def test_faults_are_named_by_their_line():
-    good = "\u00e9\tx\r\n" * 20
-
-    def message(bad, form=None):
-        content = b"a\tb\r\n" + good.encode() + bad
-        with pytest.raises(UserError) as caught:
-            read_text_table(content, name="s", form=form)
-        return str(caught.value)
-
-    assert message(b"1\n2\t3\n").startswith("s, line 22: 1 tab-separated fields, the header has 2")
-    assert message(b"1\t2\t3\n").startswith("s, line 22: 3 tab-separated fields")
-    assert message(b"1\t2\n\n1\t2\n").startswith("s, line 23: 1 tab-separated")
-    assert message(b"1\t2\n1\t\0\n").startswith("s, line 23: a NUL byte")
-    assert message(b"1\t2\n1\t\xe9\n").startswith("s, line 23: byte 0xe9 is not valid UTF-8")
-    assert message(b"1\t2\na\tb\n1\t2\n").startswith("s, line 23: the header again")
-    quoted = TextFormat("\t", quoted=True)
-    assert message(b'1\t2\n1\t"2\n3\t4\n', quoted).startswith('s, line 23: a double quote (")')
-    assert message(b'1\t2\n1\t2"x"\n3\t4\n', quoted).startswith("s, line 23: a double quote")
-    assert message(b'1\t2\n1\t"x"y\n3\t"4"\n', quoted).startswith("s, line 23: a double quote")
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"1\n2\t3\n", "line 22: 1 tab-separated fields, the header has 2"),
+        (b"1\t2\t3\n", "line 22: 3 tab-separated fields"),
+        (b"1\t2\n\n1\t2\n", "line 23: 1 tab-separated"),
+        (b"1\t2\n1\t\0\n", "line 23: a NUL byte"),
+        (b"1\t2\n1\t\xe9\n", "line 23: byte 0xe9 is not valid UTF-8; convert the file"),
+        (b"1\t2\na\tb\n1\t2\n", "line 23: the header again; remove"),
+        (b'1\t2\n1\t"2\n3\t4\n', 'line 23: a double quote (")'),
+        (b'1\t2\n1\t2"x"\n3\t4\n', "line 23: a double quote"),
+        (b'1\t2\n1\t"x"y\n3\t"4"\n', "line 23: a double quote"),
+    ],
+)
+def test_faults_are_named_by_their_line(bad, message):
+    content = b"a\tb\r\n" + "\u00e9\tx\r\n".encode() * 20 + bad
+    with pytest.raises(UserError) as caught:
+        read_text_table(content, name="s", form=TextFormat("\t", quoted=b'"' in bad))
+    assert str(caught.value).startswith(f"s, {message}")
 
 
 @pytest.mark.parametrize(
@@ -123,11 +114,7 @@ def test_faults_are_named_by_their_line():
         ),
         (b"", {"columns": ["a"]}, "shop: the file is empty; give rows"),
         (b"a\tb\n\n", {}, "shop, line 1: no rows below the header"),
-        (
-            b"a,b\r1,2\r",
-            {"form": CSV},
-            "shop, line 1: no rows below the header; give a file with data, and with",
-        ),
+        (b"a,b\r1,2\r", {"form": CSV}, "shop, line 1: no rows below the header; give a file"),
         (b"\na\tb\n1\t2\n", {}, "shop, line 1: blank; the first line must name"),
         (b"a\t\n1\t2\n", {}, "shop, line 1, column 2: empty column name"),
         (b"a\ta \n1\t2\n", {}, "shop, line 1: column 'a' occurs twice"),
@@ -173,9 +160,7 @@ def test_what_is_no_number_is_named_by_line_and_column(cell):
     assert str(caught.value).startswith(f"s, line 3, column 'x': {shown(cell)} is not a finite")
 
 
-@pytest.mark.parametrize(
-    "cell", ["-1", "-0.5", "9007199254740993", "99999999999999999999", "1e300"]
-)
+@pytest.mark.parametrize("cell", ["-1", "-0.5", "9007199254740993", "9" * 20, "1e300"])
 def test_what_is_no_time_is_named_by_line_and_column(cell):
     with pytest.raises(UserError) as caught:
         column("1", cell, "-3").times("x")

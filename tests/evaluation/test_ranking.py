@@ -143,7 +143,7 @@ def test_a_target_outside_the_catalogue_is_refused():
             ranking.rank_users(lambda u: np.zeros((len(u), 4)), ranker, num_users=2, batch_size=2)
 
 
-SCORES, ROWS, PAIRS = jnp.zeros((3, 4)), jnp.zeros(3, int), jnp.zeros((3, 2), int)
+SCORES, ROWS, PAIRS = np.zeros((3, 4)), np.zeros(3, int), np.zeros((3, 2), int)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ SCORES, ROWS, PAIRS = jnp.zeros((3, 4)), jnp.zeros(3, int), jnp.zeros((3, 2), in
     [  # all of them would broadcast into something
         (ranking.rank_full, (SCORES, ROWS[:1])),
         (ranking.rank_full, (SCORES, ROWS[:, None])),
-        (ranking.rank_full, (SCORES, ROWS, jnp.zeros(4, bool))),
+        (ranking.rank_full, (SCORES, ROWS, np.zeros(4, bool))),
         (ranking.rank_unseen, (SCORES, ROWS, PAIRS[:1])),
         (ranking.rank_candidates, (SCORES, PAIRS[:, :1], ROWS)),
         (ranking.rank_candidates, (SCORES[:, :2], PAIRS, ROWS[:1])),

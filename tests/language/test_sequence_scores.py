@@ -110,9 +110,10 @@ def test_each_text_is_encoded_once(gated, monkeypatch):
     assert shapes == [(*IDS.shape, config.d_model)]
 
 
-HIDDEN = jax.random.normal(jax.random.key(1), (2, 3, 5, 6))
-HEAD = jax.random.normal(jax.random.key(2), (40, 6))
-TOKENS = jax.random.randint(jax.random.key(3), (2, 3, 5), 0, 40)
+RNG = np.random.default_rng(0)
+HIDDEN = RNG.normal(size=(2, 3, 5, 6)).astype(np.float32)
+HEAD = RNG.normal(size=(40, 6)).astype(np.float32)
+TOKENS = RNG.integers(0, 40, (2, 3, 5), np.int32)
 
 
 def total(hidden, head, max_logits):

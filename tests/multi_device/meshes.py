@@ -1,6 +1,6 @@
-"""Five steps of DELRec's stages and of P2Rec's parsing under one mesh, for the tests that compare meshes; prints them as JSON.
+"""Five steps of DELRec's stages and of P2Rec's parsing under each mesh, for the tests that compare meshes; prints them as JSON.
 
-Usage: python meshes.py WORKDIR DATA FSDP TENSOR   (WORKDIR: a finished tiny run)
+Usage: python meshes.py WORKDIR DATAxFSDPxTENSOR ...   (WORKDIR: a finished tiny run)
 """
 
 import dataclasses
@@ -94,9 +94,9 @@ def with_even_table(language):
     )
 
 
-def main(workdir, data, fsdp, tensor):
+def steps_under(workdir, mesh):
+    """What `Steps` finds under one mesh."""
     opened = open_workspace(Path(workdir))
-    mesh = MeshConfig(int(data), int(fsdp), int(tensor))
     parsing = dataclasses.replace(opened.experiment.parse, categories=CATEGORIES)
     opened.experiment = dataclasses.replace(
         opened.experiment, mesh=mesh, method="delrec_p2rec", parse=parsing
@@ -118,7 +118,12 @@ def main(workdir, data, fsdp, tensor):
         parse.Parsing(opened, held.split, language).fit(
             Categories(categories, np.zeros((CATEGORIES, 2), np.float32)), 0
         )
-    print(json.dumps({"devices": jax.device_count(), **steps.found}))
+    return {"devices": jax.device_count(), **steps.found}
+
+
+def main(workdir, *meshes):
+    found = {name: steps_under(workdir, MeshConfig(*map(int, name.split("x")))) for name in meshes}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -124,9 +124,7 @@ def test_when_one_dies_the_other_ends_and_both_go_on(tiny_run, tmp_path, victim)
     both = start("distill", workdir, log, *LONG)
     wait_for_checkpoint(workdir, both, log, 0)
     both[victim].kill()
-    killed = time.monotonic()
-    status = both[1 - victim].wait(HEARTBEAT + 30)
-    assert time.monotonic() - killed < HEARTBEAT + 30
+    status = both[1 - victim].wait(DEADLINE)
     message = said(log, 1 - victim)
     # Ours when a message to the dead one fails first, JAX's own when its heartbeat is missed first.
     if status == 69:

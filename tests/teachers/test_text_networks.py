@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from compiled import scores
 
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
@@ -59,8 +60,8 @@ def test_a_baked_network_is_a_plain_one_of_the_same_scores(name, way):
     found = baked(params, module, TEXT)
     chex.assert_trees_all_equal_shapes_and_dtypes(found, plain_params)
     rows = np.array([[-1, -1, 3, 0, 8], [1, 2, 3, 4, 5]], np.int32)
-    expected = NetworkTeacher(params, module, TEXT).scores(rows)
-    np.testing.assert_allclose(NetworkTeacher(found, plain).scores(rows), expected, atol=1e-5)
+    expected = scores(NetworkTeacher(params, module, TEXT), rows)
+    np.testing.assert_allclose(scores(NetworkTeacher(found, plain), rows), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("columns", [3, WIDTH])
@@ -99,11 +100,11 @@ def test_an_adapter_teacher_learns_a_cycle_from_texts_alone():
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return optax.apply_updates(params, updates), state
 
-    state = optimizer.init(params)
+    state = jax.jit(optimizer.init)(params)
     for _ in range(100):
         params, state = step(params, state)
-    scores = NetworkTeacher(params, module, text).scores(np.array([[2, 3, 0], [0, 1, 2]]))
-    assert scores.argmax(1).tolist() == [1, 3]
+    found = scores(NetworkTeacher(params, module, text), np.array([[2, 3, 0], [0, 1, 2]]))
+    assert found.argmax(1).tolist() == [1, 3]
 
 
 def brute_force(scores, drawn, loss):
@@ -134,14 +135,18 @@ def test_only_known_items_are_negatives(loss):
     module, params = network("caser", "concatenate")
     key = jax.random.key(4)
     variables = {"params": params, "text": {"items": {"vectors": TEXT}}}
-    table = module.apply(variables, method="table")
-    scores = module.apply(variables, ROWS.items, ROWS.segments) @ table.T
-    draws = jax.random.randint(jax.random.split(key)[1], (len(ROWS), 3), 0, KNOWN.sum())
-    (mean,), (count,) = sequence_loss(
-        params, module, batch=ROWS, config=LOSS[loss], key=key, text=TEXT, known=KNOWN
-    )
+
+    @jax.jit
+    def compiled(variables, key):
+        table = module.apply(variables, method="table")
+        states = module.apply(variables, ROWS.items, ROWS.segments)
+        draws = jax.random.randint(jax.random.split(key)[1], (len(ROWS), 3), 0, KNOWN.sum())
+        call = {"batch": ROWS, "config": LOSS[loss], "key": key, "text": TEXT, "known": KNOWN}
+        return states @ table.T, draws, sequence_loss(variables["params"], module, **call)
+
+    all_scores, draws, ((mean,), (count,)) = compiled(variables, key)
     drawn = np.flatnonzero(KNOWN)[np.asarray(draws)]
-    np.testing.assert_allclose(mean, brute_force(np.asarray(scores), drawn, loss), rtol=1e-5)
+    np.testing.assert_allclose(mean, brute_force(np.asarray(all_scores), drawn, loss), rtol=1e-5)
     assert count == (ROWS.labels >= 0).sum() == 7
 
 
