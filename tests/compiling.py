@@ -23,7 +23,7 @@ QUICK_ENVIRONMENT = {
 """The environment of a process that compiles quickly."""
 
 _CACHE = {
-    "jax_persistent_cache_min_compile_time_secs": 0.05,  # writing a smaller one costs as much as it saves
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 

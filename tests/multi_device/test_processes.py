@@ -118,7 +118,7 @@ def wait_for_checkpoint(workdir, both, log, after):
     return checkpoints(workdir)[-1]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_when_one_dies_the_other_ends_and_both_go_on(tiny_run, tmp_path, victim):
     workdir, log = begin(tiny_run, tmp_path / "two", "data", "lm", "teacher"), tmp_path / "log"
     both = start("distill", workdir, log, *LONG)
