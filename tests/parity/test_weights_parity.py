@@ -200,7 +200,7 @@ def test_the_command_for_a_pickle_makes_what_we_read(kind, model, tmp_path):
     torch.save(model.state_dict(), directory / "pytorch_model.bin")
     with pytest.raises(UserError, match="a pickle") as refusal:
         read_config(directory)
-    command = str(refusal.value).split("beside it: ")[1]
+    command = str(refusal.value).split("next to it: ")[1]
     python, *arguments = shlex.split(command)
     assert python == "python"
     run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
