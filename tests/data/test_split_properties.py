@@ -66,7 +66,7 @@ def asked(split, part, rows):
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 draws = given(rows_of_events, shares, st.integers(0, 99))
-many = settings(max_examples=60)
+many = settings(max_examples=40)
 
 
 @every_kind

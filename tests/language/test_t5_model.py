@@ -420,7 +420,7 @@ def test_blocks_are_stacked_in_the_order_of_their_numbers():
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat):
     """The compiled gradient of adapters, on texts so short that its buffers are nothing beside the weights."""
     config = T5Config(
