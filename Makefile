@@ -43,7 +43,7 @@ test: $(VENV)/.installed  ## run the quick tests, which need no GPU, no torch an
 
 # What needs real data skips with a reason where ../shared is missing.
 nightly: $(VENV)/.installed  ## run all the rest: slow tests, tests on real data, parity, the demo
-	$(VENV)/bin/python -m pytest -m "(slow or real_data) and not gpu" -n $(JOBS) -rs
+	$(VENV)/bin/python -m pytest -m "(slow or real_data) and not gpu and not parity" -n $(JOBS) -rs
 	$(MAKE) --no-print-directory parity
 	$(MAKE) --no-print-directory demo
 

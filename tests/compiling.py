@@ -42,8 +42,10 @@ def _compiler(make_options, *, without_optimizations):
     # No public setting has these options; should JAX move the function, the patch fails and says so.
     with mock.patch.object(compiler, "get_compile_options", make_options):
         jax.config.update("jax_disable_most_optimizations", without_optimizations)
-        yield
-        jax.config.update("jax_disable_most_optimizations", before)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_disable_most_optimizations", before)
 
 
 def quick_compiler():
