@@ -58,13 +58,11 @@ def on_devices():
 
 
 def _on_devices(script, *arguments, count=8, quick=True):
-    flags = [] if count is None else [f"--xla_force_host_platform_device_count={count}"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"} | (QUICK_ENVIRONMENT if quick else {})
-    if quick:
-        flags.append(QUICK_ENVIRONMENT["XLA_FLAGS"])
+    level = QUICK_ENVIRONMENT if quick else {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    seen = "" if count is None else f" --xla_force_host_platform_device_count={count}"
     run = subprocess.run(
         [sys.executable, script, *map(str, arguments)],
-        env=environment | {"XLA_FLAGS": " ".join(flags)},
+        env={**os.environ, **level, "XLA_FLAGS": level["XLA_FLAGS"] + seen},
         capture_output=True,
         text=True,
         timeout=600,

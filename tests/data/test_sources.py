@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from delrec_jax.data.corpora import DataConfig, movielens, prepare_corpus, sources
-from delrec_jax.data.corpora.download import Resource
+from delrec_jax.data.corpora import DataConfig, download, movielens, prepare_corpus
+from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.data.corpora.sources import find_source
 from delrec_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def test_movielens_from_files_at_hand_to_a_corpus(tmp_path, movielens_at_hand):
 def test_each_edition_has_a_cache_of_its_own(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        sources, "fetch", lambda resource, cache, manual_dir: asked.append(cache) or cache / "x"
+        download, "fetch", lambda resource, cache, manual_dir: asked.append(cache) or cache / "x"
     )
     for edition in ("2014", "2018"):
         config = DataConfig(

@@ -76,7 +76,7 @@ def test_a_directory_wins_over_a_hub_name(tmp_path):
 @pytest.mark.parametrize("name", ["/no/such", "../x/y", "./x", "a/b/c", "a b", "a/", "x\ny"])
 def test_what_is_neither(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no such directory, and not a hub name"):
+    with pytest.raises(UserError, match=r"no such directory, and not a hub name \(.*\) either"):
         resolve(name)
 
 

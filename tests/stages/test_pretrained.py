@@ -131,7 +131,10 @@ def test_weights_that_are_not_there(tiny_run, tmp_path, capsys):
     absent, empty = tmp_path / "absent", tmp_path / "empty"
     empty.mkdir()
     line = refusal(capsys, "pretrain", *flags, f"--config.lm.weights={absent}")
-    assert f"{absent}: no such directory, and not a hub name" in line
+    assert (
+        f"{absent}: no such directory, and not a hub name (such as google/flan-t5-small) either"
+        in line
+    )
     line = refusal(capsys, "pretrain", *flags, "--update", f"--config.lm.weights={empty}")
     assert f"{empty}: no config.json" in line
 

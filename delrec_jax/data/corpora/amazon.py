@@ -19,7 +19,6 @@ import tensorflow_datasets as tfds
 
 from delrec_jax.data.corpora.amazon_categories import CATEGORIES, check_category, config_name
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
-from delrec_jax.data.corpora.download import Resource
 from delrec_jax.data.corpora.python_literals import field_reader
 from delrec_jax.data.corpora.raw import RawTables
 from delrec_jax.data.corpora.record_lines import (
@@ -33,6 +32,7 @@ from delrec_jax.data.corpora.record_lines import (
     time_of,
     without_repeats,
 )
+from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
 from delrec_jax.data.corpora.times import whole_seconds
 from delrec_jax.data.interactions import Corpus

@@ -6,7 +6,6 @@ NAME.sha256 (as sha256sum writes it; only if no checksum is registered) and NAME
 the bytes so far and NAME.part.version with the version they belong to, or NAME.hub.
 """
 
-import dataclasses
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
+from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash
 
@@ -28,21 +28,6 @@ _SILENCE = 30.0  # seconds without a byte after which a connection counts as bro
 _CHUNK = 1 << 16
 _HUB = re.compile(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)")
 _BY_HAND = "download it by hand and set data.manual_dir to its folder"
-
-
-@dataclasses.dataclass(frozen=True)
-class Resource:
-    """A published file.
-
-    Attributes:
-      url: http, https, or hf://datasets/OWNER/NAME@REVISION/PATH for a dataset of the Hugging Face hub.
-      file_name: Its name in the cache and in the user's folder of raw files.
-      sha256: Its SHA-256 in hexadecimal digits, "" if none is registered.
-    """
-
-    url: str
-    file_name: str
-    sha256: str = ""
 
 
 def fetch(resource: Resource, directory: Path, *, manual_dir: Path | None = None) -> Path:

@@ -12,8 +12,8 @@ import polars as pl
 
 from delrec_jax.data.corpora.archives import read_member
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
-from delrec_jax.data.corpora.download import Resource
 from delrec_jax.data.corpora.raw import YEAR, RawTables
+from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
 from delrec_jax.data.corpora.text_rows import TextFormat
 from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown

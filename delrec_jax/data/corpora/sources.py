@@ -10,7 +10,7 @@ from delrec_jax.data.corpora.atomic import AtomicCorpus, AtomicSettings, atomic_
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
 from delrec_jax.data.corpora.csv_pair import CsvCorpus, CsvSettings, csv_paths
 from delrec_jax.data.corpora.data_config import DataConfig
-from delrec_jax.data.corpora.download import Resource, fetch
+from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.data.corpora.storefront import StorefrontCorpus, StorefrontSettings
 from delrec_jax.data.corpora.tables import RulesConfig
 from delrec_jax.errors import UserError
@@ -138,6 +138,8 @@ def _with_rules(
 
 def _fetched(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
     """The user's files, or those of the cache, which has a folder per edition because their files share names."""
+    from delrec_jax.data.corpora.download import fetch  # its libraries are for downloads alone
+
     cache = Path(config.download_dir or CACHE).expanduser() / f"{config.corpus}-{config.edition}"
     manual = Path(config.manual_dir).expanduser() if config.manual_dir else None
     return tuple(fetch(resource, cache, manual_dir=manual) for resource in resources)

@@ -18,7 +18,6 @@ import polars as pl
 
 from delrec_jax.data.corpora.archives import open_lines
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
-from delrec_jax.data.corpora.download import Resource
 from delrec_jax.data.corpora.frames import load_frame
 from delrec_jax.data.corpora.python_literals import field_reader
 from delrec_jax.data.corpora.raw import YEAR, RawTables
@@ -31,6 +30,7 @@ from delrec_jax.data.corpora.record_lines import (
     text_of,
     without_repeats,
 )
+from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
 from delrec_jax.data.corpora.text_table import shown
 from delrec_jax.data.interactions import Corpus
