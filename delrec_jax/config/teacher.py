@@ -25,6 +25,8 @@ class TeacherConfig:
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
         them out of the loss, so that a teacher that reads text does not unlearn what titles say about them.
+      output_bias: scores have one trained bias per item, which learns how popular the item is, so that the item vectors
+        (and P2Rec's categories, which are groups of them) need not.
     """
 
     name: str = "sasrec"
@@ -36,6 +38,7 @@ class TeacherConfig:
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
     batch_size: int = 32
     cold_negatives: bool = True
+    output_bias: bool = False
 
     def __post_init__(self) -> None:
         at_least("teacher.batch_size", self.batch_size, 1)

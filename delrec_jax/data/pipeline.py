@@ -9,11 +9,13 @@ An example and a batch of examples have the same `batch_type`.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import grain
 import numpy as np
 
+from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
 
@@ -98,13 +100,7 @@ def training_iterator(
       UserError: the batch cannot be shared equally.
       ValueError: there is no such process.
     """
-    process_index, process_count = share
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process {process_index} of {process_count}")
-    if batch_size % process_count:
-        raise UserError(
-            f"batch_size is {batch_size}, of all {process_count} processes together: use a multiple of {process_count}"
-        )
+    mine = _own_rows(batch_size, share)
     examples = (
         grain.MapDataset.range(num_examples)
         .seed(seed)
@@ -112,8 +108,6 @@ def training_iterator(
         .repeat(None)
         .random_map(lambda index, rng: make_example(int(index), rng))
     )
-    rows = batch_size // process_count
-    mine = range(process_index * rows, (process_index + 1) * rows)
     made = mine if len(buckets) == 1 else range(batch_size)
 
     def batch(step: int) -> Any:
@@ -122,7 +116,62 @@ def training_iterator(
         kept = slice(mine.start - made.start, mine.stop - made.start)
         return type(whole)(**{f.name: getattr(whole, f.name)[kept] for f in fields(whole)})
 
-    # Steps count full batches, so a state is valid for any number of processes.
+    return _by_step(batch, batch_size)
+
+
+def row_iterator(
+    rows: Example, *, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)
+) -> Any:
+    """Returns an endless shuffled iterator over rows that are arrays already, resumable like `training_iterator`.
+
+    A batch is one indexing of each array: on rows of 50 numbers this costs a hundredth of making and stacking examples.
+
+    Args:
+      rows: a `batch_type` of arrays whose first axis is that of the rows.
+      batch_size: rows per batch, over all processes.
+      seed: seed of the shuffling, the same in all processes; each epoch has an order of its own.
+      share: as in `training_iterator`.
+
+    Raises:
+      UserError: the batch cannot be shared equally.
+      ValueError: there is no such process.
+    """
+    mine = np.array(_own_rows(batch_size, share))
+    kind: Any = type(rows)
+    arrays = {field.name: getattr(rows, field.name) for field in fields(kind)}
+    count = len(next(iter(arrays.values())))
+
+    @lru_cache(maxsize=2)  # a batch may be the end of one epoch and the beginning of the next
+    def order(epoch: int) -> np.ndarray:
+        return prng.generator(seed, "rows", epoch).permutation(count)
+
+    def batch(step: int) -> Any:
+        places = int(step) * batch_size + mine
+        epochs = places // count
+        chosen = np.empty(len(places), np.int64)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = epochs == epoch
+            chosen[here] = order(epoch)[places[here] % count]
+        return kind(**{name: array[chosen] for name, array in arrays.items()})
+
+    return _by_step(batch, batch_size)
+
+
+def _own_rows(batch_size: int, share: tuple[int, int]) -> range:
+    """The rows of each batch that this process provides."""
+    process_index, process_count = share
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count}")
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size is {batch_size}, of all {process_count} processes together: use a multiple of {process_count}"
+        )
+    rows = batch_size // process_count
+    return range(process_index * rows, (process_index + 1) * rows)
+
+
+def _by_step(batch: Callable[[int], Any], batch_size: int) -> Any:
+    """An iterator over the batches of all steps, made ahead; its state counts full batches, whatever the processes."""
     return _prefetched(grain.MapDataset.range(sys.maxsize // batch_size).map(batch))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from delrec_jax import prng
 from delrec_jax.data.interactions import Corpus, Interactions
 from delrec_jax.data.splits import PARTS, Part, Split, Targets, partition_users
 from delrec_jax.errors import UserError
@@ -36,7 +37,9 @@ class SplitConfig:
       test_from: For "global_temporal": the share of all interactions before the test period.
       valid_users: For "by_user": the share of users whose last item is a validation target.
       test_users: For "by_user": the share of users whose last item is a test target.
-      seed: For "by_user": seed of the assignment of users.
+      label_users: number of users whose interactions are trained on, drawn at random; 0 = all that the split has. The other
+        users are evaluated as before, so this is an experiment with few labels: every stage sees these alone.
+      seed: seed of the assignment of users ("by_user") and of the draw of `label_users`.
     """
 
     kind: str = "leave_one_out"
@@ -44,14 +47,20 @@ class SplitConfig:
     test_from: float = 0.9
     valid_users: float = 0.1
     test_users: float = 0.1
+    label_users: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"split.kind is {self.kind!r}: use one of {', '.join(KINDS)}")
+        if self.label_users < 0:
+            raise UserError(
+                f"split.label_users is {self.label_users}: it must be at least 0 (0 = all users)"
+            )
+        read = (*_READ_BY[self.kind], "label_users", *(("seed",) if self.label_users else ()))
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
-            if value != field.default and field.name not in _READ_BY[self.kind]:
+            if value != field.default and field.name not in read:
                 raise UserError(
                     f"split.{field.name} is {value}, but split.kind={self.kind} does not read it; leave it out"
                 )
@@ -74,6 +83,35 @@ def make_split(corpus: Corpus, config: SplitConfig) -> Split:
       UserError: validation, test or training would be empty, or the split is "global_temporal" but the corpus's times are
         positions.
     """
+    split = _split_of_kind(corpus, config)
+    return few_labels(split, config) if config.label_users else split
+
+
+def few_labels(split: Split, config: SplitConfig) -> Split:
+    """Keeps the training part of `label_users` users drawn at random, and validates on these users where it can.
+
+    Who is tested, and from which items, stays as it is.
+
+    Raises:
+      UserError: fewer users than that have a training part.
+    """
+    users, count = split.training_users, config.label_users
+    if count > len(users):
+        raise UserError(
+            f"split.label_users is {count}, but only {len(users)} users have a training part: use at most {len(users)}"
+        )
+    kept = prng.generator(config.seed, "label-users").permutation(users)[:count]
+    trained = np.zeros_like(split.train.lengths)
+    trained[kept] = split.train.lengths[kept]
+    valid = split.parts["valid"]
+    own = np.isin(valid.users, kept)
+    parts = dict(split.parts)
+    if own.any():  # under "by_user" nobody is both trained on and validated with
+        parts["valid"] = Targets(valid.users[own], valid.places[own])
+    return split_of_lengths(split.kind, split.interactions, trained, parts)
+
+
+def _split_of_kind(corpus: Corpus, config: SplitConfig) -> Split:
     if config.kind == "leave_one_out":
         return leave_one_out(corpus.interactions)
     if config.kind == "by_user":

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, Float
 
+from delrec_jax.dropout import dropped
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.layers import unstack_layers
@@ -78,11 +79,7 @@ class Projection(nn.Module):
 
 
 class AdapterDropout(nn.Module):
-    """Dropout on the input of adapters; without adapters, the input is returned as it is.
-
-    Each element takes 16 random bits, half of what `nn.Dropout` draws: on CPU, drawing random bits took a fifth of a
-    stage 2 step (benchmarks/lm_step.py). The rate is exact to 1 / 65536.
-    """
+    """Dropout on the input of adapters; without adapters, the input is returned as it is."""
 
     config: Adaptable
 
@@ -92,11 +89,7 @@ class AdapterDropout(nn.Module):
         rate = 0.0 if self.config.adapters is None else self.config.adapters.dropout
         if deterministic or rate == 0:
             return x
-        *rows, width = x.shape
-        words = jax.random.bits(self.make_rng("dropout"), (*rows, (width + 1) // 2), jnp.uint32)
-        # Split by hand: on CPU, `random.bits` takes twice as long for uint16 as for uint32.
-        bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]  # [B, T, D]
-        return jnp.where(bits >= round(rate * 2**16), x / (1 - rate), 0)
+        return dropped(x, rate, self.make_rng("dropout"))
 
 
 def scaling(config: AdaLoRAConfig) -> float:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from delrec_jax.dropout import Dropout
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.item_table import ItemTable
 from delrec_jax.teachers.network import check_shape, look_up, segments_of
@@ -61,7 +62,7 @@ class Caser(nn.Module):
         self.items = ItemTable(self.num_items, config.width, self.way)
         self.filters = [nn.Dense(config.horizontal) for _ in config.heights]
         self.columns = nn.Dense(config.vertical)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.out = nn.Dense(config.width)
 
     def __call__(

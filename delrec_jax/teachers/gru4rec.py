@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.dropout import Dropout
 from delrec_jax.teachers.item_table import ItemTable
 from delrec_jax.teachers.network import check_shape, look_up, segments_of
 
@@ -47,7 +48,7 @@ class GRU4Rec(nn.Module):
         """Makes the layers; the item table serves both as input and as output."""
         config = self.config
         self.items = ItemTable(self.num_items, config.width, self.way)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = [_ResettingGRU(config.hidden) for _ in range(config.layers)]
         self.out = nn.Dense(config.width)
 

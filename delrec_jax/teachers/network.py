@@ -6,8 +6,10 @@ A network is a Linen module with
     last(items [B, L]) -> state [B, D]                                                  at the last position, for scores
     table() -> [I, D]                                                                   one output vector per item
 
-whose state at a position depends only on the items of its segment up to that position. Scores are `states @ table.T`. A new
-teacher is a new module of that form: loss, training rows, selection, lists and evaluation are the same for all.
+whose state at a position depends only on the items of its segment up to that position. Scores are `states @ table.T`, plus one
+bias per item where the parameters have an `output_bias` of their own (`init_params`): it learns how popular an item is, so
+that the vectors need not. A new teacher is a new module of that form: loss, training rows, selection, lists and evaluation are
+the same for all.
 
 A network whose `item_table` is made from text vectors is given them as `text` [I, E] in addition to its parameters, and
 becomes an ordinary one again when it is `baked`.
@@ -31,8 +33,11 @@ from delrec_jax.teachers.windows import TrainingRows
 ITEM_STD = 0.02
 ITEM_INIT = nn.initializers.normal(stddev=ITEM_STD)
 
-BY_ITEM = (("items", "embedding"), ("items", "vectors"), ("text",))
-"""Ends of the paths of arrays with one row per item: the item table, and text vectors as variables or as an argument."""
+OUTPUT_BIAS = "output_bias"
+"""The key, among a network's parameters, of one bias per item [I]; it is added to the scores and is not part of the module."""
+
+BY_ITEM = (("items", "embedding"), ("items", "vectors"), ("text",), (OUTPUT_BIAS,))
+"""Ends of the paths of arrays with one row per item: the item table, text vectors as variables or as an argument, the bias."""
 
 
 class NetworkTeacher(struct.PyTreeNode):
@@ -52,7 +57,8 @@ class NetworkTeacher(struct.PyTreeNode):
         """The scores of all items after the last position; only the latest `max_length` items are read."""
         chex.assert_rank(histories, 2)
         variables = _variables(self.params, self.text)
-        return cast(Array, self.module.apply(variables, histories, method=_scores))
+        scores = cast(Array, self.module.apply(variables, histories, method=_scores))
+        return scores + self.params[OUTPUT_BIAS] if OUTPUT_BIAS in self.params else scores
 
 
 def _scores(module: Any, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
@@ -65,8 +71,21 @@ def _variables(params: Any, text: Any) -> dict[str, Any]:
     return {"params": params} | ({} if text is None else {"text": {"items": {"vectors": text}}})
 
 
-def init_params(module: Any, key: jax.Array, text: Float[Array, "I E"] | None = None) -> Any:
-    """Fresh parameters of `module` from one key; with `text` if it reads text vectors, which are not parameters."""
+def init_params(
+    module: Any,
+    key: jax.Array,
+    text: Float[Array, "I E"] | None = None,
+    *,
+    output_bias: bool = False,
+) -> Any:
+    """Fresh parameters of a network.
+
+    Args:
+        module: the network.
+        key: random key.
+        text: text vectors, if the network reads them; they are not parameters.
+        output_bias: whether scores have one bias per item, which starts at 0.
+    """
     histories = jnp.full((1, module.config.max_length), PAD_ITEM, dtype=jnp.int32)
 
     def start(key: jax.Array, text: Array | None) -> Any:
@@ -74,7 +93,8 @@ def init_params(module: Any, key: jax.Array, text: Float[Array, "I E"] | None = 
         given = {name: of for name, of in _variables({}, text).items() if name != "params"}
         return module.apply(given, histories, rngs={"params": key}, mutable=["params"])[1]["params"]
 
-    return jax.jit(start)(key, text)
+    params = jax.jit(start)(key, text)
+    return {**params, OUTPUT_BIAS: jnp.zeros(module.num_items)} if output_bias else params
 
 
 def initialised(params: Any, vectors: Float[np.ndarray, "I E"], std: float = ITEM_STD) -> Any:
@@ -159,6 +179,9 @@ def sequence_loss(
         rngs={"dropout": dropout},
         method=states_and_table,
     )  # [B, L, D], [I, D]
+    if OUTPUT_BIAS in params:  # as one more column, so that the losses need not know of it
+        states = jnp.concatenate([states, jnp.ones_like(states[..., :1])], axis=-1)  # [B, L, D + 1]
+        table = jnp.concatenate([table, params[OUTPUT_BIAS][:, None]], axis=-1)  # [I, D + 1]
     table, labels = _among_known(table, batch.labels, known)
     total, count = next_item_loss(states, table, labels, config=config, key=negatives)
     return (total / jnp.maximum(count, 1.0))[None], count[None]

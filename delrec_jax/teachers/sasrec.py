@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.dropout import Dropout
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.item_table import ItemTable
 from delrec_jax.teachers.network import ITEM_INIT, check_shape, look_up, segments_of, steps_to_end
@@ -62,7 +63,7 @@ class Block(nn.Module):
             only_last: computes the last position only; the others serve as keys and values.
         """
         width, heads = self.config.width, self.config.heads
-        dropout = nn.Dropout(self.config.dropout, deterministic=deterministic)
+        dropout = Dropout(self.config.dropout)
         normed = nn.LayerNorm(name="attention_norm")(x)
         asking = normed
         if only_last:
@@ -73,10 +74,11 @@ class Block(nn.Module):
         )  # query [B, Q, H, D / H], key and value [B, L, H, D / H]
         mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)  # [B, Q, H, D / H]
         mixed = nn.DenseGeneral(width, axis=(-2, -1), kernel_init=ITEM_INIT, name="out")(mixed)
-        x = x + dropout(mixed)  # [B, Q, D]
+        x = x + dropout(mixed, deterministic=deterministic)  # [B, Q, D]
         normed = nn.LayerNorm(name="feed_forward_norm")(x)
         inner = nn.gelu(nn.Dense(4 * width, kernel_init=ITEM_INIT, name="wi")(normed))
-        out: Array = x + dropout(nn.Dense(width, kernel_init=ITEM_INIT, name="wo")(inner))
+        outer = nn.Dense(width, kernel_init=ITEM_INIT, name="wo")(inner)
+        out: Array = x + dropout(outer, deterministic=deterministic)
         return out
 
 
@@ -94,7 +96,7 @@ class SASRec(nn.Module):
         self.positions = nn.Embed(config.max_length, config.width, embedding_init=ITEM_INIT)
         self.blocks = [Block(config) for _ in range(config.layers)]
         self.final_norm = nn.LayerNorm()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def __call__(
         self,

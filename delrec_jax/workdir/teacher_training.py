@@ -11,7 +11,7 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TeacherConfig
-from delrec_jax.data.pipeline import training_iterator
+from delrec_jax.data.pipeline import row_iterator
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import rank_users
@@ -58,7 +58,8 @@ def teaching_task(
 
     def start(frozen: Any, seed: int) -> Any:
         """Initializes the parameters."""
-        return init_params(module, prng.key(seed, "teacher/init"), frozen and frozen["text"])
+        text, key = frozen and frozen["text"], prng.key(seed, "teacher/init")
+        return init_params(module, key, text, output_bias=config.output_bias)
 
     def score(held: Any, histories: Any) -> jax.Array:
         """Scores the whole catalogue after each history [B, L]: [B, I]."""
@@ -223,11 +224,4 @@ def teacher_batches(
     rows: TrainingRows, config: TeacherConfig, *, seed: int, share: tuple[int, int] = (0, 1)
 ) -> Any:
     """Returns an iterator over shuffled rows, of which this process reads its share; each epoch reads every row once."""
-    return training_iterator(
-        lambda index, _: jax.tree.map(lambda leaf: leaf[index], rows),
-        len(rows),
-        batch_size=config.batch_size,
-        buckets=(config.max_length,),
-        seed=seed,
-        share=share,
-    )
+    return row_iterator(rows, batch_size=config.batch_size, seed=seed, share=share)

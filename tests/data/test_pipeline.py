@@ -17,6 +17,7 @@ from delrec_jax.data.pipeline import (
     make_buckets,
     pad_texts,
     padded_batches,
+    row_iterator,
     training_iterator,
 )
 from delrec_jax.errors import UserError
@@ -260,3 +261,38 @@ def test_padded_batches_of_full_and_of_no_batches():
     full = padded_batches([example(i, rng) for i in range(4)], batch_size=2, buckets=BUCKETS)
     assert [real for _, real in full] == [2, 2]
     assert padded_batches([], batch_size=2, buckets=BUCKETS) == []
+
+
+def rows_of(seed=0, batch_size=4, **process):
+    """Batches over ten rows that say their number twice."""
+    table = Row(ids=np.arange(10)[:, None] * [1, 1], index=np.arange(10), draw=-np.arange(10))
+    return row_iterator(table, batch_size=batch_size, seed=seed, **process)
+
+
+def test_rows_are_read_once_per_epoch_in_another_order_each_time():
+    batches = take(rows_of(), 10)  # four epochs of ten rows; batches of four reach over their ends
+    order = np.concatenate([batch.index for batch in batches]).reshape(4, 10)
+    assert (np.sort(order, axis=1) == np.arange(10)).all()
+    assert len({tuple(epoch) for epoch in order}) == 4
+    for batch in batches:
+        np.testing.assert_array_equal(batch.ids, np.stack([batch.index, batch.index], axis=1))
+        np.testing.assert_array_equal(batch.draw, -batch.index)
+    assert any(
+        (a.index != b.index).any() for a, b in zip(batches, take(rows_of(seed=1), 10), strict=True)
+    )
+
+
+def test_rows_are_shared_by_processes_and_go_on_where_they_stopped():
+    whole = take(rows_of(), 7)
+    for count in (2, 4):
+        parts = [take(rows_of(share=(one, count)), 7) for one in range(count)]
+        for step, batch in enumerate(whole):
+            found = np.concatenate([part[step].index for part in parts])
+            np.testing.assert_array_equal(found, batch.index)
+    first = rows_of(share=(0, 2))
+    take(first, 3)
+    fresh = rows_of()  # one process goes on for two
+    fresh.set_state(json.loads(json.dumps(first.get_state())))
+    chex.assert_trees_all_equal(take(fresh, 4), whole[3:], strict=True)
+    with pytest.raises(UserError, match="batch_size is 4, of all 3 processes"):
+        rows_of(share=(0, 3))

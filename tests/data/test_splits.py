@@ -143,6 +143,7 @@ def test_positions_are_no_dates():
         ({"kind": "global_temporal", "test_from": 1.0}, "0 < valid_from < test_from < 1"),
         ({"kind": "by_user", "valid_users": 0.0}, r"split.valid_users is 0.0"),
         ({"seed": 3}, "split.seed is 3, but split.kind=leave_one_out does not read it"),
+        ({"label_users": -1}, "split.label_users is -1: it must be at least 0"),
         (
             {"kind": "by_user", "valid_users": 0.5, "test_users": 0.5},
             "must leave users to train on",
@@ -163,6 +164,26 @@ def test_dates_that_leave_a_part_empty_are_refused():
     one_time = make_interactions([[0, 1, 2]] * 3, [np.zeros(3, int)] * 3)
     with pytest.raises(UserError, match="0 interactions to train on"):
         global_temporal(one_time, DATES)
+
+
+def test_few_labels_are_those_of_drawn_users_and_the_tested_users_stay():
+    rows = [[user % 7, (user + 1) % 7, (user + 2) % 7, (user + 3) % 7] for user in range(40)]
+    corpus = corpus_of(make_interactions(rows))
+    everything = make_split(corpus, SplitConfig())
+    draws = []
+    for seed in (0, 0, 1):
+        few = make_split(corpus, SplitConfig(label_users=10, seed=seed))
+        draws.append(few.training_users.tolist())
+        assert len(few.training_users) == 10
+        assert few.users("valid").tolist() == few.training_users.tolist(), "no other label selects"
+        for user in few.training_users:
+            assert few.train.history(user).tolist() == everything.train.history(user).tolist()
+        assert few.users("test").tolist() == everything.users("test").tolist()
+        assert lists(few.histories("test")) == lists(everything.histories("test"))
+    assert draws[0] == draws[1] != draws[2]
+    assert draws[0] != list(range(10)), "not the lowest numbers"
+    with pytest.raises(UserError, match=r"split\.label_users is 41, but only 40 users have"):
+        make_split(corpus, SplitConfig(label_users=41))
 
 
 def test_counts_and_cold_items_look_at_the_training_part_only():

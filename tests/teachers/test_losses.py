@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,7 @@ def plain(states, table, labels):
 
 @pytest.mark.parametrize("chunk_rows", [1, 5, 12, 100])
 def test_cross_entropy_and_its_gradient_equal_the_plain_form(case, chunk_rows, monkeypatch):
-    monkeypatch.setattr(losses, "CHUNK_SCORES", chunk_rows * ITEMS)
+    monkeypatch.setattr(losses, "CHUNK_ROWS", chunk_rows)
     states, table, labels = case
 
     def ours(states, table):
@@ -47,6 +49,17 @@ def test_cross_entropy_and_its_gradient_equal_the_plain_form(case, chunk_rows, m
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     for found, expected in zip(gradients, wanted_gradients, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "items", "chunk"), [(1600, 1682, 400), (1648, 12101, 206), (401, 5, 201)]
+)
+def test_chunks_are_small_and_of_equal_size(count, items, chunk):
+    floats, labels = jnp.float32, jax.ShapeDtypeStruct((count,), jnp.int32)
+    states, table = (jax.ShapeDtypeStruct((rows, 3), floats) for rows in (count, items))
+    program = str(jax.make_jaxpr(losses.cross_entropy_sum)(states, table, labels))
+    scores = set(re.findall(rf"f32\[(\d+),{items}\]", program))
+    assert scores == {str(chunk), "3"}  # "3" is the transposed table
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

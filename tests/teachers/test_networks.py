@@ -190,6 +190,36 @@ def test_the_loss_is_the_mean_over_labels_only(teacher):
     np.testing.assert_allclose(mean, each.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "sampled_softmax"])
+def test_an_output_bias_learns_how_popular_items_are(loss):
+    """With a bias of their own, scores and losses are those of one more column in states and table."""
+    module = SASRec(replace(SHAPES["sasrec"], dropout=0.0), ITEMS)
+    params = init_params(module, jax.random.key(0), output_bias=True)
+    assert params["output_bias"].shape == (ITEMS,) and not params["output_bias"].any()
+    bias = jnp.arange(ITEMS, dtype=jnp.float32) / 10
+    biased = {**params, "output_bias": bias}
+    history = np.array([[3, 1, 2]])
+    plain = {name: part for name, part in params.items() if name != "output_bias"}
+    without = scores(NetworkTeacher(plain, module), history)
+    np.testing.assert_array_equal(scores(NetworkTeacher(params, module), history), without)
+    np.testing.assert_allclose(
+        scores(NetworkTeacher(biased, module), history), without + bias, rtol=1e-6
+    )
+
+    rows = training_rows(np.array([0, 4]), np.array([1, 2, 3, 1]), length=LENGTH)
+    sampled = {} if loss == "cross_entropy" else {"negatives": 64}
+    config = LossConfig(loss, **sampled)
+
+    def mean(params):
+        return sequence_loss(params, module, batch=rows, config=config, key=jax.random.key(0))[0][0]
+
+    gradient = jax.jit(jax.grad(mean))(params)["output_bias"]
+    assert (gradient[jnp.array([1, 2, 3])] < 0).all(), "items that are labels go up"
+    assert gradient[4:].min() >= 0 and gradient[4:].max() > 0, "the others go down"
+    if loss == "cross_entropy":
+        np.testing.assert_allclose(gradient.sum(), 0.0, atol=1e-6)
+
+
 def test_steps_to_end_by_hand():
     segments = jnp.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1]])
     assert steps_to_end(segments)[:, :5].tolist() == [[1, 0, 2, 1, 0], [1, 0, 3, 2, 1]]
