@@ -9,12 +9,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from delrec_jax.evaluation.records import METRICS, SYSTEMS
+from delrec_jax.evaluation.records import METRICS, hybrid_parts, system_order
 
 Row = Mapping[str, Any]
 
 SYSTEM_LABELS = {
     "popularity": "Popularity",
+    "itemknn": "ItemKNN",
+    "markov": "Markov",
+    "ease": "EASE",
+    "tfidf": "TF-IDF of titles",
+    "lm_embeddings": "LM's title vectors",
     "teacher": "Teacher",
     "teacher_augmented": "Teacher + P2Rec",
     "teacher_augmented_untuned_lm": "Teacher + untuned LM",
@@ -217,7 +222,7 @@ def _result_block(rows: Sequence[Row], oracle: Mapping[tuple[str, str, str, int]
     # The oracle has no teacher: its empty name does not count as another one.
     several_teachers = len({teacher for _, teacher, _ in systems if teacher}) > 1
     lines = []
-    for key in sorted(systems, key=lambda key: (SYSTEMS.index(key[0]), *key[1:])):
+    for key in sorted(systems, key=lambda key: (system_order(key[0]), *key[1:])):
         label = system_label(*key[:2], teachers=several_teachers)
         label += f", seed {key[2]}" if several_seeds else ""
         cells = _metric_cells(systems[key])
@@ -250,7 +255,13 @@ def users_note(rows: Sequence[Row]) -> str:
 def system_label(system: str, teacher: str, *, teachers: bool) -> str:
     """A system's label, with the teacher's name if there are several teachers or the system is the teacher."""
     named = teacher and (teachers or system == "teacher")
-    return SYSTEM_LABELS[system] + (f" ({teacher})" if named else "")
+    return base_label(system) + (f" ({teacher})" if named else "")
+
+
+def base_label(system: str) -> str:
+    """A system's label; that of a hybrid joins the labels of its systems."""
+    parts = hybrid_parts(system)
+    return " + ".join(SYSTEM_LABELS[part] for part in parts) if parts else SYSTEM_LABELS[system]
 
 
 def _metric_cells(values: Mapping[str, Row]) -> tuple[Cell, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from delrec_jax.analysis.blocks import SYSTEM_LABELS, Block, Cell, Line, Row, interval_text
+from delrec_jax.analysis.blocks import Block, Cell, Line, Row, base_label, interval_text
 
 _NOTE = "Difference of means over the same users with its 95 % bootstrap interval; "
 _ONE_FAMILY = "sign-flip test, p-values corrected by Holm within a family (protocol and metric). "
@@ -43,7 +43,7 @@ def verdict(row: Row) -> str:
 
 def _line(row: Row, *, teachers: bool) -> Line:
     digits = 4 if row["seeds"] > 1 else 3  # as in the tables of means over seeds
-    label = f"{SYSTEM_LABELS[row['system']]} vs {_reference_label(row)}"
+    label = f"{base_label(row['system'])} vs {_reference_label(row)}"
     return Line(
         name="",
         label=f"{row['teacher']}: {label}" if teachers and row["teacher"] else label,
@@ -67,7 +67,7 @@ def _seeds_note(comparisons: Sequence[Row]) -> str:
 
 
 def _reference_label(row: Row) -> str:
-    label = SYSTEM_LABELS[row["reference"]]
+    label = base_label(row["reference"])
     differs = row["reference_labels"] != row["labels"]
     return f"{label} ({row['reference_labels']} labels)" if differs else label
 

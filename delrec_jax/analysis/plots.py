@@ -11,7 +11,7 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 
-from delrec_jax.analysis.blocks import SYSTEM_LABELS
+from delrec_jax.analysis.blocks import base_label
 from delrec_jax.analysis.drawing import (
     DASHES,
     INK,
@@ -24,7 +24,7 @@ from delrec_jax.analysis.drawing import (
 )
 from delrec_jax.analysis.seed_blocks import SeedMean
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.records import SYSTEMS
+from delrec_jax.evaluation.records import system_order
 
 _BAR_COLOURS = {
     "delrec": PALETTE[0],
@@ -95,13 +95,13 @@ def metric_bars(rows: Sequence[Row], *, metric: str, protocol: str, title: str) 
     ]
     if not chosen:
         raise UserError(f"plot '{title}': no rows with metric '{metric}', protocol '{protocol}'")
-    chosen = sorted(chosen, key=lambda row: SYSTEMS.index(row["system"]))
+    chosen = sorted(chosen, key=lambda row: system_order(row["system"]))
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(height=0.9 + 0.29 * len(chosen))
         horizontal_bars(
             axes,
             chosen,
-            labels=[SYSTEM_LABELS[row["system"]] for row in chosen],
+            labels=[base_label(row["system"]) for row in chosen],
             colours=[_BAR_COLOURS.get(row["system"], PALETTE[5]) for row in chosen],
         )
         axes.set(title=title, xlabel=f"{metric} with 95 % interval")

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from delrec_jax.analysis import plots
 from delrec_jax.analysis.blocks import (
     SHARE_COLUMN,
-    SYSTEM_LABELS,
     agreement_block,
+    base_label,
     result_blocks,
     whole_protocols,
 )
@@ -236,7 +236,7 @@ def _example(example: WorkedExample) -> dict[str, Any]:
         "history": example.history,
         "target": example.target,
         "cold": example.cold,
-        "systems": [SYSTEM_LABELS.get(system, system) for system in systems],
+        "systems": [base_label(system) for system in systems],
         "lines": lines,
         "found": example.target in example.candidates,
     }

@@ -19,9 +19,9 @@ from delrec_jax.analysis.blocks import (
     system_label,
     users_note,
 )
-from delrec_jax.evaluation.records import METRICS, SYSTEMS
+from delrec_jax.evaluation.records import BASELINES, METRICS, system_order
 
-_UNTRAINED = ("popularity", "oracle")  # the same for every teacher
+_UNTRAINED = (*BASELINES, "oracle")  # the same for every teacher
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def seed_means(rows: Sequence[Row]) -> list[SeedMean]:
     ]
 
 
-def _line_order(key: tuple[str, str]) -> tuple[bool, bool, str, int]:
+def _line_order(key: tuple[str, str]) -> tuple[bool, str, tuple[int, ...]]:
     system, teacher = key
-    return system == "oracle", system != "popularity", teacher, SYSTEMS.index(system)
+    return system == "oracle", teacher, system_order(system)
 
 
 def _mean(

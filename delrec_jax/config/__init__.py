@@ -1,10 +1,11 @@
 """The complete experiment as frozen dataclasses, built strictly from a config file and its overrides.
 
 `--config.distill.loop.steps=400` overrides a value; a key that does not exist or a value of the wrong type is an error that
-names the key and, for an unknown key, the nearest one (`tree`). The dataclasses are in `language`, `teacher`, `delrec` and
-`p2rec`, or next to the code that they configure; `experiment` puts them together, and `files` reads config files.
+names the key and, for an unknown key, the nearest one (`tree`). The dataclasses are in `language`, `teacher`, `delrec`,
+`p2rec` and `baselines`, or next to the code that they configure; `experiment` puts them together, `files` reads config files.
 """
 
+from delrec_jax.config.baselines import BaselinesConfig
 from delrec_jax.config.delrec import DistillConfig, TaskShare, TuneConfig
 from delrec_jax.config.experiment import (
     METHODS,
@@ -24,6 +25,7 @@ from delrec_jax.config.tree import leaf_keys, unknown_key
 __all__ = [
     "METHODS",
     "AugmentConfig",
+    "BaselinesConfig",
     "CandidatesConfig",
     "DistillConfig",
     "EvaluateConfig",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from delrec_jax.config.baselines import BaselinesConfig
 from delrec_jax.config.delrec import DistillConfig, TuneConfig
 from delrec_jax.config.language import LMConfig, PretrainConfig
 from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
@@ -80,6 +81,7 @@ class Experiment:
     lm: LMConfig = LMConfig()
     pretrain: PretrainConfig = PretrainConfig()
     teacher: TeacherConfig = TeacherConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
     distill: DistillConfig = field(default_factory=DistillConfig)
     tune: TuneConfig = TuneConfig()
     parse: ParseConfig = ParseConfig()

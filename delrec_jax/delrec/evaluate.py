@@ -6,23 +6,31 @@ from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import LanguageScorer
+from delrec_jax.workdir.language_scorer import CatalogueSystem, LanguageScorer
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.systems import System
+from delrec_jax.workdir.title_vectors import title_vector_system
 from delrec_jax.workdir.workspace import Workspace
 
 
 def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     """Ranks every user's test item with every system; stores the records and, if known, the oracle's expected values."""
-    run = Evaluation(ws.experiment, data)
+    run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
     run.protocols.add_rerank(recommenders.load_teacher(ws, data).scores)
-    for name, system in recommenders.conventional_systems(ws, data, "test").items():
-        run.rank_catalogue(name, system.score_users, order=system.order)
     scorer = LanguageScorer(language)
+    ranked: dict[str, System] = {**recommenders.conventional_systems(ws, data)}
+    if config.title_vectors:
+        ranked["lm_embeddings"] = title_vector_system(language, data.split, config)
+    for name, system in ranked.items():
+        run.rank_system(name, system)
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
         for done, ((name, labels), parts) in enumerate(everything.items()):
             run.rank_language_system(name, labels, scorer, parts)
             bar.update(done + 1, name)
+            if scorer.ranks_catalogue and labels == "all":
+                ranked[name] = CatalogueSystem(scorer, parts, data.split)
+    run.rank_hybrids(ranked)
     if data.world is not None:
         run.add_oracle()
     on_main(lambda: run.write(ws.folder("evaluate")))

@@ -127,7 +127,7 @@ def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExamp
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
     scorer = LanguageScorer(language)
     system = systems.language_systems(ws, data, language)["delrec", "all"]
-    teacher = recommenders.conventional_systems(ws, data, "test")["teacher"].score_users
+    teacher = recommenders.conventional_systems(ws, data)["teacher"]
     titles = data.corpus.catalogue.titles
     examples = []
     for row in chosen[:2]:
@@ -136,7 +136,7 @@ def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExamp
         candidates = data.candidates["test"].items[row]
         ids = scorer.texts(system, [history], [candidates])
         own = np.asarray(scorer.candidates(system, ids, candidates[None]))[0]
-        given = np.asarray(teacher(np.array([row])))[0][candidates]
+        given = np.asarray(teacher.scores("test", np.array([row])))[0][candidates]
         ranks = {"teacher": _ranks(given), "delrec": _ranks(own)}
         examples.append(
             WorkedExample(

@@ -18,18 +18,24 @@ from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_
 from delrec_jax.files import whole
 
 __all__ = [
+    "BASELINES",
     "EXPECTED_SCHEMA",
     "METRICS",
+    "PARTS_OF_HYBRIDS",
     "PART_OF_USERS",
     "RECORD_SCHEMA",
     "SYSTEMS",
     "RecordKey",
     "expected_table",
+    "hybrid_name",
+    "hybrid_parts",
+    "is_system",
     "metric_values",
     "read_expected",
     "read_records",
     "record_table",
     "summarise",
+    "system_order",
     "wide_expected",
     "write_expected",
     "write_records",
@@ -38,6 +44,11 @@ __all__ = [
 # In the order in which every table lists them.
 SYSTEMS = (
     "popularity",
+    "itemknn",
+    "markov",
+    "ease",
+    "tfidf",
+    "lm_embeddings",
     "teacher",
     "teacher_augmented",
     "teacher_augmented_untuned_lm",
@@ -53,6 +64,39 @@ SYSTEMS = (
     "oracle",
 )
 
+BASELINES = SYSTEMS[:6]
+"""The systems that are the same for every teacher and seed: those in closed form, and the language model's title vectors."""
+
+PARTS_OF_HYBRIDS = tuple(name for name in SYSTEMS if name != "oracle")
+"""The systems that a hybrid can consist of."""
+
+
+def hybrid_name(parts: Sequence[str]) -> str:
+    """The name of a hybrid of these systems in the results."""
+    return f"hybrid({'+'.join(parts)})"
+
+
+def hybrid_parts(system: str) -> tuple[str, ...]:
+    """The systems of a hybrid by its name; none for any other system."""
+    if not (system.startswith("hybrid(") and system.endswith(")")):
+        return ()
+    return tuple(system.removeprefix("hybrid(").removesuffix(")").split("+"))
+
+
+def is_system(system: str) -> bool:
+    """Whether results may have this name: a system of `SYSTEMS`, or a hybrid of such systems."""
+    parts = hybrid_parts(system)
+    return system in SYSTEMS or (len(parts) > 1 and set(parts) <= set(PARTS_OF_HYBRIDS))
+
+
+def system_order(system: str) -> tuple[int, ...]:
+    """Sort key of a system in tables: the order of `SYSTEMS`, with hybrids before the oracle."""
+    if system in SYSTEMS:
+        return (int(system == "oracle") * 2, SYSTEMS.index(system))
+    parts = hybrid_parts(system)
+    return (1, len(parts), *(SYSTEMS.index(part) for part in parts))
+
+
 _Schema = Mapping[str, type[pl.DataType]]
 
 RECORD_SCHEMA: _Schema = {
@@ -60,7 +104,7 @@ RECORD_SCHEMA: _Schema = {
     "corpus": pl.String,
     "split": pl.String,
     "protocol": pl.String,  # "full", "sampled-20", ...
-    "system": pl.String,  # one of SYSTEMS
+    "system": pl.String,  # one of SYSTEMS, or hybrid(A+B)
     "teacher": pl.String,  # "" where no teacher is involved
     "seed": pl.Int64,
     "target": pl.Int32,  # item index
@@ -245,7 +289,9 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 def _checked_records(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
     table = _check_schema(table, RECORD_SCHEMA, where=where)
-    _refuse(table, "system", ~pl.col("system").is_in(SYSTEMS), where, f"one of {list(SYSTEMS)}")
+    known = [name for name in table["system"].unique() if is_system(name)]
+    expected = f"one of {list(SYSTEMS)}, or hybrid(A+B) of them"
+    _refuse(table, "system", ~pl.col("system").is_in(known), where, expected)
     _refuse(table, "rank", ~(pl.col("rank") >= 1) | pl.col("rank").is_nan(), where, "a rank >= 1")
     _refuse(table, "ties", pl.col("ties") < 0, where, "0 or more")
     cold_head = pl.col("head") & pl.col("cold")

@@ -3,57 +3,62 @@
 It shows how good a teacher is before any language model is trained.
 """
 
-import time
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import polars as pl
 
 from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.distributed import on_main
-from delrec_jax.evaluation import records
-from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.evaluation.significance import compare_family, standard_pairs
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.protocols import Protocols
 from delrec_jax.workdir.recommenders import first_cell, load_cell
-from delrec_jax.workdir.workspace import Workspace
+from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+
+_METRIC = "NDCG@10"
 
 
 def baseline(ws: Workspace, data: Data) -> None:
-    """Ranks popularity and the teacher, and writes records, `metrics.json` and `tables.md`."""
-    protocols = Protocols(ws.experiment, data)
-    protocols.add_rerank(load_cell(ws, data, first_cell(ws.experiment)).scores)
-    users, found = len(protocols.users), []
-    for name, system in recommenders.conventional_systems(ws, data, "test").items():
-        started = time.monotonic()
-        ranks = rank_users(
-            system.score_users,
-            protocols.rankers(full_scores=True),
-            num_users=users,
-            batch_size=min(ws.experiment.evaluate.batch_size, users),
-            what=name,
-            order=system.order,
-        )
-        found += protocols.records(ranks, system=name)
-        say(f"  {name}: {users} users ranked in {time.monotonic() - started:.1f} s")
-    on_main(lambda: _write(ws, pl.concat(found), data.split.warnings()))
+    """Ranks the baselines, the teacher and their hybrids; writes records, `metrics.json`, `comparisons.json`, `tables.md`."""
+    run = Evaluation(ws.experiment, data)
+    run.protocols.add_rerank(load_cell(ws, data, first_cell(ws.experiment)).scores)
+    systems = recommenders.conventional_systems(ws, data)
+    for name, system in systems.items():
+        run.rank_system(name, system)
+    run.rank_hybrids(systems)
+    on_main(lambda: _write(ws, run, data.split.warnings()))
 
 
-def _write(ws: Workspace, table: pl.DataFrame, notes: Iterable[str]) -> None:
-    folder = ws.folder("baseline")
-    records.write_records(folder / "records.parquet", table)
-    rows = tables.metrics_rows(table, seed=ws.experiment.seed)
+def _write(ws: Workspace, run: Evaluation, notes: Iterable[str]) -> None:
+    folder, seed = ws.folder("baseline"), ws.experiment.seed
+    run.write(folder)
+    table = pl.concat(run.tables)
+    rows = tables.metrics_rows(table, seed=seed)
     tables.write_metrics_json(folder / "metrics.json", rows)
-    shown = blocks.result_blocks(rows)
+    compared = [asdict(one) for one in compare_family(table, _pairs(run), _METRIC, seed=seed)]
+    write_json(folder / "comparisons.json", compared)
+    shown = [*blocks.result_blocks(rows), comparison_block(compared)]
     warnings = [f"WARNING: {warning}" for warning in notes]
     texts = [*map(blocks.to_markdown, shown), *warnings]
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
 
 
+def _pairs(run: Evaluation) -> list[tuple[str, str]]:
+    """Every system against the teacher, and every hybrid against its best part."""
+    systems = dict.fromkeys(table["system"][0] for table in run.tables)
+    pairs = [*standard_pairs(list(systems)), *run.hybrid_pairs]
+    return list(dict.fromkeys(pairs))
+
+
 def print_baseline(ws: Workspace, data: Data) -> None:
     """Prints the tables of a finished `baseline`, and the warnings of its split."""
-    rows = tables.read_metrics_json(ws.folder("baseline") / "metrics.json")
-    blocks.print_blocks(blocks.result_blocks(rows))
+    folder = ws.folder("baseline")
+    rows = tables.read_metrics_json(folder / "metrics.json")
+    compared = read_json(folder / "comparisons.json")
+    blocks.print_blocks([*blocks.result_blocks(rows), comparison_block(compared)])
     for warning in data.split.warnings():
         say(f"WARNING: {warning}")

@@ -57,7 +57,7 @@ def run_all(ws: Workspace) -> None:
 def run_baseline(ws: Workspace) -> None:
     """Prepares the corpus, trains the teacher and prints its tables: everything that needs no language model."""
     inputs = Inputs(ws)
-    for stage in ("prepare", "teach", "baseline"):
+    for stage in ("prepare", "teach", "fit", "baseline"):
         run_stage(ws, stage, inputs)
     on_main(lambda: print_baseline(ws, inputs.data))
 

@@ -1,20 +1,27 @@
 """`delrec teach`: trains the conventional recommender on the training part only."""
 
+from delrec_jax.config import BaselinesConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
 from delrec_jax.teachers.registry import NETWORKS, display_name
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.closed_forms import stored
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import taught_path
+from delrec_jax.workdir.recommenders import choose_settings, taught_path
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 
 def teach(ws: Workspace, data: Data) -> None:
-    """Trains the configured network, selected by validation NDCG@10 in full ranking; popularity needs no training."""
+    """Trains the configured network, selected by validation NDCG@10 in full ranking.
+
+    A recommender in closed form is not trained: its settings are chosen, by the same metric.
+    """
     config, path = ws.experiment.teacher, ws.folder("teach") / "teacher.json"
     if config.name not in NETWORKS:
-        on_main(lambda: write_json(path, {"name": config.name}))
+        # The default draw of users: what a teacher is must not depend on the settings of the baselines.
+        choice = stored(choose_settings(config.name, data, BaselinesConfig()))
+        on_main(lambda: write_json(path, {"name": config.name, "choice": choice}))
         return
     _, result = TeacherTraining(ws.experiment, config, data.split, data.num_items).fit(
         "teacher",

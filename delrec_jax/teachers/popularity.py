@@ -1,4 +1,6 @@
-"""The simplest teacher and the first control: how often each item occurs in training."""
+"""The simplest recommender and the first control: how often each item occurs in training."""
+
+from collections.abc import Mapping
 
 import chex
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.teachers.training_part import TrainingPart
 
 
 class PopularityTeacher(struct.PyTreeNode):
@@ -25,33 +28,28 @@ class PopularityTeacher(struct.PyTreeNode):
         return jnp.broadcast_to(self.counts, (histories.shape[0], self.counts.shape[0]))
 
 
-def popularity_teacher(items: Int[np.ndarray, " N"], num_items: int) -> PopularityTeacher:
-    """Counts the interactions of the training part.
-
-    Args:
-        items: the item of each training interaction, all users one after the other.
-        num_items: size of the catalogue, I; items without interactions score 0.
-
-    Raises:
-        UserError: an item index is outside the catalogue.
-    """
-    if items.size and not 0 <= items.min() <= items.max() < num_items:
-        raise UserError(
-            f"training interactions: item indices {items.min()}..{items.max()} do not fit a "
-            f"catalogue of {num_items} items; prepare interactions and catalogue together"
-        )
-    counts = np.bincount(items, minlength=num_items)
-    return PopularityTeacher(counts=jnp.asarray(counts, dtype=jnp.float32))
-
-
 class Popularity:
     """Popularity as a `registry.ClosedForm`."""
 
     title = "popularity"
     max_length = 1
+    grid: Mapping[str, tuple[float, ...]] = {}
 
-    def fit(
-        self, offsets: Int[np.ndarray, " U+1"], items: Int[np.ndarray, " N"], *, num_items: int
-    ) -> PopularityTeacher:
-        """Counts the interactions of each item, whatever the user."""
-        return popularity_teacher(items, num_items)
+    def fit(self, train: TrainingPart) -> PopularityTeacher:
+        """Counts the interactions of each item, whatever the user; items without interactions score 0.
+
+        Raises:
+            UserError: an item index is outside the catalogue.
+        """
+        items, num_items = train.items, train.num_items
+        if items.size and not 0 <= items.min() <= items.max() < num_items:
+            raise UserError(
+                f"training interactions: item indices {items.min()}..{items.max()} do not fit a "
+                f"catalogue of {num_items} items; prepare interactions and catalogue together"
+            )
+        counts = np.bincount(items, minlength=num_items)
+        return PopularityTeacher(counts=jnp.asarray(counts, dtype=jnp.float32))
+
+
+POPULARITY = Popularity()
+"""Popularity."""

@@ -6,15 +6,17 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-from jaxtyping import Int
-
 from delrec_jax.plugins import find
 from delrec_jax.teachers.caser import Caser
+from delrec_jax.teachers.ease import EASE_WEIGHTS
 from delrec_jax.teachers.gru4rec import GRU4Rec
-from delrec_jax.teachers.popularity import Popularity
+from delrec_jax.teachers.item_knn import ITEM_KNN
+from delrec_jax.teachers.markov import MARKOV
+from delrec_jax.teachers.popularity import POPULARITY
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.sasrec import SASRec
+from delrec_jax.teachers.title_similarity import TITLE_SIMILARITY
+from delrec_jax.teachers.training_part import TrainingPart
 
 
 class ClosedForm(Protocol):
@@ -23,31 +25,38 @@ class ClosedForm(Protocol):
     Attributes:
       title: its name in prompts and tables.
       max_length: number of items of a history that it reads.
+      grid: for each of its settings the values to choose from by validation, the default first; empty = it has none.
     """
 
     title: str
     max_length: int
+    grid: Mapping[str, tuple[float, ...]]
 
-    def fit(
-        self, offsets: Int[np.ndarray, " U+1"], items: Int[np.ndarray, " N"], *, num_items: int
-    ) -> Teacher:
+    def fit(self, train: TrainingPart, *args: Any, **settings: Any) -> Teacher:
         """Computes the recommender from the training part.
 
         Args:
-          offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
-          items: the items of the training part, all users one after the other.
-          num_items: I, the size of the catalogue.
+          train: interactions and titles.
+          args: not used; it tells the type checker that each recommender has keywords of its own.
+          settings: one value, a float, for each key of `grid`.
 
         Returns:
-          A pytree, such as a `flax.struct.PyTreeNode`: `scores` is compiled with this pytree as an argument.
+          A pytree, such as a `flax.struct.PyTreeNode`: `scores` is compiled with this pytree as an argument. If it is a
+          `item_to_item.ByRecency`, the weights by age are chosen by validation too.
         """
 
 
 NETWORKS: Mapping[str, type[Any]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "caser": Caser}
 """Recommenders that are trained."""
 
-CLOSED_FORMS: Mapping[str, ClosedForm] = {"popularity": Popularity()}
-"""Recommenders of the package that are not trained but computed."""
+CLOSED_FORMS: Mapping[str, ClosedForm] = {
+    "popularity": POPULARITY,
+    "itemknn": ITEM_KNN,
+    "markov": MARKOV,
+    "ease": EASE_WEIGHTS,
+    "tfidf": TITLE_SIMILARITY,
+}
+"""Recommenders of the package that are not trained but computed: the baselines of every table."""
 
 _TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
 
@@ -58,7 +67,7 @@ def closed_form(name: str) -> ClosedForm:
     Raises:
       UserError: there is none.
     """
-    needs = ("title", "max_length", "fit")
+    needs = ("title", "max_length", "grid", "fit")
     return find(name, CLOSED_FORMS, key="teacher.name", needs=needs)
 
 

@@ -1,6 +1,7 @@
 """Ranks every system under every protocol into rank records, one per user: what all methods share of `delrec evaluate`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,53 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
 from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.evaluation.ranking import RankFn, ScoreFn
-from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.training.writers import say
+from delrec_jax.workdir.hybrids import Hybrid, HybridWeights
+from delrec_jax.workdir.language_scorer import CatalogueSystem, LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols
+from delrec_jax.workdir.systems import System
+from delrec_jax.workdir.workspace import write_json
 
 
 class Evaluation:
     """Collects the records of all systems; protocols and their candidates are the same for each."""
 
     def __init__(self, experiment: Experiment, data: Data):
-        self.data = data
+        self.data, self._experiment = data, experiment
         self.protocols = Protocols(experiment, data)
         self._batch_size = experiment.evaluate.batch_size
         self.histories = data.split.histories("test")
         self.tables: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
+        self.hybrids: list[dict[str, Any]] = []
+
+    def rank_system(self, name: str, system: System, **names: Any) -> None:
+        """Ranks a system under all protocols; `names` are labels, teacher and seed."""
+        self.rank_catalogue(
+            name, lambda rows: system.scores("test", rows), order=system.order("test"), **names
+        )
+
+    def rank_hybrids(self, systems: Mapping[str, System], **names: Any) -> None:
+        """Ranks the hybrids of the config whose systems are all there, with weights chosen by validation."""
+        config, split = self._experiment.baselines, self.data.split
+        weights = HybridWeights(split, config, systems)
+        for name, parts in config.hybrid_parts.items():
+            if missing := [part for part in parts if part not in systems]:
+                say(f"  {name} is left out: {', '.join(missing)} cannot be part of it here")
+                continue
+            found = weights.choose(parts)
+            self.rank_system(name, Hybrid(split, systems, found.weights), **names)
+            told = ", ".join(f"{part} {weight:g}" for part, weight in found.weights.items())
+            say(f"  {name}: weights {told}; validation NDCG@10 {found.valid_ndcg10:.4f}")
+            self.hybrids.append(
+                {"system": name, **names, **asdict(found), "best_part": found.best_part}
+            )
+
+    @property
+    def hybrid_pairs(self) -> list[tuple[str, str]]:
+        """Each hybrid with that of its systems which is best by validation: what the hybrid has to beat."""
+        return [(one["system"], one["best_part"]) for one in self.hybrids]
 
     def rank_catalogue(
         self,
@@ -45,10 +78,7 @@ class Evaluation:
     ) -> None:
         """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated."""
         if scorer.ranks_catalogue:
-            ids = scorer.texts(parts, self.histories)
-            self.rank_catalogue(
-                system, lambda rows: scorer.catalogue(parts, ids[rows]), labels=labels
-            )
+            self.rank_system(system, CatalogueSystem(scorer, parts, self.data.split), labels=labels)
             return
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
@@ -104,5 +134,6 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Writes the records."""
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
+        write_json(folder / "hybrids.json", self.hybrids)
         if self.expected:
             records.write_expected(folder / "expected.parquet", pl.concat(self.expected))

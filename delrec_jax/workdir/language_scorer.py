@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
+from delrec_jax.data.splits import Part, Split
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.training.steps import EvalStep
@@ -118,3 +119,22 @@ class LanguageScorer:
     ) -> Float[jax.Array, "B C"]:
         """Scores each text's candidates."""
         return self._candidates(self._held(system), AskedTexts(ids=ids, candidates=candidates))
+
+
+class CatalogueSystem:
+    """A language system that scores the whole catalogue, as a `systems.System`."""
+
+    def __init__(self, scorer: LanguageScorer, parts: LanguageSystem, split: Split):
+        """Makes no texts yet."""
+        self._scorer, self._parts, self._split = scorer, parts, split
+        self._texts: dict[Part, np.ndarray] = {}
+
+    def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
+        """Scores the catalogue [B, I] for rows of a part."""
+        if part not in self._texts:
+            self._texts[part] = self._scorer.texts(self._parts, self._split.histories(part))
+        return self._scorer.catalogue(self._parts, self._texts[part][rows])
+
+    def order(self, part: Part) -> None:
+        """All texts have one length, so the order does not matter."""
+        return None

@@ -1,10 +1,10 @@
 """The trained recommenders of a workdir: which ones exist, where they are stored, and their scores.
 
 teacher/model/result.safetensors                              the one that `teach` trained
+teacher/teacher.json                                          its name, and the settings of one that is computed
 augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from delrec_jax.config import Experiment, TeacherConfig
-from delrec_jax.data.splits import Part
-from delrec_jax.errors import UserError
+from delrec_jax.config import BaselinesConfig, Experiment, TeacherConfig
+from delrec_jax.data.splits import Part, Split
 from delrec_jax.teachers.network import NetworkTeacher
-from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import NETWORKS, closed_form
 from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.workdir.closed_forms import (
+    Choice,
+    choose,
+    chosen,
+    fitted,
+    read_choice,
+    training_part,
+)
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
-from delrec_jax.workdir.workspace import Workspace
+from delrec_jax.workdir.validation import Validation
+from delrec_jax.workdir.workspace import Workspace, read_json
 
-ScoreUsers = Callable[[np.ndarray], Any]
 PLAIN, AUGMENTED = "teacher", "teacher_augmented"
 
 
@@ -80,21 +86,11 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """Loads a trained recommender; one that is not a network is fitted here.
-
-    Raises:
-      UserError: the fit of a recommender of the user's own does not return a pytree.
-    """
+    """Loads a trained recommender; one that is not a network is fitted here, with the settings that `teach` chose."""
     config = cell.config(ws.experiment)
     if cell.name not in NETWORKS:
-        train = data.split.train
-        found = closed_form(cell.name).fit(train.offsets, train.items, num_items=data.num_items)
-        if jax.tree_util.all_leaves([found]):
-            raise UserError(
-                f"teacher.name is {cell.name!r}: its fit returns {found!r}, which is not a pytree; return a "
-                "flax.struct.PyTreeNode, so that its scores can be compiled"
-            )
-        return found
+        choice = read_choice(read_json(ws.folder("teach") / "teacher.json")["choice"])
+        return fitted(cell.name, training_part(data), choice)
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[cell.name](config.shape, data.num_items)
     return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
@@ -111,35 +107,71 @@ def load_teacher(ws: Workspace, data: Data) -> Teacher:
     return load_cell(ws, data, distilled_cell(ws.experiment))
 
 
-@dataclass(frozen=True)
 class ConventionalSystem:
-    """A recommender that reads item numbers.
+    """A recommender that reads item numbers, as a `systems.System`."""
 
-    Attributes:
-      score_users: maps rows of a part's users to scores [B, I].
-      order: all rows in the order in which scoring is fastest (by length of history).
+    def __init__(self, teacher: Teacher, split: Split, longest: int):
+        """Reads nothing yet.
+
+        Args:
+          teacher: the recommender.
+          split: the users and their histories.
+          longest: number of a history's latest items that it reads.
+        """
+        self._teacher, self._split, self._longest = teacher, split, longest
+        self._read: dict[Part, RowHistories] = {}
+
+    def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
+        """Scores the catalogue [B, I] for rows of a part."""
+        found: jax.Array = _scores(self._teacher, self._histories(part)(rows))
+        return found
+
+    def order(self, part: Part) -> np.ndarray:
+        """All rows, shortest history first."""
+        return self._histories(part).by_length
+
+    def _histories(self, part: Part) -> RowHistories:
+        if part not in self._read:
+            self._read[part] = RowHistories(self._split, part, self._longest)
+        return self._read[part]
+
+
+def choose_settings(name: str, data: Data, config: BaselinesConfig) -> Choice:
+    """Chooses the settings of a recommender in closed form, by the NDCG@10 of validation users.
+
+    Raises:
+      UserError: it cannot be fitted to this corpus.
     """
+    form, validation = closed_form(name), Validation(data.split, config)
 
-    score_users: ScoreUsers
-    order: np.ndarray
+    def ndcg(teacher: Teacher) -> float:
+        """Validates one choice."""
+        system = ConventionalSystem(teacher, data.split, form.max_length)
+        return validation.ndcg(lambda rows: system.scores("valid", rows), form.title)
+
+    return choose(form, training_part(data), ndcg)
 
 
-def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, ConventionalSystem]:
-    """Returns popularity, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
-    read = RowHistories(data.split, part, ws.experiment.teacher.max_length)
-    train, first = data.split.train, first_cell(ws.experiment)
-    found = {
-        "popularity": popularity_teacher(train.items, data.num_items),
-        PLAIN: load_cell(ws, data, first),
+def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
+    """Returns the closed-form baselines by name, with the settings that `fit` chose."""
+    train = training_part(data)
+    return {
+        name: ConventionalSystem(
+            fitted(name, train, choice), data.split, closed_form(name).max_length
+        )
+        for name, choice in chosen(ws).items()
     }
+
+
+def conventional_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
+    """Returns the baselines, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
+    first, length = first_cell(ws.experiment), ws.experiment.teacher.max_length
+    teachers = {PLAIN: load_cell(ws, data, first)}
     if distilled_cell(ws.experiment) != first:
-        found[AUGMENTED] = load_teacher(ws, data)
-    return {name: conventional_system(teacher, read) for name, teacher in found.items()}
-
-
-def conventional_system(teacher: Teacher, read: RowHistories) -> ConventionalSystem:
-    """Wraps a teacher so that it scores rows of users."""
-    return ConventionalSystem(lambda rows: _scores(teacher, read(rows)), read.by_length)
+        teachers[AUGMENTED] = load_teacher(ws, data)
+    return baseline_systems(ws, data) | {
+        name: ConventionalSystem(teacher, data.split, length) for name, teacher in teachers.items()
+    }
 
 
 @jax.jit

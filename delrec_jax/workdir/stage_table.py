@@ -59,8 +59,20 @@ _FIRST: dict[str, Stage] = {
         ("teacher.json",),
         reads=DATA,
     ),
+    "fit": Stage(
+        "stages.fit:fit",
+        "closed_forms",
+        ("prepare",),
+        ("baselines.names", "baselines.users", "baselines.seed"),
+        ("settings.json",),
+        reads=DATA,
+    ),
     "baseline": Stage(
-        "stages.baseline:baseline", "baseline", ("teach",), ("evaluate",), reads=DATA
+        "stages.baseline:baseline",
+        "baseline",
+        ("teach", "fit"),
+        ("baselines", "evaluate"),
+        reads=DATA,
     ),
 }
 _P2REC: dict[str, Stage] = {
@@ -84,7 +96,11 @@ _P2REC: dict[str, Stage] = {
 }
 _P2REC_RESULTS: dict[str, Stage] = {
     "evaluate": Stage(
-        "p2rec.evaluate:evaluate", "records", ("augment",), ("evaluate",), reads=DATA
+        "p2rec.evaluate:evaluate",
+        "records",
+        ("augment", "fit"),
+        ("baselines", "evaluate"),
+        reads=DATA,
     ),
     "report": Stage("p2rec.report:report", "report", ("evaluate",), (), reads=DATA),
 }
@@ -94,7 +110,11 @@ _DELREC: dict[str, Stage] = {
     ),
     "tune": Stage("delrec.tune:tune", "adapter", ("distill",), ("tune",), reads=LANGUAGE),
     "evaluate": Stage(
-        "delrec.evaluate:evaluate", "records", ("tune",), ("evaluate",), reads=LANGUAGE
+        "delrec.evaluate:evaluate",
+        "records",
+        ("tune", "fit"),
+        ("baselines", "evaluate"),
+        reads=LANGUAGE,
     ),
     "report": Stage("delrec.report:report", "report", ("evaluate",), (), reads=LANGUAGE),
 }

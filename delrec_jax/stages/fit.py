@@ -1,0 +1,33 @@
+"""`delrec fit`: chooses the settings of the closed-form baselines by validation."""
+
+import time
+
+from delrec_jax.distributed import on_main
+from delrec_jax.errors import UserError
+from delrec_jax.teachers.registry import closed_form
+from delrec_jax.training.writers import say
+from delrec_jax.workdir import closed_forms
+from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.recommenders import choose_settings
+from delrec_jax.workdir.workspace import Workspace, write_json
+
+
+def fit(ws: Workspace, data: Data) -> None:
+    """Writes `settings.json`; a recommender that cannot be fitted to this corpus is left out, with the reason."""
+    config, found = ws.experiment.baselines, {}
+    for name in config.names:
+        started, title = time.monotonic(), closed_form(name).title
+        try:
+            choice = choose_settings(name, data, config)
+        except UserError as error:
+            found[name] = {"left_out": str(error)}
+            say(f"  {title} is left out: {error}")
+            continue
+        found[name] = closed_forms.stored(choice)
+        values = {**choice.settings, **choice.by_recency}
+        told = ", ".join(f"{key} {value:g}" for key, value in values.items()) or "no settings"
+        say(
+            f"  {title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {told}; best of "
+            f"{choice.tried} in {time.monotonic() - started:.0f} s"
+        )
+    on_main(lambda: write_json(ws.folder("fit") / "settings.json", found))

@@ -1,0 +1,42 @@
+"""The training part of a corpus as the recommenders see it that are computed from it directly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """The interactions that are trained on, and the titles of the catalogue.
+
+    Attributes:
+        offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
+        items: the items of all users, one after the other.
+        titles: title of every item.
+    """
+
+    offsets: Int[np.ndarray, " U+1"]
+    items: Int[np.ndarray, " N"]
+    titles: tuple[str, ...]
+
+    @property
+    def num_items(self) -> int:
+        """I, the size of the catalogue."""
+        return len(self.titles)
+
+    @property
+    def users(self) -> Int[np.ndarray, " N"]:
+        """The user of each interaction."""
+        lengths = np.diff(self.offsets)
+        return np.repeat(np.arange(len(lengths)), lengths)
+
+    def together(self) -> Float[np.ndarray, "I I"]:
+        """How many users have both items; on the diagonal, how many have the item."""
+        shape = (len(self.offsets) - 1, self.num_items)
+        ones = np.ones(len(self.items), np.float32)
+        given = sparse.csr_matrix((ones, (self.users, self.items)), shape=shape)
+        given.data[:] = 1.0  # an item that a user has twice counts once
+        counts: Float[np.ndarray, "I I"] = (given.T @ given).toarray()
+        return counts

@@ -1,0 +1,115 @@
+"""Recommenders in closed form: their settings chosen by validation, and fitted with them."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import jax
+
+from delrec_jax.errors import UserError
+from delrec_jax.teachers.item_to_item import RECENCY_GRID, ByRecency
+from delrec_jax.teachers.protocol import Teacher
+from delrec_jax.teachers.registry import ClosedForm, closed_form
+from delrec_jax.teachers.training_part import TrainingPart
+from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.workspace import Workspace, read_json
+
+Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose.
+
+    Attributes:
+      settings: values of the recommender's own settings.
+      by_recency: decay and floor, if items are weighted by age.
+      valid_ndcg10: NDCG@10 on the validation users that chose.
+      tried: number of combinations that were compared.
+    """
+
+    settings: Settings
+    by_recency: Settings
+    valid_ndcg10: float
+    tried: int
+
+
+def training_part(data: Data) -> TrainingPart:
+    """Returns the interactions to train on, and the titles."""
+    train = data.split.train
+    return TrainingPart(train.offsets, train.items, data.corpus.catalogue.titles)
+
+
+def choose(form: ClosedForm, train: TrainingPart, ndcg: Callable[[Teacher], float]) -> Choice:
+    """Chooses settings: first the recommender's own, with the default weights by age, then the weights.
+
+    Args:
+      form: the recommender.
+      train: what it is fitted on.
+      ndcg: validates a fitted recommender.
+    """
+    fits = _combinations(form.grid)
+    own, value, teacher = {}, -1.0, None
+    for settings in fits:
+        found = _fit(form, train, settings)
+        if (its := ndcg(found)) > value:
+            own, value, teacher = settings, its, found
+    if not isinstance(teacher, ByRecency):
+        return Choice(own, {}, value, len(fits))
+    _, ages, value = best_by_recency(teacher, ndcg)
+    return Choice(own, ages, value, len(fits) + len(_combinations(RECENCY_GRID)))
+
+
+def best_by_recency(
+    teacher: ByRecency, ndcg: Callable[[Any], float]
+) -> tuple[ByRecency, Settings, float]:
+    """Returns the recommender with the best weights by age, these weights, and their NDCG@10."""
+    found = []
+    for weights in _combinations(RECENCY_GRID):
+        weighted = teacher.weighted_by(**weights)
+        found.append((weighted, weights, ndcg(weighted)))
+    return max(found, key=lambda one: one[2])
+
+
+def fitted(name: str, train: TrainingPart, choice: Choice) -> Teacher:
+    """Fits a recommender with chosen settings.
+
+    Raises:
+      UserError: it cannot be fitted to this corpus.
+    """
+    teacher = _fit(closed_form(name), train, choice.settings)
+    if isinstance(teacher, ByRecency) and choice.by_recency:
+        return cast(Teacher, teacher.weighted_by(**choice.by_recency))
+    return teacher
+
+
+def _fit(form: ClosedForm, train: TrainingPart, settings: Settings) -> Teacher:
+    found = form.fit(train, **settings)
+    if jax.tree_util.all_leaves([found]):
+        raise UserError(
+            f"the recommender {form.title!r}: its fit returns {found!r}, which is not a pytree; return a "
+            "flax.struct.PyTreeNode, so that its scores can be compiled"
+        )
+    return found
+
+
+def _combinations(grid: Mapping[str, tuple[float, ...]]) -> list[dict[str, float]]:
+    """All combinations of values, the defaults first; one without settings for an empty grid."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def stored(choice: Choice) -> dict[str, Any]:
+    """Returns a choice as JSON."""
+    return asdict(choice)
+
+
+def read_choice(found: Mapping[str, Any]) -> Choice:
+    """Reads a choice back."""
+    return Choice(**found)
+
+
+def chosen(ws: Workspace) -> dict[str, Choice]:
+    """Returns what the stage `fit` chose, by name, without the recommenders that it left out."""
+    found = read_json(ws.folder("fit") / "settings.json")
+    return {name: read_choice(one) for name, one in found.items() if "left_out" not in one}

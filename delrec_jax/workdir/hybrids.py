@@ -1,0 +1,184 @@
+"""Hybrids: sums of several systems' standardized scores, with weights chosen by validation.
+
+Scores of different systems have different scales, so each system's scores are standardized for each user, over the items that
+the user has not seen. The first system has weight 1; the weights of the others are those with the best NDCG@10 on the
+validation users, found one coordinate at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from delrec_jax.config import BaselinesConfig
+from delrec_jax.data.splits import Part, Split
+from delrec_jax.evaluation.ranking import rank_full, seen_items
+from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.systems import System
+from delrec_jax.workdir.validation import BATCH, Validation
+
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""Weights that are tried for each system after the first."""
+
+_SWEEPS = 5  # over all coordinates, at most; usually two suffice
+
+
+@jax.jit
+def standardised(scores: Float[Array, "B I"], seen: Bool[Array, "B I"]) -> Float[Array, "B I"]:
+    """Scores with mean 0 and variance 1 in each row, over the items that are not seen.
+
+    An item that a system cannot score (-inf) gets the row's lowest score. A row of equal scores becomes zeros: a system that
+    has nothing to say adds nothing.
+    """
+    finite = jnp.isfinite(scores)
+    lowest = jnp.where(finite, scores, jnp.inf).min(axis=1, keepdims=True)
+    filled = jnp.where(finite, scores, jnp.where(jnp.isfinite(lowest), lowest, 0.0))
+    count = jnp.maximum((~seen).sum(axis=1, keepdims=True), 1)
+    mean = jnp.where(seen, 0.0, filled).sum(axis=1, keepdims=True) / count
+    centred = filled - mean
+    variance = jnp.where(seen, 0.0, centred**2).sum(axis=1, keepdims=True) / count
+    # Below this, differences are rounding.
+    equal = variance <= 1e-12 * jnp.maximum(mean**2, 1e-12)
+    return jnp.where(equal, 0.0, centred / jnp.sqrt(jnp.where(equal, 1.0, variance)))
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Weights of a hybrid's systems, with what validation says of them.
+
+    Attributes:
+      weights: by system; the first is 1.
+      valid_ndcg10: NDCG@10 of the hybrid on the validation users that chose.
+      parts_ndcg10: NDCG@10 of each system alone on the same users.
+    """
+
+    weights: Mapping[str, float]
+    valid_ndcg10: float
+    parts_ndcg10: Mapping[str, float]
+
+    @property
+    def best_part(self) -> str:
+        """The system that is best alone; the hybrid has to beat it."""
+        return max(self.parts_ndcg10, key=lambda name: self.parts_ndcg10[name])
+
+
+class Hybrid:
+    """A weighted sum of systems as a system of its own."""
+
+    def __init__(self, split: Split, systems: Mapping[str, System], weights: Mapping[str, float]):
+        """Computes nothing yet; a system with weight 0 is never asked."""
+        self._seen = _Seen(split)
+        self._parts = [(weights[name], systems[name]) for name in weights if weights[name]]
+
+    def scores(self, part: Part, rows: np.ndarray) -> Any:
+        """The sum of standardized scores [B, I]."""
+        sums: Any = 0.0
+        for weight, system in self._parts:
+            found = jnp.asarray(system.scores(part, rows))
+            seen = self._seen(part, rows, found.shape[1])
+            sums = sums + weight * standardised(found, seen)
+        return sums
+
+    def order(self, part: Part) -> np.ndarray | None:
+        """The order of its first system that has one."""
+        orders = (system.order(part) for _, system in self._parts)
+        return next((order for order in orders if order is not None), None)
+
+
+class _Seen:
+    """Which items the users of a part have seen."""
+
+    def __init__(self, split: Split):
+        self._split = split
+        self._histories: dict[Part, RowHistories] = {}
+
+    def __call__(self, part: Part, rows: np.ndarray, num_items: int) -> Bool[Array, "B I"]:
+        if part not in self._histories:
+            self._histories[part] = RowHistories(self._split, part)
+        found: Array = seen_items(self._histories[part](rows), num_items=num_items)
+        return found
+
+
+class HybridWeights:
+    """Chooses the weights of any number of hybrids; each system is asked once."""
+
+    def __init__(self, split: Split, config: BaselinesConfig, systems: Mapping[str, System]):
+        """Asks no system yet."""
+        self._validation = Validation(split, config)
+        self._systems, self._seen_of = systems, _Seen(split)
+        self._scores: dict[str, list[np.ndarray]] = {}
+        self._batches: list[np.ndarray] = [
+            self._validation.rows[start : start + BATCH]
+            for start in range(0, len(self._validation), BATCH)
+        ]
+        self._targets = split.target("valid")
+        self._masks: list[np.ndarray] = []
+
+    def choose(self, parts: Sequence[str]) -> Weighted:
+        """Returns the best weights of these systems."""
+        scores = {name: self._standardised(name) for name in parts}
+        alone = {name: float(self._ndcgs([], scores[name], (1.0,))[0]) for name in parts}
+        first, *others = parts
+        weights = {first: 1.0, **dict.fromkeys(others, 1.0)}
+        value = -1.0
+        for _ in range(_SWEEPS):
+            before = dict(weights)
+            for name in others:
+                fixed = [(weights[other], scores[other]) for other in parts if other != name]
+                found = self._ndcgs(fixed, scores[name], WEIGHTS)
+                weights[name], value = WEIGHTS[int(found.argmax())], float(found.max())
+            if weights == before:
+                break
+        return Weighted(weights, value, alone)
+
+    def _standardised(self, name: str) -> list[np.ndarray]:
+        """The standardized scores of one system for the validation users, by batch."""
+        if name not in self._scores:
+            found = []
+            for number, rows in enumerate(self._batches):
+                scores = jnp.asarray(self._systems[name].scores("valid", rows))
+                if len(self._masks) == number:
+                    seen = self._seen_of("valid", rows, scores.shape[1])
+                    self._masks.append(np.asarray(seen))
+                found.append(np.asarray(standardised(scores, self._masks[number])))
+            self._scores[name] = found
+        return self._scores[name]
+
+    def _ndcgs(
+        self,
+        fixed: Sequence[tuple[float, list[np.ndarray]]],
+        moved: list[np.ndarray],
+        weights: Sequence[float],
+    ) -> Float[np.ndarray, " W"]:
+        """The NDCG@10 for each weight of the system that is moved."""
+        tried, sums = jnp.asarray(weights, jnp.float32), np.zeros(len(weights))
+        for number, rows in enumerate(self._batches):
+            base: Any = np.zeros_like(moved[number])
+            for weight, scores in fixed:
+                base = base + np.float32(weight) * scores[number]
+            gains = _gains(base, moved[number], tried, self._targets[rows], self._masks[number])
+            sums += np.asarray(gains, np.float64)
+        return sums / len(self._validation)
+
+
+@jax.jit
+def _gains(
+    base: Float[Array, "B I"],
+    moved: Float[Array, "B I"],
+    weights: Float[Array, " W"],
+    targets: Int[Array, " B"],
+    seen: Bool[Array, "B I"],
+) -> Float[Array, " W"]:
+    """The sum over users of NDCG@10 of `base + weight * moved`, for each weight."""
+
+    def one(weight: Array) -> Array:
+        """The sum for one weight."""
+        rank, _ = rank_full(base + weight * moved, targets, seen)
+        gains: Array = jnp.where(rank <= 10, 1.0 / jnp.log2(rank + 1.0), 0.0)
+        return gains.sum()
+
+    return jax.lax.map(one, weights)

@@ -1,0 +1,51 @@
+"""Settings and weights by validation: the NDCG@10 of a system on some of the validation users."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from delrec_jax import prng
+from delrec_jax.config import BaselinesConfig
+from delrec_jax.data.splits import Split
+from delrec_jax.evaluation.metrics import metrics_of_ranks
+from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.workdir.protocols import full_rankers
+
+BATCH = 512
+"""Users per batch."""
+
+
+class Validation:
+    """The validation users that settings are chosen by: all of them, or a draw of `baselines.users`.
+
+    Attributes:
+      rows: places in `split.users("valid")`, those with short histories first.
+    """
+
+    def __init__(self, split: Split, config: BaselinesConfig):
+        """Draws the users; the same seed draws the same ones, whatever is validated."""
+        lengths = split.history_lengths("valid")
+        rows = prng.generator(config.seed, "baselines/users").permutation(len(lengths))
+        rows = np.sort(rows[: config.users])
+        self.rows = rows[np.argsort(lengths[rows], kind="stable")]
+        self.split = split
+        self._rank = full_rankers(split, "valid")["full"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ndcg(self, scores: Callable[[np.ndarray], object], what: str) -> float:
+        """Returns the mean NDCG@10 over the whole catalogue without seen items.
+
+        Args:
+          scores: maps rows of the validation part to scores [B, I].
+          what: name of the system, for messages.
+        """
+        found = rank_users(
+            lambda places: scores(self.rows[places]),  # type: ignore[arg-type, return-value]
+            {"full": lambda scored, places: self._rank(scored, self.rows[places])},
+            num_users=len(self),
+            batch_size=min(BATCH, len(self)),
+            what=what,
+        )
+        return float(metrics_of_ranks(found["full"].rank)["NDCG@10"].mean())
