@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from delrec_jax.evaluation.records import METRICS, hybrid_parts, system_order
+from delrec_jax.evaluation.metrics import METRICS
+from delrec_jax.evaluation.systems import hybrid_parts, system_order
 
 Row = Mapping[str, Any]
 

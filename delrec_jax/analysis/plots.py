@@ -24,7 +24,7 @@ from delrec_jax.analysis.drawing import (
 )
 from delrec_jax.analysis.seed_blocks import SeedMean
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.records import system_order
+from delrec_jax.evaluation.systems import system_order
 
 _BAR_COLOURS = {
     "delrec": PALETTE[0],

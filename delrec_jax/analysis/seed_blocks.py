@@ -19,7 +19,8 @@ from delrec_jax.analysis.blocks import (
     system_label,
     users_note,
 )
-from delrec_jax.evaluation.records import BASELINES, METRICS, system_order
+from delrec_jax.evaluation.metrics import METRICS
+from delrec_jax.evaluation.systems import BASELINES, system_order
 
 _UNTRAINED = (*BASELINES, "oracle")  # the same for every teacher
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.records import PARTS_OF_HYBRIDS, hybrid_name
+from delrec_jax.evaluation.systems import PARTS_OF_HYBRIDS, hybrid_name
 from delrec_jax.teachers.registry import CLOSED_FORMS
 
 

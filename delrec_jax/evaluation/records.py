@@ -15,87 +15,25 @@ from jaxtyping import Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_of_ranks
+from delrec_jax.evaluation.systems import SYSTEMS, is_system
 from delrec_jax.files import whole
 
 __all__ = [
-    "BASELINES",
     "EXPECTED_SCHEMA",
     "METRICS",
-    "PARTS_OF_HYBRIDS",
     "PART_OF_USERS",
     "RECORD_SCHEMA",
-    "SYSTEMS",
     "RecordKey",
     "expected_table",
-    "hybrid_name",
-    "hybrid_parts",
-    "is_system",
     "metric_values",
     "read_expected",
     "read_records",
     "record_table",
     "summarise",
-    "system_order",
     "wide_expected",
     "write_expected",
     "write_records",
 ]
-
-# In the order in which every table lists them.
-SYSTEMS = (
-    "popularity",
-    "itemknn",
-    "markov",
-    "ease",
-    "tfidf",
-    "lm_embeddings",
-    "teacher",
-    "teacher_augmented",
-    "teacher_augmented_untuned_lm",
-    "teacher_augmented_shuffled_text",
-    "lm_no_prompt",
-    "lm_random_prompt",
-    "lm_shuffled_prompt",
-    "lm_distilled_prompt",
-    "lm_true_prompt",
-    "lm_tuned_random_prompt",
-    "delrec",
-    "lm_words",
-    "oracle",
-)
-
-BASELINES = SYSTEMS[:6]
-"""The systems that are the same for every teacher and seed: those in closed form, and the language model's title vectors."""
-
-PARTS_OF_HYBRIDS = tuple(name for name in SYSTEMS if name != "oracle")
-"""The systems that a hybrid can consist of."""
-
-
-def hybrid_name(parts: Sequence[str]) -> str:
-    """The name of a hybrid of these systems in the results."""
-    return f"hybrid({'+'.join(parts)})"
-
-
-def hybrid_parts(system: str) -> tuple[str, ...]:
-    """The systems of a hybrid by its name; none for any other system."""
-    if not (system.startswith("hybrid(") and system.endswith(")")):
-        return ()
-    return tuple(system.removeprefix("hybrid(").removesuffix(")").split("+"))
-
-
-def is_system(system: str) -> bool:
-    """Whether results may have this name: a system of `SYSTEMS`, or a hybrid of such systems."""
-    parts = hybrid_parts(system)
-    return system in SYSTEMS or (len(parts) > 1 and set(parts) <= set(PARTS_OF_HYBRIDS))
-
-
-def system_order(system: str) -> tuple[int, ...]:
-    """Sort key of a system in tables: the order of `SYSTEMS`, with hybrids before the oracle."""
-    if system in SYSTEMS:
-        return (int(system == "oracle") * 2, SYSTEMS.index(system))
-    parts = hybrid_parts(system)
-    return (1, len(parts), *(SYSTEMS.index(part) for part in parts))
-
 
 _Schema = Mapping[str, type[pl.DataType]]
 

@@ -24,7 +24,7 @@ class EASE:
 
     title = "EASE"
     max_length = READ_ITEMS
-    grid: Mapping[str, tuple[float, ...]] = {"penalty": (100.0, 20.0, 500.0)}
+    grid: Mapping[str, tuple[float, ...]] = {"penalty": (100.0, 5.0, 20.0, 300.0, 1000.0)}
 
     def fit(self, train: TrainingPart, *, penalty: float) -> ItemToItem:
         """Solves for the weights.

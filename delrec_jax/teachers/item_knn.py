@@ -24,7 +24,7 @@ class ItemKNN:
     title = "ItemKNN"
     max_length = READ_ITEMS
     grid: Mapping[str, tuple[float, ...]] = {
-        "shrink": (0.0, 10.0, 50.0),
+        "shrink": (10.0, 0.0, 50.0, 200.0),
         "neighbors": (0.0, 20.0, 100.0),
     }
 

@@ -22,7 +22,7 @@ READ_ITEMS = 512
 MOST_ITEMS = 20_000
 """The largest catalogue for which a matrix [I, I] is made: 1.6 GB in float32."""
 
-RECENCY_GRID = {"decay": (0.8, 0.6, 0.9, 1.0), "floor": (0.0, 0.3)}
+RECENCY_GRID = {"decay": (0.8, 0.4, 0.6, 0.9, 1.0), "floor": (0.0, 0.3)}
 """Weights by age that are tried by validation; the first of each is the default."""
 
 # Where histories are this many times shorter than the catalogue, adding up rows is faster than a product with the matrix.

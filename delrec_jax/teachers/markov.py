@@ -24,8 +24,8 @@ class Markov:
     title = "Markov"
     max_length = READ_ITEMS
     grid: Mapping[str, tuple[float, ...]] = {
-        "reach": (3.0, 1.0, 6.0),
-        "smoothing": (3.0, 1.0, 10.0),
+        "reach": (3.0, 1.0, 6.0, 10.0),
+        "smoothing": (3.0, 1.0, 10.0, 30.0),
     }
 
     def fit(self, train: TrainingPart, *, reach: float, smoothing: float) -> ItemToItem:
@@ -43,6 +43,7 @@ class Markov:
             pairs = items[:-distance][same], items[distance:][same]
             weights = np.full(len(pairs[0]), 1.0 / distance)
             counts += sparse.csr_matrix((weights, pairs), shape=shape)
+        counts.setdiag(0.0)  # where items are repeated: an item says nothing about itself
         sums = np.asarray(counts.sum(axis=1))  # [I, 1]
         return item_to_item(counts.toarray() / (sums + smoothing))
 

@@ -9,16 +9,25 @@ import pytest
 from delrec_jax.analysis.report import Curve, ReportData, WorkedExample
 from delrec_jax.analysis.tables import metrics_rows
 from delrec_jax.evaluation.metrics import expected_metrics
-from delrec_jax.evaluation.records import SYSTEMS, RecordKey, expected_table, record_table
+from delrec_jax.evaluation.records import RecordKey, expected_table, record_table
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
+from delrec_jax.evaluation.systems import SYSTEMS
 
 USERS = 120
 DELREC_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("teacher_augmented"))
-HIT_SHARE = dict(
-    zip(
-        DELREC_SYSTEMS, (0.04, 0.3, 0.05, 0.06, 0.03, 0.4, 0.43, 0.28, 0.45, 0.35, 0.5), strict=True
-    )
-)
+HIT_SHARE = dict.fromkeys(DELREC_SYSTEMS, 0.2) | {
+    "popularity": 0.04,
+    "teacher": 0.3,
+    "lm_no_prompt": 0.05,
+    "lm_random_prompt": 0.06,
+    "lm_shuffled_prompt": 0.03,
+    "lm_distilled_prompt": 0.4,
+    "lm_true_prompt": 0.43,
+    "lm_tuned_random_prompt": 0.28,
+    "delrec": 0.45,
+    "lm_words": 0.35,
+    "oracle": 0.5,
+}
 
 
 def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame:

@@ -10,8 +10,8 @@ from rich.console import Console
 from delrec_jax.analysis import blocks, tables
 from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.records import SYSTEMS
 from delrec_jax.evaluation.significance import compare_family
+from delrec_jax.evaluation.systems import SYSTEMS
 from delrec_jax.p2rec.comparison import compare_augmentations
 
 

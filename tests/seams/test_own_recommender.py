@@ -1,6 +1,5 @@
 """A recommender that is no network, from a file of the user's: ranked by `baseline`, distilled by `distill`."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from seam_runs import HERE, QUICK, write_config
 from tiny_storefront import delrec, open_workspace
 
-from delrec_jax.errors import UserError
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import load_teacher
 
@@ -75,14 +73,14 @@ def test_p2rec_needs_item_vectors(tmp_path, capsys):
     assert "groups the teacher's item vectors" in capsys.readouterr().err
 
 
-def test_scores_that_cannot_be_compiled_are_refused(run, tmp_path):
+def test_scores_that_cannot_be_compiled_are_refused(tmp_path, capsys):
     own = tmp_path / "plain.py"
     own.write_text(
-        "class Plain:\n    title, max_length = 'plain', 1\n\n"
-        "    def fit(self, offsets, items, *, num_items):\n        return self\n\n\nPLAIN = Plain()\n"
+        "class Plain:\n    title, max_length, grid = 'plain', 1, {}\n\n"
+        "    def fit(self, train):\n        return self\n\n\nPLAIN = Plain()\n"
     )
-    ws = open_workspace(run[0])
-    teacher = replace(ws.experiment.teacher, name=f"{own}:PLAIN")
-    ws.experiment = replace(ws.experiment, teacher=teacher)
-    with pytest.raises(UserError, match="which is not a pytree; return a flax"):
-        load_teacher(ws, load_data(ws))
+    config = write_config(tmp_path / "config.py", teacher__name=f"{own}:PLAIN")
+    delrec("prepare", config, f"--workdir={tmp_path / 'run'}", *QUICK)
+    with pytest.raises(SystemExit):
+        delrec("teach", config, f"--workdir={tmp_path / 'run'}", *QUICK)
+    assert "which is not a pytree; return a flax" in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,7 @@
 """A recommender that is no network, as a fork would bring it: what came directly after the last item, how often."""
 
 import itertools
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,11 +23,13 @@ class FollowsLast:
 
     title = "what follows"
     max_length = 1
+    grid: ClassVar = {}  # it has no settings
 
-    def fit(self, offsets, items, *, num_items):
+    def fit(self, train):
         """Counts."""
+        items, num_items = train.items, train.num_items
         counts = np.zeros((num_items + 1, num_items), np.float32)
-        for start, end in itertools.pairwise(offsets):
+        for start, end in itertools.pairwise(train.offsets):
             np.add.at(counts, (items[start : end - 1], items[start + 1 : end]), 1)
         return Transitions(jnp.asarray(counts))
 
