@@ -160,32 +160,28 @@ class HybridWeights:
     ) -> Float[np.ndarray, "W U"]:
         """The NDCG@10 of each validation user for each weight of the system that is moved."""
         scores = {name: self._standardised(name) for name in weights}
-        values, found = jnp.asarray(tried, jnp.float32), []
+        found = []
         for number, rows in enumerate(self._batches):
-            base: Any = np.zeros_like(scores[moved][number])
+            part = jnp.asarray(scores[moved][number])
+            others = jnp.zeros_like(part)
             for name, weight in weights.items():
                 if name != moved and weight:
-                    base = base + np.float32(weight) * scores[name][number]
-            mask, targets = self._masks[number], self._targets[rows]
-            found.append(np.asarray(_gains(base, scores[moved][number], values, targets, mask)))
-        return np.concatenate(found, axis=1).astype(np.float64)
+                    others = others + weight * scores[name][number]
+            mask, targets = jnp.asarray(self._masks[number]), self._targets[rows]
+            gains = [_gains(others, part, weight, targets, mask) for weight in tried]
+            found.append(np.stack([np.asarray(of_one, np.float64) for of_one in gains]))
+        return np.concatenate(found, axis=1)
 
 
 @jax.jit
 def _gains(
-    base: Float[Array, "B I"],
+    others: Float[Array, "B I"],
     moved: Float[Array, "B I"],
-    weights: Float[Array, " W"],
+    weight: Float[Array, ""],
     targets: Int[Array, " B"],
     seen: Bool[Array, "B I"],
-) -> Float[Array, "W B"]:
-    """NDCG@10 of `base + weight * moved` for each weight and user."""
-
-    def one(weight: Array) -> Array:
-        """The values [B] of one weight."""
-        rank, _ = rank_full(base + weight * moved, targets, seen)
-        gains: Array = jnp.where(rank <= 10, 1.0 / jnp.log2(rank + 1.0), 0.0)
-        return gains
-
-    found: Array = jax.lax.map(one, weights)
-    return found
+) -> Float[Array, " B"]:
+    """NDCG@10 of each user by `others + weight * moved`."""
+    rank, _ = rank_full(others + weight * moved, targets, seen)
+    gains: Array = jnp.where(rank <= 10, 1.0 / jnp.log2(rank + 1.0), 0.0)
+    return gains
