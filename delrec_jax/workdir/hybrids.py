@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import rank_full, seen_items
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.systems import System
@@ -168,20 +169,12 @@ class HybridWeights:
                 if name != moved and weight:
                     others = others + weight * scores[name][number]
             mask, targets = jnp.asarray(self._masks[number]), self._targets[rows]
-            gains = [_gains(others, part, weight, targets, mask) for weight in tried]
-            found.append(np.stack([np.asarray(of_one, np.float64) for of_one in gains]))
+            # Summed before they are ranked, not in one program: that could round a target's score in two ways.
+            ranks = [rank_full(others + weight * part, targets, mask)[0] for weight in tried]
+            found.append(np.stack([_gain(np.asarray(rank, np.float64)) for rank in ranks]))
         return np.concatenate(found, axis=1)
 
 
-@jax.jit
-def _gains(
-    others: Float[Array, "B I"],
-    moved: Float[Array, "B I"],
-    weight: Float[Array, ""],
-    targets: Int[Array, " B"],
-    seen: Bool[Array, "B I"],
-) -> Float[Array, " B"]:
-    """NDCG@10 of each user by `others + weight * moved`."""
-    rank, _ = rank_full(others + weight * moved, targets, seen)
-    gains: Array = jnp.where(rank <= 10, 1.0 / jnp.log2(rank + 1.0), 0.0)
-    return gains
+def _gain(ranks: np.ndarray) -> np.ndarray:
+    """NDCG@10 of each rank."""
+    return metrics_of_ranks(ranks)["NDCG@10"]
