@@ -20,8 +20,8 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     scorer = LanguageScorer(language)
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
-        for done, ((name, labels), parts) in enumerate(everything.items()):
-            run.rank_language_system(name, labels, scorer, parts)
+        for done, (name, parts) in enumerate(everything.items()):
+            run.rank_language_system(name, scorer, parts)
             bar.update(done + 1, name)
     if data.world is not None:
         run.add_oracle()

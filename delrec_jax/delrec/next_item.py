@@ -76,6 +76,7 @@ class NextItemExamples:
       rows: positions.
       labels: int32 [N], the item that follows each.
       known: items that occur in the training part; negatives are drawn from these.
+      pattern: the soft prompt's slots, or nothing.
     """
 
     rows: Rows
@@ -83,30 +84,32 @@ class NextItemExamples:
     known: Int[np.ndarray, " K"]
     train: Interactions
     pieces: Pieces
-    slots: Ids
+    pattern: Ids
     config: TuneConfig
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def example(self, index: int, rng: np.random.Generator) -> LabelledText | ListedText:
-        """The text of a row, with the soft prompt's slots, labeled over the catalogue or among candidates."""
+        """The text of a row, labeled over the catalogue or among candidates."""
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         if self.config.loss_over == "catalogue":
-            text = prompts.recommendation(self.pieces, shown, pattern=self.slots)
+            text = prompts.recommendation(self.pieces, shown, pattern=self.pattern)
             return LabelledText(ids=text, label=np.int32(label))
         count = self.config.num_candidates
         candidates = among_negatives(label, self.known, history, count, rng)
-        text = prompts.recommendation(self.pieces, shown, pattern=self.slots, candidates=candidates)
+        text = prompts.recommendation(
+            self.pieces, shown, pattern=self.pattern, candidates=candidates
+        )
         return ListedText(ids=text, candidates=candidates, targets=one_hot(candidates, label))
 
 
 def next_item_examples(
-    experiment: Experiment, data: Data, language: Language, users: np.ndarray
+    experiment: Experiment, data: Data, language: Language, *, pattern: Ids
 ) -> NextItemExamples:
-    """The examples of these users' latest labels, at most `tune.positions` per user."""
-    train = data.split.train
+    """The examples of the training users' latest labels, at most `tune.positions` per user, with this pattern in the texts."""
+    train, users = data.split.train, data.split.training_users
     rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
     return NextItemExamples(
         rows=rows,
@@ -114,7 +117,7 @@ def next_item_examples(
         known=np.flatnonzero(known_items(data)),
         train=train,
         pieces=language.pieces,
-        slots=language.slots,
+        pattern=pattern,
         config=experiment.tune,
     )
 

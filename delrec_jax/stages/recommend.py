@@ -58,7 +58,7 @@ def _language_scores(ws: Workspace, inputs: Inputs, items: list[int]) -> dict[st
     if ws.experiment.method == "p2rec":
         return {}
     language = inputs.language
-    system = systems.language_systems(ws, inputs.data, language)["delrec", "all"]
+    system = systems.tuned(ws, language, "distilled")
     scorer = LanguageScorer(language)
     texts = scorer.texts(system, [np.array(items)])
     return {"DELRec": np.asarray(scorer.catalogue(system, texts))[0]}

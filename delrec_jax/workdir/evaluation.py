@@ -36,19 +36,18 @@ class Evaluation:
         order: np.ndarray | None = None,
         **names: Any,
     ) -> None:
-        """Ranks a system that scores the whole catalogue, under all protocols; `names` are labels, teacher and seed."""
+        """Ranks a system that scores the whole catalogue, under all protocols; `names` are other fields of its `RecordKey`."""
         rankers = self.protocols.rankers(full_scores=True)
         self._rank(system, score_users, rankers, order=order, **names)
 
     def rank_language_system(
-        self, system: str, labels: str, scorer: LanguageScorer, parts: LanguageSystem
+        self, system: str, scorer: LanguageScorer, parts: LanguageSystem
     ) -> None:
         """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated."""
+        names = {"step": parts.step, "beside": parts.beside}
         if scorer.ranks_catalogue:
             ids = scorer.texts(parts, self.histories)
-            self.rank_catalogue(
-                system, lambda rows: scorer.catalogue(parts, ids[rows]), labels=labels
-            )
+            self.rank_catalogue(system, lambda rows: scorer.catalogue(parts, ids[rows]), **names)
             return
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
@@ -62,7 +61,7 @@ class Evaluation:
                 """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
                 return scorer.candidates(parts, ids[rows], candidates[rows])
 
-            self._rank(system, score, {protocol: ranker}, labels=labels)
+            self._rank(system, score, {protocol: ranker}, **names)
 
     def add_oracle(self) -> None:
         """Adds the exact next-item distribution: realized ranks, and expected metrics."""

@@ -124,11 +124,12 @@ class Protocols:
         ranks: Mapping[str, Ranks],
         *,
         system: str,
-        labels: str = "all",
         teacher: str | None = None,
         seed: int | None = None,
+        step: int = -1,
+        beside: str = "",
     ) -> list[pl.DataFrame]:
-        """Returns the rank records of one system; teacher and seed default to the run's."""
+        """Returns the rank records of one system; teacher and seed default to the run's, the rest is as in `RecordKey`."""
         config = self._experiment
         key = RecordKey(
             corpus=self._data.corpus.name,
@@ -137,7 +138,8 @@ class Protocols:
             system=system,
             teacher=config.teacher.name if teacher is None else teacher,
             seed=config.seed if seed is None else seed,
-            labels=labels,
+            step=step,
+            beside=beside,
         )
         return [self._record(replace(key, protocol=name), found) for name, found in ranks.items()]
 

@@ -13,16 +13,21 @@ from delrec_jax.evaluation.records import SYSTEMS, RecordKey, expected_table, re
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
 
 USERS = 120
-DELREC_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("teacher_augmented"))
+DELREC_SYSTEMS = tuple(
+    name for name in SYSTEMS if not name.startswith("teacher_augmented") and name != "lm_supervised"
+)
 HIT_SHARE = dict(
     zip(
-        DELREC_SYSTEMS, (0.04, 0.3, 0.05, 0.06, 0.03, 0.4, 0.43, 0.28, 0.45, 0.35, 0.5), strict=True
+        DELREC_SYSTEMS,
+        (0.04, 0.3, 0.05, 0.06, 0.03, 0.4, 0.43, 0.2, 0.28, 0.25, 0.42, 0.45, 0.35, 0.5),
+        strict=True,
     )
 )
+STEPS = {"lm_distilled_prompt": 300, "lm_tuned_true_prompt": 0, "delrec": 120}
 
 
-def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame:
-    generator = np.random.default_rng([len(system), len(protocol), len(labels)])
+def _records(system: str, *, protocol: str) -> pl.DataFrame:
+    generator = np.random.default_rng([len(system), len(protocol), 3])
     hit = generator.random(USERS) < HIT_SHARE[system]
     ranks = np.where(hit, 1.0, generator.integers(2, 40, USERS))
     if protocol == "rerank-20":
@@ -33,7 +38,7 @@ def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame
         protocol=protocol,
         system=system,
         teacher="" if system == "popularity" else "sasrec",
-        labels=labels,
+        step=STEPS.get(system, -1),
         candidate_hash="" if protocol == "full" else "0123abcd",
     )
     return record_table(
@@ -51,15 +56,12 @@ def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame
 @pytest.fixture(scope="session")
 def records() -> pl.DataFrame:
     protocols = ("full", "sampled-20", "rerank-20")
-    tables = [
+    return pl.concat(
         _records(system, protocol=protocol)
         for system in DELREC_SYSTEMS
         if system != "oracle"
         for protocol in protocols
-    ]
-    few = ("lm_tuned_random_prompt", "delrec")
-    tables += [_records(system, protocol="full", labels="100-users") for system in few]
-    return pl.concat(tables)
+    )
 
 
 @pytest.fixture(scope="session")

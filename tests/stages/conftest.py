@@ -58,6 +58,6 @@ def both_run(tiny_run, tmp_path_factory):
     with shared(tmp_path_factory, "both_run") as (workdir, ready):
         if not ready:
             beginning = ("data", "lm", "teacher")
-            flags = ("--config.method=delrec_p2rec", "--config.tune.few_users=0")
+            flags = ("--config.method=delrec_p2rec", "--config.tune.controls=()")
             make_p2rec_run(tiny_run, workdir, *flags, stages=beginning)
     return workdir

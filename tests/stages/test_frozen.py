@@ -27,7 +27,7 @@ INDEX = (
     "--config.lm.verbalizer=index",
     "--config.tune.loss_over=candidates",
     "--config.tune.num_candidates=8",
-    "--config.tune.few_users=0",
+    "--config.tune.controls=('none','random')",
     "--config.teacher.name=popularity",
     "--config.distill.weighting=uncertainty",
     "--config.prompts.max_tokens=192",
@@ -135,7 +135,7 @@ def test_fixed_weights_stay(tiny_run):
         assert row["loss"] == pytest.approx(mixed, rel=1e-5)
 
 
-@pytest.mark.parametrize("prompt", ["distilled", "random"])
+@pytest.mark.parametrize("prompt", ["distilled", "random", "none"])
 def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt):
     workdir, _, watch = index_run
     before, after = watch.frozen[f"adapter/{prompt}"]
@@ -143,8 +143,11 @@ def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt
     assert after["vectors"] is None, "`index` scores by codes, not by titles"
     assert same(before, after), "the language model or the prompt has changed"
     assert same(after["params"], stored(workdir / "lm" / "model" / "result.safetensors"))
-    used = load_file(workdir / "prompt" / prompt / "result.safetensors")["prompt"]
-    assert after["prompt"].tobytes() == used.tobytes()
+    if prompt == "none":
+        assert not after["prompt"].any()
+    else:
+        used = load_file(workdir / "prompt" / prompt / "result.safetensors")["prompt"]
+        assert after["prompt"].tobytes() == used.tobytes()
     states = watch.params[f"adapter/{prompt}"]
     leaves = jax.tree_util.tree_leaves_with_path(states[-1])
     assert {path[-1].key for path, _ in leaves} == {"A", "E", "B"}
@@ -174,7 +177,7 @@ def test_no_later_stage_touches_what_an_earlier_one_stored(index_run):
     _, digests, _ = index_run
     for before, after in pairwise(digests):
         assert before.items() <= after.items()
-    assert len(digests[-1]) == 1 + 4 + 2, "the LM, four prompts, two sets of adapters"
+    assert len(digests[-1]) == 1 + 4 + 3, "the LM, four prompts, three sets of adapters"
 
 
 def test_attribute_questions_are_part_of_the_gate_where_texts_ask_them(index_run):
