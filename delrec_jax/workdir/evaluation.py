@@ -44,7 +44,7 @@ class Evaluation:
         self, system: str, scorer: LanguageScorer, parts: LanguageSystem
     ) -> None:
         """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated."""
-        names = {"step": parts.step, "beside": parts.beside}
+        names: dict[str, Any] = {"step": parts.step, "beside": parts.beside}
         if scorer.ranks_catalogue:
             ids = scorer.texts(parts, self.histories)
             self.rank_catalogue(system, lambda rows: scorer.catalogue(parts, ids[rows]), **names)
