@@ -139,11 +139,14 @@ def conventional_systems(ws: Workspace, data: Data, part: Part) -> dict[str, Con
 
 def conventional_system(teacher: Teacher, read: RowHistories) -> ConventionalSystem:
     """Wraps a teacher so that it scores rows of users."""
-    return ConventionalSystem(lambda rows: _scores(teacher, read(rows)), read.by_length)
+    return ConventionalSystem(lambda rows: compiled_scores(teacher, read(rows)), read.by_length)
 
 
 @jax.jit
-def _scores(teacher: Any, histories: Any) -> jax.Array:
-    """Scores histories; the teacher is an argument so that recommenders of one shape share a compiled program."""
+def compiled_scores(teacher: Any, histories: Any) -> jax.Array:
+    """Scores histories [B, L], left-padded with -1: [B, I].
+
+    The teacher is an argument so that recommenders of one shape share a compiled program.
+    """
     scores: jax.Array = teacher.scores(histories)
     return scores
