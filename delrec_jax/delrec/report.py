@@ -74,6 +74,7 @@ def _report_data(
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
             "teacher": display_name(config.teacher.name),
             "language model": base_model.described_model(ws),
+            "stage 2": _tuning(config),
             "seed": str(config.seed),
         },
         metrics=rows,
@@ -86,6 +87,15 @@ def _report_data(
         adapter_ranks=_adapter_ranks(ws),
         examples=_examples(ws, data, language),
         notes=_notes(config, data),
+    )
+
+
+def _tuning(config: Experiment) -> str:
+    tuned = f"AdaLoRA, {config.tune.loop.steps} steps at most"
+    if not config.tune.beside:
+        return tuned
+    return (
+        f"{tuned}, beside the teacher's standardized scores (weight {config.tune.beside_weight:g})"
     )
 
 

@@ -13,6 +13,7 @@ from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.delrec import systems
+from delrec_jax.delrec.beside import beside_of
 from delrec_jax.delrec.next_item import (
     NextItemExamples,
     known_items,
@@ -23,17 +24,20 @@ from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import (
     RankFn,
     candidate_ranker,
+    gather_candidates,
     rank_full,
     rank_users,
     seen_items,
 )
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
+from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -65,7 +69,15 @@ class Tuning:
             self._language.layout,
             shapes_of(self._held),
             known=known_items(self._data),
+            teacher=shapes_of(self._teacher),
         )
+
+    @cached_property
+    def _teacher(self) -> Any:
+        """The recommender that the language model is tuned beside, on the host; None if there is none."""
+        if not self._ws.experiment.tune.beside:
+            return None
+        return jax.tree.map(np.asarray, load_teacher(self._ws, self._data))
 
     def fit(self, name: str) -> None:
         """Trains or resumes the adapters of one prompt (`none`: of none); finished ones are left as they are."""
@@ -75,6 +87,9 @@ class Tuning:
             experiment, self._data, self._language, pattern=system.pattern
         )
         frozen = {**self._held, "prompt": system.prompt}
+        if self._teacher is not None:
+            home = task.layout.of({"teacher": self._teacher})["teacher"]
+            frozen["teacher"] = place(self._teacher, home)
         _, result = run_task(
             task,
             task.start(frozen, experiment.seed),
@@ -109,7 +124,7 @@ class Tuning:
         """Makes a function from adapters to HR@1 and NDCG@10 of the validation items.
 
         The items are ranked among all unseen items of the training part, or among the stored candidates where texts list
-        them.
+        them; by the sum with the teacher's scores, if the adapters are tuned beside these.
         """
         split, candidates = self._data.split, self._data.candidates["valid"].items
         targets = split.target("valid")
@@ -117,15 +132,21 @@ class Tuning:
         ids = self._scorer.texts(system, split.histories("valid"), candidates)
         ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
 
+        added = self._added()
+
         def evaluate(adapters: Any) -> dict[str, float]:
             """Validation metrics of these adapters, and the one that selects."""
             tuned = replace(system, adapters=adapters)
 
             def scores(rows: np.ndarray) -> jax.Array:
                 """Scores [B, C] of the candidates, or [B, I] of the catalogue."""
-                if listed:
-                    return self._scorer.candidates(tuned, ids[rows], candidates[rows])
-                return self._scorer.catalogue(tuned, ids[rows])
+                if not listed:
+                    scores = self._scorer.catalogue(tuned, ids[rows])
+                    return scores if added is None else scores + added(rows)
+                scores = self._scorer.candidates(tuned, ids[rows], candidates[rows])
+                if added is not None:
+                    scores = scores + gather_candidates(added(rows), candidates[rows])
+                return scores
 
             ranks = rank_users(
                 scores,
@@ -138,6 +159,16 @@ class Tuning:
             return found | {"valid/selection": found[f"valid/{config.tune.select_by}"]}
 
         return evaluate
+
+    def _added(self) -> Callable[[np.ndarray], jax.Array] | None:
+        """Makes a function from validation rows [B] to what the teacher adds to the scores [B, I]; None if nothing."""
+        split, beside = self._data.split, beside_of(self._ws.experiment, known_items(self._data))
+        if beside is None:
+            return None
+        longest = int(split.history_lengths("valid").max())
+        histories = padded_histories(split, "valid", max(longest, beside.max_length))
+        scores = jax.jit(beside.scores)
+        return lambda rows: scores(self._teacher, histories[rows])
 
     def _open_ranker(self, targets: np.ndarray) -> RankFn:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""
