@@ -7,6 +7,7 @@ that depends on the whole history, so a list that belongs to another row is seen
 from dataclasses import replace
 from types import SimpleNamespace
 
+import flax.struct
 import numpy as np
 import pytest
 from prompt_templates import EVERY
@@ -333,6 +334,39 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
     found = trainer._validator(system)({})
     assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
     assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["catalogue", "candidates"])
+def test_beside_the_teacher_validation_selects_by_the_sum(ws, data, language, monkeypatch, listed):
+    class Rule(flax.struct.PyTreeNode):
+        items: np.ndarray
+
+        def scores(self, histories):
+            return teacher_scores(histories) + 0.0 * self.items  # a tracer where it is compiled
+
+    config = replace(ws.experiment.tune, beside="teacher", select_by="NDCG@10")
+    monkeypatch.setattr(ws, "experiment", replace(ws.experiment, tune=config))
+    monkeypatch.setattr(tune, "load_teacher", lambda ws, data: Rule(np.arange(NUM_ITEMS)))
+    known = ~data.split.cold_items(NUM_ITEMS)
+    candidates, ranks = data.candidates["valid"].items, []
+    for row, history in enumerate(data.split.histories("valid")):
+        padded = np.full((1, ws.experiment.teacher.max_length), -1)
+        padded[0, -len(history) :] = history[-padded.shape[1] :]
+        scores, target = teacher_scores(padded)[0], data.split.target("valid")[row]
+        fresh = [item for item in np.flatnonzero(known) if item not in history]
+        among = candidates[row] if listed else [*{*fresh, target}]
+        ranks.append(1 + (scores[among] > scores[target]).sum())
+    # A language model that answers the same to everything leaves the decision to the teacher.
+    scorer = language_scorer.LanguageScorer
+    monkeypatch.setattr(scorer, "ranks_catalogue", not listed)
+    monkeypatch.setattr(scorer, "catalogue", lambda self, system, ids: np.zeros((len(ids), 36)))
+    monkeypatch.setattr(
+        scorer, "candidates", lambda self, system, ids, candidates: np.zeros(candidates.shape)
+    )
+    system = language_scorer.LanguageSystem(SLOTS, np.zeros((2, 4), np.float32))
+    found = tune.Tuning(ws, data, language)._validator(system)({})
+    gains = [1 / np.log2(1 + rank) if rank <= 10 else 0 for rank in ranks]
+    assert found["valid/selection"] == pytest.approx(np.mean(gains))
 
 
 def test_evaluated_texts_show_all_but_the_target(ws, data, language):

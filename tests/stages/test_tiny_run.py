@@ -19,6 +19,8 @@ SYSTEMS = {
     "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_no_prompt", "lm_tuned_random_prompt",
     "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt", "delrec", "lm_words", "oracle",
 }  # fmt: skip
+# With tune.controls=('random',).
+FEWER_SYSTEMS = SYSTEMS - {"lm_tuned_no_prompt", "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt"}
 
 
 @pytest.fixture
