@@ -86,7 +86,7 @@ def run_for(workdir):
     return said(*words)
 
 
-_POPULARITY = ("--config.teacher.name=popularity", "--config.tune.few_users=0")
+_POPULARITY = ("--config.teacher.name=popularity",)
 _SASREC = ("--config.teacher.sasrec.max_length=16", "--config.teacher.optimizer.warmup_steps=2")
 _P2REC = (
     *TINY,

@@ -58,7 +58,6 @@ TINY = (
     "--config.tune.loop.checkpoint_every=5",
     "--config.tune.adalora.interval=1",
     "--config.tune.batch_size=16",
-    "--config.tune.few_users=8",
 )
 
 

@@ -38,7 +38,7 @@ TINY = Plan(
     *("baseline", ("data",), "teacher"),
     flags=(
         *("--config.data.storefront.users=48", "--config.data.storefront.series=2"),
-        *("--config.candidates.num=8", "--config.tune.few_users=8"),
+        *("--config.candidates.num=8", "--config.tune.controls=('random',)"),
         *("--config.teacher.sasrec.width=16", "--config.teacher.sasrec.layers=1"),
         *("--config.teacher.loop.steps=40", "--config.teacher.loop.evaluate_every=5"),
     ),

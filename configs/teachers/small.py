@@ -14,7 +14,6 @@ from delrec_jax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.update(corpus="atomic", domain="items")
-    config.tune.few_users = 0  # only the teacher is trained, under any split
     teacher = config.teacher
     teacher.sasrec.update(width=64, layers=2, heads=2, max_length=50, dropout=0.5)
     teacher.gru4rec.update(width=64, hidden=128, layers=1, max_length=50, dropout=0.5)

@@ -25,19 +25,23 @@ SYSTEM_LABELS = {
     "teacher_augmented": "Teacher + P2Rec",
     "teacher_augmented_untuned_lm": "Teacher + untuned LM",
     "teacher_augmented_shuffled_text": "Teacher + shuffled text",
-    "lm_no_prompt": "LM, no prompt",
+    "lm_no_prompt": "LM, zero-shot (no prompt)",
+    "lm_supervised": "LM, supervised (no prompt)",
     "lm_random_prompt": "LM + random prompt",
     "lm_shuffled_prompt": "LM + shuffled prompt",
     "lm_distilled_prompt": "LM + distilled prompt",
     "lm_true_prompt": "LM + true-item prompt",
+    "lm_tuned_no_prompt": "Tuned LM, no prompt",
     "lm_tuned_random_prompt": "Tuned LM + random prompt",
+    "lm_tuned_shuffled_prompt": "Tuned LM + shuffled prompt",
+    "lm_tuned_true_prompt": "Tuned LM + true-item prompt",
     "delrec": "DELRec",
     "lm_words": "LM + plain words",
     "oracle": "Oracle",
 }
 SHARE_COLUMN = "of oracle"
 WITH_INTERVAL = ("HR@1", "NDCG@10")
-PARTS = ("headline", "popularity", "cold", "few_labels")
+PARTS = ("headline", "popularity", "cold")
 
 _FILE_WIDTH = 140
 
@@ -111,15 +115,15 @@ def in_parts(rows: Sequence[Row], lay_out: Callable[[Sequence[Row]], Block]) -> 
     by_popularity = any(protocol.endswith(_POPULARITY) for _, _, protocol in groups)
     some_users = "popularity" if by_popularity else "cold"
     blocks = []
-    for (_, split, protocol), group in sorted(groups.items(), key=_order):
-        part = "few_labels" if "@" in split else some_users if "@" in protocol else "headline"
+    for (_, _, protocol), group in sorted(groups.items(), key=_order):
+        part = some_users if "@" in protocol else "headline"
         blocks.append(replace(lay_out(group), part=part))
     return sorted(blocks, key=lambda block: PARTS.index(block.part))
 
 
 def whole_protocols(rows: Sequence[Row]) -> list[str]:
     """Protocols over all test users (not a part of them), in the order of the tables."""
-    names = {row["protocol"] for row in rows if "@" not in row["protocol"] + row["split"]}
+    names = {row["protocol"] for row in rows if "@" not in row["protocol"]}
     return sorted(names, key=_protocol_order)
 
 
@@ -209,11 +213,10 @@ def _family(protocol: str) -> str:
 
 def _result_block(rows: Sequence[Row], oracle: Mapping[tuple[str, str, str, int], float]) -> Block:
     corpus, split, protocol = (rows[0][name] for name in ("corpus", "split", "protocol"))
-    base = split.partition("@")[0]
     bounds = {
         seed: value
         for (its_corpus, its_split, its_protocol, seed), value in oracle.items()
-        if (its_corpus, its_split, its_protocol) == (corpus, base, protocol)
+        if (its_corpus, its_split, its_protocol) == (corpus, split, protocol)
     }
     systems: dict[tuple[str, str, int], dict[str, Row]] = {}
     for row in rows:
@@ -225,6 +228,7 @@ def _result_block(rows: Sequence[Row], oracle: Mapping[tuple[str, str, str, int]
     lines = []
     for key in sorted(systems, key=lambda key: (system_order(key[0]), *key[1:])):
         label = system_label(*key[:2], teachers=several_teachers)
+        label += selection_text(next(iter(systems[key].values())))
         label += f", seed {key[2]}" if several_seeds else ""
         cells = _metric_cells(systems[key])
         if bounds:
@@ -240,9 +244,8 @@ def _result_block(rows: Sequence[Row], oracle: Mapping[tuple[str, str, str, int]
 
 
 def block_title(corpus: str, *, split: str, protocol: str) -> str:
-    """The title of a table; `split` may end in "@" and the labels it was tuned with."""
-    base, _, labels = split.partition("@")
-    return f"{corpus} · {base} · {protocol}" + (f" · labels of {labels}" if labels else "")
+    """The title of a table."""
+    return f"{corpus} · {split} · {protocol}"
 
 
 def users_note(rows: Sequence[Row]) -> str:
@@ -263,6 +266,23 @@ def base_label(system: str) -> str:
     """A system's label; that of a hybrid joins the labels of its systems."""
     parts = hybrid_parts(system)
     return " + ".join(SYSTEM_LABELS[part] for part in parts) if parts else SYSTEM_LABELS[system]
+
+
+def selection_text(row: Row) -> str:
+    """What belongs to the label of a trained language system: what it was tuned beside, and its selected step.
+
+    Args:
+        row: has `system`, `step`, and possibly `beside`, as rows of `metrics.json` do.
+
+    Returns:
+        Nothing for a system of which no step was selected. Step 0 is no training at all, and is called that.
+    """
+    beside = ", tuned beside the teacher" if row.get("beside") else ""
+    if row["step"] < 0:
+        return beside
+    tuned = row["system"] == "delrec" or row["system"].startswith("lm_tuned")
+    untrained = f"not {'tuned' if tuned else 'trained'}: " if row["step"] == 0 else ""
+    return f"{beside} ({untrained}step {row['step']})"
 
 
 def _metric_cells(values: Mapping[str, Row]) -> tuple[Cell, ...]:

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from delrec_jax.analysis.blocks import Block, Cell, Line, Row, base_label, interval_text
+from delrec_jax.analysis.blocks import (
+    Block,
+    Cell,
+    Line,
+    Row,
+    base_label,
+    interval_text,
+    selection_text,
+)
 
 _NOTE = "Difference of means over the same users with its 95 % bootstrap interval; "
 _ONE_FAMILY = "sign-flip test, p-values corrected by Holm within a family (protocol and metric). "
@@ -43,12 +51,14 @@ def verdict(row: Row) -> str:
 
 def _line(row: Row, *, teachers: bool) -> Line:
     digits = 4 if row["seeds"] > 1 else 3  # as in the tables of means over seeds
-    label = f"{base_label(row['system'])} vs {_reference_label(row)}"
+    label = (
+        f"{_label(row['system'], row['step'])} vs {_label(row['reference'], row['reference_step'])}"
+    )
     return Line(
         name="",
         label=f"{row['teacher']}: {label}" if teachers and row["teacher"] else label,
         cells=(
-            Cell(_protocol_label(row)),
+            Cell(row["protocol"]),
             Cell(row["metric"]),
             Cell(
                 f"{row['difference']:+.{digits}f}", interval_text(row, signed=True, digits=digits)
@@ -66,14 +76,8 @@ def _seeds_note(comparisons: Sequence[Row]) -> str:
     return f"each user's value is first averaged over {'/'.join(map(str, seeds))} seeds; "
 
 
-def _reference_label(row: Row) -> str:
-    label = base_label(row["reference"])
-    differs = row["reference_labels"] != row["labels"]
-    return f"{label} ({row['reference_labels']} labels)" if differs else label
-
-
-def _protocol_label(row: Row) -> str:
-    return row["protocol"] if row["labels"] == "all" else f"{row['protocol']}, {row['labels']}"
+def _label(system: str, step: int) -> str:
+    return base_label(system) + selection_text({"system": system, "step": step})
 
 
 def _p_text(p: float) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 
-from delrec_jax.analysis.blocks import base_label
+from delrec_jax.analysis.blocks import base_label, selection_text
 from delrec_jax.analysis.drawing import (
     DASHES,
     INK,
@@ -88,11 +88,7 @@ def metric_bars(rows: Sequence[Row], *, metric: str, protocol: str, title: str) 
     Raises:
         UserError: no row has this metric and protocol.
     """
-    chosen = [
-        row
-        for row in rows
-        if row["metric"] == metric and row["protocol"] == protocol and "@" not in row["split"]
-    ]
+    chosen = [row for row in rows if row["metric"] == metric and row["protocol"] == protocol]
     if not chosen:
         raise UserError(f"plot '{title}': no rows with metric '{metric}', protocol '{protocol}'")
     chosen = sorted(chosen, key=lambda row: system_order(row["system"]))
@@ -101,11 +97,16 @@ def metric_bars(rows: Sequence[Row], *, metric: str, protocol: str, title: str) 
         horizontal_bars(
             axes,
             chosen,
-            labels=[base_label(row["system"]) for row in chosen],
+            labels=[_bar_label(row) for row in chosen],
             colours=[_BAR_COLOURS.get(row["system"], PALETTE[5]) for row in chosen],
         )
         axes.set(title=title, xlabel=f"{metric} with 95 % interval")
         return svg_text(figure, label=f"{title}: {_spoken(chosen, 'system')}")
+
+
+def _bar_label(row: Row) -> str:
+    """The system's label; of the selected step only the fact that it is 0, as bars need the room."""
+    return base_label(row["system"]) + (selection_text(row) if row["step"] == 0 else "")
 
 
 def seed_bars(means: Sequence[SeedMean], *, metric: str, title: str) -> str:

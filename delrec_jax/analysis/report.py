@@ -114,7 +114,6 @@ _PART_TITLES = {
     "headline": "Results",
     "popularity": "By popularity of the target",
     "cold": "Cold and warm targets",
-    "few_labels": "With few labels",
 }
 
 
@@ -170,7 +169,7 @@ def _seed_tiles(data: ReportData) -> list[dict[str, str]]:
 def _first_means(metrics: Sequence[Row]) -> tuple[str, list[SeedMean]]:
     """The first protocol over all users (`full` if there is one), and the means of its table."""
     protocol = whole_protocols(metrics)[0]
-    table = [row for row in metrics if row["protocol"] == protocol and "@" not in row["split"]]
+    table = [row for row in metrics if row["protocol"] == protocol]
     return protocol, seed_means(table)
 
 

@@ -2,8 +2,9 @@
 
 A row is one metric of one system on one part of the test users. The names tell the part:
 protocol "full@cold" and "full@warm" split "full" by whether the target was seen in training,
-"full@head", "full@tail" and "full@cold" by how popular it was there;
-split "leave_one_out@100-users" holds systems tuned with the labels of 100 users only.
+"full@head", "full@tail" and "full@cold" by how popular it was there. `step` is the step of training
+at which validation selected the system, -1 where nothing was selected; `beside` is "teacher" for a
+language model that was tuned beside the teacher's scores.
 """
 
 import json
@@ -36,9 +37,11 @@ ROW_KEYS = (
     "ci_high",
     "users",
     "seed",
+    "step",
+    "beside",
 )
 _COLD_AND_WARM = {"cold": PART_OF_USERS["cold"], "warm": ~pl.col("cold")}
-_GROUP = ("corpus", "split", "protocol", "system", "teacher", "seed")
+_GROUP = ("corpus", "split", "protocol", "system", "teacher", "seed", "step", "beside")
 
 
 def metrics_rows(
@@ -71,9 +74,6 @@ def metrics_rows(
     if records.is_empty():
         raise UserError("records: no rows; run `delrec evaluate` before the report")
     values = metric_values(records.filter(pl.col("system") != "oracle"))
-    few = pl.col("labels") != "all"
-    split = pl.when(few).then(pl.col("split") + "@" + pl.col("labels")).otherwise(pl.col("split"))
-    values = values.with_columns(split.alias("split"))
     parts = PART_OF_USERS if by_popularity else _COLD_AND_WARM
     tables = [_summary(values, parts, seed=seed)]
     if expected is not None:
@@ -165,7 +165,7 @@ def _oracle_values(records: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFram
             f"expected values: the records mix {len(runs)} runs (corpus, split, seed), so it is "
             "unclear which one the oracle belongs to; report each run separately"
         )
-    names = {"system": "oracle", "teacher": ""} | runs.to_dicts()[0]
+    names = {"system": "oracle", "teacher": "", "step": -1, "beside": ""} | runs.to_dicts()[0]
     shared = [pl.lit(value).alias(name) for name, value in names.items()]
     return wide_expected(expected).with_columns(shared)
 

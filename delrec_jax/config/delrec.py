@@ -12,6 +12,9 @@ from delrec_jax.training.optimizers import OptimizerConfig
 WEIGHTINGS = ("fixed", "gradient_norm", "uncertainty")
 """How the losses of the tasks are combined (`delrec.task_weighting`)."""
 
+CONTROL_PROMPTS = ("none", "random", "shuffled", "true")
+"""Prompts beside the distilled one that stage 2 can tune with."""
+
 
 @dataclass(frozen=True)
 class TaskShare:
@@ -116,7 +119,15 @@ class TuneConfig:
       loss_over: `catalogue` or `candidates` (`num_candidates` items, including the label).
       anchor: weight of the divergence from the model before stage 2 (with `loss_over=catalogue`).
       select_by: `HR@1` or `NDCG@10` of the validation item.
-      few_users: number of users whose labels the few-label runs may use; 0 = no such runs.
+      controls: prompts beside the distilled one with which the language model is tuned too, under the same budget, among
+        `none`, `random`, `shuffled` (distilled from the shuffled teacher) and `true` (trained on true next items). Each is a
+        row of the tables that DELRec is tested against, and costs as much as DELRec itself.
+      beside: `teacher` = residual tuning: the loss is that of the language model's scores plus `beside_weight` times the
+        teacher's, standardized over the known items that the user has not seen, without a gradient; and validation selects
+        by this sum. The model then learns what the teacher lacks. Evaluation ranks by the language model alone. "" = off.
+      beside_weight: the weight of the teacher's scores, above 0; fixed, not trained: the teacher was trained on the very
+        positions that stage 2 learns from, and is better there than it will be on new ones. A trained weight would grow with
+        that, and the language model would be left with too little to learn. A weight below 1 allows for it.
     """
 
     adalora: AdaLoRAConfig = AdaLoRAConfig()
@@ -124,7 +135,9 @@ class TuneConfig:
     loss_over: str = "catalogue"
     anchor: float = 0.0
     num_candidates: int = 20
-    few_users: int = 100
+    controls: tuple[str, ...] = CONTROL_PROMPTS
+    beside: str = ""
+    beside_weight: float = 1.0
     select_by: str = "NDCG@10"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=200, evaluate_every=40)
@@ -138,6 +151,11 @@ class TuneConfig:
             raise UserError(
                 f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'"
             )
+        self._check_controls()
+        if self.beside not in ("", "teacher"):
+            raise UserError(f"tune.beside is {self.beside!r}: use 'teacher', or '' for none")
+        if not 0 < self.beside_weight < float("inf"):
+            raise UserError(f"tune.beside_weight is {self.beside_weight}: it must be above 0")
         if self.optimizer.average:
             raise UserError(
                 f"tune.optimizer.average is {self.optimizer.average}: AdaLoRA's masks change the adapters after the "
@@ -145,3 +163,11 @@ class TuneConfig:
             )
         # Refuses an impossible schedule before other stages have run for hours.
         Schedule.planned(self.adalora, self.loop.steps)
+
+    def _check_controls(self) -> None:
+        unknown = [name for name in self.controls if name not in CONTROL_PROMPTS]
+        if unknown or len(set(self.controls)) < len(self.controls):
+            raise UserError(
+                f"tune.controls is {self.controls}: use each of {', '.join(CONTROL_PROMPTS)} at most once ('distilled' is "
+                "always tuned with)"
+            )

@@ -104,11 +104,6 @@ class Experiment:
             raise UserError(
                 f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"
             )
-        if self.tune.few_users and self.split.kind != "leave_one_out":
-            raise UserError(
-                f"tune.few_users is {self.tune.few_users}, but under split.kind={self.split.kind} the training users have no "
-                "validation items of their own to select with: set tune.few_users=0"
-            )
 
     @property
     def watch(self) -> WatchConfig:

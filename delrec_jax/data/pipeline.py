@@ -60,11 +60,13 @@ def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
-    """Stacks examples; `ids` are padded to the bucket of the longest text, all other fields must agree in shape."""
+    """Stacks examples; `ids` are padded to the bucket of the longest text, all other fields must agree in shape or be None."""
     kind: Any = type(examples[0])
 
-    def stacked(name: str) -> np.ndarray:
+    def stacked(name: str) -> np.ndarray | None:
         rows = [getattr(example, name) for example in examples]
+        if rows[0] is None:
+            return None
         if name != "ids":
             return np.stack(rows)
         return pad_texts(rows, bucket_length(max(map(len, rows)), buckets))
@@ -114,7 +116,10 @@ def training_iterator(
         start = int(step) * batch_size
         whole = collate([examples[start + row] for row in made], buckets)
         kept = slice(mine.start - made.start, mine.stop - made.start)
-        return type(whole)(**{f.name: getattr(whole, f.name)[kept] for f in fields(whole)})
+        found = {field.name: getattr(whole, field.name) for field in fields(whole)}
+        return type(whole)(
+            **{name: None if rows is None else rows[kept] for name, rows in found.items()}
+        )
 
     return _by_step(batch, batch_size)
 

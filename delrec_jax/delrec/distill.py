@@ -61,11 +61,6 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
     training.fit("shuffled", make(parts["train"], "shuffled", lists["train"]))
     training.fit("true", make(parts["train"], "true"))
-    few = parts["train"][: experiment.tune.few_users]
-    if len(few):
-        # This run may use the labels of the few users only, so a fifth of these users selects.
-        count = max(1, len(few) // 5)
-        training.fit("true_few", make(few[count:], "true"), select_on=few[:count])
     save_tree(files.prompt_path(ws, "random"), {"prompt": training.start("random")}, {})
     rows = training.agreement(make(parts["heldout"], "teacher", lists["heldout"]))
     on_main(lambda: write_json(ws.folder("distill") / "agreement.json", rows))
@@ -228,10 +223,9 @@ class PromptTraining:
         table = self._language.model.table(self._language.params)
         return self._start.prompt(table, self._ws.experiment.seed, stream)
 
-    def fit(self, name: str, examples: PromptExamples, select_on: np.ndarray | None = None) -> None:
-        """Trains or resumes one prompt unless it is finished; selects on the validation users, or on `select_on`."""
+    def fit(self, name: str, examples: PromptExamples) -> None:
+        """Trains or resumes one prompt unless it is finished; selects on the validation users."""
         experiment, task = self._ws.experiment, self.task
-        users = self._valid_users if select_on is None else select_on
         _, result = run_task(
             task,
             task.start(self._frozen, experiment.seed),
@@ -246,16 +240,16 @@ class PromptTraining:
                 seed=experiment.seed,
                 share=task.share,
             ),
-            evaluate=self._validator(examples.source, users),
+            evaluate=self._validator(examples.source),
             key=prng.key(experiment.seed, "prompt/dropout"),
             identity=self._ws.identity("distill") | {"labels": name},
             watch=experiment.watch,
         )
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
 
-    def _validator(self, source: str, users: np.ndarray) -> Callable[[Any], dict[str, float]]:
+    def _validator(self, source: str) -> Callable[[Any], dict[str, float]]:
         """Makes a function from parameters to validation metrics; each source is selected by its own labels only."""
-        own = self._own_exam(source, users)
+        own = self._own_exam(source)
         measure = self._ws.experiment.distill.select_by
 
         def evaluate(params: Any) -> dict[str, float]:
@@ -271,12 +265,12 @@ class PromptTraining:
 
         return evaluate
 
-    def _own_exam(self, source: str, users: np.ndarray) -> Exam | None:
-        """The selecting users' questions of this source; None for the teacher's, which are asked anyway."""
+    def _own_exam(self, source: str) -> Exam | None:
+        """The validation users' questions of this source; None for the teacher's, which are asked anyway."""
         if source == "teacher":
             return None
         lists = None if source == "true" else self._valid_lists
-        return make_exam(self._make(users, source, lists), self._language.slots)
+        return make_exam(self._make(self._valid_users, source, lists), self._language.slots)
 
     def _read(self, prompt: jax.Array | None, exam: Exam) -> Reading:
         return self._reader.read({**self._frozen, "prompt": prompt}, exam)

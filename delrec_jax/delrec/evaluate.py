@@ -25,10 +25,10 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
         run.rank_system(name, system)
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
-        for done, ((name, labels), parts) in enumerate(everything.items()):
-            run.rank_language_system(name, labels, scorer, parts)
+        for done, (name, parts) in enumerate(everything.items()):
+            run.rank_language_system(name, scorer, parts)
             bar.update(done + 1, name)
-            if scorer.ranks_catalogue and labels == "all":
+            if scorer.ranks_catalogue:
                 ranked[name] = CatalogueSystem(scorer, parts, data.split)
     run.rank_hybrids(ranked)
     if data.world is not None:

@@ -1,7 +1,7 @@
 """The files that DELRec's stages pass to one another through the workdir.
 
-prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, true_few, random
-adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with
+prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, random
+adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with (`none`: none)
 """
 
 from pathlib import Path
@@ -36,6 +36,12 @@ def place_prompt(ws: Workspace, language: Language, name: str) -> jax.Array:
 def adapter_path(ws: Workspace, name: str) -> Path:
     """Where stage 2 stores adapters."""
     return ws.folder("tune") / name / "result.safetensors"
+
+
+def selected_step(path: Path) -> int:
+    """The step at which validation selected the stored parameters; -1 if they were not trained (the random prompt)."""
+    _, meta = load_tree(path)
+    return int(meta.get("best_step", -1))
 
 
 def load_adapters(ws: Workspace, name: str) -> Any:

@@ -15,8 +15,10 @@ from delrec_jax.data import prompts
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
 from delrec_jax.delrec.material import one_hot
 from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
+from delrec_jax.evaluation.ranking import gather_candidates
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
@@ -47,10 +49,12 @@ class LabelledText:
     Attributes:
       ids: int32 [T].
       label: int32 [], the item.
+      history: int32 [H], all items before it, left-padded with -1; None unless a recommender scores it (`beside`).
     """
 
     ids: Int[Arrays, "*B T"]
     label: Int[Arrays, "*B"]
+    history: Int[Arrays, "*B H"] | None = None
 
 
 @batch_type
@@ -61,11 +65,13 @@ class ListedText:
       ids: int32 [T].
       candidates: int32 [C].
       targets: float32 [C], 1 at the answer.
+      history: as in `LabelledText`.
     """
 
     ids: Int[Arrays, "*B T"]
     candidates: Int[Arrays, "*B C"]
     targets: Float[Arrays, "*B C"]
+    history: Int[Arrays, "*B H"] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class NextItemExamples:
       rows: positions.
       labels: int32 [N], the item that follows each.
       known: items that occur in the training part; negatives are drawn from these.
+      pattern: the soft prompt's slots, or nothing.
+      history_width: H, the length that histories are padded to; 0 = examples have none.
     """
 
     rows: Rows
@@ -83,39 +91,46 @@ class NextItemExamples:
     known: Int[np.ndarray, " K"]
     train: Interactions
     pieces: Pieces
-    slots: Ids
+    pattern: Ids
     config: TuneConfig
+    history_width: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def example(self, index: int, rng: np.random.Generator) -> LabelledText | ListedText:
-        """The text of a row, with the soft prompt's slots, labeled over the catalogue or among candidates."""
+        """The text of a row, labeled over the catalogue or among candidates."""
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
+        items = padded_history(shown, self.history_width) if self.history_width else None
         if self.config.loss_over == "catalogue":
-            text = prompts.recommendation(self.pieces, shown, pattern=self.slots)
-            return LabelledText(ids=text, label=np.int32(label))
+            text = prompts.recommendation(self.pieces, shown, pattern=self.pattern)
+            return LabelledText(ids=text, label=np.int32(label), history=items)
         count = self.config.num_candidates
         candidates = among_negatives(label, self.known, history, count, rng)
-        text = prompts.recommendation(self.pieces, shown, pattern=self.slots, candidates=candidates)
-        return ListedText(ids=text, candidates=candidates, targets=one_hot(candidates, label))
+        text = prompts.recommendation(
+            self.pieces, shown, pattern=self.pattern, candidates=candidates
+        )
+        targets = one_hot(candidates, label)
+        return ListedText(ids=text, candidates=candidates, targets=targets, history=items)
 
 
 def next_item_examples(
-    experiment: Experiment, data: Data, language: Language, users: np.ndarray
+    experiment: Experiment, data: Data, language: Language, *, pattern: Ids
 ) -> NextItemExamples:
-    """The examples of these users' latest labels, at most `tune.positions` per user."""
-    train = data.split.train
+    """The examples of the training users' latest labels, at most `tune.positions` per user, with this pattern in the texts."""
+    train, users = data.split.train, data.split.training_users
     rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
+    longest = max(int(rows.ends.max(initial=0)), experiment.teacher.max_length)
     return NextItemExamples(
         rows=rows,
         labels=next_items(train, rows),
         known=np.flatnonzero(known_items(data)),
         train=train,
         pieces=language.pieces,
-        slots=language.slots,
+        pattern=pattern,
         config=experiment.tune,
+        history_width=longest if experiment.tune.beside else 0,
     )
 
 
@@ -131,6 +146,7 @@ def tuning_task(
     frozen: Any,
     *,
     known: Bool[np.ndarray, " I"],
+    teacher: Any = None,
 ) -> Task:
     """Stage 2's training.
 
@@ -140,8 +156,9 @@ def tuning_task(
       layout: how the language model is placed on the devices.
       frozen: shapes of `params` and `vectors`.
       known: the items that occur in the training part.
+      teacher: shapes of the recommender that the config tunes beside; None if it tunes beside none.
     """
-    config = experiment.tune
+    config, beside = experiment.tune, beside_of(experiment, known)
     prompt = (experiment.distill.length, ranker.model.width)
     frozen = {**frozen, "prompt": jax.ShapeDtypeStruct(prompt, np.float32)}
 
@@ -152,31 +169,38 @@ def tuning_task(
 
     inner = make_optimizer(config.optimizer, config.loop.steps)
     held = {**frozen, "adapters": jax.eval_shape(lambda frozen: start(frozen, 0), frozen)}
+    scoring = _scoring(experiment, ranker, layout, held)
+    if beside is not None:
+        layout, frozen = with_teacher(layout), {**frozen, "teacher": teacher}
     return Task(
         stage="tune",
         config=config,
         layout=layout,
         gradients=mean_loss_gradients(
-            ranking_loss(ranker, known, config), config.optimizer.accumulate
+            ranking_loss(ranker, known, config, beside), config.optimizer.accumulate
         ),
         optimizer=with_rank_allocation(inner, config.adalora, config.loop.steps),
         start=start,
         frozen=frozen,
         batch=_largest_batch(experiment),
-        scoring=_scoring(experiment, ranker, layout, held),
+        scoring=scoring,
     )
 
 
 def _largest_batch(experiment: Experiment) -> LabelledText | ListedText:
     config, rows = experiment.tune, experiment.tune.batch_size
     ids = text_shapes(experiment.prompts.max_tokens, rows)
+    read = jax.ShapeDtypeStruct((rows, experiment.teacher.max_length), np.int32)
+    history = read if config.beside else None
     if config.loss_over == "catalogue":
-        return LabelledText(ids=ids, label=jax.ShapeDtypeStruct((rows,), np.int32))
+        label = jax.ShapeDtypeStruct((rows,), np.int32)
+        return LabelledText(ids=ids, label=label, history=history)
     listed = (rows, config.num_candidates)
     return ListedText(
         ids=ids,
         candidates=jax.ShapeDtypeStruct(listed, np.int32),
         targets=jax.ShapeDtypeStruct(listed, np.float32),
+        history=history,
     )
 
 
@@ -191,8 +215,13 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
     return Scoring(candidate_scores(ranker), held, texts, layout)
 
 
-def ranking_loss(ranker: Ranker, known: Bool[np.ndarray, " I"], config: TuneConfig) -> LossFn:
+def ranking_loss(
+    ranker: Ranker, known: Bool[np.ndarray, " I"], config: TuneConfig, beside: Beside | None = None
+) -> LossFn:
     """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty.
+
+    With `beside`, it is the cross-entropy of the sum of both scores, and items of the history are no negatives either, as
+    they are not ranked.
 
     Items that do not occur in the training part (False in `known`, bool [I]) are not negatives: nobody could choose them
     yet, and pushing them down would unlearn what their titles say about them. For the same reason, `anchor` keeps the
@@ -208,13 +237,21 @@ def ranking_loss(ranker: Ranker, known: Bool[np.ndarray, " I"], config: TuneConf
         penalty = {"penalty": config.adalora.orthogonality * orthogonality_penalty(adapters)}
         if isinstance(batch, LabelledText):
             scores = ranker.catalogue_scores(frozen["params"], batch.ids, **options)  # [B, I]
-            open_scores = jnp.where(known, scores, -jnp.inf)
+            total, competing = scores, jnp.asarray(known)
+            if beside is not None and batch.history is not None:
+                total = scores + beside.scores(frozen["teacher"], batch.history)
+                is_label = jnp.arange(len(known)) == batch.label[:, None]  # it may be a repeat
+                competing = beside.open_items(batch.history) | is_label
+            open_scores = jnp.where(competing, total, -jnp.inf)
             losses, weights = catalogue_cross_entropy(open_scores, batch.label)
             if config.anchor:
                 before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
                 losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty
         scores = ranker.candidate_scores(frozen["params"], batch.ids, batch.candidates, **options)
+        if beside is not None and batch.history is not None:
+            added = beside.scores(frozen["teacher"], batch.history)
+            scores = scores + gather_candidates(added, batch.candidates)
         losses = candidate_cross_entropy(scores, batch.targets)
         return losses, jnp.ones_like(losses), penalty
 

@@ -74,6 +74,7 @@ def _report_data(
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
             "teacher": display_name(config.teacher.name),
             "language model": base_model.described_model(ws),
+            "stage 2": _tuning(config),
             "seed": str(config.seed),
         },
         metrics=rows,
@@ -89,9 +90,18 @@ def _report_data(
     )
 
 
+def _tuning(config: Experiment) -> str:
+    tuned = f"AdaLoRA, {config.tune.loop.steps} steps at most"
+    if not config.tune.beside:
+        return tuned
+    return (
+        f"{tuned}, beside the teacher's standardized scores (weight {config.tune.beside_weight:g})"
+    )
+
+
 def _curves(log: list[dict[str, Any]]) -> list[Curve]:
     prompts = {f"prompt/{name}": name for name in ("distilled", "shuffled", "true")}
-    adapters = {"adapter/distilled": "distilled prompt", "adapter/random": "random prompt"}
+    adapters = {f"adapter/{name}": f"{name} prompt" for name in systems.TUNED}
     wanted = [
         Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
         Curve("valid/NDCG@10", "Teacher: validation NDCG@10", {"teacher": "teacher"}),
@@ -126,7 +136,7 @@ def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExamp
     cold = data.split.cold_items(data.num_items)[data.split.target("test")]
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
     scorer = LanguageScorer(language)
-    system = systems.language_systems(ws, data, language)["delrec", "all"]
+    system = systems.tuned(ws, language, "distilled")
     teacher = recommenders.conventional_systems(ws, data)["teacher"]
     titles = data.corpus.catalogue.titles
     examples = []

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from delrec_jax.config import DistillConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.splits import partition_users
+from delrec_jax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,17 @@ def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A permutation that assigns to every row a row of another user.
 
     The rows are grouped by user around a circle, with the users in random order, and rotated by the size of the largest group.
+
+    Raises:
+      UserError: one user has more than half of the rows, so that others' rows do not suffice.
     """
     everyone, counts = np.unique(users, return_counts=True)
+    if 2 * counts.max() > len(users):
+        raise UserError(
+            f"distill: the control `shuffled` gives every row another user's list, but user number "
+            f"{everyone[counts.argmax()]} has {counts.max()} of the {len(users)} rows: lower distill.positions, or let more "
+            "users train (distill.train_users)"
+        )
     circle = rng.permutation(len(everyone))
     place = np.empty(len(everyone), int)
     place[circle] = np.arange(len(everyone))

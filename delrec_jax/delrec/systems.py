@@ -1,5 +1,8 @@
 """The DELRec systems that are evaluated: the language model with the prompts and adapters of stages 1 and 2."""
 
+import numpy as np
+
+from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files
@@ -8,38 +11,70 @@ from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
+WORDS_OF_THE_STORE = BEHAVIOUR_WORDS["companion_next"][0]
+"""What most of the storefront's customers do, in the words of pre-training: the best single instruction."""
 
-def language_systems(
-    ws: Workspace, data: Data, language: Language
-) -> dict[tuple[str, str], LanguageSystem]:
-    """All language systems by (name in the results, labels)."""
-    slots = language.slots
+TUNED = {
+    "none": "lm_tuned_no_prompt",
+    "random": "lm_tuned_random_prompt",
+    "shuffled": "lm_tuned_shuffled_prompt",
+    "true": "lm_tuned_true_prompt",
+    "distilled": "delrec",
+}
+"""The tuned systems by the prompt that they were tuned with, `none` for no prompt."""
 
-    def prompted(name: str, adapters: str | None = None) -> LanguageSystem:
-        """The language model with this prompt and these adapters."""
-        tree = None if adapters is None else language.put(files.load_adapters(ws, adapters))
-        return LanguageSystem(slots, files.place_prompt(ws, language, name), tree)
 
+def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str, LanguageSystem]:
+    """All language systems by their name in the results."""
     systems = {
-        ("lm_no_prompt", "all"): LanguageSystem(NO_PATTERN),
-        ("lm_random_prompt", "all"): prompted("random"),
-        ("lm_shuffled_prompt", "all"): prompted("shuffled"),
-        ("lm_distilled_prompt", "all"): prompted("distilled"),
-        ("lm_true_prompt", "all"): prompted("true"),
-        ("lm_tuned_random_prompt", "all"): prompted("random", "random"),
-        ("delrec", "all"): prompted("distilled", "distilled"),
+        bare_name(ws.experiment): prompted(ws, language, "none"),
+        "lm_random_prompt": prompted(ws, language, "random"),
+        "lm_shuffled_prompt": prompted(ws, language, "shuffled"),
+        "lm_distilled_prompt": prompted(ws, language, "distilled"),
+        "lm_true_prompt": prompted(ws, language, "true"),
     }
+    for name in tuned_with(ws.experiment):
+        systems[TUNED[name]] = tuned(ws, language, name)
     if data.world is not None:
-        words = language.ids(WORDS_OF_THE_STORE)
-        systems["lm_words", "all"] = LanguageSystem(words)
-    few = ws.experiment.tune.few_users
-    if few:
-        labels = f"{few}-users"
-        systems["lm_true_prompt", labels] = prompted("true_few")
-        systems["lm_tuned_random_prompt", labels] = prompted("random", "random_few")
-        systems["delrec", labels] = prompted("distilled", "distilled_few")
+        systems["lm_words"] = LanguageSystem(language.ids(WORDS_OF_THE_STORE))
     return systems
 
 
-# What most of the storefront's customers do, in the words of pre-training: the best single instruction.
-WORDS_OF_THE_STORE = BEHAVIOUR_WORDS["companion_next"][0]
+def bare_name(experiment: Experiment) -> str:
+    """The name of the language model without prompt and adapters, by what it was trained on.
+
+    `recent` and `cloze` texts ask for users' own next items in the words of evaluation: a model that was pre-trained on
+    them here is a supervised recommender, and only without them are its answers zero-shot.
+    """
+    texts = experiment.pretrain.text
+    supervised = not experiment.lm.weights and texts.recent + texts.cloze > 0
+    return "lm_supervised" if supervised else "lm_no_prompt"
+
+
+def tuned_with(experiment: Experiment) -> tuple[str, ...]:
+    """The prompts that stage 2 tunes with, `distilled` first."""
+    return ("distilled", *experiment.tune.controls)
+
+
+def prompted(ws: Workspace, language: Language, name: str) -> LanguageSystem:
+    """The language model with this prompt; for `none`, with texts that have no slots.
+
+    `none` holds a prompt of zeros, which no text refers to: so all systems share their compiled programs.
+    """
+    if name == "none":
+        unread = np.zeros((len(language.slots), language.model.width), np.float32)
+        return LanguageSystem(NO_PATTERN, language.put({"prompt": unread})["prompt"])
+    step = files.selected_step(files.prompt_path(ws, name))
+    return LanguageSystem(language.slots, files.place_prompt(ws, language, name), step=step)
+
+
+def tuned(ws: Workspace, language: Language, name: str) -> LanguageSystem:
+    """The language model with this prompt and the adapters that were tuned with it."""
+    system = prompted(ws, language, name)
+    return LanguageSystem(
+        system.pattern,
+        system.prompt,
+        language.put(files.load_adapters(ws, name)),
+        step=files.selected_step(files.adapter_path(ws, name)),
+        beside=ws.experiment.tune.beside,
+    )

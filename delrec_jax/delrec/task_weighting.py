@@ -2,10 +2,14 @@
 
 `fixed`          L = sum_task w_task L_task, with the weights of `distill.tasks` normalized to sum to 1.
 `gradient_norm`  weights proportional to (1 / |grad L_task|) ** 0.5, summing to 1, no gradient through them (the reference).
-`uncertainty`    L = sum_task exp(-s) L_task + s with a trained log-variance s for each task (Kendall et al., 2018).
+`uncertainty`    L = sum_task exp(-s) (L_task + 1e-4) + s with a trained log-variance s for each task (Kendall et al., 2018).
 
 A task without a text in the batch has loss 0. `gradient_norm` and `uncertainty` also give it weight 0, and the weights of
 the other tasks still sum to 1 under `gradient_norm`.
+
+A task that is learned completely has loss 0 too, and no gradient. `gradient_norm` would give it nearly all the weight: it
+gets none as soon as its gradient is below a millionth of the largest. Under `uncertainty` its s would fall for ever, and
+exp(-s) overflow: the 1e-4 ends that at exp(-s) = 10,000.
 """
 
 from collections.abc import Callable
@@ -20,6 +24,8 @@ from jaxtyping import Array, Float
 from delrec_jax.config import DistillConfig
 
 _GRADIENT_EXPONENT = 0.5
+_VANISHED = 1e-6  # of the largest gradient norm
+_LEAST_LOSS = 1e-4
 
 TaskLosses = Callable[[Any], tuple[Float[Array, " N"], Float[Array, " N"]]]
 """params -> the mean loss of each task (0 if it has no text), and the number of its texts."""
@@ -75,7 +81,8 @@ def weighted_gradients(
             spread, present = params["log_variance"], texts > 0
             weights = jnp.where(present, jnp.exp(-spread), 0.0)
             regular = jnp.where(present, spread, 0.0)
-            return (weights * losses + regular).sum(), (losses, weights / weights.sum())
+            bounded = weights * (losses + _LEAST_LOSS)
+            return (bounded + regular).sum(), (losses, weights / weights.sum())
         weights = jnp.array([weight for _, weight in weighting.weights])
         return (weights * losses).sum(), (losses, weights)
 
@@ -89,8 +96,9 @@ def _by_gradient_norm(
     losses, pull_back, texts = jax.vjp(task_losses, params, has_aux=True)
     per_task = [pull_back(row)[0] for row in jnp.eye(len(weighting.weights))]
     norms = jnp.stack([optax.global_norm(grads) for grads in per_task])  # [N]
-    inverse = jnp.where(texts > 0, (1 / (norms + 1e-8)) ** _GRADIENT_EXPONENT, 0.0)
-    weights = inverse / inverse.sum()
+    learns = (texts > 0) & (norms > _VANISHED * norms.max())
+    inverse = jnp.where(learns, norms, jnp.inf) ** -_GRADIENT_EXPONENT
+    weights = inverse / jnp.where(learns.any(), inverse.sum(), 1.0)
     grads = jax.tree.map(lambda *leaves: sum(map(jnp.multiply, weights, leaves)), *per_task)
     return grads, _metrics(losses, weights, weighting.names)
 

@@ -11,49 +11,45 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
-from delrec_jax.data.splits import Split, padded_histories
-from delrec_jax.delrec import files
+from delrec_jax.data.splits import padded_histories
+from delrec_jax.delrec import systems
+from delrec_jax.delrec.beside import beside_of
 from delrec_jax.delrec.next_item import (
     NextItemExamples,
     known_items,
     next_item_examples,
     tuning_task,
 )
-from delrec_jax.delrec.rows import user_parts
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import (
     RankFn,
     candidate_ranker,
+    gather_candidates,
     rank_full,
     rank_users,
     seen_items,
 )
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
+from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
 
 def tune(ws: Workspace, data: Data, language: Language) -> None:
-    """Tunes with the distilled prompt and with the random one, on all labels and on few, under the same budget."""
-    experiment = ws.experiment
+    """Tunes with the distilled prompt and with those of `tune.controls`, under the same budget."""
     training = Tuning(ws, data, language)
-    few = experiment.tune.few_users
-    users = user_parts(data.split.training_users, experiment.distill, experiment.seed)["train"][
-        :few
-    ]
-    for name in ("distilled", "random"):
-        training.fit(name, name, data.split.training_users)
-        if few:
-            training.fit(f"{name}_few", name, users)
+    for name in systems.tuned_with(ws.experiment):
+        training.fit(name)
 
 
 class Tuning:
-    """Trains several sets of adapters with one compiled step; only their prompts and labels differ."""
+    """Trains several sets of adapters with one compiled step; only their prompts differ."""
 
     def __init__(self, ws: Workspace, data: Data, language: Language):
         """Compiles nothing yet."""
@@ -73,14 +69,27 @@ class Tuning:
             self._language.layout,
             shapes_of(self._held),
             known=known_items(self._data),
+            teacher=shapes_of(self._teacher),
         )
 
-    def fit(self, name: str, prompt_name: str, users: np.ndarray) -> None:
-        """Trains or resumes one set of adapters; a finished one is left as it is."""
+    @cached_property
+    def _teacher(self) -> Any:
+        """The recommender that the language model is tuned beside, on the host; None if there is none."""
+        if not self._ws.experiment.tune.beside:
+            return None
+        return jax.tree.map(np.asarray, load_teacher(self._ws, self._data))
+
+    def fit(self, name: str) -> None:
+        """Trains or resumes the adapters of one prompt (`none`: of none); finished ones are left as they are."""
         experiment, task = self._ws.experiment, self.task
-        prompt = files.place_prompt(self._ws, self._language, prompt_name)
-        examples = next_item_examples(experiment, self._data, self._language, users)
-        frozen = {**self._held, "prompt": prompt}
+        system = systems.prompted(self._ws, self._language, name)
+        examples = next_item_examples(
+            experiment, self._data, self._language, pattern=system.pattern
+        )
+        frozen = {**self._held, "prompt": system.prompt}
+        if self._teacher is not None:
+            home = task.layout.of({"teacher": self._teacher})["teacher"]
+            frozen["teacher"] = place(self._teacher, home)
         _, result = run_task(
             task,
             task.start(frozen, experiment.seed),
@@ -95,7 +104,7 @@ class Tuning:
                 seed=experiment.seed,
                 share=task.share,
             ),
-            evaluate=self._validator(prompt, users),
+            evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),
             identity=self._ws.identity("tune") | {"adapters": name},
             watch=experiment.watch,
@@ -111,23 +120,19 @@ class Tuning:
             f"(listed by path in adapter/{name}/result.json)"
         )
 
-    def _validator(self, prompt: jax.Array, users: np.ndarray) -> Callable[[Any], dict[str, float]]:
-        """Makes a function from adapters to HR@1 and NDCG@10 of these users' validation items.
+    def _validator(self, system: LanguageSystem) -> Callable[[Any], dict[str, float]]:
+        """Makes a function from adapters to HR@1 and NDCG@10 of the validation items.
 
-        A run on few users is selected by these users alone. The items are ranked among all unseen items of the training
-        part, or among the stored candidates where texts list them.
+        The items are ranked among all unseen items of the training part, or among the stored candidates where texts list
+        them; by the sum with the teacher's scores, if the adapters are tuned beside these.
         """
-        split, sets = self._data.split, self._data.candidates["valid"]
-        asked = _selecting_rows(split, users)
-        everybody = split.histories("valid")
-        histories = [everybody[row] for row in asked]
-        targets, candidates = split.target("valid")[asked], sets.items[asked]
+        split, candidates = self._data.split, self._data.candidates["valid"].items
+        targets = split.target("valid")
         listed, config = not self._scorer.ranks_catalogue, self._ws.experiment
-        system = LanguageSystem(self._language.slots, prompt)
-        ids = self._scorer.texts(system, histories, candidates)
-        ranker = (
-            candidate_ranker(targets, candidates) if listed else self._open_ranker(asked, targets)
-        )
+        ids = self._scorer.texts(system, split.histories("valid"), candidates)
+        ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
+
+        added = self._added()
 
         def evaluate(adapters: Any) -> dict[str, float]:
             """Validation metrics of these adapters, and the one that selects."""
@@ -135,9 +140,13 @@ class Tuning:
 
             def scores(rows: np.ndarray) -> jax.Array:
                 """Scores [B, C] of the candidates, or [B, I] of the catalogue."""
-                if listed:
-                    return self._scorer.candidates(tuned, ids[rows], candidates[rows])
-                return self._scorer.catalogue(tuned, ids[rows])
+                if not listed:
+                    scores = self._scorer.catalogue(tuned, ids[rows])
+                    return scores if added is None else scores + added(rows)
+                scores = self._scorer.candidates(tuned, ids[rows], candidates[rows])
+                if added is not None:
+                    scores = scores + gather_candidates(added(rows), candidates[rows])
+                return scores
 
             ranks = rank_users(
                 scores,
@@ -151,11 +160,21 @@ class Tuning:
 
         return evaluate
 
-    def _open_ranker(self, asked: np.ndarray, targets: np.ndarray) -> RankFn:
+    def _added(self) -> Callable[[np.ndarray], jax.Array] | None:
+        """Makes a function from validation rows [B] to what the teacher adds to the scores [B, I]; None if nothing."""
+        split, beside = self._data.split, beside_of(self._ws.experiment, known_items(self._data))
+        if beside is None:
+            return None
+        longest = int(split.history_lengths("valid").max())
+        histories = padded_histories(split, "valid", max(longest, beside.max_length))
+        scores = jax.jit(beside.scores)
+        return lambda rows: scores(self._teacher, histories[rows])
+
+    def _open_ranker(self, targets: np.ndarray) -> RankFn:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""
         split, num_items = self._data.split, self._data.num_items
         longest = int(split.history_lengths("valid").max())
-        histories = padded_histories(split, "valid", longest, rows=asked)
+        histories = padded_histories(split, "valid", longest)
         unknown = jnp.asarray(~known_items(self._data))
 
         def rank(scores: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
@@ -164,16 +183,6 @@ class Tuning:
             return ranked
 
         return rank
-
-
-def _selecting_rows(split: Split, users: np.ndarray) -> np.ndarray:
-    """Rows of the validation part whose labels a run on these training users may use.
-
-    Under leave-one-out, these are the users' own rows. The other splits validate on other users or on few of these, and
-    have no runs on few users, so all rows count.
-    """
-    valid = split.users("valid")
-    return np.flatnonzero(np.isin(valid, users) | (split.kind != "leave_one_out"))
 
 
 def _ranks(state: TrainState) -> dict[str, Any]:

@@ -52,9 +52,10 @@ RECORD_SCHEMA: _Schema = {
     "candidate_hash": pl.String,  # "" for the whole catalogue
     "cold": pl.Boolean,  # the target has no interaction in training
     "head": pl.Boolean,  # the target is among the most popular fifth of items (`head_items`)
-    "labels": pl.String,  # "all", or "100-users" if tuned with the labels of 100 users only
+    "step": pl.Int32,  # of training, at which validation selected the system; -1: nothing was selected
+    "beside": pl.String,  # "teacher" if tuned beside its scores (`tune.beside`), else ""
 }
-RECORD_IDENTITY = ("corpus", "split", "labels", "protocol", "system", "teacher", "seed", "user")
+RECORD_IDENTITY = ("corpus", "split", "protocol", "system", "teacher", "seed", "user")
 
 # Users by the popularity of their target; a target that is neither head nor cold is tail.
 PART_OF_USERS: Mapping[str, pl.Expr] = {
@@ -83,7 +84,8 @@ class RecordKey:
     system: str
     teacher: str = ""
     seed: int = 0
-    labels: str = "all"
+    step: int = -1
+    beside: str = ""
     candidate_hash: str = ""
 
 
@@ -232,6 +234,7 @@ def _checked_records(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
     _refuse(table, "system", ~pl.col("system").is_in(known), where, expected)
     _refuse(table, "rank", ~(pl.col("rank") >= 1) | pl.col("rank").is_nan(), where, "a rank >= 1")
     _refuse(table, "ties", pl.col("ties") < 0, where, "0 or more")
+    _refuse(table, "step", pl.col("step") < -1, where, "-1 or more")
     cold_head = pl.col("head") & pl.col("cold")
     _refuse(table, "head", cold_head, where, "false where 'cold' is true")
     twice = pl.struct(RECORD_IDENTITY).is_duplicated()

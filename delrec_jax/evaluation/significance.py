@@ -20,14 +20,18 @@ from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 
 CONTROLS = (
     "lm_no_prompt",
+    "lm_supervised",
     "lm_random_prompt",
     "lm_shuffled_prompt",
     "lm_distilled_prompt",
     "lm_true_prompt",
+    "lm_tuned_no_prompt",
     "lm_tuned_random_prompt",
+    "lm_tuned_shuffled_prompt",
+    "lm_tuned_true_prompt",
     "lm_words",
 )
-PROMPT_CONTROLS = ("lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt")
+PROMPT_CONTROLS = ("lm_no_prompt", "lm_supervised", "lm_random_prompt", "lm_shuffled_prompt")
 
 _CHUNK_ELEMENTS = 4_000_000
 
@@ -38,13 +42,13 @@ class Comparison:
 
     corpus: str
     split: str
-    labels: str
     protocol: str  # "full"; "full@head" if only these users were compared
     metric: str
     teacher: str  # of both systems; "" if no teacher is involved
     system: str
     reference: str
-    reference_labels: str  # "all" if the reference has no records with `labels`
+    step: int  # at which the system was selected; -1: at none, or not at one for all seeds
+    reference_step: int
     users: int
     seeds: int  # number over which each user's values were averaged
     difference: float
@@ -102,7 +106,6 @@ def compare(
     metric: str,
     *,
     protocol: str = "full",
-    labels: str = "all",
     part: str = "all",
     seed: int = 0,
     resamples: int = 10_000,
@@ -113,11 +116,9 @@ def compare(
         records: rank records of one corpus, split and teacher; with several seeds each user's
             metric is first averaged over them.
         system: the system whose advantage is tested.
-        reference: what it is compared with; if it has no records with these `labels`
-            (a frozen LM is not tuned), those with "all" are used, and the result says so.
+        reference: what it is compared with.
         metric: one of `METRICS`.
         protocol: the protocol of both.
-        labels: which labels the systems were tuned with.
         part: "all" users, or those of one part of `records.PART_OF_USERS`.
         seed: seed of the bootstrap and of the permutations.
         resamples: number of sign patterns of the test.
@@ -129,10 +130,8 @@ def compare(
     if metric not in METRICS:
         raise UserError(f"metric: unknown '{metric}'; choose one of {', '.join(METRICS)}")
     chosen = _part_of(records, part)
-    own_labels = not records.filter(system=reference, protocol=protocol, labels=labels).is_empty()
-    its_labels = labels if own_labels else "all"
-    ours = _rows_of(chosen, system, protocol=protocol, labels=labels, part=part)
-    theirs = _rows_of(chosen, reference, protocol=protocol, labels=its_labels, part=part)
+    ours = _rows_of(chosen, system, protocol=protocol, part=part)
+    theirs = _rows_of(chosen, reference, protocol=protocol, part=part)
     _check_pairing(ours, theirs, protocol=protocol)
     difference = _mean_over_seeds(ours, metric) - _mean_over_seeds(theirs, metric)
     interval = bootstrap_interval(difference, seed=seed)
@@ -140,13 +139,13 @@ def compare(
     return Comparison(
         corpus=ours["corpus"][0],
         split=ours["split"][0],
-        labels=labels,
         protocol=protocol if part == "all" else f"{protocol}@{part}",
         metric=metric,
         teacher=ours["teacher"][0] or theirs["teacher"][0],
         system=system,
         reference=reference,
-        reference_labels=theirs["labels"][0],
+        step=_only_step(ours),
+        reference_step=_only_step(theirs),
         users=len(difference),
         seeds=ours["seed"].n_unique(),
         difference=interval.value,
@@ -162,7 +161,8 @@ def standard_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
 
     Every system against the teacher, DELRec against every control, and the distilled prompt
     against no prompt, a random one and that of a shuffled teacher (beating no prompt alone is
-    no evidence of distillation). The oracle is a bound and is not tested.
+    no evidence of distillation). The oracle is a bound and is not tested. A run has either
+    `lm_no_prompt` or `lm_supervised`.
     """
     pairs = [(name, "teacher") for name in systems if name != "teacher"]
     pairs += [("delrec", control) for control in CONTROLS]
@@ -177,7 +177,6 @@ def compare_family(
     metric: str,
     *,
     protocol: str = "full",
-    labels: str = "all",
     seed: int = 0,
     resamples: int = 10_000,
 ) -> list[Comparison]:
@@ -189,7 +188,6 @@ def compare_family(
             reference,
             metric,
             protocol=protocol,
-            labels=labels,
             seed=seed,
             resamples=resamples,
         )
@@ -207,16 +205,14 @@ def _part_of(records: pl.DataFrame, part: str) -> pl.DataFrame:
     return records.filter(PART_OF_USERS[part])
 
 
-def _rows_of(
-    records: pl.DataFrame, system: str, *, protocol: str, labels: str, part: str
-) -> pl.DataFrame:
+def _rows_of(records: pl.DataFrame, system: str, *, protocol: str, part: str) -> pl.DataFrame:
     """One system's rows under one protocol, sorted by seed and user, with the same users for every seed."""
-    rows = records.filter(system=system, protocol=protocol, labels=labels)
+    rows = records.filter(system=system, protocol=protocol)
     if rows.is_empty():
         there = ", ".join(records["system"].unique(maintain_order=True))
         raise UserError(
-            f"records: system '{system}' has no rows under protocol '{protocol}', labels "
-            f"'{labels}', part '{part}' (systems found: {there}); evaluate it first"
+            f"records: system '{system}' has no rows under protocol '{protocol}', part "
+            f"'{part}' (systems found: {there}); evaluate it first"
         )
     runs = rows.select("corpus", "split", "teacher").n_unique()
     if runs > 1 or rows.select("seed", "user").is_duplicated().any():
@@ -247,6 +243,11 @@ def _check_pairing(ours: pl.DataFrame, theirs: pl.DataFrame, *, protocol: str) -
             f"'{ours['system'][0]}' and '{theirs['system'][0]}', so they cannot be paired; "
             "evaluate both in one run"
         )
+
+
+def _only_step(rows: pl.DataFrame) -> int:
+    steps = rows["step"].unique().to_list()
+    return int(steps[0]) if len(steps) == 1 else -1
 
 
 def _mean_over_seeds(rows: pl.DataFrame, metric: str) -> Float[np.ndarray, "U"]:

@@ -221,10 +221,12 @@ def _scores(
         words = experiment.lm.vocab_size if config.bag_weight else 0
         items = assumed.items if config.catalogue_weight else 0
         return 4 * rows * config.text.queries * (words + items)
+    # Of the teacher that the language model is tuned beside.
+    beside = 4 * rows * assumed.items if getattr(batch, "history", None) is not None else 0
     if not _listed(batch):
-        return 4 * rows * assumed.items
+        return beside + 4 * rows * assumed.items
     logits = find_verbalizer(experiment.lm.verbalizer).max_logits
-    return 4 * (rows * _listed(batch) + logits)
+    return beside + 4 * (rows * _listed(batch) + logits)
 
 
 def _listed(batch: Any) -> int:

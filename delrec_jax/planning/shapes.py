@@ -10,10 +10,13 @@ import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
+from delrec_jax.errors import UserError
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.verbalizers import find_verbalizer
+from delrec_jax.teachers.network import NetworkTeacher, init_params
+from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.workdir.language_model import code_count
 
 
@@ -44,6 +47,23 @@ def ranker_of(experiment: Experiment, assumed: Assumed) -> Ranker:
     weights = np.full(size, 1 / assumed.title_tokens, np.float32)
     codes = tuple(range(code_count(experiment)))
     return Ranker(model, tokens, weights, 1, find_verbalizer(experiment.lm.verbalizer), codes)
+
+
+def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:
+    """Returns the shapes of a trained recommender that `tune.beside` reads.
+
+    Raises:
+      UserError: it is not a network, so that only a corpus determines its shapes.
+    """
+    config = experiment.teacher
+    if config.name not in NETWORKS:
+        raise UserError(
+            f"tune.beside={experiment.tune.beside}: the arrays of teacher.name={config.name!r} have shapes that only a corpus "
+            f"determines; plan with one of {', '.join(NETWORKS)}, or with tune.beside=''"
+        )
+    module = NETWORKS[config.name](config.shape, items)
+    params = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
+    return NetworkTeacher(params, module)
 
 
 def frozen_of(ranker: Ranker) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.p2rec.parse import parsing_task
 from delrec_jax.p2rec.preference_parser import preference_parser
-from delrec_jax.planning.shapes import Assumed, frozen_of, ranker_of
+from delrec_jax.planning.shapes import Assumed, frozen_of, ranker_of, teacher_of
 from delrec_jax.pretraining.pretrain import pretraining_task
 from delrec_jax.teachers.network import axes_of as teacher_axes
 from delrec_jax.teachers.registry import NETWORKS
@@ -69,8 +69,10 @@ def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
 
 
 def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
-    known = np.arange(len(ranker.title_tokens)) > 0
-    return tuning_task(experiment, ranker, layout, frozen_of(ranker), known=known)
+    items = len(ranker.title_tokens)
+    teacher = teacher_of(experiment, items) if experiment.tune.beside else None
+    frozen, known = frozen_of(ranker), np.arange(items) > 0
+    return tuning_task(experiment, ranker, layout, frozen, known=known, teacher=teacher)
 
 
 _LATER: dict[str, Callable[[Experiment, Ranker, Layout], Task]] = {

@@ -35,7 +35,7 @@ class Evaluation:
         self.hybrids: list[dict[str, Any]] = []
 
     def rank_system(self, name: str, system: System, **names: Any) -> None:
-        """Ranks a system under all protocols; `names` are labels, teacher and seed."""
+        """Ranks a system under all protocols; `names` are other fields of its `RecordKey`."""
         self.rank_catalogue(
             name, lambda rows: system.scores("test", rows), order=system.order("test"), **names
         )
@@ -69,16 +69,18 @@ class Evaluation:
         order: np.ndarray | None = None,
         **names: Any,
     ) -> None:
-        """Ranks a system that scores the whole catalogue, under all protocols; `names` are labels, teacher and seed."""
+        """Ranks a system that scores the whole catalogue, under all protocols; `names` are other fields of its `RecordKey`."""
         rankers = self.protocols.rankers(full_scores=True)
         self._rank(system, score_users, rankers, order=order, **names)
 
     def rank_language_system(
-        self, system: str, labels: str, scorer: LanguageScorer, parts: LanguageSystem
+        self, system: str, scorer: LanguageScorer, parts: LanguageSystem
     ) -> None:
         """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated."""
+        names: dict[str, Any] = {"step": parts.step, "beside": parts.beside}
         if scorer.ranks_catalogue:
-            self.rank_system(system, CatalogueSystem(scorer, parts, self.data.split), labels=labels)
+            found = CatalogueSystem(scorer, parts, self.data.split)
+            self.rank_system(system, found, **names)
             return
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
@@ -92,7 +94,7 @@ class Evaluation:
                 """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
                 return scorer.candidates(parts, ids[rows], candidates[rows])
 
-            self._rank(system, score, {protocol: ranker}, labels=labels)
+            self._rank(system, score, {protocol: ranker}, **names)
 
     def add_oracle(self) -> None:
         """Adds the exact next-item distribution: realized ranks, and expected metrics."""

@@ -39,11 +39,15 @@ class LanguageSystem:
       pattern: tokens in place of the prompt: slots, words, or nothing.
       prompt: the soft prompt [K, D], if the pattern has slots.
       adapters: AdaLoRA's tree, if the model is tuned.
+      step: the step of training at which the adapters (or, without adapters, the prompt) were selected; -1: none was.
+      beside: `teacher` if it was tuned beside the teacher's scores.
     """
 
     pattern: Ids
     prompt: jax.Array | None = None
     adapters: Any = None
+    step: int = -1
+    beside: str = ""
 
 
 Scores = Callable[[Any, Any], jax.Array]

@@ -3,16 +3,17 @@
 full            the whole catalogue without the items that the user has seen
 full_with_seen  the whole catalogue
 sampled-m       the stored candidates: the target and m - 1 items that occur nowhere in the user's sequence
-rerank-m        the teacher's m best unseen items; a target that is not among them is a miss
+rerank-m        the teacher's m best unseen items, in an order drawn by (seed, user); a target that is not among them is a miss
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from delrec_jax.config import Experiment
+from delrec_jax.data.random_items import distinct_items, stream_keys
 from delrec_jax.data.splits import Part, Split, padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import metrics, ranking, records
@@ -59,6 +60,23 @@ def full_rankers(split: Split, part: Part) -> dict[str, RankFn]:
         "full": ranking.full_ranker(targets, RowHistories(split, part)),
         "full_with_seen": ranking.full_ranker(targets),
     }
+
+
+def drawn_order(items: np.ndarray, names: Sequence[str], *, seed: int) -> np.ndarray:
+    """Returns each row of `items` [E, m] in an order drawn by (seed, name), whatever the other rows are.
+
+    The teacher's own order would be an answer: a language model that prefers the candidates listed first would reproduce it.
+
+    Args:
+      items: the teacher's lists, best first.
+      names: a name for each row, such as the user's id.
+      seed: seed of the draw.
+    """
+    count, none = items.shape[1], np.zeros(0, np.int64)
+    keys = stream_keys(f"rerank/{seed}", names)
+    places = distinct_items(keys, count, num_items=count, excluded=none)  # permutations [E, m]
+    ordered: np.ndarray = np.take_along_axis(items, places, axis=1)
+    return ordered
 
 
 class Protocols:
@@ -108,6 +126,9 @@ class Protocols:
             allowed=np.ones(self._data.num_items, bool),
             seen=padded_histories(self.split, "test", longest),
         )
+        ids = self.split.interactions.user_ids
+        names = [ids[user] for user in self.users]
+        items = drawn_order(items, names, seed=self._experiment.candidates.seed)
         self.candidates[f"rerank-{count}"] = (items, inputs_hash(items))
 
     def rankers(self, *, full_scores: bool) -> Mapping[str, RankFn]:
@@ -124,11 +145,12 @@ class Protocols:
         ranks: Mapping[str, Ranks],
         *,
         system: str,
-        labels: str = "all",
         teacher: str | None = None,
         seed: int | None = None,
+        step: int = -1,
+        beside: str = "",
     ) -> list[pl.DataFrame]:
-        """Returns the rank records of one system; teacher and seed default to the run's."""
+        """Returns the rank records of one system; teacher and seed default to the run's, the rest is as in `RecordKey`."""
         config = self._experiment
         key = RecordKey(
             corpus=self._data.corpus.name,
@@ -137,7 +159,8 @@ class Protocols:
             system=system,
             teacher=config.teacher.name if teacher is None else teacher,
             seed=config.seed if seed is None else seed,
-            labels=labels,
+            step=step,
+            beside=beside,
         )
         return [self._record(replace(key, protocol=name), found) for name, found in ranks.items()]
 

@@ -123,7 +123,7 @@ class ConventionalSystem:
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
         """Scores the catalogue [B, I] for rows of a part."""
-        found: jax.Array = _scores(self._teacher, self._histories(part)(rows))
+        found: jax.Array = compiled_scores(self._teacher, self._histories(part)(rows))
         return found
 
     def order(self, part: Part) -> np.ndarray:
@@ -175,7 +175,10 @@ def conventional_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSys
 
 
 @jax.jit
-def _scores(teacher: Any, histories: Any) -> jax.Array:
-    """Scores histories; the teacher is an argument so that recommenders of one shape share a compiled program."""
+def compiled_scores(teacher: Any, histories: Any) -> jax.Array:
+    """Scores histories [B, L], left-padded with -1: [B, I].
+
+    The teacher is an argument so that recommenders of one shape share a compiled program.
+    """
     scores: jax.Array = teacher.scores(histories)
     return scores

@@ -14,7 +14,9 @@ from delrec_jax.evaluation.significance import compare_family, standard_pairs
 from delrec_jax.evaluation.systems import SYSTEMS
 
 USERS = 120
-DELREC_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("teacher_augmented"))
+DELREC_SYSTEMS = tuple(
+    name for name in SYSTEMS if not name.startswith("teacher_augmented") and name != "lm_supervised"
+)
 HIT_SHARE = dict.fromkeys(DELREC_SYSTEMS, 0.2) | {
     "popularity": 0.04,
     "teacher": 0.3,
@@ -24,14 +26,16 @@ HIT_SHARE = dict.fromkeys(DELREC_SYSTEMS, 0.2) | {
     "lm_distilled_prompt": 0.4,
     "lm_true_prompt": 0.43,
     "lm_tuned_random_prompt": 0.28,
+    "lm_tuned_true_prompt": 0.42,
     "delrec": 0.45,
     "lm_words": 0.35,
     "oracle": 0.5,
 }
+STEPS = {"lm_distilled_prompt": 300, "lm_tuned_true_prompt": 0, "delrec": 120}
 
 
-def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame:
-    generator = np.random.default_rng([len(system), len(protocol), len(labels)])
+def _records(system: str, *, protocol: str) -> pl.DataFrame:
+    generator = np.random.default_rng([len(system), len(protocol), 3])
     hit = generator.random(USERS) < HIT_SHARE[system]
     ranks = np.where(hit, 1.0, generator.integers(2, 40, USERS))
     if protocol == "rerank-20":
@@ -42,7 +46,7 @@ def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame
         protocol=protocol,
         system=system,
         teacher="" if system == "popularity" else "sasrec",
-        labels=labels,
+        step=STEPS.get(system, -1),
         candidate_hash="" if protocol == "full" else "0123abcd",
     )
     return record_table(
@@ -60,15 +64,12 @@ def _records(system: str, *, protocol: str, labels: str = "all") -> pl.DataFrame
 @pytest.fixture(scope="session")
 def records() -> pl.DataFrame:
     protocols = ("full", "sampled-20", "rerank-20")
-    tables = [
+    return pl.concat(
         _records(system, protocol=protocol)
         for system in DELREC_SYSTEMS
         if system != "oracle"
         for protocol in protocols
-    ]
-    few = ("lm_tuned_random_prompt", "delrec")
-    tables += [_records(system, protocol="full", labels="100-users") for system in few]
-    return pl.concat(tables)
+    )
 
 
 @pytest.fixture(scope="session")

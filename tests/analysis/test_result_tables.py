@@ -28,13 +28,11 @@ def test_rows_have_exactly_the_agreed_keys_and_every_part(rows):
         for name in ("full", "sampled-20", "rerank-20")
         for part in ("", "@cold", "@warm")
     }
-    assert {row["split"] for row in rows} == {"leave_one_out", "leave_one_out@100-users"}
-    few = {row["system"] for row in rows if "@" in row["split"]}
-    assert few == {"delrec", "lm_tuned_random_prompt"}
+    assert {row["split"] for row in rows} == {"leave_one_out"}
 
 
 def test_values_are_means_over_the_right_users(rows, records):
-    ranks = records.filter(system="delrec", protocol="full", labels="all")
+    ranks = records.filter(system="delrec", protocol="full")
     main = {"split": "leave_one_out", "system": "delrec", "metric": "HR@1"}
     for protocol, part in (
         ("full", ranks),
@@ -48,7 +46,7 @@ def test_values_are_means_over_the_right_users(rows, records):
 
 
 def test_the_oracle_comes_from_expected_values_and_not_from_its_ranks(rows, records, expected):
-    realised = records.filter(system="delrec", labels="all").with_columns(
+    realised = records.filter(system="delrec").with_columns(
         pl.lit("oracle").alias("system"), pl.lit(1.0).alias("rank")
     )
     again = tables.metrics_rows(pl.concat([records, realised]), expected)
@@ -79,7 +77,7 @@ def test_by_popularity_head_and_tail_stand_in_the_place_of_warm(rows, records, e
     same = [row for row in rows if not row["protocol"].endswith("@warm")]
     assert [row for row in by_popularity if not row["protocol"].endswith(("head", "tail"))] == same
 
-    ranks = records.filter(system="delrec", protocol="full", labels="all")
+    ranks = records.filter(system="delrec", protocol="full")
     main = {"split": "leave_one_out", "system": "delrec", "metric": "HR@1"}
     tail = ranks.filter(pl.col("user") % 10 > 2, pl.col("user") % 10 < 7)
     for protocol, part in (
@@ -153,9 +151,8 @@ def test_blocks_follow_the_order_of_parts_protocols_and_systems(rows):
         ("headline", "rerank-20"),
         ("cold", "full@cold"),
     ]
-    assert names[-1][0] == "few_labels"
-    delrec = [name for name in SYSTEMS if not name.startswith("teacher_augmented")]
-    assert [line.name for line in found[0].lines] == delrec
+    there = {row["system"] for row in rows}
+    assert [line.name for line in found[0].lines] == [name for name in SYSTEMS if name in there]
     assert blocks.whole_protocols(rows) == ["full", "sampled-20", "rerank-20"]
 
 
@@ -173,19 +170,26 @@ def test_share_of_the_oracle_stands_only_where_there_is_one(rows):
     assert shares["oracle"] == "100 %"
 
 
-def test_few_labels_are_measured_against_the_whole_runs_oracle(rows):
-    few = next(block for block in blocks.result_blocks(rows) if block.part == "few_labels")
-    assert few.columns[-1] == blocks.SHARE_COLUMN
-    assert all(line.cells[-1].text.endswith("%") for line in few.lines)
+def test_labels_say_the_selected_step_and_name_step_0_for_what_it_is(rows):
+    labels = [line.label for line in blocks.result_blocks(rows)[0].lines]
+    assert "DELRec (step 120)" in labels and "LM + distilled prompt (step 300)" in labels
+    assert "Tuned LM + true-item prompt (not tuned: step 0)" in labels
+    assert "Teacher (sasrec)" in labels and "LM, zero-shot (no prompt)" in labels
+    row = next(row for row in rows if row["system"] == "delrec")
+    (line,) = blocks.result_blocks([row | {"step": 0, "beside": "teacher"}])[0].lines
+    assert line.label == "DELRec, tuned beside the teacher (not tuned: step 0)"
+    row = next(row for row in rows if row["system"] == "lm_distilled_prompt")
+    (line,) = blocks.result_blocks([row | {"step": 0}])[0].lines
+    assert line.label == "LM + distilled prompt (not trained: step 0)"
 
 
 def test_several_teachers_and_seeds_are_told_apart(rows):
     row = next(row for row in rows if row["system"] == "delrec" and row["protocol"] == "full")
     lines = blocks.result_blocks([row, row | {"teacher": "caser"}, row | {"seed": 7}])[0].lines
     assert [line.label for line in lines] == [
-        "DELRec (caser), seed 0",
-        "DELRec (sasrec), seed 0",
-        "DELRec (sasrec), seed 7",
+        "DELRec (caser) (step 120), seed 0",
+        "DELRec (sasrec) (step 120), seed 0",
+        "DELRec (sasrec) (step 120), seed 7",
     ]
 
 
@@ -218,7 +222,7 @@ def test_comparisons_read_better_worse_and_tie(records):
     family = compare_family(records, pairs, "HR@1", resamples=999)
     lines = comparison_block([asdict(one) for one in family]).lines
     assert [line.cells[-1].text for line in lines] == ["better", "worse", "tie"]
-    assert lines[0].label == "DELRec vs Popularity"
+    assert lines[0].label == "DELRec (step 120) vs Popularity"
     assert lines[0].cells[2].text.startswith("+")
 
 
@@ -226,9 +230,6 @@ def test_small_p_values_are_not_printed_as_zero(records):
     one = asdict(compare_family(records, [("delrec", "teacher")], "HR@1", resamples=99)[0])
     cells = comparison_block([one | {"p_adjusted": 0.0001}]).lines[0].cells
     assert cells[3].text == "< 0.001"
-    few = one | {"labels": "100-users"}
-    line = comparison_block([few]).lines[0]
-    assert (line.label, line.cells[0].text) == ("DELRec vs Teacher (all labels)", "full, 100-users")
 
 
 def test_tables_by_popularity_follow_the_headline_in_the_order_head_tail_cold(p2rec_rows):

@@ -7,6 +7,7 @@ that depends on the whole history, so a list that belongs to another row is seen
 from dataclasses import replace
 from types import SimpleNamespace
 
+import flax.struct
 import numpy as np
 import pytest
 from prompt_templates import EVERY
@@ -16,6 +17,7 @@ from delrec_jax.data import prompts
 from delrec_jax.delrec import distill, tune
 from delrec_jax.delrec.next_item import next_item_examples
 from delrec_jax.delrec.rows import user_parts
+from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model, axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
@@ -96,16 +98,11 @@ def language(prepared, data):
 
 @pytest.fixture
 def runs(ws, data, language, monkeypatch):
-    """Name of each stage-1 run -> the texts that it is trained on; held-out users' texts as `heldout`.
-
-    `selecting` holds, by run, the users it is selected on where they are not the validation users.
-    """
+    """Name of each stage-1 run -> the texts that it is trained on; held-out users' texts as `heldout`."""
     found = {}
 
-    def fit(self, name, texts, select_on=None):
+    def fit(self, name, texts):
         found[name] = texts
-        if select_on is not None:
-            found.setdefault("selecting", {})[name] = select_on
 
     def agreement(self, texts):
         found["heldout"] = texts
@@ -240,15 +237,14 @@ def test_ta_is_asked_in_its_share_of_the_texts_and_never_for_true(runs):
 
 
 def test_true_labels_are_the_next_items_of_the_training_part(runs, data):
-    for name in ("true", "true_few"):
-        texts = runs[name]
-        for index, example in examples(texts, 2 * len(texts)):
-            user, end = int(texts.material.rows.users[index]), int(texts.material.rows.ends[index])
-            row = whole_row(data, user)
-            label = int(example.candidates[example.targets.argmax()])
-            assert label == row[end] and end < len(row) - 2
-            assert items_in(example.ids) == row[:end]
-            assert example.targets.sum() == 1
+    texts = runs["true"]
+    for index, example in examples(texts, 2 * len(texts)):
+        user, end = int(texts.material.rows.users[index]), int(texts.material.rows.ends[index])
+        row = whole_row(data, user)
+        label = int(example.candidates[example.targets.argmax()])
+        assert label == row[end] and end < len(row) - 2
+        assert items_in(example.ids) == row[:end]
+        assert example.targets.sum() == 1
 
 
 def test_negatives_are_items_that_the_user_has_not_and_training_has(runs, data):
@@ -278,43 +274,40 @@ def test_heldout_users_are_in_no_training_row(runs, ws, data):
     assert sorted(np.concatenate(list(parts.values()))) == list(range(NUM_USERS))
     heldout, valid = set(parts["heldout"].tolist()), set(parts["valid"].tolist())
     assert set(runs["heldout"].material.rows.users.tolist()) == heldout and heldout and valid
-    for name in ("distilled", "shuffled", "true", "true_few"):
+    for name in ("distilled", "shuffled", "true"):
         texts = runs[name]
         used = set(texts.material.rows.users.tolist()) | set(ta_users(texts))
         assert used <= set(parts["train"].tolist()), name
 
 
-def test_few_label_runs_use_the_labels_of_few_training_users(runs, ws, data, language, monkeypatch):
-    train = parts_of(ws, data)["train"].tolist()
-    trained, selecting = (
-        set(users.tolist())
-        for users in (runs["true_few"].material.rows.users, runs["selecting"]["true_few"])
-    )
-    few = trained | selecting
-    assert len(few) == 8 and few <= set(train) and not trained & selecting
-    assert set(runs["selecting"]) == {"true_few"}
-    fitted = {}
-    monkeypatch.setattr(tune.Tuning, "fit", lambda self, *run: fitted.update({run[0]: run[1:]}))
-    tune.tune(ws, data, language)
-    assert set(fitted) == {"distilled", "random", "distilled_few", "random_few"}
-    for name, (prompt, users) in fitted.items():
-        assert prompt == name.removesuffix("_few")
-        labels = next_item_examples(ws.experiment, data, language, users)
-        expected = few if name.endswith("_few") else set(range(NUM_USERS))
-        assert set(labels.rows.users.tolist()) == expected
+def test_stage_two_tunes_with_the_controls_that_the_config_names(ws, data, language, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(tune.Tuning, "fit", lambda self, name: fitted.append(name))
+    for controls in (("true", "none"), ()):
+        config = replace(ws.experiment.tune, controls=controls)
+        monkeypatch.setattr(ws, "experiment", replace(ws.experiment, tune=config))
+        tune.tune(ws, data, language)
+    assert fitted == ["distilled", "true", "none", "distilled"]
+    for wrong in (("best",), ("none", "none")):
+        with pytest.raises(UserError, match=r"tune\.controls"):
+            replace(ws.experiment.tune, controls=wrong)
 
 
+@pytest.mark.parametrize("pattern", [SLOTS, prompts.NO_PATTERN], ids=["slots", "none"])
 @pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
-def test_stage_two_learns_the_next_items_of_the_training_part(ws, data, language, loss_over):
+def test_stage_two_learns_the_next_items_of_the_training_part(
+    ws, data, language, loss_over, pattern
+):
     config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8)
     changed = replace(ws.experiment, tune=config)
-    labels = next_item_examples(changed, data, language, np.arange(NUM_USERS))
+    labels = next_item_examples(changed, data, language, pattern=pattern)
     assert len(labels) > 200
     for index in range(len(labels)):
         user, end = int(labels.rows.users[index]), int(labels.rows.ends[index])
         row = whole_row(data, user)
         example = labels.example(index, np.random.default_rng(index))
         assert end < len(row) - 2 and items_in(example.ids) == row[:end]
+        assert [t for t in example.ids if t in SLOTS] == pattern.tolist()
         if loss_over == "catalogue":
             assert example.label == row[end]
         else:
@@ -337,14 +330,43 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
 
     monkeypatch.setattr(language_scorer.LanguageScorer, "catalogue", favour)
     trainer = tune.Tuning(ws, data, language)
-    found = trainer._validator(np.zeros((2, 4), np.float32), data.split.training_users)({})
+    system = language_scorer.LanguageSystem(SLOTS, np.zeros((2, 4), np.float32))
+    found = trainer._validator(system)({})
     assert set(asked) == set(range(NUM_USERS)), "each text shows a user's training part"
-    asked.clear()
-    trainer._validator(np.zeros((2, 4), np.float32), data.split.users("valid")[3:8])({})
-    assert set(asked) == set(data.split.users("valid")[3:8].tolist()), (
-        "few labels: of these users alone"
-    )
     assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["catalogue", "candidates"])
+def test_beside_the_teacher_validation_selects_by_the_sum(ws, data, language, monkeypatch, listed):
+    class Rule(flax.struct.PyTreeNode):
+        items: np.ndarray
+
+        def scores(self, histories):
+            return teacher_scores(histories) + 0.0 * self.items  # a tracer where it is compiled
+
+    config = replace(ws.experiment.tune, beside="teacher", select_by="NDCG@10")
+    monkeypatch.setattr(ws, "experiment", replace(ws.experiment, tune=config))
+    monkeypatch.setattr(tune, "load_teacher", lambda ws, data: Rule(np.arange(NUM_ITEMS)))
+    known = ~data.split.cold_items(NUM_ITEMS)
+    candidates, ranks = data.candidates["valid"].items, []
+    for row, history in enumerate(data.split.histories("valid")):
+        padded = np.full((1, ws.experiment.teacher.max_length), -1)
+        padded[0, -len(history) :] = history[-padded.shape[1] :]
+        scores, target = teacher_scores(padded)[0], data.split.target("valid")[row]
+        fresh = [item for item in np.flatnonzero(known) if item not in history]
+        among = candidates[row] if listed else [*{*fresh, target}]
+        ranks.append(1 + (scores[among] > scores[target]).sum())
+    # A language model that answers the same to everything leaves the decision to the teacher.
+    scorer = language_scorer.LanguageScorer
+    monkeypatch.setattr(scorer, "ranks_catalogue", not listed)
+    monkeypatch.setattr(scorer, "catalogue", lambda self, system, ids: np.zeros((len(ids), 36)))
+    monkeypatch.setattr(
+        scorer, "candidates", lambda self, system, ids, candidates: np.zeros(candidates.shape)
+    )
+    system = language_scorer.LanguageSystem(SLOTS, np.zeros((2, 4), np.float32))
+    found = tune.Tuning(ws, data, language)._validator(system)({})
+    gains = [1 / np.log2(1 + rank) if rank <= 10 else 0 for rank in ranks]
+    assert found["valid/selection"] == pytest.approx(np.mean(gains))
 
 
 def test_evaluated_texts_show_all_but_the_target(ws, data, language):
@@ -359,9 +381,7 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
             return np.zeros((len(ids), NUM_ITEMS), np.float32)
 
     run = evaluation.Evaluation(ws.experiment, data)
-    run.rank_language_system(
-        "delrec", "all", Reader(language), language_scorer.LanguageSystem(SLOTS)
-    )
+    run.rank_language_system("delrec", Reader(language), language_scorer.LanguageSystem(SLOTS))
     (ids,) = shown
     for user in range(NUM_USERS):
         row = whole_row(data, user)

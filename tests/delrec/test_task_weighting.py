@@ -1,8 +1,10 @@
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from delrec_jax.config import DistillConfig, TaskShare
@@ -13,6 +15,7 @@ from delrec_jax.errors import UserError
 PROMPT = jnp.array([1.0, 2.0])
 TA, RPS = np.array([6.0, 4.0]), np.array([2.0, 1.0])
 LOSSES = np.array([11.0, 2.0])
+LEAST = 1e-4  # what `uncertainty` adds to every loss
 
 
 def weighting(kind="fixed", ta=0.2):
@@ -78,7 +81,35 @@ def test_a_task_without_texts_gets_no_weight(kind):
     np.testing.assert_allclose(grads["prompt"], RPS, rtol=1e-6)
     if kind == "uncertainty":
         # Else its log-variance would fall for ever, and its weight grow to infinity.
-        np.testing.assert_allclose(grads["log_variance"], [0, 1 - 2], rtol=1e-6)
+        np.testing.assert_allclose(grads["log_variance"], [0, 1 - 2 - LEAST], rtol=1e-6)
+
+
+@pytest.mark.parametrize("texts", [(5.0, 3.0), (0.0, 3.0)], ids=["both", "alone"])
+@pytest.mark.parametrize("kind", ["gradient_norm", "uncertainty"])
+def test_a_task_that_is_learned_completely_leaves_the_weight_to_the_other(kind, texts):
+    """RPS has loss 0 and no gradient: it must neither take all the weight nor drive its log-variance to infinity."""
+    config, optimizer = weighting(kind), optax.adam(0.1)
+
+    def losses(params):
+        per_task, count = task_losses(params, texts)
+        return per_task * jnp.array([1.0, 0.0]), count
+
+    def step(carry, _):
+        params, state = carry
+        grads, metrics = weighted_gradients(losses, params, config)
+        updates, state = optimizer.update(grads, state)
+        # The prompt stays where it is, so that TA is never learned.
+        moved = optax.apply_updates(params, updates) | {"prompt": PROMPT}
+        return (moved, state), metrics
+
+    params = {"prompt": PROMPT, **init_weighting(config)}
+    (params, _), metrics = jax.lax.scan(step, (params, optimizer.init(params)), length=2000)
+    chex.assert_tree_all_finite((params, metrics))
+    if kind == "gradient_norm":
+        assert (metrics["weight/rps"] == 0).all()
+        assert (metrics["weight/ta"] == (texts[0] > 0)).all()
+    else:
+        np.testing.assert_allclose(params["log_variance"][1], np.log(LEAST), atol=0.01)
 
 
 def test_three_tasks_share_the_weight():
@@ -112,12 +143,12 @@ def test_uncertainty():
     grads, metrics = run(weighting("uncertainty"), log_variance=spread)
     w = np.exp([-0.5, 1.0])
     np.testing.assert_allclose(grads["prompt"], w[0] * TA + w[1] * RPS, rtol=1e-6)
-    np.testing.assert_allclose(grads["log_variance"], 1 - w * LOSSES, rtol=1e-6)
+    np.testing.assert_allclose(grads["log_variance"], 1 - w * (LOSSES + LEAST), rtol=1e-6)
     np.testing.assert_allclose(metrics["weight/ta"], w[0] / w.sum(), rtol=1e-6)
 
 
 def test_uncertainty_settles_at_the_logarithm_of_the_losses():
-    spread = jnp.log(jnp.array(LOSSES))
+    spread = jnp.log(jnp.array(LOSSES + LEAST))
     grads, _ = run(weighting("uncertainty"), log_variance=spread)
     np.testing.assert_allclose(grads["log_variance"], 0, atol=1e-6)
 

@@ -24,7 +24,7 @@ def table(system="teacher", ranks=(1.0, 2.5, np.inf), **key):
 
 def test_records_survive_the_file(tmp_path):
     path = tmp_path / "deep" / "records.parquet"
-    written = pl.concat([table(), table("delrec", labels="100-users", candidate_hash="ab")])
+    written = pl.concat([table(), table("delrec", step=120, beside="teacher", candidate_hash="ab")])
     rec.write_records(path, written)
     assert rec.read_records(path).equals(written)
     assert dict(written.schema) == {name: kind() for name, kind in rec.RECORD_SCHEMA.items()}
@@ -73,6 +73,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         (lambda t: t.drop("head"), "head"),
         (lambda t: t.with_columns(pl.lit(True).alias("head")), "head"),
         (lambda t: pl.concat([t, t]), "user"),
+        (lambda t: pl.concat([t, t.with_columns(pl.lit(7, pl.Int32).alias("step"))]), "user"),
+        (lambda t: t.with_columns(pl.lit(-2, pl.Int32).alias("step")), "step"),
     ],
 )
 def test_a_spoiled_file_names_itself_and_the_column(tmp_path, spoil, column):
@@ -92,8 +94,8 @@ def test_missing_and_corrupt_files_are_user_errors(tmp_path):
 
 
 def test_the_same_user_may_recur_in_another_run_only():
-    both = pl.concat([table(), table(seed=4), table(teacher="caser"), table(labels="100-users")])
-    assert len(rec.metric_values(both)) == 12
+    both = pl.concat([table(), table(seed=4), table(teacher="caser")])
+    assert len(rec.metric_values(both)) == 9
 
 
 def test_summary_is_mean_and_interval_of_each_group_and_ignores_row_order():

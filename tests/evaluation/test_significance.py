@@ -8,7 +8,7 @@ from scipy import stats
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import significance as sig
 from delrec_jax.evaluation.metrics import bootstrap_interval
-from delrec_jax.evaluation.records import RecordKey, record_table
+from delrec_jax.evaluation.records import SYSTEMS, RecordKey, record_table
 
 
 def table(system, ranks, *, targets=None, head=False, cold=False, **key):
@@ -162,18 +162,21 @@ def test_a_part_compares_its_users_only(part, difference, users):
     assert one.protocol == ("full" if part == "all" else f"full@{part}")
 
 
-def test_few_labels_fall_back_for_the_reference_only_and_say_so():
-    records = pl.concat(
-        [
-            table("delrec", [1, 1]),
-            table("delrec", [2, 2], labels="100-users"),
-            table("teacher", [1, 2]),
-        ]
-    )
-    one = sig.compare(records, "delrec", "teacher", "HR@1", labels="100-users", resamples=99)
-    assert (one.difference, one.labels, one.reference_labels) == (-0.5, "100-users", "all")
-    with pytest.raises(UserError, match="'teacher' has no rows"):
-        sig.compare(records, "teacher", "delrec", "HR@1", labels="100-users")
+def test_a_comparison_says_the_selected_steps_where_all_seeds_have_the_same():
+    ours = [table("delrec", [1, 1], seed=seed, step=40 * seed) for seed in (0, 1)]
+    theirs = [table("lm_true_prompt", [1, 2], seed=seed, step=7) for seed in (0, 1)]
+    alone = sig.compare(pl.concat([ours[0], theirs[0]]), "delrec", "lm_true_prompt", "MRR")
+    assert (alone.step, alone.reference_step) == (0, 7)
+    both = sig.compare(pl.concat(ours + theirs), "delrec", "lm_true_prompt", "MRR", resamples=99)
+    assert (both.step, both.reference_step) == (-1, 7)
+
+
+@pytest.mark.parametrize("bare", ["lm_no_prompt", "lm_supervised"])
+def test_delrec_is_tested_against_every_tuned_control_and_the_bare_model_there_is(bare):
+    tuned = [name for name in SYSTEMS if name.startswith("lm_tuned")]
+    pairs = sig.standard_pairs([bare, "lm_distilled_prompt", *tuned, "delrec"])
+    assert len(tuned) == 4 and {("delrec", name) for name in (*tuned, bare)} <= set(pairs)
+    assert ("lm_distilled_prompt", bare) in pairs
 
 
 def test_standard_pairs_and_the_family():

@@ -168,6 +168,22 @@ def p2rec(chosen, wide, devices):
     }
 
 
+def beside(chosen, wide, devices):
+    """Stage 2 beside a teacher: what it holds, as planned and as placed, and whether it lowers; nothing is compiled."""
+    tuned = replace(chosen, tune=replace(chosen.tune, beside="teacher"))
+    planned = planned_steps(tuned, devices, ASSUMED)[-1]
+    tables = sharding_rows(planned)
+    found = {
+        "rows": {row.name: [row.spec, list(row.shape)] for row in tables["frozen"]},
+        "planned": {part: bytes_per_device(rows) for part, rows in tables.items()},
+        "held": on_device(planned),
+        "batch": [[row.name, row.shape] for row in tables["batch"]],
+    }
+    planned.lower()
+    unknown = replace(wide, tune=replace(wide.tune, beside="teacher"))
+    return found | {"popularity": error_of(planned_steps, unknown, devices, ASSUMED)}
+
+
 def small_chip(name):
     del name
     return (replace(CHIPS["h100"], name="tiny", memory=800_000, available=700_000),)
@@ -226,6 +242,7 @@ def report():
             ]
         },
         "p2rec": p2rec(chosen, wide, devices),
+        "beside": beside(chosen, wide, devices),
         "texts": texts(chosen, wide, devices),
         "other devices": error_of(devices_module.fake_devices, 4),
         "odd batch": error_of(planned_steps, uneven, devices, ASSUMED),
@@ -258,6 +275,15 @@ def test_every_stage_of_the_method_that_trains_is_planned(eight):
         "p2rec": ["teach", "pretrain", "parse"],
         "delrec_p2rec": ["teach", "pretrain", "parse", "distill", "tune"],
     }
+
+
+def test_tuning_beside_a_teacher_holds_a_copy_of_it_on_every_device(eight):
+    found = eight["beside"]
+    assert found["planned"] == found["held"]
+    assert found["rows"]["teacher/params/items/embedding"] == ["P()", [21, 64]]
+    assert found["rows"]["params/shared/embedding"][0] == "P(fsdp+tensor)"
+    assert ["history", [16, 50]] in found["batch"]
+    assert "tune.beside=teacher" in found["popularity"] and "sasrec" in found["popularity"]
 
 
 # [shape, axes, spec, leaves, bytes in all, bytes of a device] on a mesh of 2 x 2 x 2.

@@ -26,7 +26,7 @@ def get_config():
 """
 QUICK = (
     *TINY,
-    "--config.tune.few_users=0",
+    "--config.tune.controls=()",
     "--config.pretrain.loop.steps=3",
     "--config.pretrain.loop.evaluate_every=3",
     "--config.distill.loop.steps=3",

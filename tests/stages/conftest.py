@@ -52,12 +52,15 @@ def p2rec_run(tiny_run, tmp_path_factory):
     return workdir
 
 
+BESIDE = "--config.tune.beside=teacher"
+
+
 @pytest.fixture(scope="session")
 def both_run(tiny_run, tmp_path_factory):
-    """A finished DELRec run whose teacher P2Rec augmented."""
+    """A finished DELRec run whose teacher P2Rec augmented, tuned beside that teacher."""
     with shared(tmp_path_factory, "both_run") as (workdir, ready):
         if not ready:
             beginning = ("data", "lm", "teacher")
-            flags = ("--config.method=delrec_p2rec", "--config.tune.few_users=0")
+            flags = ("--config.method=delrec_p2rec", "--config.tune.controls=()", BESIDE)
             make_p2rec_run(tiny_run, workdir, *flags, stages=beginning)
     return workdir

@@ -28,7 +28,6 @@ def get_config():
     config.teacher.loop.update(steps=4, evaluate_every=2)
     config.candidates.update(num=5, rerank=5)
     config.evaluate.batch_size = 16
-    config.tune.few_users = 0
     return config
 """
 
@@ -189,10 +188,3 @@ def test_settings_that_cannot_work_are_refused(tmp_path, capsys, flag, message):
     with pytest.raises(SystemExit):
         delrec("baseline", tmp_path, f"--config.{flag}")
     assert message in capsys.readouterr().err
-
-
-def test_few_labels_need_users_with_validation_items(tmp_path, capsys):
-    write_shop(tmp_path / "shop")
-    with pytest.raises(SystemExit):
-        delrec("prepare", tmp_path, "--config.split.kind=by_user", "--config.tune.few_users=5")
-    assert "set tune.few_users=0" in capsys.readouterr().err

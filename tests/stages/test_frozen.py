@@ -19,6 +19,8 @@ from watching import Watch, same, stored
 from delrec_jax.delrec import distill
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
+from delrec_jax.workdir.language_scorer import LanguageScorer
+from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace
 
 # Beside `index`: other texts in pre-training and another weighting than in TINY, the other teacher, shorter loops.
@@ -27,7 +29,7 @@ INDEX = (
     "--config.lm.verbalizer=index",
     "--config.tune.loss_over=candidates",
     "--config.tune.num_candidates=8",
-    "--config.tune.few_users=0",
+    "--config.tune.controls=('none','random')",
     "--config.teacher.name=popularity",
     "--config.distill.weighting=uncertainty",
     "--config.prompts.max_tokens=192",
@@ -135,7 +137,7 @@ def test_fixed_weights_stay(tiny_run):
         assert row["loss"] == pytest.approx(mixed, rel=1e-5)
 
 
-@pytest.mark.parametrize("prompt", ["distilled", "random"])
+@pytest.mark.parametrize("prompt", ["distilled", "random", "none"])
 def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt):
     workdir, _, watch = index_run
     before, after = watch.frozen[f"adapter/{prompt}"]
@@ -143,8 +145,11 @@ def test_stage_two_trains_adapters_and_leaves_model_and_prompt(index_run, prompt
     assert after["vectors"] is None, "`index` scores by codes, not by titles"
     assert same(before, after), "the language model or the prompt has changed"
     assert same(after["params"], stored(workdir / "lm" / "model" / "result.safetensors"))
-    used = load_file(workdir / "prompt" / prompt / "result.safetensors")["prompt"]
-    assert after["prompt"].tobytes() == used.tobytes()
+    if prompt == "none":
+        assert not after["prompt"].any()
+    else:
+        used = load_file(workdir / "prompt" / prompt / "result.safetensors")["prompt"]
+        assert after["prompt"].tobytes() == used.tobytes()
     states = watch.params[f"adapter/{prompt}"]
     leaves = jax.tree_util.tree_leaves_with_path(states[-1])
     assert {path[-1].key for path, _ in leaves} == {"A", "E", "B"}
@@ -174,7 +179,7 @@ def test_no_later_stage_touches_what_an_earlier_one_stored(index_run):
     _, digests, _ = index_run
     for before, after in pairwise(digests):
         assert before.items() <= after.items()
-    assert len(digests[-1]) == 1 + 4 + 2, "the LM, four prompts, two sets of adapters"
+    assert len(digests[-1]) == 1 + 4 + 3, "the LM, four prompts, three sets of adapters"
 
 
 def test_attribute_questions_are_part_of_the_gate_where_texts_ask_them(index_run):
@@ -195,9 +200,43 @@ def test_index_prompts_name_every_candidate_by_a_code(index_run, capsys):
     assert [shown.count(f" {code} ") for code in "ABCDEFGH"] == [1] * 8
 
 
-def test_recommend_says_that_index_has_no_catalogue_scores(index_run, capsys):
+def test_recommend_lists_the_teachers_best_where_texts_list_candidates(
+    index_run, capsys, monkeypatch
+):
+    workdir, _, _ = index_run
+    titles = load_data(open_workspace(workdir)).corpus.catalogue.titles
+    monkeypatch.setenv("COLUMNS", "300")
+    ask, asked = LanguageScorer.candidates, []
+    monkeypatch.setattr(
+        LanguageScorer, "candidates", lambda *given: asked.append(given[1:]) or ask(*given)
+    )
+    history = f"--history={titles[0]}; {titles[5]}"
+    delrec("recommend", f"--workdir={workdir}", history, "-k", "8")
+    ((_, ids, listed),) = asked
+    codes = Inputs(open_workspace(workdir)).language.pieces.codes
+    assert listed.shape == (1, 8) and set(codes[:8]) <= set(ids[0].tolist())
+    head, *rows = [
+        [cell.strip() for cell in line.replace("│", "┃").split("┃")[2:4]]
+        for line in capsys.readouterr().out.splitlines()
+        if "┃" in line or "│" in line
+    ]
+    assert head == ["DELRec (among the teacher's best 8)", "popularity"]
+    own, teachers = zip(*rows, strict=True)
+    expected = [titles[item] for item in listed[0]]
+    assert sorted(own) == sorted(teachers) == sorted(expected)
+    assert list(teachers) != expected, "listed in the teacher's order"
+
+
+def test_recommend_refuses_more_than_the_listed_candidates(index_run, capsys):
     workdir, _, _ = index_run
     with pytest.raises(SystemExit):
-        delrec("recommend", f"--workdir={workdir}", "--history=Tangled Stone Mystery Book One")
+        delrec(
+            "recommend",
+            f"--workdir={workdir}",
+            "--history=Tangled Stone Mystery Book One",
+            "-k",
+            "9",
+        )
     err = capsys.readouterr().err.strip()
-    assert "index" in err and "mean" in err and len(err.splitlines()) == 1
+    assert "lm.verbalizer=index" in err and "-k 8 or less" in err and "candidates.rerank" in err
+    assert len(err.splitlines()) == 1

@@ -261,3 +261,14 @@ def test_delrec_distils_the_augmented_teacher(both_run):
     plain = recommenders.load_cell(ws, data, recommenders.first_cell(ws.experiment))
     np.testing.assert_array_equal(distilled, augmented)
     assert np.abs(distilled - np.asarray(plain.scores(histories))).max() > 1e-3
+
+
+def test_a_run_that_tunes_beside_the_teacher_says_so_and_ranks_without_it(both_run):
+    metrics = json.loads((both_run / "report" / "metrics.json").read_text())
+    assert {row["beside"] for row in metrics if row["system"] == "delrec"} == {"teacher"}
+    assert {row["beside"] for row in metrics if row["system"] != "delrec"} == {""}
+    assert "DELRec, tuned beside the teacher (" in (both_run / "report" / "tables.md").read_text()
+    page = (both_run / "report" / "index.html").read_text()
+    assert "standardized scores (weight 1)" in page
+    kept = (both_run / "adapter" / "distilled" / "result.safetensors").read_bytes()
+    assert b"teacher" not in kept, "the teacher is no part of what stage 2 stores"

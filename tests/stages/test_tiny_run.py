@@ -1,6 +1,7 @@
 """What a finished run leaves behind, and what commands say to it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,12 +9,18 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
+from delrec_jax.delrec import systems
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import load_data
 
 SYSTEMS = {
     "popularity", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
-    "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_random_prompt", "delrec", "lm_words", "oracle",
+    "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_no_prompt", "lm_tuned_random_prompt",
+    "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt", "delrec", "lm_words", "oracle",
 }  # fmt: skip
+# With tune.controls=('random',).
+FEWER_SYSTEMS = SYSTEMS - {"lm_tuned_no_prompt", "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt"}
 
 
 @pytest.fixture
@@ -23,12 +30,7 @@ def metrics(tiny_run):
 
 def test_every_system_stands_in_the_table_under_every_protocol(metrics):
     for protocol in ("full", "sampled-8", "rerank-8"):
-        found = {
-            row["system"]
-            for row in metrics
-            if row["protocol"] == protocol and row["split"] == "leave_one_out"
-        }
-        assert found == SYSTEMS
+        assert {row["system"] for row in metrics if row["protocol"] == protocol} == SYSTEMS
 
 
 def test_rows_have_the_promised_keys_and_intervals_hold_their_value(metrics):
@@ -44,15 +46,41 @@ def test_rows_have_the_promised_keys_and_intervals_hold_their_value(metrics):
         "ci_high",
         "users",
         "seed",
+        "step",
+        "beside",
     }
     for row in metrics:
         assert set(row) == keys
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
 
 
-def test_few_label_runs_are_told_apart(metrics):
-    few = {row["system"] for row in metrics if row["split"] == "leave_one_out@8-users"}
-    assert few == {"lm_true_prompt", "lm_tuned_random_prompt", "delrec"}
+def test_rows_say_the_step_that_was_selected(tiny_run, metrics):
+    def selected(folder, name):
+        return json.loads((tiny_run / folder / name / "result.json").read_text())["best_step"]
+
+    found = {row["system"]: row["step"] for row in metrics}
+    assert found["delrec"] == selected("adapter", "distilled")
+    assert found["lm_tuned_no_prompt"] == selected("adapter", "none")
+    assert found["lm_true_prompt"] == selected("prompt", "true")
+    rest = ("popularity", "teacher", "oracle", "lm_no_prompt", "lm_random_prompt", "lm_words")
+    assert {found[name] for name in rest} == {-1}
+    step = f"(step {found['delrec']})" if found["delrec"] else "(not tuned: step 0)"
+    assert f"DELRec {step}" in (tiny_run / "report" / "tables.md").read_text()
+
+
+def test_tuning_without_a_prompt_shows_no_slots_and_reads_no_prompt(tiny_run):
+    ws = open_workspace(tiny_run)
+    inputs = Inputs(ws)
+    slots, scorer = set(inputs.language.slots.tolist()), LanguageScorer(inputs.language)
+    bare = systems.tuned(ws, inputs.language, "none")
+    text = scorer.texts(bare, [np.array([1, 5])])
+    assert not slots & set(text[0].tolist())
+    # What no text refers to changes nothing.
+    other = replace(bare, prompt=bare.prompt + 1.0)
+    before, after = (np.asarray(scorer.catalogue(one, text)) for one in (bare, other))
+    np.testing.assert_array_equal(before, after)
+    shown = scorer.texts(systems.tuned(ws, inputs.language, "true"), [np.array([1, 5])])
+    assert slots <= set(shown[0].tolist())
 
 
 def test_records_name_the_candidates_that_were_ranked(tiny_run):

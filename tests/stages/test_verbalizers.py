@@ -6,7 +6,7 @@ from collections import defaultdict
 import chex
 import polars as pl
 import pytest
-from test_tiny_run import SYSTEMS
+from test_tiny_run import FEWER_SYSTEMS
 from tiny_pretrained import FIRST, copy_beginning
 from tiny_storefront import CONFIG, delrec, open_workspace
 
@@ -14,7 +14,7 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.prepared import load_data
 
 LISTED = {"popularity", "teacher", "oracle"}
-LANGUAGE = SYSTEMS - LISTED
+LANGUAGE = FEWER_SYSTEMS - LISTED
 
 
 def groups_by_first_token(run):
@@ -41,12 +41,18 @@ def test_prompts_and_adapters_train_by_finite_losses(run, request):
 
 
 @pytest.mark.parametrize(
-    ("run", "whole"), [("first_run", SYSTEMS), ("sequence_run", LISTED)], ids=["first", "sequence"]
+    ("run", "whole"),
+    [("first_run", FEWER_SYSTEMS), ("sequence_run", LISTED)],
+    ids=["first", "sequence"],
 )
 def test_records_hold_the_protocols_that_the_verbalizer_can_rank(run, whole, request):
     folder = request.getfixturevalue(run) / "records"
     records = pl.read_parquet(folder / "records.parquet")
-    for protocol, systems in (("full", whole), ("sampled-8", SYSTEMS), ("rerank-8", SYSTEMS)):
+    for protocol, systems in (
+        ("full", whole),
+        ("sampled-8", FEWER_SYSTEMS),
+        ("rerank-8", FEWER_SYSTEMS),
+    ):
         part = records.filter(pl.col("protocol") == protocol)
         assert set(part["system"]) == systems and len(part) == 48 * len(systems)
         assert part["rank"].is_finite().all() or protocol == "rerank-8"
@@ -93,8 +99,11 @@ def test_pretrain_says_how_many_items_tie(tiny_run, pretrained, tmp_path, capsys
     assert "lm.verbalizer=first" in said and "shared_titles.json" in said
 
 
-def test_recommend_says_that_sequence_has_no_catalogue_scores(sequence_run, capsys):
+def test_recommend_ranks_the_teachers_best_where_candidates_are_decoded(sequence_run, capsys):
+    history = "--history=Tangled Stone Mystery Book One"
+    delrec("recommend", f"--workdir={sequence_run}", history, "-k", "3")
+    assert "best 8" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit):
-        delrec("recommend", f"--workdir={sequence_run}", "--history=Tangled Stone Mystery Book One")
+        delrec("recommend", f"--workdir={sequence_run}", history, "-k", "9")
     err = capsys.readouterr().err.strip()
-    assert "sequence" in err and "mean" in err and len(err.splitlines()) == 1
+    assert "lm.verbalizer=sequence" in err and "-k 8 or less" in err and len(err.splitlines()) == 1

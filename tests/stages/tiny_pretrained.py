@@ -16,11 +16,11 @@ from delrec_jax.training import task
 
 EXTRA_ROWS = 28  # as Flan-T5: 32128 rows for 32100 ids
 
-# Short loops; few_users has its runs in TINY.
+# Short loops; the other controls have their runs in TINY.
 _SHORT = (
     *TINY,
     "--config.distill.loop.steps=3",
-    "--config.tune.few_users=0",
+    "--config.tune.controls=('random',)",
     "--config.tune.loop.steps=6",
     "--config.tune.loop.evaluate_every=6",
 )

@@ -1,0 +1,97 @@
+"""Residual tuning (`tune.beside=teacher`): stage 2 learns what the teacher lacks.
+
+The loss is that of the sum
+
+    s_i = LM_i + tune.beside_weight * z_i,    z = (f(S) - mean) / standard deviation, without a gradient,
+
+where mean and deviation of the teacher's scores f(S) are taken over the items that are open: known from the training part,
+and not in the history. z depends on the history alone, so it is the same over the catalogue and among candidates.
+Validation selects by the same sum, and evaluation ranks by LM_i alone (the sum is a hybrid of the two systems).
+
+The teacher was trained on the very positions that stage 2 learns from, so there it is better than on new histories. What is
+left to learn is therefore understated; and a trained weight would grow to trust such a teacher, which is why it is fixed.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from delrec_jax.config import Experiment
+from delrec_jax.evaluation.ranking import seen_items
+from delrec_jax.padding import PAD_ITEM
+from delrec_jax.training.sharding import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What is added to the language model's scores.
+
+    Attributes:
+      weight: factor of the standardized scores.
+      max_length: number of a history's latest items that the teacher reads.
+      known: bool [I], the items that occur in the training part.
+    """
+
+    weight: float
+    max_length: int
+    known: Bool[np.ndarray, " I"]
+
+    def open_items(self, histories: Int[Array, "B H"]) -> Bool[Array, "B I"]:
+        """The known items that are not in the history."""
+        seen: Array = seen_items(histories, num_items=len(self.known))
+        return ~seen & self.known
+
+    def scores(self, teacher: Any, histories: Int[Array, "B H"]) -> Float[Array, "B I"]:
+        """The weighted, standardized scores of all items after these histories.
+
+        Args:
+          teacher: the recommender, a pytree (`teachers.protocol.Teacher`).
+          histories: all items before the label, left-padded with -1.
+        """
+        scores = teacher.scores(histories[:, -self.max_length :])
+        found = self.weight * standardised(scores, self.open_items(histories))
+        return jax.lax.stop_gradient(found)
+
+
+def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside | None:
+    """What the config tunes beside; None if nothing.
+
+    Args:
+      experiment: the config.
+      known: the items that occur in the training part.
+    """
+    if not experiment.tune.beside:
+        return None
+    return Beside(experiment.tune.beside_weight, experiment.teacher.max_length, known)
+
+
+def standardised(scores: Float[Array, "B I"], among: Bool[Array, "B I"]) -> Float[Array, "B I"]:
+    """Each row's scores minus their mean, divided by their standard deviation, both over the items in `among`.
+
+    A row whose scores do not differ there becomes 0 everywhere.
+    """
+    count = jnp.maximum(among.sum(1, keepdims=True), 1)
+    centred = scores - jnp.where(among, scores, 0.0).sum(1, keepdims=True) / count
+    variance = jnp.where(among, centred**2, 0.0).sum(1, keepdims=True) / count
+    differs = variance > 0
+    return jnp.where(differs, centred / jnp.sqrt(jnp.where(differs, variance, 1.0)), 0.0)
+
+
+def padded_history(history: Int[np.ndarray, " L"], width: int) -> Int[np.ndarray, " H"]:
+    """The items, int32, left-padded with -1 to `width`, which is at least their number."""
+    row = np.full(width, PAD_ITEM, np.int32)
+    row[width - len(history) :] = history
+    return row
+
+
+def with_teacher(layout: Layout) -> Layout:
+    """The language model's layout for trees that hold a recommender under `teacher`: every device has a copy of that."""
+
+    def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str | None, ...]:
+        return (None,) * len(shape) if path[0] == "teacher" else layout.axes_of(path, shape)
+
+    return replace(layout, axes_of=axes_of)

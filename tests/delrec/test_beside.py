@@ -1,0 +1,139 @@
+"""Residual tuning: the loss by brute force over the open items, no gradient to the teacher, and what validation selects by."""
+
+from types import SimpleNamespace
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from delrec_jax.config import TuneConfig
+from delrec_jax.delrec.beside import Beside, padded_history, standardised
+from delrec_jax.delrec.next_item import LabelledText, ListedText, ranking_loss
+from delrec_jax.errors import UserError
+
+ITEMS = 6
+KNOWN = np.array([True, True, True, True, True, False])
+HISTORIES = np.array([[-1, -1, 0], [1, 2, 3]], np.int32)
+LABELS = np.array([2, 3], np.int32)  # the second is a repeat: it is in its own history
+WEIGHT = 0.5
+
+
+class Teacher(flax.struct.PyTreeNode):
+    """Scores by the last item read: rows of a table."""
+
+    table: jax.Array
+
+    def scores(self, histories):
+        assert histories.shape[1] == 2, "it is given no more than it reads"
+        return self.table[histories[:, -1]]
+
+
+TABLE = np.random.default_rng(0).normal(3, 5, (ITEMS, ITEMS)).astype(np.float32)
+LM = np.random.default_rng(1).normal(0, 1, (2, ITEMS)).astype(np.float32)
+BESIDE = Beside(WEIGHT, 2, KNOWN)
+
+
+def expected_sums(lm):
+    """By hand: LM + weight x z, z over known items that are not in the history."""
+    sums = []
+    for own, history in zip(lm, HISTORIES, strict=True):
+        given = TABLE[history[-1]].astype(np.float64)
+        fresh = [item for item in range(ITEMS) if KNOWN[item] and item not in history]
+        sums.append(own + WEIGHT * (given - given[fresh].mean()) / given[fresh].std())
+    return np.array(sums)
+
+
+class Model(SimpleNamespace):
+    """A language model whose scores are `LM` moved by its only adapter."""
+
+    def catalogue_scores(self, params, ids, *, adapters, **_):
+        return LM + adapters["A"] * jnp.arange(ITEMS)
+
+    def candidate_scores(self, params, ids, candidates, *, adapters, **_):
+        scores = self.catalogue_scores(params, ids, adapters=adapters)
+        return jnp.take_along_axis(scores, candidates, axis=1)
+
+
+def loss_of(batch, beside=BESIDE):
+    loss = ranking_loss(Model(), KNOWN, TuneConfig(), beside)
+
+    def total(adapters, teacher):
+        frozen = {"params": None, "vectors": None, "prompt": None, "teacher": teacher}
+        return loss(adapters, frozen, batch, None)[0].sum()
+
+    given = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
+    return total, given
+
+
+@pytest.fixture(autouse=True)
+def no_penalty(monkeypatch):
+    monkeypatch.setattr("delrec_jax.delrec.next_item.orthogonality_penalty", lambda tree: 0.0)
+
+
+IDS = np.zeros((2, 4), np.int32)
+CANDIDATES = np.array([[4, 2, 1], [5, 0, 3]], np.int32)
+CATALOGUE = LabelledText(ids=IDS, label=LABELS, history=HISTORIES)
+LISTED = ListedText(
+    ids=IDS,
+    candidates=CANDIDATES,
+    targets=(LABELS[:, None] == CANDIDATES).astype(np.float32),
+    history=HISTORIES,
+)
+
+
+@pytest.mark.parametrize("batch", [CATALOGUE, LISTED], ids=["catalogue", "candidates"])
+def test_the_loss_is_that_of_the_sum_over_the_open_items(batch):
+    sums, expected = expected_sums(LM), 0.0
+    for row, (history, label) in enumerate(zip(HISTORIES, LABELS, strict=True)):
+        fresh = {item for item in range(ITEMS) if KNOWN[item] and item not in history}
+        among = CANDIDATES[row] if batch is LISTED else sorted(fresh | {int(label)})
+        expected += np.log(np.exp(sums[row][among]).sum()) - sums[row][label]
+    total, adapters = loss_of(batch)
+    np.testing.assert_allclose(total(adapters, Teacher(jnp.array(TABLE))), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [CATALOGUE, LISTED], ids=["catalogue", "candidates"])
+def test_only_the_adapters_get_a_gradient(batch):
+    total, adapters = loss_of(batch)
+    moved, teacher = jax.grad(total, argnums=(0, 1))(adapters, Teacher(jnp.array(TABLE)))
+    assert moved["A"] != 0 and not np.asarray(teacher.table).any()
+
+
+def test_where_the_teacher_is_right_the_residual_is_small():
+    (history, _), label = HISTORIES, 4
+    batch = LabelledText(ids=IDS, label=np.array([label] * 2), history=np.array([history] * 2))
+    sure = np.full((ITEMS, ITEMS), -1.0, np.float32)
+    sure[history[-1], label] = 40.0
+    alone, adapters = loss_of(batch, beside=None)
+    summed, _ = loss_of(batch, beside=Beside(20.0, 2, KNOWN))
+    own = jax.grad(alone)(adapters, None)["A"]
+    residual = jax.grad(summed)(adapters, Teacher(jnp.array(sure)))["A"]
+    assert abs(residual) < 1e-3 * abs(own)
+
+
+def test_scores_that_do_not_differ_add_nothing():
+    scores = jnp.array([[2.5, 2.5, 2.5, 9.0], [1.0, 3.0, 5.0, 3.0]])
+    among = jnp.array([[True, True, True, False], [True, False, True, False]])
+    found = standardised(scores, among)
+    np.testing.assert_allclose(found, [[0, 0, 0, 0], [-1, 0, 1, 0]], atol=1e-6)
+
+
+def test_histories_are_padded_on_the_left():
+    assert padded_history(np.array([4, 5]), 4).tolist() == [-1, -1, 4, 5]
+    assert padded_history(np.array([4, 5]), 2).tolist() == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"beside": "popularity"}, "tune.beside is 'popularity'"),
+        ({"beside_weight": 0.0}, "tune.beside_weight is 0.0"),
+        ({"beside_weight": float("nan")}, "tune.beside_weight is nan"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong, message):
+    with pytest.raises(UserError) as refused:
+        TuneConfig(**wrong)
+    assert message in str(refused.value)
