@@ -6,6 +6,7 @@ from pathlib import Path
 from delrec_jax.analysis.blocks import Block, Row, print_blocks, system_label
 
 _COMPARED = ("teacher", "delrec")
+_METHODS = ("delrec", "teacher_augmented")
 
 
 def print_report(
@@ -30,8 +31,9 @@ def print_report(
 
 
 def main_table(tables: Sequence[Block]) -> Block:
-    """Returns the first table with every system: language models that read candidates are not ranked in the whole catalogue."""
-    return max(tables, key=lambda table: len({line.name for line in table.lines}))
+    """Returns the first table with the method itself: a model that reads candidates is not ranked in the whole catalogue."""
+    own = (table for table in tables if any(line.name in _METHODS for line in table.lines))
+    return next(own, tables[0])
 
 
 def seen_and_unseen(rows: Sequence[Row], protocol: str) -> str:

@@ -48,7 +48,7 @@ def test_no_sentence_where_there_is_nothing_to_compare(protocol, cold):
     assert terminal.seen_and_unseen(rows(cold=cold), protocol) == ""
 
 
-def test_the_main_table_is_the_first_with_all_systems():
+def test_the_main_table_is_the_first_with_the_method_itself():
     few = [one for one in rows("sampled-8") if "@" not in one["protocol"] + one["split"]]
     found = terminal.main_table(result_blocks([*few, row("popularity", "sampled-8", 0.1)]))
     assert found.title == "shop · leave_one_out · sampled-8"
