@@ -32,7 +32,10 @@ def get_config(ablation: str | None = None) -> ConfigDict:
     text = config.pretrain.text
     text.update(history=4, short_first=500, heldout_items=0.05, batch_tokens=2048)
     text.update(short=0.25, several=0.05, full=0.6, attributes=0.1)
-    config.pretrain.loop.steps = 1800
+    config.pretrain.loop.steps = 1800  # of one round
+    config.pretrain.rounds = (
+        3  # one is enough on most machines; when a small T5 makes its jump is not certain
+    )
     config.pretrain.gate.update(attributes=0.9, next_in_series=0.7)
     config.teacher.sasrec.max_length = 16
     config.teacher.batch_size = 24

@@ -51,6 +51,13 @@ class Curve:
     runs: Mapping[str, str] | None = None  # runs to show -> label; all when None
 
 
+def pretraining_curve(log: Sequence[Row]) -> Curve:
+    """The plot of pre-training, one line per round that was needed."""
+    rounds = [run for run in dict.fromkeys(row["run"] for row in log) if run.startswith("lm/")]
+    names = {"lm": "language model"} | {run: run.removeprefix("lm/") for run in rounds}
+    return Curve("gate", "Pre-training: accuracy on held-out questions", names)
+
+
 @dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.families import find_family
 from delrec_jax.language.t5_config import T5Config
@@ -116,6 +117,9 @@ class PretrainConfig:
 
     Attributes:
       text: which texts, in which shares.
+      loop: how long a round is, and how often it is evaluated and saved.
+      rounds: rounds at most. While the gate fails, another round continues with the parameters of the one before, a new
+        optimizer and its whole schedule, and new texts; the first round that passes is the last.
       bag_weight: weight of the loss on the answers' words.
       catalogue_weight: weight of the cross-entropy over all titles, for answers that are titles.
     """
@@ -125,6 +129,10 @@ class PretrainConfig:
         learning_rate=3e-3, warmup_steps=60, weight_decay=0.01
     )
     loop: LoopConfig = LoopConfig(steps=1500, evaluate_every=250)
+    rounds: int = 1
     bag_weight: float = 1.0
     catalogue_weight: float = 0.0
     gate: GateConfig = GateConfig()
+
+    def __post_init__(self) -> None:
+        at_least("pretrain.rounds", self.rounds, 1)

@@ -93,6 +93,7 @@ class Corpus:
       dropped: For each reason, the number of rows that were left out or changed because of it.
       ordered_only: Whether the source gives the order of each user's items but no times: `times` are then positions, which
         cannot be compared between users.
+      parts: Where the source splits its users itself, each user's part: "train", "valid" or "test"; None elsewhere.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Corpus:
     interactions: Interactions
     dropped: Mapping[str, int]
     ordered_only: bool = False
+    parts: tuple[str, ...] | None = None
 
 
 def from_rows(
@@ -123,12 +125,17 @@ def untitled(item_id: str) -> str:
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """Returns the SHA-256 (hex) of the content: ids, titles, attributes and sequences, but not the name."""
+    """Returns the SHA-256 (hex) of the content: ids, titles, attributes, sequences and parts, but not the name."""
     catalogue, interactions = corpus.catalogue, corpus.interactions
     digest = hashlib.sha256()
     names = sorted(catalogue.attributes)
     columns = [catalogue.ids, catalogue.titles, *(catalogue.attributes[name] for name in names)]
-    for texts in (names, *columns, interactions.user_ids):
+    for texts in (
+        names,
+        *columns,
+        interactions.user_ids,
+        *([corpus.parts] if corpus.parts else []),
+    ):
         _update_with_texts(digest, texts)
     for array in (interactions.offsets, interactions.items, interactions.times):
         digest.update(np.ascontiguousarray(array).data)

@@ -3,6 +3,7 @@
 leave_one_out    the last item is the test target, the one before it the validation target, the rest is for training
 global_temporal  items before a date are for training; targets are users' last items before and after a second date
 by_user          8 of 10 users are for training, with all their items; the last item of each other user is a target
+given            the source's own: windows for training, with all their items, and others whose last item is a target
 """
 
 import dataclasses
@@ -15,12 +16,13 @@ from delrec_jax.data.interactions import Corpus, Interactions
 from delrec_jax.data.splits import PARTS, Part, Split, Targets, partition_users
 from delrec_jax.errors import UserError
 
-KINDS = ("leave_one_out", "global_temporal", "by_user")
+KINDS = ("leave_one_out", "global_temporal", "by_user", "given")
 
 _READ_BY: dict[str, tuple[str, ...]] = {
     "leave_one_out": (),
     "global_temporal": ("valid_from", "test_from"),
     "by_user": ("valid_users", "test_users", "seed"),
+    "given": (),
 }
 
 MIN_INTERACTIONS = 3
@@ -32,7 +34,7 @@ class SplitConfig:
     """How the corpus is split.
 
     Attributes:
-      kind: "leave_one_out", "global_temporal" or "by_user".
+      kind: "leave_one_out", "global_temporal", "by_user" or "given".
       valid_from: For "global_temporal": the share of all interactions before the validation period.
       test_from: For "global_temporal": the share of all interactions before the test period.
       valid_users: For "by_user": the share of users whose last item is a validation target.
@@ -80,8 +82,8 @@ def make_split(corpus: Corpus, config: SplitConfig) -> Split:
     """Splits a corpus.
 
     Raises:
-      UserError: validation, test or training would be empty, or the split is "global_temporal" but the corpus's times are
-        positions.
+      UserError: validation, test or training would be empty; the split is "global_temporal" but the corpus's times are
+        positions; or it is "given" but the corpus is not split by its source, or the other way round.
     """
     split = _split_of_kind(corpus, config)
     return few_labels(split, config) if config.label_users else split
@@ -112,6 +114,13 @@ def few_labels(split: Split, config: SplitConfig) -> Split:
 
 
 def _split_of_kind(corpus: Corpus, config: SplitConfig) -> Split:
+    if config.kind == "given":
+        return given(corpus)
+    if corpus.parts is not None:
+        raise UserError(
+            f"split.kind is {config.kind!r}, but {corpus.name!r} comes in windows for training, validation and test that "
+            "overlap: the target of one would be trained on in another; use split.kind=given"
+        )
     if config.kind == "leave_one_out":
         return leave_one_out(corpus.interactions)
     if config.kind == "by_user":
@@ -195,6 +204,36 @@ def global_temporal(interactions: Interactions, config: SplitConfig) -> Split:
             "other split.valid_from and split.test_from, or another split.kind"
         )
     return split_of_lengths("global_temporal", interactions, trained, parts)
+
+
+def given(corpus: Corpus) -> Split:
+    """Takes the parts that the source has: all items of a training window are for training, none of the others' are.
+
+    The last item of a validation or test window is its target, and the items before it are given.
+
+    Raises:
+      UserError: the source does not split its users itself, or a part has no window with a history.
+    """
+    if corpus.parts is None:
+        raise UserError(
+            f"split.kind is 'given', but {corpus.name!r} has no training, validation and test windows of its own; use "
+            f"another of {', '.join(KINDS)}"
+        )
+    interactions, of_user = corpus.interactions, np.array(corpus.parts)
+    trained = np.where(of_user == "train", interactions.lengths, 0)
+    asked = {
+        part: np.flatnonzero((of_user == part) & (interactions.lengths >= 2)) for part in PARTS
+    }
+    parts: dict[Part, Targets] = {
+        part: Targets(users.astype(np.int32), interactions.offsets[1:][users] - 1)
+        for part, users in asked.items()
+    }
+    if not trained.any() or not all(len(users) for users in asked.values()):
+        raise UserError(
+            f"split given: {int(trained.sum())} interactions to train on, {len(asked['valid'])} windows in validation and "
+            f"{len(asked['test'])} in test: none may be 0; give {corpus.name!r} with all its windows"
+        )
+    return split_of_lengths("given", interactions, trained, parts)
 
 
 def _before(interactions: Interactions, date: int) -> np.ndarray:

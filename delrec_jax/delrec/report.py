@@ -1,13 +1,20 @@
 """`delrec report` for DELRec: turns records into `metrics.json`, tables on the terminal, and one self-contained page."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from delrec_jax.analysis import blocks, tables
-from delrec_jax.analysis.report import Curve, ReportData, WorkedExample, write_report
+from delrec_jax.analysis import blocks, tables, terminal
+from delrec_jax.analysis.report import (
+    Curve,
+    ReportData,
+    WorkedExample,
+    pretraining_curve,
+    write_report,
+)
 from delrec_jax.config import Experiment, to_dict
 from delrec_jax.delrec import files, systems
 from delrec_jax.distributed import on_main
@@ -24,7 +31,7 @@ _METRIC = "HR@1"
 
 
 def report(ws: Workspace, data: Data, language: Language) -> None:
-    """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the tables."""
+    """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the main table and that of the agreement."""
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     expected = ws.folder("evaluate") / "expected.parquet"
     rows = tables.metrics_rows(
@@ -43,8 +50,15 @@ def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
     write_report(folder / "index.html", page)
     shown = blocks.result_blocks(rows)
     (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
-    blocks.print_blocks(shown)
-    print(f"report: {folder / 'index.html'}")
+    agreement = [blocks.agreement_block(page.agreement)] if page.agreement else []
+    note = terminal.seen_and_unseen(rows, _main_protocol(rows, ws.experiment))
+    terminal.print_report(shown, agreement, folder / "index.html", note)
+
+
+def _main_protocol(rows: Sequence[Mapping[str, Any]], config: Experiment) -> str:
+    """The protocol of the main table: language systems whose texts list the candidates have no ranks in the full catalogue."""
+    whole = any((row["system"], row["protocol"]) == ("delrec", "full") for row in rows)
+    return "full" if whole else f"sampled-{config.candidates.num}"
 
 
 def _report_data(
@@ -61,9 +75,7 @@ def _report_data(
         for path in sorted(ws.folder(stage).glob("*/metrics.jsonl")):
             log += tables.read_log(path)
     pairs = significance.standard_pairs(table["system"].unique(maintain_order=True).to_list())
-    # Language systems whose texts list the candidates have no ranks in the full catalogue.
-    whole = table.filter(system="delrec", protocol="full").height > 0
-    protocol = "full" if whole else f"sampled-{config.candidates.num}"
+    protocol = _main_protocol(rows, config)
     compared = significance.compare_family(
         table, pairs, _METRIC, protocol=protocol, seed=config.seed
     )
@@ -86,7 +98,7 @@ def _report_data(
         curves=_curves(log),
         adapter_ranks=_adapter_ranks(ws),
         examples=_examples(ws, data, language),
-        notes=_notes(config, data),
+        notes=[*filter(None, [terminal.seen_and_unseen(rows, protocol)]), *_notes(config, data)],
     )
 
 
@@ -103,7 +115,7 @@ def _curves(log: list[dict[str, Any]]) -> list[Curve]:
     prompts = {f"prompt/{name}": name for name in ("distilled", "shuffled", "true")}
     adapters = {f"adapter/{name}": f"{name} prompt" for name in systems.TUNED}
     wanted = [
-        Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
+        pretraining_curve(log),
         Curve("valid/NDCG@10", "Teacher: validation NDCG@10", {"teacher": "teacher"}),
         Curve("loss", "Stage 1: training loss", prompts),
         Curve(

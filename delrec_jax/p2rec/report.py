@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis import blocks, tables, terminal
 from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.analysis.embedding_map import (
     EmbeddingMap,
@@ -14,7 +14,7 @@ from delrec_jax.analysis.embedding_map import (
     map_points,
     neighbour_purity,
 )
-from delrec_jax.analysis.report import Curve, ReportData, write_report
+from delrec_jax.analysis.report import Curve, ReportData, pretraining_curve, write_report
 from delrec_jax.analysis.seed_blocks import seed_mean_blocks
 from delrec_jax.config import Experiment, to_dict
 from delrec_jax.distributed import on_main
@@ -35,7 +35,7 @@ _MAPPED = 1500  # items per map: t-SNE of all would take minutes on a large cata
 
 
 def report(ws: Workspace, data: Data) -> None:
-    """Writes `report/metrics.json`, `tables.md`, `comparisons.json` and `index.html`, and prints the tables."""
+    """Writes `report/metrics.json`, `tables.md`, `comparisons.json` and `index.html`, and prints the main table."""
     on_main(lambda: _write(ws, data))
 
 
@@ -53,8 +53,7 @@ def _write(ws: Workspace, data: Data) -> None:
     write_report(folder / "index.html", _page(ws, data, rows, compared))
     shown = [*seed_mean_blocks(rows), *([comparison_block(compared)] if compared else [])]
     (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
-    blocks.print_blocks(shown)
-    print(f"report: {folder / 'index.html'}")
+    terminal.print_report(shown, [], folder / "index.html")
 
 
 def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:
@@ -107,7 +106,7 @@ def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
     first = config.seed
     parsing = {f"preference/seed-{seed}": f"seed {seed}" for seed in seeds(config)}
     wanted = [
-        Curve("gate", "Pre-training: accuracy on held-out questions", {"lm": "language model"}),
+        pretraining_curve(log),
         Curve("valid/squared_error", "Parsing: squared error, held-out users", parsing),
         Curve("valid/top_category", "Parsing: top-category accuracy, held-out users", parsing),
     ]

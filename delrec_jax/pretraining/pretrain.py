@@ -11,7 +11,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.config import Experiment, PretrainConfig
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
-from delrec_jax.data.pipeline import batch_iterator, make_buckets
+from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.templates import Template, all_words
 from delrec_jax.data.templates import domain as domain_words
@@ -28,12 +28,13 @@ from delrec_jax.pretraining import batches
 from delrec_jax.pretraining.bag_loss import bag_loss
 from delrec_jax.pretraining.batches import QuestionText
 from delrec_jax.pretraining.gate import Gate
+from delrec_jax.pretraining.rounds import train_until_passed
 from delrec_jax.pretraining.texts import Material
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
-from delrec_jax.training.sharding import Layout, place
-from delrec_jax.training.task import Task, run_task
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.task import Task
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.language_model import code_count, make_pieces, make_ranker
@@ -63,40 +64,23 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
 
 
 def _train(ws: Workspace, data: Data, material: Material, ranker: Ranker) -> None:
-    """Trains the language model; like the tokenizer, it never reads validation or test items, nor, on the storefront, any row.
+    """Trains the language model on no validation or test item, like the tokenizer, nor, on the storefront, on any row.
 
     Raises:
-      UserError: the gate failed: what the LM learned is below the marks of `pretrain.gate`.
+      UserError: the gate failed in every round: what the LM learned is below the marks of `pretrain.gate`.
     """
-    config, folder = ws.experiment, ws.folder("pretrain")
+    config = ws.experiment
     layout = base_model.language_layout(config, ranker.model)
     gate = Gate.build(config, data, material, ranker, layout)
     width = batches.answer_width(material)
     shapes = batches.batch_shapes(material, max_tokens=config.prompts.max_tokens, seed=config.seed)
     say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
     task = pretraining_task(config, ranker, layout, answer_tokens=width)
-    params, result = run_task(
-        task,
-        task.start(None, config.seed),
-        name="lm",
-        directory=folder / "model",
-        frozen=None,
-        batches=batch_iterator(
-            lambda index, rng: batches.make_batch(material, shapes, width, index=index, rng=rng),
-            seed=config.seed,
-        ),
-        share=(0, 1),  # every process draws full batches
-        evaluate=gate.measure,
-        monitor="gate",
-        key=prng.key(config.seed, "lm/dropout"),
-        select="last",
-        identity=ws.identity("pretrain"),
-        watch=config.watch,
-    )
-    learned = gate.measure(place(params, layout.of(params)))
-    on_main(lambda: write_json(folder / "gate.json", learned))
-    say("  learned: " + ", ".join(f"{name} {value:.3f}" for name, value in learned.items()))
-    gate.check(learned, result["steps"])
+
+    def make_batch(index: int, rng: np.random.Generator) -> QuestionText:
+        return batches.make_batch(material, shapes, width, index=index, rng=rng)
+
+    train_until_passed(ws, task, gate, make_batch)
     base_model.name_own(ws)
 
 

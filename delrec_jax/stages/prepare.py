@@ -19,7 +19,8 @@ def is_outdated(ws: Workspace) -> bool:
 def prepare(ws: Workspace) -> None:
     """Builds the corpus, splits it, and stores the candidates of both parts with their seed and hash."""
     config, folder = ws.experiment, ws.folder("prepare")
-    corpus = prepare_corpus(config.data, folder / "corpus")
+    given = config.split.kind == "given"
+    corpus = prepare_corpus(config.data, folder / "corpus", given=given)
     split = make_split(corpus, config.split)
     cold = split.cold_items(corpus.catalogue.num_items)
     facts = statistics(corpus) | {

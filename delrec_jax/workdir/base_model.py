@@ -17,7 +17,7 @@ from delrec_jax.training.writers import say
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 OWN = "model/result.safetensors"
-"""The path of our own model's parameters within the folder of `pretrain`."""
+"""The path of our own model's parameters within the folder of `pretrain`: those of the round that passed the gate."""
 
 
 def tokenizer_directory(ws: Workspace) -> Path:

@@ -20,6 +20,8 @@ class Stage:
       folder: where it writes.
       needs: stages whose results it reads.
       settings: parts of the config that it reads; `SECTION.*` stands for only the names of a section's keys.
+      judged_by: parts of the config that change nothing of what it makes and only decide when that is good enough: after a
+        change the stage runs again, but keeps its files.
       results: files without which it is not finished; their content identifies it to the stages that need it.
       reads: attributes of `stages.inputs.Inputs` that are passed to its function after the workdir.
     """
@@ -29,6 +31,7 @@ class Stage:
     needs: tuple[str, ...]
     settings: tuple[str, ...]
     results: tuple[str, ...] = ()
+    judged_by: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
 
 
@@ -47,8 +50,13 @@ _FIRST: dict[str, Stage] = {
         "pretraining.pretrain:pretrain",
         "lm",
         ("prepare",),
-        ("lm", "pretrain", "prompts", "teacher.name", "seed", "distill.tasks.*"),
+        (
+            *("lm", "prompts", "teacher.name", "seed", "distill.tasks.*"),
+            *("pretrain.text", "pretrain.optimizer", "pretrain.loop"),
+            *("pretrain.bag_weight", "pretrain.catalogue_weight"),
+        ),
         ("base.json",),
+        judged_by=("pretrain.gate", "pretrain.rounds"),
         reads=("data", "templates"),
     ),
     "teach": Stage(

@@ -95,7 +95,7 @@ class Workspace:
         return self.root / self.spec(stage).folder
 
     def fingerprint(self, stage: str) -> str:
-        """Returns the SHA-256 of everything that a stage depends on: settings, and the actual results of earlier stages."""
+        """Returns the SHA-256 of everything that a stage's files depend on: settings, and actual results of earlier stages."""
         spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
         own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
@@ -130,16 +130,23 @@ class Workspace:
 
     def finished(self, stage: str) -> bool:
         """Returns whether a stage's results exist and belong to this config."""
-        marker = self._marker(stage)
-        same = marker.get("fingerprint") == self.fingerprint(stage) and marker["finished"]
-        return same and all(
-            (self.folder(stage) / name).exists() for name in self.spec(stage).results
+        return (
+            bool(self._marker(stage).get("finished"))
+            and self._is_current(stage)
+            and all((self.folder(stage) / name).exists() for name in self.spec(stage).results)
         )
 
     def outdated(self, stage: str) -> bool:
         """Returns whether a stage's finished results belong to other settings, files or earlier results."""
+        return bool(self._marker(stage).get("finished")) and not self._is_current(stage)
+
+    def _is_current(self, stage: str) -> bool:
         marker = self._marker(stage)
-        return bool(marker.get("finished")) and marker["fingerprint"] != self.fingerprint(stage)
+        found = (marker["fingerprint"], marker.get("judged_by", {}))
+        return found == (self.fingerprint(stage), self._judges(stage))
+
+    def _judges(self, stage: str) -> dict[str, Any]:
+        return {key: _at(self._settings, key) for key in self.spec(stage).judged_by}
 
     def content(self, stage: str) -> str:
         """Returns what identifies a finished stage's results, such as the teacher's checkpoint; "" until it is finished."""
@@ -187,6 +194,7 @@ class Workspace:
     def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
         marker = {
             "fingerprint": self.fingerprint(stage),
+            "judged_by": self._judges(stage),
             "finished": finished,
             "content": content,
         }

@@ -34,6 +34,8 @@ def config_of(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_split_is_the_one_that_was_made(kind, tmp_path):
     corpus, config = make_corpus(), config_of(kind)
+    if kind == "given":
+        corpus = dataclasses.replace(corpus, parts=("train", "valid", "test") * 4 + ("train",))
     split = make_split(corpus, config)
     content = save_split(split, tmp_path / "split.npz", config=config)
     loaded = load_split(tmp_path / "split.npz", corpus.interactions)

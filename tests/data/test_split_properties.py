@@ -5,7 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from delrec_jax.data.interactions import from_rows
+from delrec_jax.data import split_kinds
+from delrec_jax.data.interactions import Catalogue, Corpus, from_rows
 from delrec_jax.data.split_kinds import KINDS, SplitConfig, by_user, global_temporal, leave_one_out
 from delrec_jax.data.splits import PARTS, padded_histories
 from delrec_jax.errors import UserError
@@ -25,6 +26,7 @@ def make(kind, rows, numbers, seed):
         "leave_one_out": {},
         "global_temporal": {"valid_from": first, "test_from": first + step},
         "by_user": {"valid_users": first / 1.5, "test_users": step, "seed": seed},
+        "given": {},
     }
     config = SplitConfig(kind=kind, **settings[kind])
     rows = [sorted(row, key=lambda event: event[0]) for row in rows]
@@ -37,11 +39,21 @@ def make(kind, rows, numbers, seed):
         "leave_one_out": lambda: leave_one_out(interactions),
         "by_user": lambda: by_user(interactions, config),
         "global_temporal": lambda: global_temporal(interactions, config),
+        "given": lambda: split_kinds.given(in_parts(interactions, seed)),
     }
     try:
         return makers[kind](), rows
     except UserError:
         assume(False)
+
+
+def in_parts(interactions, seed):
+    """A corpus whose source has assigned each user to a part."""
+    names = tuple(map(str, range(ITEMS)))
+    parts = np.random.default_rng(seed).choice(["train", "valid", "test"], interactions.num_users)
+    return Corpus(
+        "shop", Catalogue(names, names, {}), interactions, {}, parts=tuple(parts.tolist())
+    )
 
 
 def training_rows(split):

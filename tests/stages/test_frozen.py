@@ -179,12 +179,14 @@ def test_no_later_stage_touches_what_an_earlier_one_stored(index_run):
     _, digests, _ = index_run
     for before, after in pairwise(digests):
         assert before.items() <= after.items()
-    assert len(digests[-1]) == 1 + 4 + 3, "the LM, four prompts, three sets of adapters"
+    assert len(digests[-1]) == 2 + 4 + 3, (
+        "the LM and its round, four prompts, three sets of adapters"
+    )
 
 
 def test_attribute_questions_are_part_of_the_gate_where_texts_ask_them(index_run):
     workdir, _, _ = index_run
-    gate = json.loads((workdir / "lm" / "gate.json").read_text())
+    gate = json.loads((workdir / "lm" / "round-1" / "gate.json").read_text())
     assert {"attribute/genre", "attribute/volume", "attributes", "next_in_series", "gate"} <= set(
         gate
     )

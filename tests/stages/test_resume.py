@@ -31,7 +31,7 @@ LONGER = (
 DEADLINE = 400  # seconds for one command, on a busy machine
 
 # The run that must have a checkpoint, and no result yet, when it is killed.
-MOMENTS = ("lm/model", "prompt/shuffled", "adapter/random")
+MOMENTS = ("lm/round-1", "prompt/shuffled", "adapter/random")
 
 
 def start(workdir, log):
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(tmp_path):
     assert (killed / name).read_bytes() == (whole / name).read_bytes()
     assert len(logs(whole)) > 30 and logs(killed) == logs(whole)
     results = sorted(path.relative_to(whole) for path in whole.glob("*/*/result.safetensors"))
-    assert len(results) == 2 + 5 + 4
+    assert len(results) == 3 + 5 + 4
     for result in results:
         assert (killed / result).read_bytes() == (whole / result).read_bytes(), result
     said = (tmp_path / "log").read_text()

@@ -203,21 +203,3 @@ def test_a_prompt_longer_than_the_limit_is_refused(tmp_path, tiny_run, capsys):
     with pytest.raises(SystemExit):
         delrec("run", CONFIG, f"--workdir={tmp_path}", *TINY, "--config.prompts.max_tokens=20")
     assert "prompts.max_tokens" in capsys.readouterr().err
-
-
-def test_a_failed_gate_says_what_to_do(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        delrec(
-            "run",
-            CONFIG,
-            f"--workdir={tmp_path}",
-            *TINY,
-            "--config.pretrain.loop.steps=1",
-            "--config.pretrain.optimizer.warmup_steps=0",
-            "--config.pretrain.text.short=1.0",
-            "--config.pretrain.text.full=0.0",
-            "--config.pretrain.gate.next_in_series=0.99",
-        )
-    err = capsys.readouterr().err
-    assert "failed the gate" in err and "pretrain.loop.steps" in err
-    assert not (tmp_path / "teacher").exists(), "nothing is built on an LM that failed"

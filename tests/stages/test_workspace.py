@@ -67,3 +67,18 @@ def test_other_results_of_an_earlier_stage_make_a_later_one_outdated(tmp_path):
     write_results(ws, "prepare", text="[]")
     ws.finish("prepare")
     assert ws.finished("prepare") and not ws.finished("teach") and ws.outdated("teach")
+
+
+def test_a_setting_that_only_judges_runs_a_stage_again_and_keeps_its_files(tmp_path):
+    experiment = Experiment()
+    ws = Workspace(tmp_path, experiment)
+    for stage in ("prepare", "pretrain", "teach", "distill"):
+        write_results(ws, stage)
+        ws.finish(stage)
+    gate = replace(experiment.pretrain.gate, next_item=0.5)
+    pretrain = replace(experiment.pretrain, gate=gate, rounds=2)
+    other = Workspace(tmp_path, replace(experiment, pretrain=pretrain), update=True)
+    assert not other.finished("pretrain") and other.outdated("pretrain")
+    assert (other.begin("pretrain") / "base.json").exists()
+    other.finish("pretrain")
+    assert other.finished("pretrain") and other.finished("distill"), "of the same model"

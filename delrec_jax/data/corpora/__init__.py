@@ -18,7 +18,7 @@ from delrec_jax.files import file_hash, write_text
 _POINTER = "prepared.json"
 
 
-def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
+def prepare_corpus(config: DataConfig, directory: Path, *, given: bool = False) -> Corpus:
     """The corpus of a configuration, written into `directory` unless it is already there.
 
     Each content has its own folder, named by a fingerprint of the settings and the source files, so a changed file or
@@ -27,12 +27,13 @@ def prepare_corpus(config: DataConfig, directory: Path) -> Corpus:
     Args:
       config: What to prepare.
       directory: Where prepared corpora live.
+      given: Whether the source's own training, validation and test windows are asked for (`split.kind=given`).
 
     Raises:
       UserError: for a bad setting or anything wrong in the source files.
     """
     templates.domain(config.domain)
-    source = find_source(config)
+    source = find_source(config, given=given)
     builder = source.builder(settings=source.settings, data_dir=directory / _key(config, source))
     builder.prepare()
     pointer = {

@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import grain
@@ -78,7 +79,10 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
         del dl_manager  # nothing is downloaded
         corpus = self.parse()
         self.info.metadata.update(
-            name=corpus.name, dropped=dict(corpus.dropped), ordered_only=corpus.ordered_only
+            name=corpus.name,
+            dropped=dict(corpus.dropped),
+            ordered_only=corpus.ordered_only,
+            parts=_runs(corpus.parts),
         )
         return {
             "catalogue": _catalogue_records(corpus.catalogue),
@@ -99,13 +103,20 @@ def read_corpus(builder: SequenceCorpusBuilder[Any]) -> Corpus:
       What `parse` returned when it was prepared.
     """
     metadata: Mapping[str, Any] = builder.info.metadata
+    runs = metadata.get("parts")
     return Corpus(
         name=metadata["name"],
         catalogue=_read_catalogue(_records(builder, "catalogue")),
         interactions=_read_histories(_records(builder, "histories")),
         dropped=metadata["dropped"],
         ordered_only=metadata["ordered_only"],
+        parts=None if runs is None else tuple(part for part, count in runs for _ in range(count)),
     )
+
+
+def _runs(parts: tuple[str, ...] | None) -> list[tuple[str, int]] | None:
+    """Each part with how many users in a row have it."""
+    return None if parts is None else [(part, len(list(run))) for part, run in groupby(parts)]
 
 
 def _read_catalogue(records: list[dict[str, Any]]) -> Catalogue:

@@ -21,7 +21,8 @@ class RawTables:
     Attributes:
       name: The corpus' name in reports, such as "ml-100k".
       interactions: Columns `user` and `item` (String, as the source writes them), `time` (Int64, seconds since 1970 or
-        positions) and, where the source has ratings, `rating` (Float64); in the order of the file.
+        positions), where the source has ratings, `rating` (Float64), and where it splits its users itself, `part` (String,
+        "train", "valid" or "test", the same in all rows of a user); in the order of the file.
       items: Columns `item` (String, unique) and `title` (String, "" where there is none), then any further String
         columns, which become the catalogue's attributes; a column named `year` is the release year.
       dropped: How many rows the reader left out, by reason ("interactions: ..." or "items: ...").

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,24 @@ class Source:
     files: tuple[Path, ...] = ()
 
 
-def find_source(config: DataConfig) -> Source:
+def find_source(config: DataConfig, *, given: bool = False) -> Source:
     """Finds (or downloads) the raw files of a corpus.
 
+    Args:
+      config: Which corpus.
+      given: Whether its own training, validation and test windows are asked for, as `split.kind=given` does.
+
     Raises:
-      UserError: for an unknown corpus, a setting that it does not have, or a file that cannot be obtained.
+      UserError: for an unknown corpus, a setting that it does not have, a file that cannot be obtained, or `given` for a
+        corpus without windows of its own or with rules that would change them.
     """
     if config.corpus not in _SOURCES:
         raise UserError(f"data.corpus: {config.corpus!r} is none of {', '.join(_SOURCES)}")
     find, used = _SOURCES[config.corpus]
     _reject_unused(config, used)
+    if given:
+        _check_given(config)
+        return _steam(config, given=True)
     return find(config)
 
 
@@ -74,12 +83,32 @@ def _movielens(config: DataConfig) -> Source:
     return _with_rules(movielens.MovieLensCorpus, settings, files, edition=config.edition)
 
 
-def _steam(config: DataConfig) -> Source:
-    resources = steam.resources(config.edition)
-    given = config.edition == "llara" and config.manual_dir
-    files = _frames_at_hand(config, resources) if given else _fetched(config, resources)
-    settings = steam.SteamSettings(config.edition, files, _rules(config))
-    return _with_rules(steam.SteamCorpus, settings, files, edition=config.edition)
+def _steam(config: DataConfig, *, given: bool = False) -> Source:
+    resources = steam.resources(config.edition, given=given)
+    at_hand = config.edition == "llara" and config.manual_dir
+    fetched = _fetched if not at_hand else partial(_frames_at_hand, every=given)
+    files = fetched(config, resources)
+    settings = steam.SteamSettings(config.edition, files, _rules(config), given)
+    own = {"split": "given"} if given else {}
+    return _with_rules(steam.SteamCorpus, settings, files, edition=config.edition, **own)
+
+
+# What leaves a source's windows as they are: a filter or a sample would tear them apart, or change who is evaluated.
+_WHOLE = {"min_rating": 0.0, "k_core": 0, "max_users": 0, "min_length": 2, "repeats": "keep"}
+
+
+def _check_given(config: DataConfig) -> None:
+    if (config.corpus, config.edition) != ("steam", "llara"):
+        raise UserError(
+            f"split.kind is 'given', but data.corpus={config.corpus!r} (data.edition={config.edition!r}) has no training, "
+            "validation and test windows of its own: only data.corpus=steam with data.edition=llara has; use another split.kind"
+        )
+    for name, value in _WHOLE.items():
+        if getattr(config, name) != value:
+            raise UserError(
+                f"data.{name} is {getattr(config, name)!r}, but split.kind=given takes the windows of the source as they are, "
+                f"a history of at least one item and its target: set data.{name}={value!r}"
+            )
 
 
 def _amazon(config: DataConfig) -> Source:
@@ -145,13 +174,21 @@ def _fetched(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, .
     return tuple(fetch(resource, cache, manual_dir=manual) for resource in resources)
 
 
-def _frames_at_hand(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, ...]:
-    """The LLaRA frames that the user has, gzipped or not, and the file of names; one frame is enough."""
+def _frames_at_hand(
+    config: DataConfig, resources: Sequence[Resource], *, every: bool
+) -> tuple[Path, ...]:
+    """The LLaRA frames that the user has, gzipped or not, and the file of names; one frame is enough unless `every`."""
     folder = Path(config.manual_dir).expanduser()
     names = [resource.file_name for resource in resources]
     found = [
         path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()
     ]
+    missing = [name for name in names if not any(path.name.startswith(name) for path in found)]
+    if every and missing:
+        raise UserError(
+            f"data.manual_dir = {config.manual_dir!r}: split.kind=given needs {', '.join(names)}, but {', '.join(missing)} "
+            f"is not there (gzipped or not); fetch it from {resources[0].url.rpartition('/')[0]}, or use another split.kind"
+        )
     if len(found) < 2 or not found[-1].name.startswith(names[-1]):
         raise UserError(
             f"data.manual_dir = {config.manual_dir!r}: LLaRA's Steam needs {names[-1]} and at least one of "

@@ -43,7 +43,9 @@ _FILES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "llara": (_LLARA, ("Val_data.df", "Test_data.df", "id2name.txt")),
     "ucsd": (_UCSD, ("steam_reviews.json.gz", "steam_games.json.gz")),
 }
-_SPLITS = ("val", "test")
+_TRAINING = "Train_data.df"
+_PARTS = {"train": "train", "val": "valid", "test": "test"}
+"""How a frame's name begins, and what the project calls its windows."""
 _INTERACTIONS = {"user": pl.String, "item": pl.String, "time": pl.Int64}
 _GAMES = {"item": pl.String, "title": pl.String, "genre": pl.String, YEAR: pl.String}
 
@@ -54,13 +56,15 @@ class SteamSettings:
 
     Attributes:
       edition: "llara" or "ucsd".
-      files: The files that `resources` names, in that order; one of LLaRA's frames is enough.
+      files: The files that `resources` names, in that order; one of LLaRA's frames is enough, unless `given`.
       rules: The rules of every corpus.
+      given: Whether LLaRA's own split is asked for, with its training windows.
     """
 
     edition: str
     files: tuple[Path, ...]
     rules: RulesConfig
+    given: bool = False
 
 
 class SteamCorpus(SequenceCorpusBuilder[SteamSettings]):
@@ -69,13 +73,15 @@ class SteamCorpus(SequenceCorpusBuilder[SteamSettings]):
     def parse(self) -> Corpus:
         """Reads the files and applies the rules."""
         *first, last = self.settings.files
-        llara = self.settings.edition == "llara"
-        raw = read_llara(first, last) if llara else read_ucsd(first[0], last)
+        if self.settings.edition == "llara":
+            raw = read_llara(first, last, given=self.settings.given)
+        else:
+            raw = read_ucsd(first[0], last)
         return make_corpus(raw, self.settings.rules)
 
 
-def resources(edition: str) -> tuple[Resource, ...]:
-    """The files to download: the frames and the names, or the reviews and the games.
+def resources(edition: str, *, given: bool = False) -> tuple[Resource, ...]:
+    """The files to download: the frames (that of the training windows only if `given`) and the names, or reviews and games.
 
     Raises:
       UserError: for an unknown edition.
@@ -83,34 +89,42 @@ def resources(edition: str) -> tuple[Resource, ...]:
     if edition not in _FILES:
         raise UserError(f"data.edition: {edition!r} is none of {', '.join(_FILES)} (Steam)")
     base, names = _FILES[edition]
+    names = (_TRAINING, *names) if given else names
     return tuple(Resource(base + name, name) for name in names)
 
 
-def read_llara(frames: Sequence[Path], names: Path) -> RawTables:
+def read_llara(frames: Sequence[Path], names: Path, *, given: bool = False) -> RawTables:
     """Reads LLaRA's windows: each row of a frame is a user, its time the position.
 
     The frames have no user ids, so a row becomes the user `val-0000001`, `test-0000001` and so on: the split and the row's
-    number. The training frame is not read: judging by its size, it has many overlapping windows per user, which cannot be
-    distinguished from many users, and the last item of one window would be an earlier item of the next.
+    number. The training frame is read for LLaRA's own split alone: judging by its size, it has many overlapping windows per
+    user, which cannot be distinguished from many users, and the last item of one window would be an earlier item of the next.
 
     Args:
-      frames: Pickled data frames whose names begin with val or test, with the columns seq (item numbers, padded at the
-        end), len_seq and next.
+      frames: Pickled data frames whose names begin with val or test (or train), with the columns seq (item numbers, padded
+        at the end), len_seq and next.
       names: Lines of `number::title`.
+      given: Whether the windows keep LLaRA's parts: then there is one frame for each of train, val and test.
 
     Raises:
       UserError: for anything wrong in the files.
     """
     items = _read_names(names)
-    splits = [_split(path) for path in frames]
-    if not splits or len(set(splits)) < len(splits):
+    asked = tuple(_PARTS) if given else ("val", "test")
+    splits = [_split(path, asked) for path in frames]
+    if not splits or len(set(splits)) < len(splits) or (given and len(splits) < len(asked)):
+        fewer = "" if given else ", or fewer"
         raise UserError(
-            f"{names}: {len(frames)} frames of {shown(splits)} next to it; give one for each of "
-            f"{', '.join(_SPLITS)}, or fewer"
+            f"{names}: {len(frames)} frames of {shown(splits)} next to it; give one for each of {', '.join(asked)}{fewer}"
         )
     windows = [
         _read_windows(path, split, len(items)) for path, split in zip(frames, splits, strict=True)
     ]
+    if given:
+        windows = [
+            rows.with_columns(part=pl.lit(_PARTS[split]))
+            for rows, split in zip(windows, splits, strict=True)
+        ]
     return RawTables("steam-llara", pl.concat(windows), items)
 
 
@@ -157,12 +171,13 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
         raise UserError(f"{path}, line {number + 1}: {error}; fetch the file again") from error
 
 
-def _split(path: Path) -> str:
+def _split(path: Path, asked: Sequence[str]) -> str:
     split = path.name.lower().partition("_")[0]
-    if split not in _SPLITS:
+    if split not in asked:
         raise UserError(
-            f"{path}: the file's name must begin with one of {', '.join(_SPLITS)}, then '_' (LLaRA's training frame is not "
-            "read: its rows are overlapping windows of unnamed users, which would leak targets into training)"
+            f"{path}: the file's name must begin with one of {', '.join(asked)}, then '_' (LLaRA's training frame is read "
+            "for split.kind=given alone: its rows are overlapping windows of unnamed users, and any other split would leak "
+            "targets into training)"
         )
     return split
 

@@ -124,7 +124,18 @@ def make_corpus(raw: RawTables, rules: RulesConfig) -> Corpus:
         interactions=_interactions(rows, user_ids, used),
         dropped={**dropped, UNUSED_ITEM: raw.items.height - len(used), **changed_titles},
         ordered_only=ordered_only,
+        parts=_parts(raw, user, rows.user),
     )
+
+
+def _parts(
+    raw: RawTables, user: Int32[np.ndarray, "N"], kept: Int32[np.ndarray, "M"]
+) -> tuple[str, ...] | None:
+    """The part of each user of whom a row is kept, in the order of their numbers."""
+    if "part" not in raw.interactions.columns:
+        return None
+    _, first = np.unique(user, return_index=True)
+    return tuple(raw.interactions["part"].gather(first[np.unique(kept)]).to_list())
 
 
 def _user_numbers(users: pl.Series) -> tuple[Int32[np.ndarray, "N"], pl.Series]:

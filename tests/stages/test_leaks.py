@@ -1,23 +1,30 @@
-"""Nothing of validation or test reaches P2Rec's categories, texts, embeddings or recommenders.
+"""Nothing of validation or test reaches what is trained: the language model, teachers, prompts, adapters, categories, texts.
 
 One corpus, one that differs from it in every user's test item, and one that differs in every validation item. All that is
-made before `evaluate` must be the same to the last bit, where validation has chosen the same steps.
+made before `evaluate` must be the same to the last bit, where validation has chosen the same steps; where it chooses (stage 2),
+all the parameters between which it chooses.
 """
 
 import csv
 import json
+import shutil
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
+from watching import Watch
 
 from delrec_jax.p2rec import files, parse
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.training import task
 from delrec_jax.workdir.prepared import load_data
 
 USERS, ITEMS, POPULAR, LENGTH = 24, 30, 12, 7
 MADE = (
+    "lm/model/result.safetensors",
     "teacher/model/result.safetensors",
     "preference/seed-0/categories.safetensors",
     "preference/seed-0/model/result.safetensors",
@@ -29,6 +36,13 @@ MADE = (
     "augmented/teachers/gru4rec/seed-0/teacher_augmented_shuffled_text/teacher.safetensors",
 )
 STAGES = ("prepare", "pretrain", "teach", "parse", "augment")
+PROMPTS = ("distilled", "shuffled", "true", "true_few", "random")
+STAGE_ONE = (
+    *(f"prompt/{name}/result.safetensors" for name in PROMPTS),
+    *(f"prompt/lists_{part}.npz" for part in ("train", "valid", "heldout")),
+    "prompt/agreement.json",
+)
+ADAPTERS = ("distilled", "distilled_few", "random", "random_few")
 
 
 def write_corpus(folder, *, valid, test):
@@ -67,26 +81,46 @@ def runs(tmp_path_factory):
         folder, workdir = root / moved / "shop", root / moved / "run"
         folder.parent.mkdir()
         write_corpus(folder, valid=int(moved == "valid"), test=int(moved == "test"))
-        flags = [
-            *(
-                flag for flag in P2REC if "teachers" not in flag
-            ),  # a tuple given twice is appended to
-            "--config.method=p2rec",
-            "--config.data.corpus=csv",
-            f"--config.data.path={folder}",
-            "--config.pretrain.text.full=0.0",
-            "--config.pretrain.text.recent=1.0",
-            "--config.pretrain.loop.steps=3",
-            "--config.teacher.loop.steps=12",
-            "--config.teacher.loop.evaluate_every=12",
-            "--config.teacher.optimizer.learning_rate=0.02",
-            "--config.parse.seeds=1",
-            "--config.augment.teachers=('gru4rec',)",
-        ]
         for stage in STAGES:
-            delrec(stage, CONFIG, f"--workdir={workdir}", *flags)
+            delrec(stage, CONFIG, f"--workdir={workdir}", *flags(folder), "--config.method=p2rec")
         workdirs[moved] = workdir
     return workdirs
+
+
+def flags(folder):
+    """Of both methods: what they share is trained once."""
+    return [
+        *(flag for flag in P2REC if "teachers" not in flag),  # a tuple given twice is appended to
+        "--config.data.corpus=csv",
+        f"--config.data.path={folder}",
+        "--config.pretrain.text.full=0.0",
+        "--config.pretrain.text.recent=1.0",
+        "--config.pretrain.loop.steps=3",
+        "--config.teacher.loop.steps=12",
+        "--config.teacher.loop.evaluate_every=12",
+        "--config.teacher.optimizer.learning_rate=0.02",
+        "--config.parse.seeds=1",
+        "--config.augment.teachers=('gru4rec',)",
+        "--config.tune.loss_over=candidates",  # whose negatives know what a user has
+        "--config.tune.anchor=0.0",
+        "--config.tune.num_candidates=8",
+    ]
+
+
+@pytest.fixture(scope="module")
+def delrec_runs(runs):
+    """DELRec's workdirs by what was moved, up to `tune`, and the parameters of stage 2 after every step."""
+    found = {}
+    for moved, before in runs.items():
+        workdir, watch = before.with_name("delrec"), Watch()
+        for name in ("data", "lm", "teacher"):
+            shutil.copytree(before / name, workdir / name)
+        with mock.patch.object(task, "fit", watch.fit):
+            for stage in ("distill", "tune"):
+                shop = before.with_name("shop")
+                delrec(stage, CONFIG, f"--workdir={workdir}", *flags(shop))
+        found[moved] = workdir, {name: watch.params[f"adapter/{name}"] for name in ADAPTERS}
+    return found
 
 
 def split_of(run):
@@ -111,6 +145,27 @@ def test_what_is_made_does_not_know_their_items(runs, made, moved):
     assert steps[0] == steps[1], "another choice of steps: the comparison would say nothing"
     one, other = ((run / made).read_bytes() for run in (runs["nothing"], runs[moved]))
     assert one == other
+
+
+@pytest.mark.parametrize("made", STAGE_ONE)
+@pytest.mark.parametrize("moved", ["test", "valid"])
+def test_stage_one_does_not_know_their_items(delrec_runs, made, moved):
+    one, other = (delrec_runs[name][0] / made for name in ("nothing", moved))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("moved", ["test", "valid"])
+def test_stage_two_is_trained_without_them_and_only_validation_chooses(delrec_runs, name, moved):
+    (one, steps), (other, moved_steps) = delrec_runs["nothing"], delrec_runs[moved]
+    assert len(steps[name]) == len(moved_steps[name]) == 1 + 8
+    jax.tree.map(np.testing.assert_array_equal, steps[name], moved_steps[name])
+    first, last = steps[name][0], steps[name][-1]
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (first, last)), strict=True))
+    if moved == "test":
+        for made in ("result.safetensors", "result.json"):
+            path = f"adapter/{name}/{made}"
+            assert (one / path).read_bytes() == (other / path).read_bytes()
 
 
 def test_a_users_text_is_their_training_part(runs):
