@@ -19,6 +19,7 @@ SYSTEM_LABELS = {
     "teacher_augmented": "Teacher + P2Rec",
     "teacher_augmented_untuned_lm": "Teacher + untuned LM",
     "teacher_augmented_shuffled_text": "Teacher + shuffled text",
+    "teacher_augmented_random_vectors": "Teacher + random vectors",
     "lm_no_prompt": "LM, no prompt",
     "lm_random_prompt": "LM + random prompt",
     "lm_shuffled_prompt": "LM + shuffled prompt",

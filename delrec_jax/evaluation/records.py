@@ -42,6 +42,7 @@ SYSTEMS = (
     "teacher_augmented",
     "teacher_augmented_untuned_lm",
     "teacher_augmented_shuffled_text",
+    "teacher_augmented_random_vectors",
     "lm_no_prompt",
     "lm_random_prompt",
     "lm_shuffled_prompt",

@@ -1,7 +1,8 @@
 """The trained recommenders of a workdir: which ones exist, where they are stored, and their scores.
 
 teacher/model/result.safetensors                              the one that `teach` trained
-augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one
+augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one;
+                                                              under augment.way=ensemble the part that reads texts
 """
 
 from collections.abc import Callable
@@ -15,8 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.config import Experiment, TeacherConfig
+from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.data.splits import Part
 from delrec_jax.errors import UserError
+from delrec_jax.teachers.ensemble import Ensemble
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.popularity import popularity_teacher
 from delrec_jax.teachers.protocol import Teacher
@@ -80,7 +83,7 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """Loads a trained recommender; one that is not a network is fitted here.
+    """Loads a trained recommender; one that is not a network is fitted here, an ensemble is put together.
 
     Raises:
       UserError: the fit of a recommender of the user's own does not return a pytree.
@@ -97,7 +100,10 @@ def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
         return found
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[cell.name](config.shape, data.num_items)
-    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
+    network = NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
+    if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
+        return network
+    return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
 
 
 def distilled_cell(experiment: Experiment) -> Cell:
