@@ -28,6 +28,7 @@ def category_block(parsed: Sequence[Row]) -> Block:
             *shared,
             *(_number(of["top_category"]) for of in (row, row["constant"], alone)),
             _number(alone["constant"]["top_category"]),
+            Cell(f"{row['step']} of {row['steps']}" if row["step"] else "0: not tuned"),
         ]
         lines.append(Line(name="", label=f"seed {row['seed']}", cells=tuple(cells)))
     return Block(
@@ -40,14 +41,14 @@ def category_block(parsed: Sequence[Row]) -> Block:
             "log-popularity explained",
             "AMI deciles",
             *(f"AMI {name}" for name in names),
-            *("top category", "by the mean", "of one item", "by the mean"),
+            *("top category", "by the mean", "of one item", "by the mean", "selected step"),
         ),
         lines=tuple(lines),
     )
 
 
 def category_lines(parsed: Sequence[Row]) -> list[str]:
-    """The same in words, for the notes of the page: one sentence per seed."""
+    """The same in words, for the notes of the page: one sentence per seed, and one for a seed that tuned nothing."""
     found = []
     for row in parsed:
         checks = row["categories"]
@@ -59,6 +60,11 @@ def category_lines(parsed: Sequence[Row]) -> list[str]:
             f"log-popularity; adjusted mutual information with popularity deciles {checks['popularity_deciles']:.2f}"
             f"{attributes}."
         )
+        if not row["step"]:
+            found.append(
+                f"Seed {row['seed']}: no step of parse was better than step 0 on the held-out users, so the language model is "
+                "not tuned and its embeddings are those of the untuned one."
+            )
     return found
 
 
