@@ -29,12 +29,13 @@ from ml_collections import ConfigDict
 
 from delrec_jax.config import from_config
 from delrec_jax.data import prompts
-from delrec_jax.data.pipeline import collate, make_buckets, training_iterator
+from delrec_jax.data.pipeline import PER_TOKEN, collate, make_buckets, training_iterator
 from delrec_jax.delrec.next_item import LabelledText, ranking_loss
 from delrec_jax.delrec.rows import latest_rows, next_items
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.rank_allocation import with_rank_allocation
-from delrec_jax.p2rec.parse import PreferenceText, parsing_loss, parsing_optimizer
+from delrec_jax.p2rec.parsing_task import parsing_loss, parsing_optimizer
+from delrec_jax.p2rec.preference_examples import PreferenceText, counted_tokens
 from delrec_jax.p2rec.preference_parser import init_projection, preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.stages.inputs import Inputs
@@ -71,7 +72,9 @@ class Tuning:
         rng = np.random.default_rng(0)
         example = self._make(0, rng)
         for bucket in self._buckets:
-            filled = example.replace(ids=np.resize(example.ids, bucket))
+            tokens = [field for field in PER_TOKEN if hasattr(example, field)]
+            full = {field: np.resize(getattr(example, field), bucket) for field in tokens}
+            filled = example.replace(**full)
             self._take(collate([filled] * self.batch_size, (bucket,)))
 
     def run(self, steps: int) -> Any:
@@ -102,7 +105,8 @@ def user_level(ws: Workspace, data: Data, language: Language, held: Any) -> Tuni
 
     def example(index: int, _: Any) -> PreferenceText:
         text = preference_text(pieces, train.history(int(users[index])))
-        return PreferenceText(ids=text, targets=target)
+        counted = counted_tokens(text, config)
+        return PreferenceText(ids=text.ids, counted=counted, targets=target)
 
     width = language.model.width
     trained = {

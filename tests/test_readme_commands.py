@@ -202,7 +202,8 @@ def recommenders_get_the_embeddings(command, made):
     found = systems("runs/p2rec_storefront")
     assert {name for name in found if "@" not in name} == PROTOCOLS, "P2Rec has no rerank-m"
     assert {f"full@{part}" for part in ("head", "tail", "cold")} <= set(found)
-    added = ("", "_augmented", "_augmented_untuned_lm", "_augmented_shuffled_text")
+    controls = ("_untuned_lm", "_shuffled_text", "_random_vectors")
+    added = ("", "_augmented", *(f"_augmented{control}" for control in controls))
     assert found["full"] >= {f"teacher{name}" for name in added}
     page = has_report("runs/p2rec_storefront", "Results", "Paired tests", "Latent categories")
     assert "nearest neighbors share its category" in page and "titles nearest to each" in page

@@ -17,9 +17,8 @@ def get_config() -> ConfigDict:
     config = base_config(__file__, "../ml100k_mini.py", only=shared)
     config.method = "p2rec"
     config.teacher = base_config(__file__, "../teachers/ml_100k.py").teacher
-    config.teacher.loop.update(steps=976, checkpoint_every=976, patience=3)
     config.parse.update(seeds=3, categories=20, max_tokens=512)
     config.parse.optimizer.learning_rate = 1e-2
     config.parse.loop.update(steps=90, evaluate_every=30)
-    config.augment.update(way="initialise", start_std=0.1)
+    config.augment.way = "initialise"
     return config

@@ -19,6 +19,5 @@ def get_config() -> ConfigDict:
     config.pretrain.gate.next_item = 0.0
     config.pretrain.loop.steps = 1200
     config.teacher = base_config(__file__, "../teachers/small.py").teacher
-    config.teacher.loop.update(steps=2500, checkpoint_every=1000, patience=4)
     config.parse.loop.update(steps=200, evaluate_every=50)
     return config

@@ -2,15 +2,8 @@
 
 from collections.abc import Sequence
 
-from delrec_jax.analysis.blocks import (
-    Block,
-    Cell,
-    Line,
-    Row,
-    base_label,
-    interval_text,
-    selection_text,
-)
+from delrec_jax.analysis.blocks import Block, Cell, Line, Row, interval_text
+from delrec_jax.analysis.labels import base_label, selection_text
 
 _NOTE = "Difference of means over the same users with its 95 % bootstrap interval; "
 _ONE_FAMILY = "sign-flip test, p-values corrected by Holm within a family (protocol and metric). "

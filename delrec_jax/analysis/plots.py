@@ -11,7 +11,6 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 
-from delrec_jax.analysis.blocks import base_label, selection_text
 from delrec_jax.analysis.drawing import (
     DASHES,
     INK,
@@ -22,6 +21,7 @@ from delrec_jax.analysis.drawing import (
     new_figure,
     svg_text,
 )
+from delrec_jax.analysis.labels import base_label, selection_text
 from delrec_jax.analysis.seed_blocks import SeedMean
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import system_order

@@ -14,15 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from delrec_jax.analysis import plots
-from delrec_jax.analysis.blocks import (
-    SHARE_COLUMN,
-    agreement_block,
-    base_label,
-    result_blocks,
-    whole_protocols,
-)
+from delrec_jax.analysis.blocks import SHARE_COLUMN, agreement_block, result_blocks, whole_protocols
 from delrec_jax.analysis.comparison_blocks import comparison_block, verdict
 from delrec_jax.analysis.embedding_map import EmbeddingMap, embedding_map
+from delrec_jax.analysis.labels import base_label
 from delrec_jax.analysis.seed_blocks import SeedMean, seed_mean_blocks, seed_means
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text

@@ -9,16 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delrec_jax.analysis.blocks import (
-    Block,
-    Cell,
-    Line,
-    Row,
-    block_title,
-    in_parts,
-    system_label,
-    users_note,
-)
+from delrec_jax.analysis.blocks import Block, Cell, Line, Row, block_title, in_parts, users_note
+from delrec_jax.analysis.labels import system_label
 from delrec_jax.evaluation.metrics import METRICS
 from delrec_jax.evaluation.systems import BASELINES, system_order
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from delrec_jax.analysis.blocks import Block, Row, print_blocks, system_label
+from delrec_jax.analysis.blocks import Block, Row, print_blocks
+from delrec_jax.analysis.labels import system_label
 
 _COMPARED = ("teacher", "delrec")
 _METHODS = ("delrec", "teacher_augmented")

@@ -12,6 +12,13 @@ from delrec_jax.training.optimizers import OptimizerConfig
 
 _SELECTORS = ("squared_error", "top_category")
 _LMS = ("adalora", "frozen")
+_POPULARITY = ("residual", "kept")
+_POOLS = ("titles", "text")
+_REDUCTIONS = ("pca", "whitened", "learned")
+ENSEMBLE = "ensemble"
+"""The one way of augmentation that is no item table: two recommenders, trained apart."""
+CONTROLS = ("untuned", "shuffled", "random")
+"""What embeddings are compared with: those of the untuned LM, of other items' titles, and random ones of the same spectrum."""
 LOSSES = ("mse", "kl")
 """Distances between a predicted distribution and a user's own (`p2rec.preferences.distribution_error`)."""
 
@@ -22,8 +29,15 @@ class ParseConfig:
 
     Attributes:
       categories: number of groups of the teacher's item vectors, K.
+      popularity: `residual` takes out of the vectors what a line in log(1 + training count) explains and scales the rest to
+        unit length, before they are grouped; `kept` groups them as they are: largely by popularity, if the teacher has no
+        output bias per item.
       seeds: how often everything after `teach` is repeated: with seed, seed + 1, ...
-      max_tokens: tokens of a user's text, at most; the oldest items are dropped first.
+      max_tokens: tokens of a user's text, at most; the oldest items are dropped first, from the target too.
+      sub_histories: share of the training examples that are a random part of the user's history, of consecutive items, its
+        length drawn uniformly on a logarithmic scale from 1 to all: an item alone, as `augment` asks for, is then no stranger.
+      pool: the encoder's states that are averaged, here and for an item's embedding: those at tokens of `titles`, or of the
+        whole `text`, most of which is template where it shows one item.
       loss: `mse` (the paper) or `kl`.
       lm: `adalora` (plain LoRA with `adalora.target_rank` = `init_rank`), or `frozen`: only the projection trains.
       adalora: its projections and ranks; the decoder is not used.
@@ -33,8 +47,11 @@ class ParseConfig:
     """
 
     categories: int = 20
+    popularity: str = "residual"
     seeds: int = 1
     max_tokens: int = 512
+    sub_histories: float = 0.5
+    pool: str = "titles"
     loss: str = "mse"
     lm: str = "adalora"
     adalora: AdaLoRAConfig = AdaLoRAConfig(targets=("encoder/*/*/q", "encoder/*/*/v"))
@@ -47,8 +64,19 @@ class ParseConfig:
     def __post_init__(self) -> None:
         for name, least in (("categories", 2), ("seeds", 1), ("batch_size", 1)):
             at_least(f"parse.{name}", getattr(self, name), least)
-        for name, known in (("loss", LOSSES), ("lm", _LMS), ("select_by", _SELECTORS)):
+        choices = {
+            "popularity": _POPULARITY,
+            "pool": _POOLS,
+            "loss": LOSSES,
+            "lm": _LMS,
+            "select_by": _SELECTORS,
+        }
+        for name, known in choices.items():
             _one_of(f"parse.{name}", getattr(self, name), known)
+        if not 0 <= self.sub_histories <= 1:
+            raise UserError(
+                f"parse.sub_histories is {self.sub_histories}: it is a share of the examples, from 0 to 1"
+            )
         if not 0 < self.valid_users < 1:
             raise UserError(
                 f"parse.valid_users is {self.valid_users}: it must lie between 0 and 1, and leave users to train on"
@@ -68,12 +96,17 @@ class AugmentConfig:
 
     Attributes:
       way: `initialise` (the item table starts from the embeddings), `concatenate` (trained vectors next to the frozen
-        embeddings, projected back) or `adapter` (frozen embeddings through a small network, no trained vectors).
-      reduce: `pca` to the teacher's width, or `learned`: the embeddings keep their width and the projection trains with the
-        teacher (not for `initialise`, which has none).
-      start_std: standard deviation of the vectors that `initialise` starts with; a plain table's is 0.02.
+        embeddings, projected back), `adapter` (frozen embeddings through a small network, no trained vectors), `halves` (half
+        of the table's columns are the frozen embeddings, the other half is trained) or `ensemble` (a recommender of `adapter`
+        and the plain one, trained apart; their standardized scores are added).
+      reduce: `pca` to the teacher's width (`halves`: to half of it); `whitened`, the same with the components' variances made
+        equal (`p2rec.text_vectors.principal`); or `learned`: the embeddings keep their width and the projection trains with
+        the teacher (not for `initialise` and `halves`, which have none).
+      start_std: standard deviation of the vectors that `initialise` starts with, and of the frozen half; a plain table's is
+        0.02, and a start of 0.1 does harm.
       teachers: which recommenders.
-      controls: also train them with the untuned LM's embeddings, and with the tuned LM's embeddings of shuffled titles.
+      controls: also train them with embeddings of the LM before `parse` (`untuned`), with the tuned LM's embeddings of other
+        items' titles (`shuffled`), and with random vectors of the tuned embeddings' spectrum (`random`).
       batch_size: titles per batch.
     """
 
@@ -81,17 +114,17 @@ class AugmentConfig:
     reduce: str = "pca"
     start_std: float = 0.02
     teachers: tuple[str, ...] = ("sasrec", "gru4rec", "caser")
-    controls: bool = True
+    controls: tuple[str, ...] = CONTROLS
     batch_size: int = 256
 
     def __post_init__(self) -> None:
         at_least("augment.batch_size", self.batch_size, 1)
-        _one_of("augment.way", self.way, WAYS)
-        _one_of("augment.reduce", self.reduce, ("pca", "learned"))
-        if self.way == "initialise" and self.reduce == "learned":
+        _one_of("augment.way", self.way, (*WAYS, ENSEMBLE))
+        _one_of("augment.reduce", self.reduce, _REDUCTIONS)
+        if self.way in ("initialise", "halves") and self.reduce == "learned":
             raise UserError(
-                "augment.reduce is 'learned', but augment.way=initialise has no projection that could be learned: use 'pca', "
-                "or another augment.way"
+                f"augment.reduce is 'learned', but augment.way={self.way} has no projection that could be learned: use 'pca' "
+                "or 'whitened', or another augment.way"
             )
         if self.start_std <= 0:
             raise UserError(f"augment.start_std is {self.start_std}: it must be positive")
@@ -99,6 +132,10 @@ class AugmentConfig:
             raise UserError(f"augment.teachers is {self.teachers}: name at least one, each once")
         for name in self.teachers:
             _one_of("augment.teachers", name, tuple(NETWORKS))
+        if len(set(self.controls)) < len(self.controls):
+            raise UserError(f"augment.controls is {self.controls}: name each once")
+        for name in self.controls:
+            _one_of("augment.controls", name, CONTROLS)
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:

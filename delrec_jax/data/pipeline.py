@@ -21,6 +21,9 @@ from delrec_jax.padding import PAD_TOKEN
 
 Example = TypeVar("Example")
 
+PER_TOKEN = ("ids", "counted")
+"""Fields of examples with one number per token of a text, which are padded."""
+
 
 def bucket_length(length: int, buckets: Sequence[int]) -> int:
     """Returns the smallest bucket that holds `length` tokens.
@@ -60,14 +63,14 @@ def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
-    """Stacks examples; `ids` are padded to the bucket of the longest text, all other fields must agree in shape or be None."""
+    """Stacks examples; `ids` and `counted` are padded to the longest text's bucket, others must agree in shape or be None."""
     kind: Any = type(examples[0])
 
     def stacked(name: str) -> np.ndarray | None:
         rows = [getattr(example, name) for example in examples]
         if rows[0] is None:
             return None
-        if name != "ids":
+        if name not in PER_TOKEN:
             return np.stack(rows)
         return pad_texts(rows, bucket_length(max(map(len, rows)), buckets))
 

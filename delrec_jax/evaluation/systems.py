@@ -14,6 +14,7 @@ SYSTEMS = (
     "teacher_augmented",
     "teacher_augmented_untuned_lm",
     "teacher_augmented_shuffled_text",
+    "teacher_augmented_random_vectors",
     "lm_no_prompt",
     "lm_supervised",
     "lm_random_prompt",

@@ -1,7 +1,8 @@
 """`delrec augment`, P2Rec's information augmentation: conventional recommenders with the LM's item embeddings.
 
-Every recommender is trained plain, with the tuned model's embeddings, and with those of two controls: the untuned model's
-embeddings, and the tuned model's of the titles of other items. All have the same rows, budget and selection.
+Every recommender is trained plain, with the tuned model's embeddings, and with those of the controls: the untuned model's
+embeddings, the tuned model's of the titles of other items, and random vectors of the same spectrum. All have the same rows,
+budget and selection.
 """
 
 from typing import Any
@@ -10,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax.config import AugmentConfig
+from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.distributed import on_main
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.metrics import metrics_of_ranks
+from delrec_jax.evaluation.ranking import rank_users
 from delrec_jax.files import file_hash
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import cells
@@ -23,8 +28,9 @@ from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import PLAIN, Cell
-from delrec_jax.workdir.teacher_training import TeacherTraining
+from delrec_jax.workdir.protocols import full_rankers
+from delrec_jax.workdir.recommenders import PLAIN, Cell, ConventionalSystem
+from delrec_jax.workdir.teacher_training import SCORED_USERS, TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 
@@ -46,18 +52,27 @@ class _Trainers:
         self._training: TeacherTraining
 
     def train(self, cell: Cell) -> dict[str, Any]:
-        """Trains or resumes a cell, or reads its finished result; returns its validation metric and checkpoint."""
+        """Trains or resumes a cell, or reads its finished result; returns its validation metric and checkpoint.
+
+        Of an ensemble, `valid_ndcg10` is that of the sum, `alone_ndcg10` that of its part that reads texts, and the step is
+        that part's.
+        """
         path = recommenders.cell_path(self.ws, cell)
         taught = cell == recommenders.first_cell(self.ws.experiment)
         result = load_tree(path)[1] if taught else self._fit(cell)
-        return {
+        found = {
             "teacher": cell.name,
             "seed": cell.seed,
             "system": cell.system,
             "valid_ndcg10": result["best_value"],
             "step": result["best_step"],
+            "steps": result["steps"],
             "checkpoint": file_hash(path),
         }
+        if cell.system != PLAIN and self.ws.experiment.augment.way == ENSEMBLE:
+            together = valid_ndcg10(self.ws, self.data, cell)
+            found |= {"valid_ndcg10": together, "alone_ndcg10": result["best_value"]}
+        return found
 
     def _fit(self, cell: Cell) -> dict[str, Any]:
         config = self.ws.experiment.augment
@@ -99,14 +114,48 @@ class _Trainers:
             return None
         path = files.embeddings_path(self.ws, cell.system, cell.seed)
         found = files.load_embeddings(path, ids=self.data.corpus.catalogue.ids)
-        if self.ws.experiment.augment.reduce == "learned":
-            return standardised(found)
-        return principal(found, cell.config(self.ws.experiment).shape.width)
+        width = cell.config(self.ws.experiment).shape.width
+        return in_form(found, self.ws.experiment.augment, width)
+
+
+def in_form(vectors: np.ndarray, config: AugmentConfig, width: int) -> np.ndarray:
+    """Embeddings in the form that a recommender with an item table of `width` columns takes.
+
+    Raises:
+      UserError: the vectors cannot be standardized (`text_vectors.standardised`), or half of the table is no column.
+    """
+    if config.reduce == "learned":
+        return standardised(vectors)
+    whitened = config.reduce == "whitened"
+    if config.way != "halves":
+        return principal(vectors, width, whitened=whitened)
+    if width < 2:
+        raise UserError(
+            "augment.way is 'halves', but the teacher's width is 1: there are no halves"
+        )
+    return np.float32(config.start_std) * principal(vectors, width // 2, whitened=whitened)
 
 
 def network_way(config: AugmentConfig, system: str) -> str:
     """How text enters the item table of a system's network in training; `initialise` needs no change of the network."""
-    return "own" if system == PLAIN or config.way == "initialise" else config.way
+    if system == PLAIN or config.way == "initialise":
+        return "own"
+    return "adapter" if config.way == ENSEMBLE else config.way
+
+
+def valid_ndcg10(ws: Workspace, data: Data, cell: Cell) -> float:
+    """The mean NDCG@10 of a trained recommender over the validation users, in full ranking without seen items."""
+    teacher, users = recommenders.load_cell(ws, data, cell), len(data.split.users("valid"))
+    asked = ConventionalSystem(teacher, data.split, cell.config(ws.experiment).max_length)
+    ranks = rank_users(
+        lambda rows: asked.scores("valid", rows),
+        {"full": full_rankers(data.split, "valid")["full"]},
+        num_users=users,
+        batch_size=min(SCORED_USERS, users),
+        what=cell.system,
+        order=asked.order("valid"),
+    )
+    return float(metrics_of_ranks(ranks["full"].rank)["NDCG@10"].mean())
 
 
 def _tell(found: list[dict[str, Any]]) -> None:

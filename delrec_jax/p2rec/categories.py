@@ -1,4 +1,8 @@
-"""Latent categories: groups of items that a trained teacher treats alike (P2Rec, Liu et al., arXiv 2406.00333)."""
+"""Latent categories: groups of items that a trained teacher treats alike (P2Rec, Liu et al., arXiv 2406.00333).
+
+A network without an output bias has no other place for an item's popularity than the item's vector: there it is the largest
+component, and k-means on the vectors as they are finds bands of popularity. `category_vectors` takes it out.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -40,6 +44,42 @@ class Categories:
         return np.bincount(self.of_item[self.of_item >= 0], minlength=self.count)
 
 
+def category_vectors(
+    vectors: Float[np.ndarray, "I D"], counts: Int[np.ndarray, " I"], *, popularity: str
+) -> Float[np.ndarray, "I D"]:
+    """The vectors that are grouped: with popularity taken out, or as the teacher has them.
+
+    Args:
+        vectors: the teacher's item table.
+        counts: training interactions of each item.
+        popularity: `residual`: from each column the part that a straight line in log(1 + count) explains is subtracted (least
+            squares with intercept over the items that have an interaction), and the rest is scaled to unit length. `kept`: the
+            vectors as they are.
+
+    Returns:
+        `residual`: float64, with zeros for items without an interaction. A vector that is not finite makes others so, which
+        `latent_categories` reports.
+
+    Raises:
+        ValueError: an unknown `popularity`.
+    """
+    if popularity == "kept":
+        return vectors
+    if popularity != "residual":
+        raise ValueError(f"popularity={popularity!r}: use residual or kept")
+    known = counts > 0
+    rows = np.asarray(vectors, np.float64)[known]
+    rows = rows - rows.mean(axis=0)
+    level = np.log1p(counts[known])
+    level = level - level.mean()
+    # If all items are equally popular, there is nothing to take out.
+    rows -= np.outer(level, level @ rows / max(level @ level, np.finfo(np.float64).tiny))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    found = np.zeros(np.shape(vectors))
+    found[known] = rows / np.where(lengths > 0, lengths, 1.0)
+    return found
+
+
 def latent_categories(
     vectors: Float[np.ndarray, "I D"], *, known: Bool[np.ndarray, " I"], count: int, seed: int
 ) -> Categories:
@@ -48,7 +88,7 @@ def latent_categories(
     Only known items are grouped and affect a center: the vectors of the others were never trained and carry no information.
 
     Args:
-        vectors: the teacher's item table.
+        vectors: from `category_vectors`.
         known: True for items with a training interaction.
         count: K.
         seed: seed of the starts; the same seed gives the same grouping.

@@ -1,8 +1,9 @@
-"""What P2Rec's augmentation is worth: each augmented teacher against the plain one and two controls.
+"""What P2Rec's augmentation is worth: each augmented teacher against the plain one and three controls.
 
-A gain over the plain teacher shows that text helps, a gain over embeddings of the untuned language
-model that *tuning* helps, and a gain over the tuned model's embeddings of shuffled texts that the
-items' *own* texts help. All of these are tested at once, for every teacher.
+A gain over the plain teacher shows that the vectors help, a gain over random vectors of the same
+spectrum that it is what they *say*, a gain over embeddings of the untuned language model that
+*tuning* helps, and a gain over the tuned model's embeddings of shuffled texts that the items' *own*
+texts help. All of these are tested at once, for every teacher.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,14 @@ import polars as pl
 
 from delrec_jax.evaluation.records import PART_OF_USERS
 from delrec_jax.evaluation.significance import Comparison, compare, holm
-from delrec_jax.p2rec.cells import SHUFFLED, UNTUNED
+from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
 
-REFERENCES = (PLAIN, UNTUNED, SHUFFLED)
+REFERENCES = (PLAIN, UNTUNED, SHUFFLED, RANDOM)
 
 
 def augmentation_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """The augmented teacher paired with the plain one and the two controls, as far as they are in `systems`."""
+    """The augmented teacher paired with the plain one and the controls, as far as they are in `systems`."""
     if AUGMENTED not in systems:
         return []
     return [(AUGMENTED, reference) for reference in REFERENCES if reference in systems]

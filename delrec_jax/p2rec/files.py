@@ -1,7 +1,7 @@
 """The files that P2Rec's stages pass to one another through the workdir.
 
 preference/seed-S/     categories.safetensors (and a JSON file with titles), model/ (projection and adapters)
-augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled}.safetensors
+augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled,random}.safetensors
 """
 
 import json
@@ -16,7 +16,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
 from delrec_jax.p2rec.categories import Categories, nearest_items
-from delrec_jax.p2rec.cells import SHUFFLED, UNTUNED
+from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.workdir.recommenders import AUGMENTED
 from delrec_jax.workdir.workspace import Workspace
@@ -79,7 +79,7 @@ def embeddings_path(ws: Workspace, system: str, seed: int) -> Path:
     folder = ws.folder("augment") / "embeddings"
     if system == UNTUNED:  # the base model has no seed
         return folder / "untuned.safetensors"
-    names = {AUGMENTED: "tuned", SHUFFLED: "shuffled"}
+    names = {AUGMENTED: "tuned", SHUFFLED: "shuffled", RANDOM: "random"}
     return folder / f"seed-{seed}" / f"{names[system]}.safetensors"
 
 

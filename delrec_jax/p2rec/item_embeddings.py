@@ -6,22 +6,22 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment
-from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files
-from delrec_jax.p2rec.cells import SHUFFLED, UNTUNED, seeds
+from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, seeds
+from delrec_jax.p2rec.preference_examples import counted_tokens, padded
 from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
+from delrec_jax.p2rec.text_vectors import same_spectrum
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import AskedTexts
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED
 from delrec_jax.workdir.workspace import Workspace
 
 
 class ItemEmbedder:
-    """Pools the encoder's output over each item's text."""
+    """Pools the encoder's output over each item's text, as `parse` does over a user's."""
 
     def __init__(self, config: Experiment, num_items: int, language: Language):
         """Makes the text of every item: its title in the template, without any interactions."""
@@ -29,12 +29,16 @@ class ItemEmbedder:
         self._batch = min(config.augment.batch_size, num_items)
         parser = preference_parser(language.ranker, config.parse)
         self._pooled = EvalStep(
-            lambda held, texts: parser.pooled(ids=texts.ids, **held), language.layout
+            lambda held, texts: parser.pooled(ids=texts.ids, counted=texts.counted, **held),
+            language.layout,
         )
         pieces = preference_pieces(language.pieces, config.parse, 1)
         texts = [preference_text(pieces, np.array([item])) for item in range(num_items)]
-        longest = max(map(len, texts))
-        self._ids = pad_texts(texts, bucket_length(longest, make_buckets(longest)))
+        ids, counted = (
+            [text.ids for text in texts],
+            [counted_tokens(t, config.parse) for t in texts],
+        )
+        self._texts = padded(ids, counted, longest=config.parse.max_tokens)
 
     def embed(self, adapters: Any) -> np.ndarray:
         """The embeddings of all items.
@@ -47,7 +51,7 @@ class ItemEmbedder:
         """
         placed = None if adapters is None else self.language.put(adapters)
         held = {"params": self.language.params, "adapters": placed}
-        return self._pooled.in_batches(held, AskedTexts(ids=self._ids), self._batch)
+        return self._pooled.in_batches(held, self._texts, self._batch)
 
 
 def other_items(count: int, seed: int) -> np.ndarray:
@@ -71,12 +75,15 @@ def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
         on_main(lambda: files.save_embeddings(path, vectors, ids=ids, origin=origin))
 
     repeated, controls = seeds(ws.experiment), ws.experiment.augment.controls
-    if controls:
+    if "untuned" in controls:
         save(UNTUNED, repeated[0], embedder.embed(None), f"base model {base}")
     for seed in repeated:
         trained, _ = files.load_parser(ws, seed)
         vectors = embedder.embed(trained.get("adapters"))
         save(AUGMENTED, seed, vectors, f"base model {base}, tuned by parse under seed {seed}")
-        if controls:
+        if "shuffled" in controls:
             others = other_items(data.num_items, seed)
             save(SHUFFLED, seed, vectors[others], f"seed {seed}, titles of other items")
+        if "random" in controls:
+            drawn = same_spectrum(vectors, seed)
+            save(RANDOM, seed, drawn, f"seed {seed}, random vectors of the same spectrum")

@@ -1,7 +1,7 @@
 """P2Rec's preference parser: the encoder reads from a user's text what they prefer.
 
-The encoder's output, averaged over the text, is mapped linearly to the categories. The average is also the embedding of an
-item, whose text is that of a user with this item alone. Liu et al., arXiv 2406.00333.
+The encoder's output, averaged over the text or over its titles alone, is mapped linearly to the categories. The average is
+also the embedding of an item, whose text is that of a user with this item alone. Liu et al., arXiv 2406.00333.
 """
 
 from dataclasses import dataclass
@@ -48,19 +48,23 @@ class PreferenceParser:
         self,
         params: Any,
         ids: Int[Array, "B T"],
+        counted: Int[Array, "B T"] | None = None,
         *,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B D"]:
-        """The mean of the encoder's output over each text, in float32 whatever the model's dtype.
+        """The mean of the encoder's output over tokens of each text, in float32 whatever the model's dtype.
 
         Args:
           params: the base parameters.
           ids: texts; 0 is padding, which does not count. A text of padding alone (a row that fills a batch) gives zeros.
+          counted: 1 at the tokens that are averaged; None = all of them. The encoder reads the full text either way.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
         """
         hidden, mask = self.model.encode(params, ids, adapters=adapters, dropout_key=dropout_key)
+        if counted is not None:
+            mask = mask & (counted > 0)
         kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)  # [B, T, D]
         lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)  # [B]
         return constrain(kept.sum(axis=1) / lengths[:, None], "batch", None)
@@ -70,6 +74,7 @@ class PreferenceParser:
         params: Any,
         projection: Projection,
         ids: Int[Array, "B T"],
+        counted: Int[Array, "B T"] | None = None,
         *,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
@@ -80,10 +85,11 @@ class PreferenceParser:
           params: the base parameters.
           projection: `kernel` [D, K] and `bias` [K].
           ids: texts.
+          counted: as in `pooled`.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
         """
-        pooled = self.pooled(params, ids, adapters=adapters, dropout_key=dropout_key)
+        pooled = self.pooled(params, ids, counted, adapters=adapters, dropout_key=dropout_key)
         return pooled @ projection["kernel"] + projection["bias"]
 
 

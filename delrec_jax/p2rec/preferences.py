@@ -1,32 +1,34 @@
 """What users prefer, as shares of their items over latent categories (P2Rec, information reconstruction).
 
-The target is g_u[k] = (items of u's training part in category k) / (those in any category). Training minimizes the error of
+The target is g_u[k] = (items of u's text in category k) / (those in any category). Training minimizes the error of
 a predicted distribution (`mse` is the paper's; the gradient of `kl` does not vanish where a prediction is confident and
 wrong). Metrics compare predictions with the targets; any parser must beat the constant prediction. Liu et al., arXiv
 2406.00333.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.title_tokens import Items
 from delrec_jax.errors import UserError
 
 
 def preference_targets(
-    train: Interactions, of_item: Int32[np.ndarray, "I"], count: int
+    histories: Sequence[Items], of_item: Int32[np.ndarray, "I"], count: int
 ) -> Float32[np.ndarray, "U K"]:
-    """The share of each category among each user's items; an item that a user has twice counts twice.
+    """The share of each category among the items of each history; an item that comes twice counts twice.
 
     Args:
-      train: the training part alone; later items must not enter a user's target.
+      histories: the items that each text shows, of the training part alone: later items must not enter a user's target.
       of_item: category of every item of the catalogue, 0..K-1; an item with -1 (none) does not count.
       count: K.
 
     Returns:
-      Rows that sum to 1, in the order of the users; zeros for a user without an item of any category.
+      Rows that sum to 1, in the order of the histories; zeros for a history without an item of any category.
 
     Raises:
       ValueError: a category outside -1..K-1.
@@ -35,11 +37,12 @@ def preference_targets(
         raise ValueError(
             f"categories run from {of_item.min()} to {of_item.max()}: expected -1 to {count - 1}"
         )
-    users = np.arange(train.num_users).repeat(train.lengths)
-    categories = of_item[train.items]
+    rows = np.arange(len(histories)).repeat([len(history) for history in histories])
+    items = np.concatenate([np.zeros(0, np.int64), *histories]).astype(np.int64)
+    categories = of_item[items]
     counted = categories >= 0
-    cells = users[counted] * count + categories[counted]
-    counts = np.bincount(cells, minlength=train.num_users * count).reshape(-1, count)
+    cells = rows[counted] * count + categories[counted]
+    counts = np.bincount(cells, minlength=len(histories) * count).reshape(-1, count)
     totals = counts.sum(axis=1, keepdims=True)
     shares: Float32[np.ndarray, "U K"] = (counts / np.maximum(totals, 1)).astype(np.float32)
     return shares

@@ -14,14 +14,17 @@ from delrec_jax.analysis.embedding_map import (
     map_points,
     neighbour_purity,
 )
+from delrec_jax.analysis.labels import SYSTEM_LABELS
 from delrec_jax.analysis.report import Curve, ReportData, pretraining_curve, write_report
 from delrec_jax.analysis.seed_blocks import seed_mean_blocks
 from delrec_jax.config import Experiment, to_dict
+from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.p2rec import files
-from delrec_jax.p2rec.cells import UNTUNED, seeds
+from delrec_jax.p2rec.cells import RANDOM, UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
+from delrec_jax.p2rec.stage_blocks import category_block, category_lines, validation_block
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
@@ -51,7 +54,12 @@ def _write(ws: Workspace, data: Data) -> None:
     ]
     tables.write_metrics_json(folder / "metrics.json", rows)
     write_report(folder / "index.html", _page(ws, data, rows, compared))
-    shown = [*seed_mean_blocks(rows), *([comparison_block(compared)] if compared else [])]
+    shown = [
+        *seed_mean_blocks(rows),
+        *([comparison_block(compared)] if compared else []),
+        category_block(read_json(ws.folder("parse") / "parse.json")),
+        validation_block(read_json(ws.folder("augment") / "augment.json")),
+    ]
     (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
     terminal.print_report(shown, [], folder / "index.html")
 
@@ -84,7 +92,8 @@ def _page(
         summary={
             "corpus": f"{facts['users']} users, {facts['items']} items, {facts['interactions']} interactions",
             "split": f"{facts['split']}, {facts['test_users']} test users, {facts['cold_items']} cold items",
-            "categories": f"{config.parse.categories}, from {display_name(config.teacher.name)}",
+            "categories": f"{config.parse.categories}, from {display_name(config.teacher.name)}, popularity "
+            + config.parse.popularity,
             "language model": described_model(ws),
             "augmentation": f"{config.augment.way}, {config.augment.reduce}",
             "seeds": ", ".join(map(str, seeds(config))),
@@ -98,7 +107,10 @@ def _page(
         categories=described["categories"],
         maps=_maps(ws, data),
         over_seeds=True,
-        notes=_notes(config, data),
+        notes=[
+            *_notes(config, data),
+            *category_lines(read_json(ws.folder("parse") / "parse.json")),
+        ],
     )
 
 
@@ -112,11 +124,11 @@ def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
     ]
     for name in config.augment.teachers:
         runs = {
-            f"augment/{name}/seed-{first}/{system}": blocks.SYSTEM_LABELS[system]
-            for system in (PLAIN, AUGMENTED, UNTUNED)
+            f"augment/{name}/seed-{first}/{system}": SYSTEM_LABELS[system]
+            for system in (PLAIN, AUGMENTED, UNTUNED, RANDOM)
         }
         if Cell(name, first, PLAIN) == recommenders.first_cell(config):
-            runs = {"teacher": blocks.SYSTEM_LABELS[PLAIN], **runs}
+            runs = {"teacher": SYSTEM_LABELS[PLAIN], **runs}
         title = f"{display_name(name)}: validation NDCG@10, seed {first}"
         wanted.append(Curve("valid/NDCG@10", title, runs))
     logged = {(row["run"], key) for row in log for key in row}
@@ -157,13 +169,19 @@ def _notes(config: Experiment, data: Data) -> list[str]:
         "Values are means over the seeds; ± is the standard deviation over seeds. Tests average a user's metric over the seeds "
         "and pair users; they say nothing about seeds that were not run.",
         "All recommenders of one name have the same training rows, budget and selection (validation NDCG@10 of full ranking).",
-        "What counts is the gain over the two controls: embeddings of the untuned language model (would any text embedding "
-        "do?) and the tuned model's embeddings of other items' titles (would any vectors do?).",
+        "What counts is the gain over the controls: embeddings of the untuned language model (would any text embedding do?), "
+        "the tuned model's embeddings of other items' titles (would those of any title do?) and random vectors with the "
+        "spectrum of the tuned model's embeddings (would any vectors do?).",
         "Head: targets among the most popular fifth of the items; tail: the other targets seen in training; cold: targets "
         "never seen in training.",
         "Maps are t-SNE pictures: distances between groups mean nothing; the categories are the teacher's.",
         *data.split.warnings(),
     ]
+    if config.augment.way == ENSEMBLE:
+        notes.append(
+            "Ensemble: every augmented system is the plain recommender of the same seed and one that reads vectors alone, "
+            "trained apart; their scores are standardized over the catalogue for each user, and added."
+        )
     if config.parse.lm == "frozen":
         notes.append(
             "parse.lm=frozen: the language model was not tuned, so the tuned and the untuned embeddings are the same."

@@ -9,7 +9,12 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 
+from delrec_jax import prng
 from delrec_jax.errors import UserError
+
+WHITENING_RIDGE = 0.1
+"""Lambda of `whitened`, as a share of the mean squared singular value: a component with a tenth of the mean variance counts
+as sqrt(1/2), larger ones approach 1, and smaller ones, mostly noise, keep falling with their singular value."""
 
 # Vectors of equal texts differ by rounding if they were computed in batches of different lengths.
 _ROUNDING = 1e-6
@@ -44,16 +49,22 @@ def standardised(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
     return scaled
 
 
-def principal(vectors: Float[np.ndarray, "I E"], width: int) -> Float[np.ndarray, "I W"]:
+def principal(
+    vectors: Float[np.ndarray, "I E"], width: int, *, whitened: bool = False
+) -> Float[np.ndarray, "I W"]:
     """The leading principal components, at most `width`, centered and scaled by `standardised`.
 
-    They are not whitened: each component keeps its share of the variance, so the noise in the last ones stays small. The
-    decomposition is exact and follows scikit-learn's rule for signs (a component's largest loading is positive), so the same
-    vectors give the same components.
+    Each component keeps its share of the variance, so the noise in the last ones stays small; or (`whitened`, as in LLMInit)
+    with E = U S V' of the centered vectors the result is U sqrt(S^2 / (S^2 + lambda)), in which all components but the
+    smallest have about the same variance (lambda: `WHITENING_RIDGE` times the mean of S^2 over all components).
+
+    The decomposition is exact and follows scikit-learn's rule for signs (a component's largest loading is positive), so the
+    same vectors give the same components.
 
     Args:
         vectors: the embeddings from the language model.
         width: D of the item table that they are meant for.
+        whitened: equalize the variances.
 
     Returns:
         float32 [I, min(E, I, width)], the component with the largest variance first.
@@ -63,4 +74,35 @@ def principal(vectors: Float[np.ndarray, "I E"], width: int) -> Float[np.ndarray
     """
     centred = standardised(vectors).astype(np.float64)
     components = min(*centred.shape, width)
-    return standardised(PCA(components, svd_solver="full").fit_transform(centred))
+    fitted = PCA(components, svd_solver="full")
+    found = fitted.fit_transform(centred)  # U S
+    if whitened:
+        ridge = WHITENING_RIDGE * (centred**2).sum() / min(centred.shape)
+        found = found / np.sqrt(fitted.singular_values_**2 + ridge)
+    return standardised(found)
+
+
+def same_spectrum(vectors: Float[np.ndarray, "I E"], seed: int) -> Float[np.ndarray, "I E"]:
+    """Random vectors with the singular values of these: what any vectors of this spectrum do that say nothing about an item.
+
+    With E = U S V' of the centered vectors the result is Q S V', where Q is a random orthonormal basis of centered columns. So
+    the columns have the same covariance, and which item has which vector is chance.
+
+    Args:
+        vectors: the embeddings from the language model.
+        seed: seed of the stream "augment/random-vectors".
+
+    Returns:
+        float32, centered.
+
+    Raises:
+        UserError: as `standardised`.
+    """
+    standardised(vectors)  # refuses vectors without a spectrum
+    wide = np.asarray(vectors, np.float64)
+    _, values, loadings = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
+    rank = min(len(wide) - 1, wide.shape[1])  # centering leaves no more
+    drawn = prng.generator(seed, "augment/random-vectors").normal(size=(len(wide), rank))
+    basis, _ = np.linalg.qr(drawn - drawn.mean(axis=0))
+    found: Float[np.ndarray, "I E"] = ((basis * values[:rank]) @ loadings[:rank]).astype(np.float32)
+    return found

@@ -13,7 +13,7 @@ from delrec_jax.delrec.distill import PromptStart, distilling_task
 from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
-from delrec_jax.p2rec.parse import parsing_task
+from delrec_jax.p2rec.parsing_task import parsing_task
 from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.planning.shapes import Assumed, frozen_of, ranker_of, teacher_of
 from delrec_jax.pretraining.pretrain import pretraining_task

@@ -34,18 +34,18 @@ def _show_preferences(ws: Workspace, data: Data, language: Language, count: int)
     """Prints users' texts with their target distributions, and texts of single items."""
     categories = files.load_categories(ws, ws.experiment.seed)
     train = data.split.train
-    targets = preference_targets(train, categories.of_item, categories.count)
     longest = int(train.lengths.max())
     pieces = preference_pieces(language.pieces, ws.experiment.parse, longest)
     for user in data.split.training_users[:count]:
-        ids = preference_text(pieces, train.history(int(user)))
-        print(f"== Information reconstruction: {len(ids)} tokens, padding id {PAD_TOKEN}")
-        print(" ".join(_token(language, int(token)) for token in ids))
-        best = np.argsort(-targets[user], kind="stable")[:_SHOWN]
-        print("target: " + ", ".join(f"category {k}: {targets[user][k]:.3f}" for k in best))
+        text = preference_text(pieces, train.history(int(user)))
+        (target,) = preference_targets([text.items], categories.of_item, categories.count)
+        print(f"== Information reconstruction: {len(text.ids)} tokens, padding id {PAD_TOKEN}")
+        print(" ".join(_token(language, int(token)) for token in text.ids))
+        best = np.argsort(-target, kind="stable")[:_SHOWN]
+        print("target: " + ", ".join(f"category {k}: {target[k]:.3f}" for k in best))
         print()
     for item in range(count):
-        ids = preference_text(pieces, np.array([item]))
+        ids = preference_text(pieces, np.array([item])).ids
         print(f"== Information augmentation, item {item}: {len(ids)} tokens")
         print(" ".join(_token(language, int(token)) for token in ids))
         print()

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from delrec_jax.teachers.network import ITEM_INIT, ITEM_STD
 
-WAYS = ("initialise", "concatenate", "adapter")
+WAYS = ("initialise", "concatenate", "adapter", "halves")
 """How text vectors enter a table. `initialise` is only a start (`network.initialised`): from then on it works like `own`."""
 
 TEXT = "text"
@@ -28,8 +28,8 @@ _GELU_SQUARE = 0.425
 class ItemTable(nn.Module):
     """One vector per item.
 
-    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.standardised`). Every mode then starts
-    with a table of the same scale as a plain one, however many columns the text vectors have.
+    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.standardised`). Every mode but `halves`,
+    which takes them as they are, then starts with a table of the same scale as a plain one, however many columns they have.
 
     Attributes:
         num_items: I, number of items.
@@ -37,7 +37,8 @@ class ItemTable(nn.Module):
         way: the mode. `own` or `initialise`: a parameter [I, D]. `concatenate`: that parameter and the text vectors [I, E]
             next to each other, projected back to D without a bias; the projection starts as the identity for the parameter
             and with small numbers for the text. `adapter`: two dense layers (2 D, gelu, D) over the text vectors and no
-            parameter per item, so that an item without any interaction has a vector too.
+            parameter per item, so that an item without any interaction has a vector too. `halves` (as in AlphaFuse): the
+            first E columns are the text vectors, which stay as they are, and the other D - E are a parameter.
     """
 
     num_items: int
@@ -56,6 +57,10 @@ class ItemTable(nn.Module):
             self.wi = nn.Dense(2 * self.width)
             self.wo = nn.Dense(self.width, kernel_init=_scaled(ITEM_STD**2 / _GELU_SQUARE))
             self.rows = self.wo(nn.gelu(self.wi(self._text())))  # [I, E] -> [I, 2 D] -> [I, D]
+        elif self.way == "halves":
+            text = self._text()
+            own = self._embedding(self.width - text.shape[1])
+            self.rows = jnp.concatenate([text, own], axis=1)  # [I, D]
         else:
             raise ValueError(f"item table with way={self.way!r}: use own, {', '.join(WAYS)}")
 
@@ -63,12 +68,18 @@ class ItemTable(nn.Module):
         """The full table.
 
         Raises:
-            ValueError: the mode is unknown, or it needs text vectors and has none or those of another number of items.
+            ValueError: the mode is unknown, or it needs text vectors and has none, those of another number of items, or
+                (`halves`) so wide ones that no column is left.
         """
         return self.rows
 
-    def _embedding(self) -> Float[Array, "I D"]:
-        return self.param("embedding", ITEM_INIT, (self.num_items, self.width))
+    def _embedding(self, width: int | None = None) -> Float[Array, "I W"]:
+        columns = self.width if width is None else width
+        if columns < 1:
+            raise ValueError(
+                f"an item table of {self.width} columns has none of its own left beside the text vectors"
+            )
+        return self.param("embedding", ITEM_INIT, (self.num_items, columns))
 
     def _text(self) -> Float[Array, "I E"]:
         vectors: Array | None = self.get_variable(TEXT, "vectors")

@@ -2,7 +2,8 @@
 
 teacher/model/result.safetensors                              the one that `teach` trained
 teacher/teacher.json                                          its name, and the settings of one that is computed
-augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one
+augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one;
+                                                              under augment.way=ensemble the part that reads texts
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.config import BaselinesConfig, Experiment, TeacherConfig
+from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.teachers.ensemble import Ensemble
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import NETWORKS, closed_form
@@ -86,14 +89,17 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """Loads a trained recommender; one that is not a network is fitted here, with the settings that `teach` chose."""
+    """Loads a trained recommender; one that is not a network is fitted here, an ensemble is put together."""
     config = cell.config(ws.experiment)
     if cell.name not in NETWORKS:
         choice = read_choice(read_json(ws.folder("teach") / "teacher.json")["choice"])
         return fitted(cell.name, training_part(data), choice)
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[cell.name](config.shape, data.num_items)
-    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
+    network = NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
+    if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
+        return network
+    return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
 
 
 def distilled_cell(experiment: Experiment) -> Cell:

@@ -94,6 +94,7 @@ P2REC_SHARE = {
     "teacher_augmented": 0.5,
     "teacher_augmented_untuned_lm": 0.22,
     "teacher_augmented_shuffled_text": 0.18,
+    "teacher_augmented_random_vectors": 0.19,
 }
 
 

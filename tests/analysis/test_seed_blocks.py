@@ -90,7 +90,7 @@ def test_every_protocol_has_its_table_in_the_order_of_the_page(p2rec_rows):
         ("popularity", "toys · leave_one_out · full@tail"),
         ("popularity", "toys · leave_one_out · full@cold"),
     ]
-    assert [len(block.lines) for block in found] == [1 + 3 * 4] * 4
+    assert [len(block.lines) for block in found] == [1 + 3 * 5] * 4
 
 
 def test_lines_fit_the_width_of_a_file_and_keep_their_spread(p2rec_rows):

@@ -172,7 +172,7 @@ def test_preferences_are_the_tokens_of_the_whole_text(flan, shop):
         listed = " ; ".join(shop.titles[item] for item in case.history)
         opening = f"The user has {words.past} these {words.plural} in order :"
         texts.append(f"{opening} {listed} . The pattern of the user is :")
-        found.append(preference_text(pieces[case.domain], case.history).tolist())
+        found.append(preference_text(pieces[case.domain], case.history).ids.tolist())
     assert len(texts) == USERS and not differing(found, flan.encode_many(texts))
 
 

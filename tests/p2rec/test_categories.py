@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.p2rec.categories import Categories, latent_categories, nearest_items
+from delrec_jax.p2rec.categories import (
+    Categories,
+    category_vectors,
+    latent_categories,
+    nearest_items,
+)
+from delrec_jax.p2rec.category_checks import check_categories, explained_variance
 
 RNG = np.random.default_rng(0)
 BLOBS = np.array([[0, 0], [20, 0], [0, 20]])
@@ -108,3 +114,101 @@ def test_the_nearest_items_never_belong_to_another_category():
     categories = Categories(np.array([0, 1, 0, -1, 0], np.int32), np.array([[0.0], [9.0]]))
     nearest = nearest_items(vectors, categories, 5)
     assert [items.tolist() for items in nearest] == [[2, 4, 0], [1]]
+
+
+# Items of two kinds and of any popularity: the first axis is popularity alone, far larger than the kind on the second.
+COUNTS = np.array([1, 60, 5, 200, 20, 3, 90, 11, 2, 40, 0])
+KIND = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0])
+KNOWN = COUNTS > 0
+
+
+def of_a_teacher_without_bias():
+    level = np.log1p(COUNTS)
+    noise = np.random.default_rng(3).normal(scale=0.02, size=(11, 2))
+    axes = np.stack([10 * level, 2 * KIND + 0.3 * level], axis=1)
+    return (np.where(KNOWN[:, None], axes + noise, 77) + 5).astype(np.float32)
+
+
+def test_popularity_decides_the_categories_of_vectors_as_they_are_but_not_of_residuals():
+    vectors = of_a_teacher_without_bias()
+    found = {}
+    for popularity in ("kept", "residual"):
+        grouped = category_vectors(vectors, COUNTS, popularity=popularity)
+        found[popularity] = latent_categories(grouped, known=KNOWN, count=2, seed=0)
+    residual = found["residual"].of_item
+    assert (
+        len({(kind, group) for kind, group in zip(KIND[KNOWN], residual[KNOWN], strict=True)}) == 2
+    )
+    kept = found["kept"].of_item
+    assert COUNTS[kept == kept[0]].max() < COUNTS[kept == kept[3]].min()
+    checks = {
+        name: check_categories(one.of_item, COUNTS, {"kind": list(map(str, KIND))})
+        for name, one in found.items()
+    }
+    assert checks["residual"]["attributes"] == {"kind": pytest.approx(1)}
+    assert checks["kept"]["attributes"]["kind"] < 0.2
+    assert (
+        checks["kept"]["popularity_explained"]
+        > 0.6
+        > 0.3
+        > checks["residual"]["popularity_explained"]
+    )
+
+
+def test_residuals_are_those_of_least_squares_with_intercept_and_of_length_one():
+    vectors = of_a_teacher_without_bias()
+    found = category_vectors(vectors, COUNTS, popularity="residual")
+    level = np.log1p(COUNTS[KNOWN])
+    design = np.stack([np.ones_like(level), level], axis=1)
+    rows = vectors[KNOWN].astype(np.float64)
+    rest = rows - design @ np.linalg.lstsq(design, rows, rcond=None)[0]
+    rest /= np.linalg.norm(rest, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[KNOWN], rest, atol=1e-7)
+    assert not found[~KNOWN].any()
+    assert category_vectors(vectors, COUNTS, popularity="kept") is vectors
+    with pytest.raises(ValueError, match="popularity='gone'"):
+        category_vectors(vectors, COUNTS, popularity="gone")
+
+
+def test_equal_counts_leave_the_directions_from_the_mean_and_a_broken_vector_is_still_found():
+    found = category_vectors(VECTORS, np.full(11, 4), popularity="residual")
+    centred = VECTORS - VECTORS.mean(axis=0)
+    expected = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    broken = VECTORS.copy()
+    broken[4, 0] = np.nan
+    grouped = category_vectors(broken, np.arange(1, 12), popularity="residual")
+    with pytest.raises(UserError, match="not finite"):
+        latent_categories(grouped, known=ALL, count=3, seed=0)
+
+
+def test_explained_variance_by_hand():
+    # Means 2 and 6; within 1 + 1 + 4 + 4 = 10, between 4 * 4 = 16.
+    assert explained_variance(np.array([1.0, 3, 4, 8]), np.array([5, 5, 2, 2])) == pytest.approx(
+        16 / 26
+    )
+    assert explained_variance(np.ones(4), np.array([0, 0, 1, 1])) == 0
+
+
+def test_deciles_are_tenths_of_the_items():
+    counts = np.arange(1, 41) ** 2
+    found = check_categories(np.arange(40) // 4, counts, {})
+    assert found["popularity_deciles"] == pytest.approx(1)
+    scattered = check_categories(np.arange(40) % 10, counts, {})
+    assert scattered["popularity_deciles"] < 0.05
+
+
+def test_checks_leave_out_items_without_category_or_value_and_attributes_that_are_names():
+    of_item = np.array([0, 0, 1, 1, -1, 0, 1], np.int32)
+    counts = np.array([1, 1, 2, 2, 900, 1, 2])
+    attributes = {
+        "genre": ("a", "a", "b", "b", "a", "", "b"),  # the item without a category is left out
+        "id": tuple("abcdefg"),
+        "same": ("x",) * 7,
+    }
+    found = check_categories(of_item, counts, attributes)
+    assert found == {
+        "popularity_explained": pytest.approx(1),
+        "popularity_deciles": pytest.approx(1),
+        "attributes": {"genre": pytest.approx(1)},
+    }

@@ -9,7 +9,11 @@ from delrec_jax.evaluation.records import RecordKey, record_table
 from delrec_jax.evaluation.significance import compare, holm
 from delrec_jax.p2rec.comparison import augmentation_pairs, compare_augmentations
 
-CONTROLS = ("teacher_augmented_untuned_lm", "teacher_augmented_shuffled_text")
+CONTROLS = (
+    "teacher_augmented_untuned_lm",
+    "teacher_augmented_shuffled_text",
+    "teacher_augmented_random_vectors",
+)
 SYSTEMS = ("popularity", "teacher", "teacher_augmented", *CONTROLS)
 USERS = 40
 
@@ -48,6 +52,7 @@ def test_pairs_are_the_augmented_teacher_against_what_is_there():
         ("teacher_augmented", "teacher"),
         ("teacher_augmented", "teacher_augmented_untuned_lm"),
         ("teacher_augmented", "teacher_augmented_shuffled_text"),
+        ("teacher_augmented", "teacher_augmented_random_vectors"),
     ]
     assert augmentation_pairs(["teacher_augmented", CONTROLS[1]]) == [
         ("teacher_augmented", CONTROLS[1])
@@ -62,17 +67,17 @@ def test_all_teachers_pairs_and_parts_are_one_family(records):
         (teacher, protocol)
         for teacher in ("caser", "sasrec")
         for protocol in ("full", "full@head", "full@tail")
-        for _ in range(3)
+        for _ in range(4)
     ]
-    assert [one.users for one in family[::3]] == [40, 10, 30] * 2
+    assert [one.users for one in family[::4]] == [40, 10, 30] * 2
     assert {one.seeds for one in family} == {2}
     assert [one.p_adjusted for one in family] == holm([one.p_value for one in family])
     own = records.filter(teacher="sasrec")
     alone = compare(
         own, "teacher_augmented", CONTROLS[0], "NDCG@10", part="tail", seed=3, resamples=199
     )
-    assert astuple(family[16])[:-1] == astuple(alone)[:-1]
-    assert family[16].p_adjusted > alone.p_value
+    assert astuple(family[21])[:-1] == astuple(alone)[:-1]
+    assert family[21].p_adjusted > alone.p_value
 
 
 def test_nothing_augmented_is_an_empty_family_and_unknown_parts_are_refused(records):

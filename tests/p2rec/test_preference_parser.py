@@ -48,6 +48,17 @@ def test_pooled_is_the_mean_over_words_alone(either):
     np.testing.assert_array_equal(found[2], 0)
 
 
+def test_only_what_counts_is_pooled_but_everything_is_read(either):
+    config, params = either
+    counted = np.array([[0, 1, 1, 0, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 0, 0, 0]])
+    hidden = np.asarray(encoded_texts(T5(config), params, jnp.asarray(TEXTS))[0])
+    parser = PreferenceParser(T5Model(config))
+    found = np.asarray(jax.jit(parser.pooled)(params, jnp.asarray(TEXTS), jnp.asarray(counted)))
+    np.testing.assert_allclose(found[0], hidden[0, 1:3].mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1], hidden[1, 0], rtol=1e-5, atol=1e-6)  # padding never counts
+    np.testing.assert_array_equal(found[2], 0)
+
+
 def test_padding_to_another_bucket_changes_nothing(either):
     config, params = either
     short, long = pooled(config, params, TEXTS), pooled(config, params, pad(TEXTS, 16))

@@ -61,14 +61,14 @@ def make(config, *, domain="movies", titles=TITLES):
 @pytest.mark.parametrize("config", [PromptConfig(), PromptConfig(show_candidates=True)])
 def test_golden(domain, opening, config):
     vocabulary, pieces = make(config, domain=domain)
-    text = preference_text(pieces, [2, 0, 1])
+    text = preference_text(pieces, [2, 0, 1]).ids
     assert vocabulary.decode(text) == f"{opening} Casino ; Alien ; Big Fish {CLOSING}"
     assert text.dtype == np.int32
 
 
 def test_an_item_alone_is_a_virtual_user():
     vocabulary, pieces = make(PromptConfig())
-    text = vocabulary.decode(preference_text(pieces, [4]))
+    text = vocabulary.decode(preference_text(pieces, [4]).ids)
     assert text == f"The user has watched these movies in order : Enemy Mine {CLOSING}"
 
 
@@ -99,8 +99,13 @@ def test_the_oldest_items_go_where_the_caller_s_own_limits_are_met(data):
         with pytest.raises(UserError, match=rf"parse\.max_tokens is {limit}, but.* 17 tokens"):
             preference_text(own, history)
         return
-    text = vocabulary.decode(preference_text(own, history))
-    assert text == written(min(max(fitting), most))
+    text, count = preference_text(own, history), min(max(fitting), most)
+    assert vocabulary.decode(text.ids) == written(count)
+    # What a target is made of, and what is pooled, is what stands there.
+    assert text.items.tolist() == history[len(history) - count :]
+    titles = " ".join(titles[item] for item in text.items)
+    assert vocabulary.decode(text.ids[text.in_title == 1]) == titles
+    assert len(text.in_title) == len(text.ids) and set(text.in_title) == {0, 1}
 
 
 def test_the_pieces_of_the_other_tasks_are_those_of_their_templates():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.p2rec.text_vectors import principal, standardised
+from delrec_jax.p2rec.text_vectors import WHITENING_RIDGE, principal, same_spectrum, standardised
 
 RNG = np.random.default_rng(0)
 # Pooled embeddings: a large component that all share, and columns of very different spread.
@@ -52,6 +52,35 @@ def test_components_keep_their_share_of_the_variance():
     assert spreads[0] > 20 * spreads[-1]  # whitened ones would be alike
 
 
+def test_whitened_components_by_the_formula_and_nearly_alike():
+    centred = POOLED.astype(np.float64) - POOLED.astype(np.float64).mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    found = principal(POOLED, 4, whitened=True)
+    expected = left * values / np.sqrt(values**2 + WHITENING_RIDGE * (values**2).mean())
+    expected = expected[:, :4] * np.sign((expected[:, :4] * found).sum(axis=0))
+    np.testing.assert_allclose(found, expected / expected.std(), atol=1e-4)
+    spread, before = found.std(axis=0), principal(POOLED, 4).std(axis=0)
+    assert before[0] > 3 * before[3] and spread[0] < 1.3 * spread[3]
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (5, 9)])
+def test_random_vectors_have_the_spectrum_and_nothing_else(shape):
+    vectors = (RNG.normal(size=shape) * np.linspace(4, 0.1, shape[1]) + 7).astype(np.float32)
+    found = same_spectrum(vectors, 3)
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+    assert found.shape == shape and found.dtype == np.float32
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(found.T @ found, centred.T @ centred, rtol=1e-3, atol=1e-3)
+    # Gram matrices say who is like whom.
+    alike = np.corrcoef(
+        (found @ found.T)[np.triu_indices(len(found), 1)],
+        (centred @ centred.T)[np.triu_indices(len(found), 1)],
+    )[0, 1]
+    assert abs(alike) < (0.2 if len(found) == 40 else 0.9)
+    np.testing.assert_array_equal(found, same_spectrum(vectors, 3))
+    assert np.abs(found - same_spectrum(vectors, 4)).max() > 0.1
+
+
 def test_fewer_items_than_columns():
     assert principal(RNG.normal(size=(4, 9)), 6).shape == (4, 4)
 
@@ -61,7 +90,14 @@ def test_the_order_of_the_items_does_not_turn_a_component():
     np.testing.assert_allclose(principal(POOLED[order], 4), principal(POOLED, 4)[order], atol=1e-4)
 
 
-@pytest.mark.parametrize("reduce", [standardised, lambda vectors: principal(vectors, 2)])
+REDUCTIONS = (
+    standardised,
+    lambda vectors: principal(vectors, 2),
+    lambda vectors: same_spectrum(vectors, 0),
+)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_vectors_that_say_nothing_are_errors(reduce):
     broken = POOLED.copy()
     broken[3, 1], broken[7, 0] = np.inf, np.nan

@@ -31,6 +31,7 @@ MADE = (
     "augmented/embeddings/untuned.safetensors",
     "augmented/embeddings/seed-0/tuned.safetensors",
     "augmented/embeddings/seed-0/shuffled.safetensors",
+    "augmented/embeddings/seed-0/random.safetensors",
     "augmented/teachers/gru4rec/seed-0/teacher/teacher.safetensors",
     "augmented/teachers/gru4rec/seed-0/teacher_augmented/teacher.safetensors",
     "augmented/teachers/gru4rec/seed-0/teacher_augmented_shuffled_text/teacher.safetensors",
@@ -173,10 +174,9 @@ def test_a_users_text_is_their_training_part(runs):
     data = load_data(ws)
     parsing = parse.Parsing(ws, data.split, Inputs(ws).language)
     categories = files.load_categories(ws, 0)
-    nobody = np.zeros((USERS, categories.count), np.float32)
-    titles = parsing._pieces.titles
+    make, titles = parsing.examples(categories), parsing._pieces.titles
     for user in range(USERS):
-        text = parsing._example(user, nobody).ids
+        text = make.of(data.split.train.history(user)).ids
         shown = [item for item in range(ITEMS) if contains(text, titles[item])]
         np.testing.assert_array_equal(np.sort(data.split.train.history(user)), shown)
 

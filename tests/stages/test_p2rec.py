@@ -13,12 +13,16 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec import files
-from delrec_jax.p2rec.cells import cells
+from delrec_jax.p2rec.augment import valid_ndcg10
+from delrec_jax.p2rec.categories import category_vectors
+from delrec_jax.p2rec.category_checks import check_categories
+from delrec_jax.p2rec.cells import RANDOM, cells
 from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
-from delrec_jax.p2rec.preferences import preference_targets
+from delrec_jax.p2rec.text_vectors import principal
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.prepared import load_data
+from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.recommenders import taught_vectors
 
 SYSTEMS = {
@@ -26,6 +30,7 @@ SYSTEMS = {
     "teacher_augmented",
     "teacher_augmented_untuned_lm",
     "teacher_augmented_shuffled_text",
+    "teacher_augmented_random_vectors",
 }
 CELL = ("augmented", "teachers", "sasrec", "seed-1")
 
@@ -70,7 +75,9 @@ def test_categories_are_groups_of_what_training_knows(p2rec_run):
         known = data.split.train_counts(data.num_items) > 0
         np.testing.assert_array_equal(stored.of_item >= 0, known)
         # k-means' own condition: no item is nearer to another centre than to its category's.
-        vectors = taught_vectors(ws, data.num_items)[known]
+        counts = data.split.train_counts(data.num_items)
+        vectors = taught_vectors(ws, data.num_items)
+        vectors = category_vectors(vectors, counts, popularity="residual")[known]
         away = ((vectors[:, None] - stored.centres[None]) ** 2).sum(-1)
         np.testing.assert_array_equal(away.argmin(1), stored.of_item[known])
         described = json.loads(
@@ -88,11 +95,17 @@ def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
     assert [row["seed"] for row in found] == [0, 1]
     ws = open_workspace(p2rec_run)
     data = load_data(ws)
+    counts, catalogue = data.split.train_counts(data.num_items), data.corpus.catalogue
     for row in found:
-        categories = files.load_categories(ws, row["seed"])
-        targets = preference_targets(data.split.train, categories.of_item, categories.count)
-        assert row["train_users"] + row["valid_users"] == len(targets)
-        assert row["valid_users"] == round(0.2 * len(targets))
+        users = len(data.split.training_users)
+        assert row["train_users"] + row["valid_users"] == users
+        assert row["valid_users"] == round(0.2 * users)
+        of_item = files.load_categories(ws, row["seed"]).of_item
+        assert row["categories"] == check_categories(of_item, counts, catalogue.attributes)
+        assert "genre" in row["categories"]["attributes"]
+        # One item has one category: whoever spreads the mean over all of them is far from it.
+        assert 1 < row["one_item"]["items"] <= (counts > 0).sum()
+        assert row["one_item"]["constant"]["squared_error"] > row["constant"]["squared_error"]
         # Step 0 is the mean target (but for the small start of the projection), so nothing selected is worse.
         assert row["squared_error"] <= row["constant"]["squared_error"] * 1.05
 
@@ -107,7 +120,7 @@ def test_one_example_a_user(p2rec_run):
 
 def test_embeddings_name_their_items(p2rec_run):
     catalogue = load_data(open_workspace(p2rec_run)).corpus.catalogue
-    for place in ("untuned", "seed-0/tuned", "seed-1/shuffled"):
+    for place in ("untuned", "seed-0/tuned", "seed-1/shuffled", "seed-1/random"):
         path = p2rec_run / "augmented" / "embeddings" / f"{place}.safetensors"
         with safe_open(path, framework="numpy") as file:
             assert json.loads(file.metadata()["description"])["item_ids"] == list(catalogue.ids)
@@ -136,6 +149,14 @@ def test_the_control_has_every_title_at_another_item(p2rec_run):
     np.testing.assert_array_equal(shuffled, tuned[others])
 
 
+def test_the_random_control_has_the_spectrum_of_the_tuned_embeddings(p2rec_run):
+    tuned = embeddings(p2rec_run, "seed-1", "tuned.safetensors").astype(np.float64)
+    drawn = embeddings(p2rec_run, "seed-1", "random.safetensors").astype(np.float64)
+    values = np.linalg.svd(tuned - tuned.mean(axis=0), compute_uv=False)
+    found = np.linalg.svd(drawn - drawn.mean(axis=0), compute_uv=False)
+    np.testing.assert_allclose(found, values, atol=1e-4 * values[0])
+
+
 def test_an_augmented_teacher_is_stored_as_a_plain_one(p2rec_run):
     plain = load_file(p2rec_run.joinpath(*CELL, "teacher", "teacher.safetensors"))
     augmented = load_file(p2rec_run.joinpath(*CELL, "teacher_augmented", "teacher.safetensors"))
@@ -152,7 +173,7 @@ def test_the_plain_teacher_of_the_first_seed_is_that_of_teach(p2rec_run):
     )
     assert not recommenders.cell_folder(ws, first).exists()
     stored = json.loads((p2rec_run / "augmented" / "augment.json").read_text())
-    assert len(stored) == 16 and len({row["checkpoint"] for row in stored}) == 16
+    assert len(stored) == 20 and len({row["checkpoint"] for row in stored}) == 20
 
 
 def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
@@ -165,6 +186,12 @@ def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
     assert any(title in page for title in titles) and "nearest neighbors" in page
     tables = (p2rec_run / "report" / "tables.md").read_text()
     assert "Teacher + P2Rec" in tables and "±" in tables and "Paired tests" in tables
+    (parsed, _) = json.loads((p2rec_run / "preference" / "parse.json").read_text())
+    explained = f"{100 * parsed['categories']['popularity_explained']:.0f} %"
+    assert f"they explain {explained} of the variance of log-popularity" in page
+    assert f"| seed 0 | {explained} |" in tables
+    (plain, *_) = json.loads((p2rec_run / "augmented" / "augment.json").read_text())
+    assert "**Validation**" in tables and f"{plain['valid_ndcg10']:.4f}"[:4] in tables
 
 
 def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(p2rec_run, capsys):
@@ -197,7 +224,15 @@ def test_recommend_asks_the_augmented_and_the_plain_teacher(p2rec_run, capsys):
         (["run", "--config.parse.categories=1"], ["parse.categories is 1"]),
         (["run", "--config.parse.loss=mae"], ["parse.loss is 'mae'", "mse, kl"]),
         (["run", "--config.parse.valid_users=1.0"], ["parse.valid_users is 1.0"]),
-        (["run", "--config.augment.way=glue"], ["augment.way is 'glue'", "concatenate"]),
+        (["run", "--config.parse.sub_histories=1.5"], ["parse.sub_histories is 1.5", "0 to 1"]),
+        (["run", "--config.parse.pool=all"], ["parse.pool is 'all'", "titles, text"]),
+        (["run", "--config.parse.popularity=gone"], ["parse.popularity is 'gone'", "residual"]),
+        (["run", "--config.augment.controls=('luck',)"], ["augment.controls is 'luck'", "random"]),
+        (["run", "--config.augment.way=glue"], ["augment.way is 'glue'", "concatenate, adapter"]),
+        (
+            ["run", "--config.augment.way=halves", "--config.augment.reduce=learned"],
+            ["augment.reduce is 'learned'", "halves"],
+        ),
         (
             ["run", "--config.augment.way=initialise", "--config.augment.reduce=learned"],
             ["augment.reduce is 'learned'", "pca"],
@@ -245,6 +280,74 @@ def test_a_frozen_model_trains_the_projection_alone(p2rec_run, tmp_path):
     run_parse(p2rec_run, tmp_path, *flags, "--config.parse.select_by=top_category")
     trained = load_file(tmp_path / "preference/seed-0/model/result.safetensors")
     assert set(trained) == {"projection/kernel", "projection/bias"}
+
+
+def augmented(run, workdir, way, *flags, controls):
+    """Stages up to `augment` on what a finished run has parsed; opened."""
+    for name in ("data", "lm", "teacher", "preference"):
+        shutil.copytree(run / name, workdir / name)
+    kept = [flag for flag in P2REC if not flag.startswith("--config.augment")]
+    chosen = (f"--config.augment.way={way}", "--config.augment.teachers=('sasrec',)")
+    given = (
+        *kept,
+        *chosen,
+        f"--config.augment.controls={controls}",
+        "--config.method=p2rec",
+        *flags,
+    )
+    delrec("augment", CONFIG, f"--workdir={workdir}", *given)
+    return open_workspace(workdir), given
+
+
+def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, tmp_path):
+    ws, given = augmented(p2rec_run, tmp_path, "ensemble", controls="('random',)")
+    data = load_data(ws)
+    stored = json.loads((tmp_path / "augmented" / "augment.json").read_text())
+    assert [row["system"] for row in stored[::2]] == ["teacher", "teacher_augmented", RANDOM]
+    histories = np.array([[-1, -1, 0], [-1, 3, 5]], np.int32)
+    for cell, row in zip(cells(ws.experiment), stored, strict=True):
+        assert row["valid_ndcg10"] == pytest.approx(valid_ndcg10(ws, data, cell))
+        assert ("alone_ndcg10" in row) == (cell.system != "teacher")
+    augmented_cell = cells(ws.experiment)[2]
+    both = recommenders.load_cell(ws, data, augmented_cell)
+    plain = recommenders.load_cell(ws, data, recommenders.first_cell(ws.experiment))
+    summed = 0
+    for part in both.parts:
+        scores = np.asarray(part.scores(histories), np.float64)
+        summed = summed + (scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)
+    np.testing.assert_allclose(both.scores(histories), summed, atol=1e-4)
+    np.testing.assert_array_equal(both.parts[0].scores(histories), plain.scores(histories))
+    # Trained apart: the part that reads texts is that of an adapter run, to the bit.
+    alone = "augmented/teachers/sasrec/seed-1/teacher_augmented/teacher.safetensors"
+    assert (tmp_path / alone).read_bytes() == (p2rec_run / alone).read_bytes()
+    delrec("evaluate", CONFIG, f"--workdir={tmp_path}", *given)
+    records = pl.read_parquet(tmp_path / "records" / "records.parquet")
+    mine = records.filter(system="teacher_augmented", protocol="full", seed=0)
+    asked = recommenders.conventional_system(both, RowHistories(data.split, "test", 16))
+    scores = np.asarray(asked.score_users(np.arange(len(mine))))
+    for row, (user, target, rank) in enumerate(mine.select("user", "target", "rank").iter_rows()):
+        seen = np.setdiff1d(data.split.history("test", user), target)
+        others = np.delete(scores[row], seen)
+        assert (
+            rank
+            == (others > scores[row, target]).sum()
+            + ((others == scores[row, target]).sum() + 1) / 2
+        )
+
+
+def test_halves_keep_the_text_as_it_came(p2rec_run, tmp_path):
+    flags = ("--config.augment.reduce=whitened", "--config.augment.start_std=0.05")
+    ws, _ = augmented(p2rec_run, tmp_path, "halves", *flags, controls="()")
+    assert [cell.system for cell in cells(ws.experiment)] == ["teacher"] * 2 + [
+        "teacher_augmented"
+    ] * 2
+    assert not (tmp_path / "augmented" / "embeddings" / "untuned.safetensors").exists()
+    tuned = embeddings(tmp_path, "seed-1", "tuned.safetensors")
+    found = load_file(tmp_path.joinpath(*CELL, "teacher_augmented", "teacher.safetensors"))
+    expected = 0.05 * principal(tuned, 8, whitened=True)
+    np.testing.assert_allclose(found["items/embedding"][:, :8], expected, rtol=1e-5, atol=1e-7)
+    trained = load_file(tmp_path.joinpath(*CELL, "teacher_augmented", "result.safetensors"))
+    assert trained["items/embedding"].shape == (36, 8)
 
 
 def test_delrec_distils_the_augmented_teacher(both_run):

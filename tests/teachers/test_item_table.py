@@ -101,6 +101,7 @@ def test_an_own_table_is_the_embedding_of_flax_to_the_bit(way):
             "adapter",
             COLUMNS * 2 * WIDTH + 2 * WIDTH + 2 * WIDTH * WIDTH + WIDTH - ITEMS * WIDTH,
         ),
+        ("halves", -ITEMS * COLUMNS),
     ],
 )
 def test_parameter_counts(name, way, more):
@@ -136,6 +137,18 @@ def test_the_adapter_by_hand():
     np.testing.assert_allclose(table, inner @ second["kernel"] + second["bias"], atol=1e-4)
 
 
+def test_halves_are_the_text_as_it_is_and_own_columns():
+    table, params = started("halves", TEXT[:, :3])
+    np.testing.assert_array_equal(table[:, :3], TEXT[:, :3])
+    np.testing.assert_array_equal(table[:, 3:], params["embedding"])
+    assert params["embedding"].shape == (ITEMS, 3)
+    assert float(np.std(started("halves", np.zeros((400, 8), np.float32), 64)[0][:, 8:])) == (
+        pytest.approx(0.02, rel=0.05)
+    )
+    with pytest.raises(ValueError, match="an item table of 5 columns has none of its own left"):
+        started("halves", width=COLUMNS)
+
+
 @pytest.mark.parametrize("columns", [4, 300])
 @pytest.mark.parametrize(
     ("way", "scale"), [("own", 0.02), ("concatenate", 0.02 * 2**0.5), ("adapter", 0.02)]
@@ -146,7 +159,7 @@ def test_tables_start_at_the_scale_of_a_plain_one(way, scale, columns):
     assert float(np.sqrt((table**2).mean())) == pytest.approx(scale, rel=0.2)
 
 
-@pytest.mark.parametrize("way", ["concatenate", "adapter"])
+@pytest.mark.parametrize("way", ["concatenate", "adapter", "halves"])
 def test_text_is_no_parameter_and_gets_no_gradient(way):
     module = Caser(SHAPES["caser"], ITEMS, way)
     params = init_params(module, KEY, TEXT)
@@ -196,7 +209,7 @@ def test_the_table_is_made_once_for_input_and_output(monkeypatch):
     assert calls == [(ITEMS, 2 * WIDTH)]
 
 
-@pytest.mark.parametrize("way", ["concatenate", "adapter"])
+@pytest.mark.parametrize("way", ["concatenate", "adapter", "halves"])
 def test_missing_or_wrong_text_is_an_error(way):
     module = Caser(SHAPES["caser"], ITEMS, way)
     with pytest.raises(ValueError, match=f"'{way}' reads text vectors and was given none"):
@@ -206,7 +219,9 @@ def test_missing_or_wrong_text_is_an_error(way):
 
 
 def test_an_unknown_way_is_an_error():
-    with pytest.raises(ValueError, match="'add': use own, initialise, concatenate, adapter"):
+    with pytest.raises(
+        ValueError, match="'add': use own, initialise, concatenate, adapter, halves"
+    ):
         started("add")
 
 

@@ -53,7 +53,7 @@ def network(name, way="own"):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("way", ["concatenate", "adapter"])
+@pytest.mark.parametrize("way", ["concatenate", "adapter", "halves"])
 def test_a_baked_network_is_a_plain_one_of_the_same_scores(name, way):
     module, params = network(name, way)
     plain, plain_params = network(name)
