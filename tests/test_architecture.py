@@ -20,7 +20,7 @@ LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
 ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: set() for room in LOW},
-    "analysis": {"evaluation.records"},
+    "analysis": {"evaluation.records", "evaluation.systems"},
     "config": LOW,
     "workdir": LOW | {"config"},
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from delrec_jax.analysis.labels import selection_text, system_label
-from delrec_jax.evaluation.metrics import METRICS
+from delrec_jax.evaluation.records import METRICS
 from delrec_jax.evaluation.systems import system_order
 
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ import numpy as np
 
 from delrec_jax.analysis.blocks import Block, Cell, Line, Row, block_title, in_parts, users_note
 from delrec_jax.analysis.labels import system_label
-from delrec_jax.evaluation.metrics import METRICS
+from delrec_jax.evaluation.records import METRICS
 from delrec_jax.evaluation.systems import BASELINES, system_order
 
 _UNTRAINED = (*BASELINES, "oracle")  # the same for every teacher
