@@ -329,7 +329,10 @@ def test_long_titles_are_cut_wherever_they_stand():
 def test_opening_and_question_are_the_two_halves_of_a_text(task, slots):
     words, pieces = make(PromptConfig())
     pattern = words.array(slots)
-    halves = [prompts.opening(pieces, task, [0, 1, 2]), prompts.question(pieces, task, pattern)]
+    halves = [
+        prompts.opening(pieces, task, [0, 1, 2], pattern),
+        prompts.question(pieces, task, pattern),
+    ]
     np.testing.assert_array_equal(np.concatenate(halves), build(task, pieces, pattern))
     assert words.decode(halves[0]).endswith("; Casino")
 
