@@ -1,5 +1,4 @@
-"""DELRec's published settings on Amazon Home and Kitchen; `reference.py` says what they are, what differs, and which arguments
-there are.
+"""DELRec's published settings on Amazon Home and Kitchen; `reference.py` says what they are, what differs, and the arguments.
 
 Command: delrec run --config=configs/delrec/home_and_kitchen.py --config.data.path=PATH/TO/home --workdir=runs/home_xl
          (or :small, :base, :large, :xxl; :small,sequence for the verbalizer that Flan-T5 was trained for)

@@ -1,4 +1,4 @@
-"""DELRec's published settings on MovieLens-100K; `reference.py` says what they are, what differs, and which arguments there are.
+"""DELRec's published settings on MovieLens-100K; `reference.py` says what they are, what differs, and the arguments.
 
 Command: delrec run --config=configs/delrec/ml100k.py --config.data.path=PATH/TO/ml-100k --workdir=runs/ml100k_xl
          (or :small, :base, :large, :xxl; :small,sequence for the verbalizer that Flan-T5 was trained for)

@@ -1,4 +1,4 @@
-"""DELRec's published settings on Steam; `reference.py` says what they are, what differs, and which arguments there are.
+"""DELRec's published settings on Steam; `reference.py` says what they are, what differs, and the arguments.
 
 Command: delrec run --config=configs/delrec/steam.py --config.data.path=PATH/TO/steam --workdir=runs/steam_xl
          (or :small, :base, :large, :xxl; :small,sequence for the verbalizer that Flan-T5 was trained for)
