@@ -170,6 +170,70 @@ def test_a_shipped_config_can_run_and_says_how(path):
     assert (config.data.corpus == "storefront") != bool(asks)
 
 
+DELREC = ROOT / "configs" / "delrec"
+CORPORA = ("ml100k", "steam", "beauty", "home_and_kitchen")
+PUBLISHED = {
+    **{"seed": 1234, "split.kind": "by_user", "candidates.num": 20, "lm.verbalizer": "first"},
+    **{"prompts.max_tokens": 1065, "prompts.max_history": 10, "prompts.max_title_tokens": 0},
+    **{"prompts.show_candidates": True, "prompts.show_ranks": True, "prompts.ta_example": 4},
+    **{"prompts.pattern_first": True, "prompts.end_of_text": True, "prompts.cut_to_fit": True},
+    **{"distill.length": 100, "distill.top_h": 10, "distill.num_candidates": 20},
+    **{"distill.rps_label": "top1", "distill.weighting": "gradient_norm", "distill.positions": 1},
+    **{"distill.batch_size": 20, "distill.loop.steps": 800, "distill.optimizer.warmup_steps": 400},
+    **{"distill.optimizer.learning_rate": 5e-3, "distill.optimizer.weight_decay": 1e-5},
+    **{"tune.batch_size": 20, "tune.loop.steps": 1400, "tune.optimizer.warmup_steps": 800},
+    **{"tune.optimizer.learning_rate": 1e-4, "tune.optimizer.weight_decay": 1e-6},
+    **{"tune.loss_over": "candidates", "tune.num_candidates": 20, "tune.positions": 1},
+    **{"tune.adalora.init_rank": 320, "tune.adalora.alpha": 32.0, "tune.adalora.dropout": 0.05},
+    **{"tune.adalora.targets": ["q", "v"], "teacher.name": "sasrec"},
+    **{"teacher.sasrec.width": 100, "teacher.caser.width": 100, "teacher.gru4rec.width": 64},
+    **{"teacher.caser.heights": [2, 3, 4], "teacher.caser.horizontal": 16},
+    **{"teacher.caser.dropout": 0.4, "teacher.optimizer.name": "adam"},
+    **{"teacher.optimizer.learning_rate": 1e-3, "mesh.fsdp": 1, "mesh.tensor": 1},
+    **{
+        f"{stage}.optimizer.{key}": value
+        for stage in ("distill", "tune")
+        for key, value in {"name": "lion", "clip": 2.0, "schedule": "linear"}.items()
+    },
+    **{f"{stage}.optimizer.final_fraction": 0.0 for stage in ("distill", "tune")},
+}
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_the_papers_corpora_have_the_published_settings(corpus):
+    found = values(read_config(DELREC / f"{corpus}.py"))
+    assert {key: found[key] for key in PUBLISHED} == PUBLISHED
+    assert found["lm.weights"] == "google/flan-t5-xl"
+    domains = {"ml100k": "movies", "steam": "games", "beauty": "items", "home_and_kitchen": "home"}
+    assert found["data.domain"] == domains[corpus]
+    changed = differences(
+        read_config(DELREC / "reference.py"), read_config(DELREC / f"{corpus}.py")
+    )
+    assert all(key.startswith(("data.", "teacher.loop.", "teacher.batch_size")) for key in changed)
+    assert "NOT TRAINED BY US" in (DELREC / f"{corpus}.py").read_text()
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_an_argument_changes_the_size_the_verbalizer_or_the_machine_alone(corpus):
+    path = DELREC / f"{corpus}.py"
+    for size in ("small", "base", "large", "xl", "xxl"):
+        changed = differences(read_config(path), read_config(path, size))
+        assert changed.pop("lm.weights", "google/flan-t5-xl") == f"google/flan-t5-{size}"
+        assert set(changed) <= {"lm.t5.dtype", "lm.t5.param_dtype"}
+        both = differences(read_config(path, size), read_config(path, f"{size},pod,sequence"))
+        assert both == {
+            **{"mesh.data": 1, "mesh.fsdp": 8, "mesh.tensor": 2, "lm.verbalizer": "sequence"},
+            **{"distill.batch_size": 24, "tune.batch_size": 24},
+        }
+    assert "'medium': use one of small, base" in message(path, "medium,pod")
+
+
+@pytest.mark.parametrize(("size", "argument"), [("xl", "xl"), ("xxl", "xxl,pod")])
+def test_the_older_names_are_those_settings(size, argument):
+    older = read_config(DELREC / f"ml100k_flan_t5_{size}.py")
+    assert not differences(older, read_config(DELREC / "ml100k.py", argument))
+
+
 def test_a_shipped_config_that_lacks_its_path_says_so(tmp_path):
     experiment = from_config(read_config(ROOT / "configs" / "ml100k_mini.py"))
     with pytest.raises(UserError, match=r"data\.path: empty"):

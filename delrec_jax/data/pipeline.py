@@ -40,6 +40,8 @@ def bucket_length(length: int, buckets: Sequence[int]) -> int:
 def make_buckets(longest: int, smallest: int = 32) -> tuple[int, ...]:
     """Returns bucket lengths 32, 48, 64, 96, 128, ... up to at least `longest`: only a few, as each is compiled once.
 
+    The last one is cut to the multiple of 64 that `longest` needs: 1,065 tokens need 1,088 and not 1,536.
+
     Raises:
       ValueError: the smallest length is under 2 and would not grow.
     """
@@ -51,7 +53,7 @@ def make_buckets(longest: int, smallest: int = 32) -> tuple[int, ...]:
     while buckets[-1] < longest:
         power = buckets[-1] & (buckets[-1] - 1) == 0
         buckets.append(buckets[-1] * 3 // 2 if power else buckets[-1] * 4 // 3)
-    return tuple(buckets)
+    return (*buckets[:-1], min(buckets[-1], -(-longest // 64) * 64))
 
 
 def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:

@@ -2,25 +2,37 @@
 
 The text of an example is `template pieces + title pieces + soft slots + sentinel`; here they are concatenated as arrays, which
 is all that the input pipeline does per example. If a text is too long, its OLDEST history items are dropped; the instruction,
-candidates, soft slots and MASK never are.
+candidates, soft slots, MASK and `</s>` never are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from delrec_jax.data.templates import NEXT_ITEM, SEPARATOR, Field, Template, fill, without
+from delrec_jax.data.templates import (
+    NEXT_ITEM,
+    SEPARATOR,
+    Field,
+    Template,
+    fill,
+    pattern_first,
+    without,
+)
 from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
+from delrec_jax.padding import END_TOKEN
 
 NO_PATTERN: Ids = NO_TOKENS  # instead of a prompt: its sentence is left out of the text
 # The config's section that limits a text's length, and what else would help.
 _LIMIT = (
     "prompts",
-    "shorten the soft prompt (distill.length) or hide the candidates (prompts.show_candidates=False)",
+    "shorten the soft prompt (distill.length), hide the candidates (prompts.show_candidates=False) or cut long titles "
+    "(prompts.cut_to_fit=True, prompts.max_title_tokens)",
 )
+_CUTS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8)
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,11 @@ class PromptConfig:
       show_candidates: list the candidate set in the text (as the reference does; about 5 times as many tokens).
       show_ranks: also list ranks 2..h of the teacher in RPS (as the reference does).
       max_title_tokens: a title is cut to this many tokens in texts; its score always uses all of them. 0 = full titles.
+      cut_to_fit: if not even one history item fits in `max_tokens`, cut the titles of that text to 256, 192, 128 .. 8
+        tokens, as few as are needed; False refuses such a text.
       ta_example: items of TA's in-context example (`a` of the method: 4 or 6).
+      pattern_first: begin texts with the soft prompt and its sentence (as the reference does); False = after the history.
+      end_of_text: end texts with the tokenizer's `</s>`, as T5 was trained (and as the reference does).
     """
 
     max_tokens: int = 512
@@ -41,7 +57,10 @@ class PromptConfig:
     show_candidates: bool = False
     show_ranks: bool = False
     max_title_tokens: int = 0
+    cut_to_fit: bool = False
     ta_example: int = 4
+    pattern_first: bool = False
+    end_of_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,7 @@ class Pieces:
       separator: tokens between two titles.
       sentinel: id of `<extra_id_0>`.
       codes: one-token names of the candidates, for the `index` verbalizer; empty = candidates have none.
+      end: `</s>`, or nothing.
       config: limits and switches.
       limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
     """
@@ -63,8 +83,20 @@ class Pieces:
     separator: Ids
     sentinel: int
     codes: tuple[int, ...]
+    end: Ids
     config: PromptConfig
     limit: tuple[str, str] = _LIMIT
+
+    @cached_property
+    def shorter(self) -> tuple["Pieces", ...]:
+        """The same pieces with titles cut more and more (`prompts.cut_to_fit`)."""
+        titles = list(self.titles)
+        longest = max(map(len, titles), default=0)
+        return tuple(
+            replace(self, titles=TitleTokens([title[:cut] for title in titles], self.separator))
+            for cut in _CUTS
+            if cut < longest
+        )
 
 
 def tokenise_pieces(
@@ -104,18 +136,20 @@ def tokenise_pieces(
     for name, template in templates.items():
         for with_pattern in (True, False):
             hidden = omitted if with_pattern else omitted | {Field.PATTERN}
+            shown = without(template, hidden)
             tasks[name, with_pattern] = tuple(
                 part if isinstance(part, Field) else arrays([fill(part, words, teacher)])[0]
-                for part in without(template, hidden)
+                for part in (pattern_first(shown) if config.pattern_first else shown)
             )
     separator = arrays([SEPARATOR])[0]
-    shown = [title[: config.max_title_tokens or None] for title in arrays(titles)]
+    cut = [title[: config.max_title_tokens or None] for title in arrays(titles)]
     return Pieces(
-        titles=TitleTokens(shown, separator),
+        titles=TitleTokens(cut, separator),
         tasks=tasks,
         separator=separator,
         sentinel=sentinel,
         codes=tuple(codes),
+        end=np.array([END_TOKEN] * config.end_of_text, np.int32),
         config=config,
     )
 
@@ -136,7 +170,7 @@ def list_candidates(pieces: Pieces, items: Items) -> Ids:
 
 
 def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Items) -> Ids:
-    """Concatenates a task's text; an empty PATTERN leaves its sentence out.
+    """Concatenates a task's text, with `</s>` at its end if texts have one; an empty PATTERN leaves its sentence out.
 
     Args:
       pieces: tokenized pieces.
@@ -148,18 +182,19 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
       Token ids, at most `max_tokens`.
 
     Raises:
-      UserError: the text is too long even with one history item.
+      UserError: the text is too long even with one history item (`TooLong`).
     """
     template = pieces.tasks[task, len(fields[Field.PATTERN]) > 0]
     mask = np.array([pieces.sentinel], np.int32)
     fields = {**fields, Field.MASK: mask, Field.HISTORY: NO_TOKENS}
     parts = [fields[part] if isinstance(part, Field) else part for part in template]
+    parts.append(pieces.end)
     fixed = sum(map(len, parts))
     room = pieces.config.max_tokens - fixed
     kept = _newest_that_fit(pieces, history, room)
     if room < 0 or (len(history) and not len(kept)):
         section, remedy = pieces.limit
-        raise UserError(
+        raise TooLong(
             f"{section}.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
             f"history; raise it, {remedy}"
         )
@@ -167,19 +202,44 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     return np.concatenate(parts)
 
 
-def opening(pieces: Pieces, task: str, history: Items) -> Ids:
+class TooLong(UserError):
+    """A text does not fit in `max_tokens`, even with only one history item."""
+
+
+def fitting(pieces: Pieces, build: Callable[[Pieces], Ids]) -> Ids:
+    """Returns the text that `build` makes from pieces, with titles cut only as far as it needs to fit.
+
+    Args:
+      pieces: tokenized pieces; their config says whether titles may be cut (`cut_to_fit`).
+      build: makes the text from these pieces or from the same with shorter titles.
+
+    Raises:
+      UserError: the text is too long, and titles may not be cut or are already as short as they may be.
+    """
+    try:
+        return build(pieces)
+    except TooLong:
+        for shorter in pieces.shorter if pieces.config.cut_to_fit else ():
+            try:
+                return build(shorter)
+            except TooLong:
+                continue
+        raise
+
+
+def opening(pieces: Pieces, task: str, history: Items, pattern: Ids) -> Ids:
     """Returns a task's text up to the end of its history; `question` continues it."""
-    template = pieces.tasks[task, True]
+    template = pieces.tasks[task, len(pattern) > 0]
+    fields = {Field.PATTERN: pattern}
     head = template[: _after_history(template) - 1]
-    return np.concatenate(
-        [*(part for part in head if not isinstance(part, Field)), join_titles(pieces, history)]
-    )
+    parts = [fields[part] if isinstance(part, Field) else part for part in head]
+    return np.concatenate([*parts, join_titles(pieces, history)])
 
 
 def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
-    """Returns what follows the history in a task's text: the counterpart of `opening`.
+    """Returns what follows the history in a task's text, without `</s>`: the counterpart of `opening`.
 
-    Only for tasks and settings in which no other fields follow the history (no candidates, no ranks).
+    Only for tasks and settings in which no other fields surround the history (no candidates, no ranks).
     """
     template = pieces.tasks[task, len(pattern) > 0]
     fields = {Field.PATTERN: pattern, Field.MASK: np.array([pieces.sentinel], np.int32)}
@@ -204,11 +264,13 @@ def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> np.ndarray:
 
 def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
     """Returns the LSR text, which stage 2 and evaluation use."""
-    fields = {
-        Field.PATTERN: pattern,
-        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
-    }
-    return assemble(pieces, NEXT_ITEM, fields, history)
+
+    def build(pieces: Pieces) -> Ids:
+        shown = list_candidates_if_shown(pieces, candidates)
+        fields = {Field.PATTERN: pattern, Field.CANDIDATES: shown}
+        return assemble(pieces, NEXT_ITEM, fields, history)
+
+    return fitting(pieces, build)
 
 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:

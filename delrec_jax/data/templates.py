@@ -63,6 +63,7 @@ NEXT_ITEM_TEMPLATE: Template = (
 """DELRec's LLM-based Sequential Recommendation (LSR, method.md)."""
 
 SEPARATOR = ";"
+_STOP = ". "  # ends the sentence before, at the beginning of a text
 
 
 def domain(name: str) -> Domain:
@@ -85,6 +86,27 @@ def without(template: Template, omitted: set[Field]) -> Template:
         else:
             kept.append(part)
     return tuple(kept)
+
+
+def pattern_first(template: Template) -> Template:
+    """Returns the template with PATTERN and the text that introduces it before everything else.
+
+    A template without PATTERN, or one that begins with it, is returned as it is.
+
+    Raises:
+      UserError: PATTERN has no such text, or the template begins with a field (a task of the user's own).
+    """
+    place = template.index(Field.PATTERN) if Field.PATTERN in template else 1
+    if place == 1:
+        return template
+    introduction, first = template[place - 1], template[0]
+    if not isinstance(introduction, str) or not isinstance(first, str):
+        raise UserError(
+            f"prompts.pattern_first moves PATTERN to the beginning of {template}: a text must stand before PATTERN and at the "
+            "template's beginning; change the template, or set it to False"
+        )
+    rest = (*template[1 : place - 1], *template[place + 1 :])
+    return (introduction.removeprefix(_STOP), Field.PATTERN, _STOP + first, *rest)
 
 
 def fill(text: str, words: Domain, teacher: str) -> str:

@@ -7,7 +7,7 @@ reference) or, list-wise, softmax(f(S) / tau) over the candidates, which distill
 import numpy as np
 from jaxtyping import Float
 
-from delrec_jax.data.prompts import Pieces, assemble, join_titles, list_candidates_if_shown
+from delrec_jax.data.prompts import Pieces, assemble, fitting, join_titles, list_candidates_if_shown
 from delrec_jax.data.templates import CANDIDATES, HISTORY, PATTERN, Field, Template
 from delrec_jax.data.title_tokens import Ids, Items
 from delrec_jax.delrec.material import Material, PromptExample
@@ -80,12 +80,16 @@ def rps_text(
     ranked: Items = (),
 ) -> Ids:
     """Tokens of an RPS text; `ranked`, the teacher's ranks 2 to h, is shown only with `prompts.show_ranks`."""
-    fields = {
-        Field.PATTERN: pattern,
-        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
-        Field.RANKED: join_titles(pieces, ranked),
-    }
-    return assemble(pieces, PatternSimulating.name, fields, history)
+
+    def build(pieces: Pieces) -> Ids:
+        fields = {
+            Field.PATTERN: pattern,
+            Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+            Field.RANKED: join_titles(pieces, ranked),
+        }
+        return assemble(pieces, PatternSimulating.name, fields, history)
+
+    return fitting(pieces, build)
 
 
 def teacher_target(

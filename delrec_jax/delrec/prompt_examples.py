@@ -23,7 +23,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.language_model import Language, Texts
 from delrec_jax.workdir.prepared import Data
 
 
@@ -128,7 +128,7 @@ def source_rows(experiment: Experiment, split: Split, users: np.ndarray, source:
 def make_examples(
     experiment: Experiment,
     data: Data,
-    language: Language,
+    language: Language | Texts,
     users: np.ndarray,
     source: str,
     lists: TeacherLists | None = None,

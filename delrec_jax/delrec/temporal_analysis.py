@@ -10,6 +10,7 @@ from delrec_jax.data.prompts import (
     Pieces,
     PromptConfig,
     assemble,
+    fitting,
     join_titles,
     list_candidates_if_shown,
 )
@@ -91,15 +92,19 @@ def ta_text(pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items 
     a = pieces.config.ta_example
     if len(sequence) < ta_min_length(pieces.config):
         raise ValueError(f"TA needs {ta_min_length(pieces.config)} items, not {len(sequence)}")
-    fields = {
-        Field.EARLIER: join_titles(pieces, sequence[: a - 2]),
-        Field.GAP_EARLIER: pieces.titles[sequence[a - 2]],
-        Field.AFTER_EARLIER: pieces.titles[sequence[a - 1]],
-        Field.AFTER: pieces.titles[sequence[-1]],
-        Field.PATTERN: pattern,
-        Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
-    }
-    return assemble(pieces, TemporalAnalysis.name, fields, sequence[a - 1 : -2])
+
+    def build(pieces: Pieces) -> Ids:
+        fields = {
+            Field.EARLIER: join_titles(pieces, sequence[: a - 2]),
+            Field.GAP_EARLIER: pieces.titles[sequence[a - 2]],
+            Field.AFTER_EARLIER: pieces.titles[sequence[a - 1]],
+            Field.AFTER: pieces.titles[sequence[-1]],
+            Field.PATTERN: pattern,
+            Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+        }
+        return assemble(pieces, TemporalAnalysis.name, fields, sequence[a - 1 : -2])
+
+    return fitting(pieces, build)
 
 
 def ta_min_length(config: PromptConfig) -> int:

@@ -14,10 +14,9 @@ from delrec_jax.errors import UserError
 from delrec_jax.files import whole
 from delrec_jax.language.hub import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.tokenizer import EOS
 from delrec_jax.language.weight_names import hf_name, leaves
 from delrec_jax.language.weights import HeldTensor, held_tensors
-from delrec_jax.padding import PAD_TOKEN
+from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
 # Keys with the same names in our config and in theirs.
 _KEYS = (
@@ -36,7 +35,11 @@ _KEYS = (
     "tie_word_embeddings",
 )
 PROMPT_FILE = "soft_prompt.safetensors"
-_TOKENS = {"decoder_start_token_id": PAD_TOKEN, "eos_token_id": EOS, "pad_token_id": PAD_TOKEN}
+_TOKENS = {
+    "decoder_start_token_id": PAD_TOKEN,
+    "eos_token_id": END_TOKEN,
+    "pad_token_id": PAD_TOKEN,
+}
 
 
 def export_model(

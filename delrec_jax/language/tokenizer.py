@@ -14,9 +14,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from delrec_jax.errors import UserError
-from delrec_jax.padding import PAD_TOKEN
+from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
-EOS, UNK = 1, 2
+UNK = 2
 # Codes of candidates, in this order; a tokenizer uses those that are one token.
 CODE_NAMES = [*string.ascii_uppercase, *map(str, range(1, 1000))]
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
@@ -46,7 +46,7 @@ class Tokenizer:
         self._backend = AutoTokenizer.from_pretrained(str(directory))
         self.name = str(directory)
         self.vocab_size = len(self._backend)
-        if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD_TOKEN, EOS):
+        if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD_TOKEN, END_TOKEN):
             raise UserError(
                 f"{directory}: pad is {self._backend.pad_token_id} and </s> is "
                 f"{self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
@@ -150,7 +150,7 @@ def train_tokenizer(
     # From the highest index down, so that <extra_id_0> gets the highest id, as in T5.
     best.add_special_tokens([f"<extra_id_{i}>" for i in reversed(range(sentinels))])
     best.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", EOS)]
+        single="$A </s>", special_tokens=[("</s>", END_TOKEN)]
     )
     directory.mkdir(parents=True, exist_ok=True)
     best.save(str(directory / "tokenizer.json"))

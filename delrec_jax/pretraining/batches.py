@@ -76,7 +76,7 @@ def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[Batc
         share = getattr(config, name)
         if share > 0:
             rng = np.random.default_rng(seed)
-            drawn = [draw(material, rng) for _ in range(256)]
+            drawn = [_ended(material, *draw(material, rng)) for _ in range(256)]
             longest = int(np.ceil(np.quantile([len(text) for text, _ in drawn], 0.98) / 8) * 8)
             asked = max(len(questions) for _, questions in drawn)
             if not asked:
@@ -104,10 +104,15 @@ def make_batch(
     shape = shapes[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
     examples: list[QuestionText] = []
     while len(examples) < shape.rows:
-        text, questions = shape.draw(material, rng)
+        text, questions = _ended(material, *shape.draw(material, rng))
         if len(text) <= shape.tokens and 0 < len(questions) <= shape.questions:
             examples.append(as_example(material, text, questions, (shape.questions, width)))
     return collate(examples, (shape.tokens,))
+
+
+def _ended(material: Material, text: Ids, questions: list[Question]) -> tuple[Ids, list[Question]]:
+    """A drawn text with the end that the later stages' texts have (`prompts.end_of_text`)."""
+    return np.concatenate([text, material.pieces.end]), questions
 
 
 def as_example(

@@ -154,7 +154,15 @@ def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]
         place = {option: index for index, option in enumerate(options)}
         if len(asked) == 0 or len(options) < 2:
             continue
-        texts = [attribute_question(material, name, item, material.sentinels[0]) for item in asked]
+        texts = [
+            np.concatenate(
+                [
+                    attribute_question(material, name, item, material.sentinels[0]),
+                    material.pieces.end,
+                ]
+            )
+            for item in asked
+        ]
         answers = np.array([place[tuple(values[item].tolist())] for item in asked], np.int32)
         options_matrix = title_matrix([list(option) for option in options])
         exams[f"attribute/{name}"] = _Exam(_stack(texts), answers, options_matrix)

@@ -123,7 +123,7 @@ def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Q
     task = "rps" if rng.random() < 0.5 else "lsr"
     silent = rng.random() < material.config.no_instruction
     pattern = NO_PATTERN if silent else _phrase(material, name, rng)
-    opened = prompts.opening(material.pieces, task, history)
+    opened = prompts.opening(material.pieces, task, history, pattern)
     asked = prompts.question(material.pieces, task, pattern)
     first = Question(material.pieces.titles[item], item)
     count = int(rng.integers(material.config.queries))
@@ -199,7 +199,7 @@ def _masked_history(
         else:
             parts.append(material.pieces.titles[item])
     task = "rps" if rng.random() < 0.5 else "lsr"
-    head = prompts.opening(material.pieces, task, [])
+    head = prompts.opening(material.pieces, task, [], NO_PATTERN)
     tail = prompts.question(material.pieces, task, NO_PATTERN)
     target = int(train.items[end])
     asked = [Question(material.pieces.titles[target], target), *questions]

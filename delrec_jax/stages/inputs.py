@@ -7,7 +7,7 @@ from delrec_jax.data.templates import Template
 from delrec_jax.delrec.prompt_tasks import prompt_templates
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec.preference_text import PREFERENCE, TEMPLATE
-from delrec_jax.workdir.language_model import Language, load_language
+from delrec_jax.workdir.language_model import Language, Texts, load_language, load_texts
 from delrec_jax.workdir.prepared import Data, load_data
 from delrec_jax.workdir.workspace import Workspace
 
@@ -35,4 +35,13 @@ class Inputs:
     @cached_property
     def language(self) -> Language:
         """The language model that `pretrain` made or adopted."""
-        return load_language(self._ws, self.data, {**self.templates, PREFERENCE: TEMPLATE})
+        return load_language(self._ws, self.data, self._every_template)
+
+    @cached_property
+    def texts(self) -> Texts:
+        """What turns items into texts; unlike `language`, it needs no weights."""
+        return load_texts(self._ws, self.data, self._every_template)
+
+    @property
+    def _every_template(self) -> Mapping[str, Template]:
+        return {**self.templates, PREFERENCE: TEMPLATE}

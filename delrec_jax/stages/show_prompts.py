@@ -1,4 +1,4 @@
-"""`delrec prompts`: prints complete examples of each task with label and target mask."""
+"""`delrec prompts`: prints complete examples of each task with label and target mask; reads no language model."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.stages.inputs import Inputs
-from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.language_model import Texts
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
@@ -24,63 +24,63 @@ def show_prompts(ws: Workspace, inputs: Inputs, count: int) -> None:
     The target mask marks the one position that is asked for: `^` for the MASK token, `.` elsewhere.
     """
     if ws.experiment.method != "delrec":
-        _show_preferences(ws, inputs.data, inputs.language, count)
+        _show_preferences(ws, inputs.data, inputs.texts, count)
     if ws.experiment.method != "p2rec":
-        _show_tasks(ws, inputs.data, inputs.language, count)
-        _show_next_items(inputs.data, inputs.language, count)
+        _show_tasks(ws, inputs.data, inputs.texts, count)
+        _show_next_items(inputs.data, inputs.texts, count)
 
 
-def _show_preferences(ws: Workspace, data: Data, language: Language, count: int) -> None:
+def _show_preferences(ws: Workspace, data: Data, texts: Texts, count: int) -> None:
     """Prints users' texts with their target distributions, and texts of single items."""
     categories = files.load_categories(ws, ws.experiment.seed)
     train = data.split.train
     longest = int(train.lengths.max())
-    pieces = preference_pieces(language.pieces, ws.experiment.parse, longest)
+    pieces = preference_pieces(texts.pieces, ws.experiment.parse, longest)
     for user in data.split.training_users[:count]:
         text = preference_text(pieces, train.history(int(user)))
         (target,) = preference_targets([text.items], categories.of_item, categories.count)
         print(f"== Information reconstruction: {len(text.ids)} tokens, padding id {PAD_TOKEN}")
-        print(" ".join(_token(language, int(token)) for token in text.ids))
+        print(" ".join(_token(texts, int(token)) for token in text.ids))
         best = np.argsort(-target, kind="stable")[:_SHOWN]
         print("target: " + ", ".join(f"category {k}: {target[k]:.3f}" for k in best))
         print()
     for item in range(count):
         ids = preference_text(pieces, np.array([item])).ids
         print(f"== Information augmentation, item {item}: {len(ids)} tokens")
-        print(" ".join(_token(language, int(token)) for token in ids))
+        print(" ".join(_token(texts, int(token)) for token in ids))
         print()
 
 
-def _show_tasks(ws: Workspace, data: Data, language: Language, count: int) -> None:
+def _show_tasks(ws: Workspace, data: Data, texts: Texts, count: int) -> None:
     """Prints stage 1: for each user, one text of every task that their history allows."""
     config, rng = ws.experiment, np.random.default_rng(ws.experiment.seed)
     teacher = load_teacher(ws, data).scores
     for user in data.split.training_users[:count, None]:
         rows = source_rows(config, data.split, user, "teacher")
         lists = make_lists(config, data.split, data.num_items, rows, teacher)
-        examples = make_examples(config, data, language, user, "teacher", lists)
+        examples = make_examples(config, data, texts, user, "teacher", lists)
         for task, positions in examples.asked:
             example = task.example(examples.material, positions, len(examples) - 1, rng)
-            _show(data, language, getattr(task, "title", task.name), example)
+            _show(data, texts, getattr(task, "title", task.name), example)
 
 
-def _show_next_items(data: Data, language: Language, count: int) -> None:
+def _show_next_items(data: Data, texts: Texts, count: int) -> None:
     """Prints the texts of stage 2 and of evaluation."""
     for index, asked in enumerate(data.split.histories("valid")[:count]):
         candidates = data.candidates["valid"].items[index]
         ids = prompts.recommendation(
-            language.pieces, asked, pattern=language.slots, candidates=candidates
+            texts.pieces, asked, pattern=texts.slots, candidates=candidates
         )
         target = (candidates == data.split.target("valid")[index]).astype(np.float32)
         example = PromptExample(ids=ids, candidates=candidates, targets=target, task=np.int32(0))
-        _show(data, language, "Next item (LSR)", example)
+        _show(data, texts, "Next item (LSR)", example)
 
 
-def _show(data: Data, language: Language, name: str, example: PromptExample) -> None:
+def _show(data: Data, texts: Texts, name: str, example: PromptExample) -> None:
     ids, candidates, targets = example.ids, example.candidates, example.targets
     best = int(np.argmax(targets))
-    tokens = [_token(language, int(token)) for token in ids]
-    mask = ["^" if token == language.pieces.sentinel else "." for token in ids]
+    tokens = [_token(texts, int(token)) for token in ids]
+    mask = ["^" if token == texts.pieces.sentinel else "." for token in ids]
     titles = data.corpus.catalogue.titles
     print(f"== {name}: {len(ids)} tokens, padding id {PAD_TOKEN}")
     print(" ".join(tokens))
@@ -90,6 +90,6 @@ def _show(data: Data, language: Language, name: str, example: PromptExample) -> 
     print()
 
 
-def _token(language: Language, token: int) -> str:
-    slot = token - language.model.vocab_size
-    return f"[P{slot}]" if slot >= 0 else language.tokenizer.decode([token]).strip() or "_"
+def _token(texts: Texts, token: int) -> str:
+    slot = token - texts.table_rows
+    return f"[P{slot}]" if slot >= 0 else texts.tokenizer.decode([token]).strip() or "_"

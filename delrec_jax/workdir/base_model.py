@@ -45,6 +45,15 @@ def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
     return model.with_adapters(experiment.tune.adalora)
 
 
+def table_rows(experiment: Experiment, tokenizer: Tokenizer) -> int:
+    """Returns the rows of the model's token table, for which pretrained weights need not be at hand."""
+    config = experiment.lm
+    if not config.weights:
+        return make_model(experiment, tokenizer).vocab_size
+    model, _ = find_family(config.family).planned(config)
+    return model.vocab_size
+
+
 def adopt(ws: Workspace) -> None:
     """Does what `pretrain` does with pretrained weights: identifies them for every later stage by a hash of all their bytes."""
     name = ws.experiment.lm.weights

@@ -25,6 +25,21 @@ from delrec_jax.workdir.workspace import Workspace
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What turns items into texts for a language model, without the model.
+
+    Attributes:
+      slots: ids that mark the positions of the soft prompt.
+      table_rows: rows of the model's token table; slots are numbered from here on.
+    """
+
+    tokenizer: Tokenizer
+    pieces: Pieces
+    slots: np.ndarray
+    table_rows: int
+
+
+@dataclass(frozen=True)
 class Language:
     """The frozen language model with everything that turns items into texts for it.
 
@@ -107,6 +122,15 @@ def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pi
     titles = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
     verbalizer = find_verbalizer(config.lm.verbalizer)
     return Ranker(model, *titles, pieces.sentinel, verbalizer, pieces.codes)
+
+
+def load_texts(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Texts:
+    """Returns what `load_language` does without the model: pretrained weights need a tokenizer's directory alone."""
+    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
+    pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
+    rows = base_model.table_rows(ws.experiment, tokenizer)
+    slots = np.array(slot_ids(rows, ws.experiment.distill.length), np.int32)
+    return Texts(tokenizer, pieces, slots, rows)
 
 
 def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Language:

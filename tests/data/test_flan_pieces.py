@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prompt_templates import EVERY, TASKS
+from transformers import AutoTokenizer
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic
@@ -30,6 +31,7 @@ CORPORA = ("ml-100k", "steam", "steam-llara", "beauty", "office-products")
 USERS, LONGEST, CANDIDATES = 400, 12, 20
 PLAIN = PromptConfig(max_tokens=4096)  # nothing is cut off: the text is always that of all items
 LISTS = replace(PLAIN, show_candidates=True, show_ranks=True)
+REFERENCE = replace(LISTS, pattern_first=True, end_of_text=True)
 SLOTS = np.arange(32128, 32138, dtype=np.int32)  # behind the table of the model
 WORDS = "what is popular , or goes on with a series"
 
@@ -144,6 +146,8 @@ def written(shop, case, config, *, pattern, codes=()):
     parts = templates.without(
         TASKS[case.task], {field for field, text in fields.items() if not text}
     )
+    if config.pattern_first:
+        parts = templates.pattern_first(parts)
     words = templates.domain(case.domain)
     return " ".join(
         fields[part] if isinstance(part, Field) else templates.fill(part, words, "SASRec")
@@ -162,6 +166,14 @@ def test_pieces_are_the_tokens_of_the_whole_text(flan, shop, config):
     wrong = differing(found, flan.encode_many(texts))
     print(f"\n{shop.name}: {len(wrong)} of {len(texts)} texts are not those of the whole")
     assert len(texts) == 3 * USERS and not wrong
+
+
+def test_texts_in_the_order_of_the_reference_are_what_transformers_makes_of_them(flan, shop):
+    theirs = AutoTokenizer.from_pretrained(str(FLAN))
+    texts = [written(shop, case, REFERENCE, pattern=WORDS) for case in shop.cases]
+    assert {text.partition(" ")[0] for text in texts} == {"Refer", "The"}
+    found = assembled(flan, shop, REFERENCE, pattern=flan.encode(WORDS))
+    assert not differing(found, theirs(texts)["input_ids"])
 
 
 def test_preferences_are_the_tokens_of_the_whole_text(flan, shop):

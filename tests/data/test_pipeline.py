@@ -58,7 +58,8 @@ def test_bucket_length():
 
 
 def test_make_buckets_by_hand():
-    assert make_buckets(300) == (32, 48, 64, 96, 128, 192, 256, 384)
+    assert make_buckets(300) == (32, 48, 64, 96, 128, 192, 256, 320)
+    assert make_buckets(1065)[-3:] == (768, 1024, 1088)
     assert make_buckets(32) == (32,)
     assert make_buckets(33) == (32, 48)
     assert make_buckets(10, smallest=4) == (4, 6, 8, 12)

@@ -1,3 +1,5 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +9,12 @@ from hypothesis import strategies as st
 from prompt_templates import EVERY, TASKS
 
 from delrec_jax.data import prompts, templates
-from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.data.prompts import NO_PATTERN, PromptConfig
 from delrec_jax.data.templates import Field
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_ends, ta_min_length, ta_text
 from delrec_jax.errors import UserError
+from delrec_jax.p2rec.preference_text import preference_text
 
 FLAN = Path(__file__).resolve().parents[3] / "shared" / "models" / "flan-t5-small-tokenizer"
 TITLES = ["Alien", "Big Fish", "Casino", "Dune", "Enemy Mine", "Fargo", "Gattaca", "Heat", "Ikiru"]
@@ -187,6 +190,65 @@ def test_ranks_without_candidates():
     )
 
 
+def test_the_prompt_may_stand_before_the_history_and_the_text_may_end():
+    config = replace(EVERYTHING, pattern_first=True, end_of_text=True)
+    words, pieces = make(config)
+    for task in TASKS:
+        *text, end = build(task, pieces, words.array("P0 P1"))
+        opens = "The user has watched these movies"
+        expected = GOLDEN[task, "movies"]
+        (sentence,) = re.findall(r" \. ((?:The|Refer)[^.]* pattern [^.]* : P0 P1) \.", expected)
+        expected = f"{sentence} . {expected.replace(f' {sentence} .', '', 1)}"
+        assert words.decode(text) == expected and end == 1
+        *bare, end = build(task, pieces, np.zeros(0, np.int32))
+        assert words.decode(bare).startswith(opens) and end == 1
+        assert words.decode(bare) == expected.replace(f"{sentence} . ", "", 1)
+    lsr = words.decode(build("lsr", pieces, words.array("P0 P1"))[:-1])
+    assert lsr == (
+        "Refer to the recommendation pattern of the SASRec model : P0 P1 . "
+        "The user has watched these movies in order : Alien ; Big Fish ; Casino . "
+        "The candidate movies are : Heat ; Fargo ; Ikiru . The next movie the user will watch is : MASK"
+    )
+
+
+def test_the_end_of_a_preference_counts_like_any_token():
+    _, plain = make(PromptConfig())
+    _, ended = make(PromptConfig(end_of_text=True))
+    text = preference_text(plain, [0, 2]).tolist()
+    assert preference_text(ended, [0, 2]).tolist() == [*text, 1]
+    _, tight = make(PromptConfig(end_of_text=True, max_tokens=len(text)))
+    shorter = preference_text(plain, [2]).tolist()
+    assert preference_text(tight, [0, 2]).tolist() == [*shorter, 1]
+
+
+LONG = [" ".join(f"t{item}.{place}" for place in range(40 if item > 5 else 5)) for item in range(9)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_titles_are_cut_only_where_nothing_else_would_fit_and_no_more_than_needed(task):
+    roomy = replace(EVERYTHING, max_history=1)
+    cut = {
+        most: build(task, make(replace(roomy, max_title_tokens=most), titles=LONG)[1], NO_PATTERN)
+        for most in (40, 32, 24, 16)
+    }
+    tight = replace(EVERYTHING, max_tokens=len(cut[24]))
+    with pytest.raises(UserError, match=r"prompts\.cut_to_fit=True"):
+        build(task, make(tight, titles=LONG)[1], NO_PATTERN)
+    words, pieces = make(replace(tight, cut_to_fit=True), titles=LONG)
+    # Shorter titles leave room for more of the history.
+    found = words.decode(build(task, pieces, NO_PATTERN)).split()
+    assert len(cut[32]) > tight.max_tokens >= len(found) >= len(cut[24])
+    assert "t7.23" in found and "t7.24" not in found and "t5.4" in found and found[-1] == "MASK"
+    _, pieces = make(replace(EVERYTHING, cut_to_fit=True), titles=LONG)
+    np.testing.assert_array_equal(
+        build(task, pieces, NO_PATTERN), build(task, make(titles=LONG)[1], NO_PATTERN)
+    )
+    with pytest.raises(UserError, match=r"prompts\.max_tokens is 20"):
+        build(
+            task, make(replace(tight, cut_to_fit=True, max_tokens=20), titles=LONG)[1], NO_PATTERN
+        )
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_an_empty_pattern_leaves_its_sentence_out(task):
     words, pieces = make()
@@ -325,11 +387,15 @@ def test_long_titles_are_cut_wherever_they_stand():
 
 
 @pytest.mark.parametrize("slots", ["P0 P1", ""])
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("task", ["rps", "lsr"])
-def test_opening_and_question_are_the_two_halves_of_a_text(task, slots):
-    words, pieces = make(PromptConfig())
+def test_opening_and_question_are_the_two_halves_of_a_text(task, first, slots):
+    words, pieces = make(PromptConfig(pattern_first=first))
     pattern = words.array(slots)
-    halves = [prompts.opening(pieces, task, [0, 1, 2]), prompts.question(pieces, task, pattern)]
+    halves = [
+        prompts.opening(pieces, task, [0, 1, 2], pattern),
+        prompts.question(pieces, task, pattern),
+    ]
     np.testing.assert_array_equal(np.concatenate(halves), build(task, pieces, pattern))
     assert words.decode(halves[0]).endswith("; Casino")
 
@@ -376,14 +442,14 @@ def naive_text(pieces, task, items, *, pattern, candidates, ranked):
         history = list(items[a - 1 : -2])
     template = pieces.tasks[task, len(pattern) > 0]
     fields[Field.HISTORY] = np.zeros(0, np.int32)
-    room = config.max_tokens - sum(
-        len(fields[part]) if isinstance(part, Field) else len(part) for part in template
-    )
+    room = config.max_tokens - config.end_of_text
+    room -= sum(len(fields[part]) if isinstance(part, Field) else len(part) for part in template)
     kept = naive_newest(pieces, history, room)
     if room < 0 or (history and not kept):
         return None
     fields[Field.HISTORY] = naive_join(pieces, kept)
-    return np.concatenate([fields[part] if isinstance(part, Field) else part for part in template])
+    parts = [fields[part] if isinstance(part, Field) else part for part in template]
+    return np.concatenate([*parts, [1] * config.end_of_text]).astype(np.int32)
 
 
 def pieces_of_tokens(titles, separator, codes, config):
@@ -421,6 +487,8 @@ def test_texts_are_those_of_a_loop_over_items(data):
         show_candidates=data.draw(st.booleans()),
         show_ranks=data.draw(st.booleans()),
         max_title_tokens=data.draw(st.sampled_from([0, 1, 3])),
+        pattern_first=data.draw(st.booleans()),
+        end_of_text=data.draw(st.booleans()),
     )
     pieces = pieces_of_tokens(titles, separator, codes, config)
     assert [title.tolist() for title in pieces.titles] == [

@@ -91,3 +91,14 @@ def test_without_drops_a_field_and_the_text_before_it():
         *("d", Field.MASK),
     )
     assert templates.without(template, set()) == template
+
+
+def test_a_pattern_is_moved_to_the_front_with_its_sentence():
+    template = ("a", Field.HISTORY, ". b", Field.PATTERN, ". c", Field.CANDIDATES, ". d")
+    moved = ("b", Field.PATTERN, ". a", Field.HISTORY, ". c", Field.CANDIDATES, ". d")
+    assert templates.pattern_first(template) == moved
+    assert templates.pattern_first(moved) == moved
+    assert templates.pattern_first(("a", Field.HISTORY)) == ("a", Field.HISTORY)
+    for own in ((Field.HISTORY, "b", Field.PATTERN), ("a", Field.HISTORY, Field.PATTERN)):
+        with pytest.raises(UserError, match=r"prompts\.pattern_first .* set it to False"):
+            templates.pattern_first(own)

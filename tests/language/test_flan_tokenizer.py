@@ -12,7 +12,8 @@ import pytest
 from tokenizers import Tokenizer as Backend
 
 from delrec_jax.data.corpora.atomic_files import read_atomic_table
-from delrec_jax.language.tokenizer import EOS, UNK, Tokenizer
+from delrec_jax.language.tokenizer import UNK, Tokenizer
+from delrec_jax.padding import END_TOKEN
 
 SHARED = Path(os.environ.get("DELREC_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 FLAN = SHARED / "models" / "flan-t5-small-tokenizer"
@@ -49,7 +50,7 @@ def test_every_title_has_the_ids_of_transformers(flan, titles):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(str(FLAN))(titles)["input_ids"]
-    assert [[*ids, EOS] for ids in flan.encode_many(titles)] == theirs
+    assert [[*ids, END_TOKEN] for ids in flan.encode_many(titles)] == theirs
 
 
 def test_every_title_has_the_ids_of_the_file_as_it_stands(flan, titles):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.tokenizer import EOS, UNK, Tokenizer, train_tokenizer
-from delrec_jax.padding import PAD_TOKEN
+from delrec_jax.language.tokenizer import UNK, Tokenizer, train_tokenizer
+from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
 ROOT = Path(__file__).parents[2]
 FLAN = Path(os.path.relpath(ROOT.parent / "shared" / "models" / "flan-t5-small-tokenizer"))
@@ -53,7 +53,7 @@ def either_tokenizer(request):
 
 def test_conventions(either_tokenizer):
     tokenizer = either_tokenizer
-    assert (PAD_TOKEN, EOS, UNK) == (0, 1, 2)
+    assert (PAD_TOKEN, END_TOKEN, UNK) == (0, 1, 2)
     assert tokenizer.decode([0, 1, 2]).replace(" ", "") == "<pad></s><unk>"
     assert tokenizer.sentinel(0) == tokenizer.vocab_size - 1
     assert tokenizer.sentinel(1) == tokenizer.vocab_size - 2
@@ -89,7 +89,7 @@ def test_flan_has_a_hundred_sentinels(flan):
 def test_text_survives_and_has_no_unknown(either_tokenizer, text):
     ids = either_tokenizer.encode(text)
     assert UNK not in ids
-    assert EOS not in ids
+    assert END_TOKEN not in ids
     assert either_tokenizer.decode(ids) == text
 
 

@@ -48,7 +48,7 @@ def array(ids):
     return np.array(ids, np.int32)
 
 
-def make(train=None, **options):
+def make(train=None, *, prompt=None, **options):
     """Material with every third item held out, unless `heldout_items` says otherwise."""
     config = PretrainTextConfig(**options)
     token = {f"title {item}": TITLES[item] for item in range(ITEMS)}
@@ -61,7 +61,7 @@ def make(train=None, **options):
         domain="movies",
         teacher="SASRec",
         sentinel=SENTINELS[0],
-        config=prompts.PromptConfig(),
+        config=prompt or prompts.PromptConfig(),
     )
     heldout = np.arange(ITEMS) % 3 == 0 if config.heldout_items else np.zeros(ITEMS, bool)
     return Material(
@@ -380,6 +380,19 @@ def test_a_batch_follows_from_its_number_and_generator_alone(split):
         chex.assert_trees_all_equal(draw(index, index), first[index])
     other = draw(0, 99).ids
     assert other.shape != first[0].ids.shape or (other != first[0].ids).any()
+
+
+def test_texts_end_and_begin_as_those_of_the_later_stages(split):
+    """With `</s>` once and at the end, and an instruction in the place that the prompt will have."""
+    prompt = prompts.PromptConfig(end_of_text=True, pattern_first=True)
+    material = make(split.train, prompt=prompt, cloze=0.5, recent=0.5, no_instruction=0.0)
+    for batch in batches(material, 40):
+        rows = [ids[ids > 0].tolist() for ids in batch.ids]
+        assert all(row[-1] == 1 and row.count(1) == 1 for row in rows)
+    for tokens, _ in draws(material, texts.full_text, 50):
+        instruction = next(place for place, token in enumerate(tokens) if 50 <= token < 60)
+        history = next(place for place, token in enumerate(tokens) if 100 <= token < 300)
+        assert instruction < history
 
 
 def test_answers_fit_the_longest_title_or_attribute():
