@@ -1,31 +1,50 @@
 """`delrec evaluate` for P2Rec: one rank record per user and protocol for every recommender of the comparison."""
 
+from itertools import groupby
+
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.evaluation import Evaluation
+from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import ConventionalSystem
+from delrec_jax.workdir.recommenders import Cell, ConventionalSystem
+from delrec_jax.workdir.systems import System
+from delrec_jax.workdir.title_vectors import title_vector_system
 from delrec_jax.workdir.workspace import Workspace
 
 
-def evaluate(ws: Workspace, data: Data) -> None:
-    """Ranks every user's test item by the baselines, by each recommender of `augment`, and by the oracle if there is one.
+def evaluate(ws: Workspace, data: Data, language: Language) -> None:
+    """Ranks every user's test item by the baselines, by each recommender of `augment`, by hybrids, and by the oracle.
 
     `rerank-m` is left out: each recommender would rank different candidates, its own best.
     """
-    run = Evaluation(ws.experiment, data)
-    for name, system in recommenders.baseline_systems(ws, data).items():
+    run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
+    baselines: dict[str, System] = {**recommenders.baseline_systems(ws, data)}
+    if config.title_vectors:
+        baselines["lm_embeddings"] = title_vector_system(language, data.split, config)
+    for name, system in baselines.items():
         run.rank_system(name, system)
-    compared = cells(ws.experiment)
+    compared = sorted(cells(ws.experiment), key=_group)
     with ProgressBar("evaluate", len(compared)) as bar:
-        for done, cell in enumerate(compared):
-            teacher = recommenders.load_cell(ws, data, cell)
-            length = cell.config(ws.experiment).max_length
-            system = ConventionalSystem(teacher, data.split, length)
-            run.rank_system(cell.system, system, teacher=cell.name, seed=cell.seed)
-            bar.update(done + 1, f"{cell.name} {cell.system} seed {cell.seed}")
+        for number, ((name, seed), group) in enumerate(groupby(compared, _group)):
+            systems = {cell.system: _system(ws, data, cell) for cell in group}
+            for system_name, system in systems.items():
+                run.rank_system(system_name, system, teacher=name, seed=seed)
+            run.rank_hybrids({**baselines, **systems}, tell=number == 0, teacher=name, seed=seed)
+            bar.update((number + 1) * len(systems), f"{name} seed {seed}")
     if data.world is not None:
         run.add_oracle()
     on_main(lambda: run.write(ws.folder("evaluate")))
+
+
+def _group(cell: Cell) -> tuple[str, int]:
+    """The recommender's name and seed: what the systems of one comparison share."""
+    return cell.name, cell.seed
+
+
+def _system(ws: Workspace, data: Data, cell: Cell) -> System:
+    """A trained recommender of the comparison."""
+    length = cell.config(ws.experiment).max_length
+    return ConventionalSystem(recommenders.load_cell(ws, data, cell), data.split, length)

@@ -40,13 +40,22 @@ class Evaluation:
             name, lambda rows: system.scores("test", rows), order=system.order("test"), **names
         )
 
-    def rank_hybrids(self, systems: Mapping[str, System], **names: Any) -> None:
-        """Ranks the hybrids of the config whose systems are all there, with weights chosen by validation."""
+    def rank_hybrids(
+        self, systems: Mapping[str, System], *, tell: bool = True, **names: Any
+    ) -> None:
+        """Ranks the hybrids of the config whose systems are all there, with weights chosen by validation.
+
+        Args:
+          systems: what hybrids can consist of, by name.
+          tell: whether to say which hybrids are left out.
+          names: other fields of their `RecordKey`.
+        """
         config, split = self._experiment.baselines, self.data.split
         weights = HybridWeights(split, config, systems)
         for name, parts in config.hybrid_parts.items():
             if missing := [part for part in parts if part not in systems]:
-                say(f"  {name} is left out: {', '.join(missing)} cannot be part of it here")
+                if tell:
+                    say(f"  {name} is left out: {', '.join(missing)} cannot be part of it here")
                 continue
             found = weights.choose(parts)
             self.rank_system(name, Hybrid(split, systems, found.weights), **names)

@@ -108,7 +108,7 @@ _P2REC_RESULTS: dict[str, Stage] = {
         "records",
         ("augment", "fit"),
         ("baselines", "evaluate"),
-        reads=DATA,
+        reads=LANGUAGE,
     ),
     "report": Stage("p2rec.report:report", "report", ("evaluate",), (), reads=DATA),
 }
