@@ -74,7 +74,10 @@ def _report_data(
     for stage in ("pretrain", "teach", "distill", "tune"):
         for path in sorted(ws.folder(stage).glob("*/metrics.jsonl")):
             log += tables.read_log(path)
+    hybrids = read_json(ws.folder("evaluate") / "hybrids.json")
     pairs = significance.standard_pairs(table["system"].unique(maintain_order=True).to_list())
+    pairs += [(one["system"], one["best_part"]) for one in hybrids]
+    pairs = list(dict.fromkeys(pairs))
     protocol = _main_protocol(rows, config)
     compared = significance.compare_family(
         table, pairs, _METRIC, protocol=protocol, seed=config.seed
