@@ -1,0 +1,62 @@
+"""The names of systems in `results/`: free strings, among them hybrids and systems of a labeled workdir.
+
+ease                      a system of the package
+hybrid(teacher+tfidf)     a sum of several
+delrec/beside             the system `delrec` of a workdir that was given as `beside=WORKDIR`
+"""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from delrec_jax.analysis.blocks import SYSTEM_LABELS
+
+UNTRAINED = frozenset(
+    ("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "oracle")
+)
+"""Systems that no seed and no teacher can change: one result stands for all workdirs, if they agree."""
+
+_KNOWN = tuple(SYSTEM_LABELS)
+
+
+def labeled(system: str, label: str) -> str:
+    """The name of a system of a workdir with this label ("" for none)."""
+    return f"{system}/{label}" if label else system
+
+
+def parts(system: str) -> tuple[str, ...]:
+    """The systems that a hybrid sums, or the system itself; without the workdir's label."""
+    base = system.partition("/")[0]
+    if base.startswith("hybrid(") and base.endswith(")"):
+        return tuple(base.removeprefix("hybrid(").removesuffix(")").split("+"))
+    return (base,)
+
+
+def untrained(system: str) -> bool:
+    """Whether neither a seed nor a teacher can change the system."""
+    return set(parts(system)) <= UNTRAINED
+
+
+def order(system: str) -> tuple[object, ...]:
+    """Sort key of a system: known ones as in the package's tables, then others, then hybrids; the oracle last."""
+    found = parts(system)
+    places = [_KNOWN.index(name) if name in _KNOWN else len(_KNOWN) for name in found]
+    return (found == ("oracle",), len(found), places, system)
+
+
+def title(system: str, teacher: str) -> str:
+    """What a table calls a system: `DELRec, beside (sasrec)`."""
+    label = system.partition("/")[2]
+    text = " + ".join(SYSTEM_LABELS.get(name, name) for name in parts(system))
+    return text + (f", {label}" if label else "") + (f" ({teacher})" if teacher else "")
+
+
+def matches(system: str, teacher: str, pattern: str) -> bool:
+    """Whether a pattern `SYSTEM` or `SYSTEM@TEACHER`, in which `*` stands for anything, names this system."""
+    wanted, _, its_teacher = pattern.partition("@")
+    return fnmatchcase(system, wanted) and fnmatchcase(teacher, its_teacher or "*")
+
+
+def chosen(systems: Iterable[tuple[str, str]], pattern: str) -> list[tuple[str, str]]:
+    """The (system, teacher) pairs that a pattern names, in the order of tables."""
+    found = {one for one in systems if matches(*one, pattern)}
+    return sorted(found, key=lambda one: (order(one[0]), one[1]))
