@@ -2,9 +2,11 @@
 
 Command: delrec run --config=configs/p2rec/ml100k_mini.py --config.data.path=PATH/TO/ml-100k --workdir=runs/p2rec_ml100k
 Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item).
-Hardware and time: one CPU core alongside other jobs, about 90 minutes: pretrain 10, parse 10 to 14, the rest `augment`.
-Expect, `full` NDCG@10, mean of 3 seeds: SASRec 0.098 +- 0.007, with P2Rec 0.086 +- 0.006; GRU4Rec 0.092 and 0.097; Caser 0.089
-and 0.098: no gain is statistically significant (docs/results.md).
+         (SASRec alone: --config.augment.teachers="('sasrec',)")
+Hardware and time: one CPU core alongside other jobs: pretrain 10 minutes, parse 10 to 14; `augment` trains 44 recommenders (3
+names, 3 seeds, plain, augmented and 3 controls), each for up to 3,660 steps as configs/teachers/ml_100k.py does.
+Expect: not yet run with these settings. The latent categories of seed 0 explain 9 % of the variance of log-popularity (with
+parse.popularity=kept 79 %).
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
 Command: delrec run --config=configs/p2rec/storefront.py --workdir=runs/p2rec_storefront
 Data: generated, 1000 users, 216 items, 30 % of them new releases; nothing to download.
-Hardware and time: one CPU core alongside other jobs, 14 minutes, of which `augment` 6.
-Expect, `full` NDCG@10, mean of 3 seeds: SASRec 0.462, with P2Rec 0.482 +- 0.003; GRU4Rec 0.363 and 0.509 +- 0.009; Caser
-0.33 +- 0.05 and 0.526 +- 0.011; the untuned LM's embeddings do as well as the tuned one's (docs/results.md).
+Hardware and time: one CPU core alongside other jobs, about 15 minutes, half of them `augment`.
+Expect: not yet run with these settings (categories without popularity, parts of histories, titles pooled, random vectors as a
+third control).
 """
 
 from ml_collections import ConfigDict
