@@ -77,7 +77,6 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.distill.optimizer.update(learning_rate=5e-3, weight_decay=1e-5, warmup_steps=400)
     config.distill.loop.update(steps=800, evaluate_every=100, checkpoint_every=100)
     config.tune.update(positions=1, batch_size=20, loss_over="candidates", num_candidates=20)
-    config.tune.few_users = 0
     config.tune.adalora.update(init_rank=320, target_rank=8, alpha=32.0, dropout=0.05)
     config.tune.optimizer.update(learning_rate=1e-4, weight_decay=1e-6, warmup_steps=800)
     config.tune.loop.update(steps=1400, evaluate_every=100, checkpoint_every=100)
