@@ -145,6 +145,11 @@ def child(case: Case) -> dict[str, Any]:
 
 
 def _change(config: Any, case: Case) -> None:
+    """The settings that all records of this benchmark were made with, and the case's own."""
+    config.prompts.max_tokens, config.lm.verbalizer = 512, "mean"
+    config.distill.batch_size = config.tune.batch_size = 32
+    config.distill.weighting = "fixed"
+    config.tune.adalora.update(init_rank=12, target_rank=8)
     config.lm.t5.remat = case.remat
     config.lm.t5.scan_layers = case.shape in ("xl", "tiny")
     config.lm.weights = f"google/flan-t5-{case.shape}"

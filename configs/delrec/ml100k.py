@@ -6,7 +6,7 @@ Command: delrec run --config=configs/delrec/ml100k.py --config.data.path=PATH/TO
 Data: RecBole's atomic files (ml-100k.inter, ml-100k.item); or, downloaded from GroupLens, --config.data.corpus=movielens
       --config.data.edition=100k.
 NOT TRAINED BY US: the weights could not be downloaded where this was written.
-Differs besides: the split by users leaves 94 test users, so that HR@1 has an interval of +/- 0.10; the literature's split
+Differs besides: the split by users leaves about 95 test users, so that HR@1 has an interval of +/- 0.10; the literature's split
 has all 943: --config.split.kind=leave_one_out.
 """
 

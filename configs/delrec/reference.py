@@ -13,9 +13,11 @@ Arguments, joined by commas (such as :base,sequence or :xxl,pod):
                                 compare with the paper); `mean` asks one position for all tokens of a title, where Flan-T5
                                 was trained to predict only the first; `sequence` asks for the title as Flan-T5 writes it:
                                 use it if you do not compare. Nothing of this was measured with Flan-T5's weights.
-  pod                           16 TPU v5e chips instead of one device: the mesh that `delrec plan --config=...:xxl,pod
-                                --devices=16 --chip=v5e` recommends, and batches of 32, as 20 do not divide over 16.
-Hardware: according to the plan alone (docs/results.md).
+  pod                           16 TPU v5e chips instead of one device. `delrec plan --config=configs/delrec/reference.py:xxl
+                                --config.distill.batch_size=32 --config.tune.batch_size=32 --devices=16 --chip=v5e` says that
+                                a copy per chip does not fit, and names mesh.data=1 mesh.fsdp=8 mesh.tensor=2 first among
+                                what helps; batches of 24, as 20 do not divide over 8. With :xxl,pod it says 9.0 of 15.8 GiB.
+Hardware, by the estimate of `delrec plan` alone: one H100 for any size (small 3.6, base 7.6, large 9.1, xl 20.4, xxl 51.0 GiB).
 NOT TRAINED BY US: the weights could not be downloaded where this was written. Accuracy and time are unknown.
 
 As published: candidates (20) and ranks 2 to 10 in the text, whole titles, 1,065 tokens, 100 slots before the history,

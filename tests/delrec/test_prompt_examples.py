@@ -16,6 +16,7 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from delrec_jax.data import prompts
 from delrec_jax.delrec import distill, tune
 from delrec_jax.delrec.next_item import next_item_examples
+from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
@@ -74,19 +75,23 @@ def data(prepared):
     return load_data(prepared)
 
 
-@pytest.fixture(scope="module")
-def language(prepared, data):
+def pieces_of(data, config):
     titles = data.corpus.catalogue.titles
     token = {title: [FIRST + item] for item, title in enumerate(titles)}
-    pieces = prompts.tokenise_pieces(
+    return prompts.tokenise_pieces(
         lambda texts: [token.get(text, [1, 2]) for text in texts],
         titles,
         EVERY,
         domain="items",
         teacher="SASRec",
         sentinel=MASK,
-        config=prepared.experiment.prompts,
+        config=config,
     )
+
+
+@pytest.fixture(scope="module")
+def language(prepared, data):
+    pieces = pieces_of(data, prepared.experiment.prompts)
     params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
     model = T5Model(T5Config(vocab_size=8, d_model=4))
     # `favour` and the texts ask no more of it.
@@ -314,6 +319,29 @@ def test_stage_two_learns_the_next_items_of_the_training_part(
             candidates = example.candidates.tolist()
             assert candidates[example.targets.argmax()] == row[end]
             assert not (set(candidates) - {row[end]}) & set(row[:-2])
+
+
+def test_in_every_stage_the_prompt_is_first_and_the_end_last_if_they_are_to_be(ws, data, language):
+    config = replace(ws.experiment.prompts, pattern_first=True, end_of_text=True)
+    language = replace(language, pieces=pieces_of(data, config))
+    users = np.arange(NUM_USERS)
+    rows = source_rows(ws.experiment, data.split, users, "teacher")
+    lists = make_lists(ws.experiment, data.split, NUM_ITEMS, rows, teacher_scores)
+    texts = make_examples(ws.experiment, data, language, users, "teacher", lists)
+    drawn = [example for _, example in examples(texts)]
+    assert {int(example.task) for example in drawn} == {TA, RPS}
+    texts = make_examples(ws.experiment, data, language, users, "true")
+    drawn += [example for _, example in examples(texts, 5)]
+    labels = next_item_examples(ws.experiment, data, language, users)
+    drawn += [labels.example(index, np.random.default_rng(index)) for index in range(5)]
+    scorer = language_scorer.LanguageScorer(language)
+    system = language_scorer.LanguageSystem(SLOTS)
+    read = scorer.texts(system, data.split.histories("test")[:5])
+    for ids in [*(example.ids for example in drawn), *(row[row > 0] for row in read)]:
+        *text, mask, end = ids.tolist()
+        assert (mask, end) == (MASK, 1) and MASK not in text
+        history = [place for place, token in enumerate(text) if token >= FIRST]
+        assert text.index(SLOTS[0]) < text.index(SLOTS[1]) < history[0]
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])

@@ -87,6 +87,22 @@ def test_the_same_weights_give_the_same_scores_wherever_they_come_from(
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
+def test_prompts_need_a_tokenizer_but_no_weights(tiny_run, tmp_path, capsys):
+    copy_beginning(tiny_run, tmp_path)
+    tokenizer = tiny_run / "lm" / "tokenizer"
+    flags = ("--config.lm.weights=google/flan-t5-small", f"--config.lm.tokenizer={tokenizer}")
+    order = ("--config.prompts.pattern_first=True", "--config.prompts.end_of_text=True")
+    capsys.readouterr()
+    delrec("prompts", CONFIG, f"--workdir={tmp_path}", *FIRST, *flags, *order, "--n=1")
+    out = capsys.readouterr().out
+    texts = [part.splitlines() for part in out.split("== ")[1:]]
+    assert [name.partition(":")[0].split()[-1] for name, *_ in texts] == ["(TA)", "(RPS)", "(LSR)"]
+    for _, text, mask, *_ in texts:
+        assert text.index("[P0] [P1] [P2]") < text.index("The user has purchased")
+        assert text.endswith("<extra_id_0> </s>") and mask.endswith("^.") and mask.count("^") == 1
+    assert not (tmp_path / "lm").exists()
+
+
 def test_a_changed_byte_stops_the_next_stage(tiny_run, pretrained, tmp_path, capsys):
     copy_beginning(tiny_run, tmp_path / "run")
     base = shutil.copytree(pretrained, tmp_path / "base")
