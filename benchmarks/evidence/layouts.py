@@ -88,10 +88,11 @@ def side_table(found: Mapping[str, Summary], options: Options) -> str:
     """Systems by names, one metric; options: `protocol`, `group`, `metric`, `systems` (patterns)."""
     (metric,) = _metrics(options, "metric", ("NDCG@10",))
     columns = {name: _rows({name: one}, options) for name, one in found.items()}
-    values = {(row["system"], row["teacher"]): {} for rows in columns.values() for row in rows}  # type: dict[tuple[str, str], dict[str, Cell]]
+    values: dict[tuple[str, str], dict[str, Cell]] = {}
     for name, rows in columns.items():
         for row in rows:
-            values[row["system"], row["teacher"]][name] = _value(row[metric])
+            key = (row["system"], row["teacher"])
+            values.setdefault(key, {})[name] = _value(row[metric])
     first = next(iter(columns.values()))[0]
     told = [
         f"{name}: {one['corpus']}, {one['split']}, {columns[name][0]['users']} users"
