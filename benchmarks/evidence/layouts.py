@@ -39,7 +39,9 @@ def systems_table(found: Mapping[str, Summary], options: Options) -> str:
     lines = [
         Line(
             name="",
-            label=names.title(row["system"], row["teacher"]) + _selection(row),
+            label=names.title(row["system"], row["teacher"])
+            + _selection(row)
+            + _fewer(row, several),
             cells=tuple(_value(row[metric], interval=metric in interval) for metric in metrics),
         )
         for row in rows
@@ -178,6 +180,12 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def _for_note(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"protocol": _where(row), "users": row["users"]}
+
+
+def _fewer(row: Mapping[str, Any], several: set[int]) -> str:
+    """How many seeds a row has, where not all trained systems have the same number."""
+    count = len(row["seeds"])
+    return f", {count} seed{'s' * (count > 1)}" if count and len(several) > 1 else ""
 
 
 def _seeds_text(several: set[int]) -> str:

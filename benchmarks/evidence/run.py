@@ -11,6 +11,7 @@ After the commands of a name, its finished workdirs are collected. `--list` only
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.error(
             "--data and --runs are needed (only --runs with --collect, neither with --list)"
         )
+    # As an exception, so that the command that is running ends too, and the journal has its line.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed: list[str] = []
     if not values.collect:
         data, runs = values.data.resolve(), values.runs.resolve()

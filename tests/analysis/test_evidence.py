@@ -15,6 +15,7 @@ from evidence_workdirs import (
     USERS,
     collect,
     experiments,
+    layouts,
     names,
     run,
     tables,
@@ -224,6 +225,21 @@ def test_names_of_hybrids_and_of_labeled_systems():
     assert names.matches(name, "sasrec", "hybrid*") and not names.matches(name, "x", "*@sasrec")
 
 
+def test_a_row_says_its_selected_steps_and_how_many_seeds_it_has_where_rows_differ():
+    number = {"mean": 0.5, "sd_seeds": None, "low": 0.4, "high": 0.6}
+    shared = {"protocol": "full", "group": "all", "teacher": "sasrec", "users": 50}
+    rows = [
+        shared | {"system": "delrec", "seeds": [0, 1], "step": [300, 0], "MRR": number},
+        shared | {"system": "delrec/x", "seeds": [0], "step": [0], "MRR": number},
+        shared | {"system": "teacher", "seeds": [0], "beside": ["teacher"], "MRR": number},
+    ]
+    summary = {"corpus": "toy", "split": "by_user", "systems": rows}
+    shown = layouts.systems_table({"toy": summary}, {"metrics": "MRR"})
+    assert "| DELRec (sasrec) (step 300/0), 2 seeds | 0.5000 |" in shown
+    assert "| DELRec, x (sasrec) (not tuned: step 0), 1 seed |" in shown
+    assert "| Teacher (sasrec), beside the teacher, 1 seed |" in shown
+
+
 PAGE = "# Page\n\n<!-- table: {} -->\n<!-- end -->\n\nText.\n"
 
 
@@ -243,6 +259,7 @@ def page(tmp_path, two_seeds):
     ("spec", "shown"),
     [
         ("toy metrics=HR@1", "| Teacher (sasrec) | 0.3750 ± 0.1768 |"),
+        ("toy systems=teacher* metrics=MRR,HR@1", "| System | MRR | HR@1 |"),
         ("toy interval= metrics=NDCG@10 systems=pop*", "| Popularity | 0.5000 |"),
         ("toy group=head metrics=HR@1", "toy · leave_one_out · full@head"),
         ("toy comparisons", "| Teacher (sasrec) vs Popularity | NDCG@10 | -0.0625 [-0."),
