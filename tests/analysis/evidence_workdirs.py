@@ -68,3 +68,19 @@ def workdir(root, name, ranks, *, folder="baseline", kind="atomic", expected=Non
         one = expected_table("full", users=np.arange(USERS), values=values, cold=np.zeros(USERS))
         write_expected(path / "expected.parquet", one)
     return str(root / name)
+
+
+def make_two_seeds(root):
+    """Workdirs of two seeds: the teacher's mean NDCG@10 is 0.375 and 0.5, popularity's 0.5 in both."""
+    return [
+        workdir(root / "runs", f"s{seed}", {"teacher": ranks, "popularity": THIRD}, seed=seed)
+        for seed, ranks in enumerate((SOME, HALF))
+    ]
+
+
+def collected(root, workdirs, *, compare=(), commands=(COMMAND,), **options):
+    """The summary that is collected of workdirs, in `results/toy`."""
+    path = collect.collect(
+        root / "results" / "toy", workdirs, compare=compare, commands=commands, **options
+    )
+    return json.loads(path.read_text())
