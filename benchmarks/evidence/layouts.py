@@ -39,7 +39,9 @@ def systems_table(found: Mapping[str, Summary], options: Options) -> str:
     lines = [
         Line(
             name="",
-            label=names.title(row["system"], row["teacher"]) + _selection(row),
+            label=names.title(row["system"], row["teacher"])
+            + _selection(row)
+            + _fewer(row, several),
             cells=tuple(_value(row[metric], interval=metric in interval) for metric in metrics),
         )
         for row in rows
@@ -88,10 +90,11 @@ def side_table(found: Mapping[str, Summary], options: Options) -> str:
     """Systems by names, one metric; options: `protocol`, `group`, `metric`, `systems` (patterns)."""
     (metric,) = _metrics(options, "metric", ("NDCG@10",))
     columns = {name: _rows({name: one}, options) for name, one in found.items()}
-    values = {(row["system"], row["teacher"]): {} for rows in columns.values() for row in rows}  # type: dict[tuple[str, str], dict[str, Cell]]
+    values: dict[tuple[str, str], dict[str, Cell]] = {}
     for name, rows in columns.items():
         for row in rows:
-            values[row["system"], row["teacher"]][name] = _value(row[metric])
+            key = (row["system"], row["teacher"])
+            values.setdefault(key, {})[name] = _value(row[metric])
     first = next(iter(columns.values()))[0]
     told = [
         f"{name}: {one['corpus']}, {one['split']}, {columns[name][0]['users']} users"
@@ -177,6 +180,12 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def _for_note(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"protocol": _where(row), "users": row["users"]}
+
+
+def _fewer(row: Mapping[str, Any], several: set[int]) -> str:
+    """How many seeds a row has, where not all trained systems have the same number."""
+    count = len(row["seeds"])
+    return f", {count} seed{'s' * (count > 1)}" if count and len(several) > 1 else ""
 
 
 def _seeds_text(several: set[int]) -> str:

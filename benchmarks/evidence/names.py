@@ -1,21 +1,19 @@
 """The names of systems in `results/`: free strings, among them hybrids and systems of a labeled workdir.
 
-ease                      a system of the package
-hybrid(teacher+tfidf)     a sum of several
-delrec/beside             the system `delrec` of a workdir that was given as `beside=WORKDIR`
+`ease` is a system of the package, `hybrid(teacher+tfidf)` a sum of several, and `delrec/beside` the system `delrec` of a
+workdir that was given as `beside=WORKDIR`.
 """
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from delrec_jax.analysis.blocks import SYSTEM_LABELS
+from delrec_jax.analysis.blocks import system_label
+from delrec_jax.evaluation.records import SYSTEMS
 
 UNTRAINED = frozenset(
     ("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "oracle")
 )
 """Systems that no seed and no teacher can change: one result stands for all workdirs, if they agree."""
-
-_KNOWN = tuple(SYSTEM_LABELS)
 
 
 def labeled(system: str, label: str) -> str:
@@ -39,14 +37,18 @@ def untrained(system: str) -> bool:
 def order(system: str) -> tuple[object, ...]:
     """Sort key of a system: known ones as in the package's tables, then others, then hybrids; the oracle last."""
     found = parts(system)
-    places = [_KNOWN.index(name) if name in _KNOWN else len(_KNOWN) for name in found]
+    places = [SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS) for name in found]
     return (found == ("oracle",), len(found), places, system)
 
 
 def title(system: str, teacher: str) -> str:
     """What a table calls a system: `DELRec, beside (sasrec)`."""
     label = system.partition("/")[2]
-    text = " + ".join(SYSTEM_LABELS.get(name, name) for name in parts(system))
+    known = [
+        system_label(name, "", teachers=False) if name in SYSTEMS else name
+        for name in parts(system)
+    ]
+    text = " + ".join(known)
     return text + (f", {label}" if label else "") + (f" ({teacher})" if teacher else "")
 
 

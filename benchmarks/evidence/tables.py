@@ -34,7 +34,7 @@ from delrec_jax.files import write_text
 RESULTS = ROOT / "results"
 
 _START = re.compile(r"<!-- table:(?P<spec>[^\n]*?)-->")
-_BLOCK = re.compile(_START.pattern + r"\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(_START.pattern + r"\n(?:(?!<!-- table:).)*?<!-- end -->", re.DOTALL)
 _Layout = Callable[[Mapping[str, Any], Mapping[str, str]], str]
 _KINDS: Mapping[str, tuple[_Layout, tuple[str, ...]]] = {
     "systems": (
