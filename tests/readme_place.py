@@ -107,7 +107,7 @@ FLAGS = {
         *_P2REC,
         *_SASREC,
         "--config.lm.weights=google/flan-t5-small",
-        "--config.augment.controls=False",
+        "--config.augment.controls=()",
     ),
 }
 """What follows README.md's own flags, by workdir."""

@@ -130,7 +130,9 @@ def test_p2rec_needs_an_encoder_alone(pretrained, tmp_path):
     steps = watched("run", config, f"--workdir={tmp_path / 'run'}", *P2REC)
     (parsed,) = json.loads((tmp_path / "run" / "preference" / "parse.json").read_text())
     assert np.isfinite(parsed["squared_error"]) and parsed["step"] in (0, 4, 8)
-    parsing = [(moved, loss) for batch, moved, loss in steps if batch == {"ids", "targets"}]
+    parsing = [
+        (moved, loss) for batch, moved, loss in steps if batch == {"ids", "counted", "targets"}
+    ]
     assert np.isfinite([loss for _, loss in parsing]).all()
     assert [moved for moved, _ in parsing] == 8 * [{"kernel", "bias", "A", "B", "E"}]
     assert (tmp_path / "run" / "report" / "metrics.json").exists()
