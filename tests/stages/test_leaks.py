@@ -20,6 +20,7 @@ from watching import Watch
 from delrec_jax.p2rec import files, parse
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
+from delrec_jax.training.watching import TIMINGS
 from delrec_jax.workdir.prepared import load_data
 
 USERS, ITEMS, POPULAR, LENGTH = 24, 30, 12, 7
@@ -43,7 +44,8 @@ STAGE_ONE = (
     *(f"prompt/lists_{part}.npz" for part in ("train", "valid", "heldout")),
     "prompt/agreement.json",
 )
-ADAPTERS = ("distilled", "distilled_few", "random", "random_few")
+TRAINED = tuple(f"prompt/{name}" for name in PROMPTS[:-1])
+TUNED = tuple(f"adapter/{name}" for name in ("distilled", "distilled_few", "random", "random_few"))
 
 
 def write_corpus(folder, *, valid, test):
@@ -110,7 +112,7 @@ def flags(folder):
 
 @pytest.fixture(scope="module")
 def delrec_runs(runs):
-    """DELRec's workdirs by what was moved, up to `tune`, and the parameters of stage 2 after every step."""
+    """DELRec's workdirs by what was moved, up to `tune`, and by training run its parameters after every step."""
     found = {}
     for moved, before in runs.items():
         workdir, watch = before.with_name("delrec"), Watch()
@@ -118,10 +120,15 @@ def delrec_runs(runs):
             shutil.copytree(before / name, workdir / name)
         with mock.patch.object(task, "fit", watch.fit):
             for stage in ("distill", "tune"):
-                shop = before.with_name("shop")
-                delrec(stage, CONFIG, f"--workdir={workdir}", *flags(shop))
-        found[moved] = workdir, {name: watch.params[f"adapter/{name}"] for name in ADAPTERS}
+                delrec(stage, CONFIG, f"--workdir={workdir}", *flags(before.with_name("shop")))
+        found[moved] = workdir, watch.params
     return found
+
+
+def log_of(run, name):
+    """A training's log without the clock: what validation chooses by."""
+    rows = map(json.loads, (run / name / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
 
 
 def split_of(run):
@@ -155,18 +162,26 @@ def test_stage_one_does_not_know_their_items(delrec_runs, made, moved):
     assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", [*TRAINED, *TUNED])
 @pytest.mark.parametrize("moved", ["test", "valid"])
-def test_stage_two_is_trained_without_them_and_only_validation_chooses(delrec_runs, name, moved):
-    (one, steps), (other, moved_steps) = delrec_runs["nothing"], delrec_runs[moved]
-    assert len(steps[name]) == len(moved_steps[name]) == 1 + 8
-    jax.tree.map(np.testing.assert_array_equal, steps[name], moved_steps[name])
-    first, last = steps[name][0], steps[name][-1]
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (first, last)), strict=True))
-    if moved == "test":
-        for made in ("result.safetensors", "result.json"):
-            path = f"adapter/{name}/{made}"
-            assert (one / path).read_bytes() == (other / path).read_bytes()
+def test_no_step_of_training_knows_their_items(delrec_runs, name, moved):
+    # Every step, as the chosen one may be step 0.
+    steps, others = (delrec_runs[which][1][name] for which in ("nothing", moved))
+    first, last = (
+        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(one)])
+        for one in (steps[0], steps[-1])
+    )
+    assert len(steps) > 6 and (first != last).any(), "it trained nothing"
+    jax.tree.map(np.testing.assert_array_equal, steps, others)
+
+
+@pytest.mark.parametrize("name", [*TRAINED, *TUNED])
+def test_only_validation_items_choose_and_only_in_stage_two(delrec_runs, name):
+    one, test, valid = (delrec_runs[moved][0] for moved in ("nothing", "test", "valid"))
+    assert log_of(one, name) == log_of(test, name)
+    assert (log_of(one, name) == log_of(valid, name)) == name.startswith("prompt/")
+    for made in ("result.safetensors", "result.json"):
+        assert (one / name / made).read_bytes() == (test / name / made).read_bytes()
 
 
 def test_a_users_text_is_their_training_part(runs):
