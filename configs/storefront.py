@@ -19,6 +19,7 @@ ABLATIONS = {
     "no_anchor": {"tune.anchor": 0.0},  # stage 2 may leave the model that it starts from
     "no_ta": {"distill.tasks.ta.share": 0.0},  # stage 1 with only Recommendation Pattern Simulating
     "no_rps": {"distill.tasks.rps.share": 0.0},  # stage 1 with only Temporal Analysis
+    "few_labels": {"split.label_users": 100},  # only these users' interactions are for training
 }
 
 

@@ -146,6 +146,7 @@ def test_an_ablation_changes_its_settings_and_nothing_else():
         ("no_anchor", {"tune.anchor": 0.0}),
         ("no_ta", {"distill.tasks.ta.share": 0.0}),
         ("no_rps", {"distill.tasks.rps.share": 0.0}),
+        ("few_labels", {"split.label_users": 100}),
     ],
 )
 def test_the_ablations_of_the_storefront(name, changed):

@@ -188,7 +188,7 @@ def _notes(config: Experiment, data: Data) -> list[str]:
         "A gain of the distilled prompt over no prompt is no evidence of distillation: the control that counts is the prompt "
         "distilled from a shuffled teacher.",
     ]
-    made_here = not config.lm.weights
+    made_here, supervised = not config.lm.weights, systems.bare_name(config) == "lm_supervised"
     if data.world is not None:
         notes += [
             "The storefront is generated: no figure here is a result on real data.",
@@ -197,8 +197,8 @@ def _notes(config: Experiment, data: Data) -> list[str]:
     if data.world is not None and made_here:
         notes.append(
             "The language model was pre-trained on the catalogue's text and on instructions that include the behaviors of "
-            "the store's customers: this demonstration is built so that a prompt CAN express the pattern. It never saw a row "
-            "of interactions."
+            "the store's customers: this demonstration is built so that a prompt CAN express the pattern."
+            + ("" if supervised else " It never saw a row of interactions.")
         )
     elif made_here:
         notes.append(
@@ -209,5 +209,10 @@ def _notes(config: Experiment, data: Data) -> list[str]:
         notes.append(
             f"The language model has the pretrained weights {config.lm.weights} (lm/base.json holds their SHA-256): "
             "what it already knew about these items is not controlled for."
+        )
+    if supervised:
+        notes.append(
+            "Pre-training asked for users' own next items (pretrain.text.recent, cloze), in the words of evaluation: every row "
+            "of the language model is one of a supervised recommender, also without a prompt; none is zero-shot."
         )
     return notes

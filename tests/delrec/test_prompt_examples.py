@@ -14,7 +14,7 @@ from prompt_templates import EVERY
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
-from delrec_jax.delrec import distill, tune
+from delrec_jax.delrec import distill, systems, tune
 from delrec_jax.delrec.next_item import next_item_examples
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.delrec.rows import user_parts
@@ -296,6 +296,22 @@ def test_stage_two_tunes_with_the_controls_that_the_config_names(ws, data, langu
     for wrong in (("best",), ("none", "none")):
         with pytest.raises(UserError, match=r"tune\.controls"):
             replace(ws.experiment.tune, controls=wrong)
+
+
+@pytest.mark.parametrize(
+    ("texts", "weights", "name"),
+    [
+        ({}, "", "lm_no_prompt"),
+        ({"recent": 0.1}, "", "lm_supervised"),
+        ({"cloze": 1.0}, "", "lm_supervised"),
+        ({"recent": 1.0}, "google/flan-t5-small", "lm_no_prompt"),
+    ],
+)
+def test_the_bare_model_is_zero_shot_only_where_no_next_item_was_asked(ws, texts, weights, name):
+    base = ws.experiment
+    pretrain = replace(base.pretrain, text=replace(base.pretrain.text, **texts))
+    changed = replace(base, pretrain=pretrain, lm=replace(base.lm, weights=weights))
+    assert systems.bare_name(changed) == name
 
 
 @pytest.mark.parametrize("pattern", [SLOTS, prompts.NO_PATTERN], ids=["slots", "none"])

@@ -56,7 +56,7 @@ def distill_steps(ws, data, language, monkeypatch):
 def tune_steps(ws, data, language, monkeypatch):
     watch = FirstSteps(STEPS)
     monkeypatch.setattr(task, "fit", watch.fit)
-    tune.Tuning(ws, data, language).fit("distilled", "distilled", data.split.training_users)
+    tune.Tuning(ws, data, language).fit("distilled")
     return watch
 
 

@@ -99,10 +99,13 @@ def test_pretrain_says_how_many_items_tie(tiny_run, pretrained, tmp_path, capsys
     assert "lm.verbalizer=first" in said and "shared_titles.json" in said
 
 
-def test_recommend_ranks_the_teachers_best_where_candidates_are_decoded(sequence_run, capsys):
+def test_recommend_ranks_the_teachers_best_where_candidates_are_decoded(
+    sequence_run, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "300")
     history = "--history=Tangled Stone Mystery Book One"
     delrec("recommend", f"--workdir={sequence_run}", history, "-k", "3")
-    assert "best 8" in " ".join(capsys.readouterr().out.split())
+    assert "DELRec (among the teacher's best 8)" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         delrec("recommend", f"--workdir={sequence_run}", history, "-k", "9")
     err = capsys.readouterr().err.strip()
