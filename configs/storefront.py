@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from delrec_jax.config import ablated, default_config
 
 ABLATIONS = {
-    "few_labels": {"split.label_users": 100},  # every stage learns from 100 users alone
     "listwise": {"distill.rps_label": "listwise"},  # the teacher's list, not only its best item
     "lora": {"tune.adalora.target_rank": 12},  # every adapter keeps the rank that it starts with
     "no_anchor": {"tune.anchor": 0.0},  # stage 2 may leave the model that it starts from
