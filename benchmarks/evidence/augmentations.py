@@ -1,0 +1,228 @@
+"""P2Rec's ways of augmentation: each tried with one seed on validation items, the best one run with three seeds on test items.
+
+    python benchmarks/evidence/augmentations.py --data=FOLDER --runs=FOLDER [--only=office,...] [--ways] [--list]
+
+Everything up to `parse` is made once for a corpus; the workdir of each way begins as a copy of it. `--ways` ends after the
+choice: `results/p2rec_NAME/ways.json` has the validation NDCG@10 of each way, and no test item has been ranked. Without it, the
+best way is then run with three seeds and all controls, and collected in `results/p2rec_NAME/summary.json`. Resumable as
+`run.py`, and with the same journal.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cells import finished
+from collect import RESULTS, collect
+from experiments import DATA, RUNS, Command
+from provenance import commit, machine, now, versions
+from run import run_all
+
+from delrec_jax.errors import UserError
+from delrec_jax.files import write_text
+
+_SASREC = "--config.augment.teachers=('sasrec',)"
+_NO_CONTROLS = "--config.augment.controls=()"
+_FIRST = ("prepare", "pretrain", "teach", "parse")
+_COMPARE = (
+    *(f"teacher_augmented,{other}" for other in ("teacher", "ease", "hybrid(teacher+tfidf)")),
+    "teacher_augmented,teacher_augmented_*",
+    "*,teacher",
+    "hybrids",
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One corpus of the comparison.
+
+    Attributes:
+        name: its name here.
+        folder: its folder in DATA.
+        config: config file, from the root of the repository.
+    """
+
+    name: str
+    folder: str
+    config: str
+
+
+CORPORA = (
+    Corpus("office", "office-products", "configs/p2rec/office.py"),
+    Corpus("ml100k", "ml-100k", "configs/p2rec/ml100k_mini.py"),
+    Corpus("beauty", "beauty", "configs/p2rec/beauty.py"),
+)
+
+WAYS = {
+    "initialise": ("initialise", "pca"),
+    "initialise, whitened": ("initialise", "whitened"),
+    "concatenate": ("concatenate", "pca"),
+    "concatenate, whitened": ("concatenate", "whitened"),
+    "halves": ("halves", "pca"),
+    "halves, whitened": ("halves", "whitened"),
+    "adapter": ("adapter", "pca"),
+    "ensemble": ("ensemble", "pca"),
+    "ensemble, whitened": ("ensemble", "whitened"),
+}
+"""The ways that are tried: `augment.way` and `augment.reduce`."""
+
+
+def stage(corpus: Corpus, workdir: str, name: str, *flags: str, writes: str) -> Command:
+    """One command of a corpus; SASRec is the only recommender."""
+    words = (
+        name,
+        f"--config={corpus.config}",
+        f"--config.data.path={DATA}/{corpus.folder}",
+        _SASREC,
+        *flags,
+        f"--workdir={RUNS}/{workdir}",
+        "--update",  # a copy of another way's workdir: what differs is made again
+    )
+    return Command(f"p2rec_{corpus.name}", workdir, words, writes)
+
+
+def base(corpus: Corpus) -> list[Command]:
+    """What all ways share, with one seed."""
+    folders = {"prepare": "data", "pretrain": "lm", "teach": "teacher", "parse": "preference"}
+    workdir = f"p2rec_{corpus.name}-base"
+    return [
+        stage(corpus, workdir, name, "--config.parse.seeds=1", writes=folders[name])
+        for name in _FIRST
+    ]
+
+
+def trial(corpus: Corpus, way: str) -> Command:
+    """One way with one seed and without controls; only validation items are ranked."""
+    name, reduce = WAYS[way]
+    return stage(
+        corpus,
+        f"p2rec_{corpus.name}-{name}-{reduce}",
+        "augment",
+        *("--config.parse.seeds=1", _NO_CONTROLS),
+        *(f"--config.augment.way={name}", f"--config.augment.reduce={reduce}"),
+        writes="augmented",
+    )
+
+
+def best(corpus: Corpus, way: str) -> Command:
+    """The chosen way with three seeds, all controls, and the test items."""
+    name, reduce = WAYS[way]
+    return stage(
+        corpus,
+        f"p2rec_{corpus.name}-best",
+        "run",
+        *(
+            "--config.parse.seeds=3",
+            f"--config.augment.way={name}",
+            f"--config.augment.reduce={reduce}",
+        ),
+        writes="records",
+    )
+
+
+def run_corpus(corpus: Corpus, data: Path, runs: Path, results: Path, *, only_ways: bool) -> None:
+    """Runs and collects one corpus.
+
+    Raises:
+        UserError: a command failed; its log says why.
+    """
+    begin = [
+        command for command in base(corpus) if not finished(runs / command.workdir / command.writes)
+    ]
+    _run(begin, data, runs)
+    for way in WAYS:
+        command = trial(corpus, way)
+        _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
+        _run([command], data, runs)
+    found = validated(corpus, runs)
+    folder = results / f"p2rec_{corpus.name}"
+    write_text(folder / "ways.json", json.dumps(found, indent=1) + "\n")
+    chosen = max(found["ways"], key=lambda row: row["valid_ndcg10"])["way"]
+    print(f"{corpus.name}: the best way on validation items is {chosen}", flush=True)
+    if only_ways:
+        return
+    command = best(corpus, chosen)
+    _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
+    _run([command], data, runs)
+    print(collect(folder, [str(runs / command.workdir)], compare=_COMPARE))
+
+
+def validated(corpus: Corpus, runs: Path) -> dict[str, Any]:
+    """The validation NDCG@10 of the plain recommender and of each way, and what the categories are."""
+    ways = []
+    for way in WAYS:
+        rows = json.loads(
+            (runs / trial(corpus, way).workdir / "augmented" / "augment.json").read_text()
+        )
+        by_system = {row["system"]: row for row in rows}
+        row = by_system["teacher_augmented"]
+        ways.append({"way": way, "valid_ndcg10": row["valid_ndcg10"], "step": row["step"]})
+        plain = by_system["teacher"]["valid_ndcg10"]
+    parsed = json.loads(
+        (runs / f"p2rec_{corpus.name}-base" / "preference" / "parse.json").read_text()
+    )
+    return {
+        "plain_valid_ndcg10": plain,
+        "ways": ways,
+        "parse": parsed,
+        "commands": [
+            command.text for command in (*base(corpus), *map(lambda way: trial(corpus, way), WAYS))
+        ],
+        "date": now(),
+        **commit(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists():
+        shutil.copytree(source, target)
+
+
+def _run(chosen: Sequence[Command], data: Path, runs: Path) -> None:
+    if failed := run_all(chosen, data, runs):
+        raise UserError(f"{failed[0]}: failed; {runs / failed[0]}.log says why")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is asked for; a failure ends with one line and status 2."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--data", type=Path, help="folder of the corpora")
+    options.add_argument("--runs", type=Path, help="folder of the workdirs")
+    options.add_argument("--only", default=",".join(corpus.name for corpus in CORPORA))
+    options.add_argument("--results", type=Path, default=RESULTS, help="default: the repository's")
+    options.add_argument("--ways", action="store_true", help="end after the choice by validation")
+    options.add_argument("--list", action="store_true", help="print the commands, run nothing")
+    values = options.parse_args(argv)
+    chosen = [corpus for corpus in CORPORA if corpus.name in values.only.split(",")]
+    if values.list:
+        for corpus in chosen:
+            for command in (*base(corpus), *(trial(corpus, way) for way in WAYS)):
+                print(command.text)
+        return
+    if not chosen or values.data is None or values.runs is None:
+        options.error("--data and --runs are needed, and --only names of corpora")
+    try:
+        for corpus in chosen:
+            run_corpus(
+                corpus,
+                values.data.resolve(),
+                values.runs.resolve(),
+                values.results,
+                only_ways=values.ways,
+            )
+    except UserError as error:
+        print(f"augmentations: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
