@@ -98,7 +98,10 @@ FLAGS = {
     "runs/flan": (
         *TINY,
         *_POPULARITY,
-        "--config.prompts.max_tokens=160",  # the storefront's tokenizer spells out what is said of movies
+        "--config.prompts.max_tokens=512",  # the storefront's tokenizer spells out what is said of movies
+        "--config.distill.optimizer.warmup_steps=2",
+        "--config.tune.optimizer.warmup_steps=2",
+        "--config.tune.controls=()",
     ),
     "runs/mine": (*TINY, *_POPULARITY, "--config.prompts.max_title_tokens=0"),
     "runs/ml100k_sasrec": (*TINY, *_SASREC),

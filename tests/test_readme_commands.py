@@ -40,7 +40,7 @@ from delrec_jax.data.corpora.tables import RulesConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizers import VERBALIZERS
 from delrec_jax.stages.export import FORMATS
-from delrec_jax.teachers.registry import display_name
+from delrec_jax.teachers.registry import CLOSED_FORMS, display_name
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.stage_table import METHODS
 
@@ -136,7 +136,9 @@ def weights_are_adopted(command, made):
     assert base["weights"] == "google/flan-t5-small" and f"SHA-256 {base['fingerprint']}" in text
     assert re.fullmatch("[0-9a-f]{64}", base["fingerprint"])
     assert not Path("runs/flan/lm/model").exists(), "pretrain trained something"
-    assert "delrec" in systems("runs/flan")["full"]
+    found = systems("runs/flan")
+    assert "delrec" in found["sampled-8"] & found["rerank-8"], "`sequence` scores stated candidates"
+    assert "delrec" not in found["full"] and "teacher" in found["full"]
     has_report("runs/flan", "Results")
 
 
@@ -180,7 +182,10 @@ def popularity_and_the_teacher_are_ranked(command, made):
     text = made("runs/ml100k_sasrec")
     found = systems("runs/ml100k_sasrec", "baseline")
     found = {name: value for name, value in found.items() if "@" not in name}
-    assert found == {name: {"popularity", "teacher"} for name in (*PROTOCOLS, "rerank-8")}
+    wanted = {"popularity", "tfidf", "teacher", "hybrid(teacher+tfidf)"}  # of TINY's baselines
+    assert found == {name: wanted for name in (*PROTOCOLS, "rerank-8")}
+    named = {form.title.lower() for form in CLOSED_FORMS.values()}
+    assert all(name in PROSE.lower() for name in named), "every baseline is named"
     named = listed(r"Protocols: (.*?)\.")
     assert {re.sub(r"-m$", "-8", name) for name in named} == set(found)
     assert "Teacher (sasrec)" in text and not Path("runs/ml100k_sasrec/lm").exists()
@@ -191,7 +196,7 @@ def is_as_promised(path):
     config = from_config(read_config(Path(path)))
     names = [display_name(name) for name in config.augment.teachers]
     assert f"These train {', '.join(names[:-1])} and {names[-1]} plain" in PROSE
-    assert config.augment.controls and "two controls" in PROSE
+    assert config.augment.controls and "three controls" in PROSE
     assert config.parse.seeds == 3 and "under three seeds" in PROSE
 
 
@@ -218,7 +223,9 @@ def recommenders_get_the_embeddings(command, made):
 def a_recommender_starts_from_the_embeddings(command, made):
     made("runs/p2rec_ml100k")
     is_as_promised("configs/p2rec/ml100k_mini.py")
-    assert systems("runs/p2rec_ml100k")["full"] == {"popularity", "teacher", "teacher_augmented"}
+    found = systems("runs/p2rec_ml100k")["full"]
+    assert found >= {"popularity", "tfidf", "teacher", "teacher_augmented", "lm_embeddings"}
+    assert "hybrid(teacher+tfidf)" in found and "teacher_augmented_untuned_lm" not in found
     has_report("runs/p2rec_ml100k", "Results", "Latent categories")
 
 
@@ -269,12 +276,10 @@ def prompts_of_each_task_are_printed(command, made):
 
 @check("recommend")
 def a_list_of_titles_is_printed(command, made):
-    made("runs/flan")
-    titles = load_data(open_workspace(Path("runs/flan"))).corpus.catalogue.titles
+    titles = load_data(open_workspace(DEMO)).corpus.catalogue.titles
     unused = iter(titles)
     words = [
-        re.sub(r"\bTitle\b", lambda _: next(unused), word)
-        for word in filled(command, DIR="runs/flan")
+        re.sub(r"\bTitle\b", lambda _: next(unused), word) for word in filled(command, DIR=DEMO)
     ]
     text = said(*words)
     count = int(words[words.index("-k") + 1])

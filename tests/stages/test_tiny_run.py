@@ -15,7 +15,8 @@ from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import load_data
 
 SYSTEMS = {
-    "popularity", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
+    "popularity", "tfidf", "lm_embeddings", "teacher", "hybrid(teacher+tfidf)",
+    "hybrid(delrec+teacher)", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
     "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_no_prompt", "lm_tuned_random_prompt",
     "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt", "delrec", "lm_words", "oracle",
 }  # fmt: skip
