@@ -92,7 +92,7 @@ def take_apart(text: str, title: str) -> tuple[str, list[str], list[str]]:
       title: the line above the table.
 
     Returns:
-      Its note with every number 0, its columns, and the names of its rows.
+      Its note with every number 0, its columns, and the names of its rows without selected steps.
     """
     lines = [line.strip() for line in text.splitlines()]
     lines = lines[lines.index(title) + 1 :]
@@ -101,4 +101,6 @@ def take_apart(text: str, title: str) -> tuple[str, list[str], list[str]]:
     rows = rows[: [*rows, ""].index("")]
     note = re.sub(r"\d+", "0", " ".join(" ".join(lines[:head]).split()))
     cells = [re.split(r"\s{2,}", line) for line in (lines[head], *rows)]
-    return note, cells[0], [row[0] for row in cells[1:]]
+    # Which step was selected is the run's own.
+    names = [re.sub(r" \((not (tuned|trained): )?step \d+\)", "", row[0]) for row in cells[1:]]
+    return note, cells[0], names

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from tiny_storefront import CONFIG, TINY, delrec
+from tiny_storefront import CONFIG, FEW_BASELINES, TINY, delrec
 
 PARSING = (
     "--config.parse.categories=4",
@@ -17,6 +17,7 @@ PARSING = (
 )
 P2REC = (
     *TINY,
+    *FEW_BASELINES,
     "--config.teacher.gru4rec.width=8",
     "--config.teacher.gru4rec.hidden=8",
     "--config.parse.seeds=2",

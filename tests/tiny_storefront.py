@@ -56,10 +56,15 @@ TINY = (
     "--config.tune.loop.steps=8",
     "--config.tune.loop.evaluate_every=4",
     "--config.tune.loop.checkpoint_every=5",
-    "--config.baselines.names=('popularity', 'tfidf')",
-    "--config.baselines.hybrids=('teacher+tfidf', 'delrec+teacher')",
     "--config.tune.adalora.interval=1",
     "--config.tune.batch_size=16",
+)
+
+
+# Two baselines and two hybrids; TINY has all.
+FEW_BASELINES = (
+    "--config.baselines.names=('popularity', 'tfidf')",
+    "--config.baselines.hybrids=('teacher+tfidf', 'delrec+teacher')",
 )
 
 

@@ -214,11 +214,11 @@ def test_the_prompt_may_stand_before_the_history_and_the_text_may_end():
 def test_the_end_of_a_preference_counts_like_any_token():
     _, plain = make(PromptConfig())
     _, ended = make(PromptConfig(end_of_text=True))
-    text = preference_text(plain, [0, 2]).tolist()
-    assert preference_text(ended, [0, 2]).tolist() == [*text, 1]
+    text = preference_text(plain, [0, 2]).ids.tolist()
+    assert preference_text(ended, [0, 2]).ids.tolist() == [*text, 1]
     _, tight = make(PromptConfig(end_of_text=True, max_tokens=len(text)))
-    shorter = preference_text(plain, [2]).tolist()
-    assert preference_text(tight, [0, 2]).tolist() == [*shorter, 1]
+    shorter = preference_text(plain, [2]).ids.tolist()
+    assert preference_text(tight, [0, 2]).ids.tolist() == [*shorter, 1]
 
 
 LONG = [" ".join(f"t{item}.{place}" for place in range(40 if item > 5 else 5)) for item in range(9)]

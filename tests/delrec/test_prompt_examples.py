@@ -348,7 +348,7 @@ def test_in_every_stage_the_prompt_is_first_and_the_end_last_if_they_are_to_be(w
     assert {int(example.task) for example in drawn} == {TA, RPS}
     texts = make_examples(ws.experiment, data, language, users, "true")
     drawn += [example for _, example in examples(texts, 5)]
-    labels = next_item_examples(ws.experiment, data, language, users)
+    labels = next_item_examples(ws.experiment, data, language, pattern=SLOTS)
     drawn += [labels.example(index, np.random.default_rng(index)) for index in range(5)]
     scorer = language_scorer.LanguageScorer(language)
     system = language_scorer.LanguageSystem(SLOTS)

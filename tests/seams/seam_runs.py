@@ -9,7 +9,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
-from tiny_storefront import TINY, delrec
+from tiny_storefront import FEW_BASELINES, TINY, delrec
 
 from delrec_jax.training.sharding import key_names
 from delrec_jax.training.steps import TrainStep
@@ -26,6 +26,7 @@ def get_config():
 """
 QUICK = (
     *TINY,
+    *FEW_BASELINES,
     "--config.tune.controls=()",
     "--config.pretrain.loop.steps=3",
     "--config.pretrain.loop.evaluate_every=3",

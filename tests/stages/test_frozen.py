@@ -50,7 +50,8 @@ def index_run(tmp_path_factory):
     workdir, watch = tmp_path_factory.mktemp("index") / "run", Watch()
     digests = []
     with mock.patch.object(task, "fit", watch.fit):
-        for stage in ("prepare", "pretrain", "teach", "distill", "tune", "evaluate", "report"):
+        stages = ("prepare", "pretrain", "teach", "fit", "distill", "tune", "evaluate", "report")
+        for stage in stages:
             delrec(stage, CONFIG, f"--workdir={workdir}", *INDEX)
             files = sorted(workdir.glob("*/*/result.safetensors"))
             digests.append({f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})

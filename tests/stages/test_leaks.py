@@ -38,14 +38,14 @@ MADE = (
     "augmented/teachers/gru4rec/seed-0/teacher_augmented_shuffled_text/teacher.safetensors",
 )
 STAGES = ("prepare", "pretrain", "teach", "parse", "augment")
-PROMPTS = ("distilled", "shuffled", "true", "true_few", "random")
+PROMPTS = ("distilled", "shuffled", "true", "random")
 STAGE_ONE = (
     *(f"prompt/{name}/result.safetensors" for name in PROMPTS),
     *(f"prompt/lists_{part}.npz" for part in ("train", "valid", "heldout")),
     "prompt/agreement.json",
 )
 TRAINED = tuple(f"prompt/{name}" for name in PROMPTS[:-1])
-TUNED = tuple(f"adapter/{name}" for name in ("distilled", "distilled_few", "random", "random_few"))
+TUNED = tuple(f"adapter/{name}" for name in ("distilled", "none", "random", "shuffled", "true"))
 
 
 def write_corpus(folder, *, valid, test):

@@ -22,7 +22,6 @@ from delrec_jax.p2rec.text_vectors import principal
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.recommenders import taught_vectors
 
 SYSTEMS = {
@@ -197,7 +196,7 @@ def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
 def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(p2rec_run, capsys):
     before = (p2rec_run / "report" / "metrics.json").read_bytes()
     delrec("run", CONFIG, f"--workdir={p2rec_run}", *P2REC, "--config.method=p2rec")
-    assert capsys.readouterr().err.count("finished before, skipped") == 6
+    assert capsys.readouterr().err.count("finished before, skipped") == 7
     assert (p2rec_run / "report" / "metrics.json").read_bytes() == before
 
 
@@ -320,11 +319,12 @@ def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, t
     # Trained apart: the part that reads texts is that of an adapter run, to the bit.
     alone = "augmented/teachers/sasrec/seed-1/teacher_augmented/teacher.safetensors"
     assert (tmp_path / alone).read_bytes() == (p2rec_run / alone).read_bytes()
-    delrec("evaluate", CONFIG, f"--workdir={tmp_path}", *given)
+    for stage in ("fit", "evaluate"):
+        delrec(stage, CONFIG, f"--workdir={tmp_path}", *given)
     records = pl.read_parquet(tmp_path / "records" / "records.parquet")
     mine = records.filter(system="teacher_augmented", protocol="full", seed=0)
-    asked = recommenders.conventional_system(both, RowHistories(data.split, "test", 16))
-    scores = np.asarray(asked.score_users(np.arange(len(mine))))
+    asked = recommenders.ConventionalSystem(both, data.split, 16)
+    scores = np.asarray(asked.scores("test", np.arange(len(mine))))
     for row, (user, target, rank) in enumerate(mine.select("user", "target", "rank").iter_rows()):
         seen = np.setdiff1d(data.split.history("test", user), target)
         others = np.delete(scores[row], seen)

@@ -9,19 +9,24 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
+from delrec_jax.config import BaselinesConfig
 from delrec_jax.delrec import systems
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import load_data
 
 SYSTEMS = {
-    "popularity", "tfidf", "lm_embeddings", "teacher", "hybrid(teacher+tfidf)",
-    "hybrid(delrec+teacher)", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
+    "popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "teacher", "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
     "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_no_prompt", "lm_tuned_random_prompt",
     "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt", "delrec", "lm_words", "oracle",
+    *BaselinesConfig().hybrid_parts,
 }  # fmt: skip
-# With tune.controls=('random',).
-FEWER_SYSTEMS = SYSTEMS - {"lm_tuned_no_prompt", "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt"}
+# With tune.controls=('random',) and FEW_BASELINES.
+FEWER_SYSTEMS = {
+    "popularity", "tfidf", "lm_embeddings", "teacher", "lm_no_prompt", "lm_random_prompt",
+    "lm_shuffled_prompt", "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_random_prompt", "delrec",
+    "lm_words", "oracle", "hybrid(teacher+tfidf)", "hybrid(delrec+teacher)",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -122,7 +127,7 @@ def test_the_page_is_self_contained(tiny_run):
 def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(tiny_run, capsys):
     before = (tiny_run / "report" / "metrics.json").read_bytes()
     delrec("run", CONFIG, f"--workdir={tiny_run}", *TINY)
-    assert capsys.readouterr().err.count("finished before, skipped") == 6
+    assert capsys.readouterr().err.count("finished before, skipped") == 7
     assert (tiny_run / "report" / "metrics.json").read_bytes() == before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from tiny_storefront import CONFIG, TINY, delrec, open_workspace
+from tiny_storefront import CONFIG, FEW_BASELINES, TINY, delrec, open_workspace
 from watching import Watch
 
 from delrec_jax.language.export import export_model
@@ -19,6 +19,7 @@ EXTRA_ROWS = 28  # as Flan-T5: 32128 rows for 32100 ids
 # Short loops; the other controls have their runs in TINY.
 _SHORT = (
     *TINY,
+    *FEW_BASELINES,
     "--config.distill.loop.steps=3",
     "--config.tune.controls=('random',)",
     "--config.tune.loop.steps=6",
