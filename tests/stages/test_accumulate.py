@@ -71,7 +71,8 @@ def test_two_parts_take_the_steps_of_the_whole_batch(workdir, steps, monkeypatch
     for a, b in zip(whole.metrics, parts.metrics, strict=True):
         assert a == pytest.approx(b, rel=1e-5) and a["gradient_norm"] > 1e-4
     assert whole.metrics[0]["loss"] != whole.metrics[1]["loss"]
-    chex.assert_trees_all_close(parts.params, whole.params, rtol=0, atol=1e-5)
+    # Adam divides by the gradient's size, so where it is nearly 0 rounding shows: a hundredth of a step of 0.1.
+    chex.assert_trees_all_close(parts.params, whole.params, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [distill_steps, tune_steps])

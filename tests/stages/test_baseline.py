@@ -10,8 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
-from delrec_jax.config import from_config
+from delrec_jax.config import BaselinesConfig, from_config
+from delrec_jax.teachers import item_to_item
+from delrec_jax.teachers.markov import MARKOV
+from delrec_jax.teachers.registry import CLOSED_FORMS
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.closed_forms import training_part
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace, read_json
 
@@ -188,3 +192,50 @@ def test_settings_that_cannot_work_are_refused(tmp_path, capsys, flag, message):
     with pytest.raises(SystemExit):
         delrec("baseline", tmp_path, f"--config.{flag}")
     assert message in capsys.readouterr().err
+
+
+def test_baselines_and_hybrids_stand_beside_the_teacher(tmp_path, capsys):
+    write_shop(tmp_path / "shop")
+    delrec("baseline", tmp_path)
+    folder = tmp_path / "run" / "baseline"
+    hybrids = {one["system"]: one for one in json.loads((folder / "hybrids.json").read_text())}
+    there = set(pl.read_parquet(folder / "records.parquet")["system"])
+    assert set(hybrids) == {name for name in BaselinesConfig().hybrid_parts if "delrec" not in name}
+    assert there == {*CLOSED_FORMS, "teacher", *hybrids}
+    assert "hybrid(delrec+teacher) is left out: delrec cannot" in capsys.readouterr().err
+    tested = {
+        (one["system"], one["reference"])
+        for one in json.loads((folder / "comparisons.json").read_text())
+    }
+    assert {(name, one["best_part"]) for name, one in hybrids.items()} <= tested
+    assert {(name, "teacher") for name in there - {"teacher"}} <= tested
+    assert "Paired tests" in (folder / "tables.md").read_text()
+
+    # Ranks of a baseline are those of its chosen settings, fitted on the training part alone.
+    _, data = opened(tmp_path)
+    chosen = json.loads((tmp_path / "run" / "closed_forms" / "settings.json").read_text())["markov"]
+    matrix = MARKOV.fit(training_part(data), **chosen["settings"]).matrix
+    decay, floor = (chosen["by_recency"][name] for name in ("decay", "floor"))
+    found = records(tmp_path, "markov")["full_with_seen"]
+    for row, (history, target) in enumerate(
+        zip(data.split.histories("test"), data.split.target("test"), strict=True)
+    ):
+        ages = np.arange(len(history))[::-1]
+        weights = (floor + (1 - floor) * decay**ages).astype(np.float32)
+        scores = weights @ np.asarray(matrix)[history]
+        rank, _ = brute_rank(np.round(scores, 5), int(target), set(range(ITEMS)))
+        assert found.row(row, named=True)["rank"] == pytest.approx(rank, abs=0.5)
+
+
+def test_a_baseline_that_cannot_be_is_left_out_with_the_reason(tmp_path, capsys, monkeypatch):
+    write_shop(tmp_path / "shop")
+    monkeypatch.setattr(item_to_item, "MOST_ITEMS", ITEMS - 1)
+    delrec("baseline", tmp_path)
+    said = capsys.readouterr().err
+    assert "EASE is left out: EASE: a catalogue of 30 items needs a matrix of" in said
+    assert "hybrid(markov+ease) is left out: markov, ease cannot be part of it here" in said
+    table = pl.read_parquet(tmp_path / "run" / "baseline" / "records.parquet")
+    assert set(table["system"]) == {"popularity", "teacher"}
+    with pytest.raises(SystemExit):
+        delrec("teach", tmp_path, "--config.teacher.name=ease", "--update")
+    assert "take another teacher.name" in capsys.readouterr().err
