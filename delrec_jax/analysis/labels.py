@@ -12,7 +12,7 @@ SYSTEM_LABELS = {
     "itemknn": "ItemKNN",
     "markov": "Markov",
     "ease": "EASE",
-    "tfidf": "TF-IDF of titles",
+    "tfidf": "TF-IDF",
     "lm_embeddings": "LM's title vectors",
     "teacher": "Teacher",
     "teacher_augmented": "Teacher + P2Rec",

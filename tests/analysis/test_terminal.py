@@ -47,7 +47,7 @@ def test_one_table_is_printed_with_where_the_gain_comes_from(tmp_path, capsys):
         f"{len(tables) - 1} more tables: {tmp_path / 'tables.md'}",
         f"report: {tmp_path / 'index.html'}",
     ]
-    assert len(tables) == 5
+    assert len(tables) == 4
 
 
 @pytest.mark.parametrize(("protocol", "cold"), [("full", False), ("sampled-8", True)])

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
-from tiny_storefront import CONFIG, TINY, delrec, open_workspace
+from tiny_storefront import CONFIG, FEW_BASELINES, TINY, delrec, open_workspace
 from watching import Watch, same, stored
 
 from delrec_jax.delrec import distill
@@ -29,6 +29,7 @@ INDEX = (
     "--config.lm.verbalizer=index",
     "--config.tune.loss_over=candidates",
     "--config.tune.num_candidates=8",
+    *FEW_BASELINES,
     "--config.tune.controls=('none','random')",
     "--config.teacher.name=popularity",
     "--config.distill.weighting=uncertainty",
@@ -166,7 +167,9 @@ def test_index_ranks_candidate_lists_and_never_the_catalogue(index_run):
         protocol: set(records.filter(pl.col("protocol") == protocol)["system"])
         for protocol in ("full", "sampled-8", "rerank-8")
     }
-    assert systems["full"] == {"popularity", "teacher", "oracle"}
+    assert systems["full"] == {
+        *("popularity", "tfidf", "lm_embeddings", "teacher", "hybrid(teacher+tfidf)", "oracle")
+    }
     assert systems["sampled-8"] == systems["rerank-8"] > {"delrec", "lm_no_prompt", "lm_words"}
     listed = records.filter(pl.col("system") == "delrec", pl.col("protocol") == "sampled-8")
     assert listed["candidates"].unique().to_list() == [8] and len(listed) == 48
