@@ -244,11 +244,11 @@ def test_recommend_asks_the_augmented_and_the_plain_teacher(p2rec_run, capsys):
         (["run", "--config.teacher.name=popularity"], ["teacher.name is 'popularity'", "sasrec"]),
     ],
 )
-def test_mistakes_are_one_clear_line(p2rec_run, capsys, arguments, words):
+def test_mistakes_are_one_clear_line(tmp_path, capsys, arguments, words):
     command, *flags = arguments
     with pytest.raises(SystemExit) as ended:
         given = [CONFIG, *P2REC, "--config.method=p2rec", *flags]
-        delrec(command, *given, f"--workdir={p2rec_run}")
+        delrec(command, *given, f"--workdir={tmp_path}")
     assert ended.value.code == 2
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1
