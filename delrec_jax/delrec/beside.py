@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.config import Experiment
 from delrec_jax.evaluation.ranking import seen_items
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.teachers.standardised import standardised
 from delrec_jax.training.sharding import Layout
 
 
@@ -67,18 +67,6 @@ def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside |
     if not experiment.tune.beside:
         return None
     return Beside(experiment.tune.beside_weight, experiment.teacher.max_length, known)
-
-
-def standardised(scores: Float[Array, "B I"], among: Bool[Array, "B I"]) -> Float[Array, "B I"]:
-    """Each row's scores minus their mean, divided by their standard deviation, both over the items in `among`.
-
-    A row whose scores do not differ there becomes 0 everywhere.
-    """
-    count = jnp.maximum(among.sum(1, keepdims=True), 1)
-    centred = scores - jnp.where(among, scores, 0.0).sum(1, keepdims=True) / count
-    variance = jnp.where(among, centred**2, 0.0).sum(1, keepdims=True) / count
-    differs = variance > 0
-    return jnp.where(differs, centred / jnp.sqrt(jnp.where(differs, variance, 1.0)), 0.0)
 
 
 def padded_history(history: Int[np.ndarray, " L"], width: int) -> Int[np.ndarray, " H"]:

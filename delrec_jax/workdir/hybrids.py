@@ -20,6 +20,7 @@ from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import rank_full, seen_items
+from delrec_jax.teachers.standardised import standardised
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.validation import BATCH, Validation
@@ -30,23 +31,7 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 _SWEEPS = 5  # over all coordinates, at most; usually two suffice
 
 
-@jax.jit
-def standardised(scores: Float[Array, "B I"], seen: Bool[Array, "B I"]) -> Float[Array, "B I"]:
-    """Scores with mean 0 and variance 1 in each row, over the items that are not seen.
-
-    An item that a system cannot score (-inf) gets the row's lowest score. A row of equal scores becomes zeros: a system that
-    has nothing to say adds nothing.
-    """
-    finite = jnp.isfinite(scores)
-    lowest = jnp.where(finite, scores, jnp.inf).min(axis=1, keepdims=True)
-    filled = jnp.where(finite, scores, jnp.where(jnp.isfinite(lowest), lowest, 0.0))
-    count = jnp.maximum((~seen).sum(axis=1, keepdims=True), 1)
-    mean = jnp.where(seen, 0.0, filled).sum(axis=1, keepdims=True) / count
-    centred = filled - mean
-    variance = jnp.where(seen, 0.0, centred**2).sum(axis=1, keepdims=True) / count
-    # Below this, differences are rounding.
-    equal = variance <= 1e-12 * jnp.maximum(mean**2, 1e-12)
-    return jnp.where(equal, 0.0, centred / jnp.sqrt(jnp.where(equal, 1.0, variance)))
+_standardised = jax.jit(standardised)
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,7 @@ class Hybrid:
         for weight, system in self._parts:
             found = jnp.asarray(system.scores(part, rows))
             seen = self._seen(part, rows, found.shape[1])
-            sums = sums + weight * standardised(found, seen)
+            sums = sums + weight * _standardised(found, ~seen)
         return sums
 
     def order(self, part: Part) -> np.ndarray | None:
@@ -152,7 +137,7 @@ class HybridWeights:
                 if len(self._masks) == number:
                     seen = self._seen_of("valid", rows, scores.shape[1])
                     self._masks.append(np.asarray(seen))
-                found.append(np.asarray(standardised(scores, self._masks[number])))
+                found.append(np.asarray(_standardised(scores, ~self._masks[number])))
             self._scores[name] = found
         return self._scores[name]
 

@@ -10,7 +10,8 @@ from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.interactions import from_rows
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.errors import UserError
-from delrec_jax.workdir.hybrids import WEIGHTS, Hybrid, HybridWeights, standardised
+from delrec_jax.teachers.standardised import standardised
+from delrec_jax.workdir.hybrids import WEIGHTS, Hybrid, HybridWeights
 
 ITEMS, USERS = 15, 40
 
@@ -82,7 +83,7 @@ def brute_gains(split, tables, weights):
 def test_scores_are_standardized_over_unseen_items_by_hand():
     scores = np.array([[1.0, 3.0, 100.0, 5.0], [2.0, 2.0, 2.0, 2.0], [0.0, -np.inf, 2.0, 4.0]])
     seen = np.array([[False, False, True, False], [False] * 4, [False] * 4])
-    found = np.asarray(standardised(scores.astype(np.float32), seen))
+    found = np.asarray(standardised(scores.astype(np.float32), ~seen))
     deviation = (8 / 3) ** 0.5  # of 1, 3, 5
     np.testing.assert_allclose(
         found[0], [-2 / deviation, 0, 97 / deviation, 2 / deviation], rtol=1e-5

@@ -1,0 +1,29 @@
+"""Scores of different recommenders on one scale, so that they can be added."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def standardised(
+    scores: Float[Array, "B I"], among: Bool[Array, "B I"] | None = None
+) -> Float[Array, "B I"]:
+    """Each row's scores minus their mean, divided by their standard deviation.
+
+    An item that a system cannot score (-inf) gets the row's lowest score. A row of equal scores becomes zeros: a system that
+    has nothing to say adds nothing.
+
+    Args:
+        scores: higher is better.
+        among: the items whose mean and deviation are taken; None = all.
+    """
+    among = jnp.ones(scores.shape, bool) if among is None else among
+    finite = jnp.isfinite(scores)
+    lowest = jnp.where(finite, scores, jnp.inf).min(axis=1, keepdims=True)
+    filled = jnp.where(finite, scores, jnp.where(jnp.isfinite(lowest), lowest, 0.0))
+    count = jnp.maximum(among.sum(axis=1, keepdims=True), 1)
+    mean = jnp.where(among, filled, 0.0).sum(axis=1, keepdims=True) / count
+    centred = filled - mean
+    variance = jnp.where(among, centred**2, 0.0).sum(axis=1, keepdims=True) / count
+    # Below this, differences are rounding.
+    equal = variance <= 1e-12 * jnp.maximum(mean**2, 1e-12)
+    return jnp.where(equal, 0.0, centred / jnp.sqrt(jnp.where(equal, 1.0, variance)))
