@@ -13,6 +13,7 @@ and what stands between the two lines is replaced. Kinds, each with its keys:
     comparisons            protocol=full group=all metrics=NDCG@10 systems=... references=...
     side                   several names as columns: protocol=full group=all metric=NDCG@10 systems=...
     origin                 commands, commit, machine, date, hashes
+    ways                   P2Rec's ways by validation, from results/NAME/ways.json (augmentations.py); several names as columns
 
 `--check` changes nothing and exits with 1 if a page is not what this script would write.
 """
@@ -27,6 +28,7 @@ from typing import Any
 
 import layouts
 from provenance import ROOT
+from ways import ways_table
 
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
@@ -47,7 +49,9 @@ _KINDS: Mapping[str, tuple[_Layout, tuple[str, ...]]] = {
     ),
     "side": (layouts.side_table, ("protocol", "group", "metric", "systems")),
     "origin": (layouts.origin_text, ()),
+    "ways": (ways_table, ()),
 }
+_SEVERAL = ("side", "ways")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -127,19 +131,20 @@ def render(spec: str, results: Path) -> str:
         raise UserError(
             f"table '{spec.strip()}': '{kind}' has no key '{unknown[0]}'; it has {', '.join(keys) or 'none'}"
         )
-    found = {name: summary(results, name) for name in plain[0].split(",")}
-    if len(found) > 1 and kind != "side":
+    file = "ways.json" if kind == "ways" else "summary.json"
+    found = {name: stored(results, name, file) for name in plain[0].split(",")}
+    if len(found) > 1 and kind not in _SEVERAL:
         raise UserError(f"table '{spec.strip()}': '{kind}' shows one name; use the kind 'side'")
     return layout(found, options)
 
 
-def summary(results: Path, name: str) -> dict[str, Any]:
-    """The summary of one name.
+def stored(results: Path, name: str, file: str = "summary.json") -> dict[str, Any]:
+    """The summary of one name, or another of its files.
 
     Raises:
         UserError: there is none.
     """
-    path = results / name / "summary.json"
+    path = results / name / file
     if not path.is_file():
         raise UserError(f"{path}: no such summary; make it with collect.py {name} WORKDIR")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -155,3 +155,16 @@ def test_runs_are_journaled_skipped_when_done_and_collected_with_their_commit(tm
     assert told["commands"] == [one.text for one in commands]
     assert told["commits"] == [{name: lines[0][name] for name in ("commit", "dirty")}]
     assert told["commit_of_collection_for"] == []
+
+
+def test_ways_stand_side_by_side_and_the_best_is_marked(tmp_path):
+    for name, values in (("a", (0.1, 0.3)), ("b", (0.25, 0.2))):
+        ways = [{"way": way, "valid_ndcg10": value} for way, value in zip("xy", values, strict=True)]
+        categories = {"popularity_explained": 0.05, "popularity_deciles": 0.02}
+        found = {"plain_valid_ndcg10": 0.15, "ways": ways, "parse": [{"categories": categories}]}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ways.json").write_text(json.dumps(found))
+    text = tables.render("a,b ways", tmp_path)
+    assert "| plain | 0.1500 | 0.1500 |" in text
+    assert "| x | 0.1000 | **0.2500** |\n| y | **0.3000** | 0.2000 |" in text
+    assert "explain | 5 % | 5 % |" in text
