@@ -159,7 +159,9 @@ def test_runs_are_journaled_skipped_when_done_and_collected_with_their_commit(tm
 
 def test_ways_stand_side_by_side_and_the_best_is_marked(tmp_path):
     for name, values in (("a", (0.1, 0.3)), ("b", (0.25, 0.2))):
-        ways = [{"way": way, "valid_ndcg10": value} for way, value in zip("xy", values, strict=True)]
+        ways = [
+            {"way": way, "valid_ndcg10": value} for way, value in zip("xy", values, strict=True)
+        ]
         categories = {"popularity_explained": 0.05, "popularity_deciles": 0.02}
         found = {"plain_valid_ndcg10": 0.15, "ways": ways, "parse": [{"categories": categories}]}
         (tmp_path / name).mkdir()
