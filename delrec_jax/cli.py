@@ -31,7 +31,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
 
   delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage of the config's method, in order
   delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
-  delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank popularity and the teacher: no language model
+  delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank teacher, baselines and hybrids: no language model
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
 
