@@ -5,7 +5,8 @@ Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item).
          (SASRec alone: --config.augment.teachers="('sasrec',)")
 Hardware and time: one CPU core alongside other jobs: pretrain 10 minutes, parse 10 to 14; `augment` trains 44 recommenders (3
 names, 3 seeds, plain, augmented and 3 controls), each for up to 3,660 steps as configs/teachers/ml_100k.py does.
-Expect: not yet run with these settings. The latent categories of seed 0 explain 9 % of the variance of log-popularity (with
+Expect: not yet run on test items. On validation items, with seed 0, SASRec's NDCG@10 is 0.115, with this way (the best of
+nine) 0.127 (docs/evidence.md). The latent categories of seed 0 explain 9 % of the variance of log-popularity (with
 parse.popularity=kept 79 %).
 """
 
@@ -22,5 +23,5 @@ def get_config() -> ConfigDict:
     config.parse.update(seeds=3, categories=20, max_tokens=512)
     config.parse.optimizer.learning_rate = 1e-2
     config.parse.loop.update(steps=90, evaluate_every=30)
-    config.augment.way = "initialise"
+    config.augment.update(way="halves", reduce="whitened")
     return config
