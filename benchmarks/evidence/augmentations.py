@@ -98,31 +98,20 @@ def base(corpus: Corpus) -> list[Command]:
 
 def trial(corpus: Corpus, way: str) -> Command:
     """One way with one seed and without controls; only validation items are ranked."""
-    name, reduce = WAYS[way]
-    return stage(
-        corpus,
-        f"p2rec_{corpus.name}-{name}-{reduce}",
-        "augment",
-        *("--config.parse.seeds=1", _NO_CONTROLS),
-        *(f"--config.augment.way={name}", f"--config.augment.reduce={reduce}"),
-        writes="augmented",
-    )
+    workdir = "-".join((f"p2rec_{corpus.name}", *WAYS[way]))
+    flags = ("--config.parse.seeds=1", _NO_CONTROLS, *_flags(way))
+    return stage(corpus, workdir, "augment", *flags, writes="augmented")
 
 
 def best(corpus: Corpus, way: str) -> Command:
     """The chosen way with three seeds, all controls, and the test items."""
+    flags = ("--config.parse.seeds=3", *_flags(way))
+    return stage(corpus, f"p2rec_{corpus.name}-best", "run", *flags, writes="records")
+
+
+def _flags(way: str) -> tuple[str, str]:
     name, reduce = WAYS[way]
-    return stage(
-        corpus,
-        f"p2rec_{corpus.name}-best",
-        "run",
-        *(
-            "--config.parse.seeds=3",
-            f"--config.augment.way={name}",
-            f"--config.augment.reduce={reduce}",
-        ),
-        writes="records",
-    )
+    return f"--config.augment.way={name}", f"--config.augment.reduce={reduce}"
 
 
 def run_corpus(corpus: Corpus, data: Path, runs: Path, results: Path, *, only_ways: bool) -> None:

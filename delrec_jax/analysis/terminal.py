@@ -61,11 +61,9 @@ def seen_and_unseen(rows: Sequence[Row], protocol: str) -> str:
 
 
 def _hits(rows: Sequence[Row], protocol: str) -> Mapping[str, Row]:
-    """The rows of HR@1 of the compared systems, trained with all labels."""
+    """The rows of HR@1 of the compared systems."""
     return {
         row["system"]: row
         for row in rows
-        if (row["protocol"], row["metric"]) == (protocol, "HR@1")
-        and row["system"] in _COMPARED
-        and "@" not in row["split"]
+        if (row["protocol"], row["metric"]) == (protocol, "HR@1") and row["system"] in _COMPARED
     }

@@ -6,7 +6,7 @@ from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import CatalogueSystem, LanguageScorer
+from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.title_vectors import title_vector_system
@@ -26,10 +26,9 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
         for done, (name, parts) in enumerate(everything.items()):
-            run.rank_language_system(name, scorer, parts)
+            if found := run.rank_language_system(name, scorer, parts):
+                ranked[name] = found
             bar.update(done + 1, name)
-            if scorer.ranks_catalogue:
-                ranked[name] = CatalogueSystem(scorer, parts, data.split)
     run.rank_hybrids(ranked)
     if data.world is not None:
         run.add_oracle()

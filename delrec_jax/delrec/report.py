@@ -152,7 +152,7 @@ def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExamp
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
     scorer = LanguageScorer(language)
     system = systems.tuned(ws, language, "distilled")
-    teacher = recommenders.conventional_systems(ws, data)["teacher"]
+    teacher = recommenders.taught_system(ws, data)
     titles = data.corpus.catalogue.titles
     examples = []
     for row in chosen[:2]:

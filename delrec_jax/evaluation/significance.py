@@ -17,20 +17,11 @@ from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
+from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
 
-CONTROLS = (
-    "lm_no_prompt",
-    "lm_supervised",
-    "lm_random_prompt",
-    "lm_shuffled_prompt",
-    "lm_distilled_prompt",
-    "lm_true_prompt",
-    "lm_tuned_no_prompt",
-    "lm_tuned_random_prompt",
-    "lm_tuned_shuffled_prompt",
-    "lm_tuned_true_prompt",
-    "lm_words",
-)
+CONTROLS = tuple(name for name in SYSTEMS if name.startswith("lm_") and name not in BASELINES)
+"""The language model's other rows: DELRec is tested against each."""
+
 PROMPT_CONTROLS = ("lm_no_prompt", "lm_supervised", "lm_random_prompt", "lm_shuffled_prompt")
 
 _CHUNK_ELEMENTS = 4_000_000

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
+BASELINES = ("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings")
+"""The systems that are the same for every teacher and seed: those in closed form, and the language model's title vectors."""
+
 # In the order in which every table lists them.
 SYSTEMS = (
-    "popularity",
-    "itemknn",
-    "markov",
-    "ease",
-    "tfidf",
-    "lm_embeddings",
+    *BASELINES,
     "teacher",
     "teacher_augmented",
     "teacher_augmented_untuned_lm",
@@ -29,9 +27,6 @@ SYSTEMS = (
     "lm_words",
     "oracle",
 )
-
-BASELINES = SYSTEMS[:6]
-"""The systems that are the same for every teacher and seed: those in closed form, and the language model's title vectors."""
 
 PARTS_OF_HYBRIDS = tuple(name for name in SYSTEMS if name != "oracle")
 """The systems that a hybrid can consist of."""

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from delrec_jax.config import ParseConfig
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.logical_axes import constrain
+from delrec_jax.language.pooling import mean_pooled
 from delrec_jax.language.ranker import Ranker
 
 Projection = dict[str, Array]
@@ -65,9 +66,7 @@ class PreferenceParser:
         hidden, mask = self.model.encode(params, ids, adapters=adapters, dropout_key=dropout_key)
         if counted is not None:
             mask = mask & (counted > 0)
-        kept = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0)  # [B, T, D]
-        lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)  # [B]
-        return constrain(kept.sum(axis=1) / lengths[:, None], "batch", None)
+        return constrain(mean_pooled(hidden, mask), "batch", None)
 
     def logits(
         self,

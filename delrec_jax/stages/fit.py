@@ -1,12 +1,12 @@
 """`delrec fit`: chooses the settings of the closed-form baselines by validation."""
 
 import time
+from dataclasses import asdict
 
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.registry import closed_form
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import closed_forms
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import choose_settings
 from delrec_jax.workdir.workspace import Workspace, write_json
@@ -23,7 +23,7 @@ def fit(ws: Workspace, data: Data) -> None:
             found[name] = {"left_out": str(error)}
             say(f"  {title} is left out: {error}")
             continue
-        found[name] = closed_forms.stored(choice)
+        found[name] = asdict(choice)
         values = {**choice.settings, **choice.by_recency}
         told = ", ".join(f"{key} {value:g}" for key, value in values.items()) or "no settings"
         say(

@@ -1,11 +1,12 @@
 """`delrec teach`: trains the conventional recommender on the training part only."""
 
+from dataclasses import asdict
+
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
 from delrec_jax.teachers.registry import NETWORKS, display_name
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.closed_forms import stored
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import choose_settings, taught_path
 from delrec_jax.workdir.teacher_training import TeacherTraining
@@ -20,7 +21,7 @@ def teach(ws: Workspace, data: Data) -> None:
     config, path = ws.experiment.teacher, ws.folder("teach") / "teacher.json"
     if config.name not in NETWORKS:
         # The default draw of users: what a teacher is must not depend on the settings of the baselines.
-        choice = stored(choose_settings(config.name, data, BaselinesConfig()))
+        choice = asdict(choose_settings(config.name, data, BaselinesConfig()))
         on_main(lambda: write_json(path, {"name": config.name, "choice": choice}))
         return
     _, result = TeacherTraining(ws.experiment, config, data.split, data.num_items).fit(

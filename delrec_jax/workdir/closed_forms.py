@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import jax
@@ -99,17 +99,7 @@ def _combinations(grid: Mapping[str, tuple[float, ...]]) -> list[dict[str, float
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def stored(choice: Choice) -> dict[str, Any]:
-    """Returns a choice as JSON."""
-    return asdict(choice)
-
-
-def read_choice(found: Mapping[str, Any]) -> Choice:
-    """Reads a choice back."""
-    return Choice(**found)
-
-
 def chosen(ws: Workspace) -> dict[str, Choice]:
     """Returns what the stage `fit` chose, by name, without the recommenders that it left out."""
     found = read_json(ws.folder("fit") / "settings.json")
-    return {name: read_choice(one) for name, one in found.items() if "left_out" not in one}
+    return {name: Choice(**one) for name, one in found.items() if "left_out" not in one}

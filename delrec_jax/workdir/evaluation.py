@@ -84,13 +84,17 @@ class Evaluation:
 
     def rank_language_system(
         self, system: str, scorer: LanguageScorer, parts: LanguageSystem
-    ) -> None:
-        """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated."""
+    ) -> System | None:
+        """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated.
+
+        Returns:
+          The system, so that hybrids can be made of it; None if it does not score the whole catalogue.
+        """
         names: dict[str, Any] = {"step": parts.step, "beside": parts.beside}
         if scorer.ranks_catalogue:
             found = CatalogueSystem(scorer, parts, self.data.split)
             self.rank_system(system, found, **names)
-            return
+            return found
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
             candidates = self.protocols.candidates[protocol][0]
@@ -104,6 +108,7 @@ class Evaluation:
                 return scorer.candidates(parts, ids[rows], candidates[rows])
 
             self._rank(system, score, {protocol: ranker}, **names)
+        return None
 
     def add_oracle(self) -> None:
         """Adds the exact next-item distribution: realized ranks, and expected metrics."""

@@ -28,7 +28,6 @@ from delrec_jax.workdir.closed_forms import (
     choose,
     chosen,
     fitted,
-    read_choice,
     training_part,
 )
 from delrec_jax.workdir.prepared import Data
@@ -92,7 +91,7 @@ def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
     """Loads a trained recommender; one that is not a network is fitted here, an ensemble is put together."""
     config = cell.config(ws.experiment)
     if cell.name not in NETWORKS:
-        choice = read_choice(read_json(ws.folder("teach") / "teacher.json")["choice"])
+        choice = Choice(**read_json(ws.folder("teach") / "teacher.json")["choice"])
         return fitted(cell.name, training_part(data), choice)
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[cell.name](config.shape, data.num_items)
@@ -171,13 +170,17 @@ def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]
 
 def conventional_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
     """Returns the baselines, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
-    first, length = first_cell(ws.experiment), ws.experiment.teacher.max_length
-    teachers = {PLAIN: load_cell(ws, data, first)}
-    if distilled_cell(ws.experiment) != first:
-        teachers[AUGMENTED] = load_teacher(ws, data)
-    return baseline_systems(ws, data) | {
-        name: ConventionalSystem(teacher, data.split, length) for name, teacher in teachers.items()
-    }
+    found = baseline_systems(ws, data) | {PLAIN: taught_system(ws, data)}
+    if distilled_cell(ws.experiment) != first_cell(ws.experiment):
+        length = ws.experiment.teacher.max_length
+        found[AUGMENTED] = ConventionalSystem(load_teacher(ws, data), data.split, length)
+    return found
+
+
+def taught_system(ws: Workspace, data: Data) -> ConventionalSystem:
+    """Returns the teacher of `teach`."""
+    teacher = load_cell(ws, data, first_cell(ws.experiment))
+    return ConventionalSystem(teacher, data.split, ws.experiment.teacher.max_length)
 
 
 @jax.jit

@@ -8,13 +8,13 @@ chosen by validation.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.data.splits import Split
+from delrec_jax.language.pooling import mean_pooled
 from delrec_jax.teachers.item_to_item import READ_ITEMS, vector_similarity
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir.closed_forms import best_by_recency
@@ -32,9 +32,7 @@ def title_vectors(language: Language) -> Float[np.ndarray, "I E"]:
 
     def pooled(held: Any, texts: AskedTexts) -> jax.Array:
         """The mean states [B, E] in float32."""
-        states, mask = model.encode(held["params"], texts.ids)
-        kept = jnp.where(mask[..., None], states.astype(jnp.float32), 0.0)
-        return kept.sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None]
+        return mean_pooled(*model.encode(held["params"], texts.ids))
 
     titles = list(language.pieces.titles)
     longest = max(map(len, titles))
