@@ -35,6 +35,11 @@ def _paper_tasks() -> dict[str, TaskShare]:
     return {"ta": TaskShare(share=0.25, weight=0.2), "rps": TaskShare(share=0.75, weight=0.8)}
 
 
+def _check_loss(stage: str, over: str) -> None:
+    if over not in ("catalogue", "candidates"):
+        raise UserError(f"{stage}.loss_over is {over!r}: use 'catalogue' or 'candidates'")
+
+
 @dataclass(frozen=True)
 class DistillConfig:
     """Stage 1: distills the teacher's pattern into a soft prompt.
@@ -44,6 +49,8 @@ class DistillConfig:
       init: `normal`, `vocabulary` or `text` (the words of `init_text`).
       top_h: number of the teacher's best items among the candidates.
       num_candidates: candidates per text, m.
+      loss_over: `candidates`: the target distribution is compared with the language model's among the m candidates;
+        `catalogue`: with that over all known items that the text does not show, where the others are to get nothing.
       rps_label: `top1` (the reference) or `listwise`.
       temperature: tau of `listwise`.
       positions: RPS texts per user, at most.
@@ -58,6 +65,7 @@ class DistillConfig:
     init_text: str = ""
     top_h: int = 10
     num_candidates: int = 20
+    loss_over: str = "candidates"
     rps_label: str = "listwise"
     temperature: float = 1.0
     positions: int = 4
@@ -77,6 +85,7 @@ class DistillConfig:
                 f"distill.top_h is {self.top_h}, but a text has only distill.num_candidates = {self.num_candidates} "
                 "candidates: lower the one or raise the other"
             )
+        _check_loss("distill", self.loss_over)
         if self.rps_label not in ("top1", "listwise") or self.temperature <= 0:
             raise UserError(
                 f"distill.rps_label is {self.rps_label!r} and distill.temperature {self.temperature}: use 'top1' or "
@@ -147,10 +156,7 @@ class TuneConfig:
         at_least("tune.batch_size", self.batch_size, 1)
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
-        if self.loss_over not in ("catalogue", "candidates"):
-            raise UserError(
-                f"tune.loss_over is {self.loss_over!r}: use 'catalogue' or 'candidates'"
-            )
+        _check_loss("tune", self.loss_over)
         self._check_controls()
         if self.beside not in ("", "teacher"):
             raise UserError(f"tune.beside is {self.beside!r}: use 'teacher', or '' for none")

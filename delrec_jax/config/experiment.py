@@ -99,16 +99,26 @@ class Experiment:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
             self._check_p2rec()
-        over_candidates = not find_verbalizer(self.lm.verbalizer).ranks_catalogue
-        if over_candidates and self.tune.loss_over == "catalogue":
-            raise UserError(
-                f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"
-            )
+        self._check_verbalizer()
 
     @property
     def watch(self) -> WatchConfig:
         """How its training runs are monitored."""
         return WatchConfig(tensorboard=self.tensorboard, profile=self.profile)
+
+    def _check_verbalizer(self) -> None:
+        name, verbalizer = self.lm.verbalizer, find_verbalizer(self.lm.verbalizer)
+        for stage, config in (("distill", self.distill), ("tune", self.tune)):
+            if config.loss_over == "catalogue" and not verbalizer.ranks_catalogue:
+                raise UserError(
+                    f"lm.verbalizer={name} scores stated candidates only: set {stage}.loss_over=candidates too"
+                )
+        listed = self.prompts.show_candidates or self.prompts.show_ranks
+        if verbalizer.reads_owners and listed:
+            raise UserError(
+                f"lm.verbalizer={name} reads the ages of a history's titles, and other titles in a text would mislead it: set "
+                "prompts.show_candidates and prompts.show_ranks to False"
+            )
 
     def _check_p2rec(self) -> None:
         if self.teacher.name not in NETWORKS:

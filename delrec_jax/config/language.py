@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
+from delrec_jax.language.embedding_config import EmbeddingConfig
 from delrec_jax.language.families import find_family
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.verbalizers import find_verbalizer
@@ -20,8 +21,9 @@ class LMConfig:
       t5: the shape of a T5; the vocabulary's size is the tokenizer's if `pretrain` trains one.
       vocab_size: ids of a trained tokenizer at most, including sentinels.
       sentinels: number of `<extra_id_*>` of a trained tokenizer.
-      verbalizer: `mean` or `first` (rank the whole catalogue from one pass), `sequence` or `index` (stated candidates only), or
-        `FILE.py:NAME` of your own (an instance of a class that inherits `language.verbalizer.Verbalizer`).
+      verbalizer: `mean`, `first` or `embedding` (rank the whole catalogue from one pass), `sequence` or `index` (stated
+        candidates only), or `FILE.py:NAME` of your own (an instance of a class that inherits `language.verbalizer.Verbalizer`).
+      embedding: settings of the verbalizer `embedding`.
       weights: a directory or hub name of pretrained weights of this family, such as `google/flan-t5-small`; the sizes in `t5`
         are then ignored, and `pretrain` trains nothing. Empty = a small model of our own.
       tokenizer: a directory or hub name; empty = the one that comes with `weights`, or one of our own.
@@ -40,6 +42,7 @@ class LMConfig:
     vocab_size: int = 600
     sentinels: int = 32
     verbalizer: str = "mean"
+    embedding: EmbeddingConfig = EmbeddingConfig()
     weights: str = ""
     tokenizer: str = ""
 

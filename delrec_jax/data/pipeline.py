@@ -21,7 +21,7 @@ from delrec_jax.padding import PAD_TOKEN
 
 Example = TypeVar("Example")
 
-PER_TOKEN = ("ids", "counted")
+PER_TOKEN = ("ids", "counted", "owners")
 """Fields of examples with one number per token of a text, which are padded."""
 
 

@@ -6,7 +6,7 @@ candidates, soft slots, MASK and `</s>` never are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -73,9 +73,10 @@ class Pieces:
       separator: tokens between two titles.
       sentinel: id of `<extra_id_0>`.
       codes: one-token names of the candidates, for the `index` verbalizer; empty = candidates have none.
-      end: `</s>`, or nothing.
+      begin, end: special tokens that the language model reads around a text, or nothing.
       config: limits and switches.
       limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
+      owners: the same pieces with each token's owner in its place (`read_texts.with_owners`); None if nothing reads owners.
     """
 
     titles: TitleTokens
@@ -86,6 +87,8 @@ class Pieces:
     end: Ids
     config: PromptConfig
     limit: tuple[str, str] = _LIMIT
+    owners: "Pieces | None" = None
+    begin: Ids = field(default_factory=lambda: NO_TOKENS)
 
     @cached_property
     def shorter(self) -> tuple["Pieces", ...]:

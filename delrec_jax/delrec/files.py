@@ -1,18 +1,21 @@
 """The files that DELRec's stages pass to one another through the workdir.
 
-prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, random
-adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with (`none`: none)
+prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, random; with them what stage 1 trains of
+                                    the verbalizer's readout, and in `readout` what it trains of that without a prompt
+adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with (`none`: none),
+                                    and the verbalizer's readout
 """
 
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.workspace import Workspace
+
+READOUT = "readout"
+"""The name of the control that distills into the verbalizer's scalars alone."""
 
 
 def prompt_path(ws: Workspace, name: str) -> Path:
@@ -27,10 +30,10 @@ def load_prompt(ws: Workspace, name: str) -> np.ndarray:
     return prompt
 
 
-def place_prompt(ws: Workspace, language: Language, name: str) -> jax.Array:
-    """A soft prompt [K, D], on the devices of the language model's parameters."""
-    placed: jax.Array = language.put({"prompt": load_prompt(ws, name)})["prompt"]
-    return placed
+def load_distilled(ws: Workspace, name: str) -> dict[str, Any]:
+    """What stage 1 trained under this name, on the host: the `prompt` [K, D], and parts of the `readout`, if any."""
+    tree, _ = load_tree(prompt_path(ws, name))
+    return {"prompt": tree["prompt"], "readout": tree.get("readout", {})}
 
 
 def adapter_path(ws: Workspace, name: str) -> Path:
@@ -44,7 +47,7 @@ def selected_step(path: Path) -> int:
     return int(meta.get("best_step", -1))
 
 
-def load_adapters(ws: Workspace, name: str) -> Any:
-    """AdaLoRA's parameters from one run of stage 2, on the host."""
+def load_tuned(ws: Workspace, name: str) -> dict[str, Any]:
+    """What one run of stage 2 trained, on the host: `adapters`, and the whole `readout`, empty if the verbalizer has none."""
     tree, _ = load_tree(adapter_path(ws, name))
-    return tree
+    return {"adapters": tree["adapters"], "readout": tree.get("readout", {})}

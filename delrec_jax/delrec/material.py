@@ -1,5 +1,6 @@
 """What stage 1's tasks make their examples from, and the type of an example."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.config import Experiment
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.read_texts import Text, read_text
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.rows import Rows, among_negatives
 from delrec_jax.teachers.lists import TeacherLists
@@ -23,12 +25,14 @@ class PromptExample:
       candidates: int32 [C], the items to choose from.
       targets: float32 [C], the distribution to reproduce.
       task: int32 [], the task's index among the config's tasks.
+      owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
     """
 
     ids: Int[Arrays, "*B T"]
     candidates: Int[Arrays, "*B C"]
     targets: Float[Arrays, "*B C"]
     task: Int[Arrays, "*B"]
+    owners: Int[Arrays, "*B T"] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,15 @@ class Material:
     def history(self, row: int) -> Int[np.ndarray, " L"]:
         """The items that a row's text may show."""
         return self.train.history(int(self.rows.users[row]))[: self.rows.ends[row]]
+
+    def text(self, build: Callable[[Pieces, Ids], Ids], pattern: Ids | None = None) -> Text:
+        """The text that `build` makes from (pieces, pattern).
+
+        Args:
+          build: makes a text, see `data.read_texts.read_text`.
+          pattern: tokens in place of the prompt; None = the slots.
+        """
+        return read_text(self.pieces, self.slots if pattern is None else pattern, build)
 
     def task_number(self, name: str) -> np.int32:
         """The number that identifies a task in its examples."""

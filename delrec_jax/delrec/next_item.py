@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from delrec_jax import prng
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.config import Experiment, TuneConfig
-from delrec_jax.data import prompts
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
 from delrec_jax.delrec.material import one_hot
@@ -26,7 +26,9 @@ from delrec_jax.language.ranking_losses import (
     candidate_cross_entropy,
     catalogue_cross_entropy,
     divergence,
+    open_items,
 )
+from delrec_jax.language.readout import with_readout
 from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
@@ -50,11 +52,13 @@ class LabelledText:
       ids: int32 [T].
       label: int32 [], the item.
       history: int32 [H], all items before it, left-padded with -1; None unless a recommender scores it (`beside`).
+      owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
     """
 
     ids: Int[Arrays, "*B T"]
     label: Int[Arrays, "*B"]
     history: Int[Arrays, "*B H"] | None = None
+    owners: Int[Arrays, "*B T"] | None = None
 
 
 @batch_type
@@ -65,13 +69,14 @@ class ListedText:
       ids: int32 [T].
       candidates: int32 [C].
       targets: float32 [C], 1 at the answer.
-      history: as in `LabelledText`.
+      history, owners: as in `LabelledText`.
     """
 
     ids: Int[Arrays, "*B T"]
     candidates: Int[Arrays, "*B C"]
     targets: Float[Arrays, "*B C"]
     history: Int[Arrays, "*B H"] | None = None
+    owners: Int[Arrays, "*B T"] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,15 +109,13 @@ class NextItemExamples:
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         items = padded_history(shown, self.history_width) if self.history_width else None
         if self.config.loss_over == "catalogue":
-            text = prompts.recommendation(self.pieces, shown, pattern=self.pattern)
-            return LabelledText(ids=text, label=np.int32(label), history=items)
+            ids, owners = next_item_text(self.pieces, shown, self.pattern)
+            return LabelledText(ids=ids, label=np.int32(label), history=items, owners=owners)
         count = self.config.num_candidates
         candidates = among_negatives(label, self.known, history, count, rng)
-        text = prompts.recommendation(
-            self.pieces, shown, pattern=self.pattern, candidates=candidates
-        )
-        targets = one_hot(candidates, label)
-        return ListedText(ids=text, candidates=candidates, targets=targets, history=items)
+        ids, owners = next_item_text(self.pieces, shown, self.pattern, candidates)
+        targets, found = one_hot(candidates, label), {"history": items, "owners": owners}
+        return ListedText(ids=ids, candidates=candidates, targets=targets, **found)
 
 
 def next_item_examples(
@@ -163,12 +166,14 @@ def tuning_task(
     frozen = {**frozen, "prompt": jax.ShapeDtypeStruct(prompt, np.float32)}
 
     def start(frozen: Any, seed: int) -> Any:
-        """New adapters, which do not change the model's output yet."""
+        """New adapters, which do not change the model's output yet, and the verbalizer's own parameters, if it has any."""
         key, closed = prng.key(seed, "adapters/init"), ranker.model.closed
-        return init_adapters(frozen["params"], config.adalora, key, closed=closed)
+        adapters = init_adapters(frozen["params"], config.adalora, key, closed=closed)
+        return with_readout({"adapters": adapters}, ranker.readout())
 
     inner = make_optimizer(config.optimizer, config.loop.steps)
-    held = {**frozen, "adapters": jax.eval_shape(lambda frozen: start(frozen, 0), frozen)}
+    trained = jax.eval_shape(lambda frozen: start(frozen, 0), frozen)
+    held = {**frozen, **trained, "readout": trained.get("readout", {})}
     scoring = _scoring(experiment, ranker, layout, held)
     if beside is not None:
         layout, frozen = with_teacher(layout), {**frozen, "teacher": teacher}
@@ -182,25 +187,27 @@ def tuning_task(
         optimizer=with_rank_allocation(inner, config.adalora, config.loop.steps),
         start=start,
         frozen=frozen,
-        batch=_largest_batch(experiment),
+        batch=_largest_batch(experiment, ranker),
         scoring=scoring,
     )
 
 
-def _largest_batch(experiment: Experiment) -> LabelledText | ListedText:
+def _largest_batch(experiment: Experiment, ranker: Ranker) -> LabelledText | ListedText:
     config, rows = experiment.tune, experiment.tune.batch_size
     ids = text_shapes(experiment.prompts.max_tokens, rows)
     read = jax.ShapeDtypeStruct((rows, experiment.teacher.max_length), np.int32)
     history = read if config.beside else None
+    owners = ids if ranker.verbalizer.reads_owners else None
     if config.loss_over == "catalogue":
         label = jax.ShapeDtypeStruct((rows,), np.int32)
-        return LabelledText(ids=ids, label=label, history=history)
+        return LabelledText(ids=ids, label=label, history=history, owners=owners)
     listed = (rows, config.num_candidates)
     return ListedText(
         ids=ids,
         candidates=jax.ShapeDtypeStruct(listed, np.int32),
         targets=jax.ShapeDtypeStruct(listed, np.float32),
         history=history,
+        owners=owners,
     )
 
 
@@ -208,10 +215,11 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
     """The scores that `tune` and `evaluate` rank by: over the catalogue, or over the candidates where texts list them."""
     asked = layout.rows(experiment.evaluate.batch_size)
     ids = text_shapes(experiment.prompts.max_tokens, asked)
+    owners = ids if ranker.verbalizer.reads_owners else None
     if ranks_catalogue(ranker, experiment.prompts):
-        return Scoring(catalogue_scores(ranker), held, AskedTexts(ids=ids), layout)
+        return Scoring(catalogue_scores(ranker), held, AskedTexts(ids=ids, owners=owners), layout)
     listed = jax.ShapeDtypeStruct((asked, experiment.candidates.num), np.int32)
-    texts = AskedTexts(ids=ids, candidates=listed)
+    texts = AskedTexts(ids=ids, candidates=listed, owners=owners)
     return Scoring(candidate_scores(ranker), held, texts, layout)
 
 
@@ -223,26 +231,30 @@ def ranking_loss(
     With `beside`, it is the cross-entropy of the sum of both scores, and items of the history are no negatives either, as
     they are not ranked.
 
+    Items whose titles the text shows are no negatives where the verbalizer knows of them (`reads_owners`): a cosine would put
+    them first, and they are never ranked.
+
     Items that do not occur in the training part (False in `known`, bool [I]) are not negatives: nobody could choose them
     yet, and pushing them down would unlearn what their titles say about them. For the same reason, `anchor` keeps the
     tuned model's distribution over the full catalogue close to that of the model before stage 2.
     """
 
     def loss(
-        adapters: Any, frozen: Any, batch: LabelledText | ListedText, key: jax.Array
+        params: Any, frozen: Any, batch: LabelledText | ListedText, key: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
         """Losses [B], weights [B], and the penalty."""
-        fixed = {"prompt": frozen["prompt"], "vectors": frozen["vectors"]}
-        options = {**fixed, "adapters": adapters, "dropout_key": key}
-        penalty = {"penalty": config.adalora.orthogonality * orthogonality_penalty(adapters)}
+        fixed = {"prompt": frozen["prompt"], "vectors": frozen["vectors"], "owners": batch.owners}
+        options = {**fixed, **params, "dropout_key": key}
+        off = orthogonality_penalty(params["adapters"])
+        penalty = {"penalty": config.adalora.orthogonality * off}
         if isinstance(batch, LabelledText):
             scores = ranker.catalogue_scores(frozen["params"], batch.ids, **options)  # [B, I]
-            total, competing = scores, jnp.asarray(known)
+            total, competing = scores, open_items(known, batch.owners)
             if beside is not None and batch.history is not None:
                 total = scores + beside.scores(frozen["teacher"], batch.history)
-                is_label = jnp.arange(len(known)) == batch.label[:, None]  # it may be a repeat
-                competing = beside.open_items(batch.history) | is_label
-            open_scores = jnp.where(competing, total, -jnp.inf)
+                competing = competing & beside.open_items(batch.history)
+            is_label = jnp.arange(len(known)) == batch.label[:, None]  # it may be a repeat
+            open_scores = jnp.where(competing | is_label, total, -jnp.inf)
             losses, weights = catalogue_cross_entropy(open_scores, batch.label)
             if config.anchor:
                 before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)

@@ -56,18 +56,19 @@ def listed_example(
     target = teacher_target(
         material.lists.scores[row], kind=config.rps_label, temperature=config.temperature
     )
-    text = rps_text(
-        material.pieces,
-        material.history(row),
-        pattern=pattern,
-        candidates=items[order],
-        ranked=items[1 : config.top_h],
+    history, shown, ranked = material.history(row), items[order], items[1 : config.top_h]
+    text = material.text(
+        lambda pieces, pattern: rps_text(
+            pieces, history, pattern=pattern, candidates=shown, ranked=ranked
+        ),
+        pattern,
     )
     return PromptExample(
-        ids=text,
-        candidates=items[order],
+        ids=text.ids,
+        candidates=shown,
         targets=target[order],
         task=material.task_number(PatternSimulating.name),
+        owners=text.owners,
     )
 
 

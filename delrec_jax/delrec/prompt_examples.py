@@ -13,8 +13,9 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment
-from delrec_jax.data import prompts
+from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.splits import Split
+from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
@@ -82,14 +83,13 @@ class PromptExamples:
         material, label = self.material, int(self.labels[row])
         everything = material.train.history(int(material.rows.users[row]))
         candidates = labelled_candidates(material, label, everything, rng)
-        text = prompts.recommendation(
-            material.pieces, material.history(row), pattern=material.slots, candidates=candidates
-        )
+        text = next_item_text(material.pieces, material.history(row), material.slots, candidates)
         return PromptExample(
-            ids=text,
+            ids=text.ids,
             candidates=candidates,
             targets=one_hot(candidates, label),
             task=material.task_number(PatternSimulating.name),
+            owners=text.owners,
         )
 
 
@@ -132,6 +132,8 @@ def make_examples(
     users: np.ndarray,
     source: str,
     lists: TeacherLists | None = None,
+    *,
+    slots: Ids | None = None,
 ) -> PromptExamples:
     """The examples of one source for these users.
 
@@ -142,6 +144,7 @@ def make_examples(
       users: whose training parts are asked about.
       source: `teacher`, `shuffled` or `true`.
       lists: the teacher's, one per row; `true` needs none.
+      slots: tokens in place of the soft prompt; None = its slots.
 
     Raises:
       ValueError: there is not one list per row.
@@ -163,7 +166,7 @@ def make_examples(
         lists=lists,
         known=np.flatnonzero(~data.split.cold_items(data.num_items)),
         pieces=language.pieces,
-        slots=language.slots,
+        slots=language.slots if slots is None else slots,
         tasks=tuple(task.name for task in tasks),
         config=experiment,
     )

@@ -1,5 +1,8 @@
 """The DELRec systems that are evaluated: the language model with the prompts and adapters of stages 1 and 2."""
 
+from dataclasses import replace
+
+import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
@@ -26,8 +29,10 @@ TUNED = {
 
 def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str, LanguageSystem]:
     """All language systems by their name in the results."""
-    systems = {
-        bare_name(ws.experiment): prompted(ws, language, "none"),
+    systems = {bare_name(ws.experiment): prompted(ws, language, "none")}
+    if language.ranker.verbalizer.distilled:
+        systems["lm_readout"] = prompted(ws, language, files.READOUT)
+    systems |= {
         "lm_random_prompt": prompted(ws, language, "random"),
         "lm_shuffled_prompt": prompted(ws, language, "shuffled"),
         "lm_distilled_prompt": prompted(ws, language, "distilled"),
@@ -57,24 +62,33 @@ def tuned_with(experiment: Experiment) -> tuple[str, ...]:
 
 
 def prompted(ws: Workspace, language: Language, name: str) -> LanguageSystem:
-    """The language model with this prompt; for `none`, with texts that have no slots.
+    """The language model with this prompt and readout; for `none` and `readout`, with texts that have no slots.
 
-    `none` holds a prompt of zeros, which no text refers to: so all systems share their compiled programs.
+    These hold a prompt of zeros, which no text refers to: so all systems share their compiled programs.
     """
     if name == "none":
-        unread = np.zeros((len(language.slots), language.model.width), np.float32)
-        return LanguageSystem(NO_PATTERN, language.put({"prompt": unread})["prompt"])
-    step = files.selected_step(files.prompt_path(ws, name))
-    return LanguageSystem(language.slots, files.place_prompt(ws, language, name), step=step)
+        return LanguageSystem(NO_PATTERN, _unread_prompt(language))
+    found, step = files.load_distilled(ws, name), files.selected_step(files.prompt_path(ws, name))
+    readout = {**language.readout, **language.put(found["readout"])}
+    if name == files.READOUT:
+        return LanguageSystem(NO_PATTERN, _unread_prompt(language), readout=readout, step=step)
+    prompt = language.put({"prompt": found["prompt"]})["prompt"]
+    return LanguageSystem(language.slots, prompt, readout=readout, step=step)
 
 
 def tuned(ws: Workspace, language: Language, name: str) -> LanguageSystem:
-    """The language model with this prompt and the adapters that were tuned with it."""
-    system = prompted(ws, language, name)
-    return LanguageSystem(
-        system.pattern,
-        system.prompt,
-        language.put(files.load_adapters(ws, name)),
+    """The language model with this prompt, and with the adapters and the readout that were tuned with it."""
+    found = language.put(files.load_tuned(ws, name))
+    return replace(
+        prompted(ws, language, name),
+        adapters=found["adapters"],
+        readout=found["readout"],
         step=files.selected_step(files.adapter_path(ws, name)),
         beside=ws.experiment.tune.beside,
     )
+
+
+def _unread_prompt(language: Language) -> jax.Array:
+    unread = np.zeros((len(language.slots), language.model.width), np.float32)
+    found: jax.Array = language.put({"prompt": unread})["prompt"]
+    return found

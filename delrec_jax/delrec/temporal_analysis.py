@@ -65,12 +65,17 @@ def ta_example(
     end = int(ends[rng.integers(0, len(ends))])
     label = int(sequence[end - 2])
     candidates = labelled_candidates(material, label, sequence, rng)
-    text = ta_text(material.pieces, sequence[:end], pattern=material.slots, candidates=candidates)
+    text = material.text(
+        lambda pieces, pattern: ta_text(
+            pieces, sequence[:end], pattern=pattern, candidates=candidates
+        )
+    )
     return PromptExample(
-        ids=text,
+        ids=text.ids,
         candidates=candidates,
         targets=one_hot(candidates, label),
         task=material.task_number(TemporalAnalysis.name),
+        owners=text.owners,
     )
 
 

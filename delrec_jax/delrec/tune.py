@@ -129,21 +129,21 @@ class Tuning:
         split, candidates = self._data.split, self._data.candidates["valid"].items
         targets = split.target("valid")
         listed, config = not self._scorer.ranks_catalogue, self._ws.experiment
-        ids = self._scorer.texts(system, split.histories("valid"), candidates)
+        texts = self._scorer.texts(system, split.histories("valid"), candidates)
         ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
 
         added = self._added()
 
-        def evaluate(adapters: Any) -> dict[str, float]:
-            """Validation metrics of these adapters, and the one that selects."""
-            tuned = replace(system, adapters=adapters)
+        def evaluate(params: Any) -> dict[str, float]:
+            """Validation metrics of these parameters, and the one that selects."""
+            tuned = replace(system, **params)
 
             def scores(rows: np.ndarray) -> jax.Array:
                 """Scores [B, C] of the candidates, or [B, I] of the catalogue."""
                 if not listed:
-                    scores = self._scorer.catalogue(tuned, ids[rows])
+                    scores = self._scorer.catalogue(tuned, texts.rows(rows))
                     return scores if added is None else scores + added(rows)
-                scores = self._scorer.candidates(tuned, ids[rows], candidates[rows])
+                scores = self._scorer.candidates(tuned, texts.rows(rows), candidates[rows])
                 if added is not None:
                     scores = scores + gather_candidates(added(rows), candidates[rows])
                 return scores
@@ -151,8 +151,8 @@ class Tuning:
             ranks = rank_users(
                 scores,
                 {"valid": ranker},
-                num_users=len(ids),
-                batch_size=min(config.evaluate.batch_size, len(ids)),
+                num_users=len(targets),
+                batch_size=min(config.evaluate.batch_size, len(targets)),
             )
             values = metrics_of_ranks(ranks["valid"].rank)
             found = {f"valid/{name}": float(values[name].mean()) for name in ("HR@1", "NDCG@10")}

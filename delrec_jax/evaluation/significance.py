@@ -22,7 +22,10 @@ from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
 CONTROLS = tuple(name for name in SYSTEMS if name.startswith("lm_") and name not in BASELINES)
 """The language model's other rows: DELRec is tested against each."""
 
-PROMPT_CONTROLS = ("lm_no_prompt", "lm_supervised", "lm_random_prompt", "lm_shuffled_prompt")
+PROMPT_CONTROLS = (
+    *("lm_no_prompt", "lm_supervised", "lm_readout"),
+    *("lm_random_prompt", "lm_shuffled_prompt"),
+)
 
 _CHUNK_ELEMENTS = 4_000_000
 

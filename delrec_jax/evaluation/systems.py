@@ -15,6 +15,7 @@ SYSTEMS = (
     "teacher_augmented_random_vectors",
     "lm_no_prompt",
     "lm_supervised",
+    "lm_readout",
     "lm_random_prompt",
     "lm_shuffled_prompt",
     "lm_distilled_prompt",

@@ -15,9 +15,20 @@ from jaxtyping import Array
 Axes = tuple[str | None, ...]
 
 _READOUT = "projection"  # P2Rec's readout, from the model's width to a few categories
-# Never split: a soft prompt, its tasks' log-variances, a norm, the answers of an exam and a unit of loss are not worth a
-# message between devices.
-_WHOLE = ("prompt", "log_variance", "weight", "tokens", "weights", "unit")
+# Never split: a soft prompt, its tasks' log-variances, a norm, the answers of an exam, a unit of loss and a verbalizer's
+# scalars and map are not worth a message between devices.
+_WHOLE = (
+    "prompt",
+    "log_variance",
+    "weight",
+    "tokens",
+    "weights",
+    "unit",
+    "log_scale",
+    "recent_weight",
+    "map",
+)
+_BY_ITEM = ("vectors", "item_residual", "item_bias")
 
 
 def named_axes(
@@ -41,8 +52,8 @@ def named_axes(
         owner, name = path[-2] if len(path) > 1 else "", path[-1]
         if name in _WHOLE:
             return (None,) * len(shape)
-        if name == "vectors":
-            return ("items", None)
+        if name in _BY_ITEM:
+            return ("items", None)[: len(shape)]
         if name == "embedding" and owner in tables:
             return tables[owner]
         if owner == _READOUT and name in ("kernel", "bias"):

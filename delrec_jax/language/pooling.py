@@ -1,4 +1,4 @@
-"""The mean of a text's states."""
+"""Means of a text's states."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -9,3 +9,12 @@ def mean_pooled(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Floa
     kept = jnp.where(mask[..., None], states.astype(jnp.float32), 0.0)  # [B, T, D]
     lengths = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)  # [B]
     return kept.sum(axis=1) / lengths[:, None]
+
+
+def weighted_pooled(
+    states: Float[Array, "B T D"], weights: Float[Array, "B T"]
+) -> Float[Array, "B D"]:
+    """The weighted mean in float32; states of weight 0 are not read; zeros where all weights are 0."""
+    kept = jnp.where(weights[..., None] > 0, states.astype(jnp.float32), 0.0)
+    total = weights.sum(axis=1, keepdims=True)
+    return jnp.einsum("bt,btd->bd", weights, kept) / jnp.where(total > 0, total, 1.0)

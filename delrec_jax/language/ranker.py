@@ -5,6 +5,7 @@ stage 2 with respect to the adapters, and evaluation only calls it. It holds sha
 is frozen, `item_vectors` computes the item vectors once, and they are passed to each call, like the parameters.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,6 +64,10 @@ class Ranker:
         """Returns what the verbalizer computes once for all titles, if it ranks the catalogue."""
         return self.verbalizer.item_vectors(self.model, params, self.titles)
 
+    def readout(self) -> dict[str, Any]:
+        """Returns the start of the verbalizer's own parameters; empty if it has none."""
+        return self.verbalizer.readout(self.model, len(self.title_tokens))
+
     def catalogue_scores(
         self,
         params: Any,
@@ -72,6 +77,8 @@ class Ranker:
         prompt: Array | None = None,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
+        owners: Int[Array, "B T"] | None = None,
+        readout: Mapping[str, Any] | None = None,
     ) -> Float[Array, "B I"]:
         """Returns the scores of all items from one pass, if the verbalizer ranks the catalogue.
 
@@ -82,11 +89,14 @@ class Ranker:
           prompt: the soft prompt, when texts have slots.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
+          owners: the item that each token belongs to, if the verbalizer reads it.
+          readout: the verbalizer's own parameters; None = as `readout` starts them.
 
         Raises:
           UserError: the verbalizer scores stated candidates only.
         """
-        question = self._question(params, ids, prompt, adapters, dropout_key)
+        options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
+        question = self._question(params, ids, options, owners, readout)
         vectors = self.item_vectors(params) if vectors is None else vectors
         scores = self.verbalizer.catalogue_scores(question, vectors)
         return scores[:, self.first_same_title] if self._ties else scores
@@ -101,6 +111,8 @@ class Ranker:
         prompt: Array | None = None,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
+        owners: Int[Array, "B T"] | None = None,
+        readout: Mapping[str, Any] | None = None,
     ) -> Float[Array, "B C"]:
         """Returns the scores of each text's candidates, -inf at padding (-1).
 
@@ -110,7 +122,8 @@ class Ranker:
         Raises:
           UserError: there are more candidates than codes.
         """
-        question = self._question(params, ids, prompt, adapters, dropout_key)
+        options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
+        question = self._question(params, ids, options, owners, readout)
         scores = self.verbalizer.candidate_scores(question, self.titles, candidates, vectors)
         if self._ties:
             groups = jnp.asarray(self.first_same_title)[candidates]  # [B, C]
@@ -122,13 +135,13 @@ class Ranker:
         self,
         params: Any,
         ids: Array,
-        prompt: Array | None,
-        adapters: Any,
-        dropout_key: jax.Array | None,
+        options: dict[str, Any],
+        owners: Array | None,
+        readout: Mapping[str, Any] | None,
     ) -> Question:
-        options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
-        name = self.verbalizer.name
-        return Question(name, self.model, params, ids, self.sentinel, self.codes, options)
+        name, held = self.verbalizer.name, self.readout() if readout is None else readout
+        asked = (name, self.model, params, ids, self.sentinel, self.codes, options)
+        return Question(*asked, owners=owners, readout=held)
 
     @cached_property
     def _ties(self) -> bool:

@@ -9,7 +9,7 @@ product may be summed in different orders, so all tied items get the score of th
 
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -48,6 +48,8 @@ class Question:
       sentinel: id of the MASK.
       codes: ids of the codes that precede listed candidates, if the verbalizer lists them.
       options: prompt, adapters and dropout key, as `LanguageModel.encode` takes them.
+      owners: 1 + the item whose title each token is part of, 0 outside titles; None if the verbalizer reads none.
+      readout: the verbalizer's own parameters.
     """
 
     verbalizer: str
@@ -57,6 +59,8 @@ class Question:
     sentinel: int
     codes: tuple[int, ...]
     options: Mapping[str, Any]
+    owners: Int[Array, "B T"] | None = None
+    readout: Mapping[str, Any] = field(default_factory=dict)
 
     def state(self) -> Float[Array, "B D"]:
         """Returns the state that answers the MASK of each text, ready for the head."""
@@ -92,6 +96,9 @@ class Verbalizer(Protocol):
       lists_codes: whether the text lists the candidates, each after a code of one token.
       shows_examples: whether the report shows worked examples of ranked candidates.
       max_logits: logits in memory at once in addition to the scores, for the estimate of `delrec plan`.
+      encodes_titles: whether its item vectors are the mean states of titles, which are then read once and stored.
+      reads_owners: whether it reads which title each token belongs to, and so texts that show nothing but a history.
+      distilled: the parts of its readout that stage 1 trains beside the prompt; stage 2 trains all of it.
     """
 
     name: str
@@ -99,6 +106,29 @@ class Verbalizer(Protocol):
     lists_codes: bool = False
     shows_examples: bool = False
     max_logits: int = 0
+    encodes_titles: bool = False
+    reads_owners: bool = False
+    distilled: tuple[str, ...] = ()
+
+    def configured(self, settings: Any, begin: Sequence[int], end: Sequence[int]) -> "Verbalizer":
+        """Returns the verbalizer with the settings of a run; by default it has none.
+
+        Args:
+          settings: the section `lm` of the config (`config.LMConfig`).
+          begin, end: special tokens that the language model reads around a text.
+        """
+        del settings, begin, end
+        return self
+
+    def readout(self, model: LanguageModel, items: int) -> dict[str, Any]:
+        """Returns the start of the verbalizer's own parameters; by default it has none.
+
+        Args:
+          model: the language model.
+          items: number of items, I.
+        """
+        del model, items
+        return {}
 
     @abstractmethod
     def key(self, title: Sequence[int]) -> Hashable | None:

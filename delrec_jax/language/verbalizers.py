@@ -1,13 +1,16 @@
 """The verbalizers, by their name in `lm.verbalizer`."""
 
 from delrec_jax.errors import UserError
+from delrec_jax.language.embedding_scoring import EMBEDDING
 from delrec_jax.language.index_scoring import INDEX
 from delrec_jax.language.mean_scoring import FIRST, MEAN
 from delrec_jax.language.sequence_scoring import SEQUENCE
 from delrec_jax.language.verbalizer import Verbalizer
 from delrec_jax.plugins import find
 
-VERBALIZERS: dict[str, Verbalizer] = {one.name: one for one in (FIRST, MEAN, SEQUENCE, INDEX)}
+VERBALIZERS: dict[str, Verbalizer] = {
+    one.name: one for one in (FIRST, MEAN, SEQUENCE, INDEX, EMBEDDING)
+}
 
 
 def find_verbalizer(name: str) -> Verbalizer:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.delrec.distill import PromptStart, distilling_task
+from delrec_jax.delrec.distilling_task import PromptStart, distilling_task
 from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
@@ -65,7 +65,8 @@ def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
 
 def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     start = PromptStart(experiment, words=(0,))  # the choice of words does not change a shape
-    return distilling_task(experiment, ranker, layout, frozen_of(ranker), start)
+    known = np.arange(len(ranker.title_tokens)) > 0
+    return distilling_task(experiment, ranker, layout, frozen_of(ranker), start, known)
 
 
 def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:

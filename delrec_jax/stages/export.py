@@ -11,9 +11,13 @@ from delrec_jax.language.adapter_files import save_adapter
 from delrec_jax.language.families import find_family
 from delrec_jax.language.weights import params_hash
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.workspace import Workspace
+
+READOUT_FILE = "readout.safetensors"
+"""The verbalizer's own parameters, next to every format."""
 
 FORMATS = {
     "adapter": "only adapter and soft prompt, for `language.adapter_files.load_adapter`",
@@ -36,7 +40,8 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output}: give a directory that does not exist yet or is empty")
     language = inputs.language
-    adapters = files.load_adapters(ws, "distilled")
+    tuned = files.load_tuned(ws, "distilled")
+    adapters, readout = tuned["adapters"], tuned["readout"]
     prompt = jnp.asarray(files.load_prompt(ws, "distilled"))
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
     family, tokenizer = find_family(ws.experiment.lm.family), base_model.tokenizer_directory(ws)
@@ -64,4 +69,7 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
         family.export_adapter(
             output, adapters=adapters, prompt=prompt, config=config, base_name=base, form=form
         )
+    if readout:
+        # The cosine's scale, map and so on, without which the tuned model's states rank nothing.
+        save_tree(output / READOUT_FILE, readout, {})
     say(f"{output}: {FORMATS[kind]}")

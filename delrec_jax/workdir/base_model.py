@@ -72,6 +72,12 @@ def _write_name(ws: Workspace, name: str, fingerprint: str) -> None:
     on_main(lambda: write_json(ws.folder("pretrain") / "base.json", found))
 
 
+def fingerprint(ws: Workspace) -> str:
+    """Returns what identifies the parameters of the run's language model."""
+    found: str = read_json(ws.folder("pretrain") / "base.json")["fingerprint"]
+    return found
+
+
 def language_layout(experiment: Experiment, model: LanguageModel) -> Layout:
     """Returns the layout that places the language model on the devices.
 
@@ -93,7 +99,7 @@ def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
     if not name:
         params, _ = load_tree(folder / OWN)
         return place(params, layout.of(params))
-    directory, begun = hub.resolve(name), read_json(folder / "base.json")["fingerprint"]
+    directory, begun = hub.resolve(name), fingerprint(ws)
     if (found := hub.fingerprint(directory)) != begun:
         raise UserError(
             f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: restore the "

@@ -15,7 +15,12 @@ from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.evaluation.ranking import RankFn, ScoreFn
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.hybrids import Hybrid, HybridWeights
-from delrec_jax.workdir.language_scorer import CatalogueSystem, LanguageScorer, LanguageSystem
+from delrec_jax.workdir.language_scorer import (
+    AskedTexts,
+    CatalogueSystem,
+    LanguageScorer,
+    LanguageSystem,
+)
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols
 from delrec_jax.workdir.systems import System
@@ -99,13 +104,13 @@ class Evaluation:
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
             candidates = self.protocols.candidates[protocol][0]
             assert candidates is not None
-            ids = scorer.texts(parts, self.histories, candidates)
+            texts = scorer.texts(parts, self.histories, candidates)
 
             def score(
-                rows: np.ndarray, ids: np.ndarray = ids, candidates: np.ndarray = candidates
+                rows: np.ndarray, texts: AskedTexts = texts, candidates: np.ndarray = candidates
             ) -> jax.Array:
                 """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
-                return scorer.candidates(parts, ids[rows], candidates[rows])
+                return scorer.candidates(parts, texts.rows(rows), candidates[rows])
 
             self._rank(system, score, {protocol: ranker}, **names)
         return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
+from delrec_jax.data.read_texts import with_owners
 from delrec_jax.data.templates import Template
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
@@ -20,6 +21,7 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
+from delrec_jax.workdir.encoded_titles import TitleStore, framed_titles
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
@@ -47,6 +49,7 @@ class Language:
       params: frozen parameters, on the devices.
       slots: ids that mark the positions of the soft prompt.
       layout: placement of the parameters, and of everything that is computed with them.
+      title_store: where the vectors of titles are kept.
     """
 
     tokenizer: Tokenizer
@@ -55,6 +58,7 @@ class Language:
     pieces: Pieces
     slots: np.ndarray
     layout: Layout
+    title_store: TitleStore
 
     @property
     def model(self) -> LanguageModel:
@@ -78,11 +82,26 @@ class Language:
         """
         if not self.ranker.ranks_catalogue:
             return None
+        if self.ranker.verbalizer.encodes_titles:
+            found: jax.Array = self.put({"vectors": self.title_vectors})["vectors"]
+            return found
         items = (len(self.ranker.title_tokens), self.model.width)
         home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
         with self.layout.active():
             vectors: jax.Array = jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
         return vectors
+
+    @cached_property
+    def title_vectors(self) -> np.ndarray:
+        """The mean state of each title, read alone with its special tokens: float32 [I, D], on the host."""
+        titles = framed_titles(self.ranker.title_tokens, self.pieces.begin, self.pieces.end)
+        return self.title_store.vectors(self.model, self.params, self.layout, titles)
+
+    @cached_property
+    def readout(self) -> dict[str, Any]:
+        """The start of the verbalizer's own parameters, on the devices; empty if it has none."""
+        found: dict[str, Any] = self.put(self.ranker.readout())
+        return found
 
     def ids(self, text: str) -> np.ndarray:
         """Returns the token ids of a text."""
@@ -102,9 +121,9 @@ def make_pieces(
     templates: Mapping[str, Template],
 ) -> Pieces:
     """Tokenizes the catalogue, and the templates in the words of the config's domain."""
-    listed = find_verbalizer(config.lm.verbalizer).lists_codes
-    codes = tokenizer.codes(code_count(config)) if listed else []
-    return tokenise_pieces(
+    verbalizer = find_verbalizer(config.lm.verbalizer)
+    codes = tokenizer.codes(code_count(config)) if verbalizer.lists_codes else []
+    pieces = tokenise_pieces(
         tokenizer.encode_many,
         titles,
         templates,
@@ -114,6 +133,7 @@ def make_pieces(
         codes=codes,
         config=config.prompts,
     )
+    return with_owners(pieces) if verbalizer.reads_owners else pieces
 
 
 def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
@@ -121,6 +141,7 @@ def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pi
     model = base_model.make_model(config, tokenizer)
     titles = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
     verbalizer = find_verbalizer(config.lm.verbalizer)
+    verbalizer = verbalizer.configured(config.lm, pieces.begin.tolist(), pieces.end.tolist())
     return Ranker(model, *titles, pieces.sentinel, verbalizer, pieces.codes)
 
 
@@ -142,4 +163,5 @@ def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) 
     slots = np.array(slot_ids(ranker.model.vocab_size, ws.experiment.distill.length), np.int32)
     layout = base_model.language_layout(ws.experiment, ranker.model)
     params = base_model.load_params(ws, ranker.model, layout)
-    return Language(tokenizer, ranker, params, pieces, slots, layout)
+    store = TitleStore(ws.folder("pretrain") / "title_vectors.npz", base_model.fingerprint(ws))
+    return Language(tokenizer, ranker, params, pieces, slots, layout, store)

@@ -1,7 +1,7 @@
 """The language model as a system to be ranked: it turns texts of histories into scores of items."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
+from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.language.ranker import Ranker
@@ -25,10 +26,17 @@ class AskedTexts:
     Attributes:
       ids: int32 [B, T].
       candidates: int32 [B, C]; None if the whole catalogue is scored.
+      owners: int32 [B, T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
     """
 
     ids: Int[Arrays, "B T"]
     candidates: Int[Arrays, "B C"] | None = None
+    owners: Int[Arrays, "B T"] | None = None
+
+    def rows(self, rows: Int[np.ndarray, " N"]) -> "AskedTexts":
+        """Returns some of the texts."""
+        found: AskedTexts = jax.tree.map(lambda array: array[rows], self)
+        return found
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class LanguageSystem:
       pattern: tokens in place of the prompt: slots, words, or nothing.
       prompt: the soft prompt [K, D], if the pattern has slots.
       adapters: AdaLoRA's tree, if the model is tuned.
+      readout: the verbalizer's own parameters; None = as they start.
       step: the step of training at which the adapters (or, without adapters, the prompt) were selected; -1: none was.
       beside: `teacher` if it was tuned beside the teacher's scores.
     """
@@ -46,6 +55,7 @@ class LanguageSystem:
     pattern: Ids
     prompt: jax.Array | None = None
     adapters: Any = None
+    readout: Any = None
     step: int = -1
     beside: str = ""
 
@@ -56,13 +66,13 @@ Scores = Callable[[Any, Any], jax.Array]
 
 def catalogue_scores(ranker: Ranker) -> Scores:
     """Returns a function that scores the whole catalogue [B, I] in one pass."""
-    return lambda held, texts: ranker.catalogue_scores(ids=texts.ids, **held)
+    return lambda held, texts: ranker.catalogue_scores(ids=texts.ids, owners=texts.owners, **held)
 
 
 def candidate_scores(ranker: Ranker) -> Scores:
     """Returns a function that scores each text's own candidates [B, C]."""
     return lambda held, texts: ranker.candidate_scores(
-        ids=texts.ids, candidates=texts.candidates, **held
+        ids=texts.ids, candidates=texts.candidates, owners=texts.owners, **held
     )
 
 
@@ -93,6 +103,7 @@ class LanguageScorer:
             "vectors": self.language.vectors,
             "prompt": system.prompt,
             "adapters": system.adapters,
+            "readout": self.language.readout if system.readout is None else system.readout,
         }
 
     @property
@@ -102,27 +113,30 @@ class LanguageScorer:
 
     def texts(
         self, system: LanguageSystem, histories: list[np.ndarray], candidates: Any = None
-    ) -> Int[np.ndarray, "B T"]:
+    ) -> AskedTexts:
         """Returns the LSR texts of histories, padded to one bucket; they contain the candidates if the config lists them."""
         listed = candidates is not None and self.language.lists_candidates
         shown = candidates if listed else [()] * len(histories)
         texts = [
-            prompts.recommendation(
-                self.language.pieces, history, pattern=system.pattern, candidates=items
-            )
+            next_item_text(self.language.pieces, history, system.pattern, items)
             for history, items in zip(histories, shown, strict=True)
         ]
-        return pad_texts(texts, bucket_length(max(map(len, texts)), self._buckets))
+        length = bucket_length(max(len(text.ids) for text in texts), self._buckets)
+        owners = [text.owners for text in texts if text.owners is not None]
+        return AskedTexts(
+            ids=pad_texts([text.ids for text in texts], length),
+            owners=pad_texts(owners, length) if owners else None,
+        )
 
-    def catalogue(self, system: LanguageSystem, ids: np.ndarray) -> Float[jax.Array, "B I"]:
+    def catalogue(self, system: LanguageSystem, texts: AskedTexts) -> Float[jax.Array, "B I"]:
         """Scores the whole catalogue, for verbalizers that rank it."""
-        return self._catalogue(self._held(system), AskedTexts(ids=ids))
+        return self._catalogue(self._held(system), texts)
 
     def candidates(
-        self, system: LanguageSystem, ids: np.ndarray, candidates: np.ndarray
+        self, system: LanguageSystem, texts: AskedTexts, candidates: np.ndarray
     ) -> Float[jax.Array, "B C"]:
-        """Scores each text's candidates."""
-        return self._candidates(self._held(system), AskedTexts(ids=ids, candidates=candidates))
+        """Scores each text's candidates [B, C]."""
+        return self._candidates(self._held(system), replace(texts, candidates=candidates))
 
 
 class CatalogueSystem:
@@ -131,13 +145,13 @@ class CatalogueSystem:
     def __init__(self, scorer: LanguageScorer, parts: LanguageSystem, split: Split):
         """Makes no texts yet."""
         self._scorer, self._parts, self._split = scorer, parts, split
-        self._texts: dict[Part, np.ndarray] = {}
+        self._texts: dict[Part, AskedTexts] = {}
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
         """Scores the catalogue [B, I] for rows of a part."""
         if part not in self._texts:
             self._texts[part] = self._scorer.texts(self._parts, self._split.histories(part))
-        return self._scorer.catalogue(self._parts, self._texts[part][rows])
+        return self._scorer.catalogue(self._parts, self._texts[part].rows(rows))
 
     def order(self, part: Part) -> None:
         """All texts have one length, so the order does not matter."""

@@ -20,7 +20,7 @@ from delrec_jax.plugins import source_hash
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
 # Increased when a change of the code makes old results of a stage wrong.
-_FORMAT = 4
+_FORMAT = 5
 
 # The location of files and the devices do not affect results: a run may be resumed elsewhere, on other devices.
 _PLACES = (

@@ -1,0 +1,100 @@
+"""The language model's own vectors of all titles: each title is read once per run, whatever reads the vectors.
+
+They are what the verbalizer `embedding` compares texts with, and what `lm_embeddings` recommends by.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from delrec_jax.data.pipeline import bucket_length, make_buckets
+from delrec_jax.data.stored_arrays import content_hash, load_arrays, save_arrays
+from delrec_jax.distributed import as_main_sees, on_main
+from delrec_jax.errors import UserError
+from delrec_jax.language.embedding_scoring import title_vectors
+from delrec_jax.language.family import LanguageModel, Params
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.steps import EvalStep
+
+_BATCH = 128
+
+
+def framed_titles(
+    tokens: Int[np.ndarray, "I W"], begin: Int[np.ndarray, " N"], end: Int[np.ndarray, " M"]
+) -> list[np.ndarray]:
+    """Returns each title between the special tokens that the language model reads around a text."""
+    return [np.concatenate([begin, row[row > 0], end]).astype(np.int32) for row in tokens]
+
+
+@dataclass(frozen=True)
+class TitleStore:
+    """Where the vectors of one language model are kept.
+
+    Attributes:
+      file: the file.
+      base: fingerprint of the language model.
+    """
+
+    file: Path
+    base: str
+
+    def vectors(
+        self, model: LanguageModel, params: Params, layout: Layout, titles: list[np.ndarray]
+    ) -> Float[np.ndarray, "I D"]:
+        """Returns the stored vectors of these titles; makes and stores them first if the file holds others or none.
+
+        Args:
+          model: the language model.
+          params: its parameters.
+          layout: where they are placed.
+          titles: the tokens of each text.
+        """
+        digest = hashlib.sha256()
+        for title in titles:
+            digest.update(len(title).to_bytes(8, "little") + title.tobytes())
+        key = {"base": self.base, "titles": digest.hexdigest()}
+        if not as_main_sees(lambda: _read(self.file, key) is not None):
+            found = encoded(model, params, layout, titles)
+            on_main(lambda: _write(self.file, key, found))
+            return found
+        stored = _read(self.file, key)
+        assert stored is not None
+        return stored
+
+
+def encoded(
+    model: LanguageModel, params: Params, layout: Layout, titles: list[np.ndarray]
+) -> Float[np.ndarray, "I D"]:
+    """Returns the mean of the model's states over each text, in batches of texts of similar length."""
+    step = EvalStep(lambda held, ids: title_vectors(model, held["params"], ids), layout)
+    lengths = np.array([len(title) for title in titles])
+    buckets = make_buckets(int(lengths.max()), smallest=16)
+    found = np.zeros((len(titles), model.width), np.float32)
+    order, batch = np.argsort(lengths, kind="stable"), min(_BATCH, len(titles))
+    for start in range(0, len(order), batch):
+        # The last batch reads some titles again, so that it has the shape of the others.
+        rows = order[max(0, min(start, len(order) - batch)) :][:batch]
+        ids = np.zeros((batch, bucket_length(int(lengths[rows].max()), buckets)), np.int32)
+        for line, row in zip(ids, rows, strict=True):
+            line[: lengths[row]] = titles[row]
+        found[rows] = np.asarray(step({"params": params}, ids))
+    return found
+
+
+def _read(file: Path, key: dict[str, str]) -> np.ndarray | None:
+    """Returns what the file holds under this key; None if it is missing, damaged or of something else."""
+    try:
+        header, arrays, _ = load_arrays(
+            file, "file of title vectors", header=tuple(key), arrays=("vectors",)
+        )
+    except UserError:
+        return None
+    return arrays["vectors"] if header == key else None
+
+
+def _write(file: Path, key: dict[str, str], vectors: np.ndarray) -> None:
+    arrays = {"vectors": vectors}
+    save_arrays(file, key, arrays, stated_hash=content_hash(key, arrays))
