@@ -14,8 +14,10 @@ import numpy as np
 from delrec_jax.data.templates import (
     NEXT_ITEM,
     SEPARATOR,
+    WORDINGS,
     Field,
     Template,
+    brief,
     fill,
     pattern_first,
     without,
@@ -40,6 +42,7 @@ class PromptConfig:
     """How texts are built.
 
     Attributes:
+      wording: `paper`, or `brief`: a few words in place of each sentence.
       max_tokens: length of the longest text, in tokens; the oldest history is dropped first.
       max_history: items of a history that are shown, at most.
       show_candidates: list the candidate set in the text (as the reference does; about 5 times as many tokens).
@@ -52,6 +55,7 @@ class PromptConfig:
       end_of_text: end texts with the tokenizer's `</s>`, as pretrained models read them (and the reference does).
     """
 
+    wording: str = "paper"
     max_tokens: int = 512
     max_history: int = 50
     show_candidates: bool = False
@@ -61,6 +65,10 @@ class PromptConfig:
     ta_example: int = 4
     pattern_first: bool = False
     end_of_text: bool = False
+
+    def __post_init__(self) -> None:
+        if self.wording not in WORDINGS:
+            raise UserError(f"prompts.wording is {self.wording!r}: use 'paper' or 'brief'")
 
 
 @dataclass(frozen=True)
@@ -137,9 +145,10 @@ def tokenise_pieces(
         omitted.add(Field.RANKED)
     tasks = {}
     for name, template in templates.items():
+        worded = brief(template) if config.wording == "brief" else template
         for with_pattern in (True, False):
             hidden = omitted if with_pattern else omitted | {Field.PATTERN}
-            shown = without(template, hidden)
+            shown = without(worded, hidden)
             tasks[name, with_pattern] = tuple(
                 part if isinstance(part, Field) else arrays([fill(part, words, teacher)])[0]
                 for part in (pattern_first(shown) if config.pattern_first else shown)

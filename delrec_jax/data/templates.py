@@ -62,6 +62,19 @@ NEXT_ITEM_TEMPLATE: Template = (
 )
 """DELRec's LLM-based Sequential Recommendation (LSR, method.md)."""
 
+WORDINGS = ("paper", "brief")
+"""Sentences as in the paper, or a few words each, which encoders of short texts read faster."""
+
+_BRIEF = {
+    Field.EARLIER: "{past} :",
+    Field.HISTORY: "{past} :",
+    Field.PATTERN: ". {teacher} :",
+    Field.CANDIDATES: ". among :",
+    Field.RANKED: ". then :",
+    Field.MASK: ". next {noun} :",
+}
+_GAP = "placeholder"  # texts that say which item is asked for stay as they are
+
 SEPARATOR = ";"
 _STOP = ". "  # ends the sentence before, at the beginning of a text
 
@@ -86,6 +99,16 @@ def without(template: Template, omitted: set[Field]) -> Template:
         else:
             kept.append(part)
     return tuple(kept)
+
+
+def brief(template: Template) -> Template:
+    """Returns the template with a few words before each field, except where they say that a placeholder is meant."""
+    texts: list[str | Field] = list(template)
+    for place, part in enumerate(template):
+        before = template[place - 1] if place else part
+        if isinstance(part, Field) and isinstance(before, str) and _GAP not in before:
+            texts[place - 1] = _BRIEF.get(part, before)
+    return tuple(texts)
 
 
 def pattern_first(template: Template) -> Template:

@@ -61,7 +61,7 @@ def loss_of(batch, beside=BESIDE):
 
     def total(adapters, teacher):
         frozen = {"params": None, "vectors": None, "prompt": None, "teacher": teacher}
-        return loss(adapters, frozen, batch, None)[0].sum()
+        return loss({"adapters": adapters}, frozen, batch, None)[0].sum()
 
     given = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
     return total, given

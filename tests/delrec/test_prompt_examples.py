@@ -5,6 +5,7 @@ that depends on the whole history, so a list that belongs to another row is seen
 """
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import flax.struct
@@ -23,6 +24,7 @@ from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model, axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.workdir import evaluation, language_scorer
+from delrec_jax.workdir.encoded_titles import TitleStore
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import load_data
 
@@ -95,10 +97,17 @@ def language(prepared, data):
     params = {"shared": {"embedding": np.zeros((8, 4), np.float32)}}
     model = T5Model(T5Config(vocab_size=8, d_model=4))
     # `favour` and the texts ask no more of it.
-    verbalizer = SimpleNamespace(lists_codes=False)
-    ranker = SimpleNamespace(ranks_catalogue=True, model=model, verbalizer=verbalizer)
+    verbalizer = SimpleNamespace(lists_codes=False, encodes_titles=False, distilled=())
+    ranker = SimpleNamespace(
+        ranks_catalogue=True,
+        model=model,
+        verbalizer=verbalizer,
+        readout=dict,
+        title_tokens=np.zeros((NUM_ITEMS, 1), np.int32),
+    )
     layout = make_layout(MeshConfig(), axes_of)
-    return Language(OneToken(), ranker, params, pieces, SLOTS, layout)  # type: ignore[arg-type]
+    store = TitleStore(Path("none"), "none")
+    return Language(OneToken(), ranker, params, pieces, SLOTS, layout, store)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -353,7 +362,7 @@ def test_in_every_stage_the_prompt_is_first_and_the_end_last_if_they_are_to_be(w
     scorer = language_scorer.LanguageScorer(language)
     system = language_scorer.LanguageSystem(SLOTS)
     read = scorer.texts(system, data.split.histories("test")[:5])
-    for ids in [*(example.ids for example in drawn), *(row[row > 0] for row in read)]:
+    for ids in [*(example.ids for example in drawn), *(row[row > 0] for row in read.ids)]:
         *text, mask, end = ids.tolist()
         assert (mask, end) == (MASK, 1) and MASK not in text
         history = [place for place, token in enumerate(text) if token >= FIRST]
@@ -365,7 +374,8 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
     histories = {tuple(whole_row(data, user)[:-2]): user for user in range(NUM_USERS)}
     asked = []
 
-    def favour(self, system, ids):
+    def favour(self, system, texts):
+        ids = texts.ids
         users = [histories[tuple(items_in(text))] for text in ids]
         asked.extend(users)
         scores = np.zeros((len(ids), NUM_ITEMS), np.float32)
@@ -403,9 +413,11 @@ def test_beside_the_teacher_validation_selects_by_the_sum(ws, data, language, mo
     # A language model that answers the same to everything leaves the decision to the teacher.
     scorer = language_scorer.LanguageScorer
     monkeypatch.setattr(scorer, "ranks_catalogue", not listed)
-    monkeypatch.setattr(scorer, "catalogue", lambda self, system, ids: np.zeros((len(ids), 36)))
     monkeypatch.setattr(
-        scorer, "candidates", lambda self, system, ids, candidates: np.zeros(candidates.shape)
+        scorer, "catalogue", lambda self, system, texts: np.zeros((len(texts.ids), 36))
+    )
+    monkeypatch.setattr(
+        scorer, "candidates", lambda self, system, texts, candidates: np.zeros(candidates.shape)
     )
     system = language_scorer.LanguageSystem(SLOTS, np.zeros((2, 4), np.float32))
     found = tune.Tuning(ws, data, language)._validator(system)({})
@@ -421,12 +433,12 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
             shown.append(super().texts(*arguments))
             return shown[-1]
 
-        def catalogue(self, parts, ids):
-            return np.zeros((len(ids), NUM_ITEMS), np.float32)
+        def catalogue(self, parts, texts):
+            return np.zeros((len(texts.ids), NUM_ITEMS), np.float32)
 
     run = evaluation.Evaluation(ws.experiment, data)
     run.rank_language_system("delrec", Reader(language), language_scorer.LanguageSystem(SLOTS))
-    (ids,) = shown
+    (ids,) = (texts.ids for texts in shown)
     for user in range(NUM_USERS):
         row = whole_row(data, user)
         assert items_in(ids[user]) == row[:-1] and run.protocols.targets[user] == row[-1]
