@@ -17,10 +17,10 @@ from delrec_jax.data.templates import (
     WORDINGS,
     Field,
     Template,
-    brief,
     fill,
     pattern_first,
     without,
+    worded,
 )
 from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
@@ -145,10 +145,9 @@ def tokenise_pieces(
         omitted.add(Field.RANKED)
     tasks = {}
     for name, template in templates.items():
-        worded = brief(template) if config.wording == "brief" else template
         for with_pattern in (True, False):
             hidden = omitted if with_pattern else omitted | {Field.PATTERN}
-            shown = without(worded, hidden)
+            shown = without(worded(template, config.wording), hidden)
             tasks[name, with_pattern] = tuple(
                 part if isinstance(part, Field) else arrays([fill(part, words, teacher)])[0]
                 for part in (pattern_first(shown) if config.pattern_first else shown)

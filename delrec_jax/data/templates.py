@@ -101,8 +101,10 @@ def without(template: Template, omitted: set[Field]) -> Template:
     return tuple(kept)
 
 
-def brief(template: Template) -> Template:
-    """Returns the template with a few words before each field, except where they say that a placeholder is meant."""
+def worded(template: Template, wording: str) -> Template:
+    """Returns the template in one of `WORDINGS`; texts that say that a placeholder is meant are the same in all."""
+    if wording == "paper":
+        return template
     texts: list[str | Field] = list(template)
     for place, part in enumerate(template):
         before = template[place - 1] if place else part

@@ -13,7 +13,7 @@ from delrec_jax.config import Experiment, PretrainConfig
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS, behaviours
 from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.data.prompts import Pieces
-from delrec_jax.data.templates import Template, all_words
+from delrec_jax.data.templates import Template, all_words, worded
 from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
@@ -146,7 +146,7 @@ def _make_tokenizer(
 ) -> None:
     catalogue = data.corpus.catalogue
     words = all_words(
-        templates.values(),
+        [worded(template, config.prompts.wording) for template in templates.values()],
         domain_words(config.data.domain),
         display_name(config.teacher.name),
     )

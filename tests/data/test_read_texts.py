@@ -44,7 +44,7 @@ def builds():
 @pytest.mark.parametrize("task", builds())
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"max_tokens": 50}, {"max_title_tokens": 2, "end_of_text": True, "pattern_first": True}],
+    [{}, {"max_tokens": 72}, {"max_title_tokens": 2, "end_of_text": True, "pattern_first": True}],
     ids=["whole", "cut", "first"],
 )
 def test_owners_are_the_titles_that_tokens_belong_to(make, task, settings):
@@ -72,7 +72,7 @@ def test_pieces_without_owners_give_none(make):
 
 
 def test_brief_words_keep_what_is_asked():
-    known = [part for part in templates.brief(EVERY["ta"]) if isinstance(part, str)]
+    known = [part for part in templates.worded(EVERY["ta"], "brief") if isinstance(part, str)]
     assert known.count(". The placeholder is :") == 2 and known[0] == "{past} :"
-    lsr, rps = (templates.brief(EVERY[name]) for name in ("lsr", "rps"))
+    lsr, rps = (templates.worded(EVERY[name], "brief") for name in ("lsr", "rps"))
     assert lsr[:4] == rps[:4] and lsr[-2:] == (". next {noun} :", templates.Field.MASK) == rps[-2:]
