@@ -12,6 +12,9 @@ from delrec_jax.training.optimizers import OptimizerConfig
 WEIGHTINGS = ("fixed", "gradient_norm", "uncertainty")
 """How the losses of the tasks are combined (`delrec.task_weighting`)."""
 
+PROMPTS = ("shared", "user", "both")
+"""What the slots of a soft prompt depend on."""
+
 CONTROL_PROMPTS = ("none", "random", "shuffled", "true")
 """Prompts beside the distilled one that stage 2 can tune with."""
 
@@ -46,6 +49,9 @@ class DistillConfig:
 
     Attributes:
       length: number of soft slots, K.
+      prompt: `shared`: one vector per slot, the same for all users (the paper); `user`: slots that are a trained map of what
+        the teacher expects after this very history; `both`: the sum of the two.
+      user_rank: rank of that map.
       init: `normal`, `vocabulary` or `text` (the words of `init_text`).
       top_h: number of the teacher's best items among the candidates.
       num_candidates: candidates per text, m.
@@ -61,6 +67,8 @@ class DistillConfig:
     """
 
     length: int = 8
+    prompt: str = "shared"
+    user_rank: int = 64
     init: str = "normal"
     init_text: str = ""
     top_h: int = 10
@@ -86,6 +94,9 @@ class DistillConfig:
                 "candidates: lower the one or raise the other"
             )
         _check_loss("distill", self.loss_over)
+        at_least("distill.user_rank", self.user_rank, 1)
+        if self.prompt not in PROMPTS:
+            raise UserError(f"distill.prompt is {self.prompt!r}: use one of {', '.join(PROMPTS)}")
         if self.rps_label not in ("top1", "listwise") or self.temperature <= 0:
             raise UserError(
                 f"distill.rps_label is {self.rps_label!r} and distill.temperature {self.temperature}: use 'top1' or "
@@ -101,7 +112,18 @@ class DistillConfig:
             )
         self._check_tasks()
 
+    @property
+    def guided(self) -> bool:
+        """Whether slots depend on what the teacher expects."""
+        return self.prompt != "shared"
+
     def _check_tasks(self) -> None:
+        asked = [name for name, task in self.tasks.items() if task.share and name != "rps"]
+        if self.guided and asked:
+            raise UserError(
+                f"distill.prompt={self.prompt} reads the teacher's expectation after a history, which only rps asks about: set "
+                f"distill.tasks.{asked[0]}.share to 0"
+            )
         for name in ("share", "weight"):
             for task, given in self.tasks.items():
                 at_least(f"distill.tasks.{task}.{name}", getattr(given, name), 0)

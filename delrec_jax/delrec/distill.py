@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property, partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from delrec_jax import prng
@@ -12,7 +11,8 @@ from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files, systems
 from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam
-from delrec_jax.delrec.distilling_task import PromptStart, distilling_task
+from delrec_jax.delrec.distilling_task import Prompt, PromptStart, distilling_task
+from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.delrec.prompt_examples import (
     PromptExamples,
     list_settings,
@@ -40,12 +40,13 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     """Trains the distilled prompt and its controls, and reports their agreement with the teacher on held-out users."""
     experiment = ws.experiment
     parts = user_parts(data.split.training_users, experiment.distill, experiment.seed)
-    make = partial(make_examples, experiment, data, language)
+    guides = make_guides(ws, data, language)
+    make = partial(make_examples, experiment, data, language, guides=guides)
     # The teacher is loaded once, and only if a list is missing.
     scores = cache(lambda: load_teacher(ws, data).scores)
     lists = {name: _teacher_lists(ws, data, users, name, scores) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
-    training = PromptTraining(ws, language, valid, make=make)
+    training = PromptTraining(ws, language, valid, make=make, guides=guides)
     training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
     if language.ranker.verbalizer.distilled:
         bare = make(parts["train"], "teacher", lists["train"], slots=NO_PATTERN)
@@ -82,6 +83,7 @@ class PromptTraining:
         valid: PromptExamples,
         *,
         make: Callable[..., PromptExamples],
+        guides: Guides | None,
     ):
         """Compiles nothing yet.
 
@@ -90,9 +92,10 @@ class PromptTraining:
           language: the frozen language model.
           valid: RPS examples of the validation users.
           make: (users, source, lists) -> examples.
+          guides: the result of `make_guides`.
         """
         experiment = ws.experiment
-        self._ws, self._language, self._make = ws, language, make
+        self._ws, self._language, self._make, self._guides = ws, language, make, guides
         self._valid = make_exam(valid, language.slots)
         self._known = np.isin(np.arange(len(language.ranker.title_tokens)), valid.material.known)
         self._valid_examples = valid
@@ -120,7 +123,7 @@ class PromptTraining:
         scores = self.task.scoring.step
         return Reader(scores, config.evaluate.batch_size, config.prompts.max_tokens)
 
-    def start(self, name: str) -> jax.Array:
+    def start(self, name: str) -> Prompt:
         """An untrained prompt; `random` and the start of the trained prompts come from different streams."""
         stream = "prompt/random" if name == "random" else "prompt/init"
         table = self._language.model.table(self._language.params)
@@ -189,7 +192,7 @@ class PromptTraining:
         for name in REPORTED:
             if name == files.READOUT and not self._language.ranker.verbalizer.distilled:
                 continue
-            system = systems.prompted(self._ws, self._language, name)
+            system = systems.prompted(self._ws, self._language, name, self._guides)
             trained = {"prompt": system.prompt, "readout": system.readout}
             reading = self._read(trained, make_exam(heldout, system.pattern))
             seed = self._ws.experiment.seed

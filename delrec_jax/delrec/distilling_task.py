@@ -13,6 +13,7 @@ from delrec_jax.config import DistillConfig, Experiment
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_tasks import prompt_tasks
 from delrec_jax.delrec.task_weighting import TaskWeighting, init_weighting, weighted_gradients
+from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import (
     candidate_cross_entropy,
@@ -20,12 +21,15 @@ from delrec_jax.language.ranking_losses import (
     open_items,
 )
 from delrec_jax.language.readout import distilled_part, with_readout
-from delrec_jax.language.soft_prompt import init_prompt
+from delrec_jax.language.soft_prompt import init_guided, init_prompt
 from delrec_jax.training.gradients import GradientFn, Metrics, accumulated
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task, shapes_of
 from delrec_jax.workdir.language_scorer import candidate_scores, text_shapes
+
+Prompt = jax.Array | dict[str, jax.Array]
+"""A soft prompt in one of the forms of `language.soft_prompt`."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,22 @@ class PromptStart:
     experiment: Experiment
     words: tuple[int, ...] = ()
 
-    def prompt(self, table: jax.Array, seed: int, stream: str = "prompt/init") -> jax.Array:
-        """An untrained prompt [K, D] that resembles rows of the token table [V, D]."""
+    def prompt(self, table: jax.Array, seed: int, stream: str = "prompt/init") -> Prompt:
+        """An untrained prompt of the config's kind, whose slots resemble rows of the token table [V, D]."""
+        config, key = self.experiment.distill, prng.key(seed, stream)
+        if not config.guided:
+            return self._shared(table, key)
+        guided = init_guided(table, config.length, config.user_rank, jax.random.fold_in(key, 1))
+        return guided | ({"shared": self._shared(table, key)} if config.prompt == "both" else {})
+
+    def _shared(self, table: jax.Array, key: jax.Array) -> jax.Array:
         config = self.experiment.distill
-        key = prng.key(seed, stream)
         return init_prompt(config.init, table, config.length, key, text_ids=list(self.words))
+
+    def shapes(self, model: LanguageModel) -> Any:
+        """The shapes of a prompt of this model."""
+        table = jax.ShapeDtypeStruct((model.vocab_size, model.width), np.float32)
+        return jax.eval_shape(lambda table: self.prompt(table, 0), table)
 
 
 def distilling_task(
@@ -79,6 +94,7 @@ def distilling_task(
         return PromptExample(
             ids=ids,
             owners=ids if ranker.verbalizer.reads_owners else None,
+            guides=guide_shapes(experiment, ranker, rows),
             candidates=jax.ShapeDtypeStruct(listed, np.int32),
             targets=jax.ShapeDtypeStruct(listed, np.float32),
             task=jax.ShapeDtypeStruct((rows,), np.int32),
@@ -117,13 +133,12 @@ def prompt_gradients(
         """The loss of each text [B]."""
         readout = {**ranker.readout(), **params.get("readout", {})}
         options = {"vectors": frozen["vectors"], "prompt": params["prompt"], "readout": readout}
+        options |= {"owners": batch.owners, "guides": batch.guides}
         asked = (frozen["params"], batch.ids)
         if config.loss_over == "candidates":
-            scores = ranker.candidate_scores(
-                *asked, batch.candidates, owners=batch.owners, **options
-            )
+            scores = ranker.candidate_scores(*asked, batch.candidates, **options)
             return candidate_cross_entropy(scores, batch.targets)
-        scores = ranker.catalogue_scores(*asked, owners=batch.owners, **options)
+        scores = ranker.catalogue_scores(*asked, **options)
         competing = open_items(known, batch.owners)
         return listed_cross_entropy(scores, competing, batch.candidates, batch.targets)
 
@@ -150,3 +165,10 @@ def prompt_gradients(
         return weighted_gradients(task_losses, params, weighting)
 
     return gradients
+
+
+def guide_shapes(experiment: Experiment, ranker: Ranker, rows: int) -> jax.ShapeDtypeStruct | None:
+    """The shape of the guides of a batch; None if prompts read none."""
+    if not experiment.distill.guided:
+        return None
+    return jax.ShapeDtypeStruct((rows, ranker.model.width), np.float32)

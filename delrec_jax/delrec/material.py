@@ -26,6 +26,7 @@ class PromptExample:
       targets: float32 [C], the distribution to reproduce.
       task: int32 [], the task's index among the config's tasks.
       owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
+      guides: float32 [D], what the teacher expects after the history (`guides`); None if the prompt reads none.
     """
 
     ids: Int[Arrays, "*B T"]
@@ -33,6 +34,7 @@ class PromptExample:
     targets: Float[Arrays, "*B C"]
     task: Int[Arrays, "*B"]
     owners: Int[Arrays, "*B T"] | None = None
+    guides: Float[Arrays, "*B D"] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Material:
       slots: tokens of the soft prompt.
       tasks: names of the tasks, in the order of their numbers.
       config: the experiment.
+      guides: what the teacher expects after each row's history, float32 [N, D]; None if the prompt reads none.
     """
 
     train: Interactions
@@ -60,6 +63,11 @@ class Material:
     slots: Ids
     tasks: tuple[str, ...]
     config: Experiment
+    guides: Float[np.ndarray, "N D"] | None = None
+
+    def guide(self, row: int) -> Float[np.ndarray, "D"] | None:
+        """What the teacher expects after a row's history."""
+        return None if self.guides is None else self.guides[row]
 
     def history(self, row: int) -> Int[np.ndarray, " L"]:
         """The items that a row's text may show."""

@@ -1,6 +1,7 @@
 """Stage 2's examples, loss and task: the prompted language model with adapters ranks the next item of a history."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
+from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
 from delrec_jax.delrec.material import one_hot
 from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
 from delrec_jax.evaluation.ranking import gather_candidates
@@ -53,12 +55,14 @@ class LabelledText:
       label: int32 [], the item.
       history: int32 [H], all items before it, left-padded with -1; None unless a recommender scores it (`beside`).
       owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
+      guides: float32 [D], what the teacher expects after the history (`guides`); None if the prompt reads none.
     """
 
     ids: Int[Arrays, "*B T"]
     label: Int[Arrays, "*B"]
     history: Int[Arrays, "*B H"] | None = None
     owners: Int[Arrays, "*B T"] | None = None
+    guides: Float[Arrays, "*B D"] | None = None
 
 
 @batch_type
@@ -69,7 +73,7 @@ class ListedText:
       ids: int32 [T].
       candidates: int32 [C].
       targets: float32 [C], 1 at the answer.
-      history, owners: as in `LabelledText`.
+      history, owners, guides: as in `LabelledText`.
     """
 
     ids: Int[Arrays, "*B T"]
@@ -77,6 +81,7 @@ class ListedText:
     targets: Float[Arrays, "*B C"]
     history: Int[Arrays, "*B H"] | None = None
     owners: Int[Arrays, "*B T"] | None = None
+    guides: Float[Arrays, "*B D"] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class NextItemExamples:
       known: items that occur in the training part; negatives are drawn from these.
       pattern: the soft prompt's slots, or nothing.
       history_width: H, the length that histories are padded to; 0 = examples have none.
+      guides: what the teacher expects after each row's history, float32 [N, D]; None if the prompt reads none.
     """
 
     rows: Rows
@@ -99,6 +105,7 @@ class NextItemExamples:
     pattern: Ids
     config: TuneConfig
     history_width: int = 0
+    guides: Float[np.ndarray, "N D"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,23 +115,31 @@ class NextItemExamples:
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         items = padded_history(shown, self.history_width) if self.history_width else None
+        more = {"history": items, "guides": None if self.guides is None else self.guides[index]}
         if self.config.loss_over == "catalogue":
             ids, owners = next_item_text(self.pieces, shown, self.pattern)
-            return LabelledText(ids=ids, label=np.int32(label), history=items, owners=owners)
+            return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
         count = self.config.num_candidates
         candidates = among_negatives(label, self.known, history, count, rng)
         ids, owners = next_item_text(self.pieces, shown, self.pattern, candidates)
-        targets, found = one_hot(candidates, label), {"history": items, "owners": owners}
-        return ListedText(ids=ids, candidates=candidates, targets=targets, **found)
+        targets = one_hot(candidates, label)
+        return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
 
 
 def next_item_examples(
-    experiment: Experiment, data: Data, language: Language, *, pattern: Ids
+    experiment: Experiment,
+    data: Data,
+    language: Language,
+    *,
+    pattern: Ids,
+    guides: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> NextItemExamples:
     """The examples of the training users' latest labels, at most `tune.positions` per user, with this pattern in the texts."""
     train, users = data.split.train, data.split.training_users
     rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
     longest = max(int(rows.ends.max(initial=0)), experiment.teacher.max_length)
+    pairs = zip(rows.users, rows.ends, strict=True)
+    after = [train.history(int(user))[:end] for user, end in pairs] if guides else []
     return NextItemExamples(
         rows=rows,
         labels=next_items(train, rows),
@@ -134,6 +149,7 @@ def next_item_examples(
         pattern=pattern,
         config=experiment.tune,
         history_width=longest if experiment.tune.beside else 0,
+        guides=guides(after) if guides else None,
     )
 
 
@@ -162,8 +178,7 @@ def tuning_task(
       teacher: shapes of the recommender that the config tunes beside; None if it tunes beside none.
     """
     config, beside = experiment.tune, beside_of(experiment, known)
-    prompt = (experiment.distill.length, ranker.model.width)
-    frozen = {**frozen, "prompt": jax.ShapeDtypeStruct(prompt, np.float32)}
+    frozen = {**frozen, "prompt": PromptStart(experiment, words=(0,)).shapes(ranker.model)}
 
     def start(frozen: Any, seed: int) -> Any:
         """New adapters, which do not change the model's output yet, and the verbalizer's own parameters, if it has any."""
@@ -196,18 +211,20 @@ def _largest_batch(experiment: Experiment, ranker: Ranker) -> LabelledText | Lis
     config, rows = experiment.tune, experiment.tune.batch_size
     ids = text_shapes(experiment.prompts.max_tokens, rows)
     read = jax.ShapeDtypeStruct((rows, experiment.teacher.max_length), np.int32)
-    history = read if config.beside else None
-    owners = ids if ranker.verbalizer.reads_owners else None
+    more = {
+        "history": read if config.beside else None,
+        "owners": ids if ranker.verbalizer.reads_owners else None,
+        "guides": guide_shapes(experiment, ranker, rows),
+    }
     if config.loss_over == "catalogue":
         label = jax.ShapeDtypeStruct((rows,), np.int32)
-        return LabelledText(ids=ids, label=label, history=history, owners=owners)
+        return LabelledText(ids=ids, label=label, **more)
     listed = (rows, config.num_candidates)
     return ListedText(
         ids=ids,
         candidates=jax.ShapeDtypeStruct(listed, np.int32),
         targets=jax.ShapeDtypeStruct(listed, np.float32),
-        history=history,
-        owners=owners,
+        **more,
     )
 
 
@@ -215,12 +232,15 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
     """The scores that `tune` and `evaluate` rank by: over the catalogue, or over the candidates where texts list them."""
     asked = layout.rows(experiment.evaluate.batch_size)
     ids = text_shapes(experiment.prompts.max_tokens, asked)
-    owners = ids if ranker.verbalizer.reads_owners else None
+    texts = AskedTexts(
+        ids=ids,
+        owners=ids if ranker.verbalizer.reads_owners else None,
+        guides=guide_shapes(experiment, ranker, asked),
+    )
     if ranks_catalogue(ranker, experiment.prompts):
-        return Scoring(catalogue_scores(ranker), held, AskedTexts(ids=ids, owners=owners), layout)
+        return Scoring(catalogue_scores(ranker), held, texts, layout)
     listed = jax.ShapeDtypeStruct((asked, experiment.candidates.num), np.int32)
-    texts = AskedTexts(ids=ids, candidates=listed, owners=owners)
-    return Scoring(candidate_scores(ranker), held, texts, layout)
+    return Scoring(candidate_scores(ranker), held, replace(texts, candidates=listed), layout)
 
 
 def ranking_loss(
@@ -243,7 +263,8 @@ def ranking_loss(
         params: Any, frozen: Any, batch: LabelledText | ListedText, key: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
         """Losses [B], weights [B], and the penalty."""
-        fixed = {"prompt": frozen["prompt"], "vectors": frozen["vectors"], "owners": batch.owners}
+        fixed = {name: frozen[name] for name in ("prompt", "vectors")}
+        fixed |= {"owners": batch.owners, "guides": batch.guides}
         options = {**fixed, **params, "dropout_key": key}
         off = orthogonality_penalty(params["adapters"])
         penalty = {"penalty": config.adalora.orthogonality * off}

@@ -69,6 +69,7 @@ def listed_example(
         targets=target[order],
         task=material.task_number(PatternSimulating.name),
         owners=text.owners,
+        guides=material.guide(row),
     )
 
 

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.splits import Split
 from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
@@ -90,6 +91,7 @@ class PromptExamples:
             targets=one_hot(candidates, label),
             task=material.task_number(PatternSimulating.name),
             owners=text.owners,
+            guides=material.guide(row),
         )
 
 
@@ -134,6 +136,7 @@ def make_examples(
     lists: TeacherLists | None = None,
     *,
     slots: Ids | None = None,
+    guides: Guides | None = None,
 ) -> PromptExamples:
     """The examples of one source for these users.
 
@@ -145,6 +148,7 @@ def make_examples(
       source: `teacher`, `shuffled` or `true`.
       lists: the teacher's, one per row; `true` needs none.
       slots: tokens in place of the soft prompt; None = its slots.
+      guides: makes what the teacher expects after a history, for prompts that read it.
 
     Raises:
       ValueError: there is not one list per row.
@@ -170,4 +174,7 @@ def make_examples(
         tasks=tuple(task.name for task in tasks),
         config=experiment,
     )
+    if guides is not None:
+        after = [material.history(row) for row in range(len(rows.users))]
+        material = replace(material, guides=guides(after))
     return PromptExamples(source, material, next_items(data.split.train, rows), tasks)

@@ -17,6 +17,7 @@ from delrec_jax.analysis.report import (
 )
 from delrec_jax.config import Experiment, to_dict
 from delrec_jax.delrec import files, systems
+from delrec_jax.delrec.guides import make_guides
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
 from delrec_jax.teachers.registry import display_name
@@ -151,7 +152,7 @@ def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExamp
     cold = data.split.cold_items(data.num_items)[data.split.target("test")]
     chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
     scorer = LanguageScorer(language)
-    system = systems.tuned(ws, language, "distilled")
+    system = systems.tuned(ws, language, "distilled", make_guides(ws, data, language))
     teacher = recommenders.taught_system(ws, data)
     titles = data.corpus.catalogue.titles
     examples = []

@@ -1,6 +1,7 @@
 """The DELRec systems that are evaluated: the language model with the prompts and adapters of stages 1 and 2."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files
+from delrec_jax.delrec.distilling_task import PromptStart
+from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.prepared import Data
@@ -29,17 +32,22 @@ TUNED = {
 
 def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str, LanguageSystem]:
     """All language systems by their name in the results."""
-    systems = {bare_name(ws.experiment): prompted(ws, language, "none")}
+    guides = make_guides(ws, data, language)
+
+    def asked(name: str) -> LanguageSystem:
+        return prompted(ws, language, name, guides)
+
+    systems = {bare_name(ws.experiment): asked("none")}
     if language.ranker.verbalizer.distilled:
-        systems["lm_readout"] = prompted(ws, language, files.READOUT)
+        systems["lm_readout"] = asked(files.READOUT)
     systems |= {
-        "lm_random_prompt": prompted(ws, language, "random"),
-        "lm_shuffled_prompt": prompted(ws, language, "shuffled"),
-        "lm_distilled_prompt": prompted(ws, language, "distilled"),
-        "lm_true_prompt": prompted(ws, language, "true"),
+        "lm_random_prompt": asked("random"),
+        "lm_shuffled_prompt": asked("shuffled"),
+        "lm_distilled_prompt": asked("distilled"),
+        "lm_true_prompt": asked("true"),
     }
     for name in tuned_with(ws.experiment):
-        systems[TUNED[name]] = tuned(ws, language, name)
+        systems[TUNED[name]] = tuned(ws, language, name, guides)
     if data.world is not None:
         systems["lm_words"] = LanguageSystem(language.ids(WORDS_OF_THE_STORE))
     return systems
@@ -61,26 +69,33 @@ def tuned_with(experiment: Experiment) -> tuple[str, ...]:
     return ("distilled", *experiment.tune.controls)
 
 
-def prompted(ws: Workspace, language: Language, name: str) -> LanguageSystem:
+def prompted(ws: Workspace, language: Language, name: str, guides: Guides | None) -> LanguageSystem:
     """The language model with this prompt and readout; for `none` and `readout`, with texts that have no slots.
 
     These hold a prompt of zeros, which no text refers to: so all systems share their compiled programs.
+
+    Args:
+      ws: the workdir.
+      language: the language model.
+      name: the prompt.
+      guides: the result of `make_guides`.
     """
     if name == "none":
-        return LanguageSystem(NO_PATTERN, _unread_prompt(language))
+        return LanguageSystem(NO_PATTERN, _unread_prompt(ws, language), guides=guides)
     found, step = files.load_distilled(ws, name), files.selected_step(files.prompt_path(ws, name))
     readout = {**language.readout, **language.put(found["readout"])}
     if name == files.READOUT:
-        return LanguageSystem(NO_PATTERN, _unread_prompt(language), readout=readout, step=step)
-    prompt = language.put({"prompt": found["prompt"]})["prompt"]
-    return LanguageSystem(language.slots, prompt, readout=readout, step=step)
+        pattern, prompt = NO_PATTERN, _unread_prompt(ws, language)
+    else:
+        pattern, prompt = language.slots, language.put({"prompt": found["prompt"]})["prompt"]
+    return LanguageSystem(pattern, prompt, readout=readout, step=step, guides=guides)
 
 
-def tuned(ws: Workspace, language: Language, name: str) -> LanguageSystem:
+def tuned(ws: Workspace, language: Language, name: str, guides: Guides | None) -> LanguageSystem:
     """The language model with this prompt, and with the adapters and the readout that were tuned with it."""
     found = language.put(files.load_tuned(ws, name))
     return replace(
-        prompted(ws, language, name),
+        prompted(ws, language, name, guides),
         adapters=found["adapters"],
         readout=found["readout"],
         step=files.selected_step(files.adapter_path(ws, name)),
@@ -88,7 +103,7 @@ def tuned(ws: Workspace, language: Language, name: str) -> LanguageSystem:
     )
 
 
-def _unread_prompt(language: Language) -> jax.Array:
-    unread = np.zeros((len(language.slots), language.model.width), np.float32)
-    found: jax.Array = language.put({"prompt": unread})["prompt"]
-    return found
+def _unread_prompt(ws: Workspace, language: Language) -> Any:
+    shapes = PromptStart(ws.experiment, words=(0,)).shapes(language.model)
+    unread = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    return language.put({"prompt": unread})["prompt"]

@@ -14,6 +14,7 @@ from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.delrec import systems
 from delrec_jax.delrec.beside import beside_of
+from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import (
     NextItemExamples,
     known_items,
@@ -54,7 +55,7 @@ class Tuning:
     def __init__(self, ws: Workspace, data: Data, language: Language):
         """Compiles nothing yet."""
         self._ws, self._data, self._language = ws, data, language
-        self._scorer = LanguageScorer(language)
+        self._scorer, self._guides = LanguageScorer(language), make_guides(ws, data, language)
 
     @cached_property
     def _held(self) -> dict[str, Any]:
@@ -82,9 +83,13 @@ class Tuning:
     def fit(self, name: str) -> None:
         """Trains or resumes the adapters of one prompt (`none`: of none); finished ones are left as they are."""
         experiment, task = self._ws.experiment, self.task
-        system = systems.prompted(self._ws, self._language, name)
+        system = systems.prompted(self._ws, self._language, name, self._guides)
         examples = next_item_examples(
-            experiment, self._data, self._language, pattern=system.pattern
+            experiment,
+            self._data,
+            self._language,
+            pattern=system.pattern,
+            guides=self._guides,
         )
         frozen = {**self._held, "prompt": system.prompt}
         if self._teacher is not None:

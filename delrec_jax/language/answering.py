@@ -23,7 +23,7 @@ def encoded_texts(
     params: Any,
     ids: Int[Array, "B T"],
     *,
-    prompt: Float[Array, "K D"] | None = None,
+    prompt: Float[Array, "K D"] | Float[Array, "B K D"] | None = None,
     adapters: Any = None,
     dropout_key: jax.Array | None = None,
 ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
@@ -60,7 +60,7 @@ def answer_states(
     ids: Int[Array, "B T"],
     answers: Int[Array, "B N U"],
     *,
-    prompt: Float[Array, "K D"] | None = None,
+    prompt: Float[Array, "K D"] | Float[Array, "B K D"] | None = None,
     adapters: Any = None,
     dropout_key: jax.Array | None = None,
 ) -> Float[Array, "B N U D"]:
@@ -102,7 +102,7 @@ def hidden_at_masks(
     ids: Int[Array, "B T"],
     sentinels: Int[Array, "B Q"],
     *,
-    prompt: Float[Array, "K D"] | None = None,
+    prompt: Float[Array, "K D"] | Float[Array, "B K D"] | None = None,
     adapters: Any = None,
     dropout_key: jax.Array | None = None,
 ) -> Float[Array, "B Q D"]:

@@ -93,7 +93,7 @@ class LanguageModel(Protocol):
         params: Params,
         ids: Int[Array, "B T"],
         *,
-        prompt: Float[Array, "K D"] | None = None,
+        prompt: Float[Array, "K D"] | Float[Array, "B K D"] | None = None,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
@@ -102,7 +102,7 @@ class LanguageModel(Protocol):
         Args:
           params: the base parameters.
           ids: texts.
-          prompt: the soft prompt, when texts have slots (the states are NaN otherwise).
+          prompt: the soft prompt, of all texts or of each, when texts have slots (the states are NaN otherwise).
           adapters: AdaLoRA's tree, when the model has adapters.
           dropout_key: given while training with dropout; None = deterministic.
         """

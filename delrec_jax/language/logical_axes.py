@@ -18,15 +18,8 @@ _READOUT = "projection"  # P2Rec's readout, from the model's width to a few cate
 # Never split: a soft prompt, its tasks' log-variances, a norm, the answers of an exam, a unit of loss and a verbalizer's
 # scalars and map are not worth a message between devices.
 _WHOLE = (
-    "prompt",
-    "log_variance",
-    "weight",
-    "tokens",
-    "weights",
-    "unit",
-    "log_scale",
-    "recent_weight",
-    "map",
+    *("prompt", "shared", "down", "up", "log_variance", "log_scale", "recent_weight", "map"),
+    *("weight", "tokens", "weights", "unit"),
 )
 _BY_ITEM = ("vectors", "item_residual", "item_bias")
 

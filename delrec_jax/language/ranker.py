@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from delrec_jax.language import verbalizer as ties
 from delrec_jax.language.family import LanguageModel
+from delrec_jax.language.soft_prompt import slot_rows
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
 
 
@@ -74,10 +75,11 @@ class Ranker:
         ids: Int[Array, "B T"],
         *,
         vectors: Float[Array, "I D"] | None = None,
-        prompt: Array | None = None,
+        prompt: Any = None,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
         owners: Int[Array, "B T"] | None = None,
+        guides: Float[Array, "B D"] | None = None,
         readout: Mapping[str, Any] | None = None,
     ) -> Float[Array, "B I"]:
         """Returns the scores of all items from one pass, if the verbalizer ranks the catalogue.
@@ -86,16 +88,21 @@ class Ranker:
           params: the base parameters.
           ids: texts.
           vectors: the result of `item_vectors(params)`; None = computed here.
-          prompt: the soft prompt, when texts have slots.
+          prompt: the soft prompt, when texts have slots, in either form of `soft_prompt`.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
           owners: the item that each token belongs to, if the verbalizer reads it.
+          guides: what the teacher expects after each text's history, if the prompt reads it.
           readout: the verbalizer's own parameters; None = as `readout` starts them.
 
         Raises:
           UserError: the verbalizer scores stated candidates only.
         """
-        options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
+        options = {
+            "prompt": slot_rows(prompt, guides),
+            "adapters": adapters,
+            "dropout_key": dropout_key,
+        }
         question = self._question(params, ids, options, owners, readout)
         vectors = self.item_vectors(params) if vectors is None else vectors
         scores = self.verbalizer.catalogue_scores(question, vectors)
@@ -108,10 +115,11 @@ class Ranker:
         candidates: Int[Array, "B C"],
         *,
         vectors: Float[Array, "I D"] | None = None,
-        prompt: Array | None = None,
+        prompt: Any = None,
         adapters: Any = None,
         dropout_key: jax.Array | None = None,
         owners: Int[Array, "B T"] | None = None,
+        guides: Float[Array, "B D"] | None = None,
         readout: Mapping[str, Any] | None = None,
     ) -> Float[Array, "B C"]:
         """Returns the scores of each text's candidates, -inf at padding (-1).
@@ -122,7 +130,11 @@ class Ranker:
         Raises:
           UserError: there are more candidates than codes.
         """
-        options = {"prompt": prompt, "adapters": adapters, "dropout_key": dropout_key}
+        options = {
+            "prompt": slot_rows(prompt, guides),
+            "adapters": adapters,
+            "dropout_key": dropout_key,
+        }
         question = self._question(params, ids, options, owners, readout)
         scores = self.verbalizer.candidate_scores(question, self.titles, candidates, vectors)
         if self._ties:

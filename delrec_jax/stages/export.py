@@ -39,6 +39,11 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
         raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output}: give a directory that does not exist yet or is empty")
+    if ws.experiment.distill.guided:
+        raise UserError(
+            f"export writes prompts that are the same for all users, but distill.prompt={ws.experiment.distill.prompt}: its "
+            "slots need the teacher; use distill.prompt=shared"
+        )
     language = inputs.language
     tuned = files.load_tuned(ws, "distilled")
     adapters, readout = tuned["adapters"], tuned["readout"]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from delrec_jax.delrec import systems
+from delrec_jax.delrec.guides import make_guides
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.padding import PAD_ITEM
@@ -71,7 +72,8 @@ def _language_scores(
     if ws.experiment.method == "p2rec":
         return {}
     language = inputs.language
-    system, scorer = systems.tuned(ws, language, "distilled"), LanguageScorer(language)
+    guides = make_guides(ws, inputs.data, language)
+    system, scorer = systems.tuned(ws, language, "distilled", guides), LanguageScorer(language)
     asked = [np.array(items)]
     if scorer.ranks_catalogue:
         texts = scorer.texts(system, asked)

@@ -1,6 +1,6 @@
 """The language model as a system to be ranked: it turns texts of histories into scores of items."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +27,13 @@ class AskedTexts:
       ids: int32 [B, T].
       candidates: int32 [B, C]; None if the whole catalogue is scored.
       owners: int32 [B, T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
+      guides: float32 [B, D], what the teacher expects after each history; None if the prompt reads none.
     """
 
     ids: Int[Arrays, "B T"]
     candidates: Int[Arrays, "B C"] | None = None
     owners: Int[Arrays, "B T"] | None = None
+    guides: Float[Arrays, "B D"] | None = None
 
     def rows(self, rows: Int[np.ndarray, " N"]) -> "AskedTexts":
         """Returns some of the texts."""
@@ -45,18 +47,20 @@ class LanguageSystem:
 
     Attributes:
       pattern: tokens in place of the prompt: slots, words, or nothing.
-      prompt: the soft prompt [K, D], if the pattern has slots.
+      prompt: the soft prompt [K, D], or that of `soft_prompt.slot_rows`, if the pattern has slots.
       adapters: AdaLoRA's tree, if the model is tuned.
       readout: the verbalizer's own parameters; None = as they start.
       step: the step of training at which the adapters (or, without adapters, the prompt) were selected; -1: none was.
+      guides: histories -> what the teacher expects after each [B, D]; None unless the prompt reads it.
       beside: `teacher` if it was tuned beside the teacher's scores.
     """
 
     pattern: Ids
-    prompt: jax.Array | None = None
+    prompt: Any = None
     adapters: Any = None
     readout: Any = None
     step: int = -1
+    guides: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
     beside: str = ""
 
 
@@ -66,14 +70,18 @@ Scores = Callable[[Any, Any], jax.Array]
 
 def catalogue_scores(ranker: Ranker) -> Scores:
     """Returns a function that scores the whole catalogue [B, I] in one pass."""
-    return lambda held, texts: ranker.catalogue_scores(ids=texts.ids, owners=texts.owners, **held)
+    return lambda held, texts: ranker.catalogue_scores(**_read(texts), **held)
 
 
 def candidate_scores(ranker: Ranker) -> Scores:
     """Returns a function that scores each text's own candidates [B, C]."""
     return lambda held, texts: ranker.candidate_scores(
-        ids=texts.ids, candidates=texts.candidates, owners=texts.owners, **held
+        **_read(texts), candidates=texts.candidates, **held
     )
+
+
+def _read(texts: Any) -> dict[str, Any]:
+    return {"ids": texts.ids, "owners": texts.owners, "guides": texts.guides}
 
 
 def text_shapes(max_tokens: int, rows: int) -> jax.ShapeDtypeStruct:
@@ -126,6 +134,7 @@ class LanguageScorer:
         return AskedTexts(
             ids=pad_texts([text.ids for text in texts], length),
             owners=pad_texts(owners, length) if owners else None,
+            guides=system.guides(histories) if system.guides else None,
         )
 
     def catalogue(self, system: LanguageSystem, texts: AskedTexts) -> Float[jax.Array, "B I"]:

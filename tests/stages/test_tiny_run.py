@@ -79,14 +79,14 @@ def test_tuning_without_a_prompt_shows_no_slots_and_reads_no_prompt(tiny_run):
     ws = open_workspace(tiny_run)
     inputs = Inputs(ws)
     slots, scorer = set(inputs.language.slots.tolist()), LanguageScorer(inputs.language)
-    bare = systems.tuned(ws, inputs.language, "none")
+    bare = systems.tuned(ws, inputs.language, "none", None)
     text = scorer.texts(bare, [np.array([1, 5])])
     assert not slots & set(text.ids[0].tolist())
     # What no text refers to changes nothing.
     other = replace(bare, prompt=bare.prompt + 1.0)
     before, after = (np.asarray(scorer.catalogue(one, text)) for one in (bare, other))
     np.testing.assert_array_equal(before, after)
-    shown = scorer.texts(systems.tuned(ws, inputs.language, "true"), [np.array([1, 5])])
+    shown = scorer.texts(systems.tuned(ws, inputs.language, "true", None), [np.array([1, 5])])
     assert slots <= set(shown.ids[0].tolist())
 
 

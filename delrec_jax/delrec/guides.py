@@ -1,0 +1,104 @@
+"""What the teacher expects of a user, as a vector of the language model: what the slots of `distill.prompt=user` are made from.
+
+    guide = unit( sum over the teacher's top h items of softmax(f(S) / tau)_i v_i )
+
+where v_i are the centered unit vectors of the titles. Every teacher can be asked this way, those without states of their own
+too, and the language model reads the answer in its own terms. Like the teacher's scores (`beside`), guides are better on the
+positions that the teacher was trained on than on new ones.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import softmax
+
+from delrec_jax.config import Experiment
+from delrec_jax.padding import PAD_ITEM
+from delrec_jax.teachers.lists import inputs_hash, top_lists
+from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.recommenders import load_teacher
+from delrec_jax.workdir.workspace import Workspace
+
+
+class Guides:
+    """Makes guides; those of the same histories are made once."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Data,
+        teacher: Callable[[], ScoreFn],
+        titles: Callable[[], Float[np.ndarray, "I D"]],
+    ):
+        """Asks nobody yet.
+
+        Args:
+          experiment: the config.
+          data: corpus and split.
+          teacher: loads the teacher's scores.
+          titles: loads the vectors of all titles.
+        """
+        self._experiment, self._data = experiment, data
+        self._load_teacher, self._load_titles = teacher, titles
+        self._found: dict[str, Float[np.ndarray, "N D"]] = {}
+
+    @cached_property
+    def _teacher(self) -> ScoreFn:
+        return self._load_teacher()
+
+    @cached_property
+    def _titles(self) -> Float[np.ndarray, "I D"]:
+        titles = self._load_titles()
+        return _unit(titles - titles.mean(axis=0))
+
+    def __call__(self, histories: Sequence[np.ndarray]) -> Float[np.ndarray, "N D"]:
+        """Returns what the teacher expects after each history, float32, of length 1.
+
+        Raises:
+          UserError: a history leaves fewer than `distill.top_h` items open.
+        """
+        longest = max(map(len, histories), default=1)
+        seen = np.full((len(histories), longest), PAD_ITEM, np.int32)
+        read = np.full((len(histories), self._experiment.teacher.max_length), PAD_ITEM, np.int32)
+        for row, history in enumerate(histories):
+            seen[row, : len(history)] = history
+            recent = history[-read.shape[1] :]
+            read[row, read.shape[1] - len(recent) :] = recent
+        key = inputs_hash(seen)
+        if key not in self._found:
+            self._found[key] = self._made(read, seen)
+        return self._found[key]
+
+    def _made(self, read: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "N D"]:
+        config = self._experiment.distill
+        items, scores = top_lists(
+            self._teacher,
+            read,
+            top_h=config.top_h,
+            allowed=~self._data.split.cold_items(self._data.num_items),
+            seen=seen,
+        )
+        shares = softmax(scores.astype(np.float64) / config.temperature, axis=1)  # [N, h]
+        guides = np.zeros((len(items), self._titles.shape[1]))
+        for place in range(items.shape[1]):  # one place at a time: [N, h, D] can be gigabytes
+            guides += shares[:, place, None] * self._titles[items[:, place]]
+        return _unit(guides).astype(np.float32)
+
+
+def make_guides(ws: Workspace, data: Data, language: Language) -> Guides | None:
+    """Returns what makes guides in this workdir; None if prompts read none."""
+    if not ws.experiment.distill.guided:
+        return None
+    return Guides(
+        ws.experiment, data, lambda: load_teacher(ws, data).scores, lambda: language.title_vectors
+    )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+    return unit
