@@ -7,7 +7,13 @@ import pytest
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.answering import hidden_at_masks
-from delrec_jax.language.soft_prompt import embed_with_prompt, init_prompt, slot_ids
+from delrec_jax.language.soft_prompt import (
+    embed_with_prompt,
+    init_guided,
+    init_prompt,
+    slot_ids,
+    slot_rows,
+)
 from delrec_jax.language.t5 import T5
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
@@ -120,3 +126,41 @@ def test_text_prompts_need_words(text_ids):
 def test_an_unknown_start_is_named():
     with pytest.raises(UserError, match=r"distill.init is 'zeros': use 'normal'"):
         init_prompt("zeros", TABLE, 2, jax.random.key(0))
+
+
+def test_each_text_can_have_slots_of_its_own():
+    prompts = np.stack([PROMPT + row for row in range(len(IDS))])
+    found = embed_with_prompt(TABLE, prompts, IDS)
+    for row, ids in enumerate(IDS):
+        alone = embed_with_prompt(TABLE, prompts[row], ids[None])
+        np.testing.assert_array_equal(found[row], alone[0])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_slots_that_know_the_user_are_a_map_of_their_guides(shared):
+    rng = np.random.default_rng(0)
+    guides = rng.normal(size=(3, 4))
+    prompt = {"down": rng.normal(size=(4, 2)), "up": rng.normal(size=(2, 5, 4))}
+    if shared:
+        prompt["shared"] = rng.normal(size=(5, 4))
+    found = slot_rows(prompt, guides)
+    for row, guide in enumerate(guides):
+        for slot in range(5):
+            wanted = guide @ prompt["down"] @ prompt["up"][:, slot]
+            wanted = wanted + (prompt["shared"][slot] if shared else 0)
+            np.testing.assert_allclose(found[row, slot], wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="what the teacher expects"):
+        slot_rows(prompt, None)
+
+
+def test_a_prompt_of_the_same_rows_for_all_reads_no_guide():
+    assert slot_rows(PROMPT, None) is PROMPT and slot_rows(None, None) is None
+
+
+def test_untrained_slots_that_know_the_user_are_as_large_as_tokens():
+    table = jax.random.normal(jax.random.key(0), (200, 32)) * 0.05
+    prompt = init_guided(table, 6, 16, jax.random.key(1))
+    guides = np.random.default_rng(0).normal(size=(64, 32))
+    slots = slot_rows(prompt, guides / np.linalg.norm(guides, axis=1, keepdims=True))
+    assert slots.shape == (64, 6, 32)
+    np.testing.assert_allclose(np.std(slots), 0.05, rtol=0.15)

@@ -320,7 +320,7 @@ BY_HAND = {
         *(1, 16 * 48 * 4, 4 * 48 * 4),
     ),
     # A of rank 12 over embed; the optimizer keeps mu, nu, sensitivity and uncertainty of each of two.
-    ("tune", "optimizer", "encoder/block_*/SelfAttention/q/A"): (
+    ("tune", "optimizer", "adapters/encoder/block_*/SelfAttention/q/A"): (
         [8, 12],
         ["embed", None],
         "P(fsdp)",
@@ -368,7 +368,7 @@ def test_rows_worked_by_hand(eight, place, expected):
 
 
 def test_what_the_optimizer_keeps_is_named(eight):
-    kept = row(eight, "tune", "optimizer", "encoder/block_*/SelfAttention/q/A")["kinds"]
+    kept = row(eight, "tune", "optimizer", "adapters/encoder/block_*/SelfAttention/q/A")["kinds"]
     assert kept == ["mu", "nu", "sensitivity", "uncertainty"]
 
 
