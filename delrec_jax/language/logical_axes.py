@@ -15,9 +15,9 @@ from jaxtyping import Array
 Axes = tuple[str | None, ...]
 
 _READOUT = "projection"  # P2Rec's readout, from the model's width to a few categories
-# Never split: a soft prompt, its tasks' log-variances, a norm, the answers of an exam and a unit of loss are not worth a
-# message between devices.
-_WHOLE = ("prompt", "log_variance", "weight", "tokens", "weights", "unit")
+# Never split: a soft prompt, its tasks' log-variances, a norm, a bias, the answers of an exam and a unit of loss are not worth
+# a message between devices.
+_WHOLE = ("prompt", "log_variance", "weight", "bias", "tokens", "weights", "unit")
 
 
 def named_axes(
@@ -45,8 +45,8 @@ def named_axes(
             return ("items", None)
         if name == "embedding" and owner in tables:
             return tables[owner]
-        if owner == _READOUT and name in ("kernel", "bias"):
-            return ("embed", None) if name == "kernel" else (None,)
+        if owner == _READOUT and name == "kernel":
+            return ("embed", None)
         if owner in kernels and name in ("kernel", "A", "E", "B"):
             inner, outer = kernels[owner]
             axes: Axes = {
