@@ -155,9 +155,12 @@ class Bert(nn.Module):
     ) -> Float[Array, "B T D"]:
         """Encodes texts whose words are already embedded; `mask` is False at padding."""
         positions = self.positions.embedding[: words.shape[1]]  # [T, D]
-        # All tokens are of the first segment: texts are never pairs.
-        embedded = words + (positions + self.types.embedding[0])
-        x = self.dropout(self.embedding_norm(embedded), deterministic)
+        segment = self.types.embedding[0]  # of all tokens: texts are never pairs
+        # Added in the type of activations: tables of 16 bits would round each sum.
+        words, positions, segment = (
+            part.astype(self.config.compute_dtype) for part in (words, positions, segment)
+        )
+        x = self.dropout(self.embedding_norm(words + (positions + segment)), deterministic)
         states: Array = self.encoder(x, mask[:, None, None, :], deterministic)
         return states
 
