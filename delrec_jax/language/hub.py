@@ -34,6 +34,7 @@ FETCHED = (
 Shape = TypeVar("Shape")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _DTYPES = ("F32", "F16", "BF16")
+_INDICES = "I64"  # the type of stored positions, which no family reads
 _CONVERT = (
     'python -c "import sys, transformers as t; d = sys.argv[1]; '
     "kind = t.AutoConfig.from_pretrained(d).architectures[0]; "
@@ -227,7 +228,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
         with safe_open(file, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a mapping: cannot be iterated)
                 part = tensors.get_slice(name)
-                if part.get_dtype() not in _DTYPES:
+                if part.get_dtype() not in (*_DTYPES, _INDICES):
                     raise UserError(
                         f"{file}: {name} is {part.get_dtype()}; only {', '.join(_DTYPES)} can be read, so name an "
                         "unquantized model"

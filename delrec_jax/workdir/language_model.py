@@ -104,6 +104,7 @@ def make_pieces(
     """Tokenizes the catalogue, and the templates in the words of the config's domain."""
     listed = find_verbalizer(config.lm.verbalizer).lists_codes
     codes = tokenizer.codes(code_count(config)) if listed else []
+    begin, end = tokenizer.frame(end_of_text=config.prompts.end_of_text)
     return tokenise_pieces(
         tokenizer.encode_many,
         titles,
@@ -112,6 +113,8 @@ def make_pieces(
         teacher=display_name(config.teacher.name),
         sentinel=tokenizer.sentinel(0),
         codes=codes,
+        begin=begin,
+        end=end,
         config=config.prompts,
     )
 

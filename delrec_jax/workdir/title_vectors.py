@@ -27,14 +27,17 @@ _BATCH = 256
 
 
 def title_vectors(language: Language) -> Float[np.ndarray, "I E"]:
-    """Returns the mean of the encoder's states over each title's tokens, without a template or a prompt."""
+    """Returns the mean of the encoder's states over each title's tokens, without a template or a prompt.
+
+    Special tokens that all texts begin and end with are read and count in the mean, as in `sentence-transformers`.
+    """
     model = language.model.with_adapters(None)
 
     def pooled(held: Any, texts: AskedTexts) -> jax.Array:
         """The mean states [B, E] in float32."""
         return mean_pooled(*model.encode(held["params"], texts.ids))
 
-    titles = list(language.pieces.titles)
+    titles = [language.pieces.framed(title) for title in language.pieces.titles]
     longest = max(map(len, titles))
     ids = pad_texts(titles, bucket_length(longest, make_buckets(longest)))
     batch = min(_BATCH, len(titles))
