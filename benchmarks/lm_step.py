@@ -28,7 +28,7 @@ import optax
 
 from delrec_jax.config import TuneConfig
 from delrec_jax.delrec.next_item import ListedText, ranking_loss
-from delrec_jax.language import weights
+from delrec_jax.language import t5_files
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.mean_scoring import MEAN
@@ -103,7 +103,7 @@ def make_work(shape: str, batch: int, tokens: int) -> Work:
 def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     """Compiled steps of this package; each call returns arrays that may still be being computed."""
     config = replace(work.config, adapters=ADALORA)
-    params = weights.load(directory, config)
+    params = t5_files.load(directory, config)
     uniform = np.full(work.items.shape, 1 / work.title, np.float32)
     ranker = Ranker(T5Model(config), work.items, uniform, work.sentinel, MEAN, ())
     target = jax.nn.one_hot(np.zeros(work.batch, int), work.candidates)

@@ -16,7 +16,7 @@ from flax import traverse_util
 from transformers.modeling_outputs import BaseModelOutput
 
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import our_path
+from delrec_jax.language.t5_names import T5_NAMES
 
 START = 0
 _SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
@@ -47,7 +47,7 @@ def same_weights(model: torch.nn.Module) -> dict[str, Any]:
     """The model's weights as our parameter tree."""
     flat = {}
     for name, weight in model.named_parameters():
-        path, transposed = our_path(name)
+        path, transposed = T5_NAMES.our_path(name)
         value = weight.numpy()
         flat[path] = jnp.asarray(value.T if transposed else value)
     return traverse_util.unflatten_dict(flat)

@@ -35,9 +35,9 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
-from delrec_jax.language import weights
+from delrec_jax.language import t5_files
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import leaves
+from delrec_jax.language.t5_names import leaves
 
 NAME = "weights_loading"
 DEVICES = 8
@@ -167,7 +167,7 @@ def load_in_this_process(directory, size, case):
     if case == CONTROL:
         params = read_whole_then_place(directory, config, shardings)
     else:
-        params = weights.load(directory, config, traverse_util.unflatten_dict(shardings))
+        params = t5_files.load(directory, config, traverse_util.unflatten_dict(shardings))
     jax.block_until_ready(params)
     report = {"made": made, "seconds": time.monotonic() - start}
     print(json.dumps(report | {"high_water": memory_of("self")["VmHWM"]}), flush=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
+from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.embedding_config import EmbeddingConfig
 from delrec_jax.language.families import find_family
 from delrec_jax.language.t5_config import T5Config
@@ -17,8 +18,10 @@ class LMConfig:
     """The language model.
 
     Attributes:
-      family: its kind: `t5`, or `FILE.py:NAME` of your own (an instance of a class that inherits `language.family.Family`).
+      family: its kind: `t5`, `bert` (sentence encoders, always pretrained), or `FILE.py:NAME` of your own (an instance of a
+        class that inherits `language.family.Family`).
       t5: the shape of a T5; the vocabulary's size is the tokenizer's if `pretrain` trains one.
+      bert: how a BERT encoder runs; its sizes are those of `weights`.
       vocab_size: ids of a trained tokenizer at most, including sentinels.
       sentinels: number of `<extra_id_*>` of a trained tokenizer.
       verbalizer: `mean`, `first` or `embedding` (rank the whole catalogue from one pass), `sequence` or `index` (stated
@@ -39,6 +42,7 @@ class LMConfig:
         num_heads=2,
         dropout_rate=0.0,
     )
+    bert: BertConfig = BertConfig()
     vocab_size: int = 600
     sentinels: int = 32
     verbalizer: str = "mean"

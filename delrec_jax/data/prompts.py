@@ -2,11 +2,11 @@
 
 The text of an example is `template pieces + title pieces + soft slots + sentinel`; here they are concatenated as arrays, which
 is all that the input pipeline does per example. If a text is too long, its OLDEST history items are dropped; the instruction,
-candidates, soft slots, MASK and `</s>` never are.
+candidates, soft slots, MASK and special tokens never are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,7 +25,6 @@ from delrec_jax.data.templates import (
 from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
-from delrec_jax.padding import END_TOKEN
 
 NO_PATTERN: Ids = NO_TOKENS  # instead of a prompt: its sentence is left out of the text
 # The config's section that limits a text's length, and what else would help.
@@ -52,7 +51,8 @@ class PromptConfig:
         tokens, as few as are needed; False refuses such a text.
       ta_example: items of TA's in-context example (`a` of the method: 4 or 6).
       pattern_first: begin texts with the soft prompt and its sentence (as the reference does); False = after the history.
-      end_of_text: end texts with the tokenizer's `</s>`, as pretrained models read them (and the reference does).
+      end_of_text: end texts with T5's `</s>`, as pretrained models read them (and the reference does); texts for BERT always
+        begin with `[CLS]` and end with `[SEP]`.
     """
 
     wording: str = "paper"
@@ -79,9 +79,10 @@ class Pieces:
       titles: `titles[i]` is the array of item i, cut to `max_title_tokens`.
       tasks: for each (task, with its PATTERN sentence or not) the template with its text replaced by tokens.
       separator: tokens between two titles.
-      sentinel: id of `<extra_id_0>`.
+      sentinel: id of `<extra_id_0>` or `[MASK]`.
       codes: one-token names of the candidates, for the `index` verbalizer; empty = candidates have none.
-      begin, end: special tokens that the language model reads around a text, or nothing.
+      begin: `[CLS]`, or nothing.
+      end: `</s>`, `[SEP]` or nothing.
       config: limits and switches.
       limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
       owners: the same pieces with each token's owner in its place (`read_texts.with_owners`); None if nothing reads owners.
@@ -92,11 +93,15 @@ class Pieces:
     separator: Ids
     sentinel: int
     codes: tuple[int, ...]
+    begin: Ids
     end: Ids
     config: PromptConfig
     limit: tuple[str, str] = _LIMIT
     owners: "Pieces | None" = None
-    begin: Ids = field(default_factory=lambda: NO_TOKENS)
+
+    def framed(self, text: Ids) -> Ids:
+        """Returns a text that has no template, such as a title alone, between what every text begins and ends with."""
+        return np.concatenate([self.begin, text, self.end])
 
     @cached_property
     def shorter(self) -> tuple["Pieces", ...]:
@@ -119,18 +124,21 @@ def tokenise_pieces(
     teacher: str,
     sentinel: int,
     codes: Sequence[int] = (),
+    begin: Sequence[int] = (),
+    end: Sequence[int] = (),
     config: PromptConfig,
 ) -> Pieces:
     """Tokenizes titles and template texts, each once.
 
     Args:
-      encode_many: maps texts to lists of ids, without end-of-sequence.
+      encode_many: maps texts to lists of ids, without special tokens.
       titles: titles of the catalogue.
       templates: the template of each task by name.
       domain: `movies`, `games`, `items` or `home`.
       teacher: the conventional model's name in the text.
-      sentinel: id of `<extra_id_0>`.
+      sentinel: id of `<extra_id_0>` or `[MASK]`.
       codes: ids of the candidates' one-token names (verbalizer `index`).
+      begin, end: special tokens that every text begins and ends with (`Tokenizer.frame`).
       config: limits and switches.
     """
     words = domain_words(domain)
@@ -160,7 +168,8 @@ def tokenise_pieces(
         separator=separator,
         sentinel=sentinel,
         codes=tuple(codes),
-        end=np.array([END_TOKEN] * config.end_of_text, np.int32),
+        begin=np.array(begin, np.int32),
+        end=np.array(end, np.int32),
         config=config,
     )
 
@@ -181,7 +190,7 @@ def list_candidates(pieces: Pieces, items: Items) -> Ids:
 
 
 def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: Items) -> Ids:
-    """Concatenates a task's text, with `</s>` at its end if texts have one; an empty PATTERN leaves its sentence out.
+    """Concatenates a task's text, special tokens included; an empty PATTERN leaves its sentence out.
 
     Args:
       pieces: tokenized pieces.
@@ -199,7 +208,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
     mask = np.array([pieces.sentinel], np.int32)
     fields = {**fields, Field.MASK: mask, Field.HISTORY: NO_TOKENS}
     parts = [fields[part] if isinstance(part, Field) else part for part in template]
-    parts.append(pieces.end)
+    parts = [pieces.begin, *parts, pieces.end]
     fixed = sum(map(len, parts))
     room = pieces.config.max_tokens - fixed
     kept = _newest_that_fit(pieces, history, room)
@@ -209,7 +218,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
             f"{section}.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
             f"history; raise it, {remedy}"
         )
-    parts[_after_history(template) - 1] = join_titles(pieces, kept)
+    parts[_after_history(template)] = join_titles(pieces, kept)  # one later than in the template
     return np.concatenate(parts)
 
 
@@ -244,11 +253,11 @@ def opening(pieces: Pieces, task: str, history: Items, pattern: Ids) -> Ids:
     fields = {Field.PATTERN: pattern}
     head = template[: _after_history(template) - 1]
     parts = [fields[part] if isinstance(part, Field) else part for part in head]
-    return np.concatenate([*parts, join_titles(pieces, history)])
+    return np.concatenate([pieces.begin, *parts, join_titles(pieces, history)])
 
 
 def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
-    """Returns what follows the history in a task's text, without `</s>`: the counterpart of `opening`.
+    """Returns what follows the history in a task's text, without the end of the text: the counterpart of `opening`.
 
     Only for tasks and settings in which no other fields surround the history (no candidates, no ranks).
     """

@@ -26,7 +26,7 @@ Tree = dict[str, Any]
 
 
 class Adaptable(Protocol):
-    """What a model's config must provide for its projections to have adapters; `T5Config` does."""
+    """What a model's config must provide for its projections to have adapters; `T5Config` and `BertConfig` do."""
 
     @property
     def adapters(self) -> AdaLoRAConfig | None:
@@ -40,7 +40,7 @@ class Adaptable(Protocol):
 
 
 class Projection(nn.Module):
-    """A linear map without bias that adds its adapter when the `adapters` collection holds one.
+    """A linear map that adds its adapter when the `adapters` collection holds one.
 
     Adapters read a dropped-out copy of the input (`AdapterDropout`), which the parent module makes once for all
     projections of the same input.
@@ -50,20 +50,22 @@ class Projection(nn.Module):
     inputs: int
     features: int
     stddev: float
+    use_bias: bool = False
 
     def setup(self) -> None:
-        self.kernel = self.param(
-            "kernel",
-            nn.initializers.normal(self.stddev),
-            (self.inputs, self.features),
-            self.config.stored_dtype,
-        )
+        dtype = self.config.stored_dtype
+        initial = nn.initializers.normal(self.stddev)
+        self.kernel = self.param("kernel", initial, (self.inputs, self.features), dtype)
+        if self.use_bias:
+            self.bias = self.param("bias", nn.initializers.zeros, (self.features,), dtype)
 
     def __call__(
         self, x: Float[Array, "B T D"], dropped: Float[Array, "B T D"]
     ) -> Float[Array, "B T F"]:
-        """Returns x W, plus the adapter's update computed from `dropped` if there is an adapter."""
+        """Returns x W and the bias, plus the adapter's update computed from `dropped` if there is an adapter."""
         y = x @ self.kernel.astype(x.dtype)  # [B, T, F]
+        if self.use_bias:
+            y = y + self.bias.astype(x.dtype)
         if (triplet := self.adapter(x.dtype)) is None:
             return y
         a, e, b = triplet

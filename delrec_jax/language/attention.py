@@ -184,7 +184,7 @@ def attend_by_xla(
     q: Float[Array, "B Tq H K"],
     k: Float[Array, "B Tk H K"],
     v: Float[Array, "B Tk H K"],
-    bias: Float[Array, "1 H Tq Tk"],
+    bias: Float[Array, "1 H Tq Tk"] | None,
     mask: Bool[Array, "#B 1 #Tq Tk"],
 ) -> Float[Array, "B Tq H K"]:
     """Plain attention, with the softmax in float32.
@@ -194,7 +194,7 @@ def attend_by_xla(
     """
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))  # [B, H, Tq, K], twice [B, H, Tk, K]
     logits = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
-    weights = masked_softmax(logits, mask, bias)  # [B, H, Tq, Tk]
+    weights = masked_softmax(logits, mask, 0.0 if bias is None else bias)  # [B, H, Tq, Tk]
     return jnp.swapaxes(weights.astype(v.dtype) @ v, 1, 2)  # [B, Tq, H, K]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +13,20 @@ from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
-from delrec_jax.language.hub import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE
-from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import hf_name, leaves
+from delrec_jax.language.hub import INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from delrec_jax.language.weight_names import Leaf, Names
 from delrec_jax.language.weights import HeldTensor, held_tensors
-from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
-# Keys with the same names in our config and in theirs.
-_KEYS = (
-    "vocab_size",
-    "d_model",
-    "d_kv",
-    "d_ff",
-    "num_layers",
-    "num_decoder_layers",
-    "num_heads",
-    "relative_attention_num_buckets",
-    "relative_attention_max_distance",
-    "dropout_rate",
-    "layer_norm_epsilon",
-    "feed_forward_proj",
-    "tie_word_embeddings",
-)
 PROMPT_FILE = "soft_prompt.safetensors"
-_TOKENS = {
-    "decoder_start_token_id": PAD_TOKEN,
-    "eos_token_id": END_TOKEN,
-    "pad_token_id": PAD_TOKEN,
-}
 
 
 def export_model(
     params: dict[str, Any],
-    config: T5Config,
     directory: Path,
     *,
+    wanted: list[Leaf],
+    names: Names,
+    settings: Mapping[str, dict[str, Any]],
     prompt: Float[Array, "K D"] | None = None,
     tokenizer_dir: Path | None = None,
     max_shard_bytes: int = 2 * 10**9,
@@ -57,26 +37,28 @@ def export_model(
 
     Args:
       params: the base parameters, adapters merged, in either layout of layers.py; their types are kept.
-      config: the shape of the model.
       directory: must be empty or not exist yet.
+      wanted: the leaves of the model.
+      names: the family's names.
+      settings: what to write into `config.json` and other JSON files, by the file's name.
       prompt: a soft prompt, written next to the model as `soft_prompt.safetensors`.
       tokenizer_dir: where tokenizer files are copied from; None = none are written.
       max_shard_bytes: larger weights are split into several files with an index; about what the host holds at once.
 
     Raises:
       UserError: `directory` is not empty, or `tokenizer_dir` holds no tokenizer.
-      ValueError: the parameters are not those of the config.
+      ValueError: the parameters are not the wanted leaves.
     """
     directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: already exists; remove it, or export to another directory")
     copied = _tokenizer_files(tokenizer_dir)
-    tensors = _named(params, config)
+    tensors = _named(params, wanted, names)
     with whole(directory) as partial:
         partial.mkdir()
         _write_weights(tensors, partial, max_shard_bytes)
-        _write_json(partial / CONFIG_FILE, _description(config))
-        _write_json(partial / "generation_config.json", _TOKENS)
+        for file_name, value in settings.items():
+            _write_json(partial / file_name, value)
         if prompt is not None:
             save_file({"prompt": np.array(jax.device_get(prompt))}, partial / PROMPT_FILE)
         for file in copied:
@@ -92,14 +74,16 @@ def _tokenizer_files(directory: Path | None) -> list[Path]:
     return files
 
 
-def _named(params: dict[str, Any], config: T5Config) -> dict[str, tuple[HeldTensor, bool]]:
+def _named(
+    params: dict[str, Any], wanted: list[Leaf], names: Names
+) -> dict[str, tuple[HeldTensor, bool]]:
     """Returns the tensors by Hugging Face's names, and whether each is transposed there."""
     found = {}
     for tensor in held_tensors(params):
-        name, transposed = hf_name(tensor.path)
+        name, transposed = names.hf_name(tensor.path)
         found[name] = (tensor, transposed)
     shapes = {name: t.shape[::-1] if turned else t.shape for name, (t, turned) in found.items()}
-    expected = {name: leaf.stored_shape for leaf in leaves(config) for name in leaf.names}
+    expected = {name: leaf.stored_shape for leaf in wanted for name in leaf.names}
     if differing := sorted(dict(shapes.items() ^ expected.items())):
         raise ValueError(f"the parameters are not those of the config: {', '.join(differing)}")
     return found
@@ -144,19 +128,6 @@ def _as_stored(tensor: HeldTensor, transposed: bool) -> np.ndarray:
     """Returns the tensor as PyTorch stores it; safetensors writes the buffer, so it must be in C order."""
     value = tensor.fetch()
     return np.ascontiguousarray(value.T if transposed else value)
-
-
-def _description(config: T5Config) -> dict[str, Any]:
-    """Returns `config.json`; before version 5, `transformers` derived the output scale from `tie_word_embeddings`."""
-    return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
-        "is_encoder_decoder": True,
-        **{key: getattr(config, key) for key in _KEYS},
-        "scale_decoder_outputs": config.output_scale != 1,
-        **_TOKENS,
-        "dtype": config.param_dtype,
-    }
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """The families of language models, by their name in `lm.family`."""
 
+from delrec_jax.language.bert_family import BertFamily
 from delrec_jax.language.family import Family
 from delrec_jax.language.t5_family import T5Family
 from delrec_jax.plugins import find
 
-FAMILIES: dict[str, Family] = {"t5": T5Family()}
+FAMILIES: dict[str, Family] = {"t5": T5Family(), "bert": BertFamily()}
 
 
 def find_family(name: str) -> Family:

@@ -84,6 +84,11 @@ class LanguageModel(Protocol):
         return 0.0
 
     @property
+    def longest_text(self) -> int:
+        """The number of tokens that a padded text may have at most, 0 = any; optional."""
+        return 0
+
+    @property
     def closed(self) -> tuple[str, ...]:
         """Top-level projections that no adapter may change, because their weights are read directly; optional."""
         return ()

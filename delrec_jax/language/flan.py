@@ -5,12 +5,9 @@ The table holds the published Flan-T5 models. They have the shapes of T5 v1.1, t
 (77M, 248M, 783M, 2.85B and 11.1B) are checked in tests/language/test_flan.py.
 """
 
-from pathlib import Path
-
-from delrec_jax.errors import UserError
-from delrec_jax.language.hub import FETCHED
+from delrec_jax.language.hub import known_shape
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weights import read_config
+from delrec_jax.language.t5_files import read_config
 
 
 def _shape(d_model: int, d_ff: int, layers: int, heads: int) -> T5Config:
@@ -38,37 +35,5 @@ FLAN_T5 = {
 
 
 def pretrained_shape(name_or_dir: str) -> tuple[T5Config, str]:
-    """Returns the sizes of a pretrained model, without using the network.
-
-    Args:
-      name_or_dir: the value of `lm.weights`.
-
-    Returns:
-      The shape, and where it was found: a directory, the hub's cache, or the table in this file.
-
-    Raises:
-      UserError: it was found in none of the three, or the directory cannot be read.
-    """
-    directory = Path(name_or_dir).expanduser()
-    if directory.is_dir():
-        return read_config(directory), str(directory)
-    if (cached := _in_cache(name_or_dir)) is not None:
-        return read_config(cached), f"the hub's cache ({cached})"
-    if name_or_dir in FLAN_T5:
-        return FLAN_T5[name_or_dir], "the table of published Flan-T5 shapes"
-    raise UserError(
-        f"lm.weights={name_or_dir}: not a directory, not in the hub's cache, and not a known Flan-T5 model; fetch it "
-        f"(`hf download {name_or_dir}`), name a directory, or use one of {', '.join(FLAN_T5)}"
-    )
-
-
-def _in_cache(name: str) -> Path | None:
-    """Returns the directory of a model in the hub's cache; None if it is missing or incomplete."""
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        found = Path(snapshot_download(name, allow_patterns=list(FETCHED), local_files_only=True))
-        read_config(found)
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError, UserError):
-        return None
-    return found
+    """Returns the sizes of a pretrained T5 and their source, as `hub.known_shape` does."""
+    return known_shape(name_or_dir, read_config, FLAN_T5, "Flan-T5")

@@ -4,9 +4,10 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -30,11 +31,14 @@ FETCHED = (
     "model*.safetensors",
     INDEX_FILE,
 )
+Shape = TypeVar("Shape")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _DTYPES = ("F32", "F16", "BF16")
+_INDICES = "I64"  # the type of stored positions, which no family reads
 _CONVERT = (
     'python -c "import sys, transformers as t; d = sys.argv[1]; '
-    't.T5ForConditionalGeneration.from_pretrained(d).save_pretrained(d)" '
+    "kind = t.AutoConfig.from_pretrained(d).architectures[0]; "
+    'getattr(t, kind).from_pretrained(d).save_pretrained(d)" '
 )
 
 
@@ -101,6 +105,47 @@ def _fault(error: Exception) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError):
         return "the hub cannot be reached: check the network, or name a directory"
     return "fetching it from the hub failed: try again, or name a directory"
+
+
+def known_shape(
+    name_or_dir: str, read: Callable[[Path], Shape], published: Mapping[str, Shape], kind: str
+) -> tuple[Shape, str]:
+    """Returns the sizes of a pretrained model, without using the network.
+
+    Args:
+      name_or_dir: the value of `lm.weights`.
+      read: reads the shape from a model's directory.
+      published: shapes that are known without files, by name.
+      kind: what `published` holds, for messages.
+
+    Returns:
+      The shape, and where it was found: a directory, the hub's cache, or `published`.
+
+    Raises:
+      UserError: it was found in none of the three, or the directory cannot be read.
+    """
+    directory = Path(name_or_dir).expanduser()
+    if directory.is_dir():
+        return read(directory), str(directory)
+    if (cached := _in_cache(name_or_dir, read)) is not None:
+        return cached[1], f"the hub's cache ({cached[0]})"
+    if name_or_dir in published:
+        return published[name_or_dir], f"the table of published {kind} shapes"
+    raise UserError(
+        f"lm.weights={name_or_dir}: not a directory, not in the hub's cache, and not a known {kind} model; fetch it "
+        f"(`hf download {name_or_dir}`), name a directory, or use one of {', '.join(published)}"
+    )
+
+
+def _in_cache(name: str, read: Callable[[Path], Shape]) -> tuple[Path, Shape] | None:
+    """Returns the directory of a model in the hub's cache and its shape; None if it is missing or incomplete."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        found = Path(snapshot_download(name, allow_patterns=list(FETCHED), local_files_only=True))
+        return found, read(found)
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, UserError):
+        return None
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -183,7 +228,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
         with safe_open(file, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a mapping: cannot be iterated)
                 part = tensors.get_slice(name)
-                if part.get_dtype() not in _DTYPES:
+                if part.get_dtype() not in (*_DTYPES, _INDICES):
                     raise UserError(
                         f"{file}: {name} is {part.get_dtype()}; only {', '.join(_DTYPES)} can be read, so name an "
                         "unquantized model"

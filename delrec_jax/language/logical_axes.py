@@ -15,11 +15,11 @@ from jaxtyping import Array
 Axes = tuple[str | None, ...]
 
 _READOUT = "projection"  # P2Rec's readout, from the model's width to a few categories
-# Never split: a soft prompt, its tasks' log-variances, a norm, the answers of an exam, a unit of loss and a verbalizer's
-# scalars and map are not worth a message between devices.
+# Never split: a soft prompt, its tasks' log-variances, a norm, a bias, the answers of an exam, a unit of loss and a
+# verbalizer's scalars and map are not worth a message between devices.
 _WHOLE = (
     *("prompt", "shared", "down", "up", "log_variance", "log_scale", "recent_weight", "map"),
-    *("weight", "tokens", "weights", "unit"),
+    *("weight", "bias", "tokens", "weights", "unit"),
 )
 _BY_ITEM = ("vectors", "item_residual", "item_bias")
 
@@ -49,8 +49,8 @@ def named_axes(
             return ("items", None)[: len(shape)]
         if name == "embedding" and owner in tables:
             return tables[owner]
-        if owner == _READOUT and name in ("kernel", "bias"):
-            return ("embed", None) if name == "kernel" else (None,)
+        if owner == _READOUT and name == "kernel":
+            return ("embed", None)
         if owner in kernels and name in ("kernel", "A", "E", "B"):
             inner, outer = kernels[owner]
             axes: Axes = {

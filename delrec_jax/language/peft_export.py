@@ -1,4 +1,4 @@
-"""Writes our adapters as a directory that `peft` loads onto the same T5 in PyTorch, with the same logits.
+"""Writes our adapters as a directory that `peft` loads onto the same model in PyTorch, with the same outputs.
 
 There are two forms, both checked against peft 0.21 in tests/parity:
 
@@ -14,7 +14,7 @@ peft has no place for a soft prompt among an adapter's weights, so it is written
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from delrec_jax.language.adalora import scaling
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.export import PROMPT_FILE
 from delrec_jax.language.layers import unstack_layers
-from delrec_jax.language.weight_names import hf_name
+from delrec_jax.language.weight_names import Names
 
 Tree = dict[str, Any]
 # PyTorch's name of an adapted projection -> NumPy A [in, R], E [R], B [R, out].
@@ -40,9 +40,9 @@ _README = """# Adapter of {base}
 
 ```python
 from peft import PeftModel
-from transformers import T5ForConditionalGeneration
+from transformers import {model_class}
 
-base = T5ForConditionalGeneration.from_pretrained({base!r})
+base = {model_class}.from_pretrained({base!r})
 model = PeftModel.from_pretrained(base, ".").eval()
 ```
 """
@@ -63,13 +63,28 @@ def embed(ids):
     return torch.where((ids >= base.config.vocab_size)[..., None], rows, words)
 
 
-# model(inputs_embeds=embed(ids), attention_mask=ids != 0, decoder_input_ids=...)
+# model(inputs_embeds=embed(ids), attention_mask=ids != 0{rest_of_call})
 ```
 """
 
 
+class PeftBase(NamedTuple):
+    """The kind of model that an adapter belongs to.
+
+    Attributes:
+      names: the family's names.
+      model_class: its class in `transformers`.
+      answers: whether that class has a decoder, which is asked for answers.
+    """
+
+    names: Names
+    model_class: str
+    answers: bool
+
+
 def export_peft(
     path: Path,
+    base: PeftBase,
     *,
     adapters: Tree,
     prompt: Float[Array, "K D"] | None,
@@ -81,6 +96,7 @@ def export_peft(
 
     Args:
       path: the directory; created along with its parents.
+      base: the kind of the base model.
       adapters: the triplets, in either layout of layers.py.
       prompt: the soft prompt that they were trained with.
       config: AdaLoRA's settings. Instead of its targets, the full names of the adapted modules are written.
@@ -93,10 +109,10 @@ def export_peft(
     forms = {"adalora": _adalora, "lora": _lora}
     if form not in forms:
         raise UserError(f"export form {form!r}: use one of {', '.join(forms)}")
-    triplets = _by_module(adapters)
+    triplets = _by_module(adapters, base.names)
     settings, tensors = forms[form](triplets, config)
     shared = {
-        "task_type": "SEQ_2_SEQ_LM",
+        "task_type": "SEQ_2_SEQ_LM" if base.answers else "FEATURE_EXTRACTION",
         "base_model_name_or_path": base_name,
         "inference_mode": True,
         "target_modules": sorted(triplets),
@@ -108,21 +124,26 @@ def export_peft(
         path / "adapter_model.safetensors",
         {f"base_model.model.{name}": value for name, value in tensors.items()},
     )
-    readme = _README.format(base=base_name, form=form, modules=len(triplets))
+    readme = _README.format(
+        base=base_name, form=form, modules=len(triplets), model_class=base.model_class
+    )
     # The prompt of an earlier export must not remain next to another adapter.
     (path / PROMPT_FILE).unlink(missing_ok=True)
     if prompt is not None:
         _save(path / PROMPT_FILE, {"prompt": np.asarray(jax.device_get(prompt))})
-        readme += _PROMPT_README.replace("{length}", str(len(prompt)))
+        rest_of_call = ", decoder_input_ids=..." if base.answers else ""
+        readme += _PROMPT_README.replace("{length}", str(len(prompt))).replace(
+            "{rest_of_call}", rest_of_call
+        )
     (path / "README.md").write_text(readme)
     text = json.dumps(shared | settings, indent=2, sort_keys=True)
     (path / "adapter_config.json").write_text(text + "\n")
 
 
-def _by_module(adapters: Tree) -> Triplets:
+def _by_module(adapters: Tree, names: Names) -> Triplets:
     modules: Triplets = {}
     for path, value in traverse_util.flatten_dict(unstack_layers(adapters)).items():
-        name, _ = hf_name((*path[:-1], "kernel"))
+        name, _ = names.hf_name((*path[:-1], "kernel"))
         module = name.removesuffix(".weight")
         modules.setdefault(module, {})[path[-1]] = np.asarray(jax.device_get(value), np.float32)
     return modules

@@ -7,16 +7,17 @@ from typing import Any, Protocol, cast
 
 import jax
 
-from delrec_jax.language import flan, weights
-from delrec_jax.language.export import export_model
+from delrec_jax.language import flan, t5_files
 from delrec_jax.language.family import Family, LanguageModel, Params
-from delrec_jax.language.peft_export import export_peft
+from delrec_jax.language.peft_export import PeftBase, export_peft
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model
+from delrec_jax.language.t5_names import T5_NAMES
 from delrec_jax.language.t5_start import init_for_copying
 
 # How the model runs follows the config, even if a pretrained model determines the sizes.
 _RUNNING = ("dtype", "param_dtype", "remat", "scan_layers", "attention", "dropout_rate")
+_PEFT = PeftBase(T5_NAMES, "T5ForConditionalGeneration", answers=True)
 
 
 class _Settings(Protocol):
@@ -40,7 +41,7 @@ class T5Family(Family):
     def model(self, settings: _Settings, *, directory: Path | None, vocab_size: int) -> T5Model:
         if directory is None:
             return T5Model(replace(settings.t5, vocab_size=vocab_size))
-        return T5Model(_as_configured(weights.read_config(directory), settings))
+        return T5Model(_as_configured(t5_files.read_config(directory), settings))
 
     def planned(self, settings: _Settings) -> tuple[T5Model, str]:
         if settings.weights:
@@ -57,7 +58,7 @@ class T5Family(Family):
         return init_for_copying(cast(T5Model, model).module, key)
 
     def load(self, directory: Path, model: LanguageModel, shardings: Any) -> Params:
-        return weights.load(directory, cast(T5Model, model).config, shardings)
+        return t5_files.load(directory, cast(T5Model, model).config, shardings)
 
     def smaller(self, settings: _Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for setting, value in (
@@ -71,10 +72,10 @@ class T5Family(Family):
     def export_model(
         self, params: Params, model: LanguageModel, directory: Path, **more: Any
     ) -> None:
-        export_model(params, cast(T5Model, model).config, directory, **more)
+        t5_files.export_model(params, cast(T5Model, model).config, directory, **more)
 
     def export_adapter(self, path: Path, **parts: Any) -> None:
-        export_peft(path, **parts)
+        export_peft(path, _PEFT, **parts)
 
 
 def _as_configured(sizes: T5Config, settings: _Settings) -> T5Config:

@@ -19,7 +19,7 @@ from delrec_jax.language.family import AnsweringModel, Sizes
 from delrec_jax.language.logical_axes import Axes, named_axes
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import leaves
+from delrec_jax.language.t5_names import leaves
 
 axes_of = named_axes(
     kernels={

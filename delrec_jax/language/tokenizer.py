@@ -1,7 +1,8 @@
-"""Tokenizers with T5's conventions: pad 0, `</s>` 1, `<unk>` 2, sentinels at the top, `<extra_id_0>` highest.
+"""Tokenizers with T5's or BERT's conventions.
 
-`transformers` reads Flan-T5's own tokenizer; if no pretrained one is wanted, `train_tokenizer` trains one
-on the catalogue's text with the `tokenizers` library.
+T5: pad 0, `</s>` 1, `<unk>` 2, sentinels at the top, `<extra_id_0>` highest. BERT: `[PAD]` 0, texts between `[CLS]` and
+`[SEP]`, and `[MASK]` as the only sentinel. `transformers` reads a pretrained model's own tokenizer; if no pretrained one is
+wanted, `train_tokenizer` trains one of T5's kind on the catalogue's text with the `tokenizers` library.
 """
 
 import json
@@ -28,6 +29,7 @@ class Tokenizer:
     Attributes:
       vocab_size: number of ids, sentinels included. A model's table may have more rows (Flan-T5: 32100 ids, 32128
         rows): soft-prompt slots begin after the table (`T5Config.vocab_size`), not here.
+      begin, end: special tokens around a text as the model was trained to read it: none and `</s>`, or `[CLS]` and `[SEP]`.
       name: the directory it was read from.
     """
 
@@ -35,7 +37,7 @@ class Tokenizer:
         """Reads a Hugging Face tokenizer directory.
 
         Raises:
-          UserError: the directory holds no tokenizer, or one that does not follow T5's conventions.
+          UserError: the directory holds no tokenizer, or one that follows neither T5's nor BERT's conventions.
         """
         if not (Path(directory) / "tokenizer.json").is_file():
             raise UserError(
@@ -46,14 +48,29 @@ class Tokenizer:
         self._backend = AutoTokenizer.from_pretrained(str(directory))
         self.name = str(directory)
         self.vocab_size = len(self._backend)
-        if (self._backend.pad_token_id, self._backend.eos_token_id) != (PAD_TOKEN, END_TOKEN):
+        self._unknown = self._backend.unk_token_id
+        self._mask: int | None = self._backend.mask_token_id
+        self.begin: tuple[int, ...] = ()
+        self.end: tuple[int, ...] = (END_TOKEN,)
+        pad = self._backend.pad_token_id
+        if self._mask is not None:  # T5 has no such token
+            first, last = self._backend.cls_token_id, self._backend.sep_token_id
+            if pad != PAD_TOKEN or first is None or last is None:
+                raise UserError(
+                    f"{directory}: [PAD] is {pad}, [CLS] {first} and [SEP] {last}; a BERT tokenizer has all three, [PAD] as 0"
+                )
+            self.begin, self.end = (first,), (last,)
+        elif (pad, self._backend.eos_token_id) != (PAD_TOKEN, END_TOKEN):
             raise UserError(
-                f"{directory}: pad is {self._backend.pad_token_id} and </s> is "
-                f"{self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
+                f"{directory}: pad is {pad} and </s> is {self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
             )
 
+    def frame(self, *, end_of_text: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns what every text begins and ends with: always for BERT, and for T5 only if `end_of_text`."""
+        return (self.begin, self.end) if self.begin or end_of_text else ((), ())
+
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a piece of text, without `</s>`.
+        """Returns the ids of a piece of text, without special tokens.
 
         If a text is split at white space, the ids of its pieces, joined, are the ids of the text (docs/tokenizer.md).
         """
@@ -61,7 +78,7 @@ class Tokenizer:
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of many pieces of text at once, each without `</s>`."""
+        """Returns the ids of many pieces of text at once, each without special tokens."""
         return self._backend(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -72,11 +89,17 @@ class Tokenizer:
         return cast(str, text)
 
     def sentinel(self, index: int) -> int:
-        """Returns the id of `<extra_id_index>`.
+        """Returns the id of `<extra_id_index>`, or of BERT's only `[MASK]` as number 0.
 
         Raises:
           UserError: the tokenizer has fewer sentinels.
         """
+        if self._mask is not None:
+            if index:
+                raise UserError(
+                    f"{self.name}: only one [MASK]; the text asks {index + 1} questions, and BERT can be asked one"
+                )
+            return self._mask
         token = self._backend.convert_tokens_to_ids(f"<extra_id_{index}>")
         if not isinstance(token, int) or token == UNK:
             raise UserError(
@@ -92,7 +115,7 @@ class Tokenizer:
         """
         found: dict[int, None] = {}
         for ids in self.encode_many(CODE_NAMES):
-            if len(ids) == 1 and ids[0] != UNK:
+            if len(ids) == 1 and ids[0] != self._unknown:
                 found[ids[0]] = None
             if len(found) == count:
                 return list(found)

@@ -1,4 +1,4 @@
-"""Loads pretrained T5 weights from a Hugging Face directory directly onto the devices, and identifies them by a hash.
+"""Loads pretrained weights from a Hugging Face directory directly onto the devices, and identifies them by a hash.
 
 No complete tensor is in host memory unless a device needs all of it: each device's piece is read from the file separately,
 transposed and converted, and transferred before the next leaf is read.
@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,87 +20,32 @@ from safetensors import safe_open
 
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
-from delrec_jax.language.hub import CONFIG_FILE, StoredTensor, read_json, stored_tensors
+from delrec_jax.language.hub import StoredTensor, stored_tensors
 from delrec_jax.language.layers import STACKED
-from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import (
-    HEAD_NAME,
-    IGNORED,
-    TABLE_ALIASES,
-    TABLE_NAME,
-    Leaf,
-    TreePath,
-    leaves,
-    unrolled_paths,
-)
+from delrec_jax.language.weight_names import Leaf, Names, TreePath, unrolled_paths
 
-_SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-_ACTIVATION = {"gated-gelu": "gelu_new", "relu": "relu"}
 _AT_ONCE = 1 << 24  # elements in memory while values are hashed or compared
 _LISTED = 3  # tensors of each kind that an error names
 
 
-def read_config(directory: Path) -> T5Config:
-    """Returns the shape of the model in a directory; override `dtype`, `remat` etc. with `dataclasses.replace`.
-
-    Reads the raw `config.json`, because `transformers` 5 changes `tie_word_embeddings` on reading. The weights determine
-    whether the head is tied (no `lm_head.weight`: tied); the file determines whether the decoder's output is scaled.
-
-    Raises:
-      UserError: no config.json, one of another model, or one without the sizes.
-    """
-    file = directory / CONFIG_FILE
-    raw = read_json(file)
-    if raw.get("model_type", "t5") != "t5":
-        raise UserError(
-            f"{file}: model_type is {raw['model_type']!r}; only t5 (T5 v1.0, v1.1, Flan-T5) can be read"
-        )
-    for key in _SIZES:
-        if not isinstance(raw.get(key), int) or raw[key] < 1:
-            raise UserError(f"{file}: {key} is {raw.get(key)!r}; download the model's own file")
-    # v1.0 files lack `tie_word_embeddings`, which then counts as true. `transformers` 5 has its own key.
-    scaled = raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings") is not False)
-    return T5Config(
-        **{key: raw[key] for key in _SIZES},
-        num_decoder_layers=raw.get("num_decoder_layers") or raw["num_layers"],
-        relative_attention_num_buckets=raw.get("relative_attention_num_buckets", 32),
-        relative_attention_max_distance=raw.get("relative_attention_max_distance", 128),
-        dropout_rate=raw.get("dropout_rate", 0.1),
-        layer_norm_epsilon=raw.get("layer_norm_epsilon", 1e-6),
-        feed_forward_proj=_feed_forward(file, raw),
-        tie_word_embeddings=HEAD_NAME not in stored_tensors(directory),
-        scale_decoder_outputs=bool(scaled),
-    )
-
-
-def _feed_forward(file: Path, raw: dict[str, Any]) -> str:
-    """`relu` or `gated-gelu`; a file without the key means `relu` unless it says `is_gated_act`."""
-    form: str = raw.get("feed_forward_proj", "gated-gelu" if raw.get("is_gated_act") else "relu")
-    activation = _ACTIVATION.get(form)
-    if activation is None or raw.get("dense_act_fn", activation) != activation:
-        raise UserError(
-            f"{file}: feed_forward_proj is {form!r} with dense_act_fn {raw.get('dense_act_fn')!r}; only 'relu' with 'relu' "
-            "(T5 v1.0) and 'gated-gelu' with 'gelu_new' (v1.1, Flan) can be read"
-        )
-    return form
-
-
-def load(directory: Path, config: T5Config, shardings: Any = None) -> dict[str, Any]:
+def load(
+    directory: Path, wanted: list[Leaf], names: Names, shardings: Any = None
+) -> dict[str, Any]:
     """Loads the parameters of a model directory onto their devices.
 
     Args:
       directory: see `hub.resolve`.
-      config: the result of `read_config`, with `param_dtype` and `scan_layers` as wanted.
+      wanted: the model's leaves, in the layout and types that are wanted.
+      names: the family's names.
       shardings: one `jax.sharding.Sharding` for all, or a tree of them like the parameters; None = the first device.
 
     Returns:
-      The tree that `T5(config)` takes, in its layout and types.
+      The tree of these leaves.
 
     Raises:
       UserError: tensors are missing, unused or of another shape, or files cannot be read.
     """
-    wanted = leaves(config)
-    tensors = _known(stored_tensors(directory))
+    tensors = _known(stored_tensors(directory), names)
     _require_fit(directory, tensors, wanted)
     if shardings is None:
         shardings = SingleDeviceSharding(jax.devices()[0])
@@ -151,22 +97,24 @@ def _read(leaf: Leaf, stored: Sequence[Any], bounds: Sequence[tuple[int, int]]) 
     return out
 
 
-def _known(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Returns the tensors by the names that the model uses: one token table, and nothing in `IGNORED`.
+def _known(tensors: dict[str, StoredTensor], names: Names) -> dict[str, StoredTensor]:
+    """Returns the tensors that the model uses, by the names in its table.
 
     Raises:
-      UserError: the token table is stored under several names with different values.
+      UserError: a tensor is stored under several names with different values.
     """
-    tables = [tensors[name] for name in (TABLE_NAME, *TABLE_ALIASES) if name in tensors]
-    for other in tables[1:]:
-        if not _equal(tables[0], other):
+    known: dict[str, StoredTensor] = {}
+    # The table's own names come first.
+    for tensor in sorted(tensors.values(), key=lambda one: names.canonical(one.name) != one.name):
+        if (name := names.canonical(tensor.name)) is None:
+            continue
+        first = known.setdefault(name, tensor)
+        if first is not tensor and not _equal(first, tensor):
             raise UserError(
-                f"{other.file}: {other.name} differs from {tables[0].name}, but T5 has one token table; download the "
-                "model again"
+                f"{tensor.file}: {tensor.name} differs from {first.name}, but {names.model} has one such tensor; "
+                "download the model again"
             )
-    beside = IGNORED | {*TABLE_ALIASES}
-    known = {name: tensor for name, tensor in tensors.items() if name not in beside}
-    return known | ({TABLE_NAME: tables[0]} if tables else {})
+    return known
 
 
 def _require_fit(directory: Path, known: dict[str, StoredTensor], wanted: list[Leaf]) -> None:
@@ -194,10 +142,10 @@ def _require_fit(directory: Path, known: dict[str, StoredTensor], wanted: list[L
 
 
 def _equal(first: StoredTensor, second: StoredTensor) -> bool:
-    """Whether two stored matrices hold the same values, a few rows at a time."""
+    """Whether two stored tensors hold the same values, a few rows at a time."""
     if first.shape != second.shape:
         return False
-    rows = max(1, _AT_ONCE // first.shape[1])
+    rows = max(1, _AT_ONCE // prod(first.shape[1:]))
     with (
         safe_open(first.file, framework="np") as one,
         safe_open(second.file, framework="np") as two,

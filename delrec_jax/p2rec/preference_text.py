@@ -77,7 +77,7 @@ def preference_text(pieces: Pieces, history: Items) -> UserText:
 
 def _before_history(pieces: Pieces) -> int:
     """The number of tokens before the first title."""
-    count = 0
+    count = len(pieces.begin)
     for part in pieces.tasks[PREFERENCE, False]:
         if part is Field.HISTORY:
             break

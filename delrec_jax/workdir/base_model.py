@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from delrec_jax.config import Experiment
+from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash
@@ -14,6 +15,7 @@ from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.stage_table import METHODS
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 OWN = "model/result.safetensors"
@@ -32,7 +34,8 @@ def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
     """Returns the language model with the adapters of stage 2, in the sizes of the pretrained model or of the config.
 
     Raises:
-      UserError: the tokenizer has ids for which the pretrained embedding table has no rows.
+      UserError: the tokenizer has ids for which the pretrained embedding table has no rows, or texts may be longer than the
+        model can read.
     """
     config, family = experiment.lm, find_family(experiment.lm.family)
     directory = hub.resolve(config.weights) if config.weights else None
@@ -42,7 +45,20 @@ def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
             f"lm.weights={config.weights} has a table of {model.vocab_size} rows, but the tokenizer in "
             f"{tokenizer.name} has {tokenizer.vocab_size} ids: set lm.tokenizer to the model's own"
         )
+    _check_lengths(experiment, model)
     return model.with_adapters(experiment.tune.adalora)
+
+
+def _check_lengths(experiment: Experiment, model: LanguageModel) -> None:
+    """Rejects limits of texts beyond the positions that the model has."""
+    sections = ["prompts"] + ["parse"] * ("parse" in METHODS[experiment.method])
+    for section in sections if model.longest_text else ():
+        limit = getattr(experiment, section).max_tokens
+        if make_buckets(limit)[-1] > model.longest_text:
+            raise UserError(
+                f"{section}.max_tokens is {limit}, but this {model.description} reads at most {model.longest_text} tokens, "
+                f"padding included: set {section}.max_tokens to at most {model.longest_text}"
+            )
 
 
 def table_rows(experiment: Experiment, tokenizer: Tokenizer) -> int:
@@ -57,6 +73,7 @@ def table_rows(experiment: Experiment, tokenizer: Tokenizer) -> int:
 def adopt(ws: Workspace) -> None:
     """Does what `pretrain` does with pretrained weights: identifies them for every later stage by a hash of all their bytes."""
     name = ws.experiment.lm.weights
+    make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))  # refuses what will not run
     fingerprint = hub.fingerprint(hub.resolve(name))
     _write_name(ws, name, fingerprint)
     say(f"  {name}: SHA-256 {fingerprint}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from delrec_jax.data.pipeline import bucket_length, make_buckets
 from delrec_jax.data.stored_arrays import content_hash, load_arrays, save_arrays
@@ -20,13 +20,6 @@ from delrec_jax.training.sharding import Layout
 from delrec_jax.training.steps import EvalStep
 
 _BATCH = 128
-
-
-def framed_titles(
-    tokens: Int[np.ndarray, "I W"], begin: Int[np.ndarray, " N"], end: Int[np.ndarray, " M"]
-) -> list[np.ndarray]:
-    """Returns each title between the special tokens that the language model reads around a text."""
-    return [np.concatenate([begin, row[row > 0], end]).astype(np.int32) for row in tokens]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.encoded_titles import TitleStore, framed_titles
+from delrec_jax.workdir.encoded_titles import TitleStore
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
@@ -94,7 +94,7 @@ class Language:
     @cached_property
     def title_vectors(self) -> np.ndarray:
         """The mean state of each title, read alone with its special tokens: float32 [I, D], on the host."""
-        titles = framed_titles(self.ranker.title_tokens, self.pieces.begin, self.pieces.end)
+        titles = [self.pieces.framed(row[row > 0]) for row in self.ranker.title_tokens]
         return self.title_store.vectors(self.model, self.params, self.layout, titles)
 
     @cached_property
@@ -123,6 +123,7 @@ def make_pieces(
     """Tokenizes the catalogue, and the templates in the words of the config's domain."""
     verbalizer = find_verbalizer(config.lm.verbalizer)
     codes = tokenizer.codes(code_count(config)) if verbalizer.lists_codes else []
+    begin, end = tokenizer.frame(end_of_text=config.prompts.end_of_text)
     pieces = tokenise_pieces(
         tokenizer.encode_many,
         titles,
@@ -131,6 +132,8 @@ def make_pieces(
         teacher=display_name(config.teacher.name),
         sentinel=tokenizer.sentinel(0),
         codes=codes,
+        begin=begin,
+        end=end,
         config=config.prompts,
     )
     return with_owners(pieces) if verbalizer.reads_owners else pieces

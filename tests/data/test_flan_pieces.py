@@ -99,6 +99,7 @@ def pieces_of(flan, shop, domain, config, codes=()):
         teacher="SASRec",
         sentinel=flan.sentinel(0),
         codes=codes,
+        end=[1] * config.end_of_text,
         config=config,
     )
 

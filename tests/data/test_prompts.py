@@ -51,6 +51,7 @@ def make(config=EVERYTHING, *, domain="movies", titles=TITLES, codes=""):
         teacher="SASRec",
         sentinel=words.encode("MASK")[0],
         codes=words.encode(codes),
+        end=[1] * config.end_of_text,
         config=config,
     )
     return words, pieces
@@ -211,14 +212,16 @@ def test_the_prompt_may_stand_before_the_history_and_the_text_may_end():
     )
 
 
-def test_the_end_of_a_preference_counts_like_any_token():
+def test_the_ends_of_a_preference_count_like_any_token():
     _, plain = make(PromptConfig())
-    _, ended = make(PromptConfig(end_of_text=True))
-    text = preference_text(plain, [0, 2]).ids.tolist()
-    assert preference_text(ended, [0, 2]).ids.tolist() == [*text, 1]
-    _, tight = make(PromptConfig(end_of_text=True, max_tokens=len(text)))
+    text, begin = preference_text(plain, [0, 2]), np.array([2], np.int32)
+    ended = replace(make(PromptConfig(end_of_text=True))[1], begin=begin)
+    found = preference_text(ended, [0, 2])
+    assert found.ids.tolist() == [2, *text.ids.tolist(), 1]
+    assert found.in_title.tolist() == [0, *text.in_title.tolist(), 0]
+    _, tight = make(PromptConfig(end_of_text=True, max_tokens=len(text.ids) + 1))
     shorter = preference_text(plain, [2]).ids.tolist()
-    assert preference_text(tight, [0, 2]).ids.tolist() == [*shorter, 1]
+    assert preference_text(replace(tight, begin=begin), [0, 2]).ids.tolist() == [2, *shorter, 1]
 
 
 LONG = [" ".join(f"t{item}.{place}" for place in range(40 if item > 5 else 5)) for item in range(9)]
@@ -391,6 +394,7 @@ def test_long_titles_are_cut_wherever_they_stand():
 @pytest.mark.parametrize("task", ["rps", "lsr"])
 def test_opening_and_question_are_the_two_halves_of_a_text(task, first, slots):
     words, pieces = make(PromptConfig(pattern_first=first))
+    pieces = replace(pieces, begin=words.array("[CLS]"))
     pattern = words.array(slots)
     halves = [
         prompts.opening(pieces, task, [0, 1, 2], pattern),
@@ -442,17 +446,18 @@ def naive_text(pieces, task, items, *, pattern, candidates, ranked):
         history = list(items[a - 1 : -2])
     template = pieces.tasks[task, len(pattern) > 0]
     fields[Field.HISTORY] = np.zeros(0, np.int32)
-    room = config.max_tokens - config.end_of_text
+    room = config.max_tokens - config.end_of_text - len(pieces.begin)
     room -= sum(len(fields[part]) if isinstance(part, Field) else len(part) for part in template)
     kept = naive_newest(pieces, history, room)
     if room < 0 or (history and not kept):
         return None
     fields[Field.HISTORY] = naive_join(pieces, kept)
     parts = [fields[part] if isinstance(part, Field) else part for part in template]
-    return np.concatenate([*parts, [1] * config.end_of_text]).astype(np.int32)
+    ends = [pieces.begin, *parts, [1] * config.end_of_text]
+    return np.concatenate(ends).astype(np.int32)
 
 
-def pieces_of_tokens(titles, separator, codes, config):
+def pieces_of_tokens(titles, separator, codes, begin, config):
     """Pieces whose titles and separator are any tokens: long, single, or none at all."""
     words = Words()
     known = {f"title {index}": title for index, title in enumerate(titles)}
@@ -470,6 +475,8 @@ def pieces_of_tokens(titles, separator, codes, config):
         teacher="SASRec",
         sentinel=999,
         codes=codes,
+        begin=begin,
+        end=[1] * config.end_of_text,
         config=config,
     )
 
@@ -490,7 +497,8 @@ def test_texts_are_those_of_a_loop_over_items(data):
         pattern_first=data.draw(st.booleans()),
         end_of_text=data.draw(st.booleans()),
     )
-    pieces = pieces_of_tokens(titles, separator, codes, config)
+    begin = data.draw(st.sampled_from([[], [2]]), label="begin")
+    pieces = pieces_of_tokens(titles, separator, codes, begin, config)
     assert [title.tolist() for title in pieces.titles] == [
         title[: config.max_title_tokens or None] for title in titles
     ]
@@ -519,13 +527,13 @@ def test_texts_are_those_of_a_loop_over_items(data):
 
 
 def test_more_candidates_than_codes_are_refused():
-    pieces = pieces_of_tokens([[100]], [50], [10, 11], EVERYTHING)
+    pieces = pieces_of_tokens([[100]], [50], [10, 11], [], EVERYTHING)
     with pytest.raises(ValueError, match="3 candidates, but only 2 have a code"):
         prompts.list_candidates(pieces, [0, 0, 0])
 
 
 def test_titles_read_like_a_sequence_of_arrays():
-    titles = pieces_of_tokens([[100, 101], [], [102]], [50, 51], [], PromptConfig()).titles
+    titles = pieces_of_tokens([[100, 101], [], [102]], [50, 51], [], [], PromptConfig()).titles
     assert len(titles) == 3
     assert [title.tolist() for title in titles] == [[100, 101], [], [102]]
     assert titles[np.int32(2)].tolist() == titles[-1].tolist() == [102]

@@ -87,6 +87,7 @@ def pieces_of(data, config):
         domain="items",
         teacher="SASRec",
         sentinel=MASK,
+        end=[1] * config.end_of_text,
         config=config,
     )
 

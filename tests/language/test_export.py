@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import export
-from delrec_jax.language.export import export_model
 from delrec_jax.language.layers import stack_layers
-from delrec_jax.language.weights import load, params_hash, read_config
+from delrec_jax.language.t5_files import export_model, load, read_config
+from delrec_jax.language.weights import params_hash
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.flan import FLAN_T5, pretrained_shape
-from delrec_jax.language.weight_names import leaves
+from delrec_jax.language.t5_names import leaves
 
 # Each line by hand: two tables; an encoder's and a decoder's blocks (projections, gated feed-forward, norms); biases and norms.
 COUNTS = {

@@ -17,11 +17,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
-from delrec_jax.language import hub, weights
+from delrec_jax.language import hub, t5_files, weights
 from delrec_jax.language.layers import stack_layers
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import hf_name, our_path
+from delrec_jax.language.t5_names import T5_NAMES
 
 # Every width differs: D 16, H*d_kv 15, d_ff 24, V 40.
 SIZES = {
@@ -111,8 +111,8 @@ def flat(params):
 
 
 def loaded(directory, **changes):
-    config = replace(weights.read_config(directory), **changes)
-    return weights.load(directory, config)
+    config = replace(t5_files.read_config(directory), **changes)
+    return t5_files.load(directory, config)
 
 
 @pytest.fixture(params=["v1.0", "v1.1"])
@@ -127,21 +127,21 @@ def test_every_name_has_its_path_and_back(raw):
     for name, (path, _) in expected(raw).items():
         parts = tuple(path.split("/"))
         transposed = path.endswith("kernel")
-        assert our_path(name) == (parts, transposed), name
-        assert hf_name(parts) == (name, transposed), path
+        assert T5_NAMES.our_path(name) == (parts, transposed), name
+        assert T5_NAMES.hf_name(parts) == (name, transposed), path
 
 
 def test_the_table_covers_the_model_and_no_more(raw, tmp_path):
     directory = write(tmp_path / "m", raw, random_tensors(raw))
     ids = jnp.ones((1, 2), jnp.int32)
-    module = T5(weights.read_config(directory))
+    module = T5(t5_files.read_config(directory))
     tree = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
     assert set(flat(tree)) == {path for path, _ in expected(raw).values()}
 
 
 def test_names_that_are_not_t5s():
     for alias in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
-        assert our_path(alias) == (("shared", "embedding"), False)
+        assert T5_NAMES.our_path(alias) == (("shared", "embedding"), False)
     for name in (
         "encoder.block.0.layer.1.EncDecAttention.q.weight",
         "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
@@ -149,9 +149,9 @@ def test_names_that_are_not_t5s():
         "lm_head.bias",
         "lm_headXweight",
     ):
-        assert our_path(name) is None, name
+        assert T5_NAMES.our_path(name) is None, name
     with pytest.raises(KeyError, match="encoder/blocks/self_norm/weight"):
-        hf_name(("encoder", "blocks", "self_norm", "weight"))
+        T5_NAMES.hf_name(("encoder", "blocks", "self_norm", "weight"))
 
 
 # --- values
@@ -232,10 +232,10 @@ def pieces_read(directory, shardings_of):
         return original(leaf, stored, bounds)
 
     weights._read = watched
-    config = replace(weights.read_config(directory), scan_layers=True)
-    params = weights.load(directory, config, shardings_of(config))
+    config = replace(t5_files.read_config(directory), scan_layers=True)
+    params = t5_files.load(directory, config, shardings_of(config))
     weights._read = original
-    whole = weights.load(directory, config)
+    whole = t5_files.load(directory, config)
     same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), params, whole)
     return {
         "same": jax.tree.all(same),
@@ -338,7 +338,7 @@ FLAN_SMALL = {
 def config_of(tmp_path, raw, head=True):
     """`read_config` of this config.json beside weights with or without a head."""
     tensors = {"lm_head.weight" if head else "shared.weight": np.ones((2, 2), np.float32)}
-    return weights.read_config(write(tmp_path / "m", raw, tensors))
+    return t5_files.read_config(write(tmp_path / "m", raw, tensors))
 
 
 def test_flan_small_is_our_default(tmp_path):
@@ -346,7 +346,7 @@ def test_flan_small_is_our_default(tmp_path):
 
 
 def test_a_file_of_v10_leaves_much_out(tmp_path):
-    raw = {key: value for key, value in FLAN_SMALL.items() if key in weights._SIZES}
+    raw = {key: value for key, value in FLAN_SMALL.items() if key in t5_files._SIZES}
     assert config_of(tmp_path, raw | {"num_layers": 6}, head=False) == T5Config(
         num_layers=6,
         num_decoder_layers=6,

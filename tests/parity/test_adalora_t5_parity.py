@@ -26,7 +26,7 @@ from delrec_jax.language.rank_allocation import (  # noqa: E402
     with_rank_allocation,
 )
 from delrec_jax.language.t5 import T5  # noqa: E402
-from delrec_jax.language.weight_names import our_path  # noqa: E402
+from delrec_jax.language.t5_names import T5_NAMES  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -81,7 +81,7 @@ def peft_model(config, noise):
 def adapter_path(name):
     """Our path of `base_model.model.MODULE.lora_X.default` (the prefix may be missing)."""
     *module, letter, _ = name.removeprefix("base_model.model.").split(".")
-    path, _ = our_path(".".join([*module, "weight"]))
+    path, _ = T5_NAMES.our_path(".".join([*module, "weight"]))
     return (*path[:-1], letter.removeprefix("lora_"))
 
 

@@ -21,13 +21,15 @@ from delrec_jax.language.adalora import init_adapters  # noqa: E402
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target  # noqa: E402
 from delrec_jax.language.answering import hidden_at_masks  # noqa: E402
 from delrec_jax.language.layers import stack_layers  # noqa: E402
-from delrec_jax.language.peft_export import export_peft  # noqa: E402
+from delrec_jax.language.peft_export import PeftBase, export_peft  # noqa: E402
 from delrec_jax.language.t5 import T5, head_matrix  # noqa: E402
+from delrec_jax.language.t5_names import T5_NAMES  # noqa: E402
 
 # Of its own pattern, whose keys end in `.lora_E`, peft says that it matched no module.
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:The following rank_pattern")]
 
 CONFIG = AdaLoRAConfig(init_rank=6, target_rank=3, alpha=7.0, dropout=0.05)
+BASE = PeftBase(T5_NAMES, "T5ForConditionalGeneration", answers=True)
 EVERYWHERE = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 PROMPT = np.random.default_rng(5).normal(size=(3, TINY.d_model)).astype(np.float32)
 SLOT = TINY.vocab_size  # id of the first slot
@@ -82,7 +84,7 @@ def export(path, params, targets=("q", "v"), **changes):
         "config": replace(CONFIG, targets=targets),
         "base_name": "tiny",
     }
-    export_peft(path, **values | changes)
+    export_peft(path, BASE, **values | changes)
     return adapters
 
 

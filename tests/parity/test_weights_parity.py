@@ -15,9 +15,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed here: run `m
 transformers = pytest.importorskip("transformers", reason="transformers is not installed here")
 
 from delrec_jax.errors import UserError  # noqa: E402
-from delrec_jax.language.export import export_model  # noqa: E402
 from delrec_jax.language.t5 import T5  # noqa: E402
-from delrec_jax.language.weights import load, read_config  # noqa: E402
+from delrec_jax.language.t5_files import export_model, load, read_config  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -196,6 +195,7 @@ def test_half_precision_goes_both_ways_bit_for_bit(dtype, tmp_path):
 
 def test_the_command_for_a_pickle_makes_what_we_read(kind, model, tmp_path):
     directory = tmp_path / "a model"
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(directory)
     torch.save(model.state_dict(), directory / "pytorch_model.bin")
     with pytest.raises(UserError, match="a pickle") as refusal:

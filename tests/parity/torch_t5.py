@@ -8,7 +8,7 @@ import transformers
 from flax import traverse_util
 
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.weight_names import our_path
+from delrec_jax.language.t5_names import T5_NAMES
 
 # Every width differs and no kernel is square, so that a transposed or exchanged tensor fails.
 TINY = T5Config(
@@ -68,7 +68,7 @@ def our_params(model):
     """The base weights as our tree; shared tensors once."""
     flat = {}
     for name, weight in model.named_parameters():  # names a shared tensor once
-        path, transposed = our_path(name)
+        path, transposed = T5_NAMES.our_path(name)
         value = weight.detach().numpy()
         flat[path] = jnp.asarray(value.T if transposed else value)
     return traverse_util.unflatten_dict(flat)

@@ -61,6 +61,7 @@ def make(train=None, *, prompt=None, **options):
         domain="movies",
         teacher="SASRec",
         sentinel=SENTINELS[0],
+        end=[1] if prompt and prompt.end_of_text else [],
         config=prompt or prompts.PromptConfig(),
     )
     heldout = np.arange(ITEMS) % 3 == 0 if config.heldout_items else np.zeros(ITEMS, bool)

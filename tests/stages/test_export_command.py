@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_storefront import delrec, open_workspace
 from watching import same, stored
 
-from delrec_jax.language import weights
+from delrec_jax.language import t5_files, weights
 from delrec_jax.language.adapter_files import load_adapter
 from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.language.ranker import Ranker
@@ -74,8 +74,8 @@ def test_the_adapter_comes_back_for_its_own_base(exported, tuned, language, trai
 
 def test_the_merged_model_scores_as_base_and_adapter(exported, language, trained):
     adapters, prompt = trained
-    config = weights.read_config(exported / "hf")
-    merged = weights.load(exported / "hf", config)
+    config = t5_files.read_config(exported / "hf")
+    merged = t5_files.load(exported / "hf", config)
     written = load_file(exported / "hf" / "soft_prompt.safetensors")
     assert list(written) == ["prompt"] and written["prompt"].tobytes() == prompt.tobytes()
     tokenizer = Tokenizer(exported / "hf")
@@ -108,7 +108,7 @@ def test_peft_finds_its_config_and_the_triplets_in_use(exported, tuned, trained,
     assert config["peft_type"] == {"peft": "ADALORA", "lora": "LORA"}[kind]
     assert config["base_model_name_or_path"] == "base"  # nobody else has it: it is written too
     own = open_workspace(tuned).folder("pretrain") / "model" / "result.safetensors"
-    base = weights.load(folder / "base", weights.read_config(folder / "base"))
+    base = t5_files.load(folder / "base", t5_files.read_config(folder / "base"))
     assert same(base, stored(own)) and (folder / "base" / "tokenizer.json").is_file()
     count = len(traverse_util.flatten_dict(trained[0])) // 3
     assert len(config["target_modules"]) == count

@@ -10,7 +10,7 @@ import numpy as np
 from tiny_storefront import CONFIG, FEW_BASELINES, TINY, delrec, open_workspace
 from watching import Watch
 
-from delrec_jax.language.export import export_model
+from delrec_jax.language.t5_files import export_model
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
 

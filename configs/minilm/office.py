@@ -1,0 +1,34 @@
+"""DELRec with a real sentence encoder (all-MiniLM-L6-v2) on Amazon Office Products.
+
+Command: delrec run --config=configs/minilm/office.py --config.data.path=PATH/TO/office-products --workdir=runs/minilm_office
+Data: atomic files (office-products.inter, office-products.item).
+"""
+
+from ml_collections import ConfigDict
+
+from delrec_jax.config import base_config, default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.data.update(corpus="atomic", domain="items")
+    # 64 tokens hold four titles of nine tokens, eight slots and the brief words.
+    config.prompts.update(wording="brief", max_tokens=64, max_history=4, max_title_tokens=9)
+    config.lm.update(
+        family="bert",
+        weights="sentence-transformers/all-MiniLM-L6-v2",
+        verbalizer="embedding",
+    )
+    config.teacher = base_config(__file__, "../teachers/small.py").teacher
+    distill = config.distill
+    distill.update(length=8, top_h=50, num_candidates=100, loss_over="catalogue", positions=2)
+    distill.update(init="vocabulary", select_by="likelihood", batch_size=32)
+    distill.optimizer.learning_rate = 3e-2
+    distill.loop.update(steps=150, evaluate_every=50, checkpoint_every=50)
+    distill.tasks.ta.share = 0.1
+    tune = config.tune
+    tune.update(positions=4, batch_size=32)
+    tune.adalora.update(targets=("q", "v"), init_rank=8, target_rank=8, alpha=16.0, dropout=0.0)
+    tune.optimizer.update(learning_rate=1e-3, warmup_steps=50)
+    tune.loop.update(steps=800, evaluate_every=100, checkpoint_every=100, patience=3)
+    return config

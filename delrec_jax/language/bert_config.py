@@ -1,0 +1,71 @@
+"""The shape of a BERT encoder, with the names used in Hugging Face's `config.json`."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from delrec_jax.errors import UserError
+from delrec_jax.language.adalora_config import AdaLoRAConfig
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """A BERT encoder of any size; the defaults are those of `all-MiniLM-L6-v2`.
+
+    Attributes:
+      hidden_size: D, the width.
+      num_attention_heads: its heads share the width.
+      max_position_embeddings: P, the tokens of the longest text that can be read.
+      dropout_rate: `hidden_dropout_prob`; attention weights are never dropped.
+      dtype: type of activations. Norms and softmax are always float32.
+      param_dtype: type of the base weights in memory; adapters and prompt are always float32.
+      remat: recompute each block in the backward pass (less memory, more time).
+      adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 384
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 1536
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    dropout_rate: float = 0.0
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: bool = False
+    adapters: AdaLoRAConfig | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("dtype", "param_dtype"):
+            if getattr(self, key) not in _DTYPES:
+                raise UserError(
+                    f"lm.bert.{key} is {getattr(self, key)!r}: use one of {', '.join(_DTYPES)}"
+                )
+        if not 0 <= self.dropout_rate < 1:
+            raise UserError(
+                f"lm.bert.dropout_rate is {self.dropout_rate}: it must be at least 0 and under 1"
+            )
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"lm.bert.hidden_size is {self.hidden_size}: it must be a multiple of "
+                f"num_attention_heads ({self.num_attention_heads})"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """K, the width of a head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        """The type of activations; norms and softmax stay float32."""
+        return jnp.dtype(self.dtype)
+
+    @property
+    def stored_dtype(self) -> jnp.dtype:
+        """The type of the base weights."""
+        return jnp.dtype(self.param_dtype)
