@@ -110,7 +110,8 @@ def steps_under(workdir, mesh):
     make = partial(make_examples, config, held, language)
     texts = make(users, "true")
     with mock.patch.object(task, "fit", steps.fit):
-        distill.PromptTraining(opened, language, texts, make=make).fit("true", texts)
+        trained = distill.PromptTraining(opened, language, texts, make=make, guides=None)
+        trained.fit("true", texts)
         tune.Tuning(opened, held, language).fit("distilled")
     known = ~held.split.cold_items(held.num_items)
     categories = np.where(known, np.arange(held.num_items) % CATEGORIES, -1).astype(np.int32)
