@@ -22,6 +22,7 @@ from delrec_jax.files import whole
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.prng import generator
 from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.teachers.standardised import unseen_items
 
 _STREAM = "teacher-negatives"
 
@@ -185,11 +186,7 @@ def _ranked_batches(
     @jax.jit
     def rank(histories: Array, seen: Array) -> tuple[Array, ...]:
         scores = score_fn(histories).astype(jnp.float32)  # [B, I]
-        rows = jnp.arange(len(seen))[:, None]  # [B, 1]
-        # A negative index would wrap around to the last items, so padding is moved out of bounds.
-        columns = jnp.where(seen < 0, scores.shape[1], seen)  # [B, S]
-        unseen = jnp.ones(scores.shape, bool).at[rows, columns].set(False, mode="drop")  # [B, I]
-        open_items = unseen & allowed_items
+        open_items = unseen_items(seen, scores.shape[1]) & allowed_items
         _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)  # [B, h]
         return top, jnp.isfinite(scores).all(1), open_items.sum(1), scores, open_items
 

@@ -1,11 +1,13 @@
 """The trained recommenders of a workdir: which ones exist, where they are stored, and their scores.
 
 teacher/model/result.safetensors                              the one that `teach` trained
-teacher/teacher.json                                          its name, and the settings of one that is computed
+teacher/teacher.json                                          its name, the settings of one that is computed, or the parts and
+                                                              weights of a hybrid
 augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one;
                                                               under augment.way=ensemble the part that reads texts
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from delrec_jax.data.splits import Part, Split
 from delrec_jax.teachers.ensemble import Ensemble
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import NETWORKS, closed_form
+from delrec_jax.teachers.registry import NETWORKS, closed_form, network_of, parts_of
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir.closed_forms import (
     Choice,
@@ -88,17 +90,48 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """Loads a trained recommender; one that is not a network is fitted here, an ensemble is put together."""
+    """Loads a trained recommender; one that is not a network is fitted here, hybrids and ensembles are put together."""
+    if cell.name in NETWORKS:
+        network = _load_network(ws, data, cell)
+        if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
+            return network
+        return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
+    facts = read_json(ws.folder("teach") / "teacher.json")
+    if len(parts_of(cell.name)) == 1:
+        return load_part(ws, data, cell.name, facts)
+    weights = {name: weight for name, weight in facts["weights"].items() if weight}
+    return Ensemble(
+        parts=tuple(load_part(ws, data, name, facts["parts"][name]) for name in weights),
+        weights=jnp.asarray(list(weights.values()), jnp.float32),
+        lengths=tuple(part_length(ws.experiment, name) for name in weights),
+        among_unseen=True,
+    )
+
+
+def part_length(experiment: Experiment, name: str) -> int:
+    """Returns the number of latest items that a part of the teacher reads."""
+    return replace(experiment.teacher, name=name).max_length
+
+
+def load_part(ws: Workspace, data: Data, name: str, facts: Mapping[str, Any]) -> Teacher:
+    """Loads what `teach` made of one name: a network, or a recommender in closed form.
+
+    Args:
+      ws: the workdir.
+      data: what it is fitted on.
+      name: that of the teacher, or of a part of it.
+      facts: what `teach` tells about it in teacher.json.
+    """
+    if name in NETWORKS:
+        return _load_network(ws, data, first_cell(ws.experiment))
+    return fitted(name, training_part(data), Choice(**facts["choice"]))
+
+
+def _load_network(ws: Workspace, data: Data, cell: Cell) -> NetworkTeacher:
     config = cell.config(ws.experiment)
-    if cell.name not in NETWORKS:
-        choice = Choice(**read_json(ws.folder("teach") / "teacher.json")["choice"])
-        return fitted(cell.name, training_part(data), choice)
     params, _ = load_tree(cell_path(ws, cell))
-    module = NETWORKS[cell.name](config.shape, data.num_items)
-    network = NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
-    if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
-        return network
-    return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
+    module = NETWORKS[network_of(cell.name)](config.shape, data.num_items)
+    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
 
 
 def distilled_cell(experiment: Experiment) -> Cell:
