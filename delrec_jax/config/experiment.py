@@ -22,7 +22,7 @@ from delrec_jax.data.split_kinds import SplitConfig
 from delrec_jax.distributed import DistributedConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizers import find_verbalizer
-from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.teachers.registry import LISTS, NETWORKS
 from delrec_jax.training.sharding import MeshConfig
 from delrec_jax.training.watching import WatchConfig
 
@@ -103,6 +103,12 @@ class Experiment:
         if over_candidates and self.tune.loss_over == "catalogue":
             raise UserError(
                 f"lm.verbalizer={self.lm.verbalizer} scores stated candidates only: set tune.loss_over=candidates too"
+            )
+
+        if self.tune.beside and self.teacher.name == LISTS:
+            raise UserError(
+                f"tune.beside is {self.tune.beside!r}, which asks the teacher about many histories, but teacher.name=lists "
+                "knows only those of its file: set tune.beside='', or take another teacher"
             )
 
     @property

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from delrec_jax.config.tree import at_least
+from delrec_jax.errors import UserError
 from delrec_jax.teachers import registry
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
@@ -22,7 +23,11 @@ class TeacherConfig:
         (`teachers.registry.ClosedForm`); or a hybrid of these, `A+B+...` such as `ease+markov+sasrec`: the sum of its parts'
         standardized scores, with weights chosen on validation users. At most one part is a network, and none is one's own.
         (EASE and Markov remember the training part, and so does a hybrid with them: on the histories that stage 1 and
-        `tune.beside` take from it, they are much better than on new ones.)
+        `tune.beside` take from it, they are much better than on new ones.) Or `lists`: another system's, see below.
+      lists: for `name=lists`, a CSV or parquet file with the columns user_id, length, item_id, score: for each history (the
+        user's first `length` items, oldest first), its best items and their scores. `delrec histories` writes which histories
+        are needed. Items that a list leaves out come after all listed ones, with a probability of 0 in list-wise labels.
+        There is nothing to ask about other histories, so that P2Rec and `tune.beside` cannot use such a teacher.
       loss: loss of the three networks.
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
@@ -32,6 +37,7 @@ class TeacherConfig:
     """
 
     name: str = "sasrec"
+    lists: str = ""
     sasrec: SASRecConfig = SASRecConfig()
     gru4rec: GRU4RecConfig = GRU4RecConfig()
     caser: CaserConfig = CaserConfig()
@@ -45,6 +51,11 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         at_least("teacher.batch_size", self.batch_size, 1)
         registry.check_name(self.name)
+        if (self.name == registry.LISTS) != bool(self.lists):
+            raise UserError(
+                f"teacher.name is {self.name!r} and teacher.lists {self.lists!r}: name=lists and the path of a file with lists "
+                "go together; give both or neither"
+            )
 
     @property
     def network(self) -> "TeacherConfig | None":
@@ -67,5 +78,7 @@ class TeacherConfig:
 
     @property
     def max_length(self) -> int:
-        """The number of a history's latest items that the teacher reads."""
+        """The number of a history's latest items that the teacher reads; 0 if it exists only as lists."""
+        if self.name == registry.LISTS:
+            return 0
         return registry.max_length(self.name, self.shape.max_length if self.network else 0)

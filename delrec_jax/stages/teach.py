@@ -1,14 +1,17 @@
 """`delrec teach`: makes the conventional recommender from the training part only."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
-from delrec_jax.teachers.registry import NETWORKS, display_name, parts_of
+from delrec_jax.stages.histories import check_lists
+from delrec_jax.teachers.registry import LISTS, NETWORKS, display_name, parts_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.hybrids import HybridWeights, Weighted
+from delrec_jax.workdir.listed_teacher import read_listed, save_listed
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import (
     ConventionalSystem,
@@ -28,13 +31,27 @@ def teach(ws: Workspace, data: Data) -> None:
     """Trains the configured network, selected by validation NDCG@10 in full ranking, and writes `teacher.json`.
 
     A recommender in closed form is not trained: its settings are chosen, by the same metric. Of a hybrid, the parts are made
-    so, one by one, and then their weights are chosen, by the same metric too.
+    so, one by one, and then their weights are chosen, by the same metric too. Lists of another system are checked and stored.
     """
+    if ws.experiment.teacher.name == LISTS:
+        _take_lists(ws, data)
+        return
     name = ws.experiment.teacher.name
     parts = {part: _made(ws, data, part) for part in parts_of(name)}
     facts = parts[name] if name in parts else {"parts": parts} | _weighted(ws, data, parts)
     content = {"name": name, **facts}
     on_main(lambda: write_json(ws.folder("teach") / "teacher.json", content))
+
+
+def _take_lists(ws: Workspace, data: Data) -> None:
+    """Stores the lists of the user's file, if every history that will be asked has one."""
+    path = Path(ws.experiment.teacher.lists)
+    found = read_listed(path, data)
+    check_lists(found, ws.experiment, data)
+    save_listed(ws, found)
+    content = {"name": LISTS, "file": file_hash(path), "histories": len(found.users)}
+    on_main(lambda: write_json(ws.folder("teach") / "teacher.json", content))
+    say(f"  {path}: {len(found.users)} lists with {len(found.items)} items in all")
 
 
 def _made(ws: Workspace, data: Data, name: str) -> dict[str, Any]:

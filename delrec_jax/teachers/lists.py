@@ -141,7 +141,6 @@ def distillation_lists(
     Raises:
         UserError: a row has fewer than m allowed unseen items, or scores are not finite.
     """
-    extra = settings.num_candidates - settings.top_h
     items = np.zeros((len(histories), settings.num_candidates), np.int32)
     scores = np.zeros(items.shape, np.float32)
     for start, top, batch_scores, open_items in _ranked_batches(
@@ -155,14 +154,33 @@ def distillation_lists(
         pools = np.array(open_items)[: len(top)]
         np.put_along_axis(pools, top, False, axis=1)
         for row, pool_mask in enumerate(pools):
-            pool = np.flatnonzero(pool_mask)
-            _check_enough(len(pool) + settings.top_h, settings.num_candidates, start + row)
-            draw = generator(settings.seed, _STREAM, start + row)
-            negatives = draw.choice(pool, extra, replace=False)
+            negatives = drawn_negatives(pool_mask, settings, start + row)
             items[start + row] = np.concatenate([top[row], negatives])
         rows = slice(start, start + len(top))
         scores[rows] = np.take_along_axis(np.asarray(batch_scores)[: len(top)], items[rows], 1)
     return TeacherLists(items=items, scores=scores)
+
+
+def drawn_negatives(
+    pool: Bool[np.ndarray, " I"], settings: ListSettings, row: int
+) -> Int[np.ndarray, " m-h"]:
+    """The random negatives of a row, which depend only on (seed, row) and the pool.
+
+    Args:
+        pool: the allowed unseen items that are not in the top h.
+        settings: h, m and the seed.
+        row: its number.
+
+    Raises:
+        UserError: the pool is too small.
+    """
+    items = np.flatnonzero(pool)
+    _check_enough(len(items) + settings.top_h, settings.num_candidates, row)
+    draw = generator(settings.seed, _STREAM, row)
+    negatives: Int[np.ndarray, " m-h"] = draw.choice(
+        items, settings.num_candidates - settings.top_h, replace=False
+    )
+    return negatives
 
 
 def _ranked_batches(

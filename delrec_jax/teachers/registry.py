@@ -1,7 +1,8 @@
 """Recommenders by name: networks that are trained, and recommenders that are computed from the training part directly.
 
 `teacher.name` may also be `FILE.py:NAME` of a recommender of the second kind (`ClosedForm`), or `A+B+...` of a hybrid, whose
-scores are the weighted sum of the standardized scores of its parts.
+scores are the weighted sum of the standardized scores of its parts; or `lists`, of a recommender that exists only as lists
+that another system made (`teachers.listed`).
 """
 
 from collections.abc import Mapping
@@ -60,7 +61,10 @@ CLOSED_FORMS: Mapping[str, ClosedForm] = {
 }
 """Recommenders of the package that are not trained but computed: the baselines of every table."""
 
-_TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+LISTS = "lists"
+"""The recommender of which only lists are known."""
+
+_TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser", LISTS: "recommender"}
 
 
 def closed_form(name: str) -> ClosedForm:
@@ -91,12 +95,12 @@ def check_name(name: str) -> None:
     """
     parts, known = parts_of(name), (*NETWORKS, *CLOSED_FORMS)
     if len(parts) == 1:
-        if name not in known and not is_own(name):
+        if name not in (*known, LISTS) and not is_own(name):
             raise UserError(
                 f"teacher.name is {name!r}: use one of {', '.join(known)}, or FILE.py:NAME of your own, or the sum of several "
-                "as in ease+markov+sasrec"
+                "as in ease+markov+sasrec, or lists with teacher.lists=PATH"
             )
-        if name not in NETWORKS:
+        if name not in (*NETWORKS, LISTS):
             closed_form(name)
         return
     unknown = [part for part in parts if part not in known]
@@ -123,7 +127,5 @@ def max_length(name: str, network_length: int) -> int:
 
 def display_name(name: str) -> str:
     """The name of a recommender in prompts and tables, such as `SASRec`, or `EASE + Markov` of a hybrid."""
-    titles = [
-        _TITLES[part] if part in NETWORKS else closed_form(part).title for part in parts_of(name)
-    ]
+    titles = [_TITLES.get(part) or closed_form(part).title for part in parts_of(name)]
     return " + ".join(titles)

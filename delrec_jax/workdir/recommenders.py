@@ -20,10 +20,12 @@ from jaxtyping import Float
 from delrec_jax.config import BaselinesConfig, Experiment, TeacherConfig
 from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.errors import UserError
 from delrec_jax.teachers.ensemble import Ensemble
+from delrec_jax.teachers.listed import ListSource
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import NETWORKS, closed_form, network_of, parts_of
+from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, network_of, parts_of
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir.closed_forms import (
     Choice,
@@ -32,8 +34,10 @@ from delrec_jax.workdir.closed_forms import (
     fitted,
     training_part,
 )
+from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.validation import Validation
 from delrec_jax.workdir.workspace import Workspace, read_json
 
@@ -90,7 +94,15 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """Loads a trained recommender; one that is not a network is fitted here, hybrids and ensembles are put together."""
+    """Loads a trained recommender; one that is not a network is fitted here, hybrids and ensembles are put together.
+
+    Raises:
+      UserError: it exists only as lists, so that it cannot be asked about any history.
+    """
+    if cell.name == LISTS:
+        raise UserError(
+            "teacher.name=lists: this asks the teacher about a history that its file does not hold; take another teacher"
+        )
     if cell.name in NETWORKS:
         network = _load_network(ws, data, cell)
         if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
@@ -190,6 +202,18 @@ def choose_settings(name: str, data: Data, config: BaselinesConfig) -> Choice:
     return choose(form, training_part(data), ndcg)
 
 
+def list_source(ws: Workspace, data: Data, cell: Cell | None = None) -> ListSource:
+    """Returns what a recommender's best items are taken from: its scores, or the lists that it consists of.
+
+    Args:
+      ws: the workdir.
+      data: its corpus.
+      cell: the recommender; None = the one that DELRec distills.
+    """
+    cell = cell or distilled_cell(ws.experiment)
+    return listed_teacher(ws, data) or load_cell(ws, data, cell).scores
+
+
 def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
     """Returns the closed-form baselines by name, with the settings that `fit` chose."""
     train = training_part(data)
@@ -201,17 +225,19 @@ def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]
     }
 
 
-def conventional_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
+def conventional_systems(ws: Workspace, data: Data) -> dict[str, System]:
     """Returns the baselines, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
-    found = baseline_systems(ws, data) | {PLAIN: taught_system(ws, data)}
+    found: dict[str, System] = {**baseline_systems(ws, data), PLAIN: taught_system(ws, data)}
     if distilled_cell(ws.experiment) != first_cell(ws.experiment):
         length = ws.experiment.teacher.max_length
         found[AUGMENTED] = ConventionalSystem(load_teacher(ws, data), data.split, length)
     return found
 
 
-def taught_system(ws: Workspace, data: Data) -> ConventionalSystem:
+def taught_system(ws: Workspace, data: Data) -> System:
     """Returns the teacher of `teach`."""
+    if listed := listed_teacher(ws, data):
+        return ListedSystem(listed, data.split, data.num_items)
     teacher = load_cell(ws, data, first_cell(ws.experiment))
     return ConventionalSystem(teacher, data.split, ws.experiment.teacher.max_length)
 
