@@ -63,8 +63,9 @@ def read_recommendation_lists(path: Path, corpus: Corpus) -> RecommendationLists
     with np.errstate(over="ignore"):
         score = wide.astype(np.float32)
     if len(bad := np.flatnonzero(~np.isfinite(score))):
+        row = int(bad[0])
         raise UserError(
-            f"{table.place(bad[0], 'score')}: {shown(frame['score'][bad[0]])} is too large for float32; scale the scores"
+            f"{table.place(row, 'score')}: {shown(frame['score'][row])} is too large for float32; scale the scores"
         )
     order = np.lexsort((item, -wide, length, user))  # the last key is the primary one
     _check_unique(table, user, length, item)
@@ -105,8 +106,9 @@ def _numbers(
     """The number of each row's user or item in the corpus."""
     found = positions_among(table.frame[column], pl.Series(ids, dtype=pl.String))
     if len(unknown := np.flatnonzero(found < 0)):
+        row = int(unknown[0])
         raise UserError(
-            f"{table.place(unknown[0], column)}: {shown(table.frame[column][unknown[0]])} is no {what} of the prepared corpus, "
+            f"{table.place(row, column)}: {shown(table.frame[column][row])} is no {what} of the prepared corpus, "
             f"and {len(unknown) - 1} more rows have such {what}s: leave these rows out, and use the ids of the source files "
             "(`delrec histories` writes them)"
         )
