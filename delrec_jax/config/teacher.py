@@ -26,8 +26,9 @@ class TeacherConfig:
         `tune.beside` take from it, they are much better than on new ones.) Or `lists`: another system's, see below.
       lists: for `name=lists`, a CSV or parquet file with the columns user_id, length, item_id, score: for each history (the
         user's first `length` items, oldest first), its best items and their scores. `delrec histories` writes which histories
-        are needed. Items that a list leaves out come after all listed ones, with a probability of 0 in list-wise labels.
-        There is nothing to ask about other histories, so that P2Rec and `tune.beside` cannot use such a teacher.
+        are needed, and how many items of each that the user has not had: `distill.top_h` for stage 1, `candidates.rerank` for
+        ranking. Items that a list leaves out come after all listed ones, with a probability of 0 in list-wise labels. Nothing
+        can be asked about other histories, so that P2Rec and `tune.beside` cannot use such a teacher.
       loss: loss of the three networks.
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves

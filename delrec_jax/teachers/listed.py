@@ -1,8 +1,9 @@
 """A teacher that exists only as lists: the best items for some histories, made by another system.
 
 It cannot score a history that it has no list for. Of an item that a list leaves out it is only known that it comes after all
-listed ones: its score is -inf. So among candidates it has the probability 0 in a list-wise label (of a teacher that scores the
-whole catalogue, random items have next to none), and where the catalogue is ranked all such items tie in the last place.
+listed ones. Among the candidates of a label its score is -inf, so that it has the probability 0 in a list-wise label: of a
+teacher that scores the whole catalogue, random items have next to none. Where the catalogue is ranked, all such items tie, one
+mean step between listed scores below the last of them: a finite score, so that the sums of hybrids keep them behind it.
 """
 
 from collections.abc import Iterator
@@ -65,14 +66,15 @@ class ListedTeacher:
     def catalogue_scores(
         self, users: Int[np.ndarray, " Q"], lengths: Int[np.ndarray, " Q"], num_items: int
     ) -> Float[np.ndarray, "Q I"]:
-        """The scores of all items after each asked history; -inf where an item is not listed.
+        """The scores of all items after each asked history; finite, and the same for all items that are not listed.
 
         Raises:
             UserError: see `places`.
         """
-        found = np.full((len(users), num_items), -np.inf, np.float32)
+        found = np.zeros((len(users), num_items), np.float32)
         for row, place in enumerate(self.places(users, lengths)):
             mine = slice(self.offsets[place], self.offsets[place + 1])
+            found[row] = _below(self.scores[mine])
             found[row, self.items[mine]] = self.scores[mine]
         return found
 
@@ -100,7 +102,7 @@ class ListedTeacher:
             UserError: a history has no list, or fewer than h allowed unseen items in it.
         """
         rows = self._open_rows(users, lengths, top_h=top_h, key=key, allowed=allowed, seen=seen)
-        tops = [top for top, _ in rows]
+        tops = [top for _, top, _ in rows]
         return np.stack(tops) if tops else np.zeros((0, top_h), np.int32)
 
     def distillation_lists(
@@ -132,11 +134,13 @@ class ListedTeacher:
         rows = self._open_rows(
             users, lengths, top_h=settings.top_h, key="distill.top_h", allowed=allowed, seen=seen
         )
-        for row, (top, pool) in enumerate(rows):
+        for row, (place, top, pool) in enumerate(rows):
             pool[top] = False
             items[row] = np.concatenate([top, drawn_negatives(pool, settings, row)])
-            one = slice(row, row + 1)
-            scores[row] = self.catalogue_scores(users[one], lengths[one], len(pool))[0, items[row]]
+            known = np.full(len(pool), -np.inf, np.float32)
+            mine = slice(self.offsets[place], self.offsets[place + 1])
+            known[self.items[mine]] = self.scores[mine]
+            scores[row] = known[items[row]]
         return TeacherLists(items=items, scores=scores)
 
     def _open_rows(
@@ -148,8 +152,8 @@ class ListedTeacher:
         key: str,
         allowed: np.ndarray,
         seen: np.ndarray,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields each history's best items [h], and which items are allowed and unseen [I]."""
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yields each history's list, its best items [h], and which items are allowed and unseen [I]."""
         for row, place in enumerate(self.places(users, lengths)):
             is_open = allowed.copy()
             is_open[seen[row][seen[row] >= 0]] = False
@@ -161,7 +165,7 @@ class ListedTeacher:
                     f"{len(best)} can be recommended (the user has not had them, and for stage 1 somebody had them in the "
                     f"training part), but {key} asks for {top_h}: list more items, or lower {key}"
                 )
-            yield best, is_open
+            yield place, best, is_open
 
     def _name(self, user: int, length: int) -> str:
         return f"user_id {self.user_ids[user]!r}, length {length}"
@@ -169,6 +173,14 @@ class ListedTeacher:
 
 ListSource = ScoreFn | ListedTeacher
 """What a teacher's best items are taken from: its scores, or the lists that it consists of."""
+
+
+def _below(scores: Float[np.ndarray, " K"]) -> float:
+    """A score below those of a list, by the mean step between them; by 1 if they do not differ."""
+    highest, lowest = float(scores.max()), float(scores.min())
+    step = (highest - lowest) / max(len(scores) - 1, 1) or 1.0
+    # The step may be lost in the rounding of large scores.
+    return min(lowest - step, float(np.nextafter(np.float32(lowest), np.float32(-np.inf))))
 
 
 def _key(users: np.ndarray, lengths: np.ndarray) -> np.ndarray:

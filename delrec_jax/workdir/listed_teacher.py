@@ -65,7 +65,7 @@ class ListedSystem:
         self._teacher, self._split, self._num_items = teacher, split, num_items
 
     def scores(self, part: Part, rows: np.ndarray) -> np.ndarray:
-        """Scores the catalogue [B, I] for rows of a part; -inf where an item is not listed."""
+        """Scores the catalogue [B, I] for rows of a part."""
         users, lengths = self._split.users(part)[rows], self._split.history_lengths(part)[rows]
         return self._teacher.catalogue_scores(users, lengths, self._num_items)
 

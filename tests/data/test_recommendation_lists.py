@@ -7,7 +7,7 @@ import pytest
 from delrec_jax.data.interactions import Catalogue, Corpus, from_rows
 from delrec_jax.data.recommendation_lists import read_recommendation_lists
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.listed import ListedTeacher
+from delrec_jax.teachers.listed import ListedTeacher, _below
 from delrec_jax.teachers.lists import ListSettings
 
 ITEMS = ("a", "b,1", "c", "d", "e")
@@ -130,8 +130,12 @@ def test_too_few_that_can_be_recommended_are_refused_and_named(tmp_path):
 
 def test_scores_and_negatives_of_a_list(tmp_path):
     lists = teacher(tmp_path)
-    scores = lists.catalogue_scores(np.array([1]), np.array([1]), 5)
-    np.testing.assert_array_equal(scores, np.float32([[-0.5, -np.inf, -np.inf, -np.inf, 0.1]]))
+    scores = lists.catalogue_scores(np.array([1, 0]), np.array([1, 1]), 5)
+    below = -0.5 - 0.6  # one mean step; a list of one item has none
+    np.testing.assert_allclose(scores[0], [-0.5, below, below, below, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(scores[1], [-0.75, -0.75, -0.75, 0.25, -0.75], rtol=1e-6)
+    large = np.float32([1e9, 1e9, 1e9])
+    assert np.float32(_below(large)) < large[0] and np.float32(_below(large[:1])) < large[0]
     made = lists.distillation_lists(
         np.array([1]),
         np.array([1]),
@@ -140,4 +144,5 @@ def test_scores_and_negatives_of_a_list(tmp_path):
         seen=np.array([[3]]),
     )
     assert made.items[0, 0] == 4 and sorted(made.items[0]) == [0, 1, 2, 4]
-    np.testing.assert_array_equal(made.scores[0], scores[0, made.items[0]])
+    known = np.float32([-0.5, -np.inf, -np.inf, -np.inf, 0.1])
+    np.testing.assert_array_equal(made.scores[0], known[made.items[0]])

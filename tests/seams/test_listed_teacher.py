@@ -18,7 +18,8 @@ from delrec_jax.delrec.rows import seen_before
 from delrec_jax.errors import UserError
 from delrec_jax.stages.histories import asked_histories
 from delrec_jax.teachers.lists import top_lists
-from delrec_jax.workdir.listed_teacher import read_listed
+from delrec_jax.workdir.hybrids import Hybrid
+from delrec_jax.workdir.listed_teacher import ListedSystem, read_listed
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import list_source, load_teacher
 
@@ -119,6 +120,14 @@ def test_it_is_ranked_by_its_lists_and_what_they_leave_out_ties(run, sasrec, lis
         others = data.num_items - len(history) - LISTED
         assert record["rank"] == (place[0] + 1 if len(place) else LISTED + (others + 1) / 2)
         assert record["ties"] == (0 if len(place) else others - 1)
+    system = ListedSystem(list_source(open_workspace(run[0]), data), data.split, data.num_items)
+    hybrid = Hybrid(data.split, {"teacher": system}, {"teacher": 2.0})
+    rows = np.arange(len(items))
+    scores = np.asarray(hybrid.scores("test", rows))
+    last = scores[rows, items[:, -1]]
+    assert ((scores >= last[:, None]).sum(1) == LISTED).all(), (
+        "alone in a hybrid it ranks as itself"
+    )
     own = pl.read_parquet(sasrec.root / "baseline" / "records.parquet")
     own = own.filter(system="teacher", protocol=f"rerank-{LISTED}").sort("user")
     same = table.filter(protocol=f"rerank-{LISTED}").sort("user")
