@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from delrec_jax.workdir.workspace import Workspace
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
-COMMANDS = ("run", *STAGES, "baseline", "prompts", "recommend", "export", "plan")
+COMMANDS = ("run", *STAGES, "baseline", "histories", "prompts", "recommend", "export", "plan")
 
 _WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they can use the workdir's own
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
@@ -32,6 +32,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage of the config's method, in order
   delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
   delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank teacher, baselines and hybrids: no language model
+  delrec histories --config=FILE --workdir=DIR --output=DIR   which lists teacher.name=lists needs of another system
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
 
@@ -105,7 +106,7 @@ def _dispatch(arguments: list[str]) -> None:
 
     workdir = Path(values.workdir)
     keep_compiled(workdir)
-    if command in ("recommend", "prompts", "export"):  # they only read
+    if command in ("recommend", "prompts", "histories", "export"):  # they only read
         _run(command, Workspace(workdir, experiment, update=values.update), values)
         return
     with session(workdir, experiment):
@@ -175,13 +176,17 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
         from delrec_jax.stages.recommend import recommend
 
         recommend(ws, Inputs(ws), values.history, values.k)
-    elif command == "export":
+    elif command in ("export", "histories"):
         from delrec_jax.stages.export import export
+        from delrec_jax.stages.histories import histories
         from delrec_jax.stages.inputs import Inputs
 
         if not values.output:  # Path("") would be the current directory
-            raise UserError("--output is missing: give the directory that export writes to")
-        export(ws, Inputs(ws), values.format, Path(values.output))
+            raise UserError(f"--output is missing: give the directory that {command} writes to")
+        if command == "histories":
+            histories(ws, Path(values.output))
+        else:
+            export(ws, Inputs(ws), values.format, Path(values.output))
     else:
         from delrec_jax.stages import pipeline
 
@@ -235,7 +240,7 @@ def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[s
     flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
     flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
     flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
-    flags.DEFINE_string("output", "", "export: directory to write", flag_values=values)
+    flags.DEFINE_string("output", "", "export, histories: directory to write", flag_values=values)
     try:
         expanded = values.read_flags_from_files(arguments, force_gnu=False)  # --flagfile=FILE
     except flags.Error as error:

@@ -12,8 +12,9 @@ from delrec_jax.config import base_config, default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.update(corpus="atomic", domain="items")
-    # 64 tokens hold four titles of nine tokens, eight slots and the brief words.
-    config.prompts.update(wording="brief", max_tokens=64, max_history=4, max_title_tokens=9)
+    # Four titles of nine tokens, eight slots and the brief words are 64 tokens; only TA's texts are longer.
+    config.prompts.update(wording="brief", max_tokens=96, max_history=4, max_title_tokens=9)
+    config.prompts.cut_to_fit = True
     config.lm.update(
         family="bert",
         weights="sentence-transformers/all-MiniLM-L6-v2",

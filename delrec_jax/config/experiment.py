@@ -22,7 +22,7 @@ from delrec_jax.data.split_kinds import SplitConfig
 from delrec_jax.distributed import DistributedConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizers import find_verbalizer
-from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.teachers.registry import LISTS, NETWORKS
 from delrec_jax.training.sharding import MeshConfig
 from delrec_jax.training.watching import WatchConfig
 
@@ -100,6 +100,12 @@ class Experiment:
         if self.method != "delrec":
             self._check_p2rec()
         self._check_verbalizer()
+
+        if self.tune.beside and self.teacher.name == LISTS:
+            raise UserError(
+                f"tune.beside is {self.tune.beside!r}, which asks the teacher about many histories, but teacher.name=lists "
+                "knows only those of its file: set tune.beside='', or take another teacher"
+            )
 
     @property
     def watch(self) -> WatchConfig:

@@ -1,14 +1,13 @@
 """The settings of the stage `teach`: the network, its loss, and how it is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
-from delrec_jax.plugins import is_own
+from delrec_jax.teachers import registry
 from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.losses import LossConfig
-from delrec_jax.teachers.registry import CLOSED_FORMS, NETWORKS, closed_form
 from delrec_jax.teachers.sasrec import SASRecConfig
 from delrec_jax.training.loop import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
@@ -19,8 +18,17 @@ class TeacherConfig:
     """The conventional recommender.
 
     Attributes:
-      name: one of `sasrec`, `gru4rec`, `caser` (each with its own shape below) and `popularity`, or `FILE.py:NAME` of a
-        recommender that is not a network (`teachers.registry.ClosedForm`).
+      name: one of the networks `sasrec`, `gru4rec`, `caser` (each with its own shape below); a recommender that is computed
+        instead of trained, `popularity`, `itemknn`, `markov`, `ease` or `tfidf`, or `FILE.py:NAME` of one's own
+        (`teachers.registry.ClosedForm`); or a hybrid of these, `A+B+...` such as `ease+markov+sasrec`: the sum of its parts'
+        standardized scores, with weights chosen on validation users. At most one part is a network, and none is one's own.
+        (EASE and Markov remember the training part, and so does a hybrid with them: on the histories that stage 1 and
+        `tune.beside` take from it, they are much better than on new ones.) Or `lists`: another system's, see below.
+      lists: for `name=lists`, a CSV or parquet file with the columns user_id, length, item_id, score: for each history (the
+        user's first `length` items, oldest first), its best items and their scores. `delrec histories` writes which histories
+        are needed, and how many items of each that the user has not had: `distill.top_h` for stage 1, `candidates.rerank` for
+        ranking. Items that a list leaves out come after all listed ones, with a probability of 0 in list-wise labels. Nothing
+        can be asked about other histories, so that P2Rec and `tune.beside` cannot use such a teacher.
       loss: loss of the three networks.
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
@@ -30,6 +38,7 @@ class TeacherConfig:
     """
 
     name: str = "sasrec"
+    lists: str = ""
     sasrec: SASRecConfig = SASRecConfig()
     gru4rec: GRU4RecConfig = GRU4RecConfig()
     caser: CaserConfig = CaserConfig()
@@ -42,27 +51,35 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         at_least("teacher.batch_size", self.batch_size, 1)
-        if self.name not in NETWORKS:
-            if not is_own(self.name) and self.name not in CLOSED_FORMS:
-                known = ", ".join((*NETWORKS, *CLOSED_FORMS))
-                raise UserError(
-                    f"teacher.name is {self.name!r}: use one of {known}, or FILE.py:NAME of your own"
-                )
-            closed_form(self.name)
+        registry.check_name(self.name)
+        if (self.name == registry.LISTS) != bool(self.lists):
+            raise UserError(
+                f"teacher.name is {self.name!r} and teacher.lists {self.lists!r}: name=lists and the path of a file with lists "
+                "go together; give both or neither"
+            )
+
+    @property
+    def network(self) -> "TeacherConfig | None":
+        """The same settings with the name of the network that the recommender is or has as a part; None if it has none."""
+        name = registry.network_of(self.name)
+        return replace(self, name=name) if name else None
 
     @property
     def shape(self) -> SASRecConfig | GRU4RecConfig | CaserConfig:
-        """The shape of the named network.
+        """The shape of the network that the recommender is or has as a part.
 
         Raises:
-          ValueError: the recommender is not a network.
+          ValueError: it has none.
         """
-        if self.name not in NETWORKS:
-            raise ValueError(f"{self.name} is not a network")
-        shape: SASRecConfig | GRU4RecConfig | CaserConfig = getattr(self, self.name)
+        name = registry.network_of(self.name)
+        if not name:
+            raise ValueError(f"{self.name} has no network")
+        shape: SASRecConfig | GRU4RecConfig | CaserConfig = getattr(self, name)
         return shape
 
     @property
     def max_length(self) -> int:
-        """The number of a history's latest items that the teacher reads."""
-        return self.shape.max_length if self.name in NETWORKS else closed_form(self.name).max_length
+        """The number of a history's latest items that the teacher reads; 0 if it exists only as lists."""
+        if self.name == registry.LISTS:
+            return 0
+        return registry.max_length(self.name, self.shape.max_length if self.network else 0)

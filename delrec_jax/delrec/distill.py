@@ -22,14 +22,14 @@ from delrec_jax.delrec.prompt_examples import (
 )
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.distributed import as_main_sees, on_main
+from delrec_jax.teachers.listed import ListSource
 from delrec_jax.teachers.lists import ListsKey, TeacherLists, inputs_hash, load_lists, save_lists
-from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import load_teacher
+from delrec_jax.workdir.recommenders import list_source
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 REPORTED = ("none", files.READOUT, "random", "shuffled", "distilled")
@@ -43,8 +43,8 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     guides = make_guides(ws, data, language)
     make = partial(make_examples, experiment, data, language, guides=guides)
     # The teacher is loaded once, and only if a list is missing.
-    scores = cache(lambda: load_teacher(ws, data).scores)
-    lists = {name: _teacher_lists(ws, data, users, name, scores) for name, users in parts.items()}
+    source = cache(lambda: list_source(ws, data))
+    lists = {name: _teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
     training = PromptTraining(ws, language, valid, make=make, guides=guides)
     training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
@@ -59,7 +59,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
 
 
 def _teacher_lists(
-    ws: Workspace, data: Data, users: np.ndarray, name: str, scores: Callable[[], ScoreFn]
+    ws: Workspace, data: Data, users: np.ndarray, name: str, source: Callable[[], ListSource]
 ) -> TeacherLists:
     """The teacher's lists for these users' rows, stored under the teacher's fingerprint."""
     experiment = ws.experiment
@@ -68,7 +68,7 @@ def _teacher_lists(
     key = ListsKey(ws.content("teach"), list_settings(experiment), asked)
     path = ws.folder("distill") / f"lists_{name}.npz"
     if not as_main_sees(path.exists):
-        lists = make_lists(experiment, data.split, data.num_items, rows, scores())
+        lists = make_lists(experiment, data.split, data.num_items, rows, source())
         on_main(lambda: save_lists(path, lists, key=key))
     return load_lists(path, key=key)
 

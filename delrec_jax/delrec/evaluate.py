@@ -16,7 +16,7 @@ from delrec_jax.workdir.workspace import Workspace
 def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     """Ranks every user's test item with every system; stores the records and, if known, the oracle's expected values."""
     run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
-    run.protocols.add_rerank(recommenders.load_teacher(ws, data).scores)
+    run.protocols.add_rerank(recommenders.list_source(ws, data))
     scorer = LanguageScorer(language)
     ranked: dict[str, System] = {**recommenders.conventional_systems(ws, data)}
     if config.title_vectors:

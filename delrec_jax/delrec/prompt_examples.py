@@ -20,11 +20,11 @@ from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
-from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users
+from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users, seen_before
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.teachers.listed import ListedTeacher, ListSource
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
-from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.workdir.language_model import Language, Texts
 from delrec_jax.workdir.prepared import Data
 
@@ -96,23 +96,20 @@ class PromptExamples:
 
 
 def make_lists(
-    experiment: Experiment, split: Split, num_items: int, rows: Rows, teacher: ScoreFn
+    experiment: Experiment, split: Split, num_items: int, rows: Rows, teacher: ListSource
 ) -> TeacherLists:
     """The teacher's lists for these rows, without items that it never saw or that the user has seen."""
+    settings, allowed = list_settings(experiment), ~split.cold_items(num_items)
+    seen = seen_before(split.train, rows.users, rows.ends)
+    if isinstance(teacher, ListedTeacher):
+        return teacher.distillation_lists(
+            rows.users, rows.ends, settings=settings, allowed=allowed, seen=seen
+        )
     length = experiment.teacher.max_length
-    seen = np.full((len(rows.users), int(rows.ends.max())), PAD_ITEM, np.int32)
     histories = np.full((len(rows.users), length), PAD_ITEM, np.int32)
-    for index, (user, end) in enumerate(zip(rows.users, rows.ends, strict=True)):
-        history = split.train.history(int(user))[:end]
-        seen[index, :end] = history
-        histories[index, max(0, length - end) :] = history[-length:]
-    return distillation_lists(
-        teacher,
-        histories,
-        settings=list_settings(experiment),
-        allowed=~split.cold_items(num_items),
-        seen=seen,
-    )
+    for index, end in enumerate(rows.ends):
+        histories[index, max(0, length - end) :] = seen[index, max(0, end - length) : end]
+    return distillation_lists(teacher, histories, settings=settings, allowed=allowed, seen=seen)
 
 
 def list_settings(experiment: Experiment) -> ListSettings:

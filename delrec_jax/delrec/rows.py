@@ -9,6 +9,7 @@ from delrec_jax.config import DistillConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.splits import partition_users
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_ITEM
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ def next_items(train: Interactions, rows: Rows) -> Int[np.ndarray, " N"]:
     ends = np.minimum(rows.ends, train.lengths[rows.users] - 1)
     items: Int[np.ndarray, " N"] = train.items[train.offsets[rows.users] + ends]
     return items
+
+
+def seen_before(
+    interactions: Interactions, users: np.ndarray, ends: np.ndarray
+) -> Int[np.ndarray, "N S"]:
+    """The first `ends` items of each user, int32, padded with -1 on the right."""
+    seen = np.full((len(users), int(ends.max(initial=1))), PAD_ITEM, np.int32)
+    for index, (user, end) in enumerate(zip(users, ends, strict=True)):
+        seen[index, :end] = interactions.history(int(user))[:end]
+    return seen
 
 
 def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -33,11 +33,11 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
         `lm.weights` is unknown.
     """
     tasks, config = [], experiment.teacher
-    if config.name in NETWORKS:
+    if network := config.network:
         layout = make_layout(experiment.mesh, teacher_axes, devices)
-        module = NETWORKS[config.name](config.shape, assumed.items)
+        module = NETWORKS[network.name](network.shape, assumed.items)
         known = None if config.cold_negatives else np.arange(assumed.items) > 0  # one item is cold
-        tasks.append(teaching_task(config, module, layout, known=known))
+        tasks.append(teaching_task(network, module, layout, known=known))
     ranker = ranker_of(experiment, assumed)
     layout = make_layout(experiment.mesh, ranker.model.axes_of, devices)
     ranker.model.check_mesh(layout.mesh.shape["tensor"])

@@ -16,7 +16,7 @@ from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import first_cell, load_cell
+from delrec_jax.workdir.recommenders import first_cell, list_source
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 _METRIC = "NDCG@10"
@@ -25,7 +25,7 @@ _METRIC = "NDCG@10"
 def baseline(ws: Workspace, data: Data) -> None:
     """Ranks the baselines, the teacher and their hybrids; writes records, `metrics.json`, `comparisons.json`, `tables.md`."""
     run = Evaluation(ws.experiment, data)
-    run.protocols.add_rerank(load_cell(ws, data, first_cell(ws.experiment)).scores)
+    run.protocols.add_rerank(list_source(ws, data, first_cell(ws.experiment)))
     systems = recommenders.conventional_systems(ws, data)
     for name, system in systems.items():
         run.rank_system(name, system)

@@ -9,8 +9,15 @@ from delrec_jax.stages.baseline import print_baseline
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.listed_teacher import lists_changed
 from delrec_jax.workdir.stage_table import Stage
 from delrec_jax.workdir.workspace import Workspace
+
+_SOURCES_CHANGED: dict[str, Callable[[Workspace], bool]] = {
+    "prepare": is_outdated,
+    "teach": lists_changed,
+}
+"""The stages that read files of the user's, and whether these have changed since."""
 
 
 def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
@@ -26,10 +33,11 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
     """
     spec, inputs = ws.spec(stage), inputs or Inputs(ws)
     if stage != "report" and as_main_sees(lambda: ws.finished(stage)):
-        if not (stage == "prepare" and as_main_sees(lambda: is_outdated(ws))):
+        changed = _SOURCES_CHANGED.get(stage)
+        if changed is None or not as_main_sees(lambda: changed(ws)):
             say(f"{stage}: finished before, skipped")
             return
-        say("prepare: the source files have changed since; everything made from them is remade")
+        say(f"{stage}: the source files have changed since; everything made from them is remade")
     elif stage != "report" and as_main_sees(lambda: ws.outdated(stage)):
         say(
             f"{stage}: its settings, a file of yours or an earlier stage have changed since; it is run again"

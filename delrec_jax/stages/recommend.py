@@ -14,7 +14,8 @@ from delrec_jax.p2rec.cells import cells
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import display_name
+from delrec_jax.teachers.registry import LISTS, display_name
+from delrec_jax.training.writers import say
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import drawn_order
@@ -94,7 +95,10 @@ def _language_scores(
 
 
 def _teacher_scores(ws: Workspace, data: Data, items: list[int]) -> dict[str, np.ndarray]:
-    """Returns the teacher's scores, augmented (if the method augments it) and plain."""
+    """Returns the teacher's scores, augmented (if the method augments it) and plain; none if it exists only as lists."""
+    if ws.experiment.teacher.name == LISTS:
+        say("The teacher has no column: teacher.name=lists knows only the histories of its file.")
+        return {}
     first, name = first_cell(ws.experiment), display_name(ws.experiment.teacher.name)
     found = {name: first}
     twin = replace(first, system=AUGMENTED)

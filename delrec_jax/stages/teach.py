@@ -1,38 +1,90 @@
-"""`delrec teach`: trains the conventional recommender on the training part only."""
+"""`delrec teach`: makes the conventional recommender from the training part only."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
-from delrec_jax.teachers.registry import NETWORKS, display_name
+from delrec_jax.stages.histories import check_lists
+from delrec_jax.teachers.registry import LISTS, NETWORKS, display_name, parts_of
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.hybrids import HybridWeights, Weighted
+from delrec_jax.workdir.listed_teacher import read_listed, save_listed
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import choose_settings, taught_path
+from delrec_jax.workdir.recommenders import (
+    ConventionalSystem,
+    choose_settings,
+    load_part,
+    part_length,
+    taught_path,
+)
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace, write_json
 
+# The default draw of users: what a teacher is must not depend on the settings of the baselines.
+_CHOOSING = BaselinesConfig()
+
 
 def teach(ws: Workspace, data: Data) -> None:
-    """Trains the configured network, selected by validation NDCG@10 in full ranking.
+    """Trains the configured network, selected by validation NDCG@10 in full ranking, and writes `teacher.json`.
 
-    A recommender in closed form is not trained: its settings are chosen, by the same metric.
+    A recommender in closed form is not trained: its settings are chosen, by the same metric. Of a hybrid, the parts are made
+    so, one by one, and then their weights are chosen, by the same metric too. Lists of another system are checked and stored.
     """
-    config, path = ws.experiment.teacher, ws.folder("teach") / "teacher.json"
-    if config.name not in NETWORKS:
-        # The default draw of users: what a teacher is must not depend on the settings of the baselines.
-        choice = asdict(choose_settings(config.name, data, BaselinesConfig()))
-        on_main(lambda: write_json(path, {"name": config.name, "choice": choice}))
+    if ws.experiment.teacher.name == LISTS:
+        _take_lists(ws, data)
         return
-    _, result = TeacherTraining(ws.experiment, config, data.split, data.num_items).fit(
+    name = ws.experiment.teacher.name
+    parts = {part: _made(ws, data, part) for part in parts_of(name)}
+    facts = parts[name] if name in parts else {"parts": parts} | _weighted(ws, data, parts)
+    content = {"name": name, **facts}
+    on_main(lambda: write_json(ws.folder("teach") / "teacher.json", content))
+
+
+def _take_lists(ws: Workspace, data: Data) -> None:
+    """Stores the lists of the user's file, if every history that will be asked has one."""
+    path = Path(ws.experiment.teacher.lists)
+    found = read_listed(path, data)
+    check_lists(found, ws.experiment, data)
+    save_listed(ws, found)
+    content = {"name": LISTS, "file": file_hash(path), "histories": len(found.users)}
+    on_main(lambda: write_json(ws.folder("teach") / "teacher.json", content))
+    say(f"  {path}: {len(found.users)} lists with {len(found.items)} items in all")
+
+
+def _made(ws: Workspace, data: Data, name: str) -> dict[str, Any]:
+    """Trains a network, or chooses the settings of a closed form; returns what identifies it."""
+    network = ws.experiment.teacher.network
+    if network is None or name not in NETWORKS:
+        return {"choice": asdict(choose_settings(name, data, _CHOOSING))}
+    _, result = TeacherTraining(ws.experiment, network, data.split, data.num_items).fit(
         "teacher",
         taught_path(ws).parent,
         seed=ws.experiment.seed,
         identity=ws.identity("teach"),
     )
-    checkpoint = file_hash(taught_path(ws))
-    on_main(lambda: write_json(path, {"name": config.name, "checkpoint": checkpoint}))
     say(
-        f"  {display_name(config.name)}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
+        f"  {display_name(name)}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
         f"of {result['steps']}"
     )
+    return {"checkpoint": file_hash(taught_path(ws))}
+
+
+def _weighted(ws: Workspace, data: Data, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Chooses the weights of a hybrid's parts by validation, as those of the baselines' hybrids are."""
+    systems = {
+        name: ConventionalSystem(
+            load_part(ws, data, name, facts), data.split, part_length(ws.experiment, name)
+        )
+        for name, facts in parts.items()
+    }
+    found: Weighted = HybridWeights(data.split, _CHOOSING, systems).choose(tuple(parts))
+    told = ", ".join(
+        f"{display_name(name)} {weight:g} (alone {found.parts_ndcg10[name]:.4f})"
+        for name, weight in found.weights.items()
+    )
+    title = display_name(ws.experiment.teacher.name)
+    say(f"  {title}: validation NDCG@10 {found.valid_ndcg10:.4f} with weights {told}")
+    return asdict(found)

@@ -22,6 +22,7 @@ from delrec_jax.files import whole
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.prng import generator
 from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.teachers.standardised import unseen_items
 
 _STREAM = "teacher-negatives"
 
@@ -140,7 +141,6 @@ def distillation_lists(
     Raises:
         UserError: a row has fewer than m allowed unseen items, or scores are not finite.
     """
-    extra = settings.num_candidates - settings.top_h
     items = np.zeros((len(histories), settings.num_candidates), np.int32)
     scores = np.zeros(items.shape, np.float32)
     for start, top, batch_scores, open_items in _ranked_batches(
@@ -154,14 +154,33 @@ def distillation_lists(
         pools = np.array(open_items)[: len(top)]
         np.put_along_axis(pools, top, False, axis=1)
         for row, pool_mask in enumerate(pools):
-            pool = np.flatnonzero(pool_mask)
-            _check_enough(len(pool) + settings.top_h, settings.num_candidates, start + row)
-            draw = generator(settings.seed, _STREAM, start + row)
-            negatives = draw.choice(pool, extra, replace=False)
+            negatives = drawn_negatives(pool_mask, settings, start + row)
             items[start + row] = np.concatenate([top[row], negatives])
         rows = slice(start, start + len(top))
         scores[rows] = np.take_along_axis(np.asarray(batch_scores)[: len(top)], items[rows], 1)
     return TeacherLists(items=items, scores=scores)
+
+
+def drawn_negatives(
+    pool: Bool[np.ndarray, " I"], settings: ListSettings, row: int
+) -> Int[np.ndarray, " m-h"]:
+    """The random negatives of a row, which depend only on (seed, row) and the pool.
+
+    Args:
+        pool: the allowed unseen items that are not in the top h.
+        settings: h, m and the seed.
+        row: its number.
+
+    Raises:
+        UserError: the pool is too small.
+    """
+    items = np.flatnonzero(pool)
+    _check_enough(len(items) + settings.top_h, settings.num_candidates, row)
+    draw = generator(settings.seed, _STREAM, row)
+    negatives: Int[np.ndarray, " m-h"] = draw.choice(
+        items, settings.num_candidates - settings.top_h, replace=False
+    )
+    return negatives
 
 
 def _ranked_batches(
@@ -185,11 +204,7 @@ def _ranked_batches(
     @jax.jit
     def rank(histories: Array, seen: Array) -> tuple[Array, ...]:
         scores = score_fn(histories).astype(jnp.float32)  # [B, I]
-        rows = jnp.arange(len(seen))[:, None]  # [B, 1]
-        # A negative index would wrap around to the last items, so padding is moved out of bounds.
-        columns = jnp.where(seen < 0, scores.shape[1], seen)  # [B, S]
-        unseen = jnp.ones(scores.shape, bool).at[rows, columns].set(False, mode="drop")  # [B, I]
-        open_items = unseen & allowed_items
+        open_items = unseen_items(seen, scores.shape[1]) & allowed_items
         _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)  # [B, h]
         return top, jnp.isfinite(scores).all(1), open_items.sum(1), scores, open_items
 

@@ -1,7 +1,7 @@
 """Scores of different recommenders on one scale, so that they can be added."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 def standardised(
@@ -27,3 +27,11 @@ def standardised(
     # Below this, differences are rounding.
     equal = variance <= 1e-12 * jnp.maximum(mean**2, 1e-12)
     return jnp.where(equal, 0.0, centred / jnp.sqrt(jnp.where(equal, 1.0, variance)))
+
+
+def unseen_items(items: Int[Array, "B S"], num_items: int) -> Bool[Array, "B I"]:
+    """Which items of the catalogue do not occur in each row of `items`, which are padded with -1 anywhere."""
+    # A negative index would wrap around to the last items, so padding is moved out of bounds.
+    columns = jnp.where(items < 0, num_items, items)
+    rows = jnp.arange(len(items))[:, None]
+    return jnp.ones((len(items), num_items), bool).at[rows, columns].set(False, mode="drop")

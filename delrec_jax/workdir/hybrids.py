@@ -120,7 +120,12 @@ class HybridWeights:
         return Weighted(weights, float(value), alone)
 
     def _moved(self, weights: Mapping[str, float], name: str) -> float:
-        """Returns the best weight of one system; the one that it has unless another gains more than a standard error."""
+        """Returns the best weight of one system; the one that it has unless another gains more than a standard error.
+
+        The last system with a weight keeps it: alone its weight changes no rank, and without it there would be no scores.
+        """
+        if not any(weight for other, weight in weights.items() if other != name):
+            return weights[name]
         gains = self._gains(weights, name, (weights[name], *WEIGHTS))  # [1 + W, U]
         differences = gains - gains[0]
         means = differences.mean(axis=1)

@@ -19,8 +19,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.evaluation.ranking import RankFn, Ranks
 from delrec_jax.evaluation.records import RecordKey
+from delrec_jax.teachers.listed import ListedTeacher, ListSource
 from delrec_jax.teachers.lists import inputs_hash, top_lists
-from delrec_jax.teachers.protocol import ScoreFn
 from delrec_jax.workdir.prepared import Data
 
 _SHORTEST = 8
@@ -105,11 +105,11 @@ class Protocols:
             f"sampled-{sampled.items.shape[1]}": (sampled.items, sampled.hash),
         }
 
-    def add_rerank(self, teacher: ScoreFn) -> None:
+    def add_rerank(self, teacher: ListSource) -> None:
         """Adds `rerank-m`: the teacher's best unseen items for each user.
 
         Raises:
-          UserError: a user has fewer unseen items than that.
+          UserError: a user has fewer unseen items than that, or fewer in the teacher's list.
         """
         count = self._experiment.candidates.rerank
         unseen = int(self._unseen.min())
@@ -119,13 +119,14 @@ class Protocols:
                 f"lower it to {unseen} or less"
             )
         longest = int(self.split.history_lengths("test").max())
-        items, _ = top_lists(
-            teacher,
-            padded_histories(self.split, "test", self._experiment.teacher.max_length),
-            top_h=count,
-            allowed=np.ones(self._data.num_items, bool),
-            seen=padded_histories(self.split, "test", longest),
-        )
+        allowed = np.ones(self._data.num_items, bool)
+        seen = padded_histories(self.split, "test", longest)
+        if isinstance(teacher, ListedTeacher):
+            asked, key = (self.users, self.split.history_lengths("test")), "candidates.rerank"
+            items = teacher.top_lists(*asked, top_h=count, key=key, allowed=allowed, seen=seen)
+        else:
+            histories = padded_histories(self.split, "test", self._experiment.teacher.max_length)
+            items, _ = top_lists(teacher, histories, top_h=count, allowed=allowed, seen=seen)
         ids = self.split.interactions.user_ids
         names = [ids[user] for user in self.users]
         items = drawn_order(items, names, seed=self._experiment.candidates.seed)

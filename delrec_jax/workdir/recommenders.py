@@ -1,11 +1,13 @@
 """The trained recommenders of a workdir: which ones exist, where they are stored, and their scores.
 
 teacher/model/result.safetensors                              the one that `teach` trained
-teacher/teacher.json                                          its name, and the settings of one that is computed
+teacher/teacher.json                                          its name, the settings of one that is computed, or the parts and
+                                                              weights of a hybrid
 augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one;
                                                               under augment.way=ensemble the part that reads texts
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from jaxtyping import Float
 from delrec_jax.config import BaselinesConfig, Experiment, TeacherConfig
 from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.errors import UserError
 from delrec_jax.teachers.ensemble import Ensemble
+from delrec_jax.teachers.listed import ListSource
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import NETWORKS, closed_form
+from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, network_of, parts_of
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir.closed_forms import (
     Choice,
@@ -30,8 +34,10 @@ from delrec_jax.workdir.closed_forms import (
     fitted,
     training_part,
 )
+from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.validation import Validation
 from delrec_jax.workdir.workspace import Workspace, read_json
 
@@ -88,17 +94,56 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
 
 
 def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
-    """Loads a trained recommender; one that is not a network is fitted here, an ensemble is put together."""
+    """Loads a trained recommender; one that is not a network is fitted here, hybrids and ensembles are put together.
+
+    Raises:
+      UserError: it exists only as lists, so that it cannot be asked about any history.
+    """
+    if cell.name == LISTS:
+        raise UserError(
+            "teacher.name=lists: this asks the teacher about a history that its file does not hold; take another teacher"
+        )
+    if cell.name in NETWORKS:
+        network = _load_network(ws, data, cell)
+        if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
+            return network
+        return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
+    facts = read_json(ws.folder("teach") / "teacher.json")
+    if len(parts_of(cell.name)) == 1:
+        return load_part(ws, data, cell.name, facts)
+    weights = {name: weight for name, weight in facts["weights"].items() if weight}
+    return Ensemble(
+        parts=tuple(load_part(ws, data, name, facts["parts"][name]) for name in weights),
+        weights=jnp.asarray(list(weights.values()), jnp.float32),
+        lengths=tuple(part_length(ws.experiment, name) for name in weights),
+        among_unseen=True,
+    )
+
+
+def part_length(experiment: Experiment, name: str) -> int:
+    """Returns the number of latest items that a part of the teacher reads."""
+    return replace(experiment.teacher, name=name).max_length
+
+
+def load_part(ws: Workspace, data: Data, name: str, facts: Mapping[str, Any]) -> Teacher:
+    """Loads what `teach` made of one name: a network, or a recommender in closed form.
+
+    Args:
+      ws: the workdir.
+      data: what it is fitted on.
+      name: that of the teacher, or of a part of it.
+      facts: what `teach` tells about it in teacher.json.
+    """
+    if name in NETWORKS:
+        return _load_network(ws, data, first_cell(ws.experiment))
+    return fitted(name, training_part(data), Choice(**facts["choice"]))
+
+
+def _load_network(ws: Workspace, data: Data, cell: Cell) -> NetworkTeacher:
     config = cell.config(ws.experiment)
-    if cell.name not in NETWORKS:
-        choice = Choice(**read_json(ws.folder("teach") / "teacher.json")["choice"])
-        return fitted(cell.name, training_part(data), choice)
     params, _ = load_tree(cell_path(ws, cell))
-    module = NETWORKS[cell.name](config.shape, data.num_items)
-    network = NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
-    if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
-        return network
-    return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
+    module = NETWORKS[network_of(cell.name)](config.shape, data.num_items)
+    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
 
 
 def distilled_cell(experiment: Experiment) -> Cell:
@@ -157,6 +202,18 @@ def choose_settings(name: str, data: Data, config: BaselinesConfig) -> Choice:
     return choose(form, training_part(data), ndcg)
 
 
+def list_source(ws: Workspace, data: Data, cell: Cell | None = None) -> ListSource:
+    """Returns what a recommender's best items are taken from: its scores, or the lists that it consists of.
+
+    Args:
+      ws: the workdir.
+      data: its corpus.
+      cell: the recommender; None = the one that DELRec distills.
+    """
+    cell = cell or distilled_cell(ws.experiment)
+    return listed_teacher(ws, data) or load_cell(ws, data, cell).scores
+
+
 def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
     """Returns the closed-form baselines by name, with the settings that `fit` chose."""
     train = training_part(data)
@@ -168,17 +225,19 @@ def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]
     }
 
 
-def conventional_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
+def conventional_systems(ws: Workspace, data: Data) -> dict[str, System]:
     """Returns the baselines, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
-    found = baseline_systems(ws, data) | {PLAIN: taught_system(ws, data)}
+    found: dict[str, System] = {**baseline_systems(ws, data), PLAIN: taught_system(ws, data)}
     if distilled_cell(ws.experiment) != first_cell(ws.experiment):
         length = ws.experiment.teacher.max_length
         found[AUGMENTED] = ConventionalSystem(load_teacher(ws, data), data.split, length)
     return found
 
 
-def taught_system(ws: Workspace, data: Data) -> ConventionalSystem:
+def taught_system(ws: Workspace, data: Data) -> System:
     """Returns the teacher of `teach`."""
+    if listed := listed_teacher(ws, data):
+        return ListedSystem(listed, data.split, data.num_items)
     teacher = load_cell(ws, data, first_cell(ws.experiment))
     return ConventionalSystem(teacher, data.split, ws.experiment.teacher.max_length)
 

@@ -26,6 +26,7 @@ _FORMAT = 5
 _PLACES = (
     "data.manual_dir",
     "data.download_dir",
+    "teacher.lists",  # the content of the file is part of teacher.json
     *("mesh", "distributed", "profile", "tensorboard"),
 )
 
@@ -99,10 +100,12 @@ class Workspace:
         spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
         own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
-        if stage == "prepare":
-            real = self.experiment.data.corpus != "storefront"
-            unread = ("manual_dir", "download_dir", *(("storefront",) if real else ()))
-            settings["data"] = {k: v for k, v in settings["data"].items() if k not in unread}
+        unread = [*_PLACES]
+        if self.experiment.data.corpus != "storefront":
+            unread.append("data.storefront")
+        for section, _, key in (place.partition(".") for place in unread):
+            if key and section in settings:
+                settings[section] = {k: v for k, v in settings[section].items() if k != key}
         if own:
             settings["sources"] = own
         content = {

@@ -67,8 +67,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def ws(prepared, monkeypatch):
-    teacher = SimpleNamespace(scores=teacher_scores)
-    monkeypatch.setattr(distill, "load_teacher", lambda ws, data: teacher)
+    monkeypatch.setattr(distill, "list_source", lambda ws, data: teacher_scores)
     return prepared
 
 

@@ -16,7 +16,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.recommenders import load_teacher
+from delrec_jax.workdir.recommenders import list_source
 from delrec_jax.workdir.workspace import Workspace
 
 STEPS = 2
@@ -46,7 +46,7 @@ def distill_steps(ws, data, language, monkeypatch):
     monkeypatch.setattr(task, "fit", watch.fit)
     config = ws.experiment
     users = user_parts(data.split.training_users, config.distill, config.seed)["train"]
-    lists = distill._teacher_lists(ws, data, users, "train", lambda: load_teacher(ws, data).scores)
+    lists = distill._teacher_lists(ws, data, users, "train", lambda: list_source(ws, data))
     examples = make_examples(config, data, language, users, "teacher", lists)
     make = partial(make_examples, config, data, language)
     distill.PromptTraining(ws, language, examples, make=make).fit("distilled", examples)

@@ -125,6 +125,21 @@ def test_systems_that_know_different_users_are_better_together_and_a_useless_one
     assert useless.weights["ease"] > 2 * useless.weights["tfidf"]
 
 
+def test_the_last_system_keeps_its_weight_although_none_would_rank_better(split):
+    """The target is last or ninth: equal scores give it the mean rank of all, which is better with so few items."""
+    last, ninth = np.zeros((2, USERS, ITEMS), np.float32)
+    for row, (history, target) in enumerate(
+        zip(split.histories("valid"), split.target("valid"), strict=True)
+    ):
+        last[row, target] = -1.0
+        ninth[row, np.setdiff1d(np.arange(ITEMS), [*history, target])[:8]] = 1.0
+    wrong = {"ease": Table(last, last), "markov": Table(ninth, ninth)}
+    found = HybridWeights(split, BaselinesConfig(), wrong).choose(("ease", "markov"))
+    assert found.weights == {"ease": 0.0, "markov": 1.0}
+    scores = Hybrid(split, wrong, found.weights).scores("test", np.arange(3))
+    assert np.asarray(scores).shape == (3, ITEMS)
+
+
 def test_a_hybrid_adds_what_its_systems_say_and_asks_none_without_weight(split, systems):
     systems["tfidf"].asked = 0
     hybrid = Hybrid(split, systems, {"ease": 1.0, "markov": 0.5, "tfidf": 0.0})

@@ -242,6 +242,7 @@ def test_recommend_asks_the_augmented_and_the_plain_teacher(p2rec_run, capsys):
         ),
         (["run", "--config.augment.teachers=('popularity',)"], ["augment.teachers", "sasrec"]),
         (["run", "--config.teacher.name=popularity"], ["teacher.name is 'popularity'", "sasrec"]),
+        (["run", "--config.teacher.name=sasrec+ease"], ["teacher.name is 'sasrec+ease'", "caser"]),
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path, capsys, arguments, words):

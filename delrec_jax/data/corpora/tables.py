@@ -106,7 +106,7 @@ def make_corpus(raw: RawTables, rules: RulesConfig) -> Corpus:
       UserError: if the rules leave nothing, or need ratings that the source lacks.
     """
     user, user_ids = _user_numbers(raw.interactions["user"])
-    item = _positions_among(raw.interactions["item"], raw.items["item"])
+    item = positions_among(raw.interactions["item"], raw.items["item"])
     rows = _Rows(user, item, raw.interactions["time"].to_numpy())
     ordered_only = times_are_positions(rows.user, rows.time)
     rows, dropped = _apply(rules, rows, raw)
@@ -141,10 +141,10 @@ def _parts(
 def _user_numbers(users: pl.Series) -> tuple[Int32[np.ndarray, "N"], pl.Series]:
     """Each row's user, numbered in order of first appearance, and the users' ids."""
     ids = users.unique(maintain_order=True)
-    return _positions_among(users, ids), ids
+    return positions_among(users, ids), ids
 
 
-def _positions_among(values: pl.Series, ids: pl.Series) -> Int32[np.ndarray, "N"]:
+def positions_among(values: pl.Series, ids: pl.Series) -> Int32[np.ndarray, "N"]:
     """The position of each value among unique ids, -1 where it is not among them."""
     known = pl.DataFrame({"id": ids, "number": np.arange(len(ids), dtype=np.int32)})
     found = values.to_frame("id").join(known, on="id", how="left", maintain_order="left")

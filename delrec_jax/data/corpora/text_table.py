@@ -21,18 +21,20 @@ class TextTable:
     Attributes:
       name: Of the file, for errors.
       frame: String columns, "" where a field is empty; rows in the file's order.
-      lines: The line on which each row begins (a quoted field may span several).
+      lines: The line on which each row begins (a quoted field may span several), or the row's number.
       unfinished: Whether the last line has no line end: the file may have been cut there.
+      counted: What `lines` counts.
     """
 
     name: str
     frame: pl.DataFrame
     lines: pl.Series
     unfinished: bool
+    counted: str = "line"
 
     def place(self, row: int, column: str) -> str:
         """The beginning of an error: `FILE, line 7, column 'rating'`."""
-        return f"{self.name}, line {self.lines[row]}, column {column!r}"
+        return f"{self.name}, {self.counted} {self.lines[row]}, column {column!r}"
 
     def require(self, *columns: str) -> None:
         """Checks that columns exist and that none of their cells is blank.
@@ -43,8 +45,8 @@ class TextTable:
         for column in columns:
             if column not in self.frame.columns:
                 raise UserError(
-                    f"{self.name}, line 1: no column {column!r} among {shown(self.frame.columns)}; add it, or correct its "
-                    "name in the header"
+                    f"{self.name}, {self.counted} 1: no column {column!r} among {shown(self.frame.columns)}; add it, or "
+                    "correct its name in the header"
                 )
             blank = (self.frame[column].str.strip_chars() == "").arg_true()
             if len(blank):

@@ -1,0 +1,188 @@
+"""A teacher that exists only as lists: the best items for some histories, made by another system.
+
+It cannot score a history that it has no list for. Of an item that a list leaves out it is only known that it comes after all
+listed ones. Among the candidates of a label its score is -inf, so that it has the probability 0 in a list-wise label: of a
+teacher that scores the whole catalogue, random items have next to none. Where the catalogue is ranked, all such items tie, one
+mean step between listed scores below the last of them: a finite score, so that the sums of hybrids keep them behind it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from delrec_jax.errors import UserError
+from delrec_jax.teachers.lists import ListSettings, TeacherLists, drawn_negatives
+from delrec_jax.teachers.protocol import ScoreFn
+
+
+@dataclass(frozen=True)
+class ListedTeacher:
+    """Lists of items for N histories, each the first items of one user, M listed items in all.
+
+    Attributes:
+        users: int32 [N], the user's number.
+        lengths: int32 [N], number of the user's first items that the list was made after; rows ascend by (user, length).
+        offsets: int64 [N+1]; list n owns items[offsets[n]:offsets[n + 1]].
+        items: int32 [M], best first.
+        scores: float32 [M], finite; they do not ascend within a list.
+        user_ids: the users' ids, for messages.
+        source: the file that they come from, for messages.
+    """
+
+    users: Int[np.ndarray, " N"]
+    lengths: Int[np.ndarray, " N"]
+    offsets: Int[np.ndarray, " N+1"]
+    items: Int[np.ndarray, " M"]
+    scores: Float[np.ndarray, " M"]
+    user_ids: tuple[str, ...]
+    source: str
+
+    @cached_property
+    def _keys(self) -> Int[np.ndarray, " N"]:
+        return _key(self.users, self.lengths)
+
+    def places(
+        self, users: Int[np.ndarray, " Q"], lengths: Int[np.ndarray, " Q"]
+    ) -> Int[np.ndarray, " Q"]:
+        """The number of each asked history's list.
+
+        Raises:
+            UserError: there is none; the first such history is named.
+        """
+        asked = _key(users, lengths)
+        found = np.minimum(np.searchsorted(self._keys, asked), len(self._keys) - 1)
+        missing = np.flatnonzero(self._keys[found] != asked)
+        if len(missing):
+            first = missing[0]
+            raise UserError(
+                f"{self.source}: {len(missing)} of {len(asked)} histories that are asked have no list, the first is "
+                f"{self._name(users[first], lengths[first])}: add them; `delrec histories` writes all that are needed"
+            )
+        return found
+
+    def catalogue_scores(
+        self, users: Int[np.ndarray, " Q"], lengths: Int[np.ndarray, " Q"], num_items: int
+    ) -> Float[np.ndarray, "Q I"]:
+        """The scores of all items after each asked history; finite, and the same for all items that are not listed.
+
+        Raises:
+            UserError: see `places`.
+        """
+        found = np.zeros((len(users), num_items), np.float32)
+        for row, place in enumerate(self.places(users, lengths)):
+            mine = slice(self.offsets[place], self.offsets[place + 1])
+            found[row] = _below(self.scores[mine])
+            found[row, self.items[mine]] = self.scores[mine]
+        return found
+
+    def top_lists(
+        self,
+        users: Int[np.ndarray, " Q"],
+        lengths: Int[np.ndarray, " Q"],
+        *,
+        top_h: int,
+        key: str,
+        allowed: Bool[np.ndarray, " I"],
+        seen: Int[np.ndarray, "Q S"],
+    ) -> Int[np.ndarray, "Q h"]:
+        """The best items after each asked history, best first.
+
+        Args:
+            users: whose histories.
+            lengths: number of their items.
+            top_h: h, items per list.
+            key: the setting that h comes from, for messages.
+            allowed: False excludes an item from all lists.
+            seen: items to leave out, one row per history, padded with -1 anywhere.
+
+        Raises:
+            UserError: a history has no list, or fewer than h allowed unseen items in it.
+        """
+        rows = self._open_rows(users, lengths, top_h=top_h, key=key, allowed=allowed, seen=seen)
+        tops = [top for _, top, _ in rows]
+        return np.stack(tops) if tops else np.zeros((0, top_h), np.int32)
+
+    def distillation_lists(
+        self,
+        users: Int[np.ndarray, " Q"],
+        lengths: Int[np.ndarray, " Q"],
+        *,
+        settings: ListSettings,
+        allowed: Bool[np.ndarray, " I"],
+        seen: Int[np.ndarray, "Q S"],
+    ) -> TeacherLists:
+        """The top h items and m - h random negatives, the same that a teacher with these scores would have.
+
+        Args:
+            users: see `top_lists`.
+            lengths: see `top_lists`.
+            settings: h, m and the seed of the negatives.
+            allowed: see `top_lists`.
+            seen: see `top_lists`.
+
+        Returns:
+            The lists; a negative has its listed score, or -inf where it is not listed.
+
+        Raises:
+            UserError: see `top_lists`; or a row has fewer than m allowed unseen items.
+        """
+        items = np.zeros((len(users), settings.num_candidates), np.int32)
+        scores = np.zeros(items.shape, np.float32)
+        rows = self._open_rows(
+            users, lengths, top_h=settings.top_h, key="distill.top_h", allowed=allowed, seen=seen
+        )
+        for row, (place, top, pool) in enumerate(rows):
+            pool[top] = False
+            items[row] = np.concatenate([top, drawn_negatives(pool, settings, row)])
+            known = np.full(len(pool), -np.inf, np.float32)
+            mine = slice(self.offsets[place], self.offsets[place + 1])
+            known[self.items[mine]] = self.scores[mine]
+            scores[row] = known[items[row]]
+        return TeacherLists(items=items, scores=scores)
+
+    def _open_rows(
+        self,
+        users: np.ndarray,
+        lengths: np.ndarray,
+        *,
+        top_h: int,
+        key: str,
+        allowed: np.ndarray,
+        seen: np.ndarray,
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yields each history's list, its best items [h], and which items are allowed and unseen [I]."""
+        for row, place in enumerate(self.places(users, lengths)):
+            is_open = allowed.copy()
+            is_open[seen[row][seen[row] >= 0]] = False
+            listed = self.items[self.offsets[place] : self.offsets[place + 1]]
+            best = listed[is_open[listed]][:top_h]
+            if len(best) < top_h:
+                raise UserError(
+                    f"{self.source}: the list of {self._name(users[row], lengths[row])} has {len(listed)} items, of which "
+                    f"{len(best)} can be recommended (the user has not had them, and for stage 1 somebody had them in the "
+                    f"training part), but {key} asks for {top_h}: list more items, or lower {key}"
+                )
+            yield place, best, is_open
+
+    def _name(self, user: int, length: int) -> str:
+        return f"user_id {self.user_ids[user]!r}, length {length}"
+
+
+ListSource = ScoreFn | ListedTeacher
+"""What a teacher's best items are taken from: its scores, or the lists that it consists of."""
+
+
+def _below(scores: Float[np.ndarray, " K"]) -> float:
+    """A score below those of a list, by the mean step between them; by 1 if they do not differ."""
+    highest, lowest = float(scores.max()), float(scores.min())
+    step = (highest - lowest) / max(len(scores) - 1, 1) or 1.0
+    # The step may be lost in the rounding of large scores.
+    return min(lowest - step, float(np.nextafter(np.float32(lowest), np.float32(-np.inf))))
+
+
+def _key(users: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """One ascending number for each (user, length)."""
+    return users.astype(np.int64) << 32 | lengths.astype(np.int64)
