@@ -100,17 +100,24 @@ class Experiment:
         if self.method != "delrec":
             self._check_p2rec()
         self._check_verbalizer()
-
-        if self.tune.beside and self.teacher.name == LISTS:
-            raise UserError(
-                f"tune.beside is {self.tune.beside!r}, which asks the teacher about many histories, but teacher.name=lists "
-                "knows only those of its file: set tune.beside='', or take another teacher"
-            )
+        if self.teacher.name == LISTS:
+            self._check_lists()
 
     @property
     def watch(self) -> WatchConfig:
         """How its training runs are monitored."""
         return WatchConfig(tensorboard=self.tensorboard, profile=self.profile)
+
+    def _check_lists(self) -> None:
+        for key, value, neutral in (
+            ("tune.beside", self.tune.beside, ""),
+            ("distill.prompt", self.distill.prompt, "shared"),
+        ):
+            if value != neutral:
+                raise UserError(
+                    f"{key} is {value!r}, which asks the teacher about many histories, but teacher.name=lists knows only those of "
+                    f"its file: set {key}={neutral or repr(neutral)}, or take another teacher"
+                )
 
     def _check_verbalizer(self) -> None:
         name, verbalizer = self.lm.verbalizer, find_verbalizer(self.lm.verbalizer)
