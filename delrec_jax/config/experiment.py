@@ -115,8 +115,8 @@ class Experiment:
         ):
             if value != neutral:
                 raise UserError(
-                    f"{key} is {value!r}, which asks the teacher about many histories, but teacher.name=lists knows only those of "
-                    f"its file: set {key}={neutral or repr(neutral)}, or take another teacher"
+                    f"{key} is {value!r}, which asks the teacher about many histories, but teacher.name=lists knows only those "
+                    f"of its file: set {key}={neutral or repr(neutral)}, or take another teacher"
                 )
 
     def _check_verbalizer(self) -> None:
