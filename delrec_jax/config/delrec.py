@@ -150,6 +150,7 @@ class TuneConfig:
       loss_over: `catalogue` or `candidates` (`num_candidates` items, including the label).
       anchor: weight of the divergence from the model before stage 2 (with `loss_over=catalogue`).
       select_by: `HR@1` or `NDCG@10` of the validation item.
+      valid_users: validation users that select, drawn by the seed; 0 = all.
       controls: prompts beside the distilled one with which the language model is tuned too, under the same budget, among
         `none`, `random`, `shuffled` (distilled from the shuffled teacher) and `true` (trained on true next items). Each is a
         row of the tables that DELRec is tested against, and costs as much as DELRec itself.
@@ -170,12 +171,14 @@ class TuneConfig:
     beside: str = ""
     beside_weight: float = 1.0
     select_by: str = "NDCG@10"
+    valid_users: int = 0
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=200, evaluate_every=40)
     batch_size: int = 64
 
     def __post_init__(self) -> None:
         at_least("tune.batch_size", self.batch_size, 1)
+        at_least("tune.valid_users", self.valid_users, 0)
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
         _check_loss("tune", self.loss_over)

@@ -137,7 +137,7 @@ class Tuning:
         texts = self._scorer.texts(system, split.histories("valid"), candidates)
         ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
 
-        added = self._added()
+        added, asked = self._added(), self._asked_rows(len(targets))
 
         def evaluate(params: Any) -> dict[str, float]:
             """Validation metrics of these parameters, and the one that selects."""
@@ -154,16 +154,21 @@ class Tuning:
                 return scores
 
             ranks = rank_users(
-                scores,
-                {"valid": ranker},
-                num_users=len(targets),
-                batch_size=min(config.evaluate.batch_size, len(targets)),
+                lambda places: scores(asked[places]),
+                {"valid": lambda scored, places: ranker(scored, asked[places])},
+                num_users=len(asked),
+                batch_size=min(config.evaluate.batch_size, len(asked)),
             )
             values = metrics_of_ranks(ranks["valid"].rank)
             found = {f"valid/{name}": float(values[name].mean()) for name in ("HR@1", "NDCG@10")}
             return found | {"valid/selection": found[f"valid/{config.tune.select_by}"]}
 
         return evaluate
+
+    def _asked_rows(self, users: int) -> np.ndarray:
+        """The rows of the validation users that select: all, or a draw that is the same for all prompts."""
+        drawn = prng.generator(self._ws.experiment.seed, "tune/users").permutation(users)
+        return np.sort(drawn[: self._ws.experiment.tune.valid_users or users])
 
     def _added(self) -> Callable[[np.ndarray], jax.Array] | None:
         """Makes a function from validation rows [B] to what the teacher adds to the scores [B, I]; None if nothing."""
