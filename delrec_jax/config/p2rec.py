@@ -14,7 +14,7 @@ _SELECTORS = ("squared_error", "top_category")
 _LMS = ("adalora", "frozen")
 _POPULARITY = ("residual", "kept")
 _POOLS = ("titles", "text")
-_REDUCTIONS = ("pca", "whitened", "learned")
+_REDUCTIONS = ("pca", "half_whitened", "whitened", "learned")
 ENSEMBLE = "ensemble"
 """The one way of augmentation that is no item table: two recommenders, trained apart."""
 CONTROLS = ("untuned", "shuffled", "random")
@@ -99,8 +99,8 @@ class AugmentConfig:
         embeddings, projected back), `adapter` (frozen embeddings through a small network, no trained vectors), `halves` (half
         of the table's columns are the frozen embeddings, the other half is trained) or `ensemble` (a recommender of `adapter`
         and the plain one, trained apart; their standardized scores are added).
-      reduce: `pca` to the teacher's width (`halves`: to half of it); `whitened`, the same with the components' variances made
-        equal (`p2rec.text_vectors.principal`); or `learned`: the embeddings keep their width and the projection trains with
+      reduce: `pca` to the teacher's width (`halves`: to half of it); `whitened` or `half_whitened`, the same with the components'
+        variances made equal or nearer to equal (`p2rec.text_vectors.principal`); or `learned`: the embeddings keep their width and the projection trains with
         the teacher (not for `initialise` and `halves`, which have none).
       start_std: standard deviation of the vectors that `initialise` starts with, and of the frozen half; a plain table's is
         0.02, and a start of 0.1 does harm.
@@ -123,8 +123,8 @@ class AugmentConfig:
         _one_of("augment.reduce", self.reduce, _REDUCTIONS)
         if self.way in ("initialise", "halves") and self.reduce == "learned":
             raise UserError(
-                f"augment.reduce is 'learned', but augment.way={self.way} has no projection that could be learned: use 'pca' "
-                "or 'whitened', or another augment.way"
+                f"augment.reduce is 'learned', but augment.way={self.way} has no projection that could be learned: use 'pca', "
+                "'half_whitened' or 'whitened', or another augment.way"
             )
         if self.start_std <= 0:
             raise UserError(f"augment.start_std is {self.start_std}: it must be positive")

@@ -126,14 +126,13 @@ def in_form(vectors: np.ndarray, config: AugmentConfig, width: int) -> np.ndarra
     """
     if config.reduce == "learned":
         return standardised(vectors)
-    whitened = config.reduce == "whitened"
     if config.way != "halves":
-        return principal(vectors, width, whitened=whitened)
+        return principal(vectors, width, config.reduce)
     if width < 2:
         raise UserError(
             "augment.way is 'halves', but the teacher's width is 1: there are no halves"
         )
-    return np.float32(config.start_std) * principal(vectors, width // 2, whitened=whitened)
+    return np.float32(config.start_std) * principal(vectors, width // 2, config.reduce)
 
 
 def network_way(config: AugmentConfig, system: str) -> str:

@@ -50,13 +50,16 @@ def standardised(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
 
 
 def principal(
-    vectors: Float[np.ndarray, "I E"], width: int, *, whitened: bool = False
+    vectors: Float[np.ndarray, "I E"], width: int, form: str = "pca"
 ) -> Float[np.ndarray, "I W"]:
     """The leading principal components, at most `width`, centered and scaled by `standardised`.
 
-    Each component keeps its share of the variance, so the noise in the last ones stays small; or (`whitened`, as in LLMInit)
-    with E = U S V' of the centered vectors the result is U sqrt(S^2 / (S^2 + lambda)), in which all components but the
-    smallest have about the same variance (lambda: `WHITENING_RIDGE` times the mean of S^2 over all components).
+    With E = U S V' of the centered vectors, the result is
+
+        pca            U S: each component keeps its share of the variance, so the noise in the last ones stays small
+        half_whitened  U S^(1/2): between the two others
+        whitened       U sqrt(S^2 / (S^2 + lambda)), as in LLMInit: all components but the smallest have about the same
+                       variance (lambda: `WHITENING_RIDGE` times the mean of S^2 over all components)
 
     The decomposition is exact and follows scikit-learn's rule for signs (a component's largest loading is positive), so the
     same vectors give the same components.
@@ -64,7 +67,7 @@ def principal(
     Args:
         vectors: the embeddings from the language model.
         width: D of the item table that they are meant for.
-        whitened: equalize the variances.
+        form: one of these.
 
     Returns:
         float32 [I, min(E, I, width)], the component with the largest variance first.
@@ -76,7 +79,9 @@ def principal(
     components = min(*centred.shape, width)
     fitted = PCA(components, svd_solver="full")
     found = fitted.fit_transform(centred)  # U S
-    if whitened:
+    if form == "half_whitened":
+        found = found / np.sqrt(np.maximum(fitted.singular_values_, 1e-12))
+    if form == "whitened":
         ridge = WHITENING_RIDGE * (centred**2).sum() / min(centred.shape)
         found = found / np.sqrt(fitted.singular_values_**2 + ridge)
     return standardised(found)

@@ -55,12 +55,26 @@ def test_components_keep_their_share_of_the_variance():
 def test_whitened_components_by_the_formula_and_nearly_alike():
     centred = POOLED.astype(np.float64) - POOLED.astype(np.float64).mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    found = principal(POOLED, 4, whitened=True)
+    found = principal(POOLED, 4, "whitened")
     expected = left * values / np.sqrt(values**2 + WHITENING_RIDGE * (values**2).mean())
     expected = expected[:, :4] * np.sign((expected[:, :4] * found).sum(axis=0))
     np.testing.assert_allclose(found, expected / expected.std(), atol=1e-4)
     spread, before = found.std(axis=0), principal(POOLED, 4).std(axis=0)
     assert before[0] > 3 * before[3] and spread[0] < 1.3 * spread[3]
+
+
+def test_half_whitened_components_lie_between():
+    whole, half, white = (
+        principal(POOLED, 4, form).astype(np.float64)
+        for form in ("pca", "half_whitened", "whitened")
+    )
+    spreads = whole.std(axis=0)
+    np.testing.assert_allclose(
+        half.std(axis=0) ** 2 / spreads, (half.std(axis=0) ** 2 / spreads)[0]
+    )
+    np.testing.assert_allclose(half / half.std(axis=0), whole / spreads, atol=1e-4)
+    ratios = [one.std(axis=0)[0] / one.std(axis=0)[3] for one in (whole, half, white)]
+    assert ratios[0] > 1.2 * ratios[1] > 1.2 * ratios[2]
 
 
 @pytest.mark.parametrize("shape", [(40, 6), (5, 9)])
