@@ -99,9 +99,9 @@ class AugmentConfig:
         embeddings, projected back), `adapter` (frozen embeddings through a small network, no trained vectors), `halves` (half
         of the table's columns are the frozen embeddings, the other half is trained) or `ensemble` (a recommender of `adapter`
         and the plain one, trained apart; their standardized scores are added).
-      reduce: `pca` to the teacher's width (`halves`: to half of it); `whitened` or `half_whitened`, the same with the components'
-        variances made equal or nearer to equal (`p2rec.text_vectors.principal`); or `learned`: the embeddings keep their width and the projection trains with
-        the teacher (not for `initialise` and `halves`, which have none).
+      reduce: `pca` to the teacher's width (`halves`: to half of it); `half_whitened` or `whitened`, the same with the variances
+        of components brought nearer to one another or made equal (`p2rec.text_vectors.principal`); or `learned`: the embeddings
+        keep their width and the projection trains with the teacher (not for `initialise` and `halves`, which have none).
       start_std: standard deviation of the vectors that `initialise` starts with, and of the frozen half; a plain table's is
         0.02, and a start of 0.1 does harm.
       teachers: which recommenders.
