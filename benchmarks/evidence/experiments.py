@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-DATA, RUNS = "DATA", "RUNS"
-"""How published commands name the folder of the corpora and that of the workdirs."""
+DATA, RUNS, WEIGHTS = "DATA", "RUNS", "WEIGHTS"
+"""How published commands name the folder of the corpora, that of the workdirs, and pretrained weights."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,16 @@ class Command:
     Attributes:
         name: folder in `results/` that its figures belong to.
         workdir: name of its folder in RUNS.
-        words: the words after `delrec`, with DATA and RUNS in place of folders.
+        words: the words after `delrec`, with DATA, RUNS and WEIGHTS in place of folders.
         writes: the folder in the workdir that holds the records.
+        weights: a directory or hub name in the place of WEIGHTS.
     """
 
     name: str
     workdir: str
     words: tuple[str, ...]
     writes: str
+    weights: str = WEIGHTS
 
     @property
     def text(self) -> str:
@@ -33,6 +35,7 @@ class Command:
     def arguments(self, data: Path, runs: Path) -> list[str]:
         """The words with the folders of this machine."""
         places = {f"={DATA}/": f"={data}/", f"={RUNS}/": f"={runs}/"}
+        places |= {f"weights={WEIGHTS}": f"weights={self.weights}"}
         found = list(self.words)
         for there, here in places.items():
             found = [word.replace(there, here, 1) for word in found]

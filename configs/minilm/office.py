@@ -32,4 +32,17 @@ def get_config() -> ConfigDict:
     tune.adalora.update(targets=("q", "v"), init_rank=8, target_rank=8, alpha=16.0, dropout=0.0)
     tune.optimizer.update(learning_rate=1e-3, warmup_steps=50)
     tune.loop.update(steps=800, evaluate_every=100, checkpoint_every=100, patience=3)
+    tune.valid_users = 1000
+    tune.controls = ("none", "random", "shuffled")
+    config.baselines.hybrids += (
+        "teacher+lm_embeddings",
+        "markov+ease+lm_embeddings",
+        "lm_tuned_no_prompt+teacher",
+        "lm_tuned_random_prompt+teacher",
+        "markov+ease+lm_tuned_no_prompt",
+        "markov+ease+delrec",
+        "teacher+markov+ease+lm_embeddings",
+        "teacher+markov+ease+tfidf+lm_tuned_no_prompt",
+        "teacher+markov+ease+tfidf+delrec",
+    )
     return config

@@ -1,0 +1,163 @@
+"""DELRec with a pretrained sentence encoder: arms by what they decide, several seeds, collected in `results/minilm_NAME/`.
+
+    python benchmarks/evidence/encoders.py --data=FOLDER --runs=FOLDER --weights=FOLDER_OR_NAME [--only=office-0,...] [--list]
+
+An arm is a run of one config with a few keys changed; arms of a seed share corpus, teacher, baselines and language model: the
+workdir of each begins as a copy of the first arm's. Resumable as `run.py`, and with the same journal.
+
+Named before any test item of these runs was ranked, the confirmatory family (Holm within it) is, on NDCG@10, `full`:
+
+1. Office: the best hybrid with a tuned encoder by validation, against the best hybrid without a language model
+2. Office: the tuned encoder with the distilled prompt against that with the random prompt
+3. Office: the tuned encoder with the distilled prompt against that without a prompt
+4. Office: the frozen encoder with the distilled prompt against distilled scale and recency alone
+5. Office: SASRec with the encoder's vectors (P2Rec) against random vectors of the same spectrum
+6. Beauty: the same as 5
+
+All other tests are exploratory.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from cells import finished
+from collect import RESULTS, collect
+from experiments import DATA, RUNS, WEIGHTS, Command
+from run import run_all
+
+from delrec_jax.errors import UserError
+
+_ONLY_RPS = "--config.distill.tasks.ta.share=0.0"
+_ALONE = "--config.tune.controls=()"
+_COMPARE = (
+    *("hybrids", "*,teacher", "delrec,lm_tuned_*_prompt"),
+    *(
+        "lm_distilled_prompt,lm_readout",
+        "lm_distilled_prompt,lm_*_prompt",
+        "lm_readout,lm_no_prompt",
+    ),
+    "hybrid(teacher+markov+ease+tfidf+*),hybrid(teacher+markov+ease+tfidf)",
+    "hybrid(markov+ease+*),hybrid(markov+ease+tfidf)",
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One corpus: its name here and in `configs/minilm/`, and its folder in DATA."""
+
+    name: str
+    folder: str
+
+
+CORPORA = (
+    Corpus("office", "office-products"),
+    Corpus("beauty", "beauty"),
+    Corpus("ml100k", "ml-100k"),
+    Corpus("steam", "steam"),
+)
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "paper": (),
+    "user": ("--config.distill.prompt=user", _ONLY_RPS, _ALONE),
+    "both": ("--config.distill.prompt=both", _ONLY_RPS, _ALONE),
+    "beside": ("--config.tune.beside=teacher", _ALONE),
+    "strong": ("--config.teacher.name=ease+markov+sasrec", _ALONE),
+}
+"""What each arm changes; `paper` is the config itself, with all controls."""
+
+SEEDS = (0, 1, 2)
+
+
+def command(corpus: Corpus, arm: str, seed: int) -> Command:
+    """The run of one arm under one seed."""
+    workdir = f"minilm_{corpus.name}-{arm}-{seed}"
+    words = (
+        "run",
+        f"--config=configs/minilm/{corpus.name}.py",
+        f"--config.data.path={DATA}/{corpus.folder}",
+        f"--config.lm.weights={WEIGHTS}",
+        *ARMS[arm],
+        f"--config.seed={seed}",
+        f"--workdir={RUNS}/{workdir}",
+        "--update",  # a copy of the first arm's workdir: what differs is made again
+    )
+    return Command(f"minilm_{corpus.name}", workdir, words, "records")
+
+
+def commands(only: str = "*") -> list[tuple[Corpus, str, int]]:
+    """Corpus, arm and seed of each run in the order in which they run: arms by what they decide, then corpora and seeds.
+
+    Args:
+        only: patterns of workdirs without `minilm_`, such as `office-paper-0`, separated by commas.
+    """
+    every = [(corpus, arm, seed) for corpus in CORPORA for arm in ARMS for seed in SEEDS]
+    patterns = only.split(",")
+    return [
+        (corpus, arm, seed)
+        for corpus, arm, seed in every
+        if any(fnmatchcase(f"{corpus.name}-{arm}-{seed}", one) for one in patterns)
+    ]
+
+
+def run_one(
+    corpus: Corpus, arm: str, seed: int, *, data: Path, runs: Path, weights: str
+) -> list[str]:
+    """Runs one arm from a copy of the first arm's workdir, if that exists; returns what failed."""
+    made = command(corpus, arm, seed)
+    first = runs / command(corpus, "paper", seed).workdir
+    if arm != "paper" and first.exists() and not (runs / made.workdir).exists():
+        shutil.copytree(first, runs / made.workdir)
+    return run_all([replace(made, weights=weights)], data, runs)
+
+
+def collect_one(corpus: Corpus, runs: Path, results: Path) -> None:
+    """Collects the finished runs of a corpus: systems of arms other than the first have the arm's name."""
+    workdirs = []
+    for arm in ARMS:
+        for seed in SEEDS:
+            made = runs / command(corpus, arm, seed).workdir
+            if finished(made / "records"):
+                workdirs.append(str(made) if arm == "paper" else f"{arm}={made}")
+    if workdirs:
+        print(collect(results / f"minilm_{corpus.name}", workdirs, compare=_COMPARE))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is asked for; a failure ends with one line and status 2."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--data", type=Path, help="folder of the corpora")
+    options.add_argument("--runs", type=Path, help="folder of the workdirs")
+    options.add_argument("--weights", default="sentence-transformers/all-MiniLM-L6-v2")
+    options.add_argument("--only", default="*", help="patterns such as office-paper-0")
+    options.add_argument("--results", type=Path, default=RESULTS, help="default: the repository's")
+    options.add_argument("--list", action="store_true", help="print the commands, run nothing")
+    values = options.parse_args(argv)
+    chosen = commands(values.only)
+    if values.list:
+        print("\n".join(command(*one).text for one in chosen))
+        return
+    if not chosen or values.data is None or values.runs is None:
+        options.error("--data and --runs are needed, and --only patterns of runs; see --list")
+    data, runs = values.data.resolve(), values.runs.resolve()
+    failed = []
+    for corpus, arm, seed in chosen:
+        failed += run_one(corpus, arm, seed, data=data, runs=runs, weights=values.weights)
+    try:
+        for corpus in dict.fromkeys(corpus for corpus, _, _ in chosen):
+            collect_one(corpus, runs, values.results)
+    except UserError as error:
+        failed.append(str(error))
+    if failed:
+        print("encoders: failed: " + ", ".join(failed), file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
