@@ -12,7 +12,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
-from delrec_jax.delrec import systems
+from delrec_jax.delrec import files, systems
 from delrec_jax.delrec.beside import beside_of
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import (
@@ -97,7 +97,7 @@ class Tuning:
             frozen["teacher"] = place(self._teacher, home)
         _, result = run_task(
             task,
-            task.start(frozen, experiment.seed),
+            self._start(frozen, name),
             name=f"adapter/{name}",
             directory=self._ws.folder("tune") / name,
             frozen=frozen,
@@ -116,6 +116,18 @@ class Tuning:
             summary=_ranks,
         )
         self._tell(name, examples, result)
+
+    def _start(self, frozen: Any, name: str) -> dict[str, Any]:
+        """New adapters, and the readout as stage 1 left it.
+
+        Prompts that stage 1 did not train begin with the scalars that it trained without a prompt: so all begin with scalars
+        that fit the teacher, and differ in their prompt alone.
+        """
+        params: dict[str, Any] = self.task.start(frozen, self._ws.experiment.seed)
+        if "readout" in params:
+            trained = files.READOUT if name in ("none", "random") else name
+            params["readout"] |= files.load_distilled(self._ws, trained)["readout"]
+        return params
 
     def _tell(self, name: str, examples: NextItemExamples, result: dict[str, Any]) -> None:
         ranks = " ".join(map(str, result["ranks"].values()))
