@@ -62,6 +62,12 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
             )
         form = "adalora" if kind == "peft" else "lora"
         family.export_adapter(
-            output, adapters=adapters, prompt=prompt, config=config, base_name=base, form=form
+            output,
+            model=language.model,
+            adapters=adapters,
+            prompt=prompt,
+            config=config,
+            base_name=base,
+            form=form,
         )
     say(f"{output}: {FORMATS[kind]}")

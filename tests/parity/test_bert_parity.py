@@ -161,6 +161,7 @@ def test_peft_gives_the_same_states(tmp_path, monkeypatch, form):
     prompt = np.random.default_rng(3).normal(size=(SLOTS, TINY.hidden_size)).astype(np.float32)
     BertFamily().export_adapter(
         tmp_path / "adapter",
+        model=BertModel(TINY),
         adapters=adapters,
         prompt=prompt,
         config=ADAPTERS,
@@ -194,7 +195,12 @@ TITLES = [
         ("Toy Story 2", "résumé & café", "DVD", "1999"),
         ("HP 60XL Black Ink Cartridge", "high-yield", "pages", "CC641WN"),
         ("The Lord of the Rings: The Two Towers", "指輪物語", "discs", "Extended Edition"),
-        ("Sharpie", "unbelievably-long-compoundwords and antidisestablishmentarianism", "pcs", "#$%"),
+        (
+            "Sharpie",
+            "unbelievably-long-compoundwords and antidisestablishmentarianism",
+            "pcs",
+            "#$%",
+        ),
     )
     for number in range(1, 11)
 ]
