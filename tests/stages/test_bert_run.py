@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from tiny_bert import RAW, write_bert, write_wordpiece
 from tiny_p2rec import PARSING
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
+from delrec_jax.planning import plan as plan_module
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.title_vectors import title_vectors
@@ -20,7 +24,7 @@ FLAGS = (
     "--config.baselines.names=('popularity',)",
     "--config.baselines.hybrids=()",
     "--config.parse.max_tokens=96",
-    "--config.parse.adalora.targets=('q', 'encoder/*/FeedForward/wo')",
+    "--config.parse.adalora.targets=('q', 'encoder/*/*/wo')",
     "--config.parse.seeds=1",
     *PARSING,
     "--config.augment.teachers=('sasrec',)",
@@ -61,6 +65,30 @@ def test_a_title_is_read_between_its_special_tokens(run):
     title = [2, *language.pieces.titles[0], 3]
     states, _ = language.model.with_adapters(None).encode(language.params, np.array([title]))
     np.testing.assert_allclose(title_vectors(language)[0], states[0].mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lm", "shown"),
+    [
+        (
+            {"weights": "sentence-transformers/all-MiniLM-L6-v2"},
+            "22.6 million parameters, 6 + 0 blocks of width 384, from the table of published sentence encoder shapes; kept "
+            "in float32",
+        ),
+        (
+            {"family": "t5", "weights": "google/flan-t5-small", "read": "encoder"},
+            "35.3 million parameters, 8 + 0 blocks of width 512, from the table of published Flan-T5 shapes",
+        ),
+    ],
+)
+def test_a_plan_has_encoders_alone(run, lm, shown):
+    experiment = open_workspace(run).experiment
+    experiment = replace(experiment, lm=replace(experiment.lm, **lm))
+    with mock.patch.object(plan_module, "fake_devices", lambda count: jax.devices()[:count]):
+        text = plan_module.plan(experiment, devices=1, items=40, compile_for="no")
+    assert shown in text
+    assert "decoder/" not in text and "lm_head" not in text
+    assert "SHARDINGS  parse" in text and "SHARDINGS  pretrain" not in text
 
 
 def refusal(capsys, *flags):
