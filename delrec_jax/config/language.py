@@ -29,6 +29,8 @@ class LMConfig:
       embedding: settings of the verbalizer `embedding`.
       weights: a directory or hub name of pretrained weights of this family, such as `google/flan-t5-small`; the sizes in `t5`
         are then ignored, and `pretrain` trains nothing. Empty = a small model of our own.
+      read: `answers`, or `encoder` = only the token table and the encoder of a T5's `weights`: the decoder is not read, takes
+        no memory, and no verbalizer or stage can ask for answers. A BERT has no more than its encoder, whatever this says.
       tokenizer: a directory or hub name; empty = the one that comes with `weights`, or one of our own.
     """
 
@@ -48,11 +50,24 @@ class LMConfig:
     verbalizer: str = "mean"
     embedding: EmbeddingConfig = EmbeddingConfig()
     weights: str = ""
+    read: str = "answers"
     tokenizer: str = ""
 
     def __post_init__(self) -> None:
         find_family(self.family)
         find_verbalizer(self.verbalizer)
+        if self.read not in ("answers", "encoder"):
+            raise UserError(f"lm.read is {self.read!r}: use 'answers' or 'encoder'")
+        if self.read == "encoder" and not self.weights:
+            raise UserError(
+                "lm.read=encoder, but lm.weights is empty: `delrec pretrain` needs the decoder's answers; set lm.weights, or "
+                "lm.read=answers"
+            )
+        if self.t5.num_decoder_layers < 1:
+            raise UserError(
+                f"lm.t5.num_decoder_layers is {self.t5.num_decoder_layers}: use at least 1; lm.read=encoder leaves out the "
+                "decoder of pretrained weights"
+            )
         if self.tokenizer and not self.weights:
             raise UserError(
                 f"lm.tokenizer is {self.tokenizer!r}, but lm.weights is not set: without pretrained weights `delrec pretrain` "

@@ -90,7 +90,7 @@ class BertFamily(Family):
     ) -> None:
         bert_files.export_model(params, cast(BertModel, model).config, directory, **more)
 
-    def export_adapter(self, path: Path, **parts: Any) -> None:
+    def export_adapter(self, path: Path, *, model: LanguageModel, **parts: Any) -> None:
         peft_export.export_peft(path, _PEFT, **parts)
 
 

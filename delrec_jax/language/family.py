@@ -257,8 +257,8 @@ class Family(Protocol):
         """
         raise UserError(f"lm.family={self.name} can only be exported with --format=adapter")
 
-    def export_adapter(self, path: Path, **parts: Any) -> None:
-        """Writes an adapter for `peft`, as `peft_export.export_peft` does; optional.
+    def export_adapter(self, path: Path, *, model: LanguageModel, **parts: Any) -> None:
+        """Writes an adapter of a model for `peft`, as `peft_export.export_peft` does; optional.
 
         Raises:
           UserError: this family has no such format.

@@ -199,6 +199,10 @@ class T5(nn.Module):
             deterministic=deterministic,
         )
 
+    def states(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Returns the encoder's states for token ids (0 = padding); uses the parameters of the encoder alone."""
+        return self.encode(self.shared(ids), ids != 0)
+
     def decode(
         self,
         ids: Int[Array, "B N U"],
@@ -237,9 +241,7 @@ class T5(nn.Module):
         self, ids: Int[Array, "B T"], decoder_ids: Int[Array, "B U"]
     ) -> Float[Array, "B U V"]:
         """Returns the logits for token ids (0 = padding) and decoder ids; uses every parameter."""
-        mask = ids != 0
-        encoded = self.encode(self.shared(ids), mask)
-        return self.logits(self.decode(decoder_ids[:, None], encoded, mask)[:, 0])
+        return self.logits(self.decode(decoder_ids[:, None], self.states(ids), ids != 0)[:, 0])
 
 
 def head_matrix(params: dict[str, Any], config: T5Config) -> Float[Array, "V D"]:

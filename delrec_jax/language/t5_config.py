@@ -15,6 +15,7 @@ class T5Config:
     """A T5 of any size; the defaults are those of Flan-T5 small.
 
     Attributes:
+      num_decoder_layers: 0 = the encoder alone, without a head (`lm.read=encoder`).
       feed_forward_proj: `gated-gelu` (v1.1, Flan) or `relu` (v1.0).
       tie_word_embeddings: v1.0 shares the table with the output head and scales the decoder's output by d_model**-0.5;
         v1.1 and Flan have a separate head and do not scale.
@@ -75,6 +76,11 @@ class T5Config:
     def stored_dtype(self) -> jnp.dtype:
         """The type of the base weights."""
         return jnp.dtype(self.param_dtype)
+
+    @property
+    def encoder_alone(self) -> bool:
+        """Whether there are only the token table and the encoder."""
+        return self.num_decoder_layers == 0
 
     @property
     def output_scale(self) -> float:

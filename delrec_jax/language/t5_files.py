@@ -7,7 +7,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language import export, weights
 from delrec_jax.language.hub import CONFIG_FILE, read_json, stored_tensors
 from delrec_jax.language.t5_config import T5Config
-from delrec_jax.language.t5_names import HEAD_NAME, T5_NAMES, leaves
+from delrec_jax.language.t5_names import HEAD_NAME, leaves, names_of
 from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
 _SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
@@ -48,7 +48,7 @@ def read_config(directory: Path) -> T5Config:
     raw = read_json(file)
     if raw.get("model_type", "t5") != "t5":
         raise UserError(
-            f"{file}: model_type is {raw['model_type']!r}; only t5 (T5 v1.0, v1.1, Flan-T5) can be read"
+            f"{file}: model_type is {raw['model_type']!r}; lm.family=t5 reads only t5 (T5 v1.0, v1.1, Flan-T5)"
         )
     for key in _SIZES:
         if not isinstance(raw.get(key), int) or raw[key] < 1:
@@ -81,34 +81,42 @@ def _feed_forward(file: Path, raw: dict[str, Any]) -> str:
 
 
 def load(directory: Path, config: T5Config, shardings: Any = None) -> dict[str, Any]:
-    """Loads the parameters of `T5(config)` from a model directory, as `weights.load` does.
+    """Loads the parameters of `T5(config)` from a model directory, as `weights.load` does; only the encoder's if it is alone.
 
     Args:
       directory: see `hub.resolve`.
-      config: the result of `read_config`, with `param_dtype` and `scan_layers` as wanted.
+      config: the result of `read_config`, with `param_dtype`, `scan_layers` and decoder as wanted.
       shardings: where the parameters are placed.
     """
-    return weights.load(directory, leaves(config), T5_NAMES, shardings)
+    return weights.load(directory, leaves(config), names_of(config), shardings)
 
 
 def export_model(params: dict[str, Any], config: T5Config, directory: Path, **more: Any) -> None:
     """Writes a model for `transformers`, as `export.export_model` does; `more` are its options."""
+    settings = {CONFIG_FILE: _description(config)}
+    if not config.encoder_alone:
+        settings["generation_config.json"] = _TOKENS
     export.export_model(
         params,
         directory,
         wanted=leaves(config),
-        names=T5_NAMES,
-        settings={CONFIG_FILE: _description(config), "generation_config.json": _TOKENS},
+        names=names_of(config),
+        settings=settings,
         **more,
     )
+
+
+def model_class(config: T5Config) -> str:
+    """Returns the class of `transformers` that loads such a model."""
+    return "T5EncoderModel" if config.encoder_alone else "T5ForConditionalGeneration"
 
 
 def _description(config: T5Config) -> dict[str, Any]:
     """Returns `config.json`; before version 5, `transformers` derived the output scale from `tie_word_embeddings`."""
     return {
-        "architectures": ["T5ForConditionalGeneration"],
+        "architectures": [model_class(config)],
         "model_type": "t5",
-        "is_encoder_decoder": True,
+        "is_encoder_decoder": not config.encoder_alone,
         **{key: getattr(config, key) for key in _KEYS},
         "scale_decoder_outputs": config.output_scale != 1,
         **_TOKENS,

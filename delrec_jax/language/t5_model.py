@@ -1,4 +1,4 @@
-"""T5 as the rest of the package sees it: encoder, answers of the decoder, token table and head."""
+"""T5 as the rest of the package sees it: the encoder alone, or with answers of the decoder and a head."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -15,7 +15,7 @@ from delrec_jax.language.answering import (
     hidden_at_masks,
     teacher_forced,
 )
-from delrec_jax.language.family import AnsweringModel, Sizes
+from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes
 from delrec_jax.language.logical_axes import Axes, named_axes
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
@@ -34,8 +34,8 @@ axes_of = named_axes(
 
 
 @dataclass(frozen=True)
-class T5Model(AnsweringModel):
-    """A T5 of one shape."""
+class T5Encoder(LanguageModel):
+    """The encoder of a T5 of one shape."""
 
     config: T5Config
 
@@ -55,6 +55,8 @@ class T5Model(AnsweringModel):
     @property
     def description(self) -> str:
         cfg = self.config
+        if cfg.encoder_alone:
+            return f"T5's encoder alone, d_model {cfg.d_model}, {cfg.num_layers} layers"
         return f"T5, d_model {cfg.d_model}, {cfg.num_layers}+{cfg.num_decoder_layers} layers"
 
     @property
@@ -80,14 +82,43 @@ class T5Model(AnsweringModel):
     def dropout_rate(self) -> float:
         return self.config.dropout_rate
 
-    @property
-    def closed(self) -> tuple[str, ...]:
-        return ("lm_head",)
-
     def encode(
         self, params: Any, ids: Int[Array, "B T"], **options: Any
     ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         return encoded_texts(self.module, params, ids, **options)
+
+    def table(self, params: Any) -> Float[Array, "V D"]:
+        return cast(Array, params["shared"]["embedding"])
+
+    def with_adapters(self, adapters: AdaLoRAConfig | None) -> Self:
+        return replace(self, config=replace(self.config, adapters=adapters))
+
+    def param_shapes(self) -> Any:
+        return traverse_util.unflatten_dict(
+            {
+                leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+                for leaf in leaves(self.config)
+            }
+        )
+
+    def axes_of(self, path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
+        return axes_of(path, shape)
+
+    def check_mesh(self, tensor: int) -> None:
+        if self.config.num_heads % tensor:
+            raise UserError(
+                f"mesh.tensor is {tensor}, but the language model has {self.config.num_heads} heads, which do not divide over "
+                "it: use a divisor, and mesh.fsdp for the rest"
+            )
+
+
+@dataclass(frozen=True)
+class T5Model(T5Encoder, AnsweringModel):
+    """An entire T5 of one shape."""
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        return ("lm_head",)
 
     def answers(
         self, params: Any, ids: Int[Array, "B T"], sentinels: Int[Array, "B Q"], **options: Any
@@ -113,27 +144,3 @@ class T5Model(AnsweringModel):
 
     def logits(self, params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return cast(Array, self.module.apply({"params": params}, hidden, method="logits"))
-
-    def table(self, params: Any) -> Float[Array, "V D"]:
-        return cast(Array, params["shared"]["embedding"])
-
-    def with_adapters(self, adapters: AdaLoRAConfig | None) -> Self:
-        return replace(self, config=replace(self.config, adapters=adapters))
-
-    def param_shapes(self) -> Any:
-        return traverse_util.unflatten_dict(
-            {
-                leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-                for leaf in leaves(self.config)
-            }
-        )
-
-    def axes_of(self, path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
-        return axes_of(path, shape)
-
-    def check_mesh(self, tensor: int) -> None:
-        if self.config.num_heads % tensor:
-            raise UserError(
-                f"mesh.tensor is {tensor}, but the language model has {self.config.num_heads} heads, which do not divide over "
-                "it: use a divisor, and mesh.fsdp for the rest"
-            )

@@ -1,6 +1,7 @@
 """Hugging Face's names of T5's tensors; T5 v1.0 (`wi`), v1.1 and Flan (`wi_0`, `wi_1`) need no separate tables."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +65,17 @@ ENCODER_NAMES = replace(T5_NAMES, ignored=r"(decoder|lm_head)\..*")
 """The same names for T5's encoder alone, which leaves the rest of a directory unread."""
 
 
+def names_of(config: T5Config) -> Names:
+    """Returns the names of all tensors that a model of this shape reads."""
+    return ENCODER_NAMES if config.encoder_alone else T5_NAMES
+
+
 def leaves(config: T5Config) -> list[Leaf]:
     """Returns all leaves of this model, found by tracing the model without making weights."""
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     module = T5(replace(config, adapters=None, attention="xla"))  # cuDNN cannot be traced on CPU
-    tree = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
-    return named_leaves(tree, T5_NAMES)
+    if config.encoder_alone:
+        found = jax.eval_shape(partial(module.init, method="states"), jax.random.key(0), ids)
+    else:
+        found = jax.eval_shape(module.init, jax.random.key(0), ids, ids)
+    return named_leaves(found["params"], names_of(config))

@@ -72,7 +72,13 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
             )
         form = "adalora" if kind == "peft" else "lora"
         family.export_adapter(
-            output, adapters=adapters, prompt=prompt, config=config, base_name=base, form=form
+            output,
+            model=language.model,
+            adapters=adapters,
+            prompt=prompt,
+            config=config,
+            base_name=base,
+            form=form,
         )
     if readout:
         # The cosine's scale, map and so on, without which the tuned model's states rank nothing.

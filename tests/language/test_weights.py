@@ -423,7 +423,7 @@ def test_tying_follows_the_weights_and_the_scale_the_file(tmp_path, keys, scaled
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model_type": "umt5"}, "model_type is 'umt5'; only t5"),
+        ({"model_type": "umt5"}, "model_type is 'umt5'; lm.family=t5 reads only t5"),
         ({"d_kv": None}, "d_kv is None"),
         ({"d_ff": "1024"}, "d_ff is '1024'"),
         ({"num_layers": 0}, "num_layers is 0"),

@@ -161,6 +161,7 @@ def test_peft_gives_the_same_states(tmp_path, monkeypatch, form):
     prompt = np.random.default_rng(3).normal(size=(SLOTS, TINY.hidden_size)).astype(np.float32)
     BertFamily().export_adapter(
         tmp_path / "adapter",
+        model=BertModel(TINY),
         adapters=adapters,
         prompt=prompt,
         config=ADAPTERS,

@@ -1,0 +1,120 @@
+"""P2Rec with a BERT encoder from a directory, through the commands; and what the command line refuses about it."""
+
+import json
+import shutil
+from dataclasses import replace
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+from tiny_bert import RAW, write_bert, write_wordpiece
+from tiny_p2rec import PARSING
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
+
+from delrec_jax.planning import plan as plan_module
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.workdir.prepared import load_data
+from delrec_jax.workdir.title_vectors import title_vectors
+
+FLAGS = (
+    *TINY,
+    "--config.method=p2rec",
+    "--config.lm.family=bert",
+    "--config.baselines.names=('popularity',)",
+    "--config.baselines.hybrids=()",
+    "--config.parse.max_tokens=96",
+    "--config.parse.adalora.targets=('q', 'encoder/*/*/wo')",
+    "--config.parse.seeds=1",
+    *PARSING,
+    "--config.augment.teachers=('sasrec',)",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run, tmp_path_factory):
+    """A BERT of random weights with a tokenizer of the storefront's words."""
+    folder = tmp_path_factory.mktemp("bert") / "model"
+    titles = load_data(open_workspace(tiny_run)).corpus.catalogue.titles
+    size = write_wordpiece(folder, titles)
+    return write_bert(folder, RAW | {"vocab_size": size + 3})
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, model, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("bert_run") / "run"
+    for name in ("data", "teacher"):
+        shutil.copytree(tiny_run / name, workdir / name)
+    delrec("run", CONFIG, f"--workdir={workdir}", *FLAGS, f"--config.lm.weights={model}")
+    return workdir
+
+
+def test_preferences_are_parsed_and_titles_compared(run):
+    (parsed,) = json.loads((run / "preference" / "parse.json").read_text())
+    assert np.isfinite(parsed["squared_error"])
+    metrics = (run / "report" / "metrics.json").read_text()
+    assert "lm_embeddings" in metrics
+    assert (
+        "BERT, hidden_size 12, 2 layers, pretrained weights"
+        in (run / "report" / "index.html").read_text()
+    )
+
+
+def test_a_title_is_read_between_its_special_tokens(run):
+    language = Inputs(open_workspace(run)).language
+    title = [2, *language.pieces.titles[0], 3]
+    states, _ = language.model.with_adapters(None).encode(language.params, np.array([title]))
+    np.testing.assert_allclose(title_vectors(language)[0], states[0].mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lm", "shown"),
+    [
+        (
+            {"weights": "sentence-transformers/all-MiniLM-L6-v2"},
+            "22.6 million parameters, 6 + 0 blocks of width 384, from the table of published sentence encoder shapes; kept "
+            "in float32",
+        ),
+        (
+            {"family": "t5", "weights": "google/flan-t5-small", "read": "encoder"},
+            "35.3 million parameters, 8 + 0 blocks of width 512, from the table of published Flan-T5 shapes",
+        ),
+    ],
+)
+def test_a_plan_has_encoders_alone(run, lm, shown):
+    experiment = open_workspace(run).experiment
+    experiment = replace(experiment, lm=replace(experiment.lm, **lm))
+    with mock.patch.object(plan_module, "fake_devices", lambda count: jax.devices()[:count]):
+        text = plan_module.plan(experiment, devices=1, items=40, compile_for="no")
+    assert shown in text
+    assert "decoder/" not in text and "lm_head" not in text
+    assert "SHARDINGS  parse" in text and "SHARDINGS  pretrain" not in text
+
+
+def refusal(capsys, *flags):
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        delrec(*flags)
+    said = capsys.readouterr().err
+    return said[said.index("delrec: ") :].strip()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (
+            "prompts.max_tokens=97",
+            "prompts.max_tokens is 97, but this BERT, hidden_size 12, 2 layers reads at most 96 tokens",
+        ),
+        ("parse.max_tokens=200", "parse.max_tokens is 200, but this BERT"),
+        ("lm.weights=", "pretrain asks the language model for answers, but BERT, hidden_size 384"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_trained(
+    run, model, tmp_path, capsys, flag, message
+):
+    shutil.copytree(run / "data", tmp_path / "run" / "data")
+    where = f"--workdir={tmp_path / 'run'}"
+    weights = f"--config.lm.weights={model}"
+    line = refusal(capsys, "pretrain", CONFIG, where, *FLAGS, weights, f"--config.{flag}")
+    assert message in line
