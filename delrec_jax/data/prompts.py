@@ -48,7 +48,7 @@ class PromptConfig:
         tokens, as few as are needed; False refuses such a text.
       ta_example: items of TA's in-context example (`a` of the method: 4 or 6).
       pattern_first: begin texts with the soft prompt and its sentence (as the reference does); False = after the history.
-      end_of_text: end texts with the tokenizer's `</s>`, as pretrained models read them (and the reference does); those of a BERT
+      end_of_text: end texts with the tokenizer's `</s>`, as pretrained models read them (and the reference does); a BERT's
         begin with `[CLS]` and end with `[SEP]` in any case.
     """
 
