@@ -73,8 +73,8 @@ def table_rows(experiment: Experiment, tokenizer: Tokenizer) -> int:
 def adopt(ws: Workspace) -> None:
     """Does what `pretrain` does with pretrained weights: identifies them for every later stage by a hash of all their bytes."""
     name = ws.experiment.lm.weights
-    make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))  # refuses what will not run
     fingerprint = hub.fingerprint(hub.resolve(name))
+    make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))  # refuses what later stages would
     _write_name(ws, name, fingerprint)
     say(f"  {name}: SHA-256 {fingerprint}")
 

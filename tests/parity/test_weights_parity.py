@@ -17,6 +17,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from delrec_jax.errors import UserError  # noqa: E402
 from delrec_jax.language.t5 import T5  # noqa: E402
 from delrec_jax.language.t5_files import export_model, load, read_config  # noqa: E402
+from delrec_jax.language.t5_model import T5Encoder  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -175,6 +176,23 @@ def test_a_head_of_its_own_with_a_scaled_output(tmp_path):
     export_model(params, config, tmp_path / "ours")
     again = their_logits(loaded_by_transformers(tmp_path / "ours"))
     np.testing.assert_allclose(our_logits(params, config), again, atol=1e-5)
+
+
+def test_the_encoder_alone_is_theirs(kind, saved, model, tmp_path):
+    """From a whole model's directory, and from ours as `T5EncoderModel`."""
+    config = replace(read_config(saved), num_decoder_layers=0)
+    params = load(saved, config)
+    export_model(params, config, tmp_path / "ours")
+    again, said = transformers.T5EncoderModel.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids, _ = texts()
+    states, mask = T5Encoder(config).encode(params, jnp.asarray(ids))
+    for theirs in (model.encoder, again.eval()):
+        with torch.no_grad():
+            found = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(ids != 0))
+        np.testing.assert_allclose(states[mask], found[0].numpy()[ids != 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
