@@ -21,7 +21,7 @@ SYSTEM_LABELS = {
     "teacher_augmented_random_vectors": "Teacher + random vectors",
     "lm_no_prompt": "LM, zero-shot (no prompt)",
     "lm_supervised": "LM, supervised (no prompt)",
-    "lm_readout": "LM, distilled scale and recency (no prompt)",
+    "lm_readout": "LM, two scalars distilled",
     "lm_random_prompt": "LM + random prompt",
     "lm_shuffled_prompt": "LM + shuffled prompt",
     "lm_distilled_prompt": "LM + distilled prompt",

@@ -15,7 +15,6 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 from delrec_jax.planning import plan as plan_module
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.title_vectors import title_vectors
 
 FLAGS = (
     *TINY,
@@ -64,7 +63,7 @@ def test_a_title_is_read_between_its_special_tokens(run):
     language = Inputs(open_workspace(run)).language
     title = [2, *language.pieces.titles[0], 3]
     states, _ = language.model.with_adapters(None).encode(language.params, np.array([title]))
-    np.testing.assert_allclose(title_vectors(language)[0], states[0].mean(0), atol=1e-5)
+    np.testing.assert_allclose(language.title_vectors[0], states[0].mean(0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
