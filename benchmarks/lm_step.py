@@ -27,7 +27,8 @@ import numpy as np
 import optax
 
 from delrec_jax.config import TuneConfig
-from delrec_jax.delrec.next_item import ListedText, ranking_loss
+from delrec_jax.delrec.labelled_texts import ListedText
+from delrec_jax.delrec.next_item import ranking_loss
 from delrec_jax.language import t5_files
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
@@ -120,7 +121,8 @@ def our_stages(work: Work, directory: Path) -> dict[str, Callable[[], Any]]:
     layout = make_layout(MeshConfig(), ranker.model.axes_of)
     gradients = mean_loss_gradients(ranking_loss(ranker, known, tune))
     step = TrainStep(gradients, optimizer, layout)
-    state = create_state(init_adapters(params, ADALORA, jax.random.key(0)), optimizer)
+    adapters = init_adapters(params, ADALORA, jax.random.key(0))
+    state = create_state({"adapters": adapters}, optimizer)
     vectors = jax.jit(ranker.item_vectors)(params)
     frozen = {"params": params, "prompt": jnp.asarray(work.prompt), "vectors": vectors}
     batch = ListedText(ids=work.ids, candidates=work.chosen, targets=target)

@@ -30,7 +30,8 @@ from ml_collections import ConfigDict
 from delrec_jax.config import from_config
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import PER_TOKEN, collate, make_buckets, training_iterator
-from delrec_jax.delrec.next_item import LabelledText, ranking_loss
+from delrec_jax.delrec.labelled_texts import LabelledText
+from delrec_jax.delrec.next_item import ranking_loss
 from delrec_jax.delrec.rows import latest_rows, next_items
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.rank_allocation import with_rank_allocation
@@ -154,7 +155,7 @@ def instance_level(
         len(labels),
         example,
         step=TrainStep(gradients, optimizer, language.layout),
-        state=create_state(adapters, optimizer),
+        state=create_state({"adapters": adapters}, optimizer),
         frozen={"params": language.params, "prompt": None, "vectors": language.vectors},
         held=held,
     )

@@ -29,6 +29,9 @@ class TeacherConfig:
         are needed, and how many items of each that the user has not had: `distill.top_h` for stage 1, `candidates.rerank` for
         ranking. Items that a list leaves out come after all listed ones, with a probability of 0 in list-wise labels. Nothing
         can be asked about other histories, so that P2Rec and `tune.beside` cannot use such a teacher.
+      folds: for recommenders without a network: 0, or a number of groups from 2 on that users are drawn into. What is distilled
+        from the training part (stage 1's lists and guides, `tune.beside`) then comes, for each user, from the same recommender
+        fitted without the user's group: as sure, and as often wrong, as it is about new histories.
       loss: loss of the three networks.
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
@@ -39,6 +42,7 @@ class TeacherConfig:
 
     name: str = "sasrec"
     lists: str = ""
+    folds: int = 0
     sasrec: SASRecConfig = SASRecConfig()
     gru4rec: GRU4RecConfig = GRU4RecConfig()
     caser: CaserConfig = CaserConfig()
@@ -56,6 +60,15 @@ class TeacherConfig:
             raise UserError(
                 f"teacher.name is {self.name!r} and teacher.lists {self.lists!r}: name=lists and the path of a file with lists "
                 "go together; give both or neither"
+            )
+
+        at_least("teacher.folds", self.folds, 0)
+        if self.folds == 1 or (
+            self.folds and (registry.network_of(self.name) or self.name == registry.LISTS)
+        ):
+            raise UserError(
+                f"teacher.folds is {self.folds} with teacher.name={self.name}: only recommenders in closed form, and hybrids "
+                "of these, can be fitted again without a group of users, and 2 groups are the fewest; set it to 0"
             )
 
     @property

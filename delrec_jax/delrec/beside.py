@@ -10,12 +10,14 @@ Validation selects by the same sum, and evaluation ranks by LM_i alone (the sum 
 
 The teacher was trained on the very positions that stage 2 learns from, so there it is better than on new histories. What is
 left to learn is therefore understated; and a trained weight would grow to trust such a teacher, which is why it is fixed.
+`teacher.folds` cures this for recommenders in closed form: each row is scored by one that was fitted without its user.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -55,6 +57,15 @@ class Beside:
         scores = teacher.scores(histories[:, -self.max_length :])
         found = self.weight * standardised(scores, self.open_items(histories))
         return jax.lax.stop_gradient(found)
+
+    def of_folds(
+        self, teachers: Any, histories: Int[Array, "B H"], folds: Int[Array, " B"] | None
+    ) -> Float[Array, "B I"]:
+        """The same by each row's own recommender of several, or by one if `folds` is None."""
+        if folds is None:
+            return self.scores(teachers, histories)
+        found = jnp.stack([self.scores(teacher, histories) for teacher in teachers])  # [K, B, I]
+        return found[folds, jnp.arange(len(folds))]
 
 
 def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside | None:

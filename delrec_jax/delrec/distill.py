@@ -22,14 +22,13 @@ from delrec_jax.delrec.prompt_examples import (
 )
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.distributed import as_main_sees, on_main
-from delrec_jax.teachers.listed import ListSource
 from delrec_jax.teachers.lists import ListsKey, TeacherLists, inputs_hash, load_lists, save_lists
 from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.fold_teachers import TrainingSource, training_source
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import list_source
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 REPORTED = ("none", files.READOUT, "random", "shuffled", "distilled")
@@ -43,7 +42,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     guides = make_guides(ws, data, language)
     make = partial(make_examples, experiment, data, language, guides=guides)
     # The teacher is loaded once, and only if a list is missing.
-    source = cache(lambda: list_source(ws, data))
+    source = cache(lambda: training_source(ws, data))
     lists = {name: _teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
     training = PromptTraining(ws, language, valid, make=make, guides=guides)
@@ -59,7 +58,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
 
 
 def _teacher_lists(
-    ws: Workspace, data: Data, users: np.ndarray, name: str, source: Callable[[], ListSource]
+    ws: Workspace, data: Data, users: np.ndarray, name: str, source: Callable[[], TrainingSource]
 ) -> TeacherLists:
     """The teacher's lists for these users' rows, stored under the teacher's fingerprint."""
     experiment = ws.experiment

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from delrec_jax.config import Experiment
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.lists import inputs_hash, top_lists
-from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.teachers.protocol import Teacher
+from delrec_jax.workdir.fold_teachers import FoldTeachers, fold_teachers
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
@@ -31,7 +32,8 @@ class Guides:
         self,
         experiment: Experiment,
         data: Data,
-        teacher: Callable[[], ScoreFn],
+        teacher: Callable[[], Teacher],
+        folds: Callable[[], FoldTeachers | None],
         titles: Callable[[], Float[np.ndarray, "I D"]],
     ):
         """Asks nobody yet.
@@ -39,24 +41,35 @@ class Guides:
         Args:
           experiment: the config.
           data: corpus and split.
-          teacher: loads the teacher's scores.
+          teacher: loads the teacher.
+          folds: loads the teachers of groups of users, if there are any.
           titles: loads the vectors of all titles.
         """
         self._experiment, self._data = experiment, data
-        self._load_teacher, self._load_titles = teacher, titles
+        self._load_teacher, self._load_folds, self._load_titles = teacher, folds, titles
         self._found: dict[str, Float[np.ndarray, "N D"]] = {}
 
     @cached_property
-    def _teacher(self) -> ScoreFn:
+    def _teacher(self) -> Teacher:
         return self._load_teacher()
+
+    @cached_property
+    def _folds(self) -> FoldTeachers | None:
+        return self._load_folds()
 
     @cached_property
     def _titles(self) -> Float[np.ndarray, "I D"]:
         titles = self._load_titles()
         return _unit(titles - titles.mean(axis=0))
 
-    def __call__(self, histories: Sequence[np.ndarray]) -> Float[np.ndarray, "N D"]:
+    def __call__(
+        self, histories: Sequence[np.ndarray], users: Int[np.ndarray, " N"] | None = None
+    ) -> Float[np.ndarray, "N D"]:
         """Returns what the teacher expects after each history, float32, of length 1.
+
+        Args:
+          histories: items, oldest first.
+          users: whose positions in the training part these are, so that `teacher.folds` matters; None = new histories.
 
         Raises:
           UserError: a history leaves fewer than `distill.top_h` items open.
@@ -68,15 +81,27 @@ class Guides:
             seen[row, : len(history)] = history
             recent = history[-read.shape[1] :]
             read[row, read.shape[1] - len(recent) :] = recent
-        key = inputs_hash(seen)
+        key = inputs_hash(seen, users)
         if key not in self._found:
-            self._found[key] = self._made(read, seen)
+            self._found[key] = self._made(read, seen, users)
         return self._found[key]
 
-    def _made(self, read: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "N D"]:
+    def _made(
+        self, read: np.ndarray, seen: np.ndarray, users: np.ndarray | None
+    ) -> Float[np.ndarray, "N D"]:
+        if users is None or self._folds is None:
+            return self._asked(self._teacher, read, seen)
+        (found,) = self._folds.gathered(
+            users, lambda teacher, rows: (self._asked(teacher, read[rows], seen[rows]),)
+        )
+        return found
+
+    def _asked(
+        self, teacher: Teacher, read: np.ndarray, seen: np.ndarray
+    ) -> Float[np.ndarray, "N D"]:
         config = self._experiment.distill
         items, scores = top_lists(
-            self._teacher,
+            teacher.scores,
             read,
             top_h=config.top_h,
             allowed=~self._data.split.cold_items(self._data.num_items),
@@ -94,7 +119,11 @@ def make_guides(ws: Workspace, data: Data, language: Language) -> Guides | None:
     if not ws.experiment.distill.guided:
         return None
     return Guides(
-        ws.experiment, data, lambda: load_teacher(ws, data).scores, lambda: language.title_vectors
+        ws.experiment,
+        data,
+        lambda: load_teacher(ws, data),
+        lambda: fold_teachers(ws, data),
+        lambda: language.title_vectors,
     )
 
 

@@ -1,6 +1,5 @@
 """Stage 2's examples, loss and task: the prompted language model with adapters ranks the next item of a history."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from delrec_jax import prng
-from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import Pieces
@@ -18,6 +16,8 @@ from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
 from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
+from delrec_jax.delrec.guides import Guides
+from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.material import one_hot
 from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
 from delrec_jax.evaluation.ranking import gather_candidates
@@ -46,44 +46,6 @@ from delrec_jax.workdir.language_scorer import (
 from delrec_jax.workdir.prepared import Data
 
 
-@batch_type
-class LabelledText:
-    """A text whose answer is an item of the catalogue; a batch has a leading axis B.
-
-    Attributes:
-      ids: int32 [T].
-      label: int32 [], the item.
-      history: int32 [H], all items before it, left-padded with -1; None unless a recommender scores it (`beside`).
-      owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
-      guides: float32 [D], what the teacher expects after the history (`guides`); None if the prompt reads none.
-    """
-
-    ids: Int[Arrays, "*B T"]
-    label: Int[Arrays, "*B"]
-    history: Int[Arrays, "*B H"] | None = None
-    owners: Int[Arrays, "*B T"] | None = None
-    guides: Float[Arrays, "*B D"] | None = None
-
-
-@batch_type
-class ListedText:
-    """A text whose answer is one of its candidates; a batch has a leading axis B.
-
-    Attributes:
-      ids: int32 [T].
-      candidates: int32 [C].
-      targets: float32 [C], 1 at the answer.
-      history, owners, guides: as in `LabelledText`.
-    """
-
-    ids: Int[Arrays, "*B T"]
-    candidates: Int[Arrays, "*B C"]
-    targets: Float[Arrays, "*B C"]
-    history: Int[Arrays, "*B H"] | None = None
-    owners: Int[Arrays, "*B T"] | None = None
-    guides: Float[Arrays, "*B D"] | None = None
-
-
 @dataclass(frozen=True)
 class NextItemExamples:
     """Next items in the training part: the history is the user's first `ends` items, the label the item after them.
@@ -95,6 +57,7 @@ class NextItemExamples:
       pattern: the soft prompt's slots, or nothing.
       history_width: H, the length that histories are padded to; 0 = examples have none.
       guides: what the teacher expects after each row's history, float32 [N, D]; None if the prompt reads none.
+      folds: int32 [N], as in `LabelledText`; None if there is one recommender.
     """
 
     rows: Rows
@@ -106,6 +69,7 @@ class NextItemExamples:
     config: TuneConfig
     history_width: int = 0
     guides: Float[np.ndarray, "N D"] | None = None
+    folds: Int[np.ndarray, " N"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,7 +79,11 @@ class NextItemExamples:
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         items = padded_history(shown, self.history_width) if self.history_width else None
-        more = {"history": items, "guides": None if self.guides is None else self.guides[index]}
+        more = {
+            "history": items,
+            "guides": None if self.guides is None else self.guides[index],
+            "folds": None if self.folds is None else self.folds[index],
+        }
         if self.config.loss_over == "catalogue":
             ids, owners = next_item_text(self.pieces, shown, self.pattern)
             return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
@@ -132,7 +100,8 @@ def next_item_examples(
     language: Language,
     *,
     pattern: Ids,
-    guides: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
+    guides: Guides | None = None,
+    fold_of: Int[np.ndarray, " U"] | None = None,
 ) -> NextItemExamples:
     """The examples of the training users' latest labels, at most `tune.positions` per user, with this pattern in the texts."""
     train, users = data.split.train, data.split.training_users
@@ -149,7 +118,8 @@ def next_item_examples(
         pattern=pattern,
         config=experiment.tune,
         history_width=longest if experiment.tune.beside else 0,
-        guides=guides(after) if guides else None,
+        guides=guides(after, rows.users) if guides else None,
+        folds=None if fold_of is None else fold_of[rows.users],
     )
 
 
@@ -272,7 +242,7 @@ def ranking_loss(
             scores = ranker.catalogue_scores(frozen["params"], batch.ids, **options)  # [B, I]
             total, competing = scores, open_items(known, batch.owners)
             if beside is not None and batch.history is not None:
-                total = scores + beside.scores(frozen["teacher"], batch.history)
+                total = scores + beside.of_folds(frozen["teacher"], batch.history, batch.folds)
                 competing = competing & beside.open_items(batch.history)
             is_label = jnp.arange(len(known)) == batch.label[:, None]  # it may be a repeat
             open_scores = jnp.where(competing | is_label, total, -jnp.inf)
@@ -283,7 +253,7 @@ def ranking_loss(
             return losses, weights, penalty
         scores = ranker.candidate_scores(frozen["params"], batch.ids, batch.candidates, **options)
         if beside is not None and batch.history is not None:
-            added = beside.scores(frozen["teacher"], batch.history)
+            added = beside.of_folds(frozen["teacher"], batch.history, batch.folds)
             scores = scores + gather_candidates(added, batch.candidates)
         losses = candidate_cross_entropy(scores, batch.targets)
         return losses, jnp.ones_like(losses), penalty

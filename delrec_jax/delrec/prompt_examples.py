@@ -23,8 +23,10 @@ from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
 from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users, seen_before
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
-from delrec_jax.teachers.listed import ListedTeacher, ListSource
+from delrec_jax.teachers.listed import ListedTeacher
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
+from delrec_jax.teachers.protocol import Teacher
+from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource
 from delrec_jax.workdir.language_model import Language, Texts
 from delrec_jax.workdir.prepared import Data
 
@@ -96,9 +98,17 @@ class PromptExamples:
 
 
 def make_lists(
-    experiment: Experiment, split: Split, num_items: int, rows: Rows, teacher: ListSource
+    experiment: Experiment, split: Split, num_items: int, rows: Rows, teacher: TrainingSource
 ) -> TeacherLists:
     """The teacher's lists for these rows, without items that it never saw or that the user has seen."""
+    if isinstance(teacher, FoldTeachers):
+
+        def ask(one: Teacher, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            asked = Rows(rows.users[chosen], rows.ends[chosen])
+            found = make_lists(experiment, split, num_items, asked, one.scores)
+            return found.items, found.scores
+
+        return TeacherLists(*teacher.gathered(rows.users, ask))
     settings, allowed = list_settings(experiment), ~split.cold_items(num_items)
     seen = seen_before(split.train, rows.users, rows.ends)
     if isinstance(teacher, ListedTeacher):
@@ -173,5 +183,5 @@ def make_examples(
     )
     if guides is not None:
         after = [material.history(row) for row in range(len(rows.users))]
-        material = replace(material, guides=guides(after))
+        material = replace(material, guides=guides(after, rows.users))
     return PromptExamples(source, material, next_items(data.split.train, rows), tasks)

@@ -35,6 +35,7 @@ from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.fold_teachers import FoldTeachers, fold_teachers
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
@@ -70,7 +71,7 @@ class Tuning:
             self._language.layout,
             shapes_of(self._held),
             known=known_items(self._data),
-            teacher=shapes_of(self._teacher),
+            teacher=shapes_of(self._training_teacher),
         )
 
     @cached_property
@@ -79,6 +80,17 @@ class Tuning:
         if not self._ws.experiment.tune.beside:
             return None
         return jax.tree.map(np.asarray, load_teacher(self._ws, self._data))
+
+    @cached_property
+    def _folds(self) -> FoldTeachers | None:
+        return fold_teachers(self._ws, self._data) if self._ws.experiment.tune.beside else None
+
+    @cached_property
+    def _training_teacher(self) -> Any:
+        """What training rows are scored by: the same recommender, or those of all groups of users."""
+        if self._folds is None:
+            return self._teacher
+        return jax.tree.map(np.asarray, self._folds.teachers)
 
     def fit(self, name: str) -> None:
         """Trains or resumes the adapters of one prompt (`none`: of none); finished ones are left as they are."""
@@ -90,11 +102,12 @@ class Tuning:
             self._language,
             pattern=system.pattern,
             guides=self._guides,
+            fold_of=None if self._folds is None else self._folds.fold_of,
         )
         frozen = {**self._held, "prompt": system.prompt}
-        if self._teacher is not None:
-            home = task.layout.of({"teacher": self._teacher})["teacher"]
-            frozen["teacher"] = place(self._teacher, home)
+        if self._training_teacher is not None:
+            home = task.layout.of({"teacher": self._training_teacher})["teacher"]
+            frozen["teacher"] = place(self._training_teacher, home)
         _, result = run_task(
             task,
             self._start(frozen, name),

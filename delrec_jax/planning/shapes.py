@@ -46,7 +46,8 @@ def ranker_of(experiment: Experiment, assumed: Assumed) -> Ranker:
     tokens = np.random.default_rng(0).integers(1, model.vocab_size, size, np.int32)
     weights = np.full(size, 1 / assumed.title_tokens, np.float32)
     codes = tuple(range(code_count(experiment)))
-    return Ranker(model, tokens, weights, 1, find_verbalizer(experiment.lm.verbalizer), codes)
+    verbalizer = find_verbalizer(experiment.lm.verbalizer).configured(experiment.lm, (), ())
+    return Ranker(model, tokens, weights, 1, verbalizer, codes)
 
 
 def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:

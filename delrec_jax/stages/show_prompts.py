@@ -10,9 +10,9 @@ from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.workdir.fold_teachers import training_source
 from delrec_jax.workdir.language_model import Texts
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import list_source
 from delrec_jax.workdir.workspace import Workspace
 
 _SHOWN = 5  # categories per target
@@ -54,7 +54,7 @@ def _show_preferences(ws: Workspace, data: Data, texts: Texts, count: int) -> No
 def _show_tasks(ws: Workspace, data: Data, texts: Texts, count: int) -> None:
     """Prints stage 1: for each user, one text of every task that their history allows."""
     config, rng = ws.experiment, np.random.default_rng(ws.experiment.seed)
-    teacher = list_source(ws, data)
+    teacher = training_source(ws, data)
     for user in data.split.training_users[:count, None]:
         rows = source_rows(config, data.split, user, "teacher")
         lists = make_lists(config, data.split, data.num_items, rows, teacher)

@@ -39,7 +39,8 @@ def teach(ws: Workspace, data: Data) -> None:
     name = ws.experiment.teacher.name
     parts = {part: _made(ws, data, part) for part in parts_of(name)}
     facts = parts[name] if name in parts else {"parts": parts} | _weighted(ws, data, parts)
-    content = {"name": name, **facts}
+    folds = {"folds": ws.experiment.teacher.folds} if ws.experiment.teacher.folds else {}
+    content = {"name": name, **facts, **folds}
     on_main(lambda: write_json(ws.folder("teach") / "teacher.json", content))
 
 

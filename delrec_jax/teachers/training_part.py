@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 
@@ -20,6 +20,12 @@ class TrainingPart:
     offsets: Int[np.ndarray, " U+1"]
     items: Int[np.ndarray, " N"]
     titles: tuple[str, ...]
+
+    def without(self, left_out: Bool[np.ndarray, " U"]) -> "TrainingPart":
+        """Returns the same without the interactions of some users, who keep their numbers."""
+        kept = np.where(left_out, 0, np.diff(self.offsets))
+        offsets = np.concatenate([[0], np.cumsum(kept)]).astype(self.offsets.dtype)
+        return TrainingPart(offsets, self.items[~left_out[self.users]], self.titles)
 
     @property
     def num_items(self) -> int:

@@ -26,6 +26,7 @@ from delrec_jax.teachers.listed import ListSource
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, network_of, parts_of
+from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir.closed_forms import (
     Choice,
@@ -93,8 +94,14 @@ def cell_path(ws: Workspace, cell: Cell) -> Path:
     return cell_folder(ws, cell) / "teacher.safetensors"
 
 
-def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
+def load_cell(ws: Workspace, data: Data, cell: Cell, train: TrainingPart | None = None) -> Teacher:
     """Loads a trained recommender; one that is not a network is fitted here, hybrids and ensembles are put together.
+
+    Args:
+      ws: the workdir.
+      data: its corpus.
+      cell: the recommender.
+      train: what closed forms are fitted on; None = the whole training part.
 
     Raises:
       UserError: it exists only as lists, so that it cannot be asked about any history.
@@ -110,10 +117,10 @@ def load_cell(ws: Workspace, data: Data, cell: Cell) -> Teacher:
         return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
     facts = read_json(ws.folder("teach") / "teacher.json")
     if len(parts_of(cell.name)) == 1:
-        return load_part(ws, data, cell.name, facts)
+        return load_part(ws, data, cell.name, facts, train)
     weights = {name: weight for name, weight in facts["weights"].items() if weight}
     return Ensemble(
-        parts=tuple(load_part(ws, data, name, facts["parts"][name]) for name in weights),
+        parts=tuple(load_part(ws, data, name, facts["parts"][name], train) for name in weights),
         weights=jnp.asarray(list(weights.values()), jnp.float32),
         lengths=tuple(part_length(ws.experiment, name) for name in weights),
         among_unseen=True,
@@ -125,7 +132,13 @@ def part_length(experiment: Experiment, name: str) -> int:
     return replace(experiment.teacher, name=name).max_length
 
 
-def load_part(ws: Workspace, data: Data, name: str, facts: Mapping[str, Any]) -> Teacher:
+def load_part(
+    ws: Workspace,
+    data: Data,
+    name: str,
+    facts: Mapping[str, Any],
+    train: TrainingPart | None = None,
+) -> Teacher:
     """Loads what `teach` made of one name: a network, or a recommender in closed form.
 
     Args:
@@ -133,10 +146,11 @@ def load_part(ws: Workspace, data: Data, name: str, facts: Mapping[str, Any]) ->
       data: what it is fitted on.
       name: that of the teacher, or of a part of it.
       facts: what `teach` tells about it in teacher.json.
+      train: what a recommender in closed form is fitted on; None = the whole training part.
     """
     if name in NETWORKS:
         return _load_network(ws, data, first_cell(ws.experiment))
-    return fitted(name, training_part(data), Choice(**facts["choice"]))
+    return fitted(name, train or training_part(data), Choice(**facts["choice"]))
 
 
 def _load_network(ws: Workspace, data: Data, cell: Cell) -> NetworkTeacher:

@@ -10,7 +10,8 @@ import pytest
 
 from delrec_jax.config import TuneConfig
 from delrec_jax.delrec.beside import Beside, padded_history, standardised
-from delrec_jax.delrec.next_item import LabelledText, ListedText, ranking_loss
+from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
+from delrec_jax.delrec.next_item import ranking_loss
 from delrec_jax.errors import UserError
 
 ITEMS = 6

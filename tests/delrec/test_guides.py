@@ -33,9 +33,9 @@ def guides(**settings):
 
     def teacher():
         asked.append(1)
-        return scores
+        return SimpleNamespace(scores=scores)
 
-    return Guides(experiment, data, teacher, lambda: TITLES), asked
+    return Guides(experiment, data, teacher, lambda: None, lambda: TITLES), asked
 
 
 def test_guides_are_the_expected_titles_of_the_best_open_items():

@@ -67,7 +67,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def ws(prepared, monkeypatch):
-    monkeypatch.setattr(distill, "list_source", lambda ws, data: teacher_scores)
+    monkeypatch.setattr(distill, "training_source", lambda ws, data: teacher_scores)
     return prepared
 
 

@@ -49,7 +49,8 @@ def distill_steps(ws, data, language, monkeypatch):
     lists = distill._teacher_lists(ws, data, users, "train", lambda: list_source(ws, data))
     examples = make_examples(config, data, language, users, "teacher", lists)
     make = partial(make_examples, config, data, language)
-    distill.PromptTraining(ws, language, examples, make=make).fit("distilled", examples)
+    training = distill.PromptTraining(ws, language, examples, make=make, guides=None)
+    training.fit("distilled", examples)
     return watch
 
 
