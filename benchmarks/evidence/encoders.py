@@ -34,6 +34,7 @@ from delrec_jax.errors import UserError
 
 _ONLY_RPS = "--config.distill.tasks.ta.share=0.0"
 _ALONE = "--config.tune.controls=()"
+_STRONG = ("--config.teacher.name=ease+markov+tfidf", "--config.teacher.folds=5")
 _COMPARE = (
     *("hybrids", "*,teacher", "delrec,lm_tuned_*_prompt"),
     *(
@@ -65,10 +66,17 @@ ARMS: dict[str, tuple[str, ...]] = {
     "paper": (),
     "user": ("--config.distill.prompt=user", _ONLY_RPS, _ALONE),
     "both": ("--config.distill.prompt=both", _ONLY_RPS, _ALONE),
-    "beside": ("--config.tune.beside=teacher", _ALONE),
-    "strong": ("--config.teacher.name=ease+markov+sasrec", _ALONE),
+    "strong": (*_STRONG, _ALONE),
+    "residual": (*_STRONG, "--config.tune.beside=teacher", _ALONE),
 }
-"""What each arm changes; `paper` is the config itself, with all controls."""
+"""What each arm changes.
+
+paper     the config itself: SASRec as the teacher, one prompt for all users, all controls
+user      slots made from what SASRec expects of each user
+both      the sum of both kinds of slots
+strong    the teacher is the best hybrid without a language model, honest about the training part
+residual  the same, and stage 2 is tuned beside it
+"""
 
 SEEDS = (0, 1, 2)
 
