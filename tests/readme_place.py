@@ -12,6 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from readme_text import PROSE, ROOT, only, spans
+from tiny_bert import RAW, write_bert, write_wordpiece
 from tiny_p2rec import PARSING
 from tiny_storefront import TINY, delrec, open_workspace
 
@@ -42,6 +43,9 @@ def make_place(root, run):
     shutil.copytree(run, root / DEMO)
     _write_corpora(root / "PATH" / "TO", load_data(open_workspace(run)).corpus)
     said("export", f"--workdir={run}", f"--output={root / 'google' / 'flan-t5-small'}")
+    encoder = root / "sentence-transformers" / "all-MiniLM-L6-v2"
+    titles = load_data(open_workspace(run)).corpus.catalogue.titles
+    write_bert(encoder, RAW | {"vocab_size": write_wordpiece(encoder, titles)})
 
 
 def _write_corpora(folder, corpus):
@@ -102,6 +106,22 @@ FLAGS = {
         "--config.distill.optimizer.warmup_steps=2",
         "--config.tune.optimizer.warmup_steps=2",
         "--config.tune.controls=()",
+    ),
+    "runs/minilm": (
+        *TINY,
+        *_SASREC,
+        "--config.data.corpus=atomic",  # the same items, as if they had been fetched
+        "--config.data.path=PATH/TO/ml-100k",
+        "--config.data.edition=",
+        "--config.data.category=",
+        "--config.data.k_core=0",
+        "--config.distill.tasks.ta.share=0.0",  # this tokenizer spells its words out
+        "--config.distill.optimizer.warmup_steps=2",
+        "--config.tune.optimizer.warmup_steps=2",
+        "--config.tune.adalora.targets=('q',)",
+        "--config.tune.controls=()",
+        "--config.baselines.names=('popularity',)",
+        "--config.baselines.hybrids=('delrec+teacher',)",
     ),
     "runs/mine": (*TINY, *_POPULARITY, "--config.prompts.max_title_tokens=0"),
     "runs/ml100k_sasrec": (*TINY, *_SASREC),

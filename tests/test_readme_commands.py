@@ -149,6 +149,16 @@ def weights_are_adopted(command, made):
     has_report("runs/flan", "Results")
 
 
+@check("run --workdir=runs/minilm")
+def an_encoder_ranks_the_whole_catalogue(command, made):
+    text = made("runs/minilm")
+    base = json.loads(Path("runs/minilm/lm/base.json").read_text())
+    assert base["weights"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert "prompt readout" in text, "the control that distills scalars alone"
+    found = systems("runs/minilm")["full"]
+    assert {"delrec", "lm_readout", "lm_embeddings", "hybrid(delrec+teacher)"} <= found
+
+
 @check("export --workdir=runs/flan")
 def every_format_is_exported(command, made):
     made("runs/flan")
