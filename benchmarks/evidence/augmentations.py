@@ -1,6 +1,7 @@
 """P2Rec's ways of augmentation: each tried with one seed on validation items, the best one run with three seeds on test items.
 
-    python benchmarks/evidence/augmentations.py --data=FOLDER --runs=FOLDER [--only=office,...] [--ways] [--list]
+    python benchmarks/evidence/augmentations.py --data=FOLDER --runs=FOLDER [--only=office,...] [--weights=FOLDER]
+        [--ways] [--list]
 
 Everything up to `parse` is made once for a corpus; the workdir of each way begins as a copy of it. `--ways` ends after the
 choice: `results/p2rec_NAME/ways.json` has the validation NDCG@10 of each way, and no test item has been ranked. Without it, the
@@ -13,13 +14,13 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cells import finished
 from collect import RESULTS, collect
-from experiments import DATA, RUNS, Command
+from experiments import DATA, RUNS, WEIGHTS, Command
 from provenance import commit, machine, now, versions
 from run import run_all
 
@@ -45,31 +46,55 @@ class Corpus:
         name: its name here.
         folder: its folder in DATA.
         config: config file, from the root of the repository.
+        encoder: whether its language model is a pretrained encoder.
     """
 
     name: str
     folder: str
     config: str
+    encoder: bool = False
+
+    @property
+    def ways(self) -> "dict[str, Way]":
+        """The ways that are tried."""
+        return WAYS | (STARTS if self.encoder else {})
 
 
 CORPORA = (
     Corpus("office", "office-products", "configs/p2rec/office.py"),
     Corpus("ml100k", "ml-100k", "configs/p2rec/ml100k_mini.py"),
     Corpus("beauty", "beauty", "configs/p2rec/beauty.py"),
+    Corpus("minilm_office", "office-products", "configs/p2rec/minilm_office.py", encoder=True),
+    Corpus("minilm_beauty", "beauty", "configs/p2rec/minilm_beauty.py", encoder=True),
 )
 
+
+class Way(NamedTuple):
+    """`augment.way`, `augment.reduce` and `augment.start_std`."""
+
+    way: str
+    reduce: str
+    start_std: float = 0.02
+
+
 WAYS = {
-    "initialise": ("initialise", "pca"),
-    "initialise, whitened": ("initialise", "whitened"),
-    "concatenate": ("concatenate", "pca"),
-    "concatenate, whitened": ("concatenate", "whitened"),
-    "halves": ("halves", "pca"),
-    "halves, whitened": ("halves", "whitened"),
-    "adapter": ("adapter", "pca"),
-    "ensemble": ("ensemble", "pca"),
-    "ensemble, whitened": ("ensemble", "whitened"),
+    "initialise": Way("initialise", "pca"),
+    "initialise, whitened": Way("initialise", "whitened"),
+    "concatenate": Way("concatenate", "pca"),
+    "concatenate, whitened": Way("concatenate", "whitened"),
+    "halves": Way("halves", "pca"),
+    "halves, whitened": Way("halves", "whitened"),
+    "adapter": Way("adapter", "pca"),
+    "ensemble": Way("ensemble", "pca"),
+    "ensemble, whitened": Way("ensemble", "whitened"),
 }
-"""The ways that are tried: `augment.way` and `augment.reduce`."""
+"""The ways that are tried on every corpus."""
+
+STARTS = {
+    f"initialise, half whitened, std {std:g}": Way("initialise", "half_whitened", std)
+    for std in (0.02, 0.05, 0.1)
+}
+"""The ways that are tried with pretrained encoders too."""
 
 
 def stage(corpus: Corpus, workdir: str, name: str, *flags: str, writes: str) -> Command:
@@ -78,6 +103,7 @@ def stage(corpus: Corpus, workdir: str, name: str, *flags: str, writes: str) -> 
         name,
         f"--config={corpus.config}",
         f"--config.data.path={DATA}/{corpus.folder}",
+        *((f"--config.lm.weights={WEIGHTS}",) if corpus.encoder else ()),
         _SASREC,
         *flags,
         f"--workdir={RUNS}/{workdir}",
@@ -98,23 +124,29 @@ def base(corpus: Corpus) -> list[Command]:
 
 def trial(corpus: Corpus, way: str) -> Command:
     """One way with one seed and without controls; only validation items are ranked."""
-    workdir = "-".join((f"p2rec_{corpus.name}", *WAYS[way]))
-    flags = ("--config.parse.seeds=1", _NO_CONTROLS, *_flags(way))
-    return stage(corpus, workdir, "augment", *flags, writes="augmented")
+    chosen = corpus.ways[way]
+    std = f"{chosen.start_std:g}" if chosen.start_std != Way._field_defaults["start_std"] else ""
+    parts = (f"p2rec_{corpus.name}", chosen.way, chosen.reduce, std)
+    flags = ("--config.parse.seeds=1", _NO_CONTROLS, *_flags(chosen))
+    return stage(corpus, "-".join(filter(None, parts)), "augment", *flags, writes="augmented")
 
 
 def best(corpus: Corpus, way: str) -> Command:
     """The chosen way with three seeds, all controls, and the test items."""
-    flags = ("--config.parse.seeds=3", *_flags(way))
+    flags = ("--config.parse.seeds=3", *_flags(corpus.ways[way]))
     return stage(corpus, f"p2rec_{corpus.name}-best", "run", *flags, writes="records")
 
 
-def _flags(way: str) -> tuple[str, str]:
-    name, reduce = WAYS[way]
-    return f"--config.augment.way={name}", f"--config.augment.reduce={reduce}"
+def _flags(way: Way) -> tuple[str, ...]:
+    flags = (f"--config.augment.way={way.way}", f"--config.augment.reduce={way.reduce}")
+    if way.start_std == Way._field_defaults["start_std"]:
+        return flags
+    return (*flags, f"--config.augment.start_std={way.start_std:g}")
 
 
-def run_corpus(corpus: Corpus, data: Path, runs: Path, results: Path, *, only_ways: bool) -> None:
+def run_corpus(
+    corpus: Corpus, data: Path, runs: Path, results: Path, *, weights: str, only_ways: bool
+) -> None:
     """Runs and collects one corpus.
 
     Raises:
@@ -123,11 +155,11 @@ def run_corpus(corpus: Corpus, data: Path, runs: Path, results: Path, *, only_wa
     begin = [
         command for command in base(corpus) if not finished(runs / command.workdir / command.writes)
     ]
-    _run(begin, data, runs)
-    for way in WAYS:
+    _run(begin, data, runs, weights)
+    for way in corpus.ways:
         command = trial(corpus, way)
         _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
-        _run([command], data, runs)
+        _run([command], data, runs, weights)
     found = validated(corpus, runs)
     folder = results / f"p2rec_{corpus.name}"
     write_text(folder / "ways.json", json.dumps(found, indent=1) + "\n")
@@ -137,14 +169,14 @@ def run_corpus(corpus: Corpus, data: Path, runs: Path, results: Path, *, only_wa
         return
     command = best(corpus, chosen)
     _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
-    _run([command], data, runs)
+    _run([command], data, runs, weights)
     print(collect(folder, [str(runs / command.workdir)], compare=_COMPARE))
 
 
 def validated(corpus: Corpus, runs: Path) -> dict[str, Any]:
     """The validation NDCG@10 of the plain recommender and of each way, and what the categories are."""
     ways = []
-    for way in WAYS:
+    for way in corpus.ways:
         rows = json.loads(
             (runs / trial(corpus, way).workdir / "augmented" / "augment.json").read_text()
         )
@@ -160,7 +192,8 @@ def validated(corpus: Corpus, runs: Path) -> dict[str, Any]:
         "ways": ways,
         "parse": parsed,
         "commands": [
-            command.text for command in (*base(corpus), *map(lambda way: trial(corpus, way), WAYS))
+            command.text
+            for command in (*base(corpus), *map(lambda way: trial(corpus, way), corpus.ways))
         ],
         "date": now(),
         **commit(),
@@ -174,8 +207,9 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target)
 
 
-def _run(chosen: Sequence[Command], data: Path, runs: Path) -> None:
-    if failed := run_all(chosen, data, runs):
+def _run(chosen: Sequence[Command], data: Path, runs: Path, weights: str) -> None:
+    named = [replace(command, weights=weights) for command in chosen]
+    if failed := run_all(named, data, runs):
         raise UserError(f"{failed[0]}: failed; {runs / failed[0]}.log says why")
 
 
@@ -188,13 +222,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--runs", type=Path, help="folder of the workdirs")
     options.add_argument("--only", default=",".join(corpus.name for corpus in CORPORA))
     options.add_argument("--results", type=Path, default=RESULTS, help="default: the repository's")
+    options.add_argument("--weights", default="sentence-transformers/all-MiniLM-L6-v2")
     options.add_argument("--ways", action="store_true", help="end after the choice by validation")
     options.add_argument("--list", action="store_true", help="print the commands, run nothing")
     values = options.parse_args(argv)
     chosen = [corpus for corpus in CORPORA if corpus.name in values.only.split(",")]
     if values.list:
         for corpus in chosen:
-            for command in (*base(corpus), *(trial(corpus, way) for way in WAYS)):
+            for command in (*base(corpus), *(trial(corpus, way) for way in corpus.ways)):
                 print(command.text)
         return
     if not chosen or values.data is None or values.runs is None:
@@ -206,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 values.data.resolve(),
                 values.runs.resolve(),
                 values.results,
+                weights=values.weights,
                 only_ways=values.ways,
             )
     except UserError as error:

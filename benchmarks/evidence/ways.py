@@ -13,7 +13,7 @@ def ways_table(found: Mapping[str, Mapping[str, Any]], options: Mapping[str, str
         found: for each name, what `augmentations.validated` stored.
         options: none.
     """
-    names = [way["way"] for way in next(iter(found.values()))["ways"]]
+    names = list(dict.fromkeys(way["way"] for one in found.values() for way in one["ways"]))
     values = {
         name: {way["way"]: way["valid_ndcg10"] for way in one["ways"]}
         for name, one in found.items()

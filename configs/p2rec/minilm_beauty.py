@@ -1,0 +1,20 @@
+"""P2Rec end to end on Amazon Beauty (2014, 5-core) with a real sentence encoder, all-MiniLM-L6-v2.
+
+Command: delrec run --config=configs/p2rec/minilm_beauty.py --config.data.path=PATH/TO/beauty
+         --workdir=runs/p2rec_minilm_beauty
+         (SASRec alone, which is what decides: --config.augment.teachers="('sasrec',)")
+Data: atomic files (beauty.inter, beauty.item); or, downloaded, as in configs/teachers/beauty.py.
+Hardware and time: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from delrec_jax.config import base_config
+
+
+def get_config() -> ConfigDict:
+    config = base_config(__file__, "minilm_office.py")
+    beauty = base_config(__file__, "beauty.py")
+    config.teacher, config.evaluate = beauty.teacher, beauty.evaluate
+    config.parse.valid_users = beauty.parse.valid_users
+    return config

@@ -1,0 +1,21 @@
+"""P2Rec end to end on Amazon Office Products with a real sentence encoder, all-MiniLM-L6-v2.
+
+Command: delrec run --config=configs/p2rec/minilm_office.py --config.data.path=PATH/TO/office-products
+         --workdir=runs/p2rec_minilm_office
+         (SASRec alone, which is what decides: --config.augment.teachers="('sasrec',)")
+Data: atomic files (office-products.inter, office-products.item).
+Hardware and time: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from delrec_jax.config import base_config
+
+
+def get_config() -> ConfigDict:
+    config = base_config(__file__, "office.py")
+    config.lm.update(family="bert", weights="sentence-transformers/all-MiniLM-L6-v2")
+    config.parse.max_tokens = 256
+    config.parse.optimizer.learning_rate = 1e-3
+    config.augment.update(way="initialise", reduce="half_whitened", start_std=0.05)
+    return config
