@@ -1,6 +1,6 @@
 """One step of each stage with a sentence encoder, and ranking by it, compared with `transformers` + `peft` in PyTorch.
 
-    .venv-parity/bin/python benchmarks/encoder_step.py [--quick]        (one thread: taskset -c 0 ...)
+    .venv-parity/bin/python benchmarks/encoder_step.py [--quick] [--compile]
 
 The shape of all-MiniLM-L6-v2 with random weights, float32, no dropout, the settings of configs/minilm/office.py:
 
@@ -11,13 +11,16 @@ The shape of all-MiniLM-L6-v2 with random weights, float32, no dropout, the sett
 
 Our side runs the stages' own tasks (`Task.step`, `Task.scoring`). Both sides have the same weights, texts, item vectors and
 threads, alternate in one process, and are timed only after losses and gradients have been found to agree; peak memory is
-measured in a separate process for each. encoder_step_peer.py says what the peer does. A ratio above 1 means that we are faster.
+measured in a separate process for each, ours with XLA's compiler, which is most of it for small shapes. encoder_step_peer.py says what the peer does. A ratio above 1 means that we are faster.
+Nothing else may run: on a busy machine PyTorch's threads wait for each other, and the peer reads many times too slow. Under
+`taskset -c 0` both sides have one thread, and other jobs disturb both alike.
 """
 
 import argparse
 import gc
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +52,7 @@ from delrec_jax.training.task import Task, shapes_of
 from delrec_jax.workdir.language_scorer import AskedTexts
 
 NAME = "encoder_step"
-CONFIG = Path(__file__).parents[1] / "configs/minilm/office.py"
+CONFIG = "configs/minilm/office.py"
 CASES = ("stage1", "stage2-all-blocks", "stage2-last-blocks", "ranking")
 TOLERANCE = 1e-4  # of losses and scores, and of gradients relative to the largest entry
 
@@ -63,7 +66,7 @@ class Case(NamedTuple):
 
 def experiment_of(case: str) -> Experiment:
     """The config of the case; stage 1 has one task only, so that its loss is the mean over all texts."""
-    config = read_config(CONFIG)
+    config = read_config(Path(__file__).parents[1] / CONFIG)
     config.distill.tasks.ta.update(share=0.0, weight=0.0)
     if case == "stage2-all-blocks":
         config.tune.adalora.targets = ("q", "v")
@@ -162,12 +165,14 @@ def _training(task: Task, trained: Any, frozen: Any, batch: Any) -> Case:
     return Case(update, check)
 
 
-def make_case(side: str, name: str, work: Work, directory: Path) -> Case:
+def make_case(side: str, name: str, work: Work, arguments: argparse.Namespace) -> Case:
     """The case of one side; PyTorch is imported only for its own."""
+    directory = Path(arguments.directory)
     if side == "ours":
         return our_case(name, work, directory)
     peer = importlib.import_module("encoder_step_peer")
-    return Case(*peer.case(name, work, directory, experiment_of(name), adapted_blocks(name, work)))
+    options = {"blocks": adapted_blocks(name, work), "compiled": arguments.compile}
+    return Case(*peer.case(name, work, directory, experiment_of(name), **options))
 
 
 def check_same(name: str, ours: Case, peer: Case) -> dict[str, float]:
@@ -188,10 +193,11 @@ def check_same(name: str, ours: Case, peer: Case) -> dict[str, float]:
     )
 
 
-def peak_memory(side: str, name: str, shape: str, directory: Path) -> float:
+def peak_memory(side: str, name: str, arguments: argparse.Namespace) -> float:
     """Peak GiB, beyond its imports, of a fresh process that loads the model and runs one case three times."""
-    command = [sys.executable, __file__, f"--child={side}/{name}", f"--directory={directory}"]
-    command += [f"--shape={shape}"]
+    command = [sys.executable, __file__, f"--child={side}/{name}"]
+    command += [f"--{key}={getattr(arguments, key)}" for key in ("shape", "directory")]
+    command += ["--compile"] * arguments.compile
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output.splitlines()[-1])["peak_gib"]
 
@@ -202,19 +208,19 @@ def child(arguments: argparse.Namespace) -> None:
     if side == "peer":
         importlib.import_module("peft")  # and torch with it: imports are not part of the step
     before = harness.resident_gib("VmRSS")
-    case = make_case(side, name, work, Path(arguments.directory))
+    case = make_case(side, name, work, arguments)
     for _ in range(3):
         jax.block_until_ready(case.run())
     print(json.dumps({"peak_gib": harness.resident_gib("VmHWM") - before}))
 
 
-def measure(arguments: argparse.Namespace, directory: Path) -> None:
-    shape = SHAPES[arguments.shape]
+def measure(arguments: argparse.Namespace) -> None:
+    shape, load = SHAPES[arguments.shape], round(os.getloadavg()[0], 2)
     work, peer = make_work(shape), importlib.import_module("encoder_step_peer")
-    peer.save_model(shape.model, directory)
+    peer.save_model(shape.model, Path(arguments.directory))
     results, lines = {}, []
     for name in CASES:
-        sides = {side: make_case(side, name, work, directory) for side in ("ours", "peer")}
+        sides = {side: make_case(side, name, work, arguments) for side in ("ours", "peer")}
         agreement = check_same(name, sides["ours"], sides["peer"])
         cases = {side: case.run for side, case in sides.items()}
         seconds = harness.interleave(cases, arguments.rounds, warmup=2)
@@ -222,21 +228,20 @@ def measure(arguments: argparse.Namespace, directory: Path) -> None:
         rates = {side: texts / middle for side, middle in harness.medians(seconds).items()}
         results[name] = {"agreement": agreement, unit: rates, "seconds": seconds}
         lines.append(harness.ratio_line(NAME, name, **rates, unit=unit))
-        del sides, cases
+        del sides, cases  # the next case should find the memory free
         gc.collect()
         if not arguments.no_memory:
-            peaks = {side: peak_memory(side, name, arguments.shape, directory) for side in rates}
+            peaks = {side: peak_memory(side, name, arguments) for side in rates}
             results[name]["peak_gib"] = peaks
             lines.append(harness.ratio_line(NAME, f"{name} peak memory", **peaks, unit="GiB"))
-    settings = {"shape": arguments.shape, "rounds": arguments.rounds, **asdict(shape)}
-    settings |= {
-        "torch_threads": peer.threads(),
-        "config": str(CONFIG.relative_to(CONFIG.parents[2])),
-    }
-    harness.save(f"{NAME}.quick" if arguments.quick else NAME, settings, results)
+    settings = {key: getattr(arguments, key) for key in ("shape", "rounds", "compile")}
+    settings |= {"config": CONFIG, "threads": peer.threads(), "load_before": load, **asdict(shape)}
+    file = NAME + "_compiled" * arguments.compile + ".quick" * arguments.quick
+    harness.save(file, settings, results)
     print(
-        f"{NAME}: {peer.threads()} threads, medians of {arguments.rounds} rounds", *lines, sep="\n"
+        f"{NAME}: {peer.threads()} threads, medians of {arguments.rounds} rounds, load {load} before"
     )
+    print(*lines, sep="\n")
 
 
 def main() -> None:
@@ -244,6 +249,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="MiniLM-L6")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-memory", action="store_true", help="measure no peak memory")
+    parser.add_argument("--compile", action="store_true", help="the peer with torch.compile")
     parser.add_argument("--quick", action="store_true", help="a small shape, few rounds")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--directory", help=argparse.SUPPRESS)
@@ -254,7 +260,8 @@ def main() -> None:
         child(arguments)
         return
     with tempfile.TemporaryDirectory() as directory:
-        measure(arguments, Path(directory))
+        arguments.directory = directory
+        measure(arguments)
 
 
 if __name__ == "__main__":

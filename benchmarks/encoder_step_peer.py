@@ -4,7 +4,7 @@ Attention by `scaled_dot_product_attention`, fused optimizers, one product for t
 data alone is made before the clock starts, as by a loader in the background: masks, weights of tokens, open items, vectors
 of the latest titles, unit vectors of all items. Our steps make these from the owners of tokens, each time. Stage 1 leaves out
 the map, which is still the identity; LoRA is `peft`'s, without AdaLoRA's E and penalty; for ranking it is merged beforehand.
-Not used: `torch.compile`.
+`--compile` passes the model through `torch.compile`.
 """
 
 import os
@@ -53,20 +53,23 @@ def save_model(config: Any, directory: Path) -> None:
     model.save_pretrained(directory)
 
 
-def case(name: str, work: Any, directory: Path, experiment: Any, blocks: range) -> Case:
+def case(
+    name: str, work: Any, directory: Path, experiment: Any, *, blocks: range, compiled: bool
+) -> Case:
     """(what is timed, what must agree before) on the `Work` of encoder_step.py."""
     threads()
+    ready = torch.compile if compiled else lambda model: model
     model = transformers.BertModel.from_pretrained(
         directory, attn_implementation="sdpa", add_pooling_layer=False
     )
     model = model.requires_grad_(False).eval()
     if name == "stage1":
-        stage = Stage1(model, work, experiment)
+        stage = Stage1(ready(model), work, experiment)
         return stage.update, stage.check
     adapted = _adapted(model, work, experiment.tune.adalora, blocks)
     if name == "ranking":
-        return _ranking(adapted.merge_and_unload(), work, experiment)
-    stage = Stage2(adapted, work, experiment)
+        return _ranking(ready(adapted.merge_and_unload()), work, experiment)
+    stage = Stage2(ready(adapted), work, experiment)
     return stage.update, stage.check
 
 
