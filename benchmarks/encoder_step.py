@@ -10,10 +10,12 @@ The shape of all-MiniLM-L6-v2 with random weights, float32, no dropout, the sett
     ranking             scores of the catalogue for many users, prompt and adapters included, without gradients
 
 Our side runs the stages' own tasks (`Task.step`, `Task.scoring`). Both sides have the same weights, texts, item vectors and
-threads, alternate in one process, and are timed only after losses and gradients have been found to agree; peak memory is
-measured in a separate process for each, ours with XLA's compiler, which is most of it for small shapes. encoder_step_peer.py says what the peer does. A ratio above 1 means that we are faster.
+threads, alternate in one process, and are timed only after losses and gradients have been found to agree. Peak memory is
+measured in a separate process for each; ours includes the compiler. encoder_step_peer.py says what the peer does. A ratio
+above 1 of speeds means that we are faster, one of memory that we need more.
+
 Nothing else may run: on a busy machine PyTorch's threads wait for each other, and the peer reads many times too slow. Under
-`taskset -c 0` both sides have one thread, and other jobs disturb both alike.
+`taskset -c 0` both sides have one thread, which avoids that.
 """
 
 import argparse
