@@ -8,6 +8,7 @@ short trial never replaces a measured result.
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -84,6 +85,13 @@ def ratio_line(
         return f"{name} {case}: ours {ours:.{digits}g} {unit}, no peer"
     numbers = f"ours {ours:.{digits}g} {unit}, peer {peer:.{digits}g} {unit}"
     return f"{name} {case}: ratio {ours / peer:.{digits}g} ({numbers})"
+
+
+def resident_gib(key: str) -> float:
+    """GiB of this process: `VmRSS` now, `VmHWM` at its peak (getrusage would count the parent's memory too)."""
+    line = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert line is not None
+    return int(line[1]) / 2**20
 
 
 def _cpu_model() -> str:

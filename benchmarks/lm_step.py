@@ -10,7 +10,6 @@ candidates, lengths and threads, and alternate in one process; peak memory is me
 import argparse
 import importlib
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -172,18 +171,11 @@ def child(arguments: argparse.Namespace) -> None:
     work = make_work(arguments.shape, arguments.batch, arguments.tokens)
     if side == "peer":
         importlib.import_module("peft")  # and torch with it: imports are not part of the step
-    before = resident("VmRSS")
+    before = harness.resident_gib("VmRSS")
     step = stages(side, work, Path(arguments.directory))[stage]
     for _ in range(3):
         jax.block_until_ready(step())
-    print(json.dumps({"peak_gib": resident("VmHWM") - before}))
-
-
-def resident(key: str) -> float:
-    """GiB of this process: `VmRSS` now, `VmHWM` at its peak (getrusage would count the parent's memory too)."""
-    line = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert line is not None
-    return int(line[1]) / 2**20
+    print(json.dumps({"peak_gib": harness.resident_gib("VmHWM") - before}))
 
 
 def measure(arguments: argparse.Namespace, directory: Path) -> None:
