@@ -55,7 +55,7 @@ def test_it_is_begun_here_and_tuned(run):
     params = load_file(folder / "lm" / "model" / "result.safetensors")
     assert {name.split("/")[0] for name in params} == {"words", "mix"}
     adapters = load_file(folder / "adapter" / "distilled" / "result.safetensors")
-    assert {*adapters} == {"mix/A", "mix/B", "mix/E"}
+    assert {*adapters} == {"adapters/mix/A", "adapters/mix/B", "adapters/mix/E"}
 
 
 def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
@@ -70,7 +70,9 @@ def test_the_plan_sees_its_arrays_and_sizes(run):
     tables = {planned.stage: sharding_rows(planned) for planned in steps}
     names = {row.name: row for row in tables["tune"]["frozen"]}
     assert names["params/words/embedding"].axes == ("vocab", None)
-    assert [row.name for row in tables["tune"]["trains"]] == ["mix/A", "mix/B", "mix/E"]
+    assert [row.name for row in tables["tune"]["trains"]] == [
+        f"adapters/mix/{part}" for part in "ABE"
+    ]
     for planned in steps:
         memory = stage_memory(experiment, planned, tables[planned.stage], assumed)
         assert memory.by_estimate > memory.resident > 0

@@ -59,7 +59,7 @@ def exported(tuned, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tuned):
-    adapters = stored(tuned / "adapter" / "distilled" / "result.safetensors")
+    adapters = stored(tuned / "adapter" / "distilled" / "result.safetensors")["adapters"]
     return adapters, stored(tuned / "prompt" / "distilled" / "result.safetensors")["prompt"]
 
 

@@ -218,9 +218,9 @@ def test_recommend_lists_the_teachers_best_where_texts_list_candidates(
     )
     history = f"--history={titles[0]}; {titles[5]}"
     delrec("recommend", f"--workdir={workdir}", history, "-k", "8")
-    ((_, ids, listed),) = asked
+    ((_, texts, listed),) = asked
     codes = Inputs(open_workspace(workdir)).language.pieces.codes
-    assert listed.shape == (1, 8) and set(codes[:8]) <= set(ids[0].tolist())
+    assert listed.shape == (1, 8) and set(codes[:8]) <= set(texts.ids[0].tolist())
     head, *rows = [
         [cell.strip() for cell in line.replace("│", "┃").split("┃")[2:4]]
         for line in capsys.readouterr().out.splitlines()

@@ -349,7 +349,7 @@ def test_halves_keep_the_text_as_it_came(p2rec_run, tmp_path):
     assert not (tmp_path / "augmented" / "embeddings" / "untuned.safetensors").exists()
     tuned = embeddings(tmp_path, "seed-1", "tuned.safetensors")
     found = load_file(tmp_path.joinpath(*CELL, "teacher_augmented", "teacher.safetensors"))
-    expected = 0.05 * principal(tuned, 8, whitened=True)
+    expected = 0.05 * principal(tuned, 8, "whitened")
     np.testing.assert_allclose(found["items/embedding"][:, :8], expected, rtol=1e-5, atol=1e-7)
     trained = load_file(tmp_path.joinpath(*CELL, "teacher_augmented", "result.safetensors"))
     assert trained["items/embedding"].shape == (36, 8)

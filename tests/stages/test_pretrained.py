@@ -41,7 +41,7 @@ def test_every_stage_runs_on_weights_that_it_did_not_train(first_run, pretrained
     for protocol in ("full", "sampled-8", "rerank-8"):
         assert {row["system"] for row in rows if row["protocol"] == protocol} == FEWER_SYSTEMS
     made = {path.name for path in (first_run / "lm").iterdir()}
-    assert made == {"base.json", "shared_titles.json", "stage.json"}
+    assert made == {"base.json", "shared_titles.json", "stage.json", "title_vectors.npz"}
     base = json.loads((first_run / "lm" / "base.json").read_text())
     assert base == {"weights": str(pretrained), "fingerprint": hub.fingerprint(pretrained)}
 
