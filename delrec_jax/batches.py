@@ -1,7 +1,7 @@
 """The form of examples and batches: frozen dataclasses that JAX treats as trees, with the shapes stated in their fields.
 
 An example and a batch of examples have the same type; in a batch every field has a leading axis B. A field `ids` is a text,
-and `counted` has a number for each of its tokens; batches pad both on the right (`data.pipeline.collate`).
+and `counted` and `owners` have a number for each of its tokens; batches pad them on the right (`data.pipeline.collate`).
 """
 
 from typing import Any, TypeVar, dataclass_transform

@@ -65,7 +65,7 @@ def pad_texts(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
-    """Stacks examples; `ids` and `counted` are padded to the longest text's bucket, others must agree in shape or be None."""
+    """Stacks examples; `PER_TOKEN` fields are padded to the longest text's bucket, others must agree in shape or be None."""
     kind: Any = type(examples[0])
 
     def stacked(name: str) -> np.ndarray | None:
