@@ -39,10 +39,10 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     """Trains the distilled prompt and its controls, and reports their agreement with the teacher on held-out users."""
     experiment = ws.experiment
     parts = user_parts(data.split.training_users, experiment.distill, experiment.seed)
-    guides = make_guides(ws, data, language)
-    make = partial(make_examples, experiment, data, language, guides=guides)
-    # The teacher is loaded once, and only if a list is missing.
+    # The teacher, or those of groups of users, are loaded once, and only if a list or a guide is missing.
     source = cache(lambda: training_source(ws, data))
+    guides = make_guides(ws, data, language, source)
+    make = partial(make_examples, experiment, data, language, guides=guides)
     lists = {name: _teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
     training = PromptTraining(ws, language, valid, make=make, guides=guides)

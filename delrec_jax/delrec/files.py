@@ -9,8 +9,6 @@ adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir.workspace import Workspace
 
@@ -21,13 +19,6 @@ READOUT = "readout"
 def prompt_path(ws: Workspace, name: str) -> Path:
     """Where stage 1 stores a prompt."""
     return ws.folder("distill") / name / "result.safetensors"
-
-
-def load_prompt(ws: Workspace, name: str) -> np.ndarray:
-    """A soft prompt [K, D], on the host."""
-    tree, _ = load_tree(prompt_path(ws, name))
-    prompt: np.ndarray = tree["prompt"]
-    return prompt
 
 
 def load_distilled(ws: Workspace, name: str) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from scipy.special import softmax
 
 from delrec_jax.config import Experiment
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.teachers.item_to_item import unit_vectors
 from delrec_jax.teachers.lists import inputs_hash, top_lists
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.workdir.fold_teachers import FoldTeachers, fold_teachers
+from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, fold_teachers
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
@@ -60,7 +61,7 @@ class Guides:
     @cached_property
     def _titles(self) -> Float[np.ndarray, "I D"]:
         titles = self._load_titles()
-        return _unit(titles - titles.mean(axis=0))
+        return unit_vectors(titles - titles.mean(axis=0))
 
     def __call__(
         self, histories: Sequence[np.ndarray], users: Int[np.ndarray, " N"] | None = None
@@ -111,23 +112,34 @@ class Guides:
         guides = np.zeros((len(items), self._titles.shape[1]))
         for place in range(items.shape[1]):  # one place at a time: [N, h, D] can be gigabytes
             guides += shares[:, place, None] * self._titles[items[:, place]]
-        return _unit(guides).astype(np.float32)
+        return unit_vectors(guides).astype(np.float32)
 
 
-def make_guides(ws: Workspace, data: Data, language: Language) -> Guides | None:
-    """Returns what makes guides in this workdir; None if prompts read none."""
+def make_guides(
+    ws: Workspace,
+    data: Data,
+    language: Language,
+    source: Callable[[], TrainingSource] | None = None,
+) -> Guides | None:
+    """Returns what makes guides in this workdir; None if prompts read none.
+
+    Args:
+      ws: the workdir.
+      data: its corpus.
+      language: the language model.
+      source: loads what is asked about positions of the training part, if somebody else asks it too; None = it is made.
+    """
     if not ws.experiment.distill.guided:
         return None
+
+    def folds() -> FoldTeachers | None:
+        found = source() if source else fold_teachers(ws, data)
+        return found if isinstance(found, FoldTeachers) else None
+
     return Guides(
         ws.experiment,
         data,
         lambda: load_teacher(ws, data),
-        lambda: fold_teachers(ws, data),
+        folds,
         lambda: language.title_vectors,
     )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = vectors / np.maximum(lengths, 1e-12)
-    return unit

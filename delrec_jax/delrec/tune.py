@@ -35,7 +35,7 @@ from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.fold_teachers import FoldTeachers, fold_teachers
+from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, training_source
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
@@ -56,7 +56,8 @@ class Tuning:
     def __init__(self, ws: Workspace, data: Data, language: Language):
         """Compiles nothing yet."""
         self._ws, self._data, self._language = ws, data, language
-        self._scorer, self._guides = LanguageScorer(language), make_guides(ws, data, language)
+        self._scorer = LanguageScorer(language)
+        self._guides = make_guides(ws, data, language, lambda: self._source)
 
     @cached_property
     def _held(self) -> dict[str, Any]:
@@ -82,8 +83,15 @@ class Tuning:
         return jax.tree.map(np.asarray, load_teacher(self._ws, self._data))
 
     @cached_property
+    def _source(self) -> TrainingSource:
+        """What guides and residual tuning ask about positions of the training part."""
+        return training_source(self._ws, self._data)
+
+    @cached_property
     def _folds(self) -> FoldTeachers | None:
-        return fold_teachers(self._ws, self._data) if self._ws.experiment.tune.beside else None
+        """The recommenders that are tuned beside, if there is one for each group of users."""
+        beside = self._ws.experiment.tune.beside
+        return self._source if beside and isinstance(self._source, FoldTeachers) else None
 
     @cached_property
     def _training_teacher(self) -> Any:

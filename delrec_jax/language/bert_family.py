@@ -9,7 +9,7 @@ from delrec_jax.language import bert_files, peft_export
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.bert_model import BertModel
 from delrec_jax.language.bert_names import BERT_NAMES
-from delrec_jax.language.family import Family, LanguageModel, Params
+from delrec_jax.language.family import Family, LanguageModel, Params, in_less_memory
 from delrec_jax.language.hub import known_shape
 
 # How the model runs follows the config, even if a pretrained model determines the sizes.
@@ -77,13 +77,7 @@ class BertFamily(Family):
         return bert_files.load(directory, cast(BertModel, model).config, shardings)
 
     def smaller(self, settings: _Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for setting, value in (
-            ("remat", True),
-            ("param_dtype", "bfloat16"),
-            ("dtype", "bfloat16"),
-        ):
-            changed: Mapping[str, Any] = {setting: value}
-            yield f"lm.bert.{setting}={value}", {"bert": replace(settings.bert, **changed)}
+        return in_less_memory("bert", settings.bert)
 
     def export_model(
         self, params: Params, model: LanguageModel, directory: Path, **more: Any

@@ -10,7 +10,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.bert import Bert, shapes
 from delrec_jax.language.bert_config import BertConfig
-from delrec_jax.language.family import LanguageModel, Sizes
+from delrec_jax.language.family import LanguageModel, Sizes, check_heads
 from delrec_jax.language.logical_axes import Axes, constrain, named_axes
 from delrec_jax.language.soft_prompt import embed_with_prompt
 
@@ -116,8 +116,4 @@ class BertModel(LanguageModel):
         return axes_of(path, shape)
 
     def check_mesh(self, tensor: int) -> None:
-        if self.config.num_attention_heads % tensor:
-            raise UserError(
-                f"mesh.tensor is {tensor}, but the language model has {self.config.num_attention_heads} heads, which do not "
-                "divide over it: use a divisor, and mesh.fsdp for the rest"
-            )
+        check_heads(self.config.num_attention_heads, tensor)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import jax
 
 from delrec_jax.language import flan, t5_files
-from delrec_jax.language.family import Family, LanguageModel, Params
+from delrec_jax.language.family import Family, LanguageModel, Params, in_less_memory
 from delrec_jax.language.peft_export import PeftBase, export_peft
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Encoder, T5Model
@@ -63,13 +63,7 @@ class T5Family(Family):
         return t5_files.load(directory, cast(T5Encoder, model).config, shardings)
 
     def smaller(self, settings: _Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for setting, value in (
-            ("remat", True),
-            ("param_dtype", "bfloat16"),
-            ("dtype", "bfloat16"),
-        ):
-            changed: Mapping[str, Any] = {setting: value}
-            yield f"lm.t5.{setting}={value}", {"t5": replace(settings.t5, **changed)}
+        return in_less_memory("t5", settings.t5)
 
     def export_model(
         self, params: Params, model: LanguageModel, directory: Path, **more: Any

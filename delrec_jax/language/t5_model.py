@@ -7,7 +7,6 @@ import jax
 from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
-from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.answering import (
     answer_states,
@@ -15,7 +14,7 @@ from delrec_jax.language.answering import (
     hidden_at_masks,
     teacher_forced,
 )
-from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes
+from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes, check_heads
 from delrec_jax.language.logical_axes import Axes, named_axes
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
@@ -105,11 +104,7 @@ class T5Encoder(LanguageModel):
         return axes_of(path, shape)
 
     def check_mesh(self, tensor: int) -> None:
-        if self.config.num_heads % tensor:
-            raise UserError(
-                f"mesh.tensor is {tensor}, but the language model has {self.config.num_heads} heads, which do not divide over "
-                "it: use a divisor, and mesh.fsdp for the rest"
-            )
+        check_heads(self.config.num_heads, tensor)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     language = inputs.language
     tuned = files.load_tuned(ws, "distilled")
     adapters, readout = tuned["adapters"], tuned["readout"]
-    prompt = jnp.asarray(files.load_prompt(ws, "distilled"))
+    prompt = jnp.asarray(files.load_distilled(ws, "distilled")["prompt"])
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
     family, tokenizer = find_family(ws.experiment.lm.family), base_model.tokenizer_directory(ws)
     if kind == "adapter":

@@ -113,10 +113,17 @@ def vector_similarity(vectors: Float[np.ndarray, "I E"]) -> VectorSimilarity:
 
     Vectors of texts share a large common part; without centering, all cosines would be nearly equal.
     """
-    centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = centred / np.maximum(lengths, 1e-12)
+    unit = unit_vectors(
+        np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    )
     return VectorSimilarity(recency=recency(), vectors=jnp.asarray(unit, jnp.float32))
+
+
+def unit_vectors(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+    """The vectors divided by their lengths; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Float[np.ndarray, "N E"] = vectors / np.maximum(lengths, 1e-12)
+    return unit
 
 
 def check_catalogue(name: str, num_items: int) -> None:
