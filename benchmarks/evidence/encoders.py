@@ -1,9 +1,11 @@
 """DELRec with a pretrained sentence encoder: arms by what they decide, several seeds, collected in `results/minilm_NAME/`.
 
-    python benchmarks/evidence/encoders.py --data=FOLDER --runs=FOLDER --weights=FOLDER_OR_NAME [--only=office-0,...] [--list]
+    python benchmarks/evidence/encoders.py --data=FOLDER --runs=FOLDER --weights=FOLDER_OR_NAME
+        [--only=office-paper-0,...] [--seconds=600] [--list]
 
 An arm is a run of one config with a few keys changed; arms of a seed share corpus, teacher, baselines and language model: the
-workdir of each begins as a copy of the first arm's. Resumable as `run.py`, and with the same journal.
+workdir of each begins as a copy of the first arm's. Resumable as `run.py`, and with the same journal. On a borrowed machine,
+`--seconds` ends what is running in order, and `benchmarks/accelerator/README.md` says how the weights get there.
 
 Named before any test item of these runs was ranked, the confirmatory family (Holm within it) is, on NDCG@10, `full`:
 
@@ -18,17 +20,20 @@ All other tests are exploratory.
 """
 
 import argparse
+import math
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from cells import finished
 from collect import RESULTS, collect
 from experiments import DATA, RUNS, WEIGHTS, Command
-from run import run_all
+from run import Start, delrec, run_all
 
 from delrec_jax.errors import UserError
 
@@ -113,14 +118,20 @@ def commands(only: str = "*") -> list[tuple[Corpus, str, int]]:
 
 
 def run_one(
-    corpus: Corpus, arm: str, seed: int, *, data: Path, runs: Path, weights: str
+    corpus: Corpus, arm: str, seed: int, *, data: Path, runs: Path, weights: str, start: Start
 ) -> list[str]:
-    """Runs one arm from a copy of the first arm's workdir, if that exists; returns what failed."""
+    """Runs one arm from a copy of the first arm's workdir, if that exists; returns what failed.
+
+    Args:
+        corpus, arm, seed: which.
+        data, runs, weights: places of this machine.
+        start: runs `delrec`, as for `run_all`.
+    """
     made = command(corpus, arm, seed)
     first = runs / command(corpus, "paper", seed).workdir
     if arm != "paper" and first.exists() and not (runs / made.workdir).exists():
         shutil.copytree(first, runs / made.workdir)
-    return run_all([replace(made, weights=weights)], data, runs)
+    return run_all([replace(made, weights=weights)], data, runs, start=start)
 
 
 def collect_one(corpus: Corpus, runs: Path, results: Path) -> None:
@@ -145,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--weights", default="sentence-transformers/all-MiniLM-L6-v2")
     options.add_argument("--only", default="*", help="patterns such as office-paper-0")
     options.add_argument("--results", type=Path, default=RESULTS, help="default: the repository's")
+    options.add_argument("--seconds", type=float, default=math.inf, help="no run goes on after")
     options.add_argument("--list", action="store_true", help="print the commands, run nothing")
     values = options.parse_args(argv)
     chosen = commands(values.only)
@@ -154,9 +166,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not chosen or values.data is None or values.runs is None:
         options.error("--data and --runs are needed, and --only patterns of runs; see --list")
     data, runs = values.data.resolve(), values.runs.resolve()
+    places = {"data": data, "runs": runs, "weights": values.weights}
+    until = time.monotonic() + values.seconds
     failed = []
     for corpus, arm, seed in chosen:
-        failed += run_one(corpus, arm, seed, data=data, runs=runs, weights=values.weights)
+        if time.monotonic() < until:
+            failed += run_one(corpus, arm, seed, **places, start=partial(delrec, until=until))
     try:
         for corpus in dict.fromkeys(corpus for corpus, _, _ in chosen):
             collect_one(corpus, runs, values.results)

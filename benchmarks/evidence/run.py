@@ -11,6 +11,7 @@ After the commands of a name, its finished workdirs are collected. `--list` only
 
 import argparse
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -125,13 +126,29 @@ def run_all(
     return failed
 
 
-def delrec(words: Sequence[str], log: Path) -> int:
-    """Runs `delrec` from the root of the repository; what it prints is added to the log."""
+def delrec(words: Sequence[str], log: Path, *, until: float = math.inf) -> int:
+    """Runs `delrec` from the root of the repository; what it prints is added to the log.
+
+    Args:
+        words: the words after `delrec`.
+        log: the file.
+        until: `time.monotonic()` at which it is told to end: it saves what it has, and goes on when it is run again.
+    """
     command = [sys.executable, "-m", "delrec_jax.cli", *words]
+    limit = None if until == math.inf else max(0.0, until - time.monotonic())
     with log.open("a", encoding="utf-8") as file:
-        return subprocess.run(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
-        ).returncode
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            return process.wait()
+        except BaseException:  # this script itself is told to end
+            process.terminate()
+            process.wait()
+            raise
 
 
 def add(path: Path, row: dict[str, Any]) -> None:

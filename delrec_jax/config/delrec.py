@@ -160,6 +160,9 @@ class TuneConfig:
       beside_weight: the weight of the teacher's scores, above 0; fixed, not trained: the teacher was trained on the very
         positions that stage 2 learns from, and is better there than it will be on new ones. A trained weight would grow with
         that, and the language model would be left with too little to learn. A weight below 1 allows for it.
+      refresh_vectors: steps after which the vectors of all titles are made again with the current adapters (with
+        `lm.verbalizer=embedding`), which then tune both sides of the cosine; 0 = they stay those of the frozen model.
+        Evaluation always compares with the vectors of the adapters that it evaluates.
     """
 
     adalora: AdaLoRAConfig = AdaLoRAConfig()
@@ -170,6 +173,7 @@ class TuneConfig:
     controls: tuple[str, ...] = CONTROL_PROMPTS
     beside: str = ""
     beside_weight: float = 1.0
+    refresh_vectors: int = 0
     select_by: str = "NDCG@10"
     valid_users: int = 0
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
@@ -179,6 +183,7 @@ class TuneConfig:
     def __post_init__(self) -> None:
         at_least("tune.batch_size", self.batch_size, 1)
         at_least("tune.valid_users", self.valid_users, 0)
+        self._check_refreshes()
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
         _check_loss("tune", self.loss_over)
@@ -194,6 +199,20 @@ class TuneConfig:
             )
         # Refuses an impossible schedule before other stages have run for hours.
         Schedule.planned(self.adalora, self.loop.steps)
+
+    def _check_refreshes(self) -> None:
+        at_least("tune.refresh_vectors", every := self.refresh_vectors, 0)
+        if every and self.anchor:
+            raise UserError(
+                f"tune.refresh_vectors is {every} and tune.anchor {self.anchor}: the anchor has the vectors of before "
+                "stage 2; set one of them to 0"
+            )
+        for name in ("checkpoint_every", "evaluate_every"):
+            if every and getattr(self.loop, name) % every:
+                raise UserError(
+                    f"tune.refresh_vectors is {every}, but tune.loop.{name} is {getattr(self.loop, name)}: make it a multiple, "
+                    "as a run resumes where vectors are made"
+                )
 
     def _check_controls(self) -> None:
         unknown = [name for name in self.controls if name not in CONTROL_PROMPTS]

@@ -126,6 +126,11 @@ class Experiment:
                 raise UserError(
                     f"lm.verbalizer={name} scores stated candidates only: set {stage}.loss_over=candidates too"
                 )
+        if self.tune.refresh_vectors and not verbalizer.encodes_titles:
+            raise UserError(
+                f"tune.refresh_vectors is {self.tune.refresh_vectors}, but with lm.verbalizer={name} titles have no vectors of "
+                "their own: set it to 0, or use lm.verbalizer=embedding"
+            )
         listed = self.prompts.show_candidates or self.prompts.show_ranks
         if verbalizer.reads_owners and listed:
             raise UserError(

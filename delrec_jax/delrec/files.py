@@ -9,7 +9,9 @@ adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after
 from pathlib import Path
 from typing import Any
 
+from delrec_jax.files import file_hash
 from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.workdir.encoded_titles import TitleStore
 from delrec_jax.workdir.workspace import Workspace
 
 READOUT = "readout"
@@ -30,6 +32,18 @@ def load_distilled(ws: Workspace, name: str) -> dict[str, Any]:
 def adapter_path(ws: Workspace, name: str) -> Path:
     """Where stage 2 stores adapters."""
     return ws.folder("tune") / name / "result.safetensors"
+
+
+def tuned_titles(ws: Workspace, base: TitleStore, name: str) -> TitleStore:
+    """Where the vectors of all titles with these adapters are kept.
+
+    Args:
+      ws: the workdir.
+      base: where those of the frozen model are kept.
+      name: as for `adapter_path`.
+    """
+    path = adapter_path(ws, name)
+    return TitleStore(path.with_name("title_vectors.npz"), f"{base.base}+{file_hash(path)}")
 
 
 def selected_step(path: Path) -> int:

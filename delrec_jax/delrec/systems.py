@@ -94,12 +94,18 @@ def prompted(ws: Workspace, language: Language, name: str, guides: Guides | None
 def tuned(ws: Workspace, language: Language, name: str, guides: Guides | None) -> LanguageSystem:
     """The language model with this prompt, and with the adapters and the readout that were tuned with it."""
     found = language.put(files.load_tuned(ws, name))
+    vectors = None
+    if ws.experiment.tune.refresh_vectors:
+        vectors = language.tuned_vectors(
+            found["adapters"], files.tuned_titles(ws, language.title_store, name)
+        )
     return replace(
         prompted(ws, language, name, guides),
         adapters=found["adapters"],
         readout=found["readout"],
         step=files.selected_step(files.adapter_path(ws, name)),
         beside=ws.experiment.tune.beside,
+        vectors=vectors,
     )
 
 

@@ -31,6 +31,7 @@ from delrec_jax.evaluation.ranking import (
     seen_items,
 )
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
+from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
@@ -135,8 +136,18 @@ class Tuning:
             identity=self._ws.identity("tune") | {"adapters": name},
             watch=experiment.watch,
             summary=_ranks,
+            refresh=self._refresh(),
         )
         self._tell(name, examples, result)
+
+    def _refresh(self) -> Refresh | None:
+        """The vectors of titles that the adapters make, from time to time, if the config asks for it."""
+        every, language = self._ws.experiment.tune.refresh_vectors, self._language
+        if not every:
+            return None
+        return Refresh(
+            every, lambda params: {"vectors": language.tuned_vectors(params["adapters"])}
+        )
 
     def _start(self, frozen: Any, name: str) -> dict[str, Any]:
         """New adapters, and the readout as stage 1 left it.
@@ -175,6 +186,8 @@ class Tuning:
         def evaluate(params: Any) -> dict[str, float]:
             """Validation metrics of these parameters, and the one that selects."""
             tuned = replace(system, **params)
+            if config.tune.refresh_vectors:
+                tuned = replace(tuned, vectors=self._language.tuned_vectors(params["adapters"]))
 
             def scores(rows: np.ndarray) -> jax.Array:
                 """Scores [B, C] of the candidates, or [B, I] of the catalogue."""

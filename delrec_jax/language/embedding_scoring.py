@@ -165,10 +165,12 @@ EMBEDDING = Embedding()
 
 
 def title_vectors(
-    model: LanguageModel, params: Any, ids: Int[Array | np.ndarray, "N T"]
+    model: LanguageModel, params: Any, ids: Int[Array | np.ndarray, "N T"], adapters: Any = None
 ) -> Float[Array, "N D"]:
-    """Returns the mean of a plain model's states over each title with its special tokens, in float32."""
-    return mean_pooled(*model.with_adapters(None).encode(params, jnp.asarray(ids)))
+    """Returns the mean of the model's states over each title with its special tokens, in float32; plain without adapters."""
+    if adapters is None:
+        model = model.with_adapters(None)
+    return mean_pooled(*model.encode(params, jnp.asarray(ids), adapters=adapters))
 
 
 def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:

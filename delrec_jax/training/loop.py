@@ -21,6 +21,7 @@ from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tr
 from delrec_jax.training.gradients import Metrics
 from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.preemption import StopRequest
+from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import Layout, place, place_batch
 from delrec_jax.training.steps import TrainState, state_shardings
 from delrec_jax.training.watching import WatchConfig, Watcher
@@ -61,7 +62,7 @@ class Run:
       name: shown and logged, such as `prompt/distilled`.
       directory: where its checkpoints, metrics and result are stored.
       state: the state at step 0.
-      frozen: passed to every step and never changed; already placed as the layout says.
+      frozen: passed to every step and not changed by it; already placed as the layout says.
       batches: endless iterator over this process's share of each batch, with `get_state` and `set_state`.
       step: the jitted train step.
       layout: where state, frozen weights and batches are placed.
@@ -74,6 +75,7 @@ class Run:
       identity: what the run depends on, by key; a run with another identity refuses its checkpoints.
       watch: traces and TensorBoard.
       summary: final state -> what else to store with the result.
+      refresh: what of `frozen` is made again from time to time.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Run:
     identity: Mapping[str, Any] = field(default_factory=dict)
     watch: WatchConfig = WatchConfig()
     summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
+    refresh: Refresh | None = None
 
 
 @dataclass
@@ -133,8 +136,8 @@ class _Training:
         self.run, self.checkpoints, self.stop = run, checkpoints, stop
         # A copy: the first step donates it, and the caller's arrays must outlive the run.
         self.state = place(run.state, state_shardings(run.state, run.layout))
-        self.progress, self.key = _Progress(), run.key
-        self._saved = -1
+        self.progress, self.key, self.frozen = _Progress(), run.key, run.frozen
+        self._saved, self._told = -1, False
         self._resume()
         self.at = int(self.state.step)
         self._check_plan()
@@ -158,9 +161,12 @@ class _Training:
                 self._evaluate(watcher, metrics)
             started = time.monotonic() - progress.seconds
             while self.at < run.config.steps and not self._done():
+                if run.refresh is not None and self.at and run.refresh.due(self.at):
+                    with watcher.aside():
+                        self.frozen = {**self.frozen, **run.refresh.make(self.state.params)}
                 watcher.before_step(self.at)
                 batch = place_batch(next(run.batches), run.layout, run.share)
-                self.state, metrics = run.step(self.state, run.frozen, batch, self.key)
+                self.state, metrics = run.step(self.state, self.frozen, batch, self.key)
                 self.at += 1
                 progress.seconds = time.monotonic() - started
                 watcher.step(self.at, metrics, len(jax.tree.leaves(batch)[0]))
@@ -212,7 +218,9 @@ class _Training:
         Raises:
           Preempted: the process was told to end.
         """
-        asked = self.stop.asked(self.at)
+        refresh = self.run.refresh
+        self._told = self.stop.asked(self.at) or self._told
+        asked = self._told and (refresh is None or refresh.due(self.at))
         due = self.at % self.run.config.checkpoint_every == 0 and self.at < self.run.config.steps
         if (due or asked) and self._saved != self.at:
             with watcher.aside():

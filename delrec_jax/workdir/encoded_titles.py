@@ -6,6 +6,7 @@ They are what the verbalizer `embedding` compares texts with, and what `lm_embed
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -35,22 +36,18 @@ class TitleStore:
     base: str
 
     def vectors(
-        self, model: LanguageModel, params: Params, layout: Layout, titles: list[np.ndarray]
+        self, encoder: "TitleEncoder", params: Params, adapters: Any = None
     ) -> Float[np.ndarray, "I D"]:
         """Returns the stored vectors of these titles; makes and stores them first if the file holds others or none.
 
         Args:
-          model: the language model.
-          params: its parameters.
-          layout: where they are placed.
-          titles: the tokens of each text.
+          encoder: reads the titles.
+          params: parameters of the language model.
+          adapters: AdaLoRA's tree, if `base` is a tuned model.
         """
-        digest = hashlib.sha256()
-        for title in titles:
-            digest.update(len(title).to_bytes(8, "little") + title.tobytes())
-        key = {"base": self.base, "titles": digest.hexdigest()}
+        key = {"base": self.base, "titles": encoder.digest}
         if not as_main_sees(lambda: _read(self.file, key) is not None):
-            found = encoded(model, params, layout, titles)
+            found = encoder(params, adapters)
             on_main(lambda: _write(self.file, key, found))
             return found
         stored = _read(self.file, key)
@@ -58,23 +55,45 @@ class TitleStore:
         return stored
 
 
-def encoded(
-    model: LanguageModel, params: Params, layout: Layout, titles: list[np.ndarray]
-) -> Float[np.ndarray, "I D"]:
-    """Returns the mean of the model's states over each text, in batches of texts of similar length."""
-    step = EvalStep(lambda held, ids: title_vectors(model, held["params"], ids), layout)
-    lengths = np.array([len(title) for title in titles])
-    buckets = make_buckets(int(lengths.max()), smallest=16)
-    found = np.zeros((len(titles), model.width), np.float32)
-    order, batch = np.argsort(lengths, kind="stable"), min(_BATCH, len(titles))
-    for start in range(0, len(order), batch):
-        # The last batch reads some titles again, so that it has the shape of the others.
-        rows = order[max(0, min(start, len(order) - batch)) :][:batch]
-        ids = np.zeros((batch, bucket_length(int(lengths[rows].max()), buckets)), np.int32)
-        for line, row in zip(ids, rows, strict=True):
-            line[: lengths[row]] = titles[row]
-        found[rows] = np.asarray(step({"params": params}, ids))
-    return found
+class TitleEncoder:
+    """Reads all titles, in batches of similar length; compiled once, with and without adapters."""
+
+    def __init__(self, model: LanguageModel, layout: Layout, titles: list[np.ndarray]):
+        """Reads nothing yet.
+
+        Args:
+          model: the language model.
+          layout: where its parameters are placed.
+          titles: the tokens of each text.
+        """
+        self._titles, self._width = titles, model.width
+        self._step = EvalStep(
+            lambda held, ids: title_vectors(model, held["params"], ids, held["adapters"]), layout
+        )
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the titles."""
+        digest = hashlib.sha256()
+        for title in self._titles:
+            digest.update(len(title).to_bytes(8, "little") + title.tobytes())
+        return digest.hexdigest()
+
+    def __call__(self, params: Params, adapters: Any = None) -> Float[np.ndarray, "I D"]:
+        """Returns the mean of the model's states over each text, on the host."""
+        held = {"params": params, "adapters": adapters}
+        lengths = np.array([len(title) for title in self._titles])
+        buckets = make_buckets(int(lengths.max()), smallest=16)
+        found = np.zeros((len(lengths), self._width), np.float32)
+        order, batch = np.argsort(lengths, kind="stable"), min(_BATCH, len(lengths))
+        for start in range(0, len(order), batch):
+            # The last batch reads some titles again, so that it has the shape of the others.
+            rows = order[max(0, min(start, len(order) - batch)) :][:batch]
+            ids = np.zeros((batch, bucket_length(int(lengths[rows].max()), buckets)), np.int32)
+            for line, row in zip(ids, rows, strict=True):
+                line[: lengths[row]] = self._titles[row]
+            found[rows] = np.asarray(self._step(held, ids))
+        return found
 
 
 def _read(file: Path, key: dict[str, str]) -> np.ndarray | None:

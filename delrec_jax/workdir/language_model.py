@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.encoded_titles import TitleStore
+from delrec_jax.workdir.encoded_titles import TitleEncoder, TitleStore
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
@@ -78,7 +78,8 @@ class Language:
     def vectors(self) -> jax.Array | None:
         """The verbalizer's item vectors [I, D], or None if titles have no vectors.
 
-        The head is frozen from stage 1 on, so one matrix serves all batches and systems.
+        The head is frozen from stage 1 on, so one matrix serves all batches and systems, but those that stage 2 tunes with
+        `tune.refresh_vectors`.
         """
         if not self.ranker.ranks_catalogue:
             return None
@@ -94,8 +95,23 @@ class Language:
     @cached_property
     def title_vectors(self) -> np.ndarray:
         """The mean state of each title, read alone with its special tokens: float32 [I, D], on the host."""
+        return self.title_store.vectors(self._title_encoder, self.params)
+
+    def tuned_vectors(self, adapters: Any, store: TitleStore | None = None) -> jax.Array:
+        """Returns what `vectors` is with these adapters, on the devices; from a store if one is given.
+
+        Args:
+          adapters: AdaLoRA's tree, on the devices.
+          store: keeps them.
+        """
+        read = self._title_encoder if store is None else partial(store.vectors, self._title_encoder)
+        found: jax.Array = self.put({"vectors": read(self.params, adapters)})["vectors"]
+        return found
+
+    @cached_property
+    def _title_encoder(self) -> TitleEncoder:
         titles = [self.pieces.framed(row[row > 0]) for row in self.ranker.title_tokens]
-        return self.title_store.vectors(self.model, self.params, self.layout, titles)
+        return TitleEncoder(self.model, self.layout, titles)
 
     @cached_property
     def readout(self) -> dict[str, Any]:

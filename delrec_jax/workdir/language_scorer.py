@@ -53,6 +53,7 @@ class LanguageSystem:
       step: the step of training at which the adapters (or, without adapters, the prompt) were selected; -1: none was.
       guides: histories -> what the teacher expects after each [B, D]; None unless the prompt reads it.
       beside: `teacher` if it was tuned beside the teacher's scores.
+      vectors: the item vectors [I, D] that its adapters make; None = those of the frozen model.
     """
 
     pattern: Ids
@@ -62,6 +63,7 @@ class LanguageSystem:
     step: int = -1
     guides: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
     beside: str = ""
+    vectors: Any = None
 
 
 Scores = Callable[[Any, Any], jax.Array]
@@ -108,7 +110,7 @@ class LanguageScorer:
     def _held(self, system: LanguageSystem) -> dict[str, Any]:
         return {
             "params": self.language.params,
-            "vectors": self.language.vectors,
+            "vectors": self.language.vectors if system.vectors is None else system.vectors,
             "prompt": system.prompt,
             "adapters": system.adapters,
             "readout": self.language.readout if system.readout is None else system.readout,

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -30,6 +32,12 @@ FLAGS = (
     "--config.tune.valid_users=20",
     "--config.baselines.names=('popularity',)",
     "--config.baselines.hybrids=('delrec+teacher',)",
+)
+SHARED = (
+    "--config.tune.controls=()",
+    "--config.tune.anchor=0.0",
+    "--config.tune.refresh_vectors=2",
+    "--config.tune.loop.checkpoint_every=4",
 )
 GUIDED = ("--config.distill.prompt=both", "--config.tune.controls=('none', 'random')")
 
@@ -113,7 +121,7 @@ def shared_run(tiny_run, guided_run, model, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("encoder_shared") / "run"
     shutil.copytree(guided_run / "lm", workdir / "lm")
     for stage in ("distill", "tune"):
-        run(tiny_run, model, workdir, stage, "--config.tune.controls=()")
+        run(tiny_run, model, workdir, stage, *SHARED)
     return workdir
 
 
@@ -128,9 +136,29 @@ def shared_run(tiny_run, guided_run, model, tmp_path_factory):
 def test_exports_hold_the_readout(shared_run, model, tmp_path, form, file):
     where = (CONFIG, f"--workdir={shared_run}", *FLAGS, f"--config.lm.weights={model}")
     output = tmp_path / "out"
-    delrec("export", *where, "--config.tune.controls=()", f"--format={form}", f"--output={output}")
+    delrec("export", *where, *SHARED, f"--format={form}", f"--output={output}")
     tuned = files.load_tuned(open_workspace(shared_run), "distilled")["readout"]
     stored = load_file(output / "readout.safetensors")
     assert (output / file).is_file() and set(stored) == set(tuned)
     for name, value in tuned.items():
         np.testing.assert_array_equal(stored[name], value)
+
+
+def test_tuned_title_vectors_are_what_the_adapters_read(shared_run):
+    ws = open_workspace(shared_run)
+    language = Inputs(ws).language
+    tuned = systems.tuned(ws, language, "distilled", None)
+    assert (shared_run / "adapter" / "distilled" / "title_vectors.npz").is_file()
+    adapters = jax.tree.map(
+        lambda leaf: leaf + 0.3, tuned.adapters
+    )  # those of step 0 change nothing
+    vectors = language.tuned_vectors(adapters)
+    title = np.array([language.pieces.framed(language.pieces.titles[0])])
+    states, _ = language.model.encode(language.params, title, adapters=adapters)
+    np.testing.assert_allclose(vectors[0], states[0].mean(0), atol=1e-5)
+    assert np.abs(vectors - tuned.vectors).max() > 1e-3
+    scorer = LanguageScorer(language)
+    texts = scorer.texts(tuned, [np.array([1, 5]), np.array([9, 2])])
+    ours = scorer.catalogue(replace(tuned, adapters=adapters, vectors=vectors), texts)
+    frozen = scorer.catalogue(replace(tuned, adapters=adapters), texts)
+    assert np.abs(ours - frozen).max() > 1e-3

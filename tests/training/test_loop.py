@@ -20,6 +20,7 @@ from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import LoopConfig, Run, fit
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.preemption import end_at_sigterm
+from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.watching import TIMINGS
@@ -330,6 +331,36 @@ def test_told_to_end_it_saves_where_it_is_and_goes_on_from_there(tmp_path, order
     assert left.left == 0, "steps 6 to 9 are all that was left to do"
     assert meta == meta_whole and resumed["w"].tobytes() == whole["w"].tobytes()
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def refreshed(directory, made, **more):
+    """A run whose frozen input follows the parameters every three steps."""
+
+    def make(params):
+        made.append(np.asarray(params["w"]))
+        return {"scale": 1 + 0.5 * jnp.tanh(params["w"].sum())}
+
+    def scaled(params, frozen, batch, key):
+        return loss(params, frozen["scale"], batch, key)
+
+    config = LoopConfig(steps=9, evaluate_every=3, checkpoint_every=3)
+    settings = {"refresh": Refresh(3, make), "config": config, "select": "last"} | more
+    return make_run(directory, loss=scaled, frozen={"scale": jnp.float32(1)}, **settings)
+
+
+def test_what_is_refreshed_is_the_same_after_a_resume(tmp_path, orderly_end):
+    made = []
+    whole, meta = fit(refreshed(tmp_path / "whole", made))
+    assert len(made) == 2, "after 3 and 6 of 9 steps"
+    plain, _ = fit(refreshed(tmp_path / "plain", [], refresh=None))
+    assert (plain["w"] != whole["w"]).any()
+    told = refreshed(tmp_path / "cut", [], batches=TermAfter(batches(), 4))
+    with pytest.raises(Preempted, match="saved at step 6 of 9"):  # not where it was told: 5
+        fit(told)
+    again = []
+    resumed, meta_resumed = fit(refreshed(tmp_path / "cut", again))
+    assert meta_resumed == meta and resumed["w"].tobytes() == whole["w"].tobytes()
+    np.testing.assert_array_equal(again, made[1:])
 
 
 def test_outside_of_training_it_ends_at_once(tmp_path, orderly_end):
