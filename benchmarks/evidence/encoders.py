@@ -73,6 +73,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "both": ("--config.distill.prompt=both", _ONLY_RPS, _ALONE),
     "strong": (*_STRONG, _ALONE),
     "residual": (*_STRONG, "--config.tune.beside=teacher", _ALONE),
+    "refreshed": ("--config.tune.refresh_vectors=25", "--config.tune.controls=('none',)"),
 }
 """What each arm changes.
 
@@ -81,6 +82,7 @@ user      slots made from what SASRec expects of each user
 both      the sum of both kinds of slots
 strong    the teacher is the best hybrid without a language model, honest about the training part
 residual  the same, and stage 2 is tuned beside it
+refreshed the titles' vectors are made again with the adapters, with and without a prompt
 """
 
 SEEDS = (0, 1, 2)
