@@ -117,8 +117,14 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
     """Checks what can be checked before anything is loaded.
 
     Raises:
-      UserError: --workdir or --config is missing, or there is no such config file.
+      UserError: --workdir or --config is missing, there is no such config file, or a folder is named by a URL.
     """
+    for name in ("workdir", "output"):
+        if "://" in (folder := getattr(values, name) or ""):
+            raise UserError(
+                f"--{name}={folder}: give a folder of a file system that all processes see, such as NFS, and copy it to the "
+                "bucket afterwards; buckets themselves are not written to"
+            )
     if command != "plan" and not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     if values.config is not None:

@@ -90,6 +90,8 @@ def test_mistakes_about_the_config(file, capsys, arguments, words):
 
 
 MISTAKES = [
+    (["report", "--workdir=gs://b/run"], "--workdir=gs://b/run: give a folder of a file system"),
+    (["export", "--workdir=w", "--output=s3://b/x"], "--output=s3://b/x: give a folder"),
     (["fly"], "no command 'fly'"),
     (["run", CONFIG], "--workdir is missing"),
     (["run", "--workdir=w"], "--config is missing"),
