@@ -48,6 +48,7 @@ _COMPARE = (
         "lm_readout,lm_no_prompt",
     ),
     "hybrid(teacher+markov+ease+tfidf+*),hybrid(teacher+markov+ease+tfidf)",
+    "hybrid(teacher+markov+ease+tfidf+*),hybrid(markov+ease+tfidf)",
     "hybrid(markov+ease+*),hybrid(markov+ease+tfidf)",
 )
 
