@@ -77,8 +77,7 @@ class RowSteps:
     ) -> tuple[TrainState, Metrics]:
         """Takes one step per batch."""
         layout = self._one.layout
-        count = place(np.int32(len(batches)), layout.whole)
-        numbers = self._placed(batches)
+        numbers, count = self._placed(batches), np.int32(len(batches))
         with layout.active():
             stepped: tuple[TrainState, Metrics] = self._jitted(state, frozen)(
                 state, frozen, self._rows, numbers, count, key
