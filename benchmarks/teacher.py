@@ -98,7 +98,7 @@ def generated() -> Interactions:
 
 
 class Training:
-    """The train step of `delrec teach`, one per call, on batches drawn as it draws them."""
+    """The train steps of `delrec teach`, as many per call as by default, on batches drawn as it draws them."""
 
     def __init__(self, module: SASRec, split: Split):
         """Makes what the stage makes before its loop."""
@@ -110,7 +110,8 @@ class Training:
         optimizer = make_optimizer(settings.optimizer, 10_000)
         layout = make_layout(from_config(config).mesh, axes_of)
         step = TrainStep(mean_loss_gradients(teacher_loss(settings, module)), optimizer, layout)
-        self._steps = RowSteps(step, rows, most=settings.steps_per_call)
+        self._most = settings.steps_per_call
+        self._steps = RowSteps(step, rows, most=self._most)
         self._state = create_state(init_params(module, jax.random.key(0)), optimizer)
         self._batches = teacher_batches(len(rows), settings, seed=0)
         self._key = jax.random.key(1)
@@ -142,10 +143,10 @@ class Training:
     def run(self, steps: int) -> int:
         """Trains for this many steps; the number of labels seen."""
         seen = 0
-        for _ in range(steps):
-            batch = next(self._batches)
-            self._state, metrics = self._steps(self._state, None, [batch], self._key)
-            seen += int(self._labels[batch.numbers].sum())
+        for start in range(0, steps, self._most):
+            drawn = [next(self._batches) for _ in range(min(self._most, steps - start))]
+            self._state, metrics = self._steps(self._state, None, drawn, self._key)
+            seen += sum(int(self._labels[batch.numbers].sum()) for batch in drawn)
         jax.block_until_ready(metrics)
         return seen
 
