@@ -31,6 +31,7 @@ from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.row_steps import RowSteps
 from delrec_jax.training.sharding import make_layout
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
@@ -97,7 +98,7 @@ def generated() -> Interactions:
 
 
 class Training:
-    """The train step of `delrec teach`, on batches made as it makes them."""
+    """The train steps of `delrec teach`, as many per call as by default, on batches drawn as it draws them."""
 
     def __init__(self, module: SASRec, split: Split):
         """Makes what the stage makes before its loop."""
@@ -108,13 +109,14 @@ class Training:
         rows = training_rows(split.train.offsets, split.train.items, length=SHAPE.max_length)
         optimizer = make_optimizer(settings.optimizer, 10_000)
         layout = make_layout(from_config(config).mesh, axes_of)
-        self._step = TrainStep(
-            mean_loss_gradients(teacher_loss(settings, module)), optimizer, layout
-        )
+        step = TrainStep(mean_loss_gradients(teacher_loss(settings, module)), optimizer, layout)
+        self._most = settings.steps_per_call
+        self._steps = RowSteps(step, rows, most=self._most)
         self._state = create_state(init_params(module, jax.random.key(0)), optimizer)
-        self._batches = teacher_batches(rows, settings, seed=0)
+        self._batches = teacher_batches(len(rows), settings, seed=0)
         self._key = jax.random.key(1)
         self._module, self._rows, self._loss = module, rows, settings.loss
+        self._labels = (rows.labels >= 0).sum(1)  # [R]
 
     def mean_loss(self, params: Any) -> float:
         """The mean loss over all labels, without dropout."""
@@ -141,10 +143,10 @@ class Training:
     def run(self, steps: int) -> int:
         """Trains for this many steps; the number of labels seen."""
         seen = 0
-        for _ in range(steps):
-            batch = next(self._batches)
-            self._state, metrics = self._step(self._state, None, batch, self._key)
-            seen += int((batch.labels >= 0).sum())
+        for start in range(0, steps, self._most):
+            drawn = [next(self._batches) for _ in range(min(self._most, steps - start))]
+            self._state, metrics = self._steps(self._state, None, drawn, self._key)
+            seen += sum(int(self._labels[batch.numbers].sum()) for batch in drawn)
         jax.block_until_ready(metrics)
         return seen
 

@@ -1,6 +1,5 @@
-"""Conventional recommenders: steps as the training loop dispatches them, and the same steps inside one `lax.scan`."""
+"""Conventional recommenders: steps as the training loop dispatches them, one or several per call."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +10,12 @@ from measuring import Record, experiment_of, milliseconds, random_weights, zeros
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.teachers.windows import TrainingRows
+from delrec_jax.training.row_steps import RowSteps
 from delrec_jax.training.sharding import place_batch
 from delrec_jax.workdir.teacher_training import teacher_batches
 
 _CORPORA = {"ml_100k": 1_682, "beauty": 12_101}  # items
-_ROWS, _SCANNED = 4096, 20
+_ROWS, _PER_CALL = 4096, 25
 
 
 def run(record: Record, tiny: bool) -> None:
@@ -36,31 +36,43 @@ def rates(name: str, corpus: str, tiny: bool) -> dict[str, Any]:
     experiment, items = experiment_of(f"teachers/{corpus}.py", change), _CORPORA[corpus]
     planned = planned_steps(experiment, jax.devices()[:1], Assumed(items=items))[0]
     rows = _full_rows(experiment.teacher.max_length, items)
-    batches = teacher_batches(rows, experiment.teacher, seed=0)
-    layout, key = planned.layout, jax.random.key(1)
-    ready = place_batch(next(batches), layout)
-    held = [_state(planned)]
+    batches = teacher_batches(len(rows), experiment.teacher, seed=0)
+    key = jax.random.key(1)
+    drawn = next(batches).numbers
+    batch = jax.tree.map(lambda leaf: leaf[drawn], rows)
+    ready, held = place_batch(batch, planned.layout), [_state(planned)]
 
-    def step(batch: Any) -> Any:
-        """One update; the metrics."""
-        held[0], metrics = planned.step(held[0], None, batch, key)
+    def step() -> Any:
+        """One update by a batch that is on the device; the metrics."""
+        held[0], metrics = planned.step(held[0], None, ready, key)
         return metrics
 
-    ways = {
-        "loop": lambda: step(place_batch(next(batches), layout)),
-        "loop, batch ready": lambda: step(ready),
-        "batch alone, on the host": lambda: next(batches),
-    }
     calls = 3 if tiny else 50
-    found = {f"{way}: ms": milliseconds(ways[way], calls=calls, rounds=3) for way in ways}
-    scanned = _scanned(planned, rows, experiment.teacher.batch_size, key)
-    spent = milliseconds(scanned, calls=1 if tiny else 4, rounds=3, warmup=1)
-    found[f"scan over {_SCANNED} steps: ms of a step"] = spent / _SCANNED
+    found = {
+        "a step, batch ready: ms": milliseconds(step, calls=calls, rounds=3),
+        "a batch's numbers, on the host: ms": milliseconds(
+            lambda: next(batches), calls=calls, rounds=3
+        ),
+    }
     labels = experiment.teacher.batch_size * experiment.teacher.max_length
     found["labels a step"] = labels
-    found["loop: labels/s"] = labels / found["loop: ms"] * 1e3
-    found["scan: labels/s"] = labels / spent * _SCANNED * 1e3
+    for many in (1, _PER_CALL):
+        call = _call(planned, rows, batches, many, key)
+        spent = milliseconds(call, calls=1 if tiny else 100 // many, rounds=3, warmup=1) / many
+        found[f"loop, steps_per_call={many}: ms of a step"] = spent
+        found[f"loop, steps_per_call={many}: labels/s"] = labels / spent * 1e3
     return found
+
+
+def _call(planned: Any, rows: TrainingRows, batches: Any, many: int, key: jax.Array) -> Any:
+    """What the loop does to take this many steps at once, as a function of nothing."""
+    steps, held = RowSteps(planned.step, rows, most=many), [_state(planned)]
+
+    def call() -> Any:
+        held[0], metrics = steps(held[0], None, [next(batches) for _ in range(many)], key)
+        return metrics
+
+    return call
 
 
 def _full_rows(length: int, items: int) -> TrainingRows:
@@ -79,29 +91,3 @@ def _state(planned: Any) -> Any:
         params=random_weights(planned.state.params),
         opt_state=zeros(planned.state.opt_state),
     )
-
-
-def _scanned(planned: Any, rows: TrainingRows, size: int, key: jax.Array) -> Any:
-    """Several steps in one dispatch: all rows are on the device, and only their numbers are sent."""
-    table = jax.tree.map(jnp.asarray, rows)
-    random = np.random.default_rng(1)
-
-    @partial(jax.jit, donate_argnums=0)
-    def several(state: Any, table: TrainingRows, chosen: jax.Array) -> Any:
-        """As many updates as `chosen` has batches."""
-
-        def one(state: Any, index: jax.Array) -> Any:
-            """One update on the rows of these numbers."""
-            batch = jax.tree.map(lambda leaf: leaf[index], table)
-            return planned.step._step(state, None, batch, key)  # the step as it is before jit
-
-        return jax.lax.scan(one, state, chosen)
-
-    held = [_state(planned)]
-
-    def run() -> Any:
-        chosen = random.integers(0, len(rows), (_SCANNED, size))
-        held[0], metrics = several(held[0], table, chosen)
-        return metrics
-
-    return run

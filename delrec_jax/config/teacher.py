@@ -34,6 +34,11 @@ class TeacherConfig:
         fitted without the user's group: as sure, and as often wrong, as it is about new histories.
       loss: loss of the three networks.
       batch_size: training rows per step; a row has `max_length` labels of one or several users.
+      steps_per_call: train steps per dispatch, at most. Rows stay on the devices, so that a step of a millisecond need not
+        wait for the host. On a CPU a dispatch is a twentieth of a small step and 5 are enough; on a GPU or TPU take 25 or more.
+        Results do not depend on it, and it may be changed between interruption and resumption: rows keep their order, and an
+        evaluation, a checkpoint and the end always follow directly on their step. SIGTERM, `loop.max_seconds` and the
+        progress bar wait for the end of a call.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
         them out of the loss, so that a teacher that reads text does not unlearn what titles say about them.
       output_bias: scores have one trained bias per item, which learns how popular the item is, so that the item vectors
@@ -50,11 +55,13 @@ class TeacherConfig:
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
     batch_size: int = 32
+    steps_per_call: int = 5
     cold_negatives: bool = True
     output_bias: bool = False
 
     def __post_init__(self) -> None:
         at_least("teacher.batch_size", self.batch_size, 1)
+        at_least("teacher.steps_per_call", self.steps_per_call, 1)
         registry.check_name(self.name)
         if (self.name == registry.LISTS) != bool(self.lists):
             raise UserError(

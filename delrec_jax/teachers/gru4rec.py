@@ -6,6 +6,7 @@ at every position and (by default) the softmax over the whole catalogue, the ite
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
@@ -83,16 +84,57 @@ class _ResettingGRU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], starts: Bool[Array, "B L"]) -> Array:
-        def step(
-            cell: nn.GRUCell, state: Array, inputs: tuple[Array, Array]
-        ) -> tuple[Array, Array]:
-            """One position: resets the states [B, H] where a segment starts, then applies the cell."""
-            x, start = inputs
-            stepped: tuple[Array, Array] = cell(jnp.where(start[:, None], 0.0, state), x)
-            return stepped
+        of_inputs, kernel, bias = _Cell(self.hidden, name="cell")(x)
 
-        scan = nn.scan(
-            step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )
+        def step(state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+            """One position: resets the states [B, H] where a segment starts, then applies the gates."""
+            of_input, start = inputs  # [B, 3 H], [B]
+            state = jnp.where(start[:, None], 0.0, state)
+            reset, update, new = jnp.split(of_input, 3, axis=-1)
+            reset_by, update_by, new_by = jnp.split(state @ kernel, 3, axis=-1)
+            reset, update = nn.sigmoid(reset + reset_by), nn.sigmoid(update + update_by)
+            state = (1.0 - update) * jnp.tanh(new + reset * (new_by + bias)) + update * state
+            return state, state
+
         first = jnp.zeros((x.shape[0], self.hidden), x.dtype)
-        return scan(nn.GRUCell(self.hidden, name="cell"), first, (x, starts))[1]
+        by_position = jnp.moveaxis(of_inputs, 1, 0), jnp.moveaxis(starts, 1, 0)
+        return jnp.moveaxis(jax.lax.scan(step, first, by_position)[1], 0, 1)
+
+
+class _Cell(nn.Module):
+    """The parameters of a GRU cell under the names of `nn.GRUCell`, and their products with the inputs of all positions.
+
+    Gates are in the order reset, update, new state. What depends on the state is left to the scan: one product per position.
+    """
+
+    hidden: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"]
+    ) -> tuple[Float[Array, "B L 3H"], Float[Array, "H 3H"], Float[Array, " H"]]:
+        """The inputs' products with their biases, the recurrent kernel, and the recurrent bias of the new state."""
+        by_input = [_Affine(x.shape[-1], self.hidden, name=name)() for name in ("ir", "iz", "in")]
+        kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*by_input, strict=True))
+        orthogonal = nn.initializers.orthogonal()
+        by_state = [
+            _Affine(self.hidden, self.hidden, orthogonal, name == "hn", name=name)()
+            for name in ("hr", "hz", "hn")
+        ]
+        return x @ kernel + bias, jnp.concatenate([k for k, _ in by_state], -1), by_state[-1][1]
+
+
+class _Affine(nn.Module):
+    """The kernel [inputs, outputs] and bias [outputs] (0 without one) of a dense layer."""
+
+    inputs: int
+    outputs: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        kernel = self.param("kernel", self.kernel_init, (self.inputs, self.outputs))
+        if not self.use_bias:
+            return kernel, jnp.zeros(self.outputs, kernel.dtype)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.outputs,))

@@ -21,6 +21,8 @@ from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tr
 from delrec_jax.training.gradients import Metrics
 from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.preemption import StopRequest
+from delrec_jax.training.profiling import parse_span
+from delrec_jax.training.row_steps import steps_ahead
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import Layout, place, place_batch
 from delrec_jax.training.steps import TrainState, state_shardings
@@ -64,7 +66,7 @@ class Run:
       state: the state at step 0.
       frozen: passed to every step and not changed by it; already placed as the layout says.
       batches: endless iterator over this process's share of each batch, with `get_state` and `set_state`.
-      step: the jitted train step.
+      step: the jitted train step: (state, frozen, batch, key) -> (state, metrics).
       layout: where state, frozen weights and batches are placed.
       evaluate: params -> metrics; must contain `monitor`.
       config: how long to train, and how often to evaluate and save.
@@ -76,6 +78,8 @@ class Run:
       watch: traces and TensorBoard.
       summary: final state -> what else to store with the result.
       refresh: what of `frozen` is made again from time to time.
+      block: 0, where `step` is one update by one placed batch; otherwise `step` is a `RowSteps`, which takes the batches of
+        this many updates at once, or of fewer where the loop has something to do in between (`row_steps.steps_ahead`).
     """
 
     name: str
@@ -95,6 +99,7 @@ class Run:
     watch: WatchConfig = WatchConfig()
     summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
     refresh: Refresh | None = None
+    block: int = 0
 
 
 @dataclass
@@ -161,20 +166,37 @@ class _Training:
                 self._evaluate(watcher, metrics)
             started = time.monotonic() - progress.seconds
             while self.at < run.config.steps and not self._done():
-                if run.refresh is not None and self.at and run.refresh.due(self.at):
-                    with watcher.aside():
-                        self.frozen = {**self.frozen, **run.refresh.make(self.state.params)}
+                self._refresh(watcher)
                 watcher.before_step(self.at)
-                batch = place_batch(next(run.batches), run.layout, run.share)
-                self.state, metrics = run.step(self.state, self.frozen, batch, self.key)
-                self.at += 1
+                metrics, examples = self._step()
                 progress.seconds = time.monotonic() - started
-                watcher.step(self.at, metrics, len(jax.tree.leaves(batch)[0]))
+                watcher.step(self.at, metrics, examples)
                 if self.at % run.config.evaluate_every == 0 or self.at == run.config.steps:
                     self._evaluate(watcher, metrics)
                 self._keep(watcher, metrics)
             if watcher.rows[-1]["step"] < self.at:  # the time limit came between two evaluations
                 self._evaluate(watcher, metrics)
+
+    def _refresh(self, watcher: Watcher) -> None:
+        """Makes again what of the frozen inputs is due; at step 0 they are as they were given."""
+        refresh = self.run.refresh
+        if refresh is not None and self.at and refresh.due(self.at):
+            with watcher.aside():
+                self.frozen = {**self.frozen, **refresh.make(self.state.params)}
+
+    def _step(self) -> tuple[Metrics, int]:
+        """Takes one step, or a block of them; returns the last one's metrics, and the number of examples of all."""
+        run, config = self.run, self.run.config
+        ends = (config.steps, *(parse_span(run.watch.profile) or ()))
+        every = [config.evaluate_every, config.checkpoint_every]
+        if run.refresh is not None:
+            every.append(run.refresh.every)
+        steps = steps_ahead(self.at, run.block, ends=ends, every=every)
+        drawn = [next(run.batches) for _ in range(steps)]
+        batch = drawn if run.block else place_batch(drawn[0], run.layout, run.share)
+        self.state, metrics = run.step(self.state, self.frozen, batch, self.key)
+        self.at += steps
+        return metrics, len(jax.tree.leaves(drawn[0])[0]) * run.share[1] * steps
 
     def chosen(self) -> Any:
         """The parameters to keep."""
@@ -219,7 +241,7 @@ class _Training:
           Preempted: the process was told to end.
         """
         refresh = self.run.refresh
-        self._told = self.stop.asked(self.at) or self._told
+        self._told = self.stop.asked() or self._told
         asked = self._told and (refresh is None or refresh.due(self.at))
         due = self.at % self.run.config.checkpoint_every == 0 and self.at < self.run.config.steps
         if (due or asked) and self._saved != self.at:

@@ -31,7 +31,7 @@ class StopRequest:
     """Only notes SIGTERM while it is open: the training run asks for it between two steps, and saves."""
 
     def __init__(self) -> None:
-        self._noted = False
+        self._noted, self._calls = False, 0
         self._before: Any = None
 
     def __enter__(self) -> "StopRequest":
@@ -48,8 +48,10 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted = True
 
-    def asked(self, step: int) -> bool:
-        """Whether to end after `step` steps; the answer is the same in all processes."""
+    def asked(self) -> bool:
+        """Whether to end now; all processes must ask equally often, and get the same answer."""
         if jax.process_count() == 1:
             return self._noted
-        return bool(multihost_utils.reached_preemption_sync_point(step))
+        # JAX ends all processes at one of these numbers, and not after it: none may be left out, as steps would be.
+        self._calls += 1
+        return bool(multihost_utils.reached_preemption_sync_point(self._calls))

@@ -56,7 +56,7 @@ class TrainStep:
         """
         self.layout = layout
         self._gradient_fn, self._optimizer = gradient_fn, optimizer
-        self._jitted = _PerTree(self._jit)
+        self._jitted = PerTree(self._jit)
 
     def __call__(
         self, state: TrainState, frozen: Any, batch: Any, key: jax.Array
@@ -81,16 +81,16 @@ class TrainStep:
     def _jit(self, state: TrainState, frozen: Any) -> Any:
         layout, home = self.layout, state_shardings(state, self.layout)
         return jax.jit(
-            self._step,
+            self.update,
             in_shardings=(home, layout.of(frozen), layout.batch, layout.whole),
             out_shardings=(home, layout.whole),
             donate_argnums=0,
         )
 
-    def _step(
+    def update(
         self, state: TrainState, frozen: Any, batch: Any, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        """One update of the state, and its metrics."""
+        """One update of the state, and its metrics: what is compiled, alone or as part of a larger program."""
         step_key = jax.random.fold_in(key, state.step)
         grads, metrics = self._gradient_fn(state.params, frozen, batch, step_key)
         updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
@@ -117,7 +117,7 @@ class EvalStep:
     def __init__(self, function: Callable[[Any, Any], jax.Array], layout: Layout):
         """Defines the function; it is compiled when it is first called."""
         self.layout, self._function = layout, function
-        self._jitted = _PerTree(self._jit)
+        self._jitted = PerTree(self._jit)
 
     def __call__(self, held: Any, rows: Any) -> jax.Array:
         """The function's value for every row."""
@@ -151,7 +151,7 @@ class EvalStep:
         return jax.jit(self._function, in_shardings=shardings, out_shardings=self.layout.whole)
 
 
-class _PerTree:
+class PerTree:
     """One jitted function per structure and shapes of the trees that it is called with: its shardings depend on them."""
 
     def __init__(self, jit: Callable[..., Any]):
@@ -159,6 +159,7 @@ class _PerTree:
         self._jitted: dict[Any, Any] = {}
 
     def __call__(self, *trees: Any) -> Any:
+        """The function for trees like these."""
         leaves, structure = jax.tree.flatten(trees)
         kind = structure, tuple(np.shape(leaf) for leaf in leaves)
         if kind not in self._jitted:

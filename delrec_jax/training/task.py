@@ -124,19 +124,19 @@ def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
     Args:
       task: what is trained; its step is compiled once, however often it runs.
       params: the parameters that train, at step 0.
-      run: the other fields of a `loop.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, ...
+      run: the other fields of a `loop.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, ...;
+        `share` and `step` replace the task's own.
 
     Raises:
       UserError, Preempted: as in `loop.fit`.
     """
-    if "share" not in run:
-        run["share"] = task.share
+    own = {name: getattr(task, name) for name in ("share", "step") if name not in run}
     return fit(
         Run(
             state=create_state(params, task.optimizer),
-            step=task.step,
             layout=task.layout,
             config=task.config.loop,
+            **own,
             **run,
         )
     )

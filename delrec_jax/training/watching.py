@@ -116,15 +116,15 @@ class Watcher:
                 self._trace.start(done)
 
     def step(self, step: int, metrics: dict[str, jax.Array], examples: int) -> None:
-        """Must be called after each train step is dispatched; waits for the device only when the display is due.
+        """Must be called after each dispatch of train steps; waits for the device only when the display is due.
 
         Args:
-          step: steps done, including this one.
-          metrics: scalars of this step, which may not have been computed yet.
-          examples: number of examples in its batch, over all devices.
+          step: steps done, including those that were dispatched.
+          metrics: scalars of the last step, which may not have been computed yet.
+          examples: number of examples of all these steps, over all devices.
         """
+        self._pace.count(step - self._done, examples)
         self._done, self._metrics = step, metrics
-        self._pace.count(examples)
         if self._pace.spoilt:
             self._settle()
         if self._trace and self._trace.stops(step):
@@ -225,9 +225,9 @@ class _Pace:
         """Notes that something was compiled in this stretch."""
         self.spoilt = True
 
-    def count(self, examples: int) -> None:
-        """Counts a step that was dispatched."""
-        self._new_steps += 1
+    def count(self, steps: int, examples: int) -> None:
+        """Counts steps that were dispatched."""
+        self._new_steps += steps
         self._new_examples += examples
         self.spoilt |= not self._warm
         self._warm = True

@@ -27,6 +27,7 @@ from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.teachers.windows import TrainingRows, training_rows
 from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.row_steps import RowNumbers, RowSteps
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.task import Scoring, Task, run_task
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
@@ -119,6 +120,9 @@ class TeacherTraining:
             known=known,
             text=jax.ShapeDtypeStruct(text, np.float32) if text_width else None,
         )
+        self._step = RowSteps(
+            self._task.step, self._rows, most=config.steps_per_call, share=self._task.share
+        )
 
     def fit(
         self,
@@ -149,14 +153,17 @@ class TeacherTraining:
             params = initialised(params, start[0], start[1])
         if frozen is not None:
             frozen = place(frozen, self._task.layout.of(frozen))
-        share = self._task.share
         return run_task(
             self._task,
             params,
             name=name,
             directory=directory,
             frozen=frozen,
-            batches=teacher_batches(self._rows, self.config, seed=seed, share=share),
+            step=self._step,
+            block=self.config.steps_per_call,
+            batches=teacher_batches(
+                len(self._rows), self.config, seed=seed, share=self._task.share
+            ),
             evaluate=self._validator(frozen),
             monitor="valid/NDCG@10",
             key=prng.key(seed, "teacher/dropout"),
@@ -194,7 +201,7 @@ class TeacherTraining:
 
 
 def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None = None) -> LossFn:
-    """Returns the loss of a batch of `teacher_batches`, in the form that `mean_loss_gradients` takes.
+    """Returns the loss of a batch of training rows, in the form that `mean_loss_gradients` takes.
 
     Args:
       config: the kind of loss.
@@ -221,7 +228,8 @@ def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None
 
 
 def teacher_batches(
-    rows: TrainingRows, config: TeacherConfig, *, seed: int, share: tuple[int, int] = (0, 1)
+    rows: int, config: TeacherConfig, *, seed: int, share: tuple[int, int] = (0, 1)
 ) -> Any:
-    """Returns an iterator over shuffled rows, of which this process reads its share; each epoch reads every row once."""
-    return row_iterator(rows, batch_size=config.batch_size, seed=seed, share=share)
+    """Returns an iterator over this process's share of the shuffled `RowNumbers`; each epoch has every row once."""
+    numbers = RowNumbers(numbers=np.arange(rows, dtype=np.int32))
+    return row_iterator(numbers, batch_size=config.batch_size, seed=seed, share=share)

@@ -22,11 +22,12 @@ from delrec_jax.workdir.stage_table import METHODS, Stage
 # Increased when a change of the code makes old results of a stage wrong.
 _FORMAT = 5
 
-# The location of files and the devices do not affect results: a run may be resumed elsewhere, on other devices.
+# The location of files, the devices and how steps are dispatched do not affect results: a run may be resumed elsewhere.
 _PLACES = (
     "data.manual_dir",
     "data.download_dir",
     "teacher.lists",  # the content of the file is part of teacher.json
+    "teacher.steps_per_call",
     *("mesh", "distributed", "profile", "tensorboard"),
 )
 

@@ -87,6 +87,19 @@ def test_two_processes_train_as_one(tiny_run, tmp_path):
     assert "selected step" in said(log, 0) and "selected step" not in said(log, 1)
 
 
+def test_two_processes_teach_as_one_with_another_number_of_steps_per_call(tiny_run, tmp_path):
+    workdir, log = begin(tiny_run, tmp_path / "two", "data"), tmp_path / "log"
+    both = start("teach", workdir, log, "--config.teacher.steps_per_call=3")
+    assert [one.wait(DEADLINE) for one in both] == [0, 0], said(log, 0) + said(log, 1)
+    found, alone = (rows(place / "teacher" / "metrics.jsonl") for place in (workdir, tiny_run))
+    assert [row["step"] for row in found] == [row["step"] for row in alone]
+    for ours, theirs in zip(found, alone, strict=True):
+        numbers = [name for name in ours if name != "run"]
+        np.testing.assert_allclose(
+            [ours[name] for name in numbers], [theirs[name] for name in numbers], atol=1e-4
+        )
+
+
 def test_two_processes_parse_as_one(tiny_run, tmp_path):
     log = tmp_path / "log"
     flags = [flag for flag in P2REC if flag.startswith("--config.parse") and "seeds" not in flag]

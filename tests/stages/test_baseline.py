@@ -180,6 +180,7 @@ def test_candidates_of_other_users_are_refused(tmp_path, capsys):
     [
         ("evaluate.batch_size=0", "evaluate.batch_size is 0: it must be at least 1"),
         ("teacher.batch_size=0", "teacher.batch_size is 0"),
+        ("teacher.steps_per_call=0", "teacher.steps_per_call is 0"),
         ("candidates.rerank=0", "candidates.rerank is 0"),
         ("candidates.num=1", "candidates.num is 1: it must be at least 2"),
         ("split.test_from=0.85", "split.kind=leave_one_out does not read it"),

@@ -142,6 +142,7 @@ def test_a_run_may_go_on_under_another_mesh_and_not_under_another_config(prepare
         f"--workdir={prepared}",
         *TINY,
         "--config.mesh.data=1",
+        "--config.teacher.steps_per_call=4",
         "--config.profile=1:2",
     )
     assert "teach: finished before, skipped" in capsys.readouterr().err

@@ -93,11 +93,14 @@ def test_steps_are_timed_without_compiling_evaluating_and_saving(tmp_path):
         with watcher.aside(), watcher.aside():
             machine.now += 100
         watcher.record({"step": 6})
+        watcher.step(9, machine.step(6.0), 24)  # three steps at once
+        watcher.record({"step": 9})
     # Steps 2 to 5: 3 x 2 s, and 3.5 s; step 1 is not timed.
     assert [rates(row) for row in watcher.rows] == [
         {},
         {"step_seconds": 9.5 / 4, "examples_per_second": float(f"{28 / 9.5:.4g}")},
         {"step_seconds": 0.1235, "examples_per_second": 64.8},
+        {"step_seconds": 2.0, "examples_per_second": 4.0},
     ]
 
 
