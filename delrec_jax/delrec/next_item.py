@@ -88,7 +88,9 @@ class NextItemExamples:
             ids, owners = next_item_text(self.pieces, shown, self.pattern)
             return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
         count = self.config.num_candidates
-        candidates = among_negatives(label, self.known, history, count, rng)
+        candidates = among_negatives(
+            label, self.known, history, count, rng, key="tune.num_candidates"
+        )
         ids, owners = next_item_text(self.pieces, shown, self.pattern, candidates)
         targets = one_hot(candidates, label)
         return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
