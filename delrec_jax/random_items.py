@@ -123,7 +123,8 @@ def taken_codes(
     rows, places = _places(known, taken)
     codes = rows * len(known) + places
     codes.sort()
-    return codes[np.diff(codes, prepend=-1) > 0]
+    once: Int64[np.ndarray, _] = codes[np.diff(codes, prepend=-1) > 0]
+    return once
 
 
 def _places(
