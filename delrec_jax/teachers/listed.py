@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, drawn_negatives
-from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.teachers.protocol import PlacedScores, ScoreFn
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class ListedTeacher:
         return f"user_id {self.user_ids[user]!r}, length {length}"
 
 
-ListSource = ScoreFn | ListedTeacher
-"""What a teacher's best items are taken from: its scores, or the lists that it consists of."""
+ListSource = ScoreFn | PlacedScores | ListedTeacher
+"""What a teacher's best items are taken from: its scores (perhaps over a mesh), or the lists that it consists of."""
 
 
 def _below(scores: Float[np.ndarray, " K"]) -> float:

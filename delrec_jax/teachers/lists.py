@@ -7,19 +7,18 @@ be distilled and not only its head).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.random_items import distinct_items, row_keys, taken_codes
-from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.teachers.standardised import unseen_items
+from delrec_jax.teachers.best_items import best_items, scores_of
+from delrec_jax.teachers.protocol import PlacedScores, ScoreFn
 
 _STREAM = "teacher-negatives"
 
@@ -65,7 +64,7 @@ class TeacherLists:
 
 
 def top_lists(
-    score_fn: ScoreFn,
+    score_fn: ScoreFn | PlacedScores,
     histories: Int[np.ndarray, "N L"],
     *,
     top_h: int,
@@ -76,12 +75,14 @@ def top_lists(
     """The teacher's best items for each history, best first.
 
     Args:
-        score_fn: the teacher's `scores`; compiled here, once.
+        score_fn: the teacher's `scores`, compiled here, once; or its scores over a mesh, whose users are ranked where they
+            are, by all processes together.
         histories: left-padded with -1; may be shorter than what the user has seen.
         top_h: h, items per list.
         allowed: False excludes an item from all lists (the teacher never saw it).
         seen: items to leave out, one row per history, padded with -1 anywhere; None leaves none out.
-        batch_size: rows per compiled call; the last batch is padded, and its padding dropped.
+        batch_size: rows per compiled call (more where they must divide over a mesh); the last batch is padded, and its
+            padding dropped.
 
     Returns:
         `(items, scores)`, int32 and float32. Items with equal scores are in index order.
@@ -99,7 +100,7 @@ def top_lists(
 
 
 def distillation_lists(
-    score_fn: ScoreFn,
+    score_fn: ScoreFn | PlacedScores,
     histories: Int[np.ndarray, "N L"],
     *,
     settings: ListSettings,
@@ -169,7 +170,7 @@ def drawn_negatives(
 
 
 def _ranked_batches(
-    score_fn: ScoreFn,
+    score_fn: ScoreFn | PlacedScores,
     histories: np.ndarray,
     *,
     top_h: int,
@@ -184,18 +185,21 @@ def _ranked_batches(
     if top_h > len(allowed):
         _check_enough(np.array([len(allowed)]), top_h, np.zeros(1, int))
     seen = np.full((len(histories), 1), PAD_ITEM, np.int32) if seen is None else seen
-    score, allowed_items = jax.jit(score_fn), jnp.asarray(allowed)
+    score: Callable[..., Array] = score_fn
+    if isinstance(score_fn, PlacedScores):
+        batch_size = score_fn.rows(batch_size)
+    else:
+        score = jax.jit(score_fn)
 
     def dispatched(start: int) -> tuple[slice, Array, tuple[Array, ...]]:
         rows = slice(start, min(start + batch_size, len(histories)))
-        padded = (_padded_rows(x[rows], batch_size) for x in (histories, seen))
-        asked, closed = padded
+        asked, closed = (_padded_rows(x[rows], batch_size) for x in (histories, seen))
         scores = score(asked)
-        return rows, scores, _best(scores, closed, allowed_items, top_h=top_h)
+        return rows, scores, best_items(scores, closed, allowed, count=top_h)
 
     for rows, scores, found in _one_ahead(map(dispatched, range(0, len(histories), batch_size))):
         count = rows.stop - rows.start
-        top, best, finite, free = (np.asarray(x)[:count] for x in found)
+        top, best, finite, free = (on_host(x)[:count] for x in found)
         if not finite.all():
             raise UserError(
                 f"the teacher's scores for row {rows.start} or later are not finite: its training "
@@ -205,28 +209,9 @@ def _ranked_batches(
 
         def pick(items: np.ndarray, scores: Array = scores) -> np.ndarray:
             padded = _padded_rows(items, batch_size)
-            return np.asarray(_picked(scores, padded))[: len(items)]
+            return on_host(scores_of(scores, padded))[: len(items)]
 
         yield rows, (top, best), pick
-
-
-# Scores and ranks are different programs: fused into one, a score might be computed twice and rounded differently, so that
-# two items tie in one place and not in the other.
-@partial(jax.jit, static_argnames="top_h")
-def _best(
-    scores: Float[Array, "B I"], seen: Int[Array, "B S"], allowed: Bool[Array, " I"], *, top_h: int
-) -> tuple[Array, Array, Array, Array]:
-    """The best allowed unseen items [B, h] and their scores, whether all scores are finite, and how many items are open [B]."""
-    scores = scores.astype(jnp.float32)
-    is_open = unseen_items(seen, scores.shape[1]) & allowed
-    best, top = jax.lax.top_k(jnp.where(is_open, scores, -jnp.inf), top_h)  # [B, h]
-    return top, best, jnp.isfinite(scores).all(1), is_open.sum(1)
-
-
-@jax.jit
-def _picked(scores: Float[Array, "B I"], items: Int[Array, "B n"]) -> Float[Array, "B n"]:
-    """The scores of some items of each row; of padding (-1), any."""
-    return jnp.take_along_axis(scores, jnp.maximum(items, 0), axis=1).astype(jnp.float32)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

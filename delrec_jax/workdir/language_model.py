@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax.config import Experiment
@@ -78,17 +79,25 @@ class Language:
     def vectors(self) -> jax.Array | None:
         """The verbalizer's item vectors [I, D], or None if titles have no vectors.
 
-        The head is frozen from stage 1 on, so one matrix serves all batches and systems.
+        The head is frozen from stage 1 on, so one matrix serves all batches and systems. Rows of zeros follow where the mesh
+        splits the catalogue and it does not divide: no device holds all rows of a large one.
         """
         if not self.ranker.ranks_catalogue:
             return None
+        items = len(self.ranker.title_tokens)
+        missing = self.layout.padded("catalogue", items) - items
         if self.ranker.verbalizer.encodes_titles:
-            found: jax.Array = self.put({"vectors": self.title_vectors})["vectors"]
+            titles = np.pad(self.title_vectors, ((0, missing), (0, 0)))
+            found: jax.Array = self.put({"vectors": titles})["vectors"]
             return found
-        items = (len(self.ranker.title_tokens), self.model.width)
-        home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
+        rows = (items + missing, self.model.width)
+        home = self.layout.of({"vectors": jax.ShapeDtypeStruct(rows, np.float32)})["vectors"]
+
+        def padded(params: Any) -> jax.Array:
+            return jnp.pad(self.ranker.item_vectors(params), ((0, missing), (0, 0)))
+
         with self.layout.active():
-            vectors: jax.Array = jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
+            vectors: jax.Array = jax.jit(padded, out_shardings=home)(self.params)
         return vectors
 
     @cached_property
