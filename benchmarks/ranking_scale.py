@@ -7,7 +7,8 @@
 and item vectors, made batch by batch. A batch has as many users as `--memory_mib` holds of score rows (`ROW_COPIES` of them:
 the scores, what one comparison leaves, and the next batch's scores). Users are halved twice at all items, and items twice at
 all users; the slope of log(seconds) over log(size) is 1 where the cost is linear. With several devices (or
-XLA_FLAGS=--xla_force_host_platform_device_count=8) users and catalogue are split over `--mesh=DATA,ITEMS`.
+XLA_FLAGS=--xla_force_host_platform_device_count=8) users and catalogue are split over `--mesh=USERS,ITEMS`: the memory is that
+of all devices together.
 
 Random negatives: 19 of a catalogue of 1,682, 12,000 and 100,000 items without 100 seen ones, by our draw and by the peer's,
 `setdiff1d` over the catalogue; they draw the same items. Kendall's tau of 500 lists of 20, ours and scipy's, list by list.
@@ -26,6 +27,8 @@ from delrec_jax.delrec.agreement import kendall_tau
 from delrec_jax.evaluation.ranking import full_ranker, rank_users
 from delrec_jax.random_items import other_items
 from delrec_jax.teachers.lists import ListSettings, drawn_negatives
+from delrec_jax.training.sharding import MeshConfig, make_layout, place
+from delrec_jax.training.steps import EvalStep
 
 NAME = "ranking_scale"
 SEEN = 50
@@ -43,24 +46,31 @@ def batch_of(memory_mib: float, items: int) -> int:
 class World:
     """Users' states, item vectors, targets and histories, the first rows of which make a smaller world."""
 
-    def __init__(self, users: int, items: int, width: int):
+    def __init__(self, users: int, items: int, width: int, mesh: MeshConfig):
         """Draws everything but the scores."""
         rng = np.random.default_rng(0)
         self.states = rng.normal(size=(users, width)).astype(np.float32)
         self.vectors = rng.normal(size=(items, width)).astype(np.float32)
-        self.score = jax.jit(lambda states, vectors: states @ vectors.T)
+        self.layout = make_layout(mesh, lambda path, shape: ("catalogue", None))
 
     def ranking(self, users: int, items: int, batch: int) -> Callable[[], Any]:
         """Ranks the first users over the first items."""
         rng = np.random.default_rng(1)
         targets = rng.integers(0, items, users, np.int32)
         histories = rng.integers(0, items, (users, SEEN), np.int32)
-        vectors = jax.device_put(self.vectors[:items])
+        held = {"vectors": self.vectors[:items]}
+        missing = self.layout.padded("catalogue", items) - items
+        held["vectors"] = np.pad(held["vectors"], ((0, missing), (0, 0)))
+        held = place(held, self.layout.of(held))
+        scores = EvalStep(
+            lambda held, states: states @ held["vectors"][:items].T,
+            self.layout,
+            ("users", "catalogue"),
+        )
         rankers = {"full": full_ranker(targets, histories)}
 
         def score(rows: np.ndarray) -> jax.Array:
-            found: jax.Array = self.score(self.states[rows], vectors)
-            return found
+            return scores(held, self.states[rows])
 
         return lambda: rank_users(score, rankers, num_users=users, batch_size=min(batch, users))
 
@@ -73,7 +83,8 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
 def growth(settings: argparse.Namespace) -> dict[str, Any]:
     """Seconds at halved users and items, all within the same memory, and the slopes."""
     users, items = settings.users, settings.items
-    world = World(users, items, settings.width)
+    data, columns = map(int, settings.mesh.split(","))
+    world = World(users, items, settings.width, MeshConfig(data=data, fsdp=columns))
     sizes = [(users, items), (users // 2, items), (users // 4, items)]
     sizes += [(users, items // 2), (users, items // 4)]
     batches = {size: batch_of(settings.memory_mib, size[1]) for size in sizes}
@@ -178,6 +189,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=64, help="numbers of a state")
     parser.add_argument("--memory_mib", type=float, default=512, help="for the scores of a batch")
+    parser.add_argument("--mesh", default="-1,1", help="devices along users and items")
     parser.add_argument("--rounds", type=int, default=3)
     settings = parser.parse_args()
     if settings.quick:
