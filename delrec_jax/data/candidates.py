@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from delrec_jax.data import stored_arrays
-from delrec_jax.data.random_items import distinct_items, stream_keys, stream_place
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.errors import UserError
+from delrec_jax.random_items import distinct_items, stream_keys, stream_place
 
 _CELLS = 1 << 20  # numbers per step: some tens of MiB, whatever the corpus
 

@@ -92,8 +92,10 @@ def training_iterator(
     """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
     With several processes each gets its rows of the same batches, the first process the first rows: together they are the
-    batch of a single process, padded to the same length. With one bucket a process makes only its own examples; with several
-    it makes the full batch, because the longest text of all rows determines the shape.
+    batch of a single process, padded to the same length. With one bucket a process makes only its own examples. With several
+    it makes the full batch: all processes need the shape that the longest text of all rows determines, and a text's length
+    follows from the same draws as the text (its task, its candidates, what the limit of tokens cuts off), so nothing cheaper
+    than making it tells. Making a text joins tokens that are stored already, and reads no catalogue.
 
     Args:
       make_example: makes an example from its index and a generator.

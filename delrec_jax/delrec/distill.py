@@ -22,7 +22,8 @@ from delrec_jax.delrec.prompt_examples import (
 )
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.distributed import as_main_sees, on_main
-from delrec_jax.teachers.lists import ListsKey, TeacherLists, inputs_hash, load_lists, save_lists
+from delrec_jax.teachers.list_files import ListsKey, inputs_hash, load_lists, save_lists
+from delrec_jax.teachers.lists import TeacherLists
 from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say

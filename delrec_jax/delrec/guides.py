@@ -17,7 +17,8 @@ from scipy.special import softmax
 from delrec_jax.config import Experiment
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.item_to_item import unit_vectors
-from delrec_jax.teachers.lists import inputs_hash, top_lists
+from delrec_jax.teachers.list_files import inputs_hash
+from delrec_jax.teachers.lists import top_lists
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, fold_teachers
 from delrec_jax.workdir.language_model import Language

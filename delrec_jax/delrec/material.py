@@ -91,8 +91,8 @@ def labelled_candidates(
     material: Material, label: int, seen: Int[np.ndarray, " L"], rng: np.random.Generator
 ) -> Int[np.ndarray, " C"]:
     """The label and unseen items, `distill.num_candidates` in total, in random order."""
-    count = material.config.distill.num_candidates
-    return among_negatives(label, material.known, seen, count, rng)
+    count, key = material.config.distill.num_candidates, "distill.num_candidates"
+    return among_negatives(label, material.known, seen, count, rng, key=key)
 
 
 def one_hot(candidates: Int[np.ndarray, " C"], label: int) -> Float[np.ndarray, " C"]:

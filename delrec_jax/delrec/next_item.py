@@ -37,6 +37,7 @@ from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import (
+    CATALOGUE_AXES,
     AskedTexts,
     candidate_scores,
     catalogue_scores,
@@ -88,7 +89,9 @@ class NextItemExamples:
             ids, owners = next_item_text(self.pieces, shown, self.pattern)
             return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
         count = self.config.num_candidates
-        candidates = among_negatives(label, self.known, history, count, rng)
+        candidates = among_negatives(
+            label, self.known, history, count, rng, key="tune.num_candidates"
+        )
         ids, owners = next_item_text(self.pieces, shown, self.pattern, candidates)
         targets = one_hot(candidates, label)
         return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
@@ -208,7 +211,7 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
         guides=guide_shapes(experiment, ranker, asked),
     )
     if ranks_catalogue(ranker, experiment.prompts):
-        return Scoring(catalogue_scores(ranker), held, texts, layout)
+        return Scoring(catalogue_scores(ranker), held, texts, layout, CATALOGUE_AXES)
     listed = jax.ShapeDtypeStruct((asked, experiment.candidates.num), np.int32)
     return Scoring(candidate_scores(ranker), held, replace(texts, candidates=listed), layout)
 

@@ -10,6 +10,7 @@ from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.splits import partition_users
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.random_items import other_items
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,19 @@ def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def among_negatives(
-    label: int, known: np.ndarray, seen: np.ndarray, count: int, rng: np.random.Generator
+    label: int,
+    known: np.ndarray,
+    seen: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    key: str,
 ) -> np.ndarray:
-    """The label and `count` - 1 items of `known` that are not in `seen`, int32, in random order."""
-    pool = np.setdiff1d(known, np.append(seen, label))
-    negatives = rng.choice(pool, count - 1, replace=False)
+    """The label and `count` - 1 items of `known` (ascending) that are not in `seen`, int32, in random order.
+
+    Raises:
+      UserError: fewer items are left; `key` is the setting to lower.
+    """
+    taken = np.append(seen, label)
+    negatives = other_items(known, taken, count - 1, rng, remedy=f"lower {key}")
     return rng.permutation(np.append(negatives, label)).astype(np.int32)

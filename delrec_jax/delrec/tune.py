@@ -13,7 +13,7 @@ from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.delrec import files, systems
-from delrec_jax.delrec.beside import beside_of
+from delrec_jax.delrec.beside import beside_of, with_teacher
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import (
     NextItemExamples,
@@ -33,12 +33,12 @@ from delrec_jax.evaluation.ranking import (
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import place
-from delrec_jax.training.steps import TrainState
+from delrec_jax.training.steps import EvalStep, TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, training_source
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.language_scorer import CATALOGUE_AXES, LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
@@ -223,8 +223,13 @@ class Tuning:
             return None
         longest = int(split.history_lengths("valid").max())
         histories = padded_histories(split, "valid", max(longest, beside.max_length))
-        scores = jax.jit(beside.scores)
-        return lambda rows: scores(self._teacher, histories[rows])
+        layout = with_teacher(self._language.layout)
+        scores = EvalStep(
+            lambda held, rows: beside.scores(held["teacher"], rows), layout, CATALOGUE_AXES
+        )
+        held = {"teacher": self._teacher}
+        held = place(held, layout.of(held))
+        return lambda rows: scores(held, histories[rows])
 
     def _open_ranker(self, targets: np.ndarray) -> RankFn:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""

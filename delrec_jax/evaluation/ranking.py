@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy import stats
 
+from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 
@@ -260,8 +261,8 @@ def rank_users(
     """Score every user once, in batches of one shape, and rank under every protocol.
 
     Args:
-        score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect; for a
-            precomputed matrix, `lambda users: matrix[users]`.
+        score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect, perhaps split over
+            a mesh: then ranks are computed there, and gathered from all processes in the end.
         rankers: protocol -> ranker, from `full_ranker` or `candidate_ranker`.
         num_users: rows 0..num_users-1 are ranked.
         batch_size: users per call; the last batch is padded, and its padding dropped.
@@ -293,7 +294,7 @@ def rank_users(
 def _collect(parts: list[tuple[Array, Array]], order: np.ndarray, *, what: str) -> Ranks:
     """Joins batches on the host, in the order of the rows, without the padding of the last batch."""
     rank, ties = np.empty(len(order), np.float64), np.empty(len(order), np.int32)
-    rank[order] = np.concatenate([np.asarray(rank) for rank, _ in parts])[: len(order)]
-    ties[order] = np.concatenate([np.asarray(ties) for _, ties in parts])[: len(order)]
+    rank[order] = np.concatenate([on_host(rank) for rank, _ in parts])[: len(order)]
+    ties[order] = np.concatenate([on_host(ties) for _, ties in parts])[: len(order)]
     _refuse_broken(np.isnan(rank), what=what)
     return Ranks(rank=rank, ties=ties)

@@ -2,7 +2,8 @@
 
 `training.sharding` maps names to devices. A name says what an axis runs over, not where it goes:
 
-vocab   rows of the token table and columns of the head      items  rows of the catalogue's output vectors
+vocab   rows of the token table and columns of the head      items  rows of what is trained for each item
+users   rows of scores over the catalogue                    catalogue  rows of the item vectors, columns of scores
 embed   the model's width, in kernels                        layers the leading axis of stacked layers
 heads   heads times their width                              mlp    the hidden width of a feed-forward network
 """
@@ -21,7 +22,7 @@ _WHOLE = (
     *("prompt", "shared", "down", "up", "log_variance", "log_scale", "recent_weight", "map"),
     *("weight", "bias", "tokens", "weights", "unit"),
 )
-_BY_ITEM = ("vectors", "item_residual", "item_bias")
+_BY_ITEM = ("item_residual", "item_bias")
 
 
 def named_axes(
@@ -45,6 +46,8 @@ def named_axes(
         owner, name = path[-2] if len(path) > 1 else "", path[-1]
         if name in _WHOLE:
             return (None,) * len(shape)
+        if name == "vectors":
+            return ("catalogue", None)
         if name in _BY_ITEM:
             return ("items", None)[: len(shape)]
         if name == "embedding" and owner in tables:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from delrec_jax.language import verbalizer as ties
 from delrec_jax.language.family import LanguageModel
+from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.soft_prompt import slot_rows
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
 
@@ -87,7 +88,7 @@ class Ranker:
         Args:
           params: the base parameters.
           ids: texts.
-          vectors: the result of `item_vectors(params)`; None = computed here.
+          vectors: the result of `item_vectors(params)`, and perhaps rows of padding; None = computed here.
           prompt: the soft prompt, when texts have slots, in either form of `soft_prompt`.
           adapters: AdaLoRA's tree.
           dropout_key: given while training with dropout.
@@ -104,9 +105,14 @@ class Ranker:
             "dropout_key": dropout_key,
         }
         question = self._question(params, ids, options, owners, readout)
-        vectors = self.item_vectors(params) if vectors is None else vectors
+        vectors = self.item_vectors(params) if vectors is None else self._real(vectors)
         scores = self.verbalizer.catalogue_scores(question, vectors)
-        return scores[:, self.first_same_title] if self._ties else scores
+        if len(
+            self._tied
+        ):  # only their columns, which may lie on other devices than those of the first items
+            first = scores[:, self.first_same_title[self._tied]]
+            scores = scores.at[:, self._tied].set(first)
+        return constrain(scores, "users", "catalogue")
 
     def candidate_scores(
         self,
@@ -136,8 +142,9 @@ class Ranker:
             "dropout_key": dropout_key,
         }
         question = self._question(params, ids, options, owners, readout)
+        vectors = None if vectors is None else self._real(vectors)
         scores = self.verbalizer.candidate_scores(question, self.titles, candidates, vectors)
-        if self._ties:
+        if len(self._tied):
             groups = jnp.asarray(self.first_same_title)[candidates]  # [B, C]
             scores = ties.share_scores(scores, groups)
         # Padding was scored as the last item, which must not affect ranks.
@@ -155,6 +162,11 @@ class Ranker:
         asked = (name, self.model, params, ids, self.sentinel, self.codes, options)
         return Question(*asked, owners=owners, readout=held)
 
+    def _real(self, vectors: Array) -> Array:
+        """The vectors without the rows of padding that make them divide over devices."""
+        return vectors[: len(self.title_tokens)]
+
     @cached_property
-    def _ties(self) -> bool:
-        return bool((self.first_same_title != np.arange(len(self.title_tokens))).any())
+    def _tied(self) -> Int[np.ndarray, "N"]:
+        """The items that the verbalizer cannot distinguish from an earlier one."""
+        return np.flatnonzero(self.first_same_title != np.arange(len(self.title_tokens)))

@@ -10,6 +10,7 @@ from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import Cell, ConventionalSystem
+from delrec_jax.workdir.spread_scores import spread_over
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.title_vectors import title_vector_system
 from delrec_jax.workdir.workspace import Workspace
@@ -47,4 +48,5 @@ def _group(cell: Cell) -> tuple[str, int]:
 def _system(ws: Workspace, data: Data, cell: Cell) -> System:
     """A trained recommender of the comparison."""
     length = cell.config(ws.experiment).max_length
-    return ConventionalSystem(recommenders.load_cell(ws, data, cell), data.split, length)
+    teacher, layout = recommenders.load_cell(ws, data, cell), spread_over(ws.experiment)
+    return ConventionalSystem(teacher, data.split, length, layout)

@@ -139,7 +139,7 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     scored = 0 if planned.scoring is None else _rows(planned.scoring.rows)
     if planned.stage == "teach":
         passes = _teacher(experiment, rows) + 2 * trained
-        return Temporaries(passes, 4 * assumed.items * (scored + 2 * scored // ways))
+        return Temporaries(passes, 4 * assumed.items * 3 * scored // ways)
     model, _ = planned_model(experiment)
     answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
     part = _Part(model, planned.layout.mesh.shape["tensor"], answers)
@@ -151,7 +151,10 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     if planned.scoring is None:
         return Temporaries(int(step), 0)
     scoring = gathered + _SCORING_BLOCKS * part.largest(-(-scored // ways), tokens)
-    scoring += 2 * _scores(experiment, planned, assumed, batch=planned.scoring.rows, rows=scored)
+    kept = (
+        scored if planned.scoring.axes is None else -(-scored // ways)
+    )  # rows whose scores a device gets
+    scoring += 2 * _scores(experiment, planned, assumed, batch=planned.scoring.rows, rows=kept)
     return Temporaries(int(step), int(scoring))
 
 

@@ -17,6 +17,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.network import NetworkTeacher, init_params
 from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.training.sharding import Layout
 from delrec_jax.workdir.language_model import code_count
 
 
@@ -67,8 +68,11 @@ def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:
     return NetworkTeacher(params, module)
 
 
-def frozen_of(ranker: Ranker) -> dict[str, Any]:
-    """Returns the shapes of the base parameters, and of the item vectors if the verbalizer has them."""
+def frozen_of(ranker: Ranker, layout: Layout) -> dict[str, Any]:
+    """Returns the shapes of the base parameters, and of the item vectors (padded) if the verbalizer has them."""
     params = ranker.model.param_shapes()
-    vectors = jax.eval_shape(ranker.item_vectors, params) if ranker.ranks_catalogue else None
-    return {"params": params, "vectors": vectors}
+    if not ranker.ranks_catalogue:
+        return {"params": params, "vectors": None}
+    found = jax.eval_shape(ranker.item_vectors, params)
+    rows = (layout.padded("catalogue", found.shape[0]), *found.shape[1:])
+    return {"params": params, "vectors": jax.ShapeDtypeStruct(rows, found.dtype)}

@@ -66,13 +66,13 @@ def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
 def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     start = PromptStart(experiment, words=(0,))  # the choice of words does not change a shape
     known = np.arange(len(ranker.title_tokens)) > 0
-    return distilling_task(experiment, ranker, layout, frozen_of(ranker), start, known)
+    return distilling_task(experiment, ranker, layout, frozen_of(ranker, layout), start, known)
 
 
 def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     items = len(ranker.title_tokens)
     teacher = teacher_of(experiment, items) if experiment.tune.beside else None
-    frozen, known = frozen_of(ranker), np.arange(items) > 0
+    frozen, known = frozen_of(ranker, layout), np.arange(items) > 0
     return tuning_task(experiment, ranker, layout, frozen, known=known, teacher=teacher)
 
 

@@ -21,11 +21,11 @@ from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import drawn_order
 from delrec_jax.workdir.recommenders import (
     AUGMENTED,
-    compiled_scores,
     first_cell,
     load_cell,
     load_teacher,
 )
+from delrec_jax.workdir.spread_scores import compiled_scores
 from delrec_jax.workdir.workspace import Workspace
 
 _NEAREST = 3

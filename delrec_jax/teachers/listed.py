@@ -6,7 +6,6 @@ teacher that scores the whole catalogue, random items have next to none. Where t
 mean step between listed scores below the last of them: a finite score, so that the sums of hybrids keep them behind it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, drawn_negatives
-from delrec_jax.teachers.protocol import ScoreFn
+from delrec_jax.teachers.protocol import PlacedScores, ScoreFn
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,8 @@ class ListedTeacher:
         Raises:
             UserError: a history has no list, or fewer than h allowed unseen items in it.
         """
-        rows = self._open_rows(users, lengths, top_h=top_h, key=key, allowed=allowed, seen=seen)
-        tops = [top for _, top, _ in rows]
-        return np.stack(tops) if tops else np.zeros((0, top_h), np.int32)
+        asked = self.places(users, lengths), users, lengths
+        return self._best(*asked, top_h=top_h, key=key, allowed=allowed, seen=seen)
 
     def distillation_lists(
         self,
@@ -129,22 +127,24 @@ class ListedTeacher:
         Raises:
             UserError: see `top_lists`; or a row has fewer than m allowed unseen items.
         """
-        items = np.zeros((len(users), settings.num_candidates), np.int32)
-        scores = np.zeros(items.shape, np.float32)
-        rows = self._open_rows(
-            users, lengths, top_h=settings.top_h, key="distill.top_h", allowed=allowed, seen=seen
-        )
-        for row, (place, top, pool) in enumerate(rows):
-            pool[top] = False
-            items[row] = np.concatenate([top, drawn_negatives(pool, settings, row)])
-            known = np.full(len(pool), -np.inf, np.float32)
+        places, key = self.places(users, lengths), "distill.top_h"
+        asked = places, users, lengths
+        top = self._best(*asked, top_h=settings.top_h, key=key, allowed=allowed, seen=seen)
+        taken, rows = np.concatenate([seen, top], axis=1), np.arange(len(users))
+        negatives = drawn_negatives(np.flatnonzero(allowed), taken, settings, rows)
+        items = np.concatenate([top, negatives], axis=1)
+        scores = np.full(items.shape, -np.inf, np.float32)
+        for row, place in enumerate(places):
             mine = slice(self.offsets[place], self.offsets[place + 1])
-            known[self.items[mine]] = self.scores[mine]
-            scores[row] = known[items[row]]
+            order = np.argsort(self.items[mine])
+            listed, known = self.items[mine][order], self.scores[mine][order]
+            at = np.minimum(np.searchsorted(listed, items[row]), len(listed) - 1)
+            scores[row] = np.where(listed[at] == items[row], known[at], -np.inf)
         return TeacherLists(items=items, scores=scores)
 
-    def _open_rows(
+    def _best(
         self,
+        places: np.ndarray,
         users: np.ndarray,
         lengths: np.ndarray,
         *,
@@ -152,27 +152,27 @@ class ListedTeacher:
         key: str,
         allowed: np.ndarray,
         seen: np.ndarray,
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yields each history's list, its best items [h], and which items are allowed and unseen [I]."""
-        for row, place in enumerate(self.places(users, lengths)):
-            is_open = allowed.copy()
-            is_open[seen[row][seen[row] >= 0]] = False
+    ) -> Int[np.ndarray, "Q h"]:
+        """The best allowed unseen items of the lists at these places, which belong to these users and lengths."""
+        tops = np.zeros((len(places), top_h), np.int32)
+        for row, place in enumerate(places):
             listed = self.items[self.offsets[place] : self.offsets[place + 1]]
-            best = listed[is_open[listed]][:top_h]
+            best = listed[allowed[listed] & ~np.isin(listed, seen[row])][:top_h]
             if len(best) < top_h:
                 raise UserError(
                     f"{self.source}: the list of {self._name(users[row], lengths[row])} has {len(listed)} items, of which "
                     f"{len(best)} can be recommended (the user has not had them, and for stage 1 somebody had them in the "
                     f"training part), but {key} asks for {top_h}: list more items, or lower {key}"
                 )
-            yield place, best, is_open
+            tops[row] = best
+        return tops
 
     def _name(self, user: int, length: int) -> str:
         return f"user_id {self.user_ids[user]!r}, length {length}"
 
 
-ListSource = ScoreFn | ListedTeacher
-"""What a teacher's best items are taken from: its scores, or the lists that it consists of."""
+ListSource = ScoreFn | PlacedScores | ListedTeacher
+"""What a teacher's best items are taken from: its scores (perhaps over a mesh), or the lists that it consists of."""
 
 
 def _below(scores: Float[np.ndarray, " K"]) -> float:

@@ -1,30 +1,29 @@
-"""The teacher's lists: what stage 1 distills, made once per checkpoint and stored on disk.
+"""The teacher's lists: what stage 1 distills; `list_files` stores them.
 
 A list holds the teacher's h best items for a history, best first, then random negatives
 up to m candidates, with the teacher's scores for all of them (so that the full order can
 be distilled and not only its head).
 """
 
-import hashlib
-import json
-import zipfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
-from delrec_jax.files import whole
 from delrec_jax.padding import PAD_ITEM
-from delrec_jax.prng import generator
-from delrec_jax.teachers.protocol import ScoreFn
-from delrec_jax.teachers.standardised import unseen_items
+from delrec_jax.random_items import distinct_items, row_keys, taken_codes
+from delrec_jax.teachers.best_items import best_items, scores_of
+from delrec_jax.teachers.protocol import PlacedScores, ScoreFn
 
 _STREAM = "teacher-negatives"
+
+Pick = Callable[[Int[np.ndarray, "b n"]], Float[np.ndarray, "b n"]]
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -64,23 +63,8 @@ class TeacherLists:
     scores: Float[np.ndarray, "N m"]
 
 
-@dataclass(frozen=True)
-class ListsKey:
-    """What lists depend on; lists with another key are stale.
-
-    Attributes:
-        checkpoint: id of the teacher's checkpoint.
-        settings: h, m and the seed.
-        inputs: hash of histories, seen items and allowed items, from `inputs_hash`.
-    """
-
-    checkpoint: str
-    settings: ListSettings
-    inputs: str
-
-
 def top_lists(
-    score_fn: ScoreFn,
+    score_fn: ScoreFn | PlacedScores,
     histories: Int[np.ndarray, "N L"],
     *,
     top_h: int,
@@ -91,12 +75,14 @@ def top_lists(
     """The teacher's best items for each history, best first.
 
     Args:
-        score_fn: the teacher's `scores`; compiled here, once.
+        score_fn: the teacher's `scores`, compiled here, once; or its scores over a mesh, whose users are ranked where they
+            are, by all processes together.
         histories: left-padded with -1; may be shorter than what the user has seen.
         top_h: h, items per list.
         allowed: False excludes an item from all lists (the teacher never saw it).
         seen: items to leave out, one row per history, padded with -1 anywhere; None leaves none out.
-        batch_size: rows per compiled call; the last batch is padded, and its padding dropped.
+        batch_size: rows per compiled call (more where they must divide over a mesh); the last batch is padded, and its
+            padding dropped.
 
     Returns:
         `(items, scores)`, int32 and float32. Items with equal scores are in index order.
@@ -104,20 +90,17 @@ def top_lists(
     Raises:
         UserError: a row has fewer than h allowed unseen items, or scores are not finite.
     """
-    batches = _ranked_batches(
+    items = np.zeros((len(histories), top_h), np.int32)
+    scores = np.zeros(items.shape, np.float32)
+    for rows, best, _ in _ranked_batches(
         score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
-    )
-    tops = [
-        (top, np.asarray(jnp.take_along_axis(scores[: len(top)], top, axis=1)))
-        for _, top, scores, _ in batches
-    ]
-    empty = (np.zeros((0, top_h), np.int32), np.zeros((0, top_h), np.float32))
-    items, scores = zip(*tops, strict=True) if tops else ((empty[0],), (empty[1],))
-    return np.concatenate(items), np.concatenate(scores)
+    ):
+        items[rows], scores[rows] = best
+    return items, scores
 
 
 def distillation_lists(
-    score_fn: ScoreFn,
+    score_fn: ScoreFn | PlacedScores,
     histories: Int[np.ndarray, "N L"],
     *,
     settings: ListSettings,
@@ -143,83 +126,103 @@ def distillation_lists(
     """
     items = np.zeros((len(histories), settings.num_candidates), np.int32)
     scores = np.zeros(items.shape, np.float32)
-    for start, top, batch_scores, open_items in _ranked_batches(
-        score_fn,
-        histories,
-        top_h=settings.top_h,
-        allowed=allowed,
-        seen=seen,
-        batch_size=batch_size,
+    top_h, known = settings.top_h, np.flatnonzero(allowed)
+    for rows, (top, best), picked in _ranked_batches(
+        score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
     ):
-        pools = np.array(open_items)[: len(top)]
-        np.put_along_axis(pools, top, False, axis=1)
-        for row, pool_mask in enumerate(pools):
-            negatives = drawn_negatives(pool_mask, settings, start + row)
-            items[start + row] = np.concatenate([top[row], negatives])
-        rows = slice(start, start + len(top))
-        scores[rows] = np.take_along_axis(np.asarray(batch_scores)[: len(top)], items[rows], 1)
+        taken = top if seen is None else np.concatenate([seen[rows], top], axis=1)
+        numbers = np.arange(rows.start, rows.stop)
+        negatives = drawn_negatives(known, taken, settings, numbers)
+        items[rows] = np.concatenate([top, negatives], axis=1)
+        scores[rows] = np.concatenate([best, picked(negatives)], axis=1)
     return TeacherLists(items=items, scores=scores)
 
 
 def drawn_negatives(
-    pool: Bool[np.ndarray, " I"], settings: ListSettings, row: int
-) -> Int[np.ndarray, " m-h"]:
-    """The random negatives of a row, which depend only on (seed, row) and the pool.
+    known: Int[np.ndarray, " K"],
+    taken: Int[np.ndarray, "B T"],
+    settings: ListSettings,
+    rows: Int[np.ndarray, " B"],
+) -> Int[np.ndarray, "B m-h"]:
+    """The random negatives of some rows, each of which depends only on (seed, row number) and the row's own items.
+
+    The catalogue is not read: a row takes the first numbers of its own stream that are neither taken nor repeats.
 
     Args:
-        pool: the allowed unseen items that are not in the top h.
+        known: the allowed items, ascending.
+        taken: the items that each row has seen and its top h, padded with -1 anywhere.
         settings: h, m and the seed.
-        row: its number.
+        rows: the rows' numbers.
 
     Raises:
-        UserError: the pool is too small.
+        UserError: a row has fewer than m allowed unseen items.
     """
-    items = np.flatnonzero(pool)
-    _check_enough(len(items) + settings.top_h, settings.num_candidates, row)
-    draw = generator(settings.seed, _STREAM, row)
-    negatives: Int[np.ndarray, " m-h"] = draw.choice(
-        items, settings.num_candidates - settings.top_h, replace=False
-    )
+    excluded = taken_codes(known, taken)
+    left = len(known) - np.bincount(excluded // len(known), minlength=len(rows))
+    _check_enough(left + settings.top_h, settings.num_candidates, rows)
+    count = settings.num_candidates - settings.top_h
+    if count == 0:
+        return np.zeros((len(rows), 0), np.int32)
+    keys = row_keys(f"{_STREAM}/{settings.seed}", rows)
+    drawn = distinct_items(keys, count, num_items=len(known), excluded=excluded)
+    negatives: Int[np.ndarray, "B m-h"] = known[drawn].astype(np.int32)
     return negatives
 
 
 def _ranked_batches(
-    score_fn: ScoreFn,
+    score_fn: ScoreFn | PlacedScores,
     histories: np.ndarray,
     *,
     top_h: int,
     allowed: np.ndarray,
     seen: np.ndarray | None,
     batch_size: int,
-) -> Iterator[tuple[int, np.ndarray, Array, Array]]:
-    """Yields (first row, top items [b, h], scores [B, I], open items [B, I]), checked.
+) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray], Pick]]:
+    """Yields (rows, their (top items, scores) [b, h], what picks their scores of items [b, n]), checked.
 
-    The two large arrays stay on the device, including the rows that fill up the last batch.
+    No array of the catalogue's width leaves the device. While the caller has one batch, the device works on the next.
     """
     if top_h > len(allowed):
-        _check_enough(len(allowed), top_h, 0)
+        _check_enough(np.array([len(allowed)]), top_h, np.zeros(1, int))
     seen = np.full((len(histories), 1), PAD_ITEM, np.int32) if seen is None else seen
-    allowed_items = jnp.asarray(allowed)
+    score: Callable[..., Array] = score_fn
+    if isinstance(score_fn, PlacedScores):
+        batch_size = score_fn.rows(batch_size)
+    else:
+        score = jax.jit(score_fn)
 
-    @jax.jit
-    def rank(histories: Array, seen: Array) -> tuple[Array, ...]:
-        scores = score_fn(histories).astype(jnp.float32)  # [B, I]
-        open_items = unseen_items(seen, scores.shape[1]) & allowed_items
-        _, top = jax.lax.top_k(jnp.where(open_items, scores, -jnp.inf), top_h)  # [B, h]
-        return top, jnp.isfinite(scores).all(1), open_items.sum(1), scores, open_items
+    def dispatched(start: int) -> tuple[slice, Array, tuple[Array, ...]]:
+        rows = slice(start, min(start + batch_size, len(histories)))
+        asked, closed = (_padded_rows(x[rows], batch_size) for x in (histories, seen))
+        scores = score(asked)
+        return rows, scores, best_items(scores, closed, allowed, count=top_h)
 
-    for start in range(0, len(histories), batch_size):
-        count = min(batch_size, len(histories) - start)
-        parts = (_padded_rows(x[start : start + count], batch_size) for x in (histories, seen))
-        *small, scores, open_items = rank(*parts)
-        top, finite, free = (np.asarray(x)[:count] for x in small)
+    for rows, scores, found in _one_ahead(map(dispatched, range(0, len(histories), batch_size))):
+        count = rows.stop - rows.start
+        top, best, finite, free = (on_host(x)[:count] for x in found)
         if not finite.all():
             raise UserError(
-                f"the teacher's scores for row {start} or later are not finite: its training "
+                f"the teacher's scores for row {rows.start} or later are not finite: its training "
                 "diverged; lower teacher.optimizer.learning_rate and train it again"
             )
-        _check_enough(int(free.min()), top_h, start + int(free.argmin()))
-        yield start, top.astype(np.int32), scores, open_items
+        _check_enough(free, top_h, np.arange(rows.start, rows.stop))
+
+        def pick(items: np.ndarray, scores: Array = scores) -> np.ndarray:
+            padded = _padded_rows(items, batch_size)
+            return on_host(scores_of(scores, padded))[: len(items)]
+
+        yield rows, (top, best), pick
+
+
+def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; each is made before the one before it is given out."""
+    before: Batch | None = None
+    for batch in batches:
+        if before is not None:
+            yield before
+        before = batch
+    if before is not None:
+        yield before
 
 
 def _padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
@@ -227,54 +230,12 @@ def _padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
     return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=PAD_ITEM)
 
 
-def _check_enough(available: int, needed: int, row: int) -> None:
-    """Raises a `UserError` if a list cannot be filled."""
-    if available < needed:
+def _check_enough(available: np.ndarray, needed: int, rows: np.ndarray) -> None:
+    """Raises a `UserError` if a list cannot be filled: `available` items [B] for these row numbers."""
+    if len(rows) and available.min() < needed:
+        worst = int(available.argmin())
         raise UserError(
-            f"teacher lists: row {row} has {available} items that the teacher knows and the "
+            f"teacher lists: row {rows[worst]} has {available[worst]} items that the teacher knows and the "
             f"user has not seen, but {needed} are needed; lower distill.top_h or "
             "distill.num_candidates"
         )
-
-
-def inputs_hash(*arrays: np.ndarray | None) -> str:
-    """SHA-256 of arrays with their shapes and types; identifies the rows that lists were made for."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        value = np.zeros(0) if array is None else np.ascontiguousarray(array)
-        digest.update(f"{array is None} {value.dtype.str} {value.shape};".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def save_lists(path: Path, lists: TeacherLists, *, key: ListsKey) -> None:
-    """Writes lists and their key to an npz file; the file is complete or absent, never partial."""
-    header = {"key": asdict(key), "content": inputs_hash(lists.items, lists.scores)}
-    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    with whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, header=text, items=lists.items, scores=lists.scores)
-
-
-def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:
-    """Reads lists that were made under `key`.
-
-    Raises:
-        UserError: the file is missing, damaged or altered, or belongs to another
-            checkpoint, other settings or other histories. The caller may make them again.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(file["header"].tobytes())
-            lists = TeacherLists(items=file["items"], scores=file["scores"])
-        content, found = header["content"], header["key"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read as teacher lists ({error}); delete it") from error
-    if content != inputs_hash(lists.items, lists.scores):
-        raise UserError(f"{path}: its content was altered after it was written; delete it")
-    for name, value in asdict(key).items():
-        if found.get(name) != value:
-            raise UserError(
-                f"{path}: made for {name} {found.get(name)}, asked for {value}; delete it to "
-                "have it made again"
-            )
-    return lists

@@ -6,12 +6,26 @@ ranking, distillation) knows only this protocol, so that a new teacher is one ne
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 ScoreFn = Callable[[Int[Array, "B L"]], Float[Array, "B I"]]
 """Histories to scores: pure, so that it can be compiled and batched by its caller."""
+
+
+@runtime_checkable
+class PlacedScores(Protocol):
+    """Scores that are compiled already and computed over a mesh, where they stay; called by all processes alike."""
+
+    def __call__(self, histories: Int[np.ndarray, "B L"]) -> Float[Array, "B I"]:
+        """Scores host histories, as a `ScoreFn` does."""
+        ...
+
+    def rows(self, wanted: int) -> int:
+        """Returns the size of the smallest batch of at least `wanted` histories that divides over the mesh."""
+        ...
 
 
 class Teacher(Protocol):

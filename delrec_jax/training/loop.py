@@ -22,8 +22,8 @@ from delrec_jax.training.gradients import Metrics
 from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.preemption import StopRequest
 from delrec_jax.training.profiling import parse_span
-from delrec_jax.training.row_steps import steps_ahead
 from delrec_jax.training.refreshing import Refresh
+from delrec_jax.training.row_steps import steps_ahead
 from delrec_jax.training.sharding import Layout, place, place_batch
 from delrec_jax.training.steps import TrainState, state_shardings
 from delrec_jax.training.watching import WatchConfig, Watcher

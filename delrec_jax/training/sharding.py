@@ -24,11 +24,13 @@ AXES = ("data", "fsdp", "tensor")
 AxesOf = Callable[[tuple[str, ...], tuple[int, ...]], tuple[str | None, ...]]
 
 # The tables of words and items are split by rows: a lookup then exchanges only the few rows that it needs, whereas a split
-# by columns would bring the full table to every device.
+# by columns would bring the full table to every device. `users` and `catalogue` split a language model's scores [B, I].
 RULES = (
     "batch: data, fsdp",
     "vocab: fsdp, tensor",
     "items: tensor",
+    "users: data",
+    "catalogue: fsdp, tensor",
     "embed: fsdp",
     "heads: tensor",
     "mlp: tensor",
@@ -91,9 +93,7 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
       UserError: as in `make_mesh`.
     """
     sizes = [config.data, config.fsdp, config.tensor]
-    known = 1
-    for size in sizes:
-        known *= size if size > 0 else 1
+    known = prod(size for size in sizes if size > 0)
     if sizes.count(-1) == 1 and devices % known == 0:
         sizes[sizes.index(-1)] = devices // known
         known = devices
@@ -143,7 +143,11 @@ class Layout:
 
     def rows(self, wanted: int) -> int:
         """Rows of the smallest batch that has at least `wanted` rows and divides over the devices."""
-        return -(-wanted // self.ways) * self.ways
+        return self.padded("batch", wanted)
+
+    def padded(self, name: str, size: int) -> int:
+        """The smallest multiple of the number of parts that an axis of this name is split into, at least `size`."""
+        return -(-size // self.ways_of(name)) * self.ways_of(name)
 
     def spec(self, path: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
         """Where a leaf's axes go. An axis whose size does not divide over its devices is not split."""

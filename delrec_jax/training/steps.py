@@ -5,6 +5,7 @@ shardings, on one device as on a pod.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flax.struct
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 
 from delrec_jax.training.gradients import GradientFn, Metrics
 from delrec_jax.training.sharding import Layout, place_batch
@@ -110,13 +112,25 @@ class EvalStep:
     """One compiled function of parameters and rows, such as scores: `step(held, rows) -> array` on this process.
 
     The rows (host arrays [B, ...], the same in all processes) are split over the mesh like training batches, for any B; the
-    result [B, ...] comes back complete, as an array on this process's first device: what follows (ranks, metrics) needs no
-    mesh.
+    result [B, ...] comes back complete, as an array on this process's first device: what follows (metrics) needs no mesh.
+    With `axes`, it stays where it is: no device and no host ever holds all scores of a large catalogue.
     """
 
-    def __init__(self, function: Callable[[Any, Any], jax.Array], layout: Layout):
-        """Defines the function; it is compiled when it is first called."""
-        self.layout, self._function = layout, function
+    def __init__(
+        self,
+        function: Callable[[Any, Any], jax.Array],
+        layout: Layout,
+        axes: tuple[str, ...] | None = None,
+    ):
+        """Defines the function; it is compiled when it is first called.
+
+        Args:
+          function: (held, rows) -> [B, ...].
+          layout: where both are placed.
+          axes: names of the result's axes, such as ("users", "catalogue"), by which it stays split over the mesh; where the
+            columns do not divide, the rows are split as those of a batch. None = it comes back complete.
+        """
+        self.layout, self._function, self._axes = layout, function, axes
         self._jitted = PerTree(self._jit)
 
     def __call__(self, held: Any, rows: Any) -> jax.Array:
@@ -127,7 +141,7 @@ class EvalStep:
         placed = place_batch(filled, self.layout)
         with self.layout.active():
             found = self._jitted(held)(held, placed)
-        here: jax.Array = found.addressable_data(0)
+        here: jax.Array = found.addressable_data(0) if self._axes is None else found
         return here[:asked] if missing else here
 
     def in_batches(self, held: Any, rows: Any, size: int) -> np.ndarray:
@@ -148,7 +162,20 @@ class EvalStep:
 
     def _jit(self, held: Any) -> Any:
         shardings = (self.layout.of(held), self.layout.batch)
-        return jax.jit(self._function, in_shardings=shardings, out_shardings=self.layout.whole)
+        if self._axes is None:
+            return jax.jit(self._function, in_shardings=shardings, out_shardings=self.layout.whole)
+        return jax.jit(self._split, in_shardings=shardings)
+
+    def _split(self, held: Any, rows: Any) -> jax.Array:
+        """The function's value, split by the names of its axes."""
+        found, names = self._function(held, rows), self._axes
+        assert names is not None
+        result = replace(self.layout, axes_of=lambda path, shape: names)
+        wanted = result.spec(("scores",), found.shape)
+        divides = len(wanted) == found.ndim or self.layout.ways_of(names[-1]) == 1
+        home = NamedSharding(self.layout.mesh, wanted) if divides else self.layout.batch
+        placed: jax.Array = jax.lax.with_sharding_constraint(found, home)
+        return placed
 
 
 class PerTree:

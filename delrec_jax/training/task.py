@@ -39,17 +39,19 @@ class Scoring:
       held: shapes of the weights.
       rows: shapes of one batch.
       layout: where both are placed.
+      axes: names of the scores' axes, by which they stay split over the mesh; None = each process gets all.
     """
 
     function: Callable[[Any, Any], jax.Array]
     held: Any
     rows: Any
     layout: Layout
+    axes: tuple[str, ...] | None = None
 
     @cached_property
     def step(self) -> EvalStep:
         """The function, compiled once."""
-        return EvalStep(self.function, self.layout)
+        return EvalStep(self.function, self.layout, self.axes)
 
     def lower(self) -> Any:
         """Lowers the function: ready to be compiled."""

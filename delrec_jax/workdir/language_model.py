@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax.config import Experiment
@@ -79,17 +80,22 @@ class Language:
         """The verbalizer's item vectors [I, D], or None if titles have no vectors.
 
         The head is frozen from stage 1 on, so one matrix serves all batches and systems, but those that stage 2 tunes with
-        `tune.refresh_vectors`.
+        `tune.refresh_vectors`. Rows of zeros follow where the mesh splits the catalogue and it does not divide: no device holds
+        all rows of a large one.
         """
         if not self.ranker.ranks_catalogue:
             return None
         if self.ranker.verbalizer.encodes_titles:
-            found: jax.Array = self.put({"vectors": self.title_vectors})["vectors"]
-            return found
-        items = (len(self.ranker.title_tokens), self.model.width)
-        home = self.layout.of({"vectors": jax.ShapeDtypeStruct(items, np.float32)})["vectors"]
+            return self._placed(self.title_vectors)
+        items, missing = len(self.ranker.title_tokens), self._missing
+        rows = (items + missing, self.model.width)
+        home = self.layout.of({"vectors": jax.ShapeDtypeStruct(rows, np.float32)})["vectors"]
+
+        def padded(params: Any) -> jax.Array:
+            return jnp.pad(self.ranker.item_vectors(params), ((0, missing), (0, 0)))
+
         with self.layout.active():
-            vectors: jax.Array = jax.jit(self.ranker.item_vectors, out_shardings=home)(self.params)
+            vectors: jax.Array = jax.jit(padded, out_shardings=home)(self.params)
         return vectors
 
     @cached_property
@@ -105,8 +111,19 @@ class Language:
           store: keeps them.
         """
         read = self._title_encoder if store is None else partial(store.vectors, self._title_encoder)
-        found: jax.Array = self.put({"vectors": read(self.params, adapters)})["vectors"]
+        return self._placed(read(self.params, adapters))
+
+    def _placed(self, titles: np.ndarray) -> jax.Array:
+        found: jax.Array = self.put({"vectors": np.pad(titles, ((0, self._missing), (0, 0)))})[
+            "vectors"
+        ]
         return found
+
+    @property
+    def _missing(self) -> int:
+        """Rows after those of the items, so that they divide over the devices."""
+        items = len(self.ranker.title_tokens)
+        return self.layout.padded("catalogue", items) - items
 
     @cached_property
     def _title_encoder(self) -> TitleEncoder:

@@ -66,6 +66,9 @@ class LanguageSystem:
     vectors: Any = None
 
 
+CATALOGUE_AXES = ("users", "catalogue")
+"""Names of the axes of scores [B, I] by a language model, which stay split over the mesh until they are ranked."""
+
 Scores = Callable[[Any, Any], jax.Array]
 """Maps (held weights, texts) to scores."""
 
@@ -104,7 +107,9 @@ class LanguageScorer:
         """Prepares both kinds of scores of a frozen model."""
         self.language = language
         self._buckets = make_buckets(language.pieces.config.max_tokens)
-        self._catalogue = EvalStep(catalogue_scores(language.ranker), language.layout)
+        self._catalogue = EvalStep(
+            catalogue_scores(language.ranker), language.layout, CATALOGUE_AXES
+        )
         self._candidates = EvalStep(candidate_scores(language.ranker), language.layout)
 
     def _held(self, system: LanguageSystem) -> dict[str, Any]:
@@ -140,7 +145,7 @@ class LanguageScorer:
         )
 
     def catalogue(self, system: LanguageSystem, texts: AskedTexts) -> Float[jax.Array, "B I"]:
-        """Scores the whole catalogue, for verbalizers that rank it."""
+        """Scores the whole catalogue, for verbalizers that rank it; the scores stay split over the mesh."""
         return self._catalogue(self._held(system), texts)
 
     def candidates(

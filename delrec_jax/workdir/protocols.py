@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 
 from delrec_jax.config import Experiment
-from delrec_jax.data.random_items import distinct_items, stream_keys
 from delrec_jax.data.splits import Part, Split, padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import metrics, ranking, records
 from delrec_jax.evaluation.ranking import RankFn, Ranks
 from delrec_jax.evaluation.records import RecordKey
+from delrec_jax.random_items import distinct_items, stream_keys
+from delrec_jax.teachers.list_files import inputs_hash
 from delrec_jax.teachers.listed import ListedTeacher, ListSource
-from delrec_jax.teachers.lists import inputs_hash, top_lists
+from delrec_jax.teachers.lists import top_lists
 from delrec_jax.workdir.prepared import Data
 
 _SHORTEST = 8

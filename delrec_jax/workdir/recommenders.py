@@ -9,6 +9,7 @@ augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augmen
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, network_of, parts_of
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.training.sharding import Layout
 from delrec_jax.workdir.closed_forms import (
     Choice,
     choose,
@@ -38,6 +40,7 @@ from delrec_jax.workdir.closed_forms import (
 from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.spread_scores import SpreadScores, compiled_scores, spread_over
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.validation import Validation
 from delrec_jax.workdir.workspace import Workspace, read_json
@@ -174,20 +177,25 @@ def load_teacher(ws: Workspace, data: Data) -> Teacher:
 class ConventionalSystem:
     """A recommender that reads item numbers, as a `systems.System`."""
 
-    def __init__(self, teacher: Teacher, split: Split, longest: int):
+    _read: dict[Part, RowHistories]
+
+    def __init__(self, teacher: Teacher, split: Split, longest: int, layout: Layout | None = None):
         """Reads nothing yet.
 
         Args:
           teacher: the recommender.
           split: the users and their histories.
           longest: number of a history's latest items that it reads.
+          layout: the mesh that it is scored on (`spread_scores`); None = one device.
         """
-        self._teacher, self._split, self._longest = teacher, split, longest
-        self._read: dict[Part, RowHistories] = {}
+        self._split, self._longest, self._read = split, longest, {}
+        self._scores = (
+            partial(compiled_scores, teacher) if layout is None else SpreadScores(teacher, layout)
+        )
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
-        """Scores the catalogue [B, I] for rows of a part."""
-        found: jax.Array = compiled_scores(self._teacher, self._histories(part)(rows))
+        """Scores the catalogue [B, I] for rows of a part; over a mesh, the scores stay split."""
+        found: jax.Array = self._scores(self._histories(part)(rows))
         return found
 
     def order(self, part: Part) -> np.ndarray:
@@ -225,15 +233,18 @@ def list_source(ws: Workspace, data: Data, cell: Cell | None = None) -> ListSour
       cell: the recommender; None = the one that DELRec distills.
     """
     cell = cell or distilled_cell(ws.experiment)
-    return listed_teacher(ws, data) or load_cell(ws, data, cell).scores
+    if listed := listed_teacher(ws, data):
+        return listed
+    teacher, layout = load_cell(ws, data, cell), spread_over(ws.experiment)
+    return teacher.scores if layout is None else SpreadScores(teacher, layout)
 
 
 def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:
     """Returns the closed-form baselines by name, with the settings that `fit` chose."""
-    train = training_part(data)
+    train, layout = training_part(data), spread_over(ws.experiment)
     return {
         name: ConventionalSystem(
-            fitted(name, train, choice), data.split, closed_form(name).max_length
+            fitted(name, train, choice), data.split, closed_form(name).max_length, layout
         )
         for name, choice in chosen(ws).items()
     }
@@ -244,7 +255,8 @@ def conventional_systems(ws: Workspace, data: Data) -> dict[str, System]:
     found: dict[str, System] = {**baseline_systems(ws, data), PLAIN: taught_system(ws, data)}
     if distilled_cell(ws.experiment) != first_cell(ws.experiment):
         length = ws.experiment.teacher.max_length
-        found[AUGMENTED] = ConventionalSystem(load_teacher(ws, data), data.split, length)
+        layout = spread_over(ws.experiment)
+        found[AUGMENTED] = ConventionalSystem(load_teacher(ws, data), data.split, length, layout)
     return found
 
 
@@ -253,14 +265,5 @@ def taught_system(ws: Workspace, data: Data) -> System:
     if listed := listed_teacher(ws, data):
         return ListedSystem(listed, data.split, data.num_items)
     teacher = load_cell(ws, data, first_cell(ws.experiment))
-    return ConventionalSystem(teacher, data.split, ws.experiment.teacher.max_length)
-
-
-@jax.jit
-def compiled_scores(teacher: Any, histories: Any) -> jax.Array:
-    """Scores histories [B, L], left-padded with -1: [B, I].
-
-    The teacher is an argument so that recommenders of one shape share a compiled program.
-    """
-    scores: jax.Array = teacher.scores(histories)
-    return scores
+    length, layout = ws.experiment.teacher.max_length, spread_over(ws.experiment)
+    return ConventionalSystem(teacher, data.split, length, layout)

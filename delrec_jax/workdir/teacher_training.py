@@ -78,7 +78,7 @@ def teaching_task(
         start=start,
         frozen=frozen,
         batch=TrainingRows(items=rows, labels=rows, segments=rows),
-        scoring=Scoring(score, held, users, layout),
+        scoring=Scoring(score, held, users, layout, ("batch", "items")),
     )
 
 

@@ -5,14 +5,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import delrec_jax.data.random_items
+import delrec_jax.random_items
 from delrec_jax.data.candidates import (
     load_candidates,
     sampled_candidates,
     save_candidates,
 )
 from delrec_jax.data.interactions import from_rows
-from delrec_jax.data.random_items import distinct_items, stream_keys, stream_place
 from delrec_jax.data.split_files import save_split
 from delrec_jax.data.split_kinds import (
     KINDS,
@@ -23,6 +22,7 @@ from delrec_jax.data.split_kinds import (
 )
 from delrec_jax.data.splits import PARTS
 from delrec_jax.errors import UserError
+from delrec_jax.random_items import distinct_items, stream_keys, stream_place
 
 ITEMS = 30
 
@@ -123,7 +123,7 @@ def test_more_users_than_one_step_takes(monkeypatch):
     split = make_split(rows)
     whole = sampled_candidates(split, "test", 6, seed=0, num_items=ITEMS)
     monkeypatch.setattr(delrec_jax.data.candidates, "_CELLS", 7 * 2 * 6)  # 7 users a step
-    monkeypatch.setattr(delrec_jax.data.random_items, "_CELLS", 2 * ITEMS)
+    monkeypatch.setattr(delrec_jax.random_items, "_CELLS", 2 * ITEMS)
     steps = sampled_candidates(split, "test", 6, seed=0, num_items=ITEMS)
     assert steps.items.tolist() == whole.items.tolist() and steps.hash == whole.hash
 

@@ -57,7 +57,7 @@ def test_every_array_has_a_name_for_every_axis(scan, gated, tied):
         ("encoder/block_0/SelfAttention/v/E", (5,), (None,)),
         ("encoder/block_0/SelfAttention/v/B", (5, 8), (None, "heads")),
         ("encoder/relative_attention_bias/embedding", (32, 2), (None, "heads")),
-        ("vectors", (100, 8), ("items", None)),
+        ("vectors", (100, 8), ("catalogue", None)),
         ("prompt", (10, 8), (None, None)),
         ("projection/kernel", (8, 20), ("embed", None)),
         ("projection/bias", (20,), (None,)),

@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.lists import (
-    ListSettings,
-    ListsKey,
-    distillation_lists,
-    inputs_hash,
-    load_lists,
-    save_lists,
-    top_lists,
-)
+from delrec_jax.teachers.list_files import ListsKey, inputs_hash, load_lists, save_lists
+from delrec_jax.teachers.lists import ListSettings, distillation_lists, top_lists
 
 ITEMS = 30
 TABLE = np.random.default_rng(0).normal(size=(ITEMS, ITEMS)).astype(np.float32)

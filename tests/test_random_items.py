@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from delrec_jax.data.random_items import distinct_items, stream_keys, stream_place
+from delrec_jax.errors import UserError
+from delrec_jax.random_items import (
+    distinct_items,
+    other_items,
+    row_keys,
+    stream_keys,
+    stream_place,
+    taken_codes,
+)
 
 WORD = (1 << 64) - 1
 
@@ -52,6 +60,11 @@ def test_keys_are_hashes_of_stream_and_name():
     assert keys.tolist() == [int.from_bytes(one.digest(), "little") for one in expected]
     assert len({*keys.tolist(), *stream_keys("s/2", ["", "ä", "b"]).tolist()}) == 6
     assert stream_keys("s", []).tolist() == []
+
+
+def test_row_keys_are_outputs_of_the_stream_that_starts_at_the_hash():
+    start = int.from_bytes(hashlib.blake2b(b"s/1/", digest_size=8).digest(), "little")
+    assert row_keys("s/1", np.array([0, 3, 7])).tolist() == [splitmix(start, n) for n in (0, 3, 7)]
 
 
 @settings(max_examples=150)
@@ -116,3 +129,30 @@ def test_neighbours_items_and_places_are_independent():
         np.add.at(table, (left, right), 1)
         table = table[table.sum(1) > 0]
         assert stats.chi2_contingency(table).pvalue > 1e-3, name
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_other_items_are_the_draw_from_the_complement(data):
+    """The exact draw that reading the whole catalogue would give, and codes of the same taken items."""
+    known = np.array(sorted(data.draw(st.sets(st.integers(0, 60), min_size=2))))
+    taken = np.array(data.draw(st.lists(st.integers(-1, 60), min_size=1, max_size=80)))
+    seed, pool = data.draw(st.integers(0, 99)), np.setdiff1d(known, taken)
+    count = data.draw(st.integers(0, len(pool)))
+    drawn = other_items(known, taken, count, np.random.default_rng(seed), remedy="")
+    expected = np.random.default_rng(seed).choice(pool, count, replace=False) if count else []
+    assert drawn.tolist() == list(expected)
+    with pytest.raises(UserError, match=rf"but {len(pool)} of {len(known)} are left: lower m"):
+        other_items(known, taken, len(pool) + 1, np.random.default_rng(seed), remedy="lower m")
+    codes = taken_codes(known, np.stack([taken, taken[::-1]]))
+    places = np.flatnonzero(np.isin(known, taken))
+    assert codes.tolist() == [*places, *(len(known) + places)]
+
+
+def test_other_items_of_a_large_catalogue():
+    """Where NumPy draws by another method; the taken items are at both ends and in runs."""
+    known = np.arange(5, 200_000)
+    taken = np.concatenate([np.arange(0, 900), np.arange(199_000, 200_001), [70_000, 70_001]])
+    drawn = other_items(known, taken, 500, np.random.default_rng(1), remedy="")
+    pool = np.setdiff1d(known, taken)
+    np.testing.assert_array_equal(drawn, np.random.default_rng(1).choice(pool, 500, replace=False))

@@ -1,15 +1,17 @@
-"""Distinct random items for many users at once, with a separate stream for each user.
+"""Distinct random items: for many rows at once, each with a stream of its own, or for one row with a generator.
 
-A stream is a function of a 64-bit key and a counter (the finalizer of SplitMix64, Steele et al. 2014, "Fast splittable
-pseudorandom number generators"), so any part of any user's stream can be computed at any time, for all users in a few array
-operations, and no user's numbers depend on another's.
+The catalogue is read only for rows that leave few of its items. A stream is a function of a 64-bit key and a counter (the
+finalizer of SplitMix64, Steele et al. 2014, "Fast splittable pseudorandom number generators"), so any part of any row's stream
+can be computed at any time, for all rows in a few array operations, and no row's numbers depend on another's.
 """
 
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, UInt64
+from jaxtyping import Bool, Int, Int32, Int64, UInt64
+
+from delrec_jax.errors import UserError
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -25,6 +27,13 @@ def stream_keys(stream: str, names: Sequence[str]) -> UInt64[np.ndarray, "U"]:
         one.update(name.encode())
         keys += one.digest()
     return np.frombuffer(bytes(keys), "<u8").astype(np.uint64)
+
+
+def row_keys(stream: str, rows: Int[np.ndarray, "U"]) -> UInt64[np.ndarray, "U"]:
+    """Returns a key for each row number: outputs of the SplitMix64 stream that starts at the hash of `stream`."""
+    start = stream_keys(stream, [""])
+    keys: UInt64[np.ndarray, U] = _numbers(start[:, None], rows.astype(np.uint64))[0]
+    return keys
 
 
 def stream_place(keys: UInt64[np.ndarray, "U"], count: int) -> Int64[np.ndarray, "U"]:
@@ -64,6 +73,67 @@ def distinct_items(
         result[rows[done]] = draws[done][first].reshape(-1, count)
         rows, width = rows[~done], 2 * width  # a longer start of the same stream
     return result
+
+
+def other_items(
+    known: Int[np.ndarray, "K"],
+    taken: Int[np.ndarray, "T"],
+    count: int,
+    rng: np.random.Generator,
+    *,
+    remedy: str,
+) -> Int[np.ndarray, "count"]:
+    """Returns `count` different items of `known` that are not in `taken`, uniform and in random order.
+
+    The draw is that of `rng.choice(np.setdiff1d(known, taken), count, replace=False)`, but the catalogue is not read: places
+    are drawn among those that are left, and then moved past the taken ones.
+
+    Args:
+      known: items to draw from, ascending and unique.
+      taken: items that must not be drawn, with repeats and in any order; some may be unknown.
+      count: number of items.
+      rng: the generator.
+      remedy: what the user can do if there are too few.
+
+    Raises:
+      UserError: fewer than `count` items are left.
+    """
+    closed = np.unique(_places(known, taken)[1])
+    left = len(known) - len(closed)
+    if count > left:
+        raise UserError(
+            f"{count} random items are needed that the training part has and the user has not had, but {left} of "
+            f"{len(known)} are left: {remedy}"
+        )
+    drawn = rng.choice(left, count, replace=False)
+    drawn += np.searchsorted(closed - np.arange(len(closed)), drawn, side="right")
+    items: Int[np.ndarray, count] = known[drawn]
+    return items
+
+
+def taken_codes(
+    known: Int[np.ndarray, "K"], taken: Int[np.ndarray, "U T"]
+) -> Int64[np.ndarray, "_"]:
+    """Returns `row * K + place in known` of each taken item, ascending and unique, as `distinct_items` excludes them.
+
+    Args:
+      known: items, ascending and unique.
+      taken: each row's items, with repeats and in any order; those that are not known (or padding) are left out.
+    """
+    rows, places = _places(known, taken)
+    codes = rows * len(known) + places
+    codes.sort()
+    once: Int64[np.ndarray, _] = codes[np.diff(codes, prepend=-1) > 0]
+    return once
+
+
+def _places(
+    known: Int[np.ndarray, "K"], taken: Int[np.ndarray, "*U T"]
+) -> tuple[Int64[np.ndarray, "_"], Int64[np.ndarray, "_"]]:
+    """Returns the rows (first indices) of the taken items that are known, and their places among the known ones."""
+    places = np.searchsorted(known, taken)
+    found = known[np.minimum(places, len(known) - 1)] == taken
+    return np.nonzero(found)[0], places[found]
 
 
 def _fresh(
