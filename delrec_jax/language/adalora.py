@@ -21,6 +21,7 @@ from delrec_jax.dropout import dropped
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.layers import unstack_layers
+from delrec_jax.precision import EXACT
 
 Tree = dict[str, Any]
 
@@ -168,7 +169,7 @@ def _add_updates(params: Tree, adapters: Tree, factor: float) -> Tree:
         a, e, b = (triplets[(*path, name)] for name in "AEB")
         kernel = flat[(*path, "kernel")]
         # Added in float32: bfloat16 would round the sum twice.
-        update = factor * (a * e[..., None, :]) @ b  # [in, out], or [L, in, out]
+        update = jnp.matmul(factor * (a * e[..., None, :]), b, precision=EXACT)  # [(L,) in, out]
         flat[(*path, "kernel")] = (kernel.astype(update.dtype) + update).astype(kernel.dtype)
     tree: Tree = traverse_util.unflatten_dict(flat)
     return tree
@@ -181,7 +182,8 @@ def orthogonality_penalty(adapters: Tree) -> Float[Array, ""]:
         if path[-1] == "E":
             continue
         turned = jnp.swapaxes(value, -1, -2)
-        gram = turned @ value if path[-1] == "A" else value @ turned  # [R, R], or [L, R, R]
+        pair = (turned, value) if path[-1] == "A" else (value, turned)
+        gram = jnp.matmul(*pair, precision=EXACT)  # [R, R], or [L, R, R]
         difference = gram - jnp.eye(gram.shape[-1])
         norms.append(jnp.linalg.norm(difference, axis=(-2, -1)).reshape(-1))
     return jnp.concatenate(norms).mean()
