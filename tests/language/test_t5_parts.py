@@ -177,7 +177,7 @@ def test_settings_that_cannot_be_name_their_key(section, config, settings, messa
 
 
 def test_cudnn_refuses_a_width_of_heads():
-    with pytest.raises(UserError, match="lm.t5.attention=cudnn .* this model's is 12: use 'xla'"):
+    with pytest.raises(UserError, match=r"lm.t5.attention=cudnn .* this model's is 12: use 'xla'"):
         T5Config(attention="cudnn", dtype="bfloat16", d_kv=12)
 
 
