@@ -157,7 +157,7 @@ class Attention(nn.Module):
         ) -> Float[Array, "B H Tq T"]:
             return jnp.einsum("bqhd,btd->bhqt", rows, tokens, preferred_element_type=jnp.float32)
 
-        kernel = self._heads(self.k.kernel.astype(q.dtype))  # [D, H, K]
+        kernel = self._heads(self.k.weights(q.dtype))  # [D, H, K]
         logits = dot(jnp.einsum("bqhk,dhk->bqhd", q, kernel), text)  # [B, H, Tq, T]
         if (triplet := self.k.adapter(q.dtype)) is None:
             return logits
@@ -176,7 +176,7 @@ class Attention(nn.Module):
         def pool(tokens: Float[Array, "B T D"]) -> Float[Array, "B Tq H D"]:
             return jnp.einsum("bhqt,btd->bqhd", weights, tokens)
 
-        kernel = self._heads(self.v.kernel.astype(text.dtype))  # [D, H, K]
+        kernel = self._heads(self.v.weights(text.dtype))  # [D, H, K]
         values = jnp.einsum("bqhd,dhk->bqhk", pool(text), kernel)  # [B, Tq, H, K]
         if (triplet := self.v.adapter(text.dtype)) is None:
             return values

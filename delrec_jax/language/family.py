@@ -200,6 +200,7 @@ def in_less_memory(section: str, config: Any) -> Iterator[tuple[str, Mapping[str
     ):
         changed: Mapping[str, Any] = {setting: value}
         yield f"lm.{section}.{setting}={value}", {section: replace(config, **changed)}
+    yield "lm.quantise=int8", {"quantise": "int8"}
 
 
 def answering(model: LanguageModel, asked_by: str, *, remedy: str) -> AnsweringModel:

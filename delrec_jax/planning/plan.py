@@ -104,13 +104,14 @@ def plan(
 def _head(experiment: Experiment, steps: list[Task], assumed: Assumed) -> list[str]:
     model, source = planned_model(experiment)
     sizes = model.sizes
-    mesh, last = steps[-1].layout.mesh, steps[-1]
-    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(last.frozen["params"]))
+    mesh = steps[-1].layout.mesh
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.param_shapes()))
+    kept = f"; its frozen kernels in {experiment.lm.quantise}" if experiment.lm.quantise else ""
     blocks = f"{sizes.encoder_blocks} + {sizes.decoder_blocks} blocks of width {model.width}"
     lines = [
         "MESH  " + " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
         f"LANGUAGE MODEL  {count / 1e6:,.1f} million parameters, {blocks}, from {source}; "
-        f"{model.running}",
+        f"{model.running}{kept}",
         f"ASSUMED  {assumed.items:,} items (--items); the longest title {assumed.title_tokens} tokens; every text fills the "
         f"largest bucket, {_lengths(experiment, steps)}",
     ]

@@ -17,6 +17,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.network import NetworkTeacher, init_params
 from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.workdir.base_model import held_shapes
 from delrec_jax.workdir.language_model import code_count
 
 
@@ -67,8 +68,8 @@ def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:
     return NetworkTeacher(params, module)
 
 
-def frozen_of(ranker: Ranker) -> dict[str, Any]:
+def frozen_of(experiment: Experiment, ranker: Ranker) -> dict[str, Any]:
     """Returns the shapes of the base parameters, and of the item vectors if the verbalizer has them."""
-    params = ranker.model.param_shapes()
+    params = held_shapes(experiment, ranker.model)
     vectors = jax.eval_shape(ranker.item_vectors, params) if ranker.ranks_catalogue else None
     return {"params": params, "vectors": vectors}
