@@ -47,29 +47,29 @@ class Case(NamedTuple):
     shape: str
     stage: str
     kernel: str
-    remat: bool
+    remat: str
 
     @property
     def name(self) -> str:
         """Its name in the record."""
-        return f"{self.shape} {self.stage} {self.kernel}{'+remat' if self.remat else ''}"
+        return f"{self.shape} {self.stage} {self.kernel}{'' if self.remat == 'none' else f'+{self.remat}'}"
 
 
 def cases(tiny: bool) -> list[Case]:
     """The cases, most important first: the last ones may not get their turn."""
     if tiny:
         kernels = list(numerics.KERNELS) if jax.default_backend() == "gpu" else ["xla"]
-        return [Case("tiny", "distill", kernel, True) for kernel in kernels]
-    now, fused, lengths = numerics.KERNELS
+        return [Case("tiny", "distill", kernel, "full") for kernel in kernels]
+    plain, fused = numerics.KERNELS
     found = [
         Case("xl", stage, kernel, remat)
-        for kernel, remat in ((now, True), (lengths, False), (fused, True), (lengths, True))
+        for kernel, remat in ((plain, "full"), (fused, "dots"), (fused, "none"), (fused, "full"))
         for stage in ("distill", "tune")
     ]
-    found += [Case("xl", "distill", kernel, False) for kernel in (fused, now)]
+    found += [Case("xl", "distill", plain, remat) for remat in ("dots", "none")]
     found += [
         Case(shape, stage, kernel, remat)
-        for kernel, remat in ((now, False), (lengths, False), (fused, False), (now, True))
+        for kernel, remat in ((plain, "none"), (fused, "none"), (fused, "dots"), (plain, "full"))
         for shape in ("small", "base")
         for stage in ("distill", "tune")
     ]
@@ -150,7 +150,7 @@ def _change(config: Any, case: Case) -> None:
     config.distill.batch_size = config.tune.batch_size = 32
     config.distill.weighting = "fixed"
     config.tune.adalora.update(init_rank=12, target_rank=8)
-    config.lm.t5.remat = case.remat
+    config.lm.t5.remat, config.lm.t5.attention = case.remat, case.kernel
     config.lm.t5.scan_layers = case.shape in ("xl", "tiny")
     config.lm.weights = f"google/flan-t5-{case.shape}"
     if case.shape == "tiny":

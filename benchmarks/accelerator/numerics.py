@@ -12,7 +12,8 @@ import numpy as np
 from measuring import Record, milliseconds
 
 from delrec_jax.evaluation.ranking import rank_full
-from delrec_jax.language.attention import attend_by_cudnn, attend_by_xla
+from delrec_jax.language.attention import attend_by_xla
+from delrec_jax.language.fused_attention import attend_by_cudnn
 
 Attend = Callable[..., jax.Array]
 
@@ -25,23 +26,9 @@ _SHAPES = {
 }
 
 
-def attend_by_lengths(q, k, v, bias, mask) -> jax.Array:
-    """cuDNN's kernel with the lengths of right-padded texts instead of a mask, so that the bias stays [1, H, T, T]."""
-    lengths = mask[:, 0, 0].sum(-1, dtype=jnp.int32)
-    return jax.nn.dot_product_attention(
-        *(q, k, v),
-        bias=bias.astype(q.dtype),
-        scale=1.0,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation="cudnn",
-    )
-
-
 KERNELS: dict[str, Attend] = {
     "xla": attend_by_xla,
     "cudnn": attend_by_cudnn,
-    "cudnn+lengths": attend_by_lengths,
 }
 
 

@@ -72,7 +72,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.prompts.update(show_candidates=True, show_ranks=True)
     config.prompts.update(pattern_first=True, end_of_text=True)
     config.lm.update(weights="google/flan-t5-xl", verbalizer="first")
-    config.lm.t5.update(dtype="bfloat16", param_dtype="bfloat16", remat=True, scan_layers=True)
+    config.lm.t5.update(dtype="bfloat16", param_dtype="bfloat16", remat="full", scan_layers=True)
     config.distill.update(length=100, top_h=10, num_candidates=20, positions=1, batch_size=20)
     config.distill.update(rps_label="top1", weighting="gradient_norm")
     config.distill.tasks.ta.share = config.distill.tasks.rps.share = 0.5

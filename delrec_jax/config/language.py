@@ -7,6 +7,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.embedding_config import EmbeddingConfig
 from delrec_jax.language.families import find_family
+from delrec_jax.language.quantised import KINDS
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.loop import LoopConfig
@@ -31,6 +32,9 @@ class LMConfig:
         are then ignored, and `pretrain` trains nothing. Empty = a small model of our own.
       read: `answers`, or `encoder` = only the token table and the encoder of a T5's `weights`: the decoder is not read, takes
         no memory, and no verbalizer or stage can ask for answers. A BERT has no more than its encoder, whatever this says.
+      quantise: `int8` = from stage 1 on (and in `parse`), the frozen base keeps the kernels of its projections in 8 bits, one
+        scale per output channel, and dequantizes them as it computes: half the memory of bfloat16, and half of what FSDP
+        gathers. Empty = as they are.
       tokenizer: a directory or hub name; empty = the one that comes with `weights`, or one of our own.
     """
 
@@ -51,6 +55,7 @@ class LMConfig:
     embedding: EmbeddingConfig = EmbeddingConfig()
     weights: str = ""
     read: str = "answers"
+    quantise: str = ""
     tokenizer: str = ""
 
     def __post_init__(self) -> None:
@@ -58,6 +63,8 @@ class LMConfig:
         find_verbalizer(self.verbalizer)
         if self.read not in ("answers", "encoder"):
             raise UserError(f"lm.read is {self.read!r}: use 'answers' or 'encoder'")
+        if self.quantise not in KINDS:
+            raise UserError(f"lm.quantise is {self.quantise!r}: use 'int8', or '' for none")
         if self.read == "encoder" and not self.weights:
             raise UserError(
                 "lm.read=encoder, but lm.weights is empty: `delrec pretrain` needs the decoder's answers; set lm.weights, or "

@@ -21,6 +21,8 @@ from delrec_jax.dropout import dropped
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.quantised import scaled_product
+from delrec_jax.precision import EXACT
 
 Tree = dict[str, Any]
 
@@ -41,6 +43,8 @@ class Adaptable(Protocol):
 
 class Projection(nn.Module):
     """A linear map that adds its adapter when the `adapters` collection holds one.
+
+    Its kernel is int8 if there is a scale beside it (quantised.py).
 
     Adapters read a dropped-out copy of the input (`AdapterDropout`), which the parent module makes once for all
     projections of the same input.
@@ -63,13 +67,29 @@ class Projection(nn.Module):
         self, x: Float[Array, "B T D"], dropped: Float[Array, "B T D"]
     ) -> Float[Array, "B T F"]:
         """Returns x W and the bias, plus the adapter's update computed from `dropped` if there is an adapter."""
-        y = x @ self.kernel.astype(x.dtype)  # [B, T, F]
+        scale = self.scale
+        plain = scale is None
+        y = x @ self.kernel.astype(x.dtype) if plain else scaled_product(x, self.kernel, scale)
         if self.use_bias:
             y = y + self.bias.astype(x.dtype)
         if (triplet := self.adapter(x.dtype)) is None:
             return y
         a, e, b = triplet
         return y + ((dropped @ a) * e) @ b  # [B, T, R] -> [B, T, F]
+
+    @property
+    def scale(self) -> Float[Array, " F"] | None:
+        """One factor per output channel of a quantized kernel; None if it is not quantized."""
+        if not self.has_variable("params", "scale"):
+            return None
+        found: Array = self.get_variable("params", "scale")
+        return found
+
+    def weights(self, dtype: jnp.dtype) -> Float[Array, "D F"]:
+        """Returns the base weights, for those who multiply by them in another order."""
+        scale = self.scale
+        plain = self.kernel if scale is None else self.kernel * scale
+        return plain.astype(dtype)
 
     def adapter(self, dtype: jnp.dtype) -> tuple[Array, Array, Array] | None:
         """Returns A [D, R], E [R] multiplied by the scale, and B [R, F]; None if there is no adapter."""
@@ -152,7 +172,11 @@ def init_adapters(
 
 
 def merge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
-    """Returns base parameters with every adapter added to its kernel, which compute the same without the collection."""
+    """Returns base parameters with every adapter added to its kernel, which compute the same without the collection.
+
+    Raises:
+      ValueError: a kernel is quantized; `quantised.dequantised` makes it plain.
+    """
     return _add_updates(params, adapters, scaling(config))
 
 
@@ -167,8 +191,10 @@ def _add_updates(params: Tree, adapters: Tree, factor: float) -> Tree:
     for path in {path[:-1] for path in triplets}:
         a, e, b = (triplets[(*path, name)] for name in "AEB")
         kernel = flat[(*path, "kernel")]
+        if (*path, "scale") in flat:
+            raise ValueError(f"{'/'.join(path)} is quantized, and int8 cannot hold an update")
         # Added in float32: bfloat16 would round the sum twice.
-        update = factor * (a * e[..., None, :]) @ b  # [in, out], or [L, in, out]
+        update = jnp.matmul(factor * (a * e[..., None, :]), b, precision=EXACT)  # [(L,) in, out]
         flat[(*path, "kernel")] = (kernel.astype(update.dtype) + update).astype(kernel.dtype)
     tree: Tree = traverse_util.unflatten_dict(flat)
     return tree
@@ -181,7 +207,8 @@ def orthogonality_penalty(adapters: Tree) -> Float[Array, ""]:
         if path[-1] == "E":
             continue
         turned = jnp.swapaxes(value, -1, -2)
-        gram = turned @ value if path[-1] == "A" else value @ turned  # [R, R], or [L, R, R]
+        pair = (turned, value) if path[-1] == "A" else (value, turned)
+        gram = jnp.matmul(*pair, precision=EXACT)  # [R, R], or [L, R, R]
         difference = gram - jnp.eye(gram.shape[-1])
         norms.append(jnp.linalg.norm(difference, axis=(-2, -1)).reshape(-1))
     return jnp.concatenate(norms).mean()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.language.adalora import AdapterDropout, Projection
+from delrec_jax.language.fused_attention import attend_by_cudnn, fits
 from delrec_jax.language.logical_axes import constrain
 from delrec_jax.language.t5_config import T5Config
 
@@ -105,12 +106,14 @@ class Attention(nn.Module):
             out = self._attend_to_text(q, keys, mask, deterministic)
         else:
             k, v = self._heads(self.k(keys, dropped)), self._heads(self.v(keys, dropped))
-            # cuDNN does not speed up the decoder's few rows, and does not accept their odd lengths.
-            cudnn = self.config.attention == "cudnn" and mask.shape[-2] == 1
-            attend = attend_by_cudnn if cudnn else attend_by_xla
-            out = attend(q, k, v, bias, mask)
+            # A causal mask is no padding, and cuDNN does not speed up the decoder's few rows.
+            fused = mask.shape[-2] == 1 and self._fused(q, k)
+            out = (attend_by_cudnn if fused else attend_by_xla)(q, k, v, bias, mask)
         out = out.reshape(*queries.shape[:-1], -1)  # [B, Tq, H * K]
         return self.o(out, self.adapter_dropout(out, deterministic))
+
+    def _fused(self, q: Float[Array, "B Tq H K"], k: Float[Array, "B Tk H K"]) -> bool:
+        return self.config.attention == "cudnn" and fits(q.shape[1], k.shape[1])
 
     def _heads(self, x: Float[Array, "... F"]) -> Float[Array, "... H K"]:
         """Splits the last axis into heads, of activations [B, T, F] or of a kernel [D, F]."""
@@ -133,6 +136,8 @@ class Attention(nn.Module):
         dropped = self.adapter_dropout(text, deterministic)
         if q.shape[1] > self.config.d_kv:
             k, v = self._heads(self.k(text, dropped)), self._heads(self.v(text, dropped))
+            if self._fused(q, k):
+                return attend_by_cudnn(q, k, v, None, mask, padded_queries=False)
             logits = jnp.einsum("bqhk,bthk->bhqt", q, k, preferred_element_type=jnp.float32)
             weights = masked_softmax(logits, mask).astype(text.dtype)  # [B, H, Tq, T]
             return jnp.einsum("bhqt,bthk->bqhk", weights, v)  # [B, Tq, H, K]
@@ -152,7 +157,7 @@ class Attention(nn.Module):
         ) -> Float[Array, "B H Tq T"]:
             return jnp.einsum("bqhd,btd->bhqt", rows, tokens, preferred_element_type=jnp.float32)
 
-        kernel = self._heads(self.k.kernel.astype(q.dtype))  # [D, H, K]
+        kernel = self._heads(self.k.weights(q.dtype))  # [D, H, K]
         logits = dot(jnp.einsum("bqhk,dhk->bqhd", q, kernel), text)  # [B, H, Tq, T]
         if (triplet := self.k.adapter(q.dtype)) is None:
             return logits
@@ -171,7 +176,7 @@ class Attention(nn.Module):
         def pool(tokens: Float[Array, "B T D"]) -> Float[Array, "B Tq H D"]:
             return jnp.einsum("bhqt,btd->bqhd", weights, tokens)
 
-        kernel = self._heads(self.v.kernel.astype(text.dtype))  # [D, H, K]
+        kernel = self._heads(self.v.weights(text.dtype))  # [D, H, K]
         values = jnp.einsum("bqhd,dhk->bqhk", pool(text), kernel)  # [B, Tq, H, K]
         if (triplet := self.v.adapter(text.dtype)) is None:
             return values
@@ -196,19 +201,6 @@ def attend_by_xla(
     logits = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
     weights = masked_softmax(logits, mask, 0.0 if bias is None else bias)  # [B, H, Tq, Tk]
     return jnp.swapaxes(weights.astype(v.dtype) @ v, 1, 2)  # [B, Tq, H, K]
-
-
-def attend_by_cudnn(
-    q: Float[Array, "B Tq H K"],
-    k: Float[Array, "B Tk H K"],
-    v: Float[Array, "B Tk H K"],
-    bias: Float[Array, "1 H Tq Tk"],
-    mask: Bool[Array, "#B 1 #Tq Tk"],
-) -> Float[Array, "B Tq H K"]:
-    """The same attention by cuDNN's fused kernel, for 16-bit types on NVIDIA GPUs only."""
-    return jax.nn.dot_product_attention(
-        q, k, v, bias=bias.astype(q.dtype), mask=mask, scale=1.0, implementation="cudnn"
-    )
 
 
 def masked_softmax(

@@ -7,6 +7,7 @@ first norm apply to its slots too, as to `inputs_embeds` of `transformers`.
 Source: Devlin et al. 2019. Parity with PyTorch: tests/parity.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import attend_by_xla
 from delrec_jax.language.bert_config import BertConfig
+from delrec_jax.language.fused_attention import attend_by_cudnn, fits
 from delrec_jax.language.logical_axes import constrain
+from delrec_jax.language.running import matmul_precision, recomputed
 
 _STDDEV = 0.02  # of all initial weights
 
@@ -60,7 +63,8 @@ class SelfAttention(nn.Module):
         scale = self.config.head_width**-0.5
         q = self._heads(self.q(x, dropped) * scale)
         k, v = self._heads(self.k(x, dropped)), self._heads(self.v(x, dropped))
-        out = attend_by_xla(q, k, v, None, mask).reshape(x.shape)
+        fused = self.config.attention == "cudnn" and fits(x.shape[1], x.shape[1])
+        out = (attend_by_cudnn if fused else attend_by_xla)(q, k, v, None, mask).reshape(x.shape)
         attended: Array = self.o(out, self.adapter_dropout(out, deterministic))
         return attended
 
@@ -119,8 +123,7 @@ class Encoder(nn.Module):
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 1 T"], deterministic: bool
     ) -> Float[Array, "B T D"]:
         """Returns the states after the last block."""
-        # Argument 3 is `deterministic` (0 is the module itself): a Python bool, not traced.
-        block = nn.remat(Block, static_argnums=(3,)) if self.config.remat else Block
+        block = recomputed(Block, self.config.remat, scanned=False)
         for index in range(self.config.num_hidden_layers):
             x = block(self.config, name=f"block_{index}")(x, mask, deterministic)
         return x
@@ -153,7 +156,7 @@ class Bert(nn.Module):
         mask: Bool[Array, "B T"],
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
-        """Encodes texts whose words are already embedded; `mask` is False at padding."""
+        """Encodes texts whose words are already embedded; `mask` is False at padding (on the right with `attention=cudnn`)."""
         positions = self.positions.embedding[: words.shape[1]]  # [T, D]
         segment = self.types.embedding[0]  # of all tokens: texts are never pairs
         # Added in the type of activations: tables of 16 bits would round each sum.
@@ -161,7 +164,8 @@ class Bert(nn.Module):
             part.astype(self.config.compute_dtype) for part in (words, positions, segment)
         )
         x = self.dropout(self.embedding_norm(words + (positions + segment)), deterministic)
-        states: Array = self.encoder(x, mask[:, None, None, :], deterministic)
+        with matmul_precision(self.config):
+            states: Array = self.encoder(x, mask[:, None, None, :], deterministic)
         return states
 
     def __call__(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
@@ -172,4 +176,5 @@ class Bert(nn.Module):
 def shapes(config: BertConfig) -> Any:
     """Returns the tree of parameters as shapes."""
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    return jax.eval_shape(Bert(config).init, jax.random.key(0), ids)["params"]
+    module = Bert(replace(config, attention="xla"))  # cuDNN cannot be traced on CPU
+    return jax.eval_shape(module.init, jax.random.key(0), ids)["params"]

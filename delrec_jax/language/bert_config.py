@@ -6,8 +6,7 @@ import jax.numpy as jnp
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-
-_DTYPES = ("float32", "bfloat16", "float16")
+from delrec_jax.language.running import check_running
 
 
 @dataclass(frozen=True)
@@ -19,9 +18,13 @@ class BertConfig:
       num_attention_heads: its heads share the width.
       max_position_embeddings: P, the tokens of the longest text that can be read.
       dropout_rate: `hidden_dropout_prob`; attention weights are never dropped.
-      dtype: type of activations. Norms and softmax are always float32.
-      param_dtype: type of the base weights in memory; adapters and prompt are always float32.
-      remat: recompute each block in the backward pass (less memory, more time).
+      dtype: type of activations, `float32` or `bfloat16`. Norms and softmax are always float32.
+      param_dtype: type of the base weights in memory, of the same two; adapters and prompt are always float32.
+      precision: of matrix products in float32: `default`, `high` or `highest`. By default they are computed in TF32 on an H100
+        and in bfloat16 on a TPU; a CPU always computes in float32. Item scores are always computed in float32.
+      remat: what the backward pass recomputes: `none`, `full` = each block (least memory, most time), or `dots` = all of a
+        block but its products with weights and the result of cuDNN's attention.
+      attention: `xla`, or `cudnn` on an NVIDIA GPU in bfloat16; odd numbers of tokens attend by XLA.
       adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain.
     """
 
@@ -36,15 +39,12 @@ class BertConfig:
     dropout_rate: float = 0.0
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    precision: str = "default"
+    remat: str = "none"
+    attention: str = "xla"
     adapters: AdaLoRAConfig | None = None
 
     def __post_init__(self) -> None:
-        for key in ("dtype", "param_dtype"):
-            if getattr(self, key) not in _DTYPES:
-                raise UserError(
-                    f"lm.bert.{key} is {getattr(self, key)!r}: use one of {', '.join(_DTYPES)}"
-                )
         if not 0 <= self.dropout_rate < 1:
             raise UserError(
                 f"lm.bert.dropout_rate is {self.dropout_rate}: it must be at least 0 and under 1"
@@ -54,6 +54,7 @@ class BertConfig:
                 f"lm.bert.hidden_size is {self.hidden_size}: it must be a multiple of "
                 f"num_attention_heads ({self.num_attention_heads})"
             )
+        check_running("lm.bert", self, head_width=self.head_width)
 
     @property
     def head_width(self) -> int:

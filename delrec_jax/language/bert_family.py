@@ -13,7 +13,7 @@ from delrec_jax.language.family import Family, LanguageModel, Params, in_less_me
 from delrec_jax.language.hub import known_shape
 
 # How the model runs follows the config, even if a pretrained model determines the sizes.
-_RUNNING = ("dtype", "param_dtype", "remat", "dropout_rate")
+_RUNNING = ("dtype", "param_dtype", "precision", "remat", "attention", "dropout_rate")
 _PEFT = peft_export.PeftBase(BERT_NAMES, "BertModel", answers=False)
 
 
@@ -67,11 +67,15 @@ class BertFamily(Family):
         if not settings.weights:
             # A trained tokenizer has at most this many ids.
             shape = replace(settings.bert, vocab_size=settings.vocab_size)
-            return BertModel(shape), "lm.bert and lm.vocab_size"
-        sizes, source = known_shape(
-            settings.weights, bert_files.read_config, PUBLISHED, "sentence encoder"
-        )
-        return BertModel(_as_configured(sizes, settings)), source
+            source = "lm.bert and lm.vocab_size"
+        else:
+            sizes, source = known_shape(
+                settings.weights, bert_files.read_config, PUBLISHED, "sentence encoder"
+            )
+            shape = _as_configured(sizes, settings)
+        # cuDNN's kernel can only be compiled where there is a GPU.
+        fused = shape.attention == "cudnn"
+        return BertModel(replace(shape, attention="xla"), fused=fused), source
 
     def load(self, directory: Path, model: LanguageModel, shardings: Any) -> Params:
         return bert_files.load(directory, cast(BertModel, model).config, shardings)
@@ -89,5 +93,5 @@ class BertFamily(Family):
 
 
 def _as_configured(sizes: BertConfig, settings: _Settings) -> BertConfig:
-    """Returns the sizes with the config's choices for running the model: types, remat, dropout."""
+    """Returns the sizes with the config's choices for running the model: types, precision, remat, attention, dropout."""
     return replace(sizes, **{name: getattr(settings.bert, name) for name in _RUNNING})

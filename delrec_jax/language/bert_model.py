@@ -27,9 +27,15 @@ axes_of = named_axes(
 
 @dataclass(frozen=True)
 class BertModel(LanguageModel):
-    """A BERT encoder of one shape."""
+    """A BERT encoder of one shape.
+
+    Attributes:
+      config: its shape, and how it is computed.
+      fused: for `delrec plan`: whether a device would attend by cuDNN's kernel, though `config` says XLA.
+    """
 
     config: BertConfig
+    fused: bool = False
 
     @property
     def module(self) -> Bert:
@@ -57,7 +63,9 @@ class BertModel(LanguageModel):
     @property
     def running(self) -> str:
         cfg = self.config
-        return f"kept in {cfg.param_dtype}, computes in {cfg.dtype}, remat {cfg.remat}"
+        return f"kept in {cfg.param_dtype}, computes in {cfg.dtype}, remat {cfg.remat}" + (
+            ", attention cudnn" if self.sizes.fused else ""
+        )
 
     @property
     def sizes(self) -> Sizes:
@@ -70,7 +78,8 @@ class BertModel(LanguageModel):
             decoder_blocks=0,
             activation_bytes=cfg.compute_dtype.itemsize,
             weight_bytes=cfg.stored_dtype.itemsize,
-            recomputes=cfg.remat,
+            remat=cfg.remat,
+            fused=self.fused or cfg.attention == "cudnn",
         )
 
     @property

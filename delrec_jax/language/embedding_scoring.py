@@ -27,6 +27,7 @@ from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.pooling import mean_pooled, weighted_pooled
 from delrec_jax.language.title_ages import latest_items, title_ages
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
+from delrec_jax.precision import EXACT
 
 _AT_ONCE = 128  # titles that are encoded together
 _TINY = 1e-6
@@ -104,7 +105,8 @@ class Embedding(Verbalizer):
     ) -> Float[Array, "B I"]:
         """Returns the scores of all items, from one product."""
         readout, items = question.readout, self._items(question, vectors)
-        scores = self._users(question, vectors, items) @ items.T
+        users = self._users(question, vectors, items)
+        scores = jnp.matmul(users, items.T, precision=EXACT)
         return scores + readout["item_bias"] if self.config.item_bias else scores
 
     def candidate_scores(
@@ -119,7 +121,7 @@ class Embedding(Verbalizer):
             vectors = self.item_vectors(question.model, question.params, titles)
         readout, items = question.readout, self._items(question, vectors)
         users = self._users(question, vectors, items)
-        scores = jnp.einsum("bd,bcd->bc", users, items[candidates])
+        scores = jnp.einsum("bd,bcd->bc", users, items[candidates], precision=EXACT)
         return scores + readout["item_bias"][candidates] if self.config.item_bias else scores
 
     def _items(self, question: Question, vectors: Float[Array, "I D"]) -> Float[Array, "I D"]:
@@ -135,7 +137,9 @@ class Embedding(Verbalizer):
         """Returns the vector of each text, of length `scale`."""
         readout = question.readout
         said = self._pooled(question) - vectors.mean(axis=0)
-        user = unit(said @ readout["map"] if self.config.mapped else said)
+        if self.config.mapped:
+            said = jnp.matmul(said, readout["map"], precision=EXACT)
+        user = unit(said)
         if self.config.recent:
             latest = latest_items(self._owners(question), self.config.recent)  # [B, R]
             shown = (latest >= 0)[..., None]

@@ -33,7 +33,8 @@ class Sizes:
       opening: tokens that the decoder reads in addition to those of an answer: with 1, an answer of W tokens takes W + 1.
       activation_bytes: bytes of one activation.
       weight_bytes: bytes of one stored weight.
-      recomputes: whether blocks are recomputed in the backward pass.
+      remat: what of each block is recomputed in the backward pass, one of `running.REMAT`.
+      fused: whether attention's weights are never in memory.
     """
 
     heads: int
@@ -44,7 +45,8 @@ class Sizes:
     opening: int = 1
     activation_bytes: int = 4
     weight_bytes: int = 4
-    recomputes: bool = False
+    remat: str = "none"
+    fused: bool = False
 
 
 class LanguageModel(Protocol):
@@ -191,12 +193,14 @@ def in_less_memory(section: str, config: Any) -> Iterator[tuple[str, Mapping[str
       config: the config, a frozen dataclass.
     """
     for setting, value in (
-        ("remat", True),
+        ("remat", "full"),
+        ("remat", "dots"),
         ("param_dtype", "bfloat16"),
         ("dtype", "bfloat16"),
     ):
         changed: Mapping[str, Any] = {setting: value}
         yield f"lm.{section}.{setting}={value}", {section: replace(config, **changed)}
+    yield "lm.quantise=int8", {"quantise": "int8"}
 
 
 def answering(model: LanguageModel, asked_by: str, *, remedy: str) -> AnsweringModel:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
+from delrec_jax.precision import EXACT
 
 
 class Index(Verbalizer):
@@ -38,7 +39,8 @@ class Index(Verbalizer):
             )
         codes = jnp.asarray(question.codes[:count])  # [C]
         hidden, head = question.state(), question.head()
-        return hidden.astype(jnp.float32) @ head[codes].astype(jnp.float32).T  # [B, C]
+        rows = head[codes].astype(jnp.float32)  # [C, D]
+        return jnp.matmul(hidden.astype(jnp.float32), rows.T, precision=EXACT)  # [B, C]
 
 
 INDEX = Index()

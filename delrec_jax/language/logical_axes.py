@@ -31,8 +31,8 @@ def named_axes(
     """Returns the function that names the axes of a model's arrays, and of all arrays trained or stored with the model.
 
     Args:
-      kernels: names of the two axes (in, out) of each projection, by the projection's name; they hold for its kernel, and
-        for the A, E and B of its adapter.
+      kernels: names of the two axes (in, out) of each projection, by the projection's name; they hold for its kernel and
+        the scale of that, and for the A, E and B of its adapter.
       tables: names of the two axes of each table of embeddings, by the table's name.
 
     Returns:
@@ -54,10 +54,11 @@ def named_axes(
             return tables[owner]
         if owner == _READOUT and name == "kernel":
             return ("embed", None)
-        if owner in kernels and name in ("kernel", "A", "E", "B"):
+        if owner in kernels and name in ("kernel", "scale", "A", "E", "B"):
             inner, outer = kernels[owner]
             axes: Axes = {
                 "kernel": (inner, outer),
+                "scale": (outer,),
                 "A": (inner, None),
                 "E": (None,),
                 "B": (None, outer),

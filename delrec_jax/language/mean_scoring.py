@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer, asked
+from delrec_jax.precision import EXACT
 
 
 class Averaging(Verbalizer):
@@ -114,11 +115,11 @@ def averaged_rows(
 
 def mean_scores(hidden: Float[Array, "B D"], vectors: Float[Array, "I D"]) -> Float[Array, "B I"]:
     """Returns the scores of the entire catalogue, up to a constant per row."""
-    return hidden.astype(jnp.float32) @ vectors.T
+    return jnp.matmul(hidden.astype(jnp.float32), vectors.T, precision=EXACT)
 
 
 def mean_candidate_scores(
     hidden: Float[Array, "B D"], vectors: Float[Array, "B C D"]
 ) -> Float[Array, "B C"]:
     """Returns the scores of each text's own candidates, up to a constant per row."""
-    return jnp.einsum("bd,bcd->bc", hidden.astype(jnp.float32), vectors)
+    return jnp.einsum("bd,bcd->bc", hidden.astype(jnp.float32), vectors, precision=EXACT)

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from delrec_jax.precision import EXACT
+
 
 def mean_pooled(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     """The mean over the tokens of the mask, in float32 whatever the dtype of the states; zeros where the mask has none."""
@@ -17,4 +19,5 @@ def weighted_pooled(
     """The weighted mean in float32; states of weight 0 are not read; zeros where all weights are 0."""
     kept = jnp.where(weights[..., None] > 0, states.astype(jnp.float32), 0.0)
     total = weights.sum(axis=1, keepdims=True)
-    return jnp.einsum("bt,btd->bd", weights, kept) / jnp.where(total > 0, total, 1.0)
+    summed = jnp.einsum("bt,btd->bd", weights, kept, precision=EXACT)
+    return summed / jnp.where(total > 0, total, 1.0)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
+from delrec_jax.precision import EXACT
 
 # Logits in memory at once, 64 MiB of float32: enough to make matrix products efficient.
 MAX_LOGITS = 2**24
@@ -72,7 +73,9 @@ def token_log_probabilities(
     def of_place(place: tuple[Float[Array, "B D"], Int[Array, "B"]]) -> Float[Array, "B"]:
         """Returns the log-probability of one token position of every text."""
         states, wanted = place
-        logits = jnp.einsum("bd,vd->bv", states, head, preferred_element_type=jnp.float32)
+        logits = jnp.einsum(
+            "bd,vd->bv", states, head, precision=EXACT, preferred_element_type=jnp.float32
+        )
         picked = jnp.take_along_axis(logits, wanted[:, None], axis=-1)[:, 0]
         return picked - jax.nn.logsumexp(logits, axis=-1)
 

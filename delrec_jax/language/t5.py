@@ -19,6 +19,7 @@ from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import Attention, RelativeBias
 from delrec_jax.language.layers import STACKED
 from delrec_jax.language.logical_axes import constrain
+from delrec_jax.language.running import matmul_precision, recomputed
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.token_table import look_up
 
@@ -135,8 +136,7 @@ class Stack(nn.Module):
         cfg = self.config
         bias = RelativeBias(cfg, not self.is_decoder, name="relative_attention_bias")(x.shape[1])
         dropout = nn.Dropout(cfg.dropout_rate)
-        # Argument 3 is `deterministic` (0 is the module itself): a Python bool, not traced.
-        block_class = nn.remat(Block, static_argnums=(3,)) if cfg.remat else Block
+        block_class = recomputed(Block, cfg.remat, scanned=cfg.scan_layers)
         layers = cfg.num_decoder_layers if self.is_decoder else cfg.num_layers
         context = (bias, mask, encoded, encoded_mask)
         x = dropout(x, deterministic)
@@ -192,12 +192,13 @@ class T5(nn.Module):
         mask: Bool[Array, "B T"],
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
-        """Encodes already embedded text; `mask` is False at padding, on either side."""
-        return self.encoder(
-            embeddings.astype(self.config.compute_dtype),
-            mask[:, None, None, :],  # [B, 1, 1, T]
-            deterministic=deterministic,
-        )
+        """Encodes already embedded text; `mask` is False at padding, on either side (on the right with `attention=cudnn`)."""
+        with matmul_precision(self.config):
+            return self.encoder(
+                embeddings.astype(self.config.compute_dtype),
+                mask[:, None, None, :],  # [B, 1, 1, T]
+                deterministic=deterministic,
+            )
 
     def states(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Returns the encoder's states for token ids (0 = padding); uses the parameters of the encoder alone."""
@@ -221,21 +222,23 @@ class T5(nn.Module):
         answers, length = ids.shape[1:]
         # Answers are folded into the batch, so that self-attention costs N * U^2 instead of (N * U)^2.
         embedded = look_up(self.shared.embedding, ids.reshape(-1, length))  # [B * N, U, D]
-        hidden = self.decoder(
-            embedded.astype(self.config.compute_dtype),
-            jnp.tri(length, dtype=bool)[None, None],
-            encoded,
-            encoded_mask[:, None, None, :],
-            deterministic=deterministic,
-        )
+        with matmul_precision(self.config):
+            hidden = self.decoder(
+                embedded.astype(self.config.compute_dtype),
+                jnp.tri(length, dtype=bool)[None, None],
+                encoded,
+                encoded_mask[:, None, None, :],
+                deterministic=deterministic,
+            )
         hidden = hidden.reshape(-1, answers, *hidden.shape[1:])  # [B, N, U, D]
         return hidden * self.config.output_scale
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Returns vocabulary logits in float32."""
-        if self.config.tie_word_embeddings:
-            return self.shared.attend(hidden).astype(jnp.float32)
-        return self.lm_head(hidden, hidden).astype(jnp.float32)
+        with matmul_precision(self.config):
+            if self.config.tie_word_embeddings:
+                return self.shared.attend(hidden).astype(jnp.float32)
+            return self.lm_head(hidden, hidden).astype(jnp.float32)
 
     def __call__(
         self, ids: Int[Array, "B T"], decoder_ids: Int[Array, "B U"]

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-
-_DTYPES = ("float32", "bfloat16", "float16")
+from delrec_jax.language.running import check_running
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,17 @@ class T5Config:
       tie_word_embeddings: v1.0 shares the table with the output head and scales the decoder's output by d_model**-0.5;
         v1.1 and Flan have a separate head and do not scale.
       scale_decoder_outputs: multiply the decoder's output by d_model**-0.5 before the head; None = if the head is tied.
-      dtype: type of activations. Norms, softmax and logits are always float32.
-      param_dtype: type of the base weights in memory; adapters and prompt are always float32.
-      remat: recompute each block in the backward pass (less memory, more time).
+      dtype: type of activations, `float32` or `bfloat16`. Norms, softmax and logits are always float32.
+      param_dtype: type of the base weights in memory, of the same two; adapters and prompt are always float32.
+      precision: of matrix products in float32: `default`, `high` or `highest`. By default they are computed in TF32 on an H100
+        and in bfloat16 on a TPU; a CPU always computes in float32. Item scores are always computed in float32.
+      remat: what the backward pass recomputes: `none`, `full` = each block (least memory, most time), or `dots` = all of a
+        block but its products with weights and the result of cuDNN's attention.
       scan_layers: compile one block and loop over it: quicker to compile from about 12 blocks on, slower to run on CPU;
         weights are then kept with a leading layer axis (layers.py).
-      attention: `xla`, or `cudnn` for the encoder's self-attention on an NVIDIA GPU in bfloat16 or float16.
+      attention: `xla`, or `cudnn` on an NVIDIA GPU in bfloat16: for the encoder's self-attention, and for cross-attention of
+        long answers (`lm.verbalizer=sequence`). Odd numbers of tokens attend by XLA. JAX has nothing like it for T5 on a TPU
+        (fused_attention.py says why).
       adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain.
     """
 
@@ -45,7 +49,8 @@ class T5Config:
     scale_decoder_outputs: bool | None = None
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    precision: str = "default"
+    remat: str = "none"
     scan_layers: bool = False
     attention: str = "xla"
     adapters: AdaLoRAConfig | None = None
@@ -55,17 +60,7 @@ class T5Config:
             raise UserError(
                 f"lm.t5.feed_forward_proj is {self.feed_forward_proj!r}: use 'gated-gelu' (T5 v1.1, Flan) or 'relu' (v1.0)"
             )
-        for key in ("dtype", "param_dtype"):
-            if getattr(self, key) not in _DTYPES:
-                raise UserError(
-                    f"lm.t5.{key} is {getattr(self, key)!r}: use one of {', '.join(_DTYPES)}"
-                )
-        if self.attention not in ("xla", "cudnn"):
-            raise UserError(f"lm.t5.attention is {self.attention!r}: use 'xla' or 'cudnn'")
-        if self.attention == "cudnn" and self.dtype == "float32":
-            raise UserError(
-                "lm.t5.attention=cudnn computes in 16 bits: set lm.t5.dtype=bfloat16 (or float16) too, or use 'xla'"
-            )
+        check_running("lm.t5", self, head_width=self.d_kv)
 
     @property
     def compute_dtype(self) -> jnp.dtype:

@@ -16,7 +16,9 @@ from delrec_jax.language.t5_names import names_of
 from delrec_jax.language.t5_start import init_for_copying
 
 # How the model runs follows the config, even if a pretrained model determines the sizes.
-_RUNNING = ("dtype", "param_dtype", "remat", "scan_layers", "attention", "dropout_rate")
+_RUNNING = (
+    *("dtype", "param_dtype", "precision", "remat", "scan_layers", "attention", "dropout_rate"),
+)
 
 
 class _Settings(Protocol):
@@ -53,8 +55,9 @@ class T5Family(Family):
             # A trained tokenizer has at most this many ids.
             shape = replace(settings.t5, vocab_size=settings.vocab_size)
             source = "lm.t5 and lm.vocab_size"
-        # cuDNN's kernel cannot be compiled for a CPU, and needs no more memory than its replacement.
-        return _as_read(replace(shape, attention="xla"), settings), source
+        # cuDNN's kernel can only be compiled where there is a GPU.
+        model = _as_read(replace(shape, attention="xla"), settings)
+        return replace(model, fused=shape.attention == "cudnn"), source
 
     def begin(self, model: LanguageModel, key: jax.Array) -> Params:
         return init_for_copying(cast(T5Model, model).module, key)
@@ -78,7 +81,7 @@ class T5Family(Family):
 
 
 def _as_configured(sizes: T5Config, settings: _Settings) -> T5Config:
-    """Returns the sizes with the config's choices for running the model: types, remat, scan, attention, dropout."""
+    """Returns the sizes with the config's choices for running the model: types, precision, remat, scan, attention, dropout."""
     return replace(sizes, **{name: getattr(settings.t5, name) for name in _RUNNING})
 
 

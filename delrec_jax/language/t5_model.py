@@ -34,9 +34,15 @@ axes_of = named_axes(
 
 @dataclass(frozen=True)
 class T5Encoder(LanguageModel):
-    """The encoder of a T5 of one shape."""
+    """The encoder of a T5 of one shape.
+
+    Attributes:
+      config: its shape, and how it is computed.
+      fused: for `delrec plan`: whether a device would attend by cuDNN's kernel, though `config` says XLA.
+    """
 
     config: T5Config
+    fused: bool = False
 
     @property
     def module(self) -> T5:
@@ -61,7 +67,10 @@ class T5Encoder(LanguageModel):
     @property
     def running(self) -> str:
         cfg = self.config
-        return f"kept in {cfg.param_dtype}, computes in {cfg.dtype}, remat {cfg.remat}, scan_layers {cfg.scan_layers}"
+        return (
+            f"kept in {cfg.param_dtype}, computes in {cfg.dtype}, remat {cfg.remat}, scan_layers {cfg.scan_layers}"
+            + (", attention cudnn" if self.sizes.fused else "")
+        )
 
     @property
     def sizes(self) -> Sizes:
@@ -74,7 +83,8 @@ class T5Encoder(LanguageModel):
             decoder_blocks=cfg.num_decoder_layers,
             activation_bytes=cfg.compute_dtype.itemsize,
             weight_bytes=cfg.stored_dtype.itemsize,
-            recomputes=cfg.remat,
+            remat=cfg.remat,
+            fused=self.fused or cfg.attention == "cudnn",
         )
 
     @property

@@ -6,7 +6,8 @@ feed-forward width F (H and F divided by mesh.tensor), L layers, and a bytes per
     block(b, T, S) = a b T (6 D + 4 H K + 4 F) + (4 + a) b H T S        all values of a block whose tokens attend to S positions
     step           = kept + 1.5 block + gathered + 2 trained + 4 scores
     scoring        = 0.6 block + gathered + 2 scores                    the batch of texts that a stage selects by
-    kept           = L a b T D where blocks are recomputed, else 1.2 L blocks, of encoder and decoder
+    kept           = L a b T D where blocks are recomputed (with `remat=dots`: 3 D + 6 H K + 2 F in place of D), else 1.2 L
+                     blocks, of encoder and decoder
     gathered       = one block's weights where mesh.fsdp > 1
     scores         = 4 bytes for every item (or candidate, or category) of every row; in `pretrain` also for every word of
                      every question
@@ -16,7 +17,7 @@ The factors 1.5 (a block's values, and the gradients of some), 1.2, and 0.6 (no 
 XLA's compilers for TPU v5e, v5p and H100. For the 28 steps that they are fitted to (`distill` and `tune` of encoder-decoders
 with 77 million to 11 billion parameters, in bfloat16 and float32, with and without recomputing, along all axes of the mesh)
 the estimate is 0.95 to 2.0 times the compilers' figure (median 1.15); XLA for CPU reports 1.6 to 4.3 times that figure in
-bfloat16 and 0.8 times in float32.
+bfloat16 and 0.8 times in float32. cuDNN's attention holds no [b, H, T, S]: the last term of a block is then left out.
 """
 
 import time
@@ -179,8 +180,8 @@ class _Part:
         """Returns the bytes that the forward pass keeps for the backward pass."""
         sizes, (count, length) = self.model.sizes, self.answers
         encoder, decoder = self.blocks(rows, tokens)
-        if sizes.recomputes:
-            size = sizes.activation_bytes * rows * self.model.width
+        if sizes.remat != "none":
+            size = sizes.activation_bytes * rows * self._kept_width()
             return size * (sizes.encoder_blocks * tokens + sizes.decoder_blocks * count * length)
         return _KEPT_BLOCKS * (sizes.encoder_blocks * encoder + sizes.decoder_blocks * decoder)
 
@@ -191,12 +192,23 @@ class _Part:
         attention = 4 * attentions * width * sizes.heads * sizes.head_width
         return sizes.weight_bytes * (attention + 3 * width * sizes.feed_forward) // self.tensor
 
+    def _kept_width(self) -> float:
+        """Returns the values per token that the forward pass keeps of a block where blocks are recomputed."""
+        sizes, width = self.model.sizes, float(self.model.width)
+        if (
+            sizes.remat == "dots"
+        ):  # also q, k, v, both adapters of an attention, what it attends to; gates and hidden values
+            products = 6 * sizes.heads * sizes.head_width + 2 * sizes.feed_forward
+            width += 2 * self.model.width + products / self.tensor
+        return width
+
     def _block(self, rows: int, tokens: int, keys: int) -> float:
         sizes = self.model.sizes
         heads, size = sizes.heads / self.tensor, sizes.activation_bytes
         width = 6 * self.model.width + 4 * heads * sizes.head_width
         width += 4 * sizes.feed_forward / self.tensor
-        return size * rows * tokens * width + (4 + size) * rows * heads * tokens * keys
+        weights = 0 if sizes.fused else (4 + size) * rows * heads * tokens * keys
+        return size * rows * tokens * width + weights
 
 
 def _answers(

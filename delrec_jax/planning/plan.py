@@ -35,7 +35,8 @@ _NOTES = {
 _ESTIMATE = (
     "The estimate of a step, for b rows per device and part, T tokens, and a bytes per value: kept + 1.5 block + a block's "
     "weights where mesh.fsdp > 1 + 2 x what trains + 4 x scores, with block = a b T (6 width + 4 heads x their width + 4 "
-    "feed-forward) + (4 + a) b heads T T and kept = layers x a b T width where blocks are recomputed, else 1.2 layers x block. "
+    "feed-forward) + (4 + a) b heads T T and kept = layers x a b T width where blocks are recomputed (remat=dots: (3 width + 6 "
+    "heads x their width + 2 feed-forward) in place of width), else 1.2 layers x block; attention=cudnn has no b heads T T. "
     "Scoring: 0.6 block. It is 0.95 to 2.0 times (median 1.15) what XLA's compilers for TPU and H100 report for the 28 steps "
     "of encoder-decoders that it is fitted to."
 )
@@ -103,13 +104,14 @@ def plan(
 def _head(experiment: Experiment, steps: list[Task], assumed: Assumed) -> list[str]:
     model, source = planned_model(experiment)
     sizes = model.sizes
-    mesh, last = steps[-1].layout.mesh, steps[-1]
-    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(last.frozen["params"]))
+    mesh = steps[-1].layout.mesh
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.param_shapes()))
+    kept = f"; its frozen kernels in {experiment.lm.quantise}" if experiment.lm.quantise else ""
     blocks = f"{sizes.encoder_blocks} + {sizes.decoder_blocks} blocks of width {model.width}"
     lines = [
         "MESH  " + " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
         f"LANGUAGE MODEL  {count / 1e6:,.1f} million parameters, {blocks}, from {source}; "
-        f"{model.running}",
+        f"{model.running}{kept}",
         f"ASSUMED  {assumed.items:,} items (--items); the longest title {assumed.title_tokens} tokens; every text fills the "
         f"largest bucket, {_lengths(experiment, steps)}",
     ]

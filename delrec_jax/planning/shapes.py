@@ -18,6 +18,7 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.network import NetworkTeacher, init_params
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.sharding import Layout
+from delrec_jax.workdir.base_model import held_shapes
 from delrec_jax.workdir.language_model import code_count
 
 
@@ -68,9 +69,9 @@ def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:
     return NetworkTeacher(params, module)
 
 
-def frozen_of(ranker: Ranker, layout: Layout) -> dict[str, Any]:
+def frozen_of(experiment: Experiment, ranker: Ranker, layout: Layout) -> dict[str, Any]:
     """Returns the shapes of the base parameters, and of the item vectors (padded) if the verbalizer has them."""
-    params = ranker.model.param_shapes()
+    params = held_shapes(experiment, ranker.model)
     if not ranker.ranks_catalogue:
         return {"params": params, "vectors": None}
     found = jax.eval_shape(ranker.item_vectors, params)

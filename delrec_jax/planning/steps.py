@@ -21,6 +21,7 @@ from delrec_jax.teachers.network import axes_of as teacher_axes
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
 from delrec_jax.training.task import Task
+from delrec_jax.workdir.base_model import held_shapes
 from delrec_jax.workdir.stage_table import METHODS
 from delrec_jax.workdir.teacher_training import teaching_task
 
@@ -60,19 +61,21 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
 def _parse(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     """Only the encoder is computed, but all of the model is held in memory, as in a run."""
     parser = preference_parser(ranker, experiment.parse)
-    return parsing_task(experiment, parser, layout, parser.model.param_shapes())
+    return parsing_task(experiment, parser, layout, held_shapes(experiment, parser.model))
 
 
 def _distill(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     start = PromptStart(experiment, words=(0,))  # the choice of words does not change a shape
     known = np.arange(len(ranker.title_tokens)) > 0
-    return distilling_task(experiment, ranker, layout, frozen_of(ranker, layout), start, known)
+    return distilling_task(
+        experiment, ranker, layout, frozen_of(experiment, ranker, layout), start, known
+    )
 
 
 def _tune(experiment: Experiment, ranker: Ranker, layout: Layout) -> Task:
     items = len(ranker.title_tokens)
     teacher = teacher_of(experiment, items) if experiment.tune.beside else None
-    frozen, known = frozen_of(ranker, layout), np.arange(items) > 0
+    frozen, known = frozen_of(experiment, ranker, layout), np.arange(items) > 0
     return tuning_task(experiment, ranker, layout, frozen, known=known, teacher=teacher)
 
 

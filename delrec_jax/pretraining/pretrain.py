@@ -24,6 +24,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import catalogue_cross_entropy
 from delrec_jax.language.tokenizer import CODE_NAMES, Tokenizer, train_tokenizer
 from delrec_jax.language.verbalizers import find_verbalizer
+from delrec_jax.precision import EXACT
 from delrec_jax.pretraining import batches
 from delrec_jax.pretraining.bag_loss import bag_loss
 from delrec_jax.pretraining.batches import QuestionText
@@ -230,7 +231,7 @@ def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
             losses = config.bag_weight * losses
         if config.catalogue_weight:
             vectors = titles_as.item_vectors(model, params, ranker.titles)  # [I, D]
-            scores = jnp.einsum("bqd,id->bqi", hidden, vectors)  # [B, Q, I]
+            scores = jnp.einsum("bqd,id->bqi", hidden, vectors, precision=EXACT)  # [B, Q, I]
             ranking, asked = catalogue_cross_entropy(scores, batch.items)
             losses, weights = (
                 losses + config.catalogue_weight * ranking,

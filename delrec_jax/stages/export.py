@@ -9,6 +9,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
 from delrec_jax.language.families import find_family
+from delrec_jax.language.quantised import dequantised
 from delrec_jax.language.weights import params_hash
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training.checkpoints import save_tree
@@ -48,6 +49,8 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     tuned = files.load_tuned(ws, "distilled")
     adapters, readout = tuned["adapters"], tuned["readout"]
     prompt = jnp.asarray(files.load_distilled(ws, "distilled")["prompt"])
+    # With lm.quantise, the plain weights that compute what was evaluated.
+    params = dequantised(language.params, language.model.table(language.params).dtype)
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
     family, tokenizer = find_family(ws.experiment.lm.family), base_model.tokenizer_directory(ws)
     if kind == "adapter":
@@ -56,20 +59,18 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
             adapters=adapters,
             prompt=prompt,
             config=config,
-            base_hash=params_hash(language.params),
+            base_hash=params_hash(base_model.stored_params(ws, language.model, language.layout)),
             base_name=base,
             rank_pattern=rank_pattern(adapters),
         )
     elif kind == "hf":
-        merged = merge(language.params, adapters, config)
+        merged = merge(params, adapters, config)
         family.export_model(merged, language.model, output, prompt=prompt, tokenizer_dir=tokenizer)
     else:
         if not ws.experiment.lm.weights:
             # `peft` needs a base that `transformers` can load, and this one exists nowhere else.
             base = "base"
-            family.export_model(
-                language.params, language.model, output / base, tokenizer_dir=tokenizer
-            )
+            family.export_model(params, language.model, output / base, tokenizer_dir=tokenizer)
         form = "adalora" if kind == "peft" else "lora"
         family.export_adapter(
             output,

@@ -15,6 +15,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.precision import EXACT
 
 READ_ITEMS = 512
 """The number of latest items of a history that these recommenders read."""
@@ -67,7 +68,7 @@ class ItemToItem(ByRecency):
         rows, count = len(histories), self.matrix.shape[0]
         if histories.shape[1] * _ROWS_ARE_FASTER > count:
             given = jnp.zeros((rows, count)).at[jnp.arange(rows)[:, None], items].add(weights)
-            return given @ self.matrix
+            return jnp.matmul(given, self.matrix, precision=EXACT)
 
         def add(sums: Array, place: tuple[Array, Array]) -> tuple[Array, None]:
             """Adds the rows of one position: items [B], weights [B]."""
@@ -92,8 +93,8 @@ class VectorSimilarity(ByRecency):
         chex.assert_rank(histories, 2)
         histories = histories[:, -READ_ITEMS:]
         chosen = self.vectors[jnp.maximum(histories, 0)]  # [B, L, E]
-        wanted = jnp.einsum("bl,ble->be", self._weights(histories), chosen)
-        return wanted @ self.vectors.T
+        wanted = jnp.einsum("bl,ble->be", self._weights(histories), chosen, precision=EXACT)
+        return jnp.matmul(wanted, self.vectors.T, precision=EXACT)
 
 
 def recency(decay: float = 0.8, floor: float = 0.0) -> Float[Array, "2"]:

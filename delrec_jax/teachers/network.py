@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.precision import EXACT
 from delrec_jax.teachers.losses import LossConfig, next_item_loss
 from delrec_jax.teachers.windows import TrainingRows
 
@@ -62,8 +63,8 @@ class NetworkTeacher(struct.PyTreeNode):
 
 
 def _scores(module: Any, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
-    scores: Array = module.last(histories[:, -module.config.max_length :]) @ module.table().T
-    return scores  # [B, I]
+    states = module.last(histories[:, -module.config.max_length :])
+    return jnp.matmul(states, module.table().T, precision=EXACT)  # [B, I]
 
 
 def _variables(params: Any, text: Any) -> dict[str, Any]:

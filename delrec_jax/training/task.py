@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 
+from delrec_jax import prng
 from delrec_jax.training.gradients import GradientFn
 from delrec_jax.training.loop import LoopConfig, Run, fit
 from delrec_jax.training.optimizers import OptimizerConfig
@@ -116,7 +117,8 @@ class Task:
 
     def lower(self) -> Any:
         """Lowers the step: ready to be compiled."""
-        key = jax.eval_shape(lambda: jax.random.key(0))
+        bits = self.config.loop.random_bits
+        key = jax.eval_shape(lambda: prng.drawing(jax.random.key(0), bits))
         return self.step.lower(self.state, self.frozen, self.batch, key)
 
 
@@ -126,12 +128,13 @@ def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
     Args:
       task: what is trained; its step is compiled once, however often it runs.
       params: the parameters that train, at step 0.
-      run: the other fields of a `loop.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, ...;
-        `share` and `step` replace the task's own.
+      run: the other fields of a `loop.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, a key
+        of `prng`, ...; `share` and `step` replace the task's own.
 
     Raises:
       UserError, Preempted: as in `loop.fit`.
     """
+    run["key"] = prng.drawing(run["key"], task.config.loop.random_bits)
     own = {name: getattr(task, name) for name in ("share", "step") if name not in run}
     return fit(
         Run(

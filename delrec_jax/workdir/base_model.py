@@ -11,6 +11,7 @@ from delrec_jax.files import file_hash
 from delrec_jax.language import hub
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
+from delrec_jax.language.quantised import quantise, quantised_shapes
 from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
@@ -107,7 +108,20 @@ def language_layout(experiment: Experiment, model: LanguageModel) -> Layout:
 
 
 def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
-    """Loads the frozen parameters, each placed where the layout says.
+    """Loads the frozen parameters as the stages after `pretrain` hold them, each placed where the layout says.
+
+    Raises:
+      UserError: as in `stored_params`.
+    """
+    params = stored_params(ws, model, layout)
+    if not ws.experiment.lm.quantise:
+        return params
+    homes = layout.of(held_shapes(ws.experiment, model))
+    return quantise(params, model.closed, homes)
+
+
+def stored_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
+    """Loads the parameters as `pretrain` trained or adopted them.
 
     Raises:
       UserError: the pretrained weights are not those that this run started with.
@@ -124,6 +138,12 @@ def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
         )
     family = find_family(ws.experiment.lm.family)
     return family.load(directory, model, layout.of(model.param_shapes()))
+
+
+def held_shapes(experiment: Experiment, model: LanguageModel) -> Any:
+    """Returns the shapes of the frozen parameters as the stages after `pretrain` hold them."""
+    shapes = model.param_shapes()
+    return quantised_shapes(shapes, model.closed) if experiment.lm.quantise else shapes
 
 
 def described_model(ws: Workspace) -> str:

@@ -199,5 +199,6 @@ def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) 
     slots = np.array(slot_ids(ranker.model.vocab_size, ws.experiment.distill.length), np.int32)
     layout = base_model.language_layout(ws.experiment, ranker.model)
     params = base_model.load_params(ws, ranker.model, layout)
-    store = TitleStore(ws.folder("pretrain") / "title_vectors.npz", base_model.fingerprint(ws))
+    base = base_model.fingerprint(ws) + ws.experiment.lm.quantise
+    store = TitleStore(ws.folder("pretrain") / "title_vectors.npz", base)
     return Language(tokenizer, ranker, params, pieces, slots, layout, store)

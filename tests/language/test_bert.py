@@ -157,7 +157,7 @@ def test_padding_slots_adapters_and_dropout():
 def test_texts_of_16_bits_stay_near():
     params = visible_params()
     states, mask = BertModel(TINY).encode(params, IDS, prompt=PROMPT)
-    half = replace(TINY, dtype="bfloat16", param_dtype="bfloat16", remat=True)
+    half = replace(TINY, dtype="bfloat16", param_dtype="bfloat16", remat="full")
     near, _ = BertModel(half).encode(jax.tree.map(jnp.bfloat16, params), IDS, prompt=PROMPT)
     assert near.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float32(near[mask]), states[mask], atol=0.1)
@@ -188,11 +188,11 @@ def test_what_it_cannot_do_is_said():
 def test_the_family_takes_sizes_from_weights_and_running_from_the_config(tmp_path):
     directory = write_bert(tmp_path / "m", RAW | {"hidden_dropout_prob": 0.1})
     settings = LMConfig(
-        family="bert", bert=BertConfig(dtype="bfloat16", remat=True), weights=str(directory)
+        family="bert", bert=BertConfig(dtype="bfloat16", remat="full"), weights=str(directory)
     )
     family = find_family("bert")
     model = family.model(settings, directory=directory, vocab_size=30)
-    assert model.config == replace(TINY, dtype="bfloat16", remat=True)
+    assert model.config == replace(TINY, dtype="bfloat16", remat="full")
     assert family.planned(settings) == (model, str(directory))
     named = replace(settings, weights="intfloat/e5-small-v2")
     shape, source = family.planned(named)

@@ -268,7 +268,7 @@ def test_every_token_of_the_text_counts(gated):
 
 def test_remat_changes_neither_values_nor_gradients(gated):
     config, params = gated
-    rematerialised = T5(replace(config, remat=True))
+    rematerialised = T5(replace(config, remat="full"))
     ids, asked = jnp.asarray([padded(text, 0, 5) for text in TEXTS]), jnp.full((2, 1), MASK)
     values = [HIDDEN(module, params, ids, asked) for module in (T5(config), rematerialised)]
     np.testing.assert_allclose(*values, atol=1e-5)
@@ -340,8 +340,8 @@ def test_the_start_for_copying_tilts_weights():
 
 LAYOUTS = {
     "scanned": {"scan_layers": True},
-    "rematerialised": {"remat": True},
-    "scanned and rematerialised": {"scan_layers": True, "remat": True},
+    "rematerialised": {"remat": "dots"},
+    "scanned and rematerialised": {"scan_layers": True, "remat": "full"},
 }
 LORA = AdaLoRAConfig(init_rank=3, target_rank=2, dropout=0.0)
 
@@ -420,7 +420,7 @@ def test_blocks_are_stacked_in_the_order_of_their_numbers():
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remat", ["none", pytest.param("full", marks=pytest.mark.slow)])
 def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat):
     """The compiled gradient of adapters, on texts so short that its buffers are nothing beside the weights."""
     config = T5Config(

@@ -9,12 +9,9 @@ import pytest
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import attention as attention_module
-from delrec_jax.language.attention import (
-    RelativeBias,
-    attend_by_cudnn,
-    attend_by_xla,
-    relative_position_bucket,
-)
+from delrec_jax.language.attention import RelativeBias, attend_by_xla, relative_position_bucket
+from delrec_jax.language.bert_config import BertConfig
+from delrec_jax.language.fused_attention import attend_by_cudnn
 from delrec_jax.language.t5 import T5, RMSNorm
 from delrec_jax.language.t5_config import T5Config
 
@@ -133,26 +130,55 @@ def test_a_row_without_keys_is_finite():
 
 
 @pytest.mark.gpu
-def test_cudnn_equals_xla():
+@pytest.mark.parametrize("trained", [3, 4], ids=["frozen bias", "trained bias"])
+def test_cudnn_equals_xla(trained):
+    """Values where there is text, and gradients with respect to q, k, v and a bias that trains."""
+    *inputs, mask = attention_inputs(jnp.bfloat16)
+
+    def both(attend):
+        def loss(*inputs):
+            out = jnp.where(mask[:, 0, 0, :, None, None], attend(*inputs, mask), 0)
+            return (out.astype(jnp.float32) ** 2).sum(), out
+
+        return jax.jit(jax.grad(loss, range(trained), has_aux=True))
+
+    fused = both(attend_by_cudnn)
+    assert "cudnn" in fused.lower(*inputs).compile().as_text()
+    found, expected = fused(*inputs), both(attend_by_xla)(*inputs)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
+        assert np.abs(ours - theirs).max() < 3e-2 * max(1, np.abs(theirs).max())
+
+
+@pytest.mark.gpu
+def test_a_row_of_padding_is_finite_by_cudnn():
     q, k, v, bias, mask = attention_inputs(jnp.bfloat16)
-    fused = jax.jit(attend_by_cudnn)
-    assert "cudnn" in fused.lower(q, k, v, bias, mask).compile().as_text()
-    difference = fused(q, k, v, bias, mask) - attend_by_xla(q, k, v, bias, mask)
-    assert np.abs(np.asarray(difference, np.float32)).max() < 3e-2
+    out = jax.jit(attend_by_cudnn)(q, k, v, bias, mask.at[1].set(False))
+    assert np.isfinite(np.asarray(out, np.float32)).all()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"attention": "flash"}, "lm.t5.attention is 'flash': use 'xla' or 'cudnn'"),
-        ({"attention": "cudnn"}, "lm.t5.attention=cudnn computes in 16 bits: set lm.t5.dtype"),
-        ({"dtype": "int8"}, "lm.t5.dtype is 'int8': use one of float32, bfloat16, float16"),
-        ({"param_dtype": "f32"}, "lm.t5.param_dtype is 'f32'"),
+        ({"attention": "flash"}, "attention is 'flash': use one of xla, cudnn"),
+        ({"attention": "cudnn"}, "attention=cudnn computes in 16 bits: set {section}.dtype"),
+        ({"dtype": "int8"}, "dtype is 'int8': use one of float32, bfloat16"),
+        ({"dtype": "float16"}, "dtype is 'float16', which overflows"),
+        ({"param_dtype": "float16"}, "param_dtype is 'float16', which overflows"),
+        ({"param_dtype": "f32"}, "param_dtype is 'f32'"),
+        ({"precision": "tf32"}, "precision is 'tf32': use one of default, high, highest"),
+        ({"remat": "True"}, "remat is 'True': use one of none, dots, full .full is what True was"),
     ],
 )
-def test_settings_that_cannot_be_name_their_key(settings, message):
-    with pytest.raises(UserError, match=message):
-        T5Config(**settings)
+@pytest.mark.parametrize(("section", "config"), [("lm.t5", T5Config), ("lm.bert", BertConfig)])
+def test_settings_that_cannot_be_name_their_key(section, config, settings, message):
+    with pytest.raises(UserError, match=f"^{section}." + message.format(section=section)):
+        config(**settings)
+
+
+def test_cudnn_refuses_a_width_of_heads():
+    with pytest.raises(UserError, match=r"lm.t5.attention=cudnn .* this model's is 12: use 'xla'"):
+        T5Config(attention="cudnn", dtype="bfloat16", d_kv=12)
 
 
 @pytest.mark.parametrize("attention", ["xla", "cudnn"])
@@ -168,7 +194,7 @@ def test_the_flag_chooses_the_kernel_of_the_encoder_alone(attention, monkeypatch
     config = T5Config(
         vocab_size=20,
         d_model=8,
-        d_kv=4,
+        d_kv=8,
         d_ff=8,
         num_layers=2,
         num_decoder_layers=3,
@@ -180,4 +206,4 @@ def test_the_flag_chooses_the_kernel_of_the_encoder_alone(attention, monkeypatch
     params = jax.eval_shape(T5(config).init, jax.random.key(0), ids, answer)
     met.clear()
     jax.eval_shape(T5(config).apply, params, ids, answer)
-    assert met == ([(2, 6, 2, 4)] * 2 if attention == "cudnn" else [])
+    assert met == ([(2, 6, 2, 8)] * 2 if attention == "cudnn" else [])

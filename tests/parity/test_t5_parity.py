@@ -102,8 +102,8 @@ def test_logits(pair, length, side):
 LAYOUTS = {
     "unrolled": {},
     "scanned": {"scan_layers": True},
-    "rematerialised": {"remat": True},
-    "scanned and rematerialised": {"scan_layers": True, "remat": True},
+    "rematerialised": {"remat": "dots"},
+    "scanned and rematerialised": {"scan_layers": True, "remat": "full"},
 }
 
 

@@ -504,7 +504,7 @@ def test_a_chip_too_small_is_said_and_what_would_help(eight):
         "distill.optimizer.accumulate=4 tune.optimizer.accumulate=4: 645.5 KiB, enough for tiny"
         in helps
     )
-    for setting in ("lm.t5.remat=True", "lm.t5.dtype=bfloat16", "lm.t5.param_dtype=bfloat16"):
+    for setting in ("lm.t5.remat=full", "lm.t5.dtype=bfloat16", "lm.t5.param_dtype=bfloat16"):
         (line,) = [line for line in helps.splitlines() if line.startswith(f"  {setting}: ")]
         assert line.endswith("iB, not enough")
     assert "  mesh.data=1 mesh.fsdp=8 mesh.tensor=1: " in helps and "more devices" in helps
@@ -646,7 +646,7 @@ def test_the_large_configs_load_and_say_that_nobody_trained_them(name):
     lm = loaded(name).lm
     assert lm.weights == "google/flan-t5-" + name.rsplit("_", 1)[1]
     assert (lm.t5.dtype, lm.t5.param_dtype) == ("bfloat16", "bfloat16")
-    assert lm.t5.remat and lm.t5.scan_layers
+    assert lm.t5.remat == "full" and lm.t5.scan_layers
     text = (CONFIGS / f"{name}.py").read_text()
     assert "NOT TRAINED BY US" in text and "Only the plan was computed" in text
 
