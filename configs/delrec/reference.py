@@ -57,8 +57,12 @@ ARGUMENTS = {
     "mean": {"lm.verbalizer": "mean"},
     "sequence": {"lm.verbalizer": "sequence"},
     "pod": {
-        **{"mesh.data": 1, "mesh.fsdp": 8, "mesh.tensor": 2},
-        **{"distill.batch_size": 24, "tune.batch_size": 24},
+        **{"mesh.data": 1, "mesh.fsdp": 16, "mesh.tensor": 1},
+        **{"distill.batch_size": 64, "tune.batch_size": 64},
+    },
+    "v5p": {
+        **{"mesh.data": -1, "mesh.fsdp": 1, "mesh.tensor": 1, "teacher.batch_size": 64},
+        **{"distill.batch_size": 64, "tune.batch_size": 64},
     },
 }
 

@@ -140,9 +140,7 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     if planned.stage == "teach":
         passes = _teacher(experiment, rows) + 2 * trained
         return Temporaries(passes, 4 * assumed.items * (scored + 2 * scored // ways))
-    model, _ = planned_model(experiment)
-    answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
-    part = _Part(model, planned.layout.mesh.shape["tensor"], answers)
+    part = part_of(experiment, planned, assumed)
     gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
     tokens = planned.batch.ids.shape[1]
     scores = _scores(experiment, planned, assumed, batch=planned.batch, rows=rows)
@@ -155,8 +153,15 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     return Temporaries(int(step), int(scoring))
 
 
+def part_of(experiment: Experiment, planned: Task, assumed: Assumed) -> "Part":
+    """Returns one device's part of the language model in a stage that uses it."""
+    model, _ = planned_model(experiment)
+    answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
+    return Part(model, planned.layout.mesh.shape["tensor"], answers)
+
+
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """One device's part of the language model; `answers` is how many each text has (0: no decoder), and the tokens of each."""
 
     model: LanguageModel
