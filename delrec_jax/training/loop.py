@@ -160,7 +160,8 @@ class _Training:
             while self.at < run.config.steps and not self._done():
                 watcher.before_step(self.at)
                 batch = place_batch(next(run.batches), run.layout, run.share)
-                self.state, metrics = run.step(self.state, run.frozen, batch, self.key)
+                with jax.profiler.StepTraceAnnotation(run.name, step_num=self.at):
+                    self.state, metrics = run.step(self.state, run.frozen, batch, self.key)
                 self.at += 1
                 progress.seconds = time.monotonic() - started
                 watcher.step(self.at, metrics, len(jax.tree.leaves(batch)[0]))
