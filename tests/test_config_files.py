@@ -227,7 +227,9 @@ def test_an_argument_changes_the_size_the_verbalizer_or_the_machine_alone(corpus
             **{"distill.batch_size": 64, "tune.batch_size": 64},
         }
         copies = differences(read_config(path, size), read_config(path, f"{size},v5p"))
-        assert copies == {f"{name}.batch_size": 64 for name in ("teacher", "distill", "tune")}
+        copies.pop("teacher.batch_size", None)  # some corpora have it anyway
+        assert copies == {"distill.batch_size": 64, "tune.batch_size": 64}
+        assert read_config(path, f"{size},v5p").teacher.batch_size == 64
     assert "'medium': use one of small, base" in message(path, "medium,pod")
 
 

@@ -16,8 +16,9 @@ Arguments, joined by commas (such as :base,sequence or :xxl,pod):
   pod                           16 TPU v5e chips (4x4) instead of one device: weights split over all of them, batches of 64.
                                 `delrec plan --config=configs/delrec/reference.py:xxl,pod --devices=16 --chip=v5e` says 14.2 of
                                 15.8 GiB (compiled for CPU; 10.8 by the estimate), and expects 21 % MFU and 30 texts/s in stage
-                                2. At 1,065 tokens and rank 320 a batch of 256 does not fit; with --config.prompts.max_tokens=512
-                                and --config.tune.adalora.init_rank=12 it does, and 27 % MFU are expected.
+                                2. At 1,065 tokens and rank 320 a batch of 256 does not fit; with
+                                --config.prompts.max_tokens=512 --config.tune.adalora.init_rank=12 it does, and 27 % MFU are
+                                expected.
   v5p                           32 or 64 TPU v5p chips: a copy of the weights on each, batches of 64. `plan` expects 335 texts/s
                                 of 64 chips in stage 2, and 11 % more with batches of 256.
                                 Larger batches than the published 20 are more texts per step, in as many steps: they train

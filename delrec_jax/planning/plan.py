@@ -48,8 +48,8 @@ _ESTIMATE = (
 )
 _SPEED = (
     "Seconds are estimates: computing = operations of matrix products / (0.76 x peak) + 2.3 x the bytes of all blocks' values, "
-    "in each pass, / (0.675 x memory bandwidth), as fitted to 10 steps on one H200 (0.80 to 1.19 times their time); exchanges = "
-    "bytes / advertised bandwidth, which nobody measured. Half of the exchange of weights and gradients is assumed to be "
+    "in each pass, / (0.675 x memory bandwidth), as fitted to 10 steps on one H200 (0.80 to 1.19 times their time); exchanges "
+    "= bytes / advertised bandwidth, which nobody measured. Half of the exchange of weights and gradients is assumed to be "
     "hidden behind computing, that of activations not at all. MFU = useful operations / (step x devices x peak in bfloat16); "
     "what is computed again is not useful. Formulas: planning/speed.py, planning/exchange.py. Steps of `teach` take about a "
     "millisecond, and it is the host that limits them."

@@ -75,6 +75,7 @@ def adopt(ws: Workspace) -> None:
     """Does what `pretrain` does with pretrained weights: identifies them for every later stage by a hash of all their bytes."""
     name, folder = ws.experiment.lm.weights, ws.folder("pretrain")
     directory = hub.resolve(name)
+    hub.weight_files(directory)  # refuses a directory without weights
     make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))  # refuses what later stages would
     on_main(lambda: _write_name(ws, name, hashed(folder, directory)))
     say(f"  {name}: SHA-256 {fingerprint(ws)}")
