@@ -88,6 +88,10 @@ class Chip:
         """The most bytes that a program can get: on a GPU, XLA_CLIENT_MEM_FRACTION can raise the default."""
         return int(_GPU_MOST * self.memory) if self.gpu else self.available
 
+    def nodes(self, devices: int) -> int:
+        """Number of nodes that so many GPUs are in, which JAX counts as slices; 1 for a TPU."""
+        return -(-devices // self.speed.node) if self.speed.node else 1
+
 
 def _tpu(name: str, memory: float, available: float, grids: dict[int, str], speed: Speed) -> Chip:
     named = {count: f"{name}:{shape}" for count, shape in grids.items()}

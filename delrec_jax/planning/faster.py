@@ -13,11 +13,12 @@ from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.speed import speed_of
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.planning.work import Work
-from delrec_jax.training.mesh import MeshConfig, mesh_sizes
+from delrec_jax.training.mesh import MeshConfig, check_slices, mesh_sizes
 from delrec_jax.workdir.stage_table import METHODS
 
 _SHOWN, _WORTH = 3, 1.05
 _LEAST = 0.95  # a compiler's figure may be so much larger than the estimate (`memory`)
+_FACTORS = (1, 2, 4, 8)
 _STAGES = ("parse", "distill", "tune")
 
 
@@ -52,9 +53,13 @@ def faster(
       works: what the config's steps compute, by stage; work grows in proportion to the batch.
       chip: what kind the devices would be.
       assumed: sizes that a corpus would determine.
+
+    Raises:
+      UserError: the run itself would be refused on these chips, as `data` does not divide over its nodes.
     """
 
     def expected(settings: str, changed: Experiment) -> Faster:
+        check_slices(mesh_sizes(changed.mesh, len(devices)), chip.nodes(len(devices)))
         texts, memory = {}, 0
         for planned in planned_steps(changed, devices, assumed):
             bytes_ = stage_memory(changed, planned, sharding_rows(planned), assumed).by_estimate
@@ -96,7 +101,7 @@ def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experi
     stages = [name for name in _STAGES if name in METHODS[experiment.method]]
     for mesh in _meshes(experiment.mesh, devices):
         data, fsdp, tensor = mesh_sizes(mesh, devices)
-        for factor in (1, 2, 4, 8):
+        for factor in _FACTORS:
             sizes = {
                 name: _rounded(_batch(experiment, name), data * fsdp) * factor for name in stages
             }
