@@ -7,6 +7,7 @@
 #   CONFIG                config file
 #   WORKDIR               folder of the run
 #   DELREC                the delrec command; default: the one of this checkout's .venv
+#   FLAGS                 h100: XLA flags of flags.sh; default: none
 #   CUDA_VISIBLE_DEVICES  GPUs to use, such as 0,1; default: all
 set -euo pipefail
 
@@ -21,6 +22,11 @@ fi
 
 # Without this JAX only warns when it finds no GPU, and trains for days on the CPU.
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
+
+if [[ ${FLAGS:-} ]]; then
+  # shellcheck source=/dev/null
+  source "$(dirname "${BASH_SOURCE[0]}")/flags.sh"
+fi
 
 # exec: SIGTERM (preemption) and Ctrl-C reach delrec itself, and its exit code is the script's.
 exec "$delrec" run --config="$CONFIG" --workdir="$WORKDIR" "$@"

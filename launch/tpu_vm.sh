@@ -10,6 +10,7 @@
 #   CONFIG              config file, relative to REPO
 #   WORKDIR             folder of the run, on a file system that all workers share
 #   DELREC              the delrec command, relative to REPO; default: .venv/bin/delrec
+#   FLAGS               v5e, v5p or v6e: XLA flags of flags.sh; default: none
 #   ACTION              start (default) or stop: delrec saves and exits with 75
 set -euo pipefail
 
@@ -25,6 +26,11 @@ case $action in
     : "${WORKDIR:?is not set: name the folder of the run, on a file system that all workers share}"
     command=("${DELREC:-.venv/bin/delrec}" run --config="$CONFIG" --workdir="$WORKDIR"
       --config.distributed.start=on "$@")
+    if [[ ${FLAGS:-} ]]; then
+      # shellcheck source=/dev/null
+      source "$(dirname "${BASH_SOURCE[0]}")/flags.sh"
+      command=(env LIBTPU_INIT_ARGS="${LIBTPU_INIT_ARGS:-}" "${command[@]}")
+    fi
     ;;
   stop) command=() ;;
   *)

@@ -223,9 +223,13 @@ def test_an_argument_changes_the_size_the_verbalizer_or_the_machine_alone(corpus
         assert set(changed) <= {"lm.t5.dtype", "lm.t5.param_dtype"}
         both = differences(read_config(path, size), read_config(path, f"{size},pod,sequence"))
         assert both == {
-            **{"mesh.data": 1, "mesh.fsdp": 8, "mesh.tensor": 2, "lm.verbalizer": "sequence"},
-            **{"distill.batch_size": 24, "tune.batch_size": 24},
+            **{"mesh.data": 1, "mesh.fsdp": 16, "lm.verbalizer": "sequence"},
+            **{"distill.batch_size": 64, "tune.batch_size": 64},
         }
+        copies = differences(read_config(path, size), read_config(path, f"{size},v5p"))
+        copies.pop("teacher.batch_size", None)  # some corpora have it anyway
+        assert copies == {"distill.batch_size": 64, "tune.batch_size": 64}
+        assert read_config(path, f"{size},v5p").teacher.batch_size == 64
     assert "'medium': use one of small, base" in message(path, "medium,pod")
 
 

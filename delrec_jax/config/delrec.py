@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
-from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
 WEIGHTINGS = ("fixed", "gradient_norm", "uncertainty")

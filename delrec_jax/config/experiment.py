@@ -23,7 +23,7 @@ from delrec_jax.distributed import DistributedConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import LISTS, NETWORKS
-from delrec_jax.training.sharding import MeshConfig
+from delrec_jax.training.mesh import MeshConfig
 from delrec_jax.training.watching import WatchConfig
 
 METHODS = ("delrec", "p2rec", "delrec_p2rec")

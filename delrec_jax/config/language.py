@@ -10,7 +10,7 @@ from delrec_jax.language.families import find_family
 from delrec_jax.language.quantised import KINDS
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.verbalizers import find_verbalizer
-from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
 

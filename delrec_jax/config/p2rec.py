@@ -7,7 +7,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
 from delrec_jax.teachers.item_table import WAYS
 from delrec_jax.teachers.registry import NETWORKS
-from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
 _SELECTORS = ("squared_error", "top_category")

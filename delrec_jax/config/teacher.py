@@ -9,7 +9,7 @@ from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.losses import LossConfig
 from delrec_jax.teachers.sasrec import SASRecConfig
-from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
 

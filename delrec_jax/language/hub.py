@@ -212,13 +212,24 @@ def fingerprint(directory: Path) -> str:
     Raises:
       UserError: no config.json, or no safetensors that can be read.
     """
-    read_json(directory / CONFIG_FILE)
-    shards = sorted({tensor.file for tensor in stored_tensors(directory).values()})
-    files = [directory / CONFIG_FILE, *shards]
+    files = weight_files(directory)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
         digests = list(pool.map(file_hash, files))
     lines = [f"{digest} {file.name}\n" for digest, file in zip(digests, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Returns the files that make up a model: config.json and its safetensors.
+
+    Raises:
+      UserError: as in `fingerprint`.
+    """
+    read_json(directory / CONFIG_FILE)
+    return [
+        directory / CONFIG_FILE,
+        *sorted({tensor.file for tensor in stored_tensors(directory).values()}),
+    ]
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:

@@ -13,7 +13,7 @@ from delrec_jax.planning.memory import StageMemory, stage_memory
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.steps import planned_steps
-from delrec_jax.training.sharding import mesh_sizes
+from delrec_jax.training.mesh import mesh_sizes
 from delrec_jax.workdir.stage_table import METHODS
 
 _WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}

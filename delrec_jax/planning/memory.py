@@ -141,9 +141,7 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     if planned.stage == "teach":
         passes = _teacher(experiment, rows) + 2 * trained
         return Temporaries(passes, 4 * assumed.items * 3 * scored // ways)
-    model, _ = planned_model(experiment)
-    answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
-    part = _Part(model, planned.layout.mesh.shape["tensor"], answers)
+    part = part_of(experiment, planned, assumed)
     gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
     tokens = planned.batch.ids.shape[1]
     scores = _scores(experiment, planned, assumed, batch=planned.batch, rows=rows)
@@ -159,13 +157,31 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     return Temporaries(int(step), int(scoring))
 
 
+def part_of(experiment: Experiment, planned: Task, assumed: Assumed) -> "Part":
+    """Returns one device's part of the language model in a stage that uses it."""
+    model, _ = planned_model(experiment)
+    answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
+    size = model.sizes.weight_bytes
+    if experiment.lm.quantise and planned.stage != "pretrain":
+        size = 1
+    return Part(model, planned.layout.mesh.shape["tensor"], answers, size)
+
+
 @dataclass(frozen=True)
-class _Part:
-    """One device's part of the language model; `answers` is how many each text has (0: no decoder), and the tokens of each."""
+class Part:
+    """One device's part of the language model.
+
+    Attributes:
+      model: the language model.
+      tensor: devices that share the work on each text.
+      answers: how many each text has (0: no decoder), and the tokens of each.
+      kernel_bytes: bytes of one weight of a block as it is gathered.
+    """
 
     model: LanguageModel
     tensor: int
     answers: tuple[int, int]
+    kernel_bytes: int
 
     def blocks(self, rows: int, tokens: int) -> tuple[float, float]:
         """Returns the bytes of all values of one encoder block, and of one decoder block."""
@@ -190,7 +206,7 @@ class _Part:
         sizes, width = self.model.sizes, self.model.width
         attentions = 2 if self.answers[0] else 1
         attention = 4 * attentions * width * sizes.heads * sizes.head_width
-        return sizes.weight_bytes * (attention + 3 * width * sizes.feed_forward) // self.tensor
+        return self.kernel_bytes * (attention + 3 * width * sizes.feed_forward) // self.tensor
 
     def _kept_width(self) -> float:
         """Returns the values per token that the forward pass keeps of a block where blocks are recomputed."""

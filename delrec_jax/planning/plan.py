@@ -1,4 +1,4 @@
-"""`delrec plan`: where every array of every training stage would be placed on the given devices, and whether it would fit.
+"""`delrec plan`: where every array of every training stage would be placed on the given devices, whether it fits, and how fast.
 
 Nothing is downloaded, no corpus is read and no accelerator is touched: there are only shapes. They are compiled by XLA for
 fake devices of this CPU or (`--compile=chip`) by XLA's own compiler for the chip, which needs the package but not the chip.
@@ -15,13 +15,20 @@ from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.planning.chips import Chip, find_chips
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices
+from delrec_jax.planning.faster import Faster, faster
 from delrec_jax.planning.fit import Remedy, judge, readable, remedies
 from delrec_jax.planning.memory import StageMemory, stage_memory, with_compiled
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import Row, sharding_rows
+from delrec_jax.planning.speed import StageSpeed, speed_of
 from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.work import work_of
 from delrec_jax.training.task import Task
 
+_SPEEDS = (
+    *("", "stage", "useful", "again", "computing", "weights", "gradients", "activations"),
+    *("step", "MFU", "texts/s"),
+)
 COMPILERS = ("cpu", "chip", "no")
 
 _NOTES = {
@@ -39,6 +46,14 @@ _ESTIMATE = (
     "heads x their width + 2 feed-forward) in place of width), else 1.2 layers x block; attention=cudnn has no b heads T T. "
     "Scoring: 0.6 block. It is 0.95 to 2.0 times (median 1.15) what XLA's compilers for TPU and H100 report for the 28 steps "
     "of encoder-decoders that it is fitted to."
+)
+_SPEED = (
+    "Seconds are estimates: computing = operations of matrix products / (0.76 x peak) + 2.3 x the bytes of all blocks' values, "
+    "in each pass, / (0.675 x memory bandwidth), as fitted to 10 steps on one H200 (0.80 to 1.19 times their time); exchanges "
+    "= bytes / advertised bandwidth, which nobody measured. Half of the exchange of weights and gradients is assumed to be "
+    "hidden behind computing, that of activations not at all. MFU = useful operations / (step x devices x peak in bfloat16); "
+    "what is computed again is not useful. Formulas: planning/speed.py, planning/exchange.py. Steps of `teach` take about a "
+    "millisecond, and it is the host that limits them."
 )
 _REST = (
     "Not counted: the gate of `pretrain`; `augment`, during which the language model stays loaded; ranking (a few [texts, "
@@ -97,7 +112,20 @@ def plan(
     if any(verdict.fits != "yes" for verdict in verdicts):
         now, helps = remedies(experiment, found, assumed)
         lines += _remedies(now, helps, chips)
-    notes = (_NOTES[compile_for], _ESTIMATE, _REST)
+    works = {planned.stage: work_of(planned) for planned in steps if planned.stage != "teach"}
+    lines += _speeds(
+        [
+            speed_of(experiment, planned, works[planned.stage], chip=one, assumed=assumed)
+            for one in chips
+            for planned in steps
+            if planned.stage in works
+        ]
+    )
+    if chip:
+        lines += _faster(
+            chips[0], *faster(experiment, found, works, chip=chips[0], assumed=assumed)
+        )
+    notes = (_NOTES[compile_for], _ESTIMATE, _SPEED, _REST)
     return "\n".join([*lines, "", "NOTES", *(line for note in notes for line in _wrapped(note))])
 
 
@@ -198,6 +226,37 @@ def _remedies(now: int, helps: list[Remedy], chips: Sequence[Chip]) -> list[str]
         named = f"enough for {', '.join(enough)}" if enough else "not enough"
         lines.append(f"  {remedy.settings}: {readable(remedy.needed)}, {named}")
     return [*lines, "  more devices, with mesh.fsdp over them: each holds less of the weights"]
+
+
+def _speeds(speeds: list[StageSpeed]) -> list[str]:
+    """Formats operations and seconds per step, one line per chip and stage."""
+    cells: list[Sequence[str]] = [_SPEEDS]
+    for one in speeds:
+        seconds = (one.computing, *vars(one.exchange).values(), one.step)
+        cells.append(
+            (
+                *(one.chip, one.stage, f"{one.work.useful / 1e12:,.1f}"),
+                *(f"{one.work.again / 1e12:,.1f}", *(f"{each:.3f}" for each in seconds)),
+                *(f"{one.mfu:.1%}", f"{one.texts:,.1f}"),
+            )
+        )
+    title = "SECONDS PER STEP  (operations in TFLOP, over all devices; exchanges if nothing else went on)"
+    return ["", title, *_columns(cells)]
+
+
+def _faster(chip: Chip, now: Faster, found: list[Faster]) -> list[str]:
+    """Formats what the estimate recommends."""
+
+    def texts(one: Faster) -> str:
+        each = ", ".join(f"{stage} {value:.1f}" for stage, value in one.texts.items())
+        return f"{each} texts/s, {readable(one.memory)}"
+
+    lines = [
+        "",
+        f"WHAT WOULD BE FASTER ON {chip.name}  (now {texts(now)}; larger batches train differently)",
+    ]
+    lines += [f"  {one.settings}: {texts(one)}" for one in found]
+    return lines if found else [*lines, "  no mesh and no batch that was tried, by 5 % or more"]
 
 
 def _wrapped(note: str) -> list[str]:

@@ -4,6 +4,7 @@ They are the same tasks that the stages train; what a corpus, a tokenizer or wei
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from delrec_jax.planning.shapes import Assumed, frozen_of, ranker_of, teacher_of
 from delrec_jax.pretraining.pretrain import pretraining_task
 from delrec_jax.teachers.network import axes_of as teacher_axes
 from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.training.mesh import check_slices, mesh_sizes
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
 from delrec_jax.training.task import Task
 from delrec_jax.workdir.base_model import held_shapes
@@ -34,13 +36,16 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
         `lm.weights` is unknown.
     """
     tasks, config = [], experiment.teacher
+    # Fake devices are in one slice.
+    mesh = replace(experiment.mesh, dcn_data=-1)
+    check_slices(mesh_sizes(mesh, len(devices)), max(1, experiment.mesh.dcn_data))
     if network := config.network:
-        layout = make_layout(experiment.mesh, teacher_axes, devices)
+        layout = make_layout(mesh, teacher_axes, devices)
         module = NETWORKS[network.name](network.shape, assumed.items)
         known = None if config.cold_negatives else np.arange(assumed.items) > 0  # one item is cold
         tasks.append(teaching_task(network, module, layout, known=known))
     ranker = ranker_of(experiment, assumed)
-    layout = make_layout(experiment.mesh, ranker.model.axes_of, devices)
+    layout = make_layout(mesh, ranker.model.axes_of, devices)
     ranker.model.check_mesh(layout.mesh.shape["tensor"])
     if not experiment.lm.weights:
         longest = assumed.title_tokens

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delrec_jax import prng
 from delrec_jax.distributed import as_main_sees, is_main
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import parameters_to_use
 from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tree, save_tree
 from delrec_jax.training.gradients import Metrics
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.preemption import StopRequest
 from delrec_jax.training.profiling import parse_span
@@ -28,40 +28,6 @@ from delrec_jax.training.row_steps import steps_ahead
 from delrec_jax.training.sharding import Layout, place, place_batch
 from delrec_jax.training.steps import TrainState, state_shardings
 from delrec_jax.training.watching import WatchConfig, Watcher
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long to train, and how often to evaluate and save.
-
-    Attributes:
-      steps: planned updates.
-      evaluate_every: steps between two evaluations (one more at step 0 and at the end).
-      checkpoint_every: steps between two checkpoints.
-      patience: evaluations without improvement before training stops; 0 = it never stops early.
-      random_bits: how a step draws dropout and negatives: `threefry` (JAX's default: the same numbers on any hardware), or
-        `rbg` (the hardware's generator: cheaper on a TPU; the numbers depend on the hardware and on JAX's version).
-      max_seconds: training time after which no further step is taken; 0 = no limit. A limit makes a run depend on the
-        speed of the machine: use it for demonstrations and budgets only.
-    """
-
-    steps: int = 1000
-    evaluate_every: int = 100
-    checkpoint_every: int = 500
-    patience: int = 0
-    random_bits: str = "threefry"
-    max_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("evaluate_every", 1), ("checkpoint_every", 1)):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"loop.{name} is {getattr(self, name)}: it must be at least {least}"
-                )
-        if self.random_bits not in prng.BITS:
-            raise UserError(
-                f"loop.random_bits is {self.random_bits!r}: use one of {', '.join(prng.BITS)}"
-            )
 
 
 @dataclass(frozen=True)
@@ -202,7 +168,8 @@ class _Training:
         steps = steps_ahead(self.at, run.block, ends=ends, every=every)
         drawn = [next(run.batches) for _ in range(steps)]
         batch = drawn if run.block else place_batch(drawn[0], run.layout, run.share)
-        self.state, metrics = run.step(self.state, self.frozen, batch, self.key)
+        with jax.profiler.StepTraceAnnotation(run.name, step_num=self.at):
+            self.state, metrics = run.step(self.state, self.frozen, batch, self.key)
         self.at += steps
         return metrics, len(jax.tree.leaves(drawn[0])[0]) * run.share[1] * steps
 

@@ -1,7 +1,7 @@
-"""Where arrays are placed: a mesh of (data, fsdp, tensor), and rules from names of axes to axes of the mesh.
+"""Where arrays are placed: rules from names of axes to axes of the mesh (`mesh`).
 
 Modules and parameters name their axes (`language.logical_axes`, `teachers.network`), which says what an axis means. Where it
-goes is said here, once, and can be changed by `mesh.rules`. The same step runs on one CPU, eight fake devices or a pod.
+goes is said by `mesh.rules`. The same step runs on one CPU, eight fake devices or a pod.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -14,95 +14,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from delrec_jax.errors import UserError
-
-AXES = ("data", "fsdp", "tensor")
+from delrec_jax.training.mesh import MeshConfig, make_mesh, parse_rules
 
 # (names of a leaf's keys in the tree, its shape) -> names of its axes (None = never split).
 AxesOf = Callable[[tuple[str, ...], tuple[int, ...]], tuple[str | None, ...]]
-
-# The tables of words and items are split by rows: a lookup then exchanges only the few rows that it needs, whereas a split
-# by columns would bring the full table to every device. `users` and `catalogue` split a language model's scores [B, I].
-RULES = (
-    "batch: data, fsdp",
-    "vocab: fsdp, tensor",
-    "items: tensor",
-    "users: data",
-    "catalogue: fsdp, tensor",
-    "embed: fsdp",
-    "heads: tensor",
-    "mlp: tensor",
-)
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """Number of devices along each axis; -1 (for one axis) takes those that are left.
-
-    Attributes:
-      data: copies of the weights, each with its own part of the batch.
-      fsdp: devices that share the weights, each with its own part of the batch.
-      tensor: devices that share the weights and the work on each example.
-      rules: `logical axis: mesh axes`, one entry per axis; an axis without a rule is never split.
-    """
-
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-    rules: tuple[str, ...] = RULES
-
-    def __post_init__(self) -> None:
-        parse_rules(self.rules)
-
-
-def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Parses rules: `("vocab: fsdp, tensor",)` becomes {"vocab": ("fsdp", "tensor")}.
-
-    Raises:
-      UserError: a rule does not have this form, repeats a logical axis, or names a mesh axis that does not exist.
-    """
-    parsed: dict[str, tuple[str, ...]] = {}
-    for rule in rules:
-        name, colon, places = (part.strip() for part in rule.partition(":"))
-        axes = tuple(place.strip() for place in places.split(",") if place.strip())
-        if not colon or not name or name in parsed or not set(axes) <= set(AXES):
-            raise UserError(
-                f"mesh.rules has {rule!r}: a rule is 'logical axis: mesh axes', such as 'vocab: fsdp, tensor'; the mesh axes "
-                f"are {', '.join(AXES)}, and each logical axis has one rule"
-            )
-        parsed[name] = axes
-    return parsed
-
-
-def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Makes the mesh over these devices, or over all devices of all processes.
-
-    Raises:
-      UserError: the sizes of the axes do not multiply to the number of devices.
-    """
-    sizes = mesh_sizes(config, jax.device_count() if devices is None else len(devices))
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-
-
-def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
-    """Number of devices along data, fsdp and tensor.
-
-    Raises:
-      UserError: as in `make_mesh`.
-    """
-    sizes = [config.data, config.fsdp, config.tensor]
-    known = prod(size for size in sizes if size > 0)
-    if sizes.count(-1) == 1 and devices % known == 0:
-        sizes[sizes.index(-1)] = devices // known
-        known = devices
-    if known != devices or min(sizes) < 1:
-        asked = f"data {config.data}, fsdp {config.fsdp}, tensor {config.tensor}"
-        raise UserError(
-            f"mesh: {devices} devices cannot be laid out as {asked}; the axes must multiply to that number, and one may be -1"
-        )
-    return (sizes[0], sizes[1], sizes[2])
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class TrainStep:
             )
             return stepped
 
+    def trace(self, state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
+        """Traces the step for arrays, or for their shapes alone: ready to be lowered."""
+        with self.layout.active():
+            return self._jitted(state, frozen).trace(state, frozen, batch, key)
+
     def lower(self, state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
         """Lowers the step for arrays, or for their shapes alone: ready to be compiled."""
         with self.layout.active():

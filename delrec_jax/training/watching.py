@@ -20,7 +20,7 @@ from rich.console import Console
 from delrec_jax.training.profiling import StepTrace, parse_span
 from delrec_jax.training.writers import EventFile, MetricsFile, ProgressBar
 
-TIMINGS = frozenset({"seconds", "step_seconds", "examples_per_second", "memory_gib"})
+TIMINGS = frozenset({"seconds", "step_seconds", "examples_per_second", "goodput", "memory_gib"})
 """The fields of a row that depend on the machine; two runs of the same config agree in all others."""
 
 _GIB = 2**30
@@ -136,7 +136,10 @@ class Watcher:
         """Adds timings and memory to a row and writes it; must be called after each evaluation.
 
         `step_seconds` and `examples_per_second` are means over the train steps since the last row, without
-        evaluations and compilations; a row without such a step has neither. `memory_gib` is `peak_memory_gib`.
+        evaluations and compilations. `goodput` is the share of the wall time since
+        the last row (or since this process began to train) that these steps took: the rest went into evaluations,
+        checkpoints, compilations and steps that waited for one. A row without such a step has none of the three.
+        `memory_gib` is `peak_memory_gib`.
 
         Args:
           row: must contain `step`.
@@ -214,6 +217,7 @@ class _Pace:
         self.spoilt = False
         self._clock, self._warm = clock, False
         self._steps, self._examples, self._seconds = 0, 0, 0.0
+        self._taken = clock()
         self.restart()
 
     def restart(self) -> None:
@@ -243,12 +247,14 @@ class _Pace:
         self.restart()
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, to four digits; empty if no step could be timed."""
+        """The means since the last call, and the steps' share of the time, to four digits; empty if no step could be timed."""
         steps, examples, seconds = self._steps, self._examples, self._seconds
         self._steps, self._examples, self._seconds = 0, 0, 0.0
+        since, self._taken = self._taken, self._clock()
         if not steps:
             return {}
         means = {"step_seconds": seconds / steps, "examples_per_second": examples / seconds}
+        means["goodput"] = seconds / (self._taken - since)
         return {name: float(f"{value:.4g}") for name, value in means.items()}
 
 

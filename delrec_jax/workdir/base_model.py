@@ -17,6 +17,7 @@ from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.weight_files import check_unchanged, hashed
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 OWN = "model/result.safetensors"
@@ -73,21 +74,21 @@ def table_rows(experiment: Experiment, tokenizer: Tokenizer) -> int:
 
 def adopt(ws: Workspace) -> None:
     """Does what `pretrain` does with pretrained weights: identifies them for every later stage by a hash of all their bytes."""
-    name = ws.experiment.lm.weights
-    fingerprint = hub.fingerprint(hub.resolve(name))
+    name, folder = ws.experiment.lm.weights, ws.folder("pretrain")
+    directory = hub.resolve(name)
+    hub.weight_files(directory)  # refuses a directory without weights
     make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))  # refuses what later stages would
-    _write_name(ws, name, fingerprint)
-    say(f"  {name}: SHA-256 {fingerprint}")
+    on_main(lambda: _write_name(ws, name, hashed(folder, directory)))
+    say(f"  {name}: SHA-256 {fingerprint(ws)}")
 
 
 def name_own(ws: Workspace) -> None:
     """Identifies the model that `pretrain` has just trained, as `adopt` identifies pretrained weights."""
-    _write_name(ws, "", file_hash(ws.folder("pretrain") / OWN))
+    on_main(lambda: _write_name(ws, "", file_hash(ws.folder("pretrain") / OWN)))
 
 
 def _write_name(ws: Workspace, name: str, fingerprint: str) -> None:
-    found = {"weights": name, "fingerprint": fingerprint}
-    on_main(lambda: write_json(ws.folder("pretrain") / "base.json", found))
+    write_json(ws.folder("pretrain") / "base.json", {"weights": name, "fingerprint": fingerprint})
 
 
 def fingerprint(ws: Workspace) -> str:
@@ -130,12 +131,8 @@ def stored_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
     if not name:
         params, _ = load_tree(folder / OWN)
         return place(params, layout.of(params))
-    directory, begun = hub.resolve(name), fingerprint(ws)
-    if (found := hub.fingerprint(directory)) != begun:
-        raise UserError(
-            f"lm.weights={name}: {directory} has SHA-256 {found}, but {folder / 'base.json'} says {begun}: restore the "
-            "original weights, or give another --workdir"
-        )
+    directory = hub.resolve(name)
+    check_unchanged(folder, directory, name=name, begun=fingerprint(ws))
     family = find_family(ws.experiment.lm.family)
     return family.load(directory, model, layout.of(model.param_shapes()))
 

@@ -40,6 +40,10 @@ def shellcheck(*paths: Path) -> subprocess.CompletedProcess:
     )
 
 
+def test_shellcheck_finds_nothing_in_what_is_sourced():
+    assert shellcheck(LAUNCH / "flags.sh").stdout == ""
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=label)
 def test_shellcheck_finds_nothing(script):
     assert shellcheck(script).stdout == ""
@@ -121,6 +125,26 @@ def test_gpu_hands_sigterm_to_delrec(room):
     assert process.returncode == 75
 
 
+def test_flags_reach_delrec_before_the_users_own(room):
+    repo = room.folder / "launch"
+    shutil.copytree(LAUNCH, repo)
+    own = {"FLAGS": "h100", "XLA_FLAGS": "--xla_own=1", "SLURM_GPUS_ON_NODE": "1"}
+    assert room.run(repo / "gpu.sh", {**GPU, **own}).returncode == 0
+    assert room.run(repo / "slurm.sbatch", {**SLURM, **own}).returncode == 0
+    flags = [call["environment"]["XLA_FLAGS"].split() for call in room.calls()]
+    assert flags[0] == flags[1] and flags[0][-1] == "--xla_own=1"
+    assert "--xla_gpu_enable_latency_hiding_scheduler=true" in flags[0]
+    done = room.run(repo / "gpu.sh", {**GPU, "FLAGS": "v4"})
+    assert done.returncode == 2 and "FLAGS is 'v4': use v5e, v5p, v6e or h100" in done.stderr
+
+
+def test_xla_knows_the_flags_for_a_gpu():
+    script = f"FLAGS=h100; source {LAUNCH / 'flags.sh'}; exec {sys.executable} -c 'import jax; jax.devices()'"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr  # XLA ends a process that names an unknown flag
+
+
 def test_slurm_asks_for_what_it_says():
     lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
     first_command = next(i for i, line in enumerate(lines) if line and line[0] != "#")
@@ -189,6 +213,17 @@ def test_tpu_vm_runs_the_same_line_on_every_worker(pod):
     assert delrec["environment"]["PWD"] == pod.settings["REPO"]
     assert "delrec speaks" in done.stdout
     assert done.returncode == 75
+
+
+@pytest.mark.parametrize("chip", ["v5e", "v5p", "v6e"])
+def test_tpu_flags_reach_the_workers(pod, chip):
+    pod.run(
+        LAUNCH / "tpu_vm.sh", {**pod.settings, "FLAGS": chip, "LIBTPU_INIT_ARGS": "--own='a b'"}
+    )
+    arguments = pod.calls("delrec")[0]["environment"]["LIBTPU_INIT_ARGS"]
+    assert arguments.startswith("--xla_tpu_enable_async_collective_fusion=true ")
+    assert arguments.endswith(" --own='a b'")
+    assert ("vmem" in arguments) == (chip == "v6e")
 
 
 def test_a_broken_connection_leaves_the_run_alone_and_a_second_one_follows_it(pod):

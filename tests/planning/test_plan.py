@@ -5,7 +5,7 @@ Whatever needs eight devices is done once, in a process of its own (`report`), b
 
 import json
 import runpy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,14 +17,18 @@ from delrec_jax.config import METHODS, Experiment, from_config, read_config
 from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.planning import devices as devices_module
+from delrec_jax.planning import faster as faster_module
 from delrec_jax.planning import plan as plan_module
 from delrec_jax.planning.chips import CHIPS, GIB, find_chips
+from delrec_jax.planning.faster import Faster, faster
 from delrec_jax.planning.fit import judge, remedies
 from delrec_jax.planning.memory import StageMemory, Temporaries, stage_memory, with_compiled
 from delrec_jax.planning.plan import plan
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import bytes_per_device, sharding_rows
+from delrec_jax.planning.speed import speed_of
 from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.work import Work, work_of
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
 
@@ -163,9 +167,15 @@ def p2rec(chosen, wide, devices):
             method: str(remedies(replace(long, method=method), devices, ASSUMED)[1])
             for method in ("p2rec", "delrec_p2rec")
         },
-        "text": plan(alone, devices=8, items=21, compile_for="no"),
-        "xl": plan(pretrained, devices=8, compile_for="no"),
+        "text": uncounted(alone, items=21),
+        "xl": uncounted(pretrained, items=10_000),
     }
+
+
+def uncounted(chosen, items):
+    """A plan without a compiler, whose work is not counted."""
+    with mock.patch.object(plan_module, "work_of", return_value=Work(1e9, 0, {})):
+        return plan(chosen, devices=8, items=items, compile_for="no")
 
 
 def beside(chosen, wide, devices):
@@ -196,17 +206,54 @@ def quick(memory, planned, options):
     return replace(memory, compiled=Temporaries(step=GIB + len(options), scoring=0))
 
 
+def quicker(experiment, devices, works, *, chip, assumed):
+    """Instead of trying meshes and batches."""
+    del devices, assumed
+    assert set(works) == {"pretrain", "distill", "tune"}
+    return Faster("", {"tune": 1.0}, GIB), [Faster(f"{chip.name}'s", {"tune": 2.0}, GIB)]
+
+
+def speeds(chosen, devices):
+    """Seconds of stage 2 on two chips, and with which meshes and batches it would be faster."""
+    planned = planned_steps(chosen, devices, ASSUMED)
+    works = {step.stage: work_of(step) for step in planned if step.stage != "teach"}
+    chips, two = CHIPS["v5e"], replace(chosen, mesh=replace(chosen.mesh, dcn_data=2))
+    apart = speed_of(two, planned[-1], works["tune"], chip=chips, assumed=ASSUMED)
+    near = speed_of(chosen, planned[-1], works["tune"], chip=chips, assumed=ASSUMED)
+    found = {"apart": asdict(apart.exchange), "near": asdict(near.exchange)}
+    with mock.patch.object(faster_module, "_FACTORS", (1, 4)):
+        now, better = faster(chosen, devices, works, chip=chips, assumed=ASSUMED)
+    whole = replace(chosen, mesh=MeshConfig(data=1, fsdp=8))
+    pairs = replace(CHIPS["h100"], speed=replace(CHIPS["h100"].speed, node=4))
+    three = replace(chosen, mesh=replace(chosen.mesh, dcn_data=4))
+    return found | {
+        "now": [now.texts, near.texts],
+        "faster": [[one.settings, one.texts, one.memory] for one in better],
+        "too many slices": error_of(planned_steps, three, devices, ASSUMED),
+        "over nodes": error_of(faster, whole, devices, works, chip=pairs, assumed=ASSUMED),
+    }
+
+
 def texts(chosen, wide, devices):
-    """Whole plans, without a compiler."""
+    """Whole plans, without a compiler; of one alone, the work is counted."""
+    xxl = replace(loaded("ml100k_flan_t5_xxl"), mesh=MeshConfig(fsdp=8))
+    found = {"xxl": plan(xxl, devices=8, compile_for="no")}
+    with mock.patch.object(plan_module, "work_of", return_value=Work(1e9, 0, {})):
+        return found | quick_texts(chosen, wide, devices)
+
+
+def quick_texts(chosen, wide, devices):
+    """Plans whose work is not counted."""
     with mock.patch.object(plan_module, "find_chips", small_chip):
         found = {"too small": plan(wide, devices=8, items=21, compile_for="no")}
-    xxl = replace(loaded("ml100k_flan_t5_xxl"), mesh=MeshConfig(fsdp=8))
-    found["xxl"] = plan(xxl, devices=8, compile_for="no")
     parts = replace(chosen.tune.optimizer, accumulate=8)
     odd = replace(chosen, tune=replace(chosen.tune, optimizer=parts))
     found["odd parts"] = plan(odd, devices=8, items=21, compile_for="no")
     get, described = "get_topology_desc", mock.Mock(devices=devices)
-    with mock.patch.object(plan_module, "with_compiled", quick):
+    with (
+        mock.patch.object(plan_module, "with_compiled", quick),
+        mock.patch.object(plan_module, "faster", quicker),
+    ):
         found["cpu"] = plan(chosen, devices=8, items=21)
         with mock.patch.object(devices_module.topologies, get, return_value=described) as asked:
             for chip in ("v5e", "h100"):
@@ -244,6 +291,7 @@ def report():
         "p2rec": p2rec(chosen, wide, devices),
         "beside": beside(chosen, wide, devices),
         "texts": texts(chosen, wide, devices),
+        "speeds": speeds(chosen, devices),
         "other devices": error_of(devices_module.fake_devices, 4),
         "odd batch": error_of(planned_steps, uneven, devices, ASSUMED),
         "odd heads": error_of(planned_steps, experiment(fsdp=1, tensor=8), devices, ASSUMED),
@@ -497,7 +545,8 @@ def test_parts_that_do_not_divide_over_the_devices_are_marked(eight):
 
 def test_a_chip_too_small_is_said_and_what_would_help(eight):
     text = eight["texts"]["too small"]
-    (line,) = [line for line in text.splitlines() if line.startswith("  tiny")]
+    judged = text.split("SECONDS PER STEP")[0].splitlines()
+    (line,) = [line for line in judged if line.startswith("  tiny")]
     assert "does not fit: " in line and "of 683.6 KiB that a program gets" in line
     helps = text.split("WHAT WOULD HELP")[1]
     assert (
@@ -557,6 +606,50 @@ def test_a_model_of_billions_is_planned_without_weights(eight):
     line = next(line for line in text.splitlines() if "encoder/blocks/SelfAttention/q" in line)
     assert "[24, 4096, 4096]   bfloat16" in line and "P(-, fsdp)" in line
     assert "768.0 MiB  96.0 MiB" in line
+
+
+def test_seconds_and_mfu_follow_from_one_another(eight):
+    lines = eight["texts"]["xxl"].split("SECONDS PER STEP")[1].split("\n\n")[0].splitlines()[2:]
+    rows = [line.split() for line in lines]
+    assert [row[:2] for row in rows] == [[chip, s] for chip in CHIPS for s in ("distill", "tune")]
+    for chip, _, *figures in rows:
+        useful, again, computing, weights, gradients, activations, step = (
+            float(figure.replace(",", "")) for figure in figures[:-2]
+        )
+        speed, both = CHIPS[chip].speed, weights + gradients
+        hidden = min(both / 2, computing)
+        assert abs(step - (computing + both + activations - hidden)) < 0.003
+        assert computing > (useful + again) * 1e12 / (8 * speed.operations)
+        assert (
+            abs(float(figures[-2][:-1]) - 100 * useful * 1e12 / (8 * step * speed.operations)) < 0.3
+        )
+        assert weights > 0
+
+
+def test_slices_exchange_gradients_alone_over_the_network(eight):
+    found = eight["speeds"]
+    assert found["apart"].pop("gradients") > 5 * found["near"].pop("gradients") > 0
+    for name, seconds in found["near"].items():  # half the chips have half the directions
+        assert 0 < seconds <= found["apart"][name] < 3 * seconds
+    assert "does not divide over 4 slices" in found["too many slices"]
+    assert (
+        "data 1 x fsdp 8 x tensor 1 does not divide over 2 slices or nodes" in found["over nodes"]
+    )
+
+
+def test_what_is_faster_is_tried_on_the_same_chips(eight):
+    now, planned = eight["speeds"]["now"]
+    assert now["tune"] == planned
+    found = eight["speeds"]["faster"]
+    assert 0 < len(found) <= 3
+    slowness = [sum(1 / texts for texts in one.values()) for _, one, _ in found]
+    assert slowness == sorted(slowness) and slowness[-1] < sum(1 / one for one in now.values())
+    for settings, _, memory in found:
+        assert settings.startswith("mesh.data=") and memory < CHIPS["v5e"].available
+    text = eight["texts"]["h100"]
+    assert "WHAT WOULD BE FASTER ON h100  (now tune 1.0 texts/s, 1.0 GiB; larger" in text
+    assert "\n  h100's: tune 2.0 texts/s, 1.0 GiB" in text
+    assert "WHAT WOULD BE FASTER" not in eight["texts"]["cpu"], "no chip was named"
 
 
 # --- without devices

@@ -1,8 +1,11 @@
 """A run on pretrained weights: from `lm.weights` through every stage, and what is refused."""
 
 import json
+import os
 import shutil
+import time
 from dataclasses import replace
+from unittest import mock
 
 import chex
 import jax
@@ -12,11 +15,14 @@ from test_tiny_run import FEWER_SYSTEMS
 from tiny_pretrained import EXTRA_ROWS, FIRST, copy_beginning, write_pretrained
 from tiny_storefront import CONFIG, delrec, open_workspace
 
+from delrec_jax.errors import UserError
 from delrec_jax.language import hub
 from delrec_jax.language.layers import unstack_layers
 from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.workdir import weight_files
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.weight_files import NOTE, check_unchanged, hashed
 
 
 def language_of(run):
@@ -41,7 +47,8 @@ def test_every_stage_runs_on_weights_that_it_did_not_train(first_run, pretrained
     for protocol in ("full", "sampled-8", "rerank-8"):
         assert {row["system"] for row in rows if row["protocol"] == protocol} == FEWER_SYSTEMS
     made = {path.name for path in (first_run / "lm").iterdir()}
-    assert made == {"base.json", "shared_titles.json", "stage.json", "title_vectors.npz"}
+    kept = {"base.json", "shared_titles.json", "stage.json", "title_vectors.npz", NOTE}
+    assert made == kept
     base = json.loads((first_run / "lm" / "base.json").read_text())
     assert base == {"weights": str(pretrained), "fingerprint": hub.fingerprint(pretrained)}
 
@@ -118,6 +125,45 @@ def test_a_changed_byte_stops_the_next_stage(tiny_run, pretrained, tmp_path, cap
     assert not list((tmp_path / "run" / "prompt").glob("*/*")), "nothing was trained"
     file.write_bytes(whole)
     assert len(language_of(tmp_path / "run").slots) == 3
+
+
+def test_weights_are_read_again_only_if_a_file_changed(pretrained, tmp_path):
+    base, own = shutil.copytree(pretrained, tmp_path / "base"), hub.fingerprint(pretrained)
+    file = base / "model.safetensors"
+    with mock.patch.object(hub, "fingerprint", wraps=hub.fingerprint) as counted:
+
+        def readings(made_at):
+            """How often two looks read the weights, when the file is as old as that."""
+            counted.reset_mock()
+            os.utime(file, ns=(made_at, made_at))
+            assert hashed(tmp_path, base) == hashed(tmp_path, base) == own
+            return counted.call_count
+
+        hour = 3600 * 10**9
+        assert readings(time.time_ns() - hour) == 1
+        assert readings(time.time_ns() - 2 * hour) == 1
+        assert readings(time.time_ns()) == 2, "the next change could leave the same time"
+        moved = base.rename(tmp_path / "moved")
+        counted.reset_mock()
+        assert hashed(tmp_path, moved) == own and counted.call_count == 1
+
+
+def test_another_process_compares_the_sizes_of_its_own_copy(pretrained, tmp_path):
+    base, own = shutil.copytree(pretrained, tmp_path / "base"), hashed(tmp_path, pretrained)
+    with (
+        mock.patch.object(weight_files, "is_main", return_value=False),
+        mock.patch.object(weight_files, "as_main_sees", return_value=True) as same,
+        mock.patch.object(hub, "fingerprint", side_effect=AssertionError("process 0 does that")),
+    ):
+        check_unchanged(tmp_path, base, name="base", begun=own)
+        (base / "config.json").write_bytes(b" " + (base / "config.json").read_bytes())
+        with pytest.raises(
+            UserError, match=r"base/config\.json has not the \d+ bytes that process 0"
+        ):
+            check_unchanged(tmp_path, base, name="base", begun=own)
+        same.return_value = False
+        with pytest.raises(UserError, match="has SHA-256 another one, but"):
+            check_unchanged(tmp_path, base, name="base", begun=own)
 
 
 def test_a_tokenizer_with_more_ids_than_the_table_has_rows(tiny_run, tmp_path, capsys):

@@ -17,7 +17,8 @@ from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import with_average
 from delrec_jax.training.gradients import mean_loss_gradients
-from delrec_jax.training.loop import LoopConfig, Run, fit
+from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.refreshing import Refresh

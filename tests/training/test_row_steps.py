@@ -14,7 +14,8 @@ import pytest
 from delrec_jax.data.pipeline import row_iterator
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.gradients import mean_loss_gradients
-from delrec_jax.training.loop import LoopConfig, Run, fit
+from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.row_steps import RowNumbers, RowSteps, steps_ahead
 from delrec_jax.training.sharding import MeshConfig, make_layout, place, unsplit

@@ -95,7 +95,8 @@ def test_steps_are_timed_without_compiling_evaluating_and_saving(tmp_path):
         watcher.record({"step": 6})
         watcher.step(9, machine.step(6.0), 24)  # three steps at once
         watcher.record({"step": 9})
-    # Steps 2 to 5: 3 x 2 s, and 3.5 s; step 1 is not timed.
+    # Steps 2 to 5: 3 x 2 s, and 3.5 s; step 1 is not timed. Of 30 + 2 + 9.5 + 50 + 100 s, and of 100 s more than a step.
+    assert [row.get("goodput") for row in watcher.rows] == [None, 0.04961, 0.001233, 1.0]
     assert [rates(row) for row in watcher.rows] == [
         {},
         {"step_seconds": 9.5 / 4, "examples_per_second": float(f"{28 / 9.5:.4g}")},
