@@ -15,7 +15,17 @@ PACKAGE = "delrec_jax"
 ROOT = Path(delrec_jax.__file__).parent
 
 # Modules that every room may import.
-GROUND = {"errors", "prng", "distributed", "plugins", "batches", "files", "padding", "dropout", "precision"}
+GROUND = {
+    "errors",
+    "prng",
+    "distributed",
+    "plugins",
+    "batches",
+    "files",
+    "padding",
+    "dropout",
+    "precision",
+}
 LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import one another
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
 ROOMS = {  # room -> what it may import beside itself and the ground
