@@ -28,7 +28,7 @@ def test_the_hardware_can_draw_a_streams_numbers():
     assert drawing(first, "threefry") is first
     drawn = [jax.random.bits(drawing(of, "rbg"), (3,)).tolist() for of in (first, first, second)]
     assert drawn[0] == drawn[1] != drawn[2]
-    with pytest.raises(UserError, match="loop.random_bits is 'mt': use one of threefry, rbg"):
+    with pytest.raises(UserError, match=r"loop.random_bits is 'mt': use one of threefry, rbg"):
         LoopConfig(random_bits="mt")
 
 
