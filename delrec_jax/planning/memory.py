@@ -17,9 +17,8 @@ The factors 1.5 (a block's values, and the gradients of some), 1.2, and 0.6 (no 
 XLA's compilers for TPU v5e, v5p and H100. For the 28 steps that they are fitted to (`distill` and `tune` of encoder-decoders
 with 77 million to 11 billion parameters, in bfloat16 and float32, with and without recomputing, along all axes of the mesh)
 the estimate is 0.95 to 2.0 times the compilers' figure (median 1.15); XLA for CPU reports 1.6 to 4.3 times that figure in
-bfloat16 and 0.8 times in float32. cuDNN's attention holds no [b, H, T, S]: a block then
-lacks its last term, and 1.5 blocks are kept of each (fitted to one card, an H200, and one model, Flan-T5 XL: 47 GiB in
-`distill` and 52 in `tune`).
+bfloat16 and 0.8 times in float32. cuDNN's attention holds no [b, H, T, S]: a block then lacks its last term, and 1.5 blocks are
+kept of each (fitted to one model of 3 billion parameters on one card, an H200: 47 GiB in `distill` and 52 in `tune`).
 """
 
 import time
