@@ -1,9 +1,12 @@
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delrec_jax.prng import generator, key
+from delrec_jax.errors import UserError
+from delrec_jax.prng import drawing, generator, key
+from delrec_jax.training.loop import LoopConfig
 
 
 def bits(*arguments):
@@ -18,6 +21,15 @@ def test_streams_are_the_same_in_every_process_and_version():
     # Pinned: a change of these numbers makes every stored candidate file and checkpoint stale.
     assert bits(0, "dropout", 3) == (973963574, 3032040930)
     assert draws(0, "candidates", 7)[:2] == (272453533, 2094256163)
+
+
+def test_the_hardware_can_draw_a_streams_numbers():
+    first, second = key(0, "dropout", 3), key(0, "dropout", 4)
+    assert drawing(first, "threefry") is first
+    drawn = [jax.random.bits(drawing(of, "rbg"), (3,)).tolist() for of in (first, first, second)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    with pytest.raises(UserError, match=r"loop.random_bits is 'mt': use one of threefry, rbg"):
+        LoopConfig(random_bits="mt")
 
 
 DISTINCT = [

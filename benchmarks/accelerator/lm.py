@@ -212,6 +212,8 @@ def _texts(planned: Any) -> Any:
     slots = held["prompt"].shape[0]
     for field in fields(planned.batch):
         name, leaf = field.name, getattr(planned.batch, field.name)
+        if leaf is None:  # what these stages do not read
+            continue
         if name == "ids":
             rows, tokens = leaf.shape
             ids = random.integers(2, words, leaf.shape)

@@ -11,7 +11,7 @@ from delrec_jax.language.fused_attention import FORWARD
 
 REMAT = ("none", "dots", "full")
 PRECISIONS = ("default", "high", "highest")
-_DTYPES = ("float32", "bfloat16")
+_COMPUTED = ("float32", "bfloat16")
 _dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 
 
@@ -45,13 +45,13 @@ def check_running(section: str, config: Running, *, head_width: int) -> None:
     Raises:
       UserError: a setting has no such value, or cuDNN's kernel does not compute in this type or width.
     """
-    for key in ("dtype", "param_dtype"):
-        if (value := getattr(config, key)) == "float16":
-            raise UserError(
-                f"{section}.{key} is 'float16', which overflows in T5's feed-forward networks and needs a scaled loss: use "
-                "bfloat16, which is as small"
-            )
-        _check_among(f"{section}.{key}", value, _DTYPES)
+    if config.dtype == "float16":
+        raise UserError(
+            f"{section}.dtype is 'float16', in which T5's feed-forward networks overflow and gradients need a scaled loss: use "
+            "bfloat16 (weights can be kept in it, by param_dtype)"
+        )
+    _check_among(f"{section}.dtype", config.dtype, _COMPUTED)
+    _check_among(f"{section}.param_dtype", config.param_dtype, (*_COMPUTED, "float16"))
     hint = " (full is what True was, none what False was)"
     _check_among(f"{section}.remat", config.remat, REMAT, hint)
     _check_among(f"{section}.precision", config.precision, PRECISIONS)

@@ -20,7 +20,7 @@ class T5Config:
         v1.1 and Flan have a separate head and do not scale.
       scale_decoder_outputs: multiply the decoder's output by d_model**-0.5 before the head; None = if the head is tied.
       dtype: type of activations, `float32` or `bfloat16`. Norms, softmax and logits are always float32.
-      param_dtype: type of the base weights in memory, of the same two; adapters and prompt are always float32.
+      param_dtype: type of the base weights in memory, also `float16`; adapters and prompt are always float32.
       precision: of matrix products in float32: `default`, `high` or `highest`. By default they are computed in TF32 on an H100
         and in bfloat16 on a TPU; a CPU always computes in float32. Item scores are always computed in float32.
       remat: what the backward pass recomputes: `none`, `full` = each block (least memory, most time), or `dots` = all of a

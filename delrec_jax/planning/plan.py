@@ -43,7 +43,8 @@ _ESTIMATE = (
     "The estimate of a step, for b rows per device and part, T tokens, and a bytes per value: kept + 1.5 block + a block's "
     "weights where mesh.fsdp > 1 + 2 x what trains + 4 x scores, with block = a b T (6 width + 4 heads x their width + 4 "
     "feed-forward) + (4 + a) b heads T T and kept = layers x a b T width where blocks are recomputed (remat=dots: (3 width + 6 "
-    "heads x their width + 2 feed-forward) in place of width), else 1.2 layers x block; attention=cudnn has no b heads T T. "
+    "heads x their width + 2 feed-forward) in place of width), else 1.2 layers x block. With attention=cudnn: 1.5 instead of "
+    "1.2, and no b heads T T. "
     "Scoring: 0.6 block. It is 0.95 to 2.0 times (median 1.15) what XLA's compilers for TPU and H100 report for the 28 steps "
     "of encoder-decoders that it is fitted to."
 )

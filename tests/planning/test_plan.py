@@ -16,8 +16,10 @@ import pytest
 from delrec_jax.config import METHODS, Experiment, from_config, read_config
 from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
+from delrec_jax.language.t5_model import T5Encoder
 from delrec_jax.planning import devices as devices_module
 from delrec_jax.planning import faster as faster_module
+from delrec_jax.planning import memory as memory_module
 from delrec_jax.planning import plan as plan_module
 from delrec_jax.planning.chips import CHIPS, GIB, find_chips
 from delrec_jax.planning.faster import Faster, faster
@@ -471,6 +473,30 @@ def test_the_estimate_worked_by_hand(eight):
     step = kept + 1.5 * block + weights + 2 * trains + 4 * (4 * rows * 5)
     scoring = 0.6 * (32 / rows) * block + weights + 2 * (4 * 128 * 5)
     assert eight["stages"]["distill"]["estimated"] == [int(step), int(scoring)]
+
+
+@pytest.mark.parametrize(
+    ("remat", "fused", "kept"),
+    [
+        ("none", False, 1.2 * (2 * 4 * 192 * (48 + 32 + 60) + 2 * 8 * 4 * 2 * 48 * 48)),
+        ("none", True, 1.5 * 2 * 4 * 192 * (48 + 32 + 60)),
+        ("dots", True, 2 * 4 * 192 * (3 * 8 + 6 * 8 + 2 * 15)),
+        ("full", False, 2 * 4 * 192 * 8),
+    ],
+)
+def test_what_an_encoder_keeps_by_hand(remat, fused, kept):
+    """Two blocks of 4 texts of 48 tokens, two heads of width 4."""
+    config = T5Config(d_model=8, d_kv=4, d_ff=15, num_heads=2, num_layers=2, remat=remat)
+    part = memory_module._Part(T5Encoder(config, fused=fused), 1, (0, 0))
+    assert part.kept(4, 48) == pytest.approx(kept)
+
+
+def test_the_kernel_that_a_device_would_have_is_planned_though_xla_is_compiled():
+    config = from_config(read_config(CONFIGS / "ml100k.py", "xl"))
+    t5 = replace(config.lm.t5, attention="cudnn")
+    model, _ = planned_model(replace(config, lm=replace(config.lm, t5=t5)))
+    assert model.sizes.fused and model.config.attention == "xla"
+    assert model.running.endswith("remat full, scan_layers True, attention cudnn")
 
 
 def test_the_estimate_of_an_encoder_worked_by_hand(eight):
