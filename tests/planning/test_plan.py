@@ -487,7 +487,7 @@ def test_the_estimate_worked_by_hand(eight):
 def test_what_an_encoder_keeps_by_hand(remat, fused, kept):
     """Two blocks of 4 texts of 48 tokens, two heads of width 4."""
     config = T5Config(d_model=8, d_kv=4, d_ff=15, num_heads=2, num_layers=2, remat=remat)
-    part = memory_module._Part(T5Encoder(config, fused=fused), 1, (0, 0))
+    part = memory_module.Part(T5Encoder(config, fused=fused), 1, (0, 0), 4)
     assert part.kept(4, 48) == pytest.approx(kept)
 
 
