@@ -655,8 +655,8 @@ def test_seconds_and_mfu_follow_from_one_another(eight):
 def test_slices_exchange_gradients_alone_over_the_network(eight):
     found = eight["speeds"]
     assert found["apart"].pop("gradients") > 5 * found["near"].pop("gradients") > 0
-    for name, seconds in found["near"].items():  # half the chips have half the directions
-        assert 0 < seconds <= found["apart"][name] < 3 * seconds
+    assert found["apart"]["weights"] == found["near"]["weights"] > 0
+    assert found["apart"]["activations"] > 0
     assert "does not divide over 4 slices" in found["too many slices"]
     assert (
         "data 1 x fsdp 8 x tensor 1 does not divide over 2 slices or nodes" in found["over nodes"]

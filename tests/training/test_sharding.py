@@ -9,14 +9,11 @@ from jax.sharding import PartitionSpec
 
 from delrec_jax.errors import UserError
 from delrec_jax.training.gradients import mean_loss_gradients
+from delrec_jax.training.mesh import MeshConfig, make_mesh, mesh_sizes, parse_rules
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.sharding import (
-    MeshConfig,
     make_layout,
-    make_mesh,
-    mesh_sizes,
     own_share,
-    parse_rules,
     place,
     place_batch,
     unsplit,
