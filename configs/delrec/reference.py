@@ -99,7 +99,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.teacher.caser.update(width=100, horizontal=16, heights=(2, 3, 4), dropout=0.4)
     config.teacher.gru4rec.update(width=64, hidden=64, layers=3, dropout=0.3)
     config.teacher.optimizer.update(name="adam", learning_rate=1e-3, schedule="constant")
-    config.teacher.update(batch_size=16)
+    config.teacher.update(batch_size=16, steps_per_call=25)
     config.teacher.loop.update(steps=3000, evaluate_every=100, checkpoint_every=500, patience=6)
     for word in argument.split(",") if argument else ():
         ablated(config, word, ARGUMENTS)
