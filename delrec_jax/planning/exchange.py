@@ -15,7 +15,7 @@ arrays that is wanted whole (all-reduce) takes twice as long.
                  table that is split: b T D w once
 
 b rows per device, T tokens, width D, a bytes per activation, w per weight. The numbers of sums were read in the programs that
-XLA's compiler for CPU makes of a T5; compilers for chips may merge some.
+XLA's compiler for CPU makes of an encoder-decoder; compilers for chips may merge some.
 """
 
 from collections.abc import Iterator
