@@ -16,6 +16,6 @@ from delrec_jax.config import base_config
 def get_config(argument: str | None = None) -> ConfigDict:
     config = base_config(__file__, "reference.py", argument=argument)
     config.data.update(domain="items", k_core=5)
-    config.teacher.batch_size = max(32, config.teacher.batch_size)  # more on a pod
+    config.teacher.batch_size = max(32, config.teacher.batch_size)  # 64 with :v5p
     config.teacher.loop.update(steps=3280, evaluate_every=82, checkpoint_every=820, patience=12)
     return config

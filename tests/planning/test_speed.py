@@ -1,13 +1,20 @@
 """What a step computes, and how long exchanges take, against figures worked by hand."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from delrec_jax.config import from_config, read_config
 from delrec_jax.planning.chips import CHIPS
 from delrec_jax.planning.exchange import Grid
+from delrec_jax.planning.shapes import Assumed
+from delrec_jax.planning.speed import speed_of
+from delrec_jax.planning.steps import planned_steps
 from delrec_jax.planning.work import work_of
 
 ROWS, WIDTH, LAYERS = 4, 8, 3
@@ -81,3 +88,21 @@ SIZE = 160e6
 )
 def test_seconds_until_an_array_is_whole(chip, devices, slices, ways, stride, seconds):
     assert Grid(CHIPS[chip], devices, slices).bring(SIZE, ways, stride) == pytest.approx(seconds)
+
+
+def test_the_formula_is_as_near_to_measured_steps_as_it_says():
+    root = Path(__file__).parents[2]
+    record = json.loads((root / "benchmarks/results/accelerator_h200.json").read_text())
+    config = read_config(root / "configs/delrec/ml100k_flan_t5_xl.py")
+    config.prompts.max_tokens, config.lm.verbalizer = 512, "mean"
+    config.distill.update(batch_size=32, weighting="fixed")
+    config.tune.update(batch_size=32)
+    config.tune.adalora.update(init_rank=12)
+    experiment, assumed = from_config(config), Assumed(items=1682, title_tokens=12)
+    h200 = replace(CHIPS["h100"], speed=replace(CHIPS["h100"].speed, memory=4.8e12))
+    for planned in planned_steps(experiment, jax.devices()[:1], assumed)[-2:]:
+        measured = record["sections"]["lm"][0][f"xl {planned.stage} xla+remat"]
+        found = speed_of(experiment, planned, work_of(planned), chip=h200, assumed=assumed)
+        assert 0.8 < found.step / (measured["step ms"] / 1e3) < 1.19
+        assert found.work.useful / 1e12 == pytest.approx(measured["useful TFLOP"], rel=0.02)
+        assert found.mfu == pytest.approx(measured["MFU"], rel=0.2)
