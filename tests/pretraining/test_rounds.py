@@ -74,7 +74,7 @@ def test_a_killed_round_ends_bit_identical_and_a_lower_gate_trains_nothing_again
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
         asked = itertools.count(1)
         # After the fourth step of the second round.
-        patch.setattr(StopRequest, "asked", lambda stop, step: next(asked) == STEPS + 4)
+        patch.setattr(StopRequest, "asked", lambda stop: next(asked) == STEPS + 4)
         pretrain("killed", f"{GATE}=1.0")
     assert ended.value.code not in (0, 2)
     messages = []
