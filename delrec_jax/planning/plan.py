@@ -41,7 +41,8 @@ _ESTIMATE = (
 )
 _REST = (
     "Not counted: the gate of `pretrain`; `augment`, during which the language model stays loaded; ranking (a few [texts, "
-    "items] float32 arrays on the first device); batches on their way to the devices; the profiler."
+    "items] float32 arrays on the first device); batches on their way to the devices; the "
+    "teacher's training rows, 12 bytes per position on every device; the profiler."
 )
 
 

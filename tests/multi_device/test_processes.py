@@ -91,7 +91,9 @@ def test_two_processes_teach_as_one_with_another_number_of_steps_per_call(tiny_r
     workdir, log = begin(tiny_run, tmp_path / "two", "data"), tmp_path / "log"
     both = start("teach", workdir, log, "--config.teacher.steps_per_call=3")
     assert [one.wait(DEADLINE) for one in both] == [0, 0], said(log, 0) + said(log, 1)
-    found, alone = (rows(place / "teacher" / "model" / "metrics.jsonl") for place in (workdir, tiny_run))
+    found, alone = (
+        rows(place / "teacher" / "model" / "metrics.jsonl") for place in (workdir, tiny_run)
+    )
     assert [row["step"] for row in found] == [row["step"] for row in alone]
     for ours, theirs in zip(found, alone, strict=True):
         numbers = [name for name in ours if name != "run"]
