@@ -2,7 +2,8 @@
 
 A step of a small network takes an accelerator less than the host needs to send a batch and start a program. So the rows are
 put onto the devices once, and one program takes several steps. That program is the same for any number of steps up to its
-most: its loop runs as often as it is told to. So a step gives the same numbers to the last bit, however steps are put together.
+most: its loop runs as often as it is told to. (A `lax.scan` would be one program per number of steps.) So a step gives the same
+numbers to the last bit, however steps are put together; of programs with another most this is tested on a CPU.
 """
 
 from collections.abc import Iterable
