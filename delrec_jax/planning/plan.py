@@ -58,8 +58,8 @@ _SPEED = (
 )
 _REST = (
     "Not counted: the gate of `pretrain`; `augment`, during which the language model stays loaded; ranking (a few [texts, "
-    "items] float32 arrays, split over the devices); batches on their way to the devices; the teacher's training rows, 12 bytes "
-    "per position on every device; the profiler."
+    "items] float32 arrays, split over the devices); batches on their way to the devices; the teacher's "
+    "training rows, 12 bytes per position on every device; the profiler."
 )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from delrec_jax.delrec import systems
 from delrec_jax.delrec.guides import make_guides
+from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.padding import PAD_ITEM
@@ -78,7 +79,7 @@ def _language_scores(
     asked = [np.array(items)]
     if scorer.ranks_catalogue:
         texts = scorer.texts(system, asked)
-        return {"DELRec": np.asarray(scorer.catalogue(system, texts))[0]}
+        return {"DELRec": on_host(scorer.catalogue(system, texts))[0]}
     most = min(ws.experiment.candidates.rerank, inputs.data.num_items - len(set(items)))
     if count > most:
         raise UserError(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.distributed import on_host
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import rank_full, seen_items
 from delrec_jax.teachers.standardised import standardised
@@ -142,7 +143,7 @@ class HybridWeights:
                 if len(self._masks) == number:
                     seen = self._seen_of("valid", rows, scores.shape[1])
                     self._masks.append(np.asarray(seen))
-                found.append(np.asarray(_standardised(scores, ~self._masks[number])))
+                found.append(on_host(_standardised(scores, ~self._masks[number])))
             self._scores[name] = found
         return self._scores[name]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import chex
 import numpy as np
+import polars as pl
 import pytest
 from compiling import QUICK_ENVIRONMENT
 from safetensors.numpy import load_file
@@ -100,6 +101,21 @@ def test_two_processes_teach_as_one_with_another_number_of_steps_per_call(tiny_r
         np.testing.assert_allclose(
             [ours[name] for name in numbers], [theirs[name] for name in numbers], atol=1e-4
         )
+
+
+def test_two_processes_evaluate_as_one(tiny_run, tmp_path):
+    """Users are spread over both, and ranks are gathered: the same records but for scores that rounding orders otherwise."""
+    log, done = tmp_path / "log", ("data", "lm", "teacher", "closed_forms", "prompt", "adapter")
+    workdir = begin(tiny_run, tmp_path / "two", *done)
+    both = start("evaluate", workdir, log)
+    assert [one.wait(DEADLINE) for one in both] == [0, 0], said(log, 0) + said(log, 1)
+    ours, theirs = (
+        pl.read_parquet(place / "records" / "records.parquet") for place in (workdir, tiny_run)
+    )
+    named = [name for name in ours.columns if name not in ("rank", "ties", "candidate_hash")]
+    assert ours.select(named).equals(theirs.select(named))
+    assert set(ours["system"]) >= {"teacher", "delrec", "hybrid(delrec+teacher)"}
+    assert (ours["rank"] == theirs["rank"]).mean() > 0.98
 
 
 def test_two_processes_parse_as_one(tiny_run, tmp_path):
