@@ -1,6 +1,7 @@
 """SASRec: training and full-ranking evaluation, compared with a plain PyTorch SASRec of the same size.
 
     .venv-parity/bin/python benchmarks/teacher.py [--data=FOLDER] [--quick]
+    taskset -c 0 .venv-parity/bin/python benchmarks/teacher.py      one thread for both sides
 
 The corpus is a folder of atomic files (`--data=../shared/data/ml-100k`) or, without one, a generated corpus of
 MovieLens-100K's size. Training: d 64, 2 layers, 2 heads, 50 items, cross-entropy over all items at every position, Adam,
@@ -10,6 +11,7 @@ both compute the same loss and the same ranks is checked first. Without torch ou
 """
 
 import argparse
+import os
 import statistics
 import time
 from pathlib import Path
@@ -63,6 +65,8 @@ def main() -> None:
     measured = measure(ours, peers, steps=steps, rounds=rounds)
     settings = {"corpus": name, "users": len(split.users("test")), "items": num_items}
     settings |= {"steps": steps, "rounds": rounds, "labels_a_step": ROWS * SHAPE.max_length}
+    usable = len(os.sched_getaffinity(0))
+    name += f"_{usable}core" if usable < (os.cpu_count() or 1) else ""
     harness.save(f"{NAME}_{name}" + (".quick" if values.quick else ""), settings, measured)
     for case, unit in (("train", "labels/s"), ("evaluate", "users/s")):
         medians = {who: statistics.median(rates) for who, rates in measured[case].items()}
@@ -174,7 +178,7 @@ class Evaluation:
 
 def peer_cases(params: Any, split: Split, num_items: int) -> dict[str, Any]:
     """The peer's trainer, on windows cut in the same way, and its evaluator, with our weights."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as XLA does
     trained = split.train
     windows = []
     for user in range(trained.num_users):
