@@ -5,10 +5,10 @@ that pretrained weights map to them one to one.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.language.activations import softmax
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.fused_attention import attend_by_cudnn, fits
 from delrec_jax.language.logical_axes import constrain
@@ -210,4 +210,4 @@ def masked_softmax(
 ) -> Float[Array, "B H Tq Tk"]:
     """Softmax over the keys where `mask` is True, in float32; uniform if it is True nowhere."""
     hidden = jnp.where(mask, 0.0, _HIDDEN)
-    return jax.nn.softmax(logits + bias + hidden, axis=-1)
+    return softmax(logits + bias + hidden)

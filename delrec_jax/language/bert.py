@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.language.activations import gelu
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import attend_by_xla
 from delrec_jax.language.bert_config import BertConfig
@@ -87,7 +88,7 @@ class FeedForward(nn.Module):
 
     def __call__(self, x: Float[Array, "B T D"], deterministic: bool) -> Float[Array, "B T D"]:
         """Returns the transformed x, without the residual."""
-        hidden = nn.gelu(self.wi(x, self.adapter_dropout(x, deterministic)), approximate=False)
+        hidden = gelu(self.wi(x, self.adapter_dropout(x, deterministic)), False)
         hidden = constrain(hidden, "batch", None, "mlp")
         return self.wo(hidden, self.adapter_dropout(hidden, deterministic))
 

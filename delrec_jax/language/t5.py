@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from delrec_jax.language.activations import gated_gelu
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import Attention, RelativeBias
 from delrec_jax.language.layers import STACKED
@@ -62,8 +63,7 @@ class FeedForward(nn.Module):
         """Returns the transformed x, without the residual."""
         dropped = self.adapter_dropout(x, deterministic)
         if self.config.feed_forward_proj == "gated-gelu":
-            gate = nn.gelu(self.wi_0(x, dropped), approximate=True)
-            hidden = gate * self.wi_1(x, dropped)
+            hidden = gated_gelu(self.wi_0(x, dropped), self.wi_1(x, dropped))
         else:
             hidden = nn.relu(self.wi(x, dropped))
         hidden = constrain(self.dropout(hidden, deterministic), "batch", None, "mlp")
