@@ -127,20 +127,20 @@ def trial(corpus: Corpus, way: str) -> Command:
     chosen = corpus.ways[way]
     std = f"{chosen.start_std:g}" if chosen.start_std != Way._field_defaults["start_std"] else ""
     parts = (f"p2rec_{corpus.name}", chosen.way, chosen.reduce, std)
-    flags = ("--config.parse.seeds=1", _NO_CONTROLS, *_flags(chosen))
+    flags = ("--config.parse.seeds=1", _NO_CONTROLS, *_flags(corpus, chosen))
     return stage(corpus, "-".join(filter(None, parts)), "augment", *flags, writes="augmented")
 
 
 def best(corpus: Corpus, way: str) -> Command:
     """The chosen way with three seeds, all controls, and the test items."""
-    flags = ("--config.parse.seeds=3", *_flags(corpus.ways[way]))
+    flags = ("--config.parse.seeds=3", *_flags(corpus, corpus.ways[way]))
     return stage(corpus, f"p2rec_{corpus.name}-best", "run", *flags, writes="records")
 
 
-def _flags(way: Way) -> tuple[str, ...]:
+def _flags(corpus: Corpus, way: Way) -> tuple[str, ...]:
     flags = (f"--config.augment.way={way.way}", f"--config.augment.reduce={way.reduce}")
-    if way.start_std == Way._field_defaults["start_std"]:
-        return flags
+    if way.start_std == Way._field_defaults["start_std"] and not corpus.encoder:
+        return flags  # as in its config; those of encoders have another
     return (*flags, f"--config.augment.start_std={way.start_std:g}")
 
 
