@@ -54,12 +54,15 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)
     family, tokenizer = find_family(ws.experiment.lm.family), base_model.tokenizer_directory(ws)
     if kind == "adapter":
+        stored = language.params
+        if ws.experiment.lm.quantise:  # an adapter belongs to the weights that it was named after
+            stored = base_model.stored_params(ws, language.model, language.layout)
         save_adapter(
             output,
             adapters=adapters,
             prompt=prompt,
             config=config,
-            base_hash=params_hash(base_model.stored_params(ws, language.model, language.layout)),
+            base_hash=params_hash(stored),
             base_name=base,
             rank_pattern=rank_pattern(adapters),
         )

@@ -117,6 +117,10 @@ class _Training:
         self.state = place(run.state, state_shardings(run.state, run.layout))
         self.progress, self.key, self.frozen = _Progress(), run.key, run.frozen
         self._saved, self._told = -1, False
+        self._ends = (run.config.steps, *(parse_span(run.watch.profile) or ()))
+        self._every = [run.config.evaluate_every, run.config.checkpoint_every]
+        if run.refresh is not None:
+            self._every.append(run.refresh.every)
         self._resume()
         self.at = int(self.state.step)
         self._check_plan()
@@ -160,12 +164,8 @@ class _Training:
 
     def _step(self) -> tuple[Metrics, int]:
         """Takes one step, or a block of them; returns the last one's metrics, and the number of examples of all."""
-        run, config = self.run, self.run.config
-        ends = (config.steps, *(parse_span(run.watch.profile) or ()))
-        every = [config.evaluate_every, config.checkpoint_every]
-        if run.refresh is not None:
-            every.append(run.refresh.every)
-        steps = steps_ahead(self.at, run.block, ends=ends, every=every)
+        run = self.run
+        steps = steps_ahead(self.at, run.block, ends=self._ends, every=self._every)
         drawn = [next(run.batches) for _ in range(steps)]
         batch = drawn if run.block else place_batch(drawn[0], run.layout, run.share)
         with jax.profiler.StepTraceAnnotation(run.name, step_num=self.at):
