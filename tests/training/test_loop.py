@@ -20,7 +20,6 @@ from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
-from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
 from delrec_jax.training.steps import TrainStep, create_state
@@ -310,14 +309,6 @@ class TermAfter(KilledAfter):
         if self.left == -1:
             os.kill(os.getpid(), signal.SIGTERM)
         return next(self.batches)
-
-
-@pytest.fixture
-def orderly_end():
-    before = signal.getsignal(signal.SIGTERM)
-    end_at_sigterm()
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def test_told_to_end_it_saves_where_it_is_and_goes_on_from_there(tmp_path, orderly_end):

@@ -16,7 +16,6 @@ from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.loop import Run, fit
 from delrec_jax.training.loop_config import LoopConfig
-from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.row_steps import RowNumbers, RowSteps, steps_ahead
 from delrec_jax.training.sharding import MeshConfig, make_layout, place, unsplit
 from delrec_jax.training.steps import TrainStep, create_state, state_shardings
@@ -151,14 +150,6 @@ def test_killed_within_a_call_and_resumed_with_another_length(one_by_one, tmp_pa
             with pytest.raises(Killed):
                 train(tmp_path, block, batches=Batches(at, killed))
     assert left(tmp_path) == one_by_one
-
-
-@pytest.fixture
-def orderly_end():
-    before = signal.getsignal(signal.SIGTERM)
-    end_at_sigterm()
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def test_told_to_end_within_a_call_it_saves_at_the_end_of_the_call(
