@@ -1,6 +1,5 @@
 """The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
 
-import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from delrec_jax.errors import Preempted, UserError, one_line
+from delrec_jax.endings import reported
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.workdir import stage_table
 
 # Everything else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from delrec_jax.workdir.workspace import Workspace
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
-COMMANDS = ("run", *STAGES, "baseline", "histories", "prompts", "recommend", "export", "plan")
+COMMANDS = (
+    "run",
+    *STAGES,
+    "baseline",
+    "histories",
+    "prompts",
+    "recommend",
+    "export",
+    "plan",
+    "study",
+)
 
 _WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they can use the workdir's own
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _FLAG = re.compile(r"--?[A-Za-z]")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -40,6 +49,8 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
 
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 
+  delrec study     --config=configs/studies/NAME.py[:BASE] --workdir=DIR [--jobs=2] [--shard=0/4] [--dry]   arms with seeds
+
   --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             run the stages of a workdir again that a changed config affects
@@ -47,45 +58,10 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; whatever ends it early is reported in one line on stderr, with an exit status of its own.
-
-    0: done; 2: a mistake of the user, or a disk that cannot be written to; 69: another process of the run was lost; 75: told
-    to end (SIGTERM); 130: interrupted. After 69, 75 and 130 the same command resumes from the last checkpoint.
-    """
+    """Runs a command; `endings.reported` says with which status it ends."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
+    with reported():
         _dispatch(arguments)
-    except UserError as error:
-        _end(str(error), error.status)
-    except KeyboardInterrupt:
-        _end("interrupted; the same command resumes from the last checkpoint", 130)
-    except Preempted as notice:
-        _end(f"told to end; {notice}; the same command resumes from there", 75)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        _end(
-            f"{error}: nothing more can be written; make room, then start the same command again", 2
-        )
-    except Exception as error:
-        from delrec_jax.distributed import lost_another
-
-        if not lost_another(error):
-            raise
-        said = one_line(error, most=300)
-        _end(
-            f"another process of this run was lost ({said}); start all of them again: the run resumes from the last checkpoint",
-            69,
-        )
-
-
-def _end(message: str, status: int) -> None:
-    print(f"delrec: {message}", file=sys.stderr, flush=True)
-    if "jax" in sys.modules:
-        from delrec_jax.distributed import leave
-
-        leave(status)
-    sys.exit(status)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -99,6 +75,9 @@ def _dispatch(arguments: list[str]) -> None:
     _check_given(command, values, overrides)
     if command == "plan":
         _plan(_experiment(values, overrides), values)
+        return
+    if command == "study":
+        _study(values, overrides)
         return
     experiment = _experiment(values, overrides)
     from delrec_jax.workdir.session import keep_compiled, session
@@ -169,6 +148,23 @@ def _plan(experiment: "Experiment", values: flags.FlagValues) -> None:
             compile_for=values.compile,
         )
     )
+
+
+def _study(values: flags.FlagValues, overrides: list[str]) -> None:
+    from delrec_jax.config import read_config
+    from delrec_jax.studies import command
+    from delrec_jax.studies.runs import StudyFile
+
+    path, base = _file_and_argument(values.config)
+    shard, file = command.parse_shard(values.shard), StudyFile.load(path)
+    place = _file_and_argument(base) if base else (file.base, None)
+    config = _overridden(read_config(*place), overrides)
+    command.leave_devices()
+    opened = command.open_study(file, config, Path(values.workdir), update=values.update)
+    if values.dry:
+        print(command.told(opened))
+    else:
+        command.execute(opened, processes=values.jobs, shard=shard)
 
 
 def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
@@ -247,6 +243,9 @@ def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[s
     flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
     flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "export, histories: directory to write", flag_values=values)
+    flags.DEFINE_integer("jobs", 1, "study: processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("shard", "0/1", "study: I/N, every Nth run from I", flag_values=values)
+    flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
     try:
         expanded = values.read_flags_from_files(arguments, force_gnu=False)  # --flagfile=FILE
     except flags.Error as error:

@@ -17,7 +17,7 @@ ROOT = Path(delrec_jax.__file__).parent
 # Modules that every room may import.
 GROUND = {
     *("errors", "prng", "distributed", "plugins", "batches", "files", "padding", "dropout"),
-    *("random_items", "precision"),
+    *("random_items", "precision", "endings"),
 }
 LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import one another
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
@@ -29,7 +29,8 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},
     "stages": LOW | METHODS | {"analysis", "config", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
-    "cli": {"config", "workdir", "stages", "planning"},
+    "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning"},
+    "cli": {"config", "workdir", "stages", "planning", "studies"},
     "__main__": {"cli"},
 }
 NEVER = {"torch", "peft", "tensorflow", "clu", "pandas"}

@@ -20,6 +20,12 @@ _SOURCES_CHANGED: dict[str, Callable[[Workspace], bool]] = {
 """The stages that read files of the user's, and whether these have changed since."""
 
 
+def sources_changed(ws: Workspace, stage: str) -> bool:
+    """Returns whether files of the user's that a finished stage has read are not what they were."""
+    changed = _SOURCES_CHANGED.get(stage)
+    return changed is not None and changed(ws)
+
+
 def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
     """Runs one stage unless it is finished; the report is always made (and printed) again.
 
@@ -33,8 +39,7 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
     """
     spec, inputs = ws.spec(stage), inputs or Inputs(ws)
     if stage != "report" and as_main_sees(lambda: ws.finished(stage)):
-        changed = _SOURCES_CHANGED.get(stage)
-        if changed is None or not as_main_sees(lambda: changed(ws)):
+        if not as_main_sees(lambda: sources_changed(ws, stage)):
             say(f"{stage}: finished before, skipped")
             return
         say(f"{stage}: the source files have changed since; everything made from them is remade")

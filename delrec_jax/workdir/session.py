@@ -25,6 +25,10 @@ _WORTH_KEEPING = (
 )
 
 
+class WorkdirInUse(UserError):
+    """Another run holds the workdir's lock."""
+
+
 @contextmanager
 def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
     """Joins the other processes, holds the workdir's lock, and arranges an orderly exit at SIGTERM.
@@ -67,13 +71,28 @@ def _locked(workdir: Path) -> Iterator[None]:
         held, holder = _take(workdir)
     try:
         if as_main_sees(lambda: held is None):
-            raise UserError(
+            raise WorkdirInUse(
                 f"--workdir={workdir}: another run is using it{holder}; wait for it, stop it, or give another --workdir"
             )
         yield
     finally:
         if held is not None:
             os.close(held)
+
+
+def in_use(workdir: Path) -> bool:
+    """Returns whether a run is using a workdir now; False where the file system has no locks."""
+    path = workdir / ".lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _take(workdir: Path) -> tuple[int | None, str]:

@@ -22,11 +22,12 @@ from delrec_jax.workdir.stage_table import METHODS, Stage
 # Increased when a change of the code makes old results of a stage wrong.
 _FORMAT = 5
 
+# What is in these places is part of what the stages make of it, such as teacher.json.
+_FILES = ("data.manual_dir", "data.download_dir", "teacher.lists")
+
 # The location of files, the devices and how steps are dispatched do not affect results: a run may be resumed elsewhere.
 _PLACES = (
-    "data.manual_dir",
-    "data.download_dir",
-    "teacher.lists",  # the content of the file is part of teacher.json
+    *_FILES,
     "teacher.steps_per_call",
     *("mesh", "distributed", "profile", "tensorboard"),
 )
@@ -99,6 +100,33 @@ class Workspace:
     def fingerprint(self, stage: str) -> str:
         """Returns the SHA-256 of everything that a stage's files depend on: settings, and actual results of earlier stages."""
         spec = self.spec(stage)
+        content = {
+            **self._read_by(stage),
+            "needs": {name: (self.fingerprint(name), self.content(name)) for name in spec.needs},
+        }
+        return _sha256(content)
+
+    def plan_key(self, stage: str) -> str:
+        """Returns the SHA-256 of all settings that a stage's files depend on, known before anything has run.
+
+        Two runs on the same source files whose keys of a stage are equal would make the same files in it.
+        """
+        spec = self.spec(stage)
+        content = {
+            **self._read_by(stage),
+            "judged_by": self._judges(stage),
+            "files": {
+                key: _at(self._settings, key)
+                for key in _FILES
+                if key.split(".")[0] in spec.settings
+            },
+            "needs": {name: self.plan_key(name) for name in spec.needs},
+        }
+        return _sha256(content)
+
+    def _read_by(self, stage: str) -> dict[str, Any]:
+        """What a stage itself reads of the settings and of the user's own files."""
+        spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
         own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
         unread = [*_PLACES]
@@ -109,13 +137,7 @@ class Workspace:
                 settings[section] = {k: v for k, v in settings[section].items() if k != key}
         if own:
             settings["sources"] = own
-        content = {
-            "format": _FORMAT,
-            "stage": stage,
-            "settings": settings,
-            "needs": {name: (self.fingerprint(name), self.content(name)) for name in spec.needs},
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return {"format": _FORMAT, "stage": stage, "settings": settings}
 
     def identity(self, stage: str) -> dict[str, Any]:
         """Returns what a stage's checkpoints depend on, by key: settings, and the results of earlier stages."""
@@ -176,7 +198,9 @@ class Workspace:
     def _clear(self, stage: str) -> None:
         folder = self.folder(stage)
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
-            shutil.rmtree(folder)
+            (folder / "stage.json").unlink(missing_ok=True)  # first: what is left is not finished
+            for old in folder.iterdir():  # the folder itself may be a link to one that runs share
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.rglob(".*.partial-*"):  # by a process that was killed while writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -203,6 +227,10 @@ class Workspace:
             "content": content,
         }
         write_json(self.folder(stage) / "stage.json", marker)
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _own_parts(settings: Any) -> dict[str, str]:

@@ -1,0 +1,58 @@
+"""How a command ends: whatever ends it early is reported in one line on stderr, with an exit status of its own.
+
+It imports nothing heavy, so that help and a typo in a flag stay quick.
+"""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from delrec_jax.errors import Preempted, UserError, one_line
+
+INTERRUPTED = 130
+PREEMPTED = 75
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Ends the process with one line and a status for errors that are not bugs of this package; bugs keep their traceback.
+
+    0: done; 2: a mistake of the user, or a disk that cannot be written to; 69: another process of the run was lost; 75: told
+    to end (SIGTERM); 130: interrupted. After 69, 75 and 130 the same command resumes from the last checkpoint.
+    """
+    try:
+        yield
+    except UserError as error:
+        _end(str(error), error.status)
+    except KeyboardInterrupt:
+        _end("interrupted; the same command resumes from the last checkpoint", INTERRUPTED)
+    except Preempted as notice:
+        _end(f"told to end; {notice}; the same command resumes from there", PREEMPTED)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        _end(
+            f"{error}: nothing more can be written; make room, then start the same command again", 2
+        )
+    except Exception as error:
+        from delrec_jax.distributed import lost_another
+
+        if not lost_another(error):
+            raise
+        said = one_line(error, most=300)
+        _end(
+            f"another process of this run was lost ({said}); start all of them again: the run resumes from the last checkpoint",
+            69,
+        )
+
+
+def _end(message: str, status: int) -> None:
+    print(f"delrec: {message}", file=sys.stderr, flush=True)
+    if "jax" in sys.modules:
+        from delrec_jax.distributed import leave
+
+        leave(status)
+    sys.exit(status)

@@ -1,0 +1,206 @@
+"""Executes the jobs of a study: several processes at a time, each job after those that it needs, none of them twice.
+
+A failed job stops what depends on it and nothing else. Other processes may execute the same study, each with a shard of its
+runs: who holds a workdir's lock executes its job, and the others wait for the result.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from delrec_jax.config import to_dict
+from delrec_jax.stages.pipeline import sources_changed
+from delrec_jax.studies import journal
+from delrec_jax.studies.sharing import Job
+from delrec_jax.studies.worker import BUSY
+from delrec_jax.training.writers import say
+from delrec_jax.workdir.session import in_use
+from delrec_jax.workdir.workspace import Workspace, write_json
+
+_LOOKS = 0.1  # seconds between two looks at the processes
+_LOOKS_ELSEWHERE = 2.0  # ... and at what other processes have finished
+_GRACE = 60.0  # seconds in which a process that is told to end may save its state
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+class Schedule:
+    """The jobs that are to do, running, done and failed."""
+
+    def __init__(self, root: Path, jobs: Sequence[Job], workdirs: Mapping[str, Workspace]):
+        """Looks at what is finished.
+
+        Args:
+          root: the study's workdir.
+          jobs: all that this process is to see done, each after those that it needs.
+          workdirs: of the runs, by name.
+        """
+        self._root, self._workdirs = root, workdirs
+        self._finished: set[str] = set()  # keys
+        self.failed: dict[str, str] = {}
+        """Why a job was not done, by the job's text."""
+        self._running: list[_Running] = []
+        self._open = []
+        for job in jobs:
+            if job.needs <= self._finished and self._is_done(job) and not self._stale(job):
+                self._finished |= set(job.keys)
+            else:
+                self._open.append(job)
+        self._total, self._processes = len(jobs), 1
+
+    @property
+    def open(self) -> list[Job]:
+        """The jobs that are neither done nor failed."""
+        return [*(one.job for one in self._running), *self._open]
+
+    def execute(self, processes: int) -> None:
+        """Executes everything that is open.
+
+        Args:
+          processes: how many at a time.
+        """
+        self._processes = processes
+        looked = -_LOOKS_ELSEWHERE
+        try:
+            while self._open or self._running:
+                self._reap()
+                if time.monotonic() - looked >= _LOOKS_ELSEWHERE:
+                    looked = time.monotonic()
+                    self._see_others()
+                self._start_ready(processes)
+                time.sleep(_LOOKS)
+        finally:
+            self._end_all()
+
+    def _ws(self, job: Job) -> Workspace:
+        return self._workdirs[job.run.name]
+
+    def _is_done(self, job: Job) -> bool:
+        return all(self._ws(job).finished(stage) for stage in job.stages)
+
+    def _start_ready(self, processes: int) -> None:
+        busy = {one.job.run.name for one in self._running}
+        for job in list(self._open):
+            if len(self._running) >= processes:
+                return
+            if job.run.name in busy or not job.needs <= self._finished:
+                continue
+            if in_use(self._ws(job).root):  # by another shard, or by what is left of a killed study
+                continue
+            self._open.remove(job)
+            busy.add(job.run.name)
+            self._running.append(self._start(job))
+
+    def _start(self, job: Job) -> _Running:
+        folder = self._root / "logs"
+        folder.mkdir(exist_ok=True)
+        order = self._root / "jobs" / f"{job.run.name}-{job.stages[0]}.json"
+        settings = to_dict(job.run.experiment)
+        root = str(self._root.absolute())
+        write_json(
+            order,
+            {"root": root, "run": job.run.name, "stages": job.stages, "settings": settings},
+        )
+        with (folder / f"{job.run.name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "delrec_jax.studies.worker", str(order)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return _Running(job, process, time.monotonic())
+
+    def _reap(self) -> None:
+        for one in list(self._running):
+            status = one.process.poll()
+            if status is None:
+                continue
+            self._running.remove(one)
+            if status == 0:
+                self._finish(one.job, time.monotonic() - one.started)
+            elif status == BUSY:  # another shard was quicker
+                self._open.insert(0, one.job)
+            else:
+                self._fail(one.job, self._last_words(one.job, status))
+
+    def _see_others(self) -> None:
+        """Takes over what other processes have finished."""
+        for job in list(self._open):
+            if job.needs <= self._finished and self._is_done(job) and not self._stale(job):
+                self._open.remove(job)
+                self._finish(job, None)
+
+    def _stale(self, job: Job) -> bool:
+        return any(sources_changed(self._ws(job), stage) for stage in job.stages)
+
+    def _finish(self, job: Job, seconds: float | None) -> None:
+        self._finished |= set(job.keys)
+        how = "is there" if seconds is None else f"done in {seconds:.0f} s"
+        shared = f", for {len(job.users)} runs" if len(job.users) > 1 else ""
+        done = self._total - len(self.open) - len(self.failed)
+        say(f"[{done}/{self._total}] {job}{shared}: {how}{self._time_left()}")
+
+    def _time_left(self) -> str:
+        stages = [stage for job in self.open for stage in job.stages]
+        if not stages:
+            return ""
+        left = journal.seconds_left(journal.read(self._root), stages, self._processes)
+        if left is None:
+            return "; time left: not known until each stage has run once"
+        return f"; about {max(1, round(left / 60))} min left"
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self.failed[str(job)] = reason
+        say(f"{job}: FAILED: {reason}")
+        lost = set(job.keys)
+        for other in list(self._open):
+            if other.needs & lost:
+                self._open.remove(other)
+                lost |= set(other.keys)
+                self.failed[str(other)] = f"needs {job}, which failed"
+                say(f"{other}: not run, as {job} failed")
+
+    def _last_words(self, job: Job, status: int) -> str:
+        path = self._root / "logs" / f"{job.run.name}.log"
+        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        said = lines[-1].strip() if lines else "it said nothing"
+        return f"{said} (status {status}, {path})"
+
+    def _end_all(self) -> None:
+        for one in self._running:
+            one.process.terminate()
+        for one in self._running:
+            try:
+                one.process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+
+
+def described(jobs: Sequence[Job]) -> str:
+    """What would run, and what is shared: one line per job.
+
+    Args:
+      jobs: in their order.
+    """
+    lines = []
+    for job in jobs:
+        stages = ", ".join(job.stages)
+        if len(job.users) > 1:
+            lines.append(f"  {stages}: once for {len(job.users)} runs ({_few(job.users)})")
+        else:
+            lines.append(f"  {stages}: for {job.users[0]}")
+    return "\n".join(lines)
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown}, ..."
