@@ -18,7 +18,7 @@ from evidence_workdirs import (
 from delrec_jax.errors import UserError
 from delrec_jax.results import layouts, names
 from delrec_jax.results.pages import refresh, render
-from delrec_jax.results.provenance import RESULTS, ROOT
+from delrec_jax.results.provenance import RESULTS, ROOT, commit
 
 
 def test_names_of_hybrids_and_of_labeled_systems():
