@@ -29,8 +29,9 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},
     "stages": LOW | METHODS | {"analysis", "config", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
-    "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning"},
-    "cli": {"config", "workdir", "stages", "planning", "studies"},
+    "results": {"evaluation", "analysis"},
+    "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
+    "cli": {"config", "workdir", "stages", "planning", "results", "studies"},
     "__main__": {"cli"},
 }
 NEVER = {"torch", "peft", "tensorflow", "clu", "pandas"}
@@ -181,6 +182,10 @@ BAD_TREES = [
     ),
     (wrong_arrows, "config/a.py", "import delrec_jax.delrec.tune", "config.a -> delrec.tune"),
     (wrong_arrows, "stages/a.py", "from delrec_jax import cli", "stages.a -> cli"),
+    (wrong_arrows, "stages/a.py", "import delrec_jax.results", "stages.a -> results"),
+    (wrong_arrows, "results/a.py", "from ..workdir import session", "results.a -> workdir.session"),
+    (wrong_arrows, "results/a.py", "from delrec_jax import studies", "results.a -> studies"),
+    (wrong_arrows, "studies/a.py", "from delrec_jax import cli", "studies.a -> cli"),
     (wrong_libraries, "language/a.py", "import torch.nn", "language.a -> torch"),
     (wrong_libraries, "stages/a.py", "def f():\n    from peft import x", "stages.a -> peft"),
     (

@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cells import finished
-from collect import RESULTS, collect
 from experiments import DATA, RUNS, WEIGHTS, Command
-from provenance import commit, machine, now, versions
 from run import run_all
 
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
+from delrec_jax.results.provenance import RESULTS, commit, machine, now, versions
+from delrec_jax.results.sources import finished
+from delrec_jax.results.summary import collect
 
 _SASREC = "--config.augment.teachers=('sasrec',)"
 _NO_CONTROLS = "--config.augment.controls=()"

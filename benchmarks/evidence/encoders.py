@@ -30,12 +30,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from cells import finished
-from collect import RESULTS, collect
 from experiments import DATA, RUNS, WEIGHTS, Command
 from run import Start, delrec, run_all
 
 from delrec_jax.errors import UserError
+from delrec_jax.results.provenance import RESULTS
+from delrec_jax.results.sources import finished
+from delrec_jax.results.summary import collect
 
 _ONLY_RPS = "--config.distill.tasks.ta.share=0.0"
 _ALONE = "--config.tune.controls=()"

@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import finished
-from collect import RESULTS, collect
 from experiments import EXPERIMENTS, LEFT_OUT, Command, Experiment, commands
-from provenance import JOURNAL, ROOT, commit, journal, now
 
 from delrec_jax.errors import UserError
+from delrec_jax.results.provenance import JOURNAL, RESULTS, ROOT, commit, journal, now
+from delrec_jax.results.sources import finished
+from delrec_jax.results.summary import collect
 
 Start = Callable[[Sequence[str], Path], int]
 

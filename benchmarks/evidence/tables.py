@@ -19,39 +19,18 @@ and what stands between the two lines is replaced. Kinds, each with its keys:
 """
 
 import argparse
-import json
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import layouts
-from provenance import ROOT
 from ways import ways_table
 
 from delrec_jax.errors import UserError
-from delrec_jax.files import write_text
+from delrec_jax.results import pages
+from delrec_jax.results.pages import Kind, refresh
+from delrec_jax.results.provenance import RESULTS, ROOT
 
-RESULTS = ROOT / "results"
-
-_START = re.compile(r"<!-- table:(?P<spec>[^\n]*?)-->")
-_BLOCK = re.compile(_START.pattern + r"\n(?:(?!<!-- table:).)*?<!-- end -->", re.DOTALL)
-_Layout = Callable[[Mapping[str, Any], Mapping[str, str]], str]
-_KINDS: Mapping[str, tuple[_Layout, tuple[str, ...]]] = {
-    "systems": (
-        layouts.systems_table,
-        ("protocol", "group", "metrics", "interval", "systems"),
-    ),
-    "comparisons": (
-        layouts.comparisons_table,
-        ("protocol", "group", "metrics", "systems", "references"),
-    ),
-    "side": (layouts.side_table, ("protocol", "group", "metric", "systems")),
-    "origin": (layouts.origin_text, ()),
-    "ways": (ways_table, ()),
-}
-_SEVERAL = ("side", "ways")
+KINDS = {**pages.KINDS, "ways": Kind(ways_table, file="ways.json", several=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     values = options.parse_args(argv)
     pages = values.pages or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     try:
-        stale = [page for page in pages if refresh(page, values.results, write=not values.check)]
+        stale = [
+            page
+            for page in pages
+            if refresh(page, values.results, write=not values.check, kinds=KINDS)
+        ]
     except UserError as error:
         print(f"tables: {error}", file=sys.stderr)
         sys.exit(error.status)
@@ -74,85 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if stale and values.check:
         print("run `python benchmarks/evidence/tables.py`")
         sys.exit(1)
-
-
-def refresh(page: Path, results: Path, *, write: bool) -> bool:
-    """Fills the blocks of a page; returns whether that changes it.
-
-    Args:
-        page: a markdown file.
-        results: the folder of the summaries.
-        write: whether to store the change.
-
-    Raises:
-        UserError: a block without an end, an unknown name, kind, key or value; names the page and the line.
-    """
-    text = page.read_text(encoding="utf-8")
-    closed = {found.start() for found in _BLOCK.finditer(text)}
-    for found in _START.finditer(text):
-        if found.start() not in closed:
-            raise UserError(
-                f"{page}, line {_line(text, found.start())}: the table has no end; write <!-- end --> on a line below it"
-            )
-
-    def filled(found: re.Match[str]) -> str:
-        try:
-            table = render(found["spec"], results)
-        except UserError as error:
-            raise UserError(f"{page}, line {_line(text, found.start())}: {error}") from error
-        return f"<!-- table:{found['spec']}-->\n{table}<!-- end -->"
-
-    changed = _BLOCK.sub(filled, text)
-    if write and changed != text:
-        write_text(page, changed)
-    return changed != text
-
-
-def render(spec: str, results: Path) -> str:
-    """The text of one block.
-
-    Args:
-        spec: `NAME[,NAME] [KIND] [KEY=VALUE ...]`.
-        results: the folder of the summaries.
-
-    Raises:
-        UserError: the spec is not of this form, or a name has no summary.
-    """
-    words = spec.split()
-    plain = [word for word in words if "=" not in word]
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    if not plain or len(plain) > 2 or "=" in words[0]:
-        raise UserError(f"table '{spec.strip()}': write NAME [KIND] [KEY=VALUE ...]")
-    kind = plain[1] if len(plain) > 1 else "systems"
-    if kind not in _KINDS:
-        raise UserError(f"table '{spec.strip()}': no kind '{kind}'; use {', '.join(_KINDS)}")
-    layout, keys = _KINDS[kind]
-    if unknown := [key for key in options if key not in keys]:
-        raise UserError(
-            f"table '{spec.strip()}': '{kind}' has no key '{unknown[0]}'; it has {', '.join(keys) or 'none'}"
-        )
-    file = "ways.json" if kind == "ways" else "summary.json"
-    found = {name: stored(results, name, file) for name in plain[0].split(",")}
-    if len(found) > 1 and kind not in _SEVERAL:
-        raise UserError(f"table '{spec.strip()}': '{kind}' shows one name; use the kind 'side'")
-    return layout(found, options)
-
-
-def stored(results: Path, name: str, file: str = "summary.json") -> dict[str, Any]:
-    """The summary of one name, or another of its files.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = results / name / file
-    if not path.is_file():
-        raise UserError(f"{path}: no such summary; make it with collect.py {name} WORKDIR")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _line(text: str, place: int) -> int:
-    return text.count("\n", 0, place) + 1
 
 
 if __name__ == "__main__":

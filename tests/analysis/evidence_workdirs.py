@@ -16,17 +16,14 @@ from delrec_jax.evaluation.records import (
     write_expected,
     write_records,
 )
+from delrec_jax.results.summary import collect
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "delrec baseline --config=configs/teachers/small.py --workdir=RUNS/one"
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "evidence"))
-cells, collect, experiments, layouts, names, pairs, provenance, run, tables = (
-    importlib.import_module(name)
-    for name in (
-        *("cells", "collect", "experiments", "layouts", "names"),
-        *("pairs", "provenance", "run", "tables"),
-    )
+experiments, run, tables = (
+    importlib.import_module(name) for name in ("experiments", "run", "tables")
 )
 sys.path.pop(0)
 
@@ -80,7 +77,7 @@ def make_two_seeds(root):
 
 def collected(root, workdirs, *, compare=(), commands=(COMMAND,), **options):
     """The summary that is collected of workdirs, in `results/toy`."""
-    path = collect.collect(
+    path = collect(
         root / "results" / "toy", workdirs, compare=compare, commands=commands, **options
     )
     return json.loads(path.read_text())

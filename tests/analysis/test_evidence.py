@@ -1,4 +1,4 @@
-"""benchmarks/evidence: the aggregates in results/, and what is refused."""
+"""delrec_jax.results: the aggregates in results/, and what is refused."""
 
 import hashlib
 import json
@@ -12,7 +12,6 @@ from evidence_workdirs import (
     SOME,
     THIRD,
     USERS,
-    collect,
     collected,
     make_two_seeds,
     workdir,
@@ -20,6 +19,7 @@ from evidence_workdirs import (
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.significance import holm, sign_flip_p_value
+from delrec_jax.results.summary import refuse_user_rows
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_per_user_rows_are_stored_of_the_generated_storefront_alone(tmp_path):
 )
 def test_a_summary_with_a_value_per_user_is_refused(tmp_path, two_seeds, change, message):
     with pytest.raises(UserError, match=message):
-        collect.refuse_user_rows(collected(tmp_path, two_seeds) | change)
+        refuse_user_rows(collected(tmp_path, two_seeds) | change)
 
 
 def others(root, **changed):

@@ -5,20 +5,20 @@ import json
 import pytest
 from evidence_workdirs import (
     COMMAND,
-    ROOT,
     SOME,
     THIRD,
     collected,
     experiments,
-    layouts,
     make_two_seeds,
-    names,
     run,
     tables,
     workdir,
 )
 
 from delrec_jax.errors import UserError
+from delrec_jax.results import layouts, names
+from delrec_jax.results.pages import refresh, render
+from delrec_jax.results.provenance import RESULTS, ROOT, commit
 
 
 def test_names_of_hybrids_and_of_labeled_systems():
@@ -104,12 +104,12 @@ def test_tables_are_filled_and_a_stale_one_is_found(tmp_path, page, spec, shown)
 )
 def test_a_wrong_marker_is_an_error_with_its_line(tmp_path, page, spec, message):
     with pytest.raises(UserError, match=f"page.md, line 3: .*{message}|{message}"):
-        tables.refresh(page(spec), tmp_path / "results", write=True)
+        refresh(page(spec), tmp_path / "results", write=True)
 
 
 def test_the_tables_of_the_docs_are_what_the_results_say():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    assert [page for page in pages if tables.refresh(page, tables.RESULTS, write=False)] == []
+    assert [page for page in pages if refresh(page, RESULTS, write=False, kinds=tables.KINDS)] == []
 
 
 def test_the_list_names_every_command_without_a_path_of_this_machine(capsys):
@@ -157,6 +157,11 @@ def test_runs_are_journaled_skipped_when_done_and_collected_with_their_commit(tm
     assert told["commit_of_collection_for"] == []
 
 
+def test_a_package_in_the_repository_of_something_else_has_no_commit(tmp_path):
+    nothing = {"commit": "unknown", "dirty": False}
+    assert commit(tmp_path) == nothing and commit(ROOT / "delrec_jax") == nothing
+
+
 def test_ways_stand_side_by_side_and_the_best_is_marked(tmp_path):
     for name, values in (("a", (0.1, 0.3)), ("b", (0.25, 0.2))):
         ways = [
@@ -166,7 +171,7 @@ def test_ways_stand_side_by_side_and_the_best_is_marked(tmp_path):
         found = {"plain_valid_ndcg10": 0.15, "ways": ways, "parse": [{"categories": categories}]}
         (tmp_path / name).mkdir()
         (tmp_path / name / "ways.json").write_text(json.dumps(found))
-    text = tables.render("a,b ways", tmp_path)
+    text = render("a,b ways", tmp_path, tables.KINDS)
     assert "| plain | 0.1500 | 0.1500 |" in text
     assert "| x | 0.1000 | **0.2500** |\n| y | **0.3000** | 0.2000 |" in text
     assert "explain | 5 % | 5 % |" in text

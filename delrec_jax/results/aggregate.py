@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from cells import Cell, Key
 
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals
 from delrec_jax.evaluation.records import PART_OF_USERS
+from delrec_jax.results.sources import Cell, Key
 
 FEWEST = 10
 """Groups of fewer users get no row: their mean would come close to telling single users' ranks."""

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import names
 import polars as pl
-from aggregate import DIGITS, FEWEST
-from cells import Cell, Key
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 from delrec_jax.evaluation.significance import compare, holm
+from delrec_jax.results import names
+from delrec_jax.results.aggregate import DIGITS, FEWEST
+from delrec_jax.results.sources import Cell, Key
 
 _OURS, _THEIRS = "system", "reference"
 
@@ -103,8 +103,16 @@ def comparisons(
         for pair in dict.fromkeys(found):
             records = _records(cells, pair)
             for metric in metrics:
-                tested = {"group": group or "all", "seed": seed, "resamples": resamples}
-                rows.append(_compared(pair, records, metric, **tested))
+                rows.append(
+                    _compared(
+                        pair,
+                        records,
+                        metric,
+                        group=group or "all",
+                        seed=seed,
+                        resamples=resamples,
+                    )
+                )
     adjusted = holm([row["p"] for row in rows])
     return [row | {"p_holm": _short(p)} for row, p in zip(rows, adjusted, strict=True)]
 
@@ -118,11 +126,12 @@ def _records(cells: Mapping[Key, Cell], pair: Pair) -> pl.DataFrame:
         {key.seed: cell for key, cell in cells.items() if key[:3] == (pair.protocol, *one)}
         for one in (pair.ours, pair.theirs)
     ]
-    seeded = [set(found) for found in own if None not in found] or [{0}]
+    seeded = [{seed for seed in found if seed is not None} for found in own if None not in found]
+    seeded = seeded or [{0}]
     seeds = sorted(set.intersection(*seeded))
     if not seeds:
-        told = " and ".join(str(sorted(one)) for one in seeded)
-        raise UserError(f"{pair}: their seeds {told} have none in common; run both with one seed")
+        listed = " and ".join(str(sorted(one)) for one in seeded)
+        raise UserError(f"{pair}: their seeds {listed} have none in common; run both with one seed")
     tables = []
     for name, found in zip((_OURS, _THEIRS), own, strict=True):
         for seed in seeds:

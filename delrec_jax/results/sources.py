@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import names
 import numpy as np
 import polars as pl
 
@@ -22,6 +21,7 @@ from delrec_jax.evaluation.records import (
     read_records,
     wide_expected,
 )
+from delrec_jax.results import names
 
 PER_USER = ("user", "target", "rank", "ties", "candidates", "cold", "head")
 """The columns of rank records that differ between users; all others belong to the run."""

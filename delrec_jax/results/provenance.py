@@ -1,7 +1,7 @@
 """Where a result comes from: commands, commit, machine, versions, date, and the hashes of the per-user ranks.
 
-What ran is read from the journal that `run.py` keeps beside the workdirs (`journal.jsonl`); for a workdir that it does not
-know, the commit of the working tree is stated, and that it is only that.
+What ran is read from the journal that `benchmarks/evidence/run.py` keeps beside the workdirs (`journal.jsonl`); for a workdir
+that it does not know, the commit of the working tree is stated, and that it is only that.
 """
 
 import json
@@ -15,12 +15,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cells import Source
-
+import delrec_jax
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash
+from delrec_jax.results.sources import Source
 
 ROOT = Path(__file__).resolve().parents[2]
+"""The repository, if this package is that of a checkout; the folder it was installed in otherwise."""
+
+RESULTS = ROOT / "results"
+"""Where a checkout has its published aggregates."""
+
 JOURNAL = "journal.jsonl"
 
 _CODE = ("delrec_jax", "configs")  # what a result depends on
@@ -37,9 +42,12 @@ def commit(root: Path = ROOT) -> dict[str, Any]:
     """The commit of the working tree, and whether its package or configs differ from it.
 
     Returns:
-        `commit` (40 digits, or "unknown" outside a repository) and `dirty`.
+        `commit` (40 digits, or "unknown" if the package was installed and is no checkout) and `dirty`.
     """
     try:
+        # An installed package may lie in the repository of something else: a virtual environment within it.
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return {"commit": "unknown", "dirty": False}
         found = _git(root, "rev-parse", "HEAD")
         changed = _git(root, "status", "--porcelain", "--", *_CODE)
     except (OSError, subprocess.CalledProcessError):
@@ -69,10 +77,9 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that decide a result."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in _LIBRARIES
-    }
+    """The versions of Python, of this package and of the libraries that decide a result."""
+    own = {"python": platform.python_version(), "delrec_jax": delrec_jax.__version__}
+    return own | {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def journal(workdir: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,10 @@ workdir that was given as `beside=WORKDIR`.
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from delrec_jax.analysis.blocks import system_label
-from delrec_jax.evaluation.records import SYSTEMS
+from delrec_jax.analysis.labels import system_label
+from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
 
-UNTRAINED = frozenset(
-    ("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "oracle")
-)
+UNTRAINED = frozenset((*BASELINES, "oracle"))
 """Systems that no seed and no teacher can change: one result stands for all workdirs, if they agree."""
 
 

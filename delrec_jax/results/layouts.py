@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import names
-
 from delrec_jax.analysis.blocks import (
     Block,
     Cell,
@@ -16,6 +14,7 @@ from delrec_jax.analysis.blocks import (
 )
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS
+from delrec_jax.results import names
 
 Summary = Mapping[str, Any]
 Options = Mapping[str, str]
@@ -175,7 +174,8 @@ def _metrics(options: Options, name: str, default: Sequence[str]) -> tuple[str, 
 
 
 def _where(row: Mapping[str, Any]) -> str:
-    return row["protocol"] + ("" if row["group"] == "all" else f"@{row['group']}")
+    part = "" if row["group"] == "all" else f"@{row['group']}"
+    return f"{row['protocol']}{part}"
 
 
 def _for_note(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _seeds_text(several: set[int]) -> str:
 def _selection(row: Mapping[str, Any]) -> str:
     """What a trained language system was tuned beside, and the steps that validation selected; step 0 is no training."""
     beside = sorted(set(row.get("beside", [])) - {""})
-    text = f", beside the {beside[0]}" if beside else ""
+    text: str = f", beside the {beside[0]}" if beside else ""
     if "step" not in row:
         return text
     steps = "/".join(map(str, row["step"]))

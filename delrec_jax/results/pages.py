@@ -1,0 +1,136 @@
+"""Pages whose tables are written from `results/NAME/summary.json`.
+
+A page has blocks of the form
+
+    <!-- table: NAME[,NAME] [KIND] [KEY=VALUE ...] -->
+    <!-- end -->
+
+and what stands between the two lines is replaced. The kinds of this module are `KINDS`; a caller may add its own.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from delrec_jax.errors import UserError
+from delrec_jax.files import write_text
+from delrec_jax.results import layouts
+
+_START = re.compile(r"<!-- table:(?P<spec>[^\n]*?)-->")
+_BLOCK = re.compile(_START.pattern + r"\n(?:(?!<!-- table:).)*?<!-- end -->", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of table.
+
+    Attributes:
+        layout: (name -> content of its file, options of the block) -> text.
+        keys: the options that it has.
+        file: the file in `results/NAME` that it shows.
+        several: whether it shows several names side by side.
+    """
+
+    layout: Callable[[Mapping[str, Any], Mapping[str, str]], str]
+    keys: tuple[str, ...] = ()
+    file: str = "summary.json"
+    several: bool = False
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "systems": Kind(
+            layouts.systems_table, ("protocol", "group", "metrics", "interval", "systems")
+        ),
+        "comparisons": Kind(
+            layouts.comparisons_table, ("protocol", "group", "metrics", "systems", "references")
+        ),
+        "side": Kind(layouts.side_table, ("protocol", "group", "metric", "systems"), several=True),
+        "origin": Kind(layouts.origin_text),
+    }
+)
+"""Tables of systems (the default), of paired tests, of several names side by side, and the origin of a result."""
+
+
+def refresh(page: Path, results: Path, *, write: bool, kinds: Mapping[str, Kind] = KINDS) -> bool:
+    """Fills the blocks of a page; returns whether that changes it.
+
+    Args:
+        page: a markdown file.
+        results: the folder of the summaries.
+        write: whether to store the change.
+        kinds: the kinds of tables by name.
+
+    Raises:
+        UserError: a block without an end, an unknown name, kind, key or value; names the page and the line.
+    """
+    text = page.read_text(encoding="utf-8")
+    closed = {found.start() for found in _BLOCK.finditer(text)}
+    for found in _START.finditer(text):
+        if found.start() not in closed:
+            raise UserError(
+                f"{page}, line {_line(text, found.start())}: the table has no end; write <!-- end --> on a line below it"
+            )
+
+    def filled(found: re.Match[str]) -> str:
+        try:
+            table = render(found["spec"], results, kinds)
+        except UserError as error:
+            raise UserError(f"{page}, line {_line(text, found.start())}: {error}") from error
+        return f"<!-- table:{found['spec']}-->\n{table}<!-- end -->"
+
+    changed = _BLOCK.sub(filled, text)
+    if write and changed != text:
+        write_text(page, changed)
+    return changed != text
+
+
+def render(spec: str, results: Path, kinds: Mapping[str, Kind] = KINDS) -> str:
+    """The text of one block.
+
+    Args:
+        spec: `NAME[,NAME] [KIND] [KEY=VALUE ...]`.
+        results: the folder of the summaries.
+        kinds: the kinds of tables by name.
+
+    Raises:
+        UserError: the spec is not of this form, or a name has no summary.
+    """
+    words = spec.split()
+    plain = [word for word in words if "=" not in word]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    if not plain or len(plain) > 2 or "=" in words[0]:
+        raise UserError(f"table '{spec.strip()}': write NAME [KIND] [KEY=VALUE ...]")
+    name = plain[1] if len(plain) > 1 else "systems"
+    if name not in kinds:
+        raise UserError(f"table '{spec.strip()}': no kind '{name}'; use {', '.join(kinds)}")
+    kind = kinds[name]
+    if unknown := [key for key in options if key not in kind.keys]:
+        raise UserError(
+            f"table '{spec.strip()}': '{name}' has no key '{unknown[0]}'; it has {', '.join(kind.keys) or 'none'}"
+        )
+    found = {one: stored(results, one, kind.file) for one in plain[0].split(",")}
+    if len(found) > 1 and not kind.several:
+        raise UserError(f"table '{spec.strip()}': '{name}' shows one name; use the kind 'side'")
+    return kind.layout(found, options)
+
+
+def stored(results: Path, name: str, file: str = "summary.json") -> dict[str, Any]:
+    """The summary of one name, or another of its files.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = results / name / file
+    if not path.is_file():
+        raise UserError(f"{path}: no such summary; make it with collect.py {name} WORKDIR")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
