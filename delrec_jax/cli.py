@@ -153,6 +153,7 @@ def _plan(experiment: "Experiment", values: flags.FlagValues) -> None:
 def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     from delrec_jax.config import read_config
     from delrec_jax.studies import command
+    from delrec_jax.studies.opening import open_study
     from delrec_jax.studies.runs import StudyFile
 
     path, base = _file_and_argument(values.config)
@@ -160,7 +161,7 @@ def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     place = _file_and_argument(base) if base else (file.base, None)
     config = _overridden(read_config(*place), overrides)
     command.leave_devices()
-    opened = command.open_study(file, config, Path(values.workdir), update=values.update)
+    opened = open_study(file, config, Path(values.workdir), update=values.update)
     if values.dry:
         print(command.told(opened))
     else:

@@ -1,0 +1,92 @@
+"""A study's workdir: what it was asked, a workdir per run, and the folders that they share.
+
+STUDY/study.json            the study and its base config: another study is refused
+STUDY/stages/STAGE-KEY/     what a stage made, once for all runs with these settings
+STUDY/runs/ARM-SEED/        an ordinary workdir; its folders are links to those of `stages/`
+STUDY/jobs/, logs/          what the processes were told to do, and what they said
+STUDY/journal.jsonl         a line per stage that was run, with its time
+STUDY/summary.json, tables.md, index.html       what came out
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from delrec_jax.errors import UserError, differences
+from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
+from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
+from delrec_jax.studies.study import Study
+from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A study with its runs, their workdirs and its jobs."""
+
+    root: Path
+    study: Study
+    runs: list[StudyRun]
+    workdirs: dict[str, Workspace]
+    jobs: list[Job]
+
+
+def open_study(file: StudyFile, base: ConfigDict, root: Path, *, update: bool = False) -> Opened:
+    """Opens a study's workdir: `study.json`, a workdir per run, and the folders that they share.
+
+    Args:
+      file: the study file.
+      base: the config that its arms change.
+      root: the study's workdir.
+      update: whether it may have been another study's.
+
+    Raises:
+      UserError: the workdir belongs to another study and `update` is not set, or the study's arms are refused.
+    """
+    study = file.study(base)
+    runs = study_runs(study, base)
+    _claim(root, study, base, update=update)
+    workdirs = {run.name: open_workdir(root, run, study.command) for run in runs}
+    return Opened(root, study, runs, workdirs, study_jobs(runs, workdirs, study.command))
+
+
+def _claim(root: Path, study: Study, base: ConfigDict, *, update: bool) -> None:
+    """Writes `study.json`, so that a workdir never holds the runs of two studies unnoticed."""
+    path = root / "study.json"
+    settings: dict[str, Any] = {
+        "study": dataclasses.asdict(study),
+        "base": base.to_dict(),
+    }
+    try:
+        if path.exists() and not update:
+            _check_same(root, read_json(path), settings)
+        root.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={root}: cannot be used ({error}); give a folder that you can write to"
+        ) from error
+
+
+def _check_same(root: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    there, here = (_leaves(json.loads(json.dumps(one))) for one in (before, now))
+    changed = differences({key: (there.get(key), here.get(key)) for key in {**there, **here}})
+    if changed:
+        raise UserError(
+            f"--workdir={root} belongs to another study: {changed}; give another --workdir, or --update to run what the "
+            "change affects (finished stages are kept)"
+        )
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """All values of nested dictionaries and lists by dotted key."""
+    if isinstance(value, list):
+        value = {str(place): one for place, one in enumerate(value)}
+    if not isinstance(value, dict):
+        return {prefix.removesuffix("."): value}
+    found: dict[str, Any] = {}
+    for name, one in value.items():
+        found |= _leaves(one, f"{prefix}{name}.")
+    return found

@@ -1,0 +1,60 @@
+"""What validation says of the arms: test data never chooses between settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from delrec_jax.analysis.tables import read_log
+from delrec_jax.delrec.systems import TUNED
+from delrec_jax.errors import UserError
+from delrec_jax.studies.runs import StudyRun
+from delrec_jax.studies.study import Study
+from delrec_jax.workdir.workspace import Workspace, read_json
+
+_TRAINED = {"teacher": ("teach", "model")} | {
+    system: ("tune", prompt) for prompt, system in TUNED.items()
+}
+"""Where the training of a system that validation selects steps of is logged: stage and folder in it."""
+
+
+def validation(
+    study: Study, runs: Sequence[StudyRun], workdirs: Mapping[str, Workspace]
+) -> dict[str, list[float]]:
+    """Each arm's value of the study's metric on the validation users, one per seed, of the step that was selected.
+
+    Args:
+      study: the first system of each arm is the one that is read.
+      runs: finished runs.
+      workdirs: their workdirs, by name.
+
+    Returns:
+      By arm; arms whose system is not trained on its own have none.
+
+    Raises:
+      UserError: a log has no such metric.
+    """
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        system = study.systems_of(run.arm)[0]
+        if system in _TRAINED:
+            stage, name = _TRAINED[system]
+            folder = workdirs[run.name].folder(stage) / name
+            found.setdefault(run.arm.name, []).append(_selected(folder, study.metric))
+    return found
+
+
+def best_arm(values: Mapping[str, Sequence[float]]) -> str:
+    """The arm with the best mean over seeds; of equal ones the first."""
+    return max(values, key=lambda name: float(np.mean(values[name])))
+
+
+def _selected(folder: Path, metric: str) -> float:
+    step = read_json(folder / "result.json")["best_step"]
+    for row in read_log(folder / "metrics.jsonl"):
+        if row["step"] == step and f"valid/{metric}" in row:
+            return float(row[f"valid/{metric}"])
+    raise UserError(
+        f"{folder / 'metrics.jsonl'}: no valid/{metric} at step {step}; validation measures HR@1 and NDCG@10: let the study "
+        "use one of them where validation chooses an arm"
+    )

@@ -1,0 +1,114 @@
+"""The result of a study: aggregates of its finished runs, its arms against the reference, and what validation chooses."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from delrec_jax.errors import UserError
+from delrec_jax.results import names
+from delrec_jax.results.aggregate import aggregates
+from delrec_jax.results.pairs import comparisons, expand
+from delrec_jax.results.sources import Cell, Key, Source, gather
+from delrec_jax.results.summary import refuse_user_rows
+from delrec_jax.studies.opening import Opened
+from delrec_jax.studies.runs import StudyRun
+from delrec_jax.studies.selection import best_arm, validation
+
+_RECORDS = {"run": "evaluate", "baseline": "baseline"}  # the stage that writes them
+
+
+def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
+    """Aggregates over users and seeds of all runs that are finished.
+
+    Args:
+      opened: the study.
+      show_test: whether a tuned study shows the test figures of arms that validation did not choose.
+
+    Returns:
+      As `results.summary.collect` writes it, less the provenance, with `study`: what was asked, and `unfinished` runs.
+
+    Raises:
+      UserError: no run is finished, or the runs do not belong together.
+    """
+    study = opened.study
+    stage = _RECORDS[study.command]
+    done = [run for run in opened.runs if opened.workdirs[run.name].finished(stage)]
+    if not done:
+        raise UserError(f"{opened.root}: no run is finished yet, so there is nothing to summarize")
+    chosen = validation(study, done, opened.workdirs) if study.command == "run" else {}
+    selected = best_arm(chosen) if study.tuned and chosen else ""
+    hidden = selected and not show_test
+    shown = [run for run in done if not hidden or run.arm.name in (selected, study.reference)]
+    cells = _cells(opened, shown, stage)
+    first = next(iter(cells.values()))
+    found = {
+        "corpus": first.run["corpus"],
+        "split": first.run["split"],
+        "users": len(first.users),
+        "study": {
+            **_asked(opened),
+            "validation": chosen,
+            "selected": selected,
+            "unfinished": [run.name for run in opened.runs if run not in done],
+        },
+        **aggregates(cells),
+        "hybrids": [],
+        "comparisons": _compared(opened, cells),
+    }
+    refuse_user_rows(found)
+    return found
+
+
+def _asked(opened: Opened) -> dict[str, Any]:
+    study = dataclasses.asdict(opened.study)
+    return {**study, "arms": [_plain(arm) for arm in study["arms"]]}
+
+
+def _plain(arm: Mapping[str, Any]) -> dict[str, Any]:
+    return {**arm, "changes": {key: _text(value) for key, value in arm["changes"].items()}}
+
+
+def _text(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _cells(opened: Opened, runs: Sequence[StudyRun], stage: str) -> dict[Key, Cell]:
+    """The cells of the arms' systems, labeled by arm, and of the systems beside them."""
+    study = opened.study
+
+    def source(run: StudyRun, label: str) -> Source:
+        ws = opened.workdirs[run.name]
+        return Source(ws.root, label, ws.folder(stage) / "records.parquet")
+
+    of_arms = gather([source(run, run.arm.name) for run in runs])
+    wanted = {
+        names.labeled(system, run.arm.name) for run in runs for system in study.systems_of(run.arm)
+    }
+    found = {key: cell for key, cell in of_arms.items() if key.system in wanted}
+    beside = [source(run, "") for run in runs if run.arm.name == study.reference]
+    if beside and study.context:
+        found |= {key: cell for key, cell in gather(beside).items() if key.system in study.context}
+    if not found:
+        raise UserError(
+            f"{opened.root}: none of the finished runs has a system {', '.join(sorted(wanted))}"
+        )
+    return found
+
+
+def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
+    """Every row of the tables but the reference's own against it, under the study's protocol."""
+    study = opened.study
+    arms = {arm.name: arm for arm in study.arms}
+    main = names.labeled(study.systems_of(arms[study.reference])[0], study.reference)
+    there = {key.system for key in cells if key.protocol == study.protocol}
+    if main not in there:
+        return []
+    others = sorted(there - {main, "oracle"}, key=names.order)
+    patterns = [(f"{_exact(system)}@*", f"{_exact(main)}@*") for system in others]
+    patterns = [one for one in patterns if expand(cells, one, study.protocol)]
+    return comparisons(cells, patterns, protocols=[study.protocol], metrics=[study.metric])
+
+
+def _exact(system: str) -> str:
+    """The system as a pattern: brackets and stars in its name stand for themselves."""
+    return "".join(f"[{letter}]" if letter in "[*?" else letter for letter in system)

@@ -1,0 +1,136 @@
+"""What a study is, what is refused, and what its runs share: nothing is run here."""
+
+import re
+from collections import Counter
+
+import pytest
+from study_files import WIDTHS, study_file, tiny_base
+
+from delrec_jax.config import read_config
+from delrec_jax.errors import UserError
+from delrec_jax.studies.command import parse_shard
+from delrec_jax.studies.opening import open_study
+from delrec_jax.studies.runs import StudyFile, study_runs
+from delrec_jax.studies.selection import best_arm
+from delrec_jax.studies.study import Arm, Study, along, grid
+from tiny_storefront import ROOT
+
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
+
+
+def study(**changes):
+    """A study of two arms."""
+    arms = (Arm("a"), Arm("b", {"distill.length": 5}))
+    return Study(**{"question": "?", "arms": arms, "reference": "a", **changes})
+
+
+def test_arms_along_a_key_and_on_a_grid():
+    lengths = along("distill.length", (4, 8), also=lambda k: {"prompts.max_tokens": 96 + k})
+    shown = along("prompts.show_candidates", (False, True), axis="listed")
+    assert [arm.name for arm in lengths] == ["length=4", "length=8"]
+    assert lengths[1].changes == {"distill.length": 8, "prompts.max_tokens": 104}
+    assert lengths[1].at == {"length": 8}
+    both = grid(lengths, shown)
+    assert [arm.name for arm in both] == [
+        *("length=4,listed=False", "length=4,listed=True"),
+        *("length=8,listed=False", "length=8,listed=True"),
+    ]
+    assert both[1].changes == {**lengths[0].changes, **shown[1].changes}
+    assert both[1].at == {"length": 4, "listed": True}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: study(reference="c"), "reference 'c' is none of its arms: a, b"),
+        (lambda: study(arms=(Arm("a"), Arm("a"))), "two arms are named 'a'"),
+        (lambda: study(seeds=(0, 0)), "seeds are (0, 0)"),
+        (lambda: study(metric="HR@3"), "metric 'HR@3'"),
+        (lambda: study(command="teach"), "command 'teach'"),
+        (lambda: study(systems=("delrek",)), "no system 'delrek'"),
+        (lambda: Arm("a b"), "arm 'a b'"),
+        (lambda: Arm("a", systems=("x",)), "arm a: there is no system 'x'"),
+        (lambda: parse_shard("2/2"), "--shard=2/2: give I/N"),
+        (lambda: parse_shard("-1/2"), "--shard=-1/2"),
+    ],
+)
+def test_a_wrong_study_is_refused(make, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ((Arm("a"), Arm("b", {"distill.lenght": 5})), "arm b: config.distill.lenght does not exist"),
+        ((Arm("a"), Arm("b", {"distill.length": "x"})), "arm b: "),
+        ((Arm("a"), Arm("b", {"distill.top_h": 99})), "arm b: distill.top_h is 99"),
+        ((Arm("a"), Arm("b", {"seed": 7})), "arm b: changes the seed"),
+        ((Arm("a"), Arm("b", {"distill.length": 3})), "arms a and b have the same settings"),
+    ],
+)
+def test_arms_that_cannot_be_run_are_named(arms, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        study_runs(study(arms=arms), tiny_base())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("BASE = 1", "has no BASE"),
+        ("BASE = 'a.py'", "has no function get_study(base)"),
+        ("BASE = 'a.py'\ndef get_study(base):\n    return 3", "it must return a Study"),
+        ("BASE = 'a.py'\ndef get_study(base):\n    return base.nothing", "nothing"),
+        ("import nothing_of_this_name", "nothing_of_this_name"),
+    ],
+)
+def test_a_broken_study_file_is_named(tmp_path, text, message):
+    path = study_file(tmp_path, text)
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        StudyFile.load(path).study(tiny_base())
+    assert str(path) in str(refused.value)
+
+
+def test_every_stage_with_the_same_settings_is_run_once(tmp_path):
+    opened = open_study(StudyFile.load(study_file(tmp_path)), tiny_base(), tmp_path / "s")
+    runs = Counter(key.split("-")[0] for job in opened.jobs for key in job.keys)
+    # Two seeds of two widths; the third arm has the teachers of the first, and tables of its own.
+    assert runs == {"prepare": 1, "fit": 1, "teach": 4, "baseline": 6}
+    wide, narrow = (opened.workdirs[name] for name in ("wide-0", "narrow-0"))
+    again = opened.workdirs["narrow_again-0"]
+    assert narrow.folder("teach").resolve() == again.folder("teach").resolve()
+    assert narrow.folder("teach").resolve() != wide.folder("teach").resolve()
+    assert narrow.folder("prepare").resolve() == wide.folder("prepare").resolve()
+    seen = set()
+    for job in opened.jobs:  # each after those that it needs
+        assert job.needs <= seen
+        seen |= set(job.keys)
+
+
+def test_a_workdir_belongs_to_one_study(tmp_path):
+    path, root = study_file(tmp_path), tmp_path / "s"
+    open_study(StudyFile.load(path), tiny_base(), root)
+    before = {one.name: one.resolve() for one in (root / "runs" / "wide-0").iterdir()}
+    study_file(tmp_path, WIDTHS.replace("width\": 32", "width\": 16").replace("\"wide\"", "\"wider\""))
+    with pytest.raises(UserError, match="belongs to another study: study.arms.1.at.width"):
+        open_study(StudyFile.load(path), tiny_base(), root)
+    study_file(tmp_path, WIDTHS.replace("\"teacher.sasrec.width\": 32", "\"teacher.sasrec.width\": 24"))
+    changed = open_study(StudyFile.load(path), tiny_base(), root, update=True)
+    now = {one.name: one.resolve() for one in changed.workdirs["wide-0"].root.iterdir()}
+    assert now["data"] == before["data"] and before["data"].exists()
+    assert now["teacher"] != before["teacher"] and before["teacher"].exists()  # kept
+
+
+def test_the_best_arm_is_that_of_the_best_mean_over_seeds():
+    assert best_arm({"a": [0.3, 0.1], "b": [0.2, 0.2], "c": [0.25, 0.2]}) == "c"
+    assert best_arm({"a": [0.2], "b": [0.2]}) == "a"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_opens_on_its_base(path, tmp_path):
+    file = StudyFile.load(path)
+    base = read_config(file.base)
+    found = study_runs(file.study(base), base)
+    assert len({run.arm.name for run in found}) > 1
+    for word in ("Question:", "Arms:", "Command: delrec study --config=configs/studies/", "Time:"):
+        assert word in path.read_text(), f"{path.name} does not say {word}"
