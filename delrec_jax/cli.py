@@ -1,6 +1,5 @@
 """The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from delrec_jax.command_line import file_and_argument, overridden, parse
 from delrec_jax.endings import reported
-from delrec_jax.errors import UserError, one_line
+from delrec_jax.errors import UserError
 from delrec_jax.workdir import stage_table
 
 # Everything else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
     from delrec_jax.config import Experiment
     from delrec_jax.workdir.workspace import Workspace
 
@@ -33,8 +31,6 @@ COMMANDS = (
 )
 
 _WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they can use the workdir's own
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
-_FLAG = re.compile(r"--?[A-Za-z]")
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -71,7 +67,7 @@ def _dispatch(arguments: list[str]) -> None:
     command = arguments[0]
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
-    values, overrides = _parse(command, [_long(argument) for argument in arguments[1:]])
+    values, overrides, _ = parse(command, arguments[1:])
     _check_given(command, values, overrides)
     if command == "plan":
         _plan(_experiment(values, overrides), values)
@@ -107,7 +103,7 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
     if command != "plan" and not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     if values.config is not None:
-        path, _ = _file_and_argument(values.config)
+        path, _ = file_and_argument(values.config)
         if not path.is_file():
             raise UserError(
                 f"--config={path}: there is no such file; the ready ones are in configs/"
@@ -133,7 +129,7 @@ def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
 
         stored = stored_settings(Path(values.workdir))
         return from_config(ConfigDict(stored, convert_dict=True))
-    return from_config(_overridden(read_config(*_file_and_argument(values.config)), overrides))
+    return from_config(overridden(read_config(*file_and_argument(values.config)), overrides))
 
 
 def _plan(experiment: "Experiment", values: flags.FlagValues) -> None:
@@ -156,16 +152,16 @@ def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     from delrec_jax.studies.opening import open_study
     from delrec_jax.studies.runs import StudyFile
 
-    path, base = _file_and_argument(values.config)
+    path, base = file_and_argument(values.config)
     shard, file = command.parse_shard(values.shard), StudyFile.load(path)
-    place = _file_and_argument(base) if base else (file.base, None)
-    config = _overridden(read_config(*place), overrides)
+    place = file_and_argument(base) if base else (file.base, None)
+    config = overridden(read_config(*place), overrides)
     command.leave_devices()
     opened = open_study(file, config, Path(values.workdir), update=values.update)
     if values.dry:
         print(command.told(opened))
     else:
-        command.execute(opened, processes=values.jobs, shard=shard)
+        command.execute(opened, processes=values.jobs, shard=shard, show_test=values.show_test)
 
 
 def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
@@ -195,105 +191,6 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
 
         whole = {"run": pipeline.run_all, "baseline": pipeline.run_baseline}
         whole[command](ws) if command in whole else pipeline.run_stage(ws, command)
-
-
-def _long(argument: str) -> str:
-    """Returns `-k` in the form that absl accepts."""
-    return "--k" if argument == "-k" else argument
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Returns the overrides of the config, and all other arguments; the VALUE of `--config.KEY VALUE` is an override too."""
-    overrides: list[str] = []
-    others: list[str] = []
-    waits = False
-    for argument in arguments:
-        begins = _OVERRIDE.match(argument) is not None
-        belongs = begins or (waits and not _FLAG.match(argument))
-        (overrides if belongs else others).append(argument)
-        waits = begins and "=" not in argument
-    return overrides, others
-
-
-def _file_and_argument(text: str) -> tuple[Path, str | None]:
-    """Splits `FILE.py:ARGUMENT` at the first colon after `.py`: a folder may have a colon in its name."""
-    path, found, argument = text.partition(".py:")
-    if found and not argument:
-        raise UserError(
-            f"--config={text}: nothing after the colon; name an ablation, or leave the colon out"
-        )
-    return (Path(path + ".py"), argument) if found else (Path(text), None)
-
-
-def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """Reads flags into a set of their own, without global state, and leaves the config's overrides for `_overridden`.
-
-    Raises:
-      UserError: an unknown flag or a bad value.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "config file", flag_values=values)
-    flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
-    flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
-    flags.DEFINE_integer("n", 2, "prompts: examples per task", flag_values=values)
-    flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
-    flags.DEFINE_integer("k", 10, "recommend: length of the list", flag_values=values)
-    flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
-    flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
-    flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
-    flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
-    flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
-    flags.DEFINE_string("output", "", "export, histories: directory to write", flag_values=values)
-    flags.DEFINE_integer("jobs", 1, "study: processes", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("shard", "0/1", "study: I/N, every Nth run from I", flag_values=values)
-    flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
-    try:
-        expanded = values.read_flags_from_files(arguments, force_gnu=False)  # --flagfile=FILE
-    except flags.Error as error:
-        raise UserError(f"{command}: {one_line(error)}") from error
-    overrides, others = _split(expanded)
-    _read_flags(values, others, command)
-    return values, overrides
-
-
-def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> None:
-    try:
-        rest = values(["delrec", *arguments])[1:]
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"{place}: {one_line(error)}") from error
-    if rest:
-        raise UserError(
-            f"{place}: {rest[0]!r} is not a flag; flags start with --, see delrec --help"
-        )
-
-
-def _overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
-    """Returns the config with the values of `--config.KEY=VALUE`.
-
-    Raises:
-      UserError: an unknown key, with the nearest one, or a bad value.
-    """
-    from ml_collections import config_flags
-
-    from delrec_jax.config import leaf_keys, unknown_key
-
-    known = leaf_keys(config.to_dict())
-    for argument in overrides:
-        key = _OVERRIDE.match(argument)
-        if key and key[1] not in known:
-            hint = (
-                "; tasks are added in a config file" if key[1].startswith("distill.tasks.") else ""
-            )
-            raise UserError(unknown_key(key[1], known) + hint)
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_dict(
-            "config", config, flag_values=values, sys_argv=["delrec", *overrides]
-        )
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{' '.join(overrides)}: {one_line(error)}") from error
-    _read_flags(values, overrides, "config")
-    return values.config
 
 
 if __name__ == "__main__":

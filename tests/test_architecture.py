@@ -31,7 +31,8 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     "planning": LOW | METHODS | {"config", "workdir"},
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
-    "cli": {"config", "workdir", "stages", "planning", "results", "studies"},
+    "command_line": {"config"},
+    "cli": {"command_line", "config", "workdir", "stages", "planning", "results", "studies"},
     "__main__": {"cli"},
 }
 NEVER = {"torch", "peft", "tensorflow", "clu", "pandas"}

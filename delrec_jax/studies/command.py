@@ -5,6 +5,8 @@ import jax
 from delrec_jax.errors import UserError
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.scheduling import Schedule, described
+from delrec_jax.studies.summary import summarise
+from delrec_jax.studies.tables import write
 from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.writers import say
 
@@ -15,13 +17,20 @@ def leave_devices() -> None:
     end_at_sigterm()
 
 
-def execute(opened: Opened, *, processes: int = 1, shard: tuple[int, int] = (0, 1)) -> None:
-    """Executes what is not finished.
+def execute(
+    opened: Opened,
+    *,
+    processes: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    show_test: bool = False,
+) -> None:
+    """Executes what is not finished, and writes the tables of what is.
 
     Args:
       opened: the study.
       processes: how many at a time.
       shard: (i, n): only the runs i, i + n, i + 2n, ..., and what they share with others.
+      show_test: whether a tuned study shows the test figures of arms that validation did not choose.
 
     Raises:
       UserError: some jobs failed; everything that does not depend on them is done.
@@ -32,6 +41,8 @@ def execute(opened: Opened, *, processes: int = 1, shard: tuple[int, int] = (0, 
     schedule = Schedule(opened.root, jobs, opened.workdirs)
     say(f"{len(opened.runs)} runs, {len(jobs)} jobs, {len(schedule.open)} to do")
     schedule.execute(processes)
+    if any(opened.finished(run) for run in opened.runs):
+        print(write(opened, summarise(opened, show_test=show_test)))
     if schedule.failed:
         first, why = next(iter(schedule.failed.items()))
         raise UserError(

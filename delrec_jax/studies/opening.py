@@ -21,6 +21,9 @@ from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
 from delrec_jax.studies.study import Study
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
+RANKS = {"run": "evaluate", "baseline": "baseline"}
+"""The stage that ranks the test users, by the study's command."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -31,6 +34,14 @@ class Opened:
     runs: list[StudyRun]
     workdirs: dict[str, Workspace]
     jobs: list[Job]
+
+    def records(self, run: StudyRun) -> Path:
+        """Where the rank records of a run lie."""
+        return self.workdirs[run.name].folder(RANKS[self.study.command]) / "records.parquet"
+
+    def finished(self, run: StudyRun) -> bool:
+        """Whether a run has its rank records."""
+        return self.workdirs[run.name].finished(RANKS[self.study.command])
 
 
 def open_study(file: StudyFile, base: ConfigDict, root: Path, *, update: bool = False) -> Opened:

@@ -116,6 +116,8 @@ def study_runs(study: Study, base: ConfigDict) -> list[StudyRun]:
 def _experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
     config = copy.deepcopy(base)
     known = leaf_keys(config.to_dict())
+    if "seed" in arm.changes:
+        raise UserError(f"arm {arm.name}: changes the seed, which is the study's: set its seeds")
     for key in arm.changes:
         if key not in known:
             raise UserError(f"arm {arm.name}: {unknown_key(key, known)}")

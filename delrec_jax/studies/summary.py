@@ -14,8 +14,6 @@ from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.runs import StudyRun
 from delrec_jax.studies.selection import best_arm, validation
 
-_RECORDS = {"run": "evaluate", "baseline": "baseline"}  # the stage that writes them
-
 
 def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
     """Aggregates over users and seeds of all runs that are finished.
@@ -31,15 +29,14 @@ def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
       UserError: no run is finished, or the runs do not belong together.
     """
     study = opened.study
-    stage = _RECORDS[study.command]
-    done = [run for run in opened.runs if opened.workdirs[run.name].finished(stage)]
+    done = [run for run in opened.runs if opened.finished(run)]
     if not done:
         raise UserError(f"{opened.root}: no run is finished yet, so there is nothing to summarize")
     chosen = validation(study, done, opened.workdirs) if study.command == "run" else {}
     selected = best_arm(chosen) if study.tuned and chosen else ""
     hidden = selected and not show_test
     shown = [run for run in done if not hidden or run.arm.name in (selected, study.reference)]
-    cells = _cells(opened, shown, stage)
+    cells = _cells(opened, shown)
     first = next(iter(cells.values()))
     found = {
         "corpus": first.run["corpus"],
@@ -72,13 +69,12 @@ def _text(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _cells(opened: Opened, runs: Sequence[StudyRun], stage: str) -> dict[Key, Cell]:
+def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
     """The cells of the arms' systems, labeled by arm, and of the systems beside them."""
     study = opened.study
 
     def source(run: StudyRun, label: str) -> Source:
-        ws = opened.workdirs[run.name]
-        return Source(ws.root, label, ws.folder(stage) / "records.parquet")
+        return Source(opened.workdirs[run.name].root, label, opened.records(run))
 
     of_arms = gather([source(run, run.arm.name) for run in runs])
     wanted = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tiny_storefront import FEW_BASELINES, ROOT, TINY
 
-from delrec_jax.cli import _overridden
+from delrec_jax.command_line import overridden
 from delrec_jax.config import read_config
 
 WIDTHS = f'''
@@ -43,7 +43,7 @@ def study_file(folder: Path, text: str = WIDTHS) -> Path:
 
 def tiny_base() -> ConfigDict:
     """The config of the tiny storefront."""
-    return _overridden(read_config(ROOT / "configs" / "storefront.py"), [*TINY, *FEW_BASELINES])
+    return overridden(read_config(ROOT / "configs" / "storefront.py"), [*TINY, *FEW_BASELINES])
 
 
 def start(path: Path, workdir: Path, *flags: str, tiny: tuple[str, ...] = TINY) -> subprocess.Popen:

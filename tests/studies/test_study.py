@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from study_files import WIDTHS, study_file, tiny_base
+from tiny_storefront import ROOT
 
 from delrec_jax.config import read_config
 from delrec_jax.errors import UserError
@@ -13,7 +14,6 @@ from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile, study_runs
 from delrec_jax.studies.selection import best_arm
 from delrec_jax.studies.study import Arm, Study, along, grid
-from tiny_storefront import ROOT
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
 
@@ -62,7 +62,10 @@ def test_a_wrong_study_is_refused(make, message):
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        ((Arm("a"), Arm("b", {"distill.lenght": 5})), "arm b: config.distill.lenght does not exist"),
+        (
+            (Arm("a"), Arm("b", {"distill.lenght": 5})),
+            "arm b: config.distill.lenght does not exist",
+        ),
         ((Arm("a"), Arm("b", {"distill.length": "x"})), "arm b: "),
         ((Arm("a"), Arm("b", {"distill.top_h": 99})), "arm b: distill.top_h is 99"),
         ((Arm("a"), Arm("b", {"seed": 7})), "arm b: changes the seed"),
@@ -111,10 +114,10 @@ def test_a_workdir_belongs_to_one_study(tmp_path):
     path, root = study_file(tmp_path), tmp_path / "s"
     open_study(StudyFile.load(path), tiny_base(), root)
     before = {one.name: one.resolve() for one in (root / "runs" / "wide-0").iterdir()}
-    study_file(tmp_path, WIDTHS.replace("width\": 32", "width\": 16").replace("\"wide\"", "\"wider\""))
-    with pytest.raises(UserError, match="belongs to another study: study.arms.1.at.width"):
+    study_file(tmp_path, WIDTHS.replace('width": 32', 'width": 24').replace('"wide"', '"wider"'))
+    with pytest.raises(UserError, match=r"belongs to another study: study\.arms\.1"):
         open_study(StudyFile.load(path), tiny_base(), root)
-    study_file(tmp_path, WIDTHS.replace("\"teacher.sasrec.width\": 32", "\"teacher.sasrec.width\": 24"))
+    study_file(tmp_path, WIDTHS.replace('"teacher.sasrec.width": 32', '"teacher.sasrec.width": 24'))
     changed = open_study(StudyFile.load(path), tiny_base(), root, update=True)
     now = {one.name: one.resolve() for one in changed.workdirs["wide-0"].root.iterdir()}
     assert now["data"] == before["data"] and before["data"].exists()

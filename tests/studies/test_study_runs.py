@@ -9,7 +9,9 @@ from collections import Counter
 import pytest
 from study_files import WIDTHS, start, study_file
 
-BROKEN = WIDTHS.replace('"teacher.sasrec.width": 32', '"teacher.name": "lists", "teacher.lists": "missing.parquet"')
+BROKEN = WIDTHS.replace(
+    '"teacher.sasrec.width": 32', '"teacher.name": "lists", "teacher.lists": "missing.parquet"'
+)
 TABLES = ("summary.json", "tables.md")
 
 
@@ -51,9 +53,7 @@ def test_a_failed_arm_stops_what_depends_on_it_and_nothing_else(tmp_path):
 
 def test_shards_together_are_the_study(finished, tmp_path):
     root, _ = finished
-    both = [
-        start(study_file(tmp_path), tmp_path / "s", f"--shard={index}/2") for index in range(2)
-    ]
+    both = [start(study_file(tmp_path), tmp_path / "s", f"--shard={index}/2") for index in range(2)]
     for process in both:
         said, _ = process.communicate()
         assert process.returncode == 0, said

@@ -1,0 +1,144 @@
+"""How the words after `delrec COMMAND` are read: flags, overrides of the config, and folders without a flag."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from delrec_jax.errors import UserError, one_line
+
+# The config is imported late: it loads JAX, and a typo in a flag should not wait for it.
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+_FLAG = re.compile(r"--?[A-Za-z]")
+
+
+def _long(argument: str) -> str:
+    """Returns `-k` in the form that absl accepts."""
+    return "--k" if argument == "-k" else argument
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the overrides of the config, and all other arguments; the VALUE of `--config.KEY VALUE` is an override too."""
+    overrides: list[str] = []
+    others: list[str] = []
+    waits = False
+    for argument in arguments:
+        begins = _OVERRIDE.match(argument) is not None
+        belongs = begins or (waits and not _FLAG.match(argument))
+        (overrides if belongs else others).append(argument)
+        waits = begins and "=" not in argument
+    return overrides, others
+
+
+def file_and_argument(text: str) -> tuple[Path, str | None]:
+    """Splits `FILE.py:ARGUMENT` at the first colon after `.py`: a folder may have a colon in its name."""
+    path, found, argument = text.partition(".py:")
+    if found and not argument:
+        raise UserError(
+            f"--config={text}: nothing after the colon; name an ablation, or leave the colon out"
+        )
+    return (Path(path + ".py"), argument) if found else (Path(text), None)
+
+
+def parse(
+    command: str, arguments: list[str], *, folders: bool = False
+) -> tuple[flags.FlagValues, list[str], list[str]]:
+    """Reads flags into a set of their own, without global state, and leaves the config's overrides for `overridden`.
+
+    Args:
+      command: what the message of a mistake begins with.
+      arguments: the words after it.
+      folders: whether words without a flag are allowed, before, between and after the flags.
+
+    Returns:
+      The flags; the overrides of the config; the words without a flag.
+
+    Raises:
+      UserError: an unknown flag, a bad value, or a word without a flag that is not allowed.
+    """
+    values = _defined()
+    values.set_gnu_getopt(folders)
+    try:
+        expanded = values.read_flags_from_files(
+            [_long(argument) for argument in arguments], force_gnu=False
+        )  # --flagfile=FILE
+    except flags.Error as error:
+        raise UserError(f"{command}: {one_line(error)}") from error
+    overrides, others = _split(expanded)
+    rest = _read_flags(values, others, command)
+    if rest and not folders:
+        raise UserError(_not_a_flag(command, rest))
+    return values, overrides, rest
+
+
+def _defined() -> flags.FlagValues:
+    """All flags of all commands with their defaults."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "config file", flag_values=values)
+    flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
+    flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
+    flags.DEFINE_integer("n", 2, "prompts: examples per task", flag_values=values)
+    flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
+    flags.DEFINE_integer("k", 10, "recommend: length of the list", flag_values=values)
+    flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
+    flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
+    flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
+    flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
+    flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
+    flags.DEFINE_string("output", "", "a directory to write to", flag_values=values)
+    flags.DEFINE_string("reference", "", "compare: a label or system", flag_values=values)
+    flags.DEFINE_string("systems", "*", "compare: patterns, by commas", flag_values=values)
+    flags.DEFINE_string("metric", "NDCG@10", "compare: of the tests", flag_values=values)
+    flags.DEFINE_string("protocol", "full", "compare: such as full@head", flag_values=values)
+    flags.DEFINE_integer("jobs", 1, "study: processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("shard", "0/1", "study: I/N, every Nth run from I", flag_values=values)
+    flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
+    flags.DEFINE_bool("show_test", False, "study: all arms' test figures", flag_values=values)
+    return values
+
+
+def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> list[str]:
+    """Sets the flags; returns the words that belong to none."""
+    try:
+        rest: list[str] = values(["delrec", *arguments])[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"{place}: {one_line(error)}") from error
+    return rest
+
+
+def _not_a_flag(place: str, rest: list[str]) -> str:
+    return f"{place}: {rest[0]!r} is not a flag; flags start with --, see delrec --help"
+
+
+def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
+    """Returns the config with the values of `--config.KEY=VALUE`.
+
+    Raises:
+      UserError: an unknown key, with the nearest one, or a bad value.
+    """
+    from ml_collections import config_flags
+
+    from delrec_jax.config import leaf_keys, unknown_key
+
+    known = leaf_keys(config.to_dict())
+    for argument in overrides:
+        key = _OVERRIDE.match(argument)
+        if key and key[1] not in known:
+            hint = (
+                "; tasks are added in a config file" if key[1].startswith("distill.tasks.") else ""
+            )
+            raise UserError(unknown_key(key[1], known) + hint)
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["delrec", *overrides]
+        )
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{' '.join(overrides)}: {one_line(error)}") from error
+    if rest := _read_flags(values, overrides, "config"):
+        raise UserError(_not_a_flag("config", rest))
+    return values.config
