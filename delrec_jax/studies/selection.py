@@ -17,6 +17,9 @@ _TRAINED = {"teacher": ("teach", "model")} | {
 }
 """Where the training of a system that validation selects steps of is logged: stage and folder in it."""
 
+_AUGMENTED = "teacher_augmented"
+"""What the names of P2Rec's systems begin with."""
+
 
 def validation(
     study: Study, runs: Sequence[StudyRun], workdirs: Mapping[str, Workspace]
@@ -36,11 +39,15 @@ def validation(
     """
     found: dict[str, list[float]] = {}
     for run in runs:
-        system = study.systems_of(run.arm)[0]
+        system, ws = study.systems_of(run.arm)[0], workdirs[run.name]
         if system in _TRAINED:
             stage, name = _TRAINED[system]
-            folder = workdirs[run.name].folder(stage) / name
-            found.setdefault(run.arm.name, []).append(_selected(folder, study.metric))
+            value = _selected(ws.folder(stage) / name, study.metric)
+        elif system.startswith(_AUGMENTED):
+            value = _of_augmented(ws.folder("augment") / "augment.json", system, study.metric)
+        else:
+            continue
+        found.setdefault(run.arm.name, []).append(value)
     return found
 
 
@@ -58,3 +65,15 @@ def _selected(folder: Path, metric: str) -> float:
         f"{folder / 'metrics.jsonl'}: no valid/{metric} at step {step}; validation measures HR@1 and NDCG@10: let the study "
         "use one of them where validation chooses an arm"
     )
+
+
+def _of_augmented(path: Path, system: str, metric: str) -> float:
+    """The mean over recommenders, which are all augmented in the same way."""
+    if metric != "NDCG@10":
+        raise UserError(
+            f"{path}: recommenders are selected by NDCG@10, and no {metric} is stored: let the study use NDCG@10"
+        )
+    values = [row["valid_ndcg10"] for row in read_json(path) if row["system"] == system]
+    if not values:
+        raise UserError(f"{path}: has no {system}; augment.controls leaves it out")
+    return float(np.mean(values))

@@ -1,0 +1,31 @@
+"""How long should the soft prompt be?
+
+Question: DELRec's ranking of the next item by the number of soft slots, k. The paper uses 100 of Flan-T5's width.
+Arms: k = 1 to 100; a text has room for its slots, so that no history is lost (`prompts.max_tokens` grows with k).
+Command: delrec study --config=configs/studies/prompt_length.py --workdir=runs/prompt_length      (or NAME.py:BASE)
+Time: 6 arms x 3 seeds that share corpus, teachers and language models; meant for one 80 GB GPU with Flan-T5 large.
+"""
+
+from ml_collections import ConfigDict
+
+from delrec_jax.studies.study import Study, along
+
+BASE = "../storefront.py"
+
+LENGTHS = (1, 4, 8, 20, 50, 100)
+
+
+def get_study(base: ConfigDict) -> Study:
+    room = base.prompts.max_tokens - base.distill.length
+
+    def more(length: int) -> dict[str, object]:
+        return {"prompts.max_tokens": room + length, "tune.controls": ("random",)}
+
+    return Study(
+        question="How long should the soft prompt be?",
+        arms=along("distill.length", LENGTHS, axis="k", also=more),
+        reference="k=8",
+        systems=("delrec", "lm_distilled_prompt", "lm_tuned_random_prompt"),
+        context=("teacher",),
+        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+    )

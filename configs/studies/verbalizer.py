@@ -1,0 +1,26 @@
+"""How should a language model's answer become scores of items?
+
+Question: DELRec by verbalizer: the mean of a title's first tokens or the first alone, over the whole catalogue from one pass.
+Arms: `mean` and `first`; `sequence` and `index` score stated candidates only and are arms of `main.py`.
+Command: delrec study --config=configs/studies/verbalizer.py --workdir=runs/verbalizer      (or NAME.py:BASE)
+Time: 2 arms x 3 seeds, each with its own language model on the storefront. Not run in full yet.
+"""
+
+from ml_collections import ConfigDict
+
+from delrec_jax.studies.study import Study, along
+
+BASE = "../storefront.py"
+
+
+def get_study(base: ConfigDict) -> Study:
+    return Study(
+        question="How should a language model's answer become scores of items?",
+        arms=along(
+            "lm.verbalizer", ("mean", "first"), also=lambda name: {"tune.controls": ("none",)}
+        ),
+        reference="verbalizer=mean",
+        systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt"),
+        context=("teacher",),
+        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+    )
