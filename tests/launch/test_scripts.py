@@ -14,6 +14,14 @@ from launch_files import LAUNCH, PATIENCE, SCRIPTS, Room, label
 RUN = {"CONFIG": "configs/a.py", "WORKDIR": "runs/a b"}
 GPU = {**RUN, "DELREC": "delrec"}
 SLURM = {**GPU, "SLURM_JOB_ID": "77", "SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_ON_NODE": "64"}
+ARRAY = {
+    **GPU,
+    "SLURM_ARRAY_TASK_ID": "5",
+    "SLURM_ARRAY_TASK_MIN": "2",
+    "SLURM_ARRAY_TASK_COUNT": "8",
+    "SLURM_ARRAY_JOB_ID": "70",
+    "SLURM_CPUS_PER_TASK": "3",
+}
 TPU = {**RUN, "TPU": "pod", "ZONE": "zone-a", "PROJECT": "mine", "REPO": "/srv/the repo"}
 GKE = {
     "NAME": "trial",
@@ -58,7 +66,8 @@ def test_shellcheck_would_find_something(tmp_path):
 
 def without(settings: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
     needed = {key for key in settings if key not in ("DELREC", "SLURM_GPUS_ON_NODE")}
-    needed.discard("SLURM_CPUS_ON_NODE")
+    needed -= {name for name in needed if name.startswith("SLURM_CPUS")}
+    needed -= {"SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_JOB_ID"}
     return [(key, {k: v for k, v in settings.items() if k != key}) for key in sorted(needed)]
 
 
@@ -69,6 +78,7 @@ def without(settings: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
         for script, arguments, complete in (
             ("gpu.sh", [], GPU),
             ("slurm.sbatch", [], SLURM),
+            ("study.sbatch", [], ARRAY),
             ("tpu_vm.sh", [], TPU),
             ("gke/submit.sh", ["tpu"], GKE),
         )
@@ -83,7 +93,9 @@ def test_a_missing_setting_is_named(room, script, arguments, missing, settings):
     assert room.calls() == []
 
 
-@pytest.mark.parametrize(("script", "settings"), [("gpu.sh", RUN), ("slurm.sbatch", SLURM)])
+@pytest.mark.parametrize(
+    ("script", "settings"), [("gpu.sh", RUN), ("slurm.sbatch", SLURM), ("study.sbatch", ARRAY)]
+)
 def test_a_missing_delrec_is_named(room, script, settings):
     copy = room.folder / "repo/launch" / script
     copy.parent.mkdir(parents=True)
@@ -181,6 +193,17 @@ def test_slurm_without_gpus_says_nothing_of_them(room):
 def test_slurm_requeues_after_preemption_only(room, code):
     done = room.run(LAUNCH / "slurm.sbatch", {**SLURM, "CODE": str(code)})
     wanted = [["requeue", "77"]] if code == 75 else []
+    assert [call["arguments"] for call in room.calls("scontrol")] == wanted
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("code", [0, 2, 75])
+def test_a_task_of_an_array_runs_its_shard_of_a_study(room, code):
+    done = room.run(LAUNCH / "study.sbatch", {**ARRAY, "CODE": str(code)}, ODD)
+    [call] = room.calls("srun")
+    start = ["--ntasks=1", "--cpus-per-task=3", "delrec", "study", *DELREC_LINE[1:]]
+    assert call["arguments"] == [*start, "--shard=3/8", *ODD]
+    wanted = [["requeue", "70_5"]] if code == 75 else []
     assert [call["arguments"] for call in room.calls("scontrol")] == wanted
     assert done.returncode == code
 
