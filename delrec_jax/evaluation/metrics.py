@@ -172,9 +172,56 @@ def bootstrap_intervals(
         )
     generator = prng.generator(seed, "bootstrap")
     means = _resampled_means(values, generator=generator, resamples=resamples)
+    return _percentiles(values.mean(axis=0), means, level)
+
+
+def bootstrap_intervals_over_seeds(
+    values: Float[np.ndarray, "S U M"],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> list[Interval]:
+    """Means and percentile bootstrap intervals over users and training seeds together, for several columns at once.
+
+    Each resample draws users with replacement, and seeds with replacement, independently of one another: every seed was
+    measured on the same users. The draws of users are those of `bootstrap_intervals` with the same `seed`. Draws of S seeds
+    show on average only (S - 1) / S of the variance between seeds, and nothing that none of the S runs did.
+
+    Args:
+        values: one value per training seed, user and quantity; finite.
+        seed: seed of the random streams "bootstrap" and "bootstrap-seeds".
+        resamples: number of bootstrap samples.
+        level: coverage, in (0, 1).
+
+    Returns:
+        One `Interval` per column.
+
+    Raises:
+        UserError: there are fewer than two training seeds or no user, or a value is not finite.
+    """
+    values = np.asarray(values, np.float64)
+    seeds, users, columns = values.shape
+    if seeds < 2 or not users or not np.isfinite(values).all():
+        raise UserError(
+            f"bootstrap over seeds: {seeds} training seeds, {users} users, all values finite: "
+            f"{np.isfinite(values).all()}; an interval needs at least two seeds, one user and finite values"
+        )
+    by_user = values.transpose(1, 0, 2).reshape(users, seeds * columns)
+    generator = prng.generator(seed, "bootstrap")
+    means = _resampled_means(by_user, generator=generator, resamples=resamples)  # [R, S M]
+    drawn = prng.generator(seed, "bootstrap-seeds").multinomial(
+        seeds, np.full(seeds, 1 / seeds), resamples
+    )  # [R, S]: how often
+    both = np.einsum("rs,rsm->rm", drawn / seeds, means.reshape(resamples, seeds, columns))
+    return _percentiles(values.mean(axis=(0, 1)), both, level)
+
+
+def _percentiles(values: np.ndarray, means: np.ndarray, level: float) -> list[Interval]:
+    """Percentile intervals of resampled means [R, M] around the means [M] of the sample."""
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    columns = zip(values.mean(axis=0), low, high, strict=True)
+    columns = zip(values, low, high, strict=True)
     # If all users are alike, the resampled means differ from the mean only by rounding.
     return [Interval(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in columns]
 

@@ -93,6 +93,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return in_order
 
 
+def standardized_difference(differences: Float[np.ndarray, "U"]) -> float | None:
+    """Effect size of paired differences: their mean in units of their sample standard deviation over users (d_z).
+
+    Returns:
+        0 if there is no difference for any user; None if all users have one and the same, or if there is only one user: then
+        no spread exists that it could be measured by.
+    """
+    differences = np.asarray(differences, np.float64)
+    if not differences.any():
+        return 0.0
+    if np.ptp(differences) < 1e-12:
+        return None
+    return float(differences.mean() / differences.std(ddof=1))
+
+
 def compare(
     records: pl.DataFrame,
     system: str,

@@ -1,7 +1,8 @@
 """Aggregates over users and seeds: all that `results/` says of a system.
 
 Two lists: per seed, each metric's mean and standard deviation over users; and over seeds, the mean of the seeds' means, their
-sample standard deviation, and the 95 % bootstrap interval over users of each user's mean over seeds.
+sample standard deviation, the 95 % bootstrap interval over users of each user's mean over seeds, and that over users and
+seeds together (`low_seeds`, `high_seeds`) of systems with several seeds.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals
+from delrec_jax.evaluation.metrics import (
+    METRICS,
+    Interval,
+    bootstrap_intervals,
+    bootstrap_intervals_over_seeds,
+)
 from delrec_jax.evaluation.records import PART_OF_USERS
 from delrec_jax.results.sources import Cell, Key
 
@@ -32,11 +38,14 @@ def groups(users: pl.DataFrame) -> dict[str, np.ndarray]:
     return {name: inside for name, inside in found.items() if inside.any()}
 
 
-def aggregates(cells: Mapping[Key, Cell], *, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+def aggregates(
+    cells: Mapping[Key, Cell], *, only: str = "", seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
     """`by_seed`, `systems`, and `left_out`: the groups that are too small.
 
     Args:
         cells: of one corpus and split, all with the same users.
+        only: the group of users that is wanted; "" for every one.
         seed: seed of the bootstrap.
     """
     found: dict[str, list[dict[str, Any]]] = {"by_seed": [], "systems": [], "left_out": []}
@@ -44,6 +53,8 @@ def aggregates(cells: Mapping[Key, Cell], *, seed: int = 0) -> dict[str, list[di
         own = {key: cell for key, cell in cells.items() if key.protocol == protocol}
         values = {key: cell.values for key, cell in own.items()}
         for group, inside in groups(next(iter(own.values())).users).items():
+            if only not in ("", group):
+                continue
             users, name = int(inside.sum()), {"protocol": protocol, "group": group}
             if users < FEWEST:
                 found["left_out"].append({**name, "users": users})
@@ -81,9 +92,10 @@ def _systems(
     """One row per system and teacher; all systems share the bootstrap's draws."""
     keys: dict[tuple[str, str], list[Key]] = {}
     for key in values:
-        keys.setdefault((key.system, key.teacher), []).append(key)
+        keys.setdefault(_name(key), []).append(key)
     by_user = [np.mean([values[key] for key in own], axis=0) for own in keys.values()]
     intervals = bootstrap_intervals(np.concatenate(by_user, axis=1), seed=seed)
+    with_seeds = _over_seeds(keys, values, seed=seed)
     rows = []
     for place, own in enumerate(keys.values()):
         seeds = [key.seed for key in own if key.seed is not None]
@@ -100,8 +112,32 @@ def _systems(
                 "low": _short(one.low),
                 "high": _short(one.high),
             }
+            if both := with_seeds.get(_name(own[0])):
+                row[metric]["low_seeds"] = _short(both[column].low)
+                row[metric]["high_seeds"] = _short(both[column].high)
         rows.append(row)
     return rows
+
+
+def _over_seeds(
+    keys: Mapping[tuple[str, str], list[Key]], values: Mapping[Key, np.ndarray], *, seed: int
+) -> dict[tuple[str, str], list[Interval]]:
+    """Intervals over users and seeds of the systems that have several seeds; equally many share one bootstrap."""
+    found: dict[tuple[str, str], list[Interval]] = {}
+    for count in sorted({len(own) for own in keys.values()} - {1}):
+        names = [name for name, own in keys.items() if len(own) == count]
+        stacked = [
+            np.stack([values[key] for key in keys[name]]) for name in names
+        ]  # each [S, U, M]
+        all_intervals = bootstrap_intervals_over_seeds(np.concatenate(stacked, axis=2), seed=seed)
+        for place, name in enumerate(names):
+            start = place * len(METRICS)
+            found[name] = all_intervals[start : start + len(METRICS)]
+    return found
+
+
+def _name(key: Key) -> tuple[str, str]:
+    return key.system, key.teacher
 
 
 def _short(value: float) -> float:

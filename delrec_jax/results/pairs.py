@@ -1,14 +1,21 @@
-"""Paired comparisons of systems: over users, after averaging over the seeds that both have, and seed by seed."""
+"""Paired comparisons of systems: over users, after averaging over the seeds that both have, and seed by seed.
+
+A row has, beside the difference and its tests, two effect sizes: `d_z`, the mean difference in units of its standard deviation
+over users, and `percent`, the difference in percent of the reference's mean. Where they are not defined (no spread, a
+reference of zero), they are None.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.metrics import bootstrap_intervals_over_seeds
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
-from delrec_jax.evaluation.significance import compare, holm
+from delrec_jax.evaluation.significance import compare, holm, standardized_difference
 from delrec_jax.results import names
 from delrec_jax.results.aggregate import DIGITS, FEWEST
 from delrec_jax.results.sources import Cell, Key
@@ -159,7 +166,11 @@ def _compared(
         raise UserError(
             f"{pair}: the group '{group}' has {one.users} users, fewer than {FEWEST}; leave it out"
         )
-    return {
+    values = _values(_of_group(records, group), metric)
+    difference = values[_OURS] - values[_THEIRS]  # [S, U]
+    theirs = float(values[_THEIRS].mean())
+    effect = standardized_difference(difference.mean(axis=0))
+    row = {
         "protocol": pair.protocol,
         "group": group,
         "metric": metric,
@@ -172,16 +183,25 @@ def _compared(
         "difference": _short(one.difference),
         "low": _short(one.ci_low),
         "high": _short(one.ci_high),
-        "by_seed": _by_seed(_of_group(records, group), metric),
+        "by_seed": [_short(mean) for mean in difference.mean(axis=1)],
+        "d_z": None if effect is None else _short(effect),
+        "percent": _short(100 * one.difference / theirs) if theirs else None,
         "p": _short(one.p_value),
     }
+    if len(difference) > 1:
+        (both,) = bootstrap_intervals_over_seeds(difference[:, :, None], seed=seed)
+        row |= {"low_seeds": _short(both.low), "high_seeds": _short(both.high)}
+    return row
 
 
-def _by_seed(records: pl.DataFrame, metric: str) -> list[float]:
-    """The difference of means for each seed, in ascending order of seeds."""
-    means = metric_values(records).group_by("seed", "system").agg(pl.col(metric).mean())
-    wide = means.pivot(on="system", index="seed", values=metric).sort("seed")
-    return [_short(value) for value in wide[_OURS] - wide[_THEIRS]]
+def _values(records: pl.DataFrame, metric: str) -> dict[str, np.ndarray]:
+    """Each system's metric [S, U], in ascending order of seeds and users."""
+    ordered = metric_values(records).sort("seed", "user")
+    seeds = ordered["seed"].n_unique()
+    return {
+        name: ordered.filter(system=name)[metric].to_numpy().reshape(seeds, -1)
+        for name in (_OURS, _THEIRS)
+    }
 
 
 def _of_group(records: pl.DataFrame, group: str) -> pl.DataFrame:

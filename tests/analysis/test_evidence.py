@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from evidence_workdirs import (
     COMMAND,
@@ -42,7 +43,8 @@ def test_means_and_deviations_over_users_and_over_seeds_by_hand(tmp_path, two_se
     assert both["seeds"] == [0, 1] and both["teacher"] == "sasrec"
     assert both["NDCG@10"]["mean"] == 0.4375
     assert both["NDCG@10"]["sd_seeds"] == round(0.125 / math.sqrt(2), 6)
-    assert both["NDCG@10"]["low"] < 0.4375 < both["NDCG@10"]["high"]
+    numbers = both["NDCG@10"]
+    assert numbers["low_seeds"] < numbers["low"] < 0.4375 < numbers["high"] < numbers["high_seeds"]
     # Ten users have head targets: means of their own; the two others are too few to be told.
     assert row(found["by_seed"], system="teacher", seed=1, group="head")["HR@1"]["mean"] == 0.6
     assert found["left_out"] == [{"protocol": "full", "group": "tail", "users": 2}]
@@ -84,6 +86,10 @@ def test_pairs_are_averaged_over_seeds_and_told_by_seed(tmp_path, two_seeds):
     # Mean over seeds per user, minus one half.
     differences = [0.5] * 3 + [0.25] * 3 + [-0.5] * 6
     assert first["p"] == round(sign_flip_p_value(differences, seed=0), 6)
+    assert first["d_z"] == round(np.mean(differences) / np.std(differences, ddof=1), 6)
+    assert first["percent"] == -12.5  # of popularity's 0.5
+    assert first["low_seeds"] <= first["low"] and first["high_seeds"] >= first["high"]
+    assert same["d_z"] == 0 and "low_seeds" not in same
     assert same["seeds"] == [1] and same["by_seed"] == [0.0] and same["p"] == 1.0
     assert [one["p_holm"] for one in found] == pytest.approx(holm([o["p"] for o in found]))
     assert fine["by_seed"] == [0.0]

@@ -147,3 +147,35 @@ def test_bootstrap_without_users_or_with_nan_is_an_error():
     for values in (np.array([]), np.array([1.0, np.nan])):
         with pytest.raises(UserError, match="bootstrap"):
             metrics.bootstrap_interval(values, seed=0)
+
+
+def test_bootstrap_over_seeds_equals_the_enumeration_of_all_draws():
+    values = np.random.default_rng(2).random((2, 3, 1))
+    every = [
+        values[np.ix_(seeds, users)].mean()
+        for seeds in itertools.product(range(2), repeat=2)
+        for users in itertools.product(range(3), repeat=3)
+    ]
+    (found,) = metrics.bootstrap_intervals_over_seeds(values, seed=0, resamples=40_000, level=0.8)
+    assert found.value == pytest.approx(values.mean())
+    for end, probability in ((found.low, 0.1), (found.high, 0.9)):
+        # The means are few: the end is one of them, and as many draws lie below it as must.
+        assert np.abs(np.array(every) - end).min() < 1e-9
+        below, up_to = np.mean(np.array(every) < end - 1e-9), np.mean(np.array(every) < end + 1e-9)
+        assert below - 0.01 < probability < up_to + 0.01 and up_to - below < 0.1
+
+
+def test_bootstrap_over_seeds_is_that_over_users_where_seeds_agree_and_wider_where_not():
+    one = np.random.default_rng(3).random((40, 2))
+    users = metrics.bootstrap_intervals(one, seed=4)
+    same = metrics.bootstrap_intervals_over_seeds(np.stack([one] * 3), seed=4)
+    apart = metrics.bootstrap_intervals_over_seeds(np.stack([one - 1, one, one + 1]), seed=4)
+    for a, b, c in zip(users, same, apart, strict=True):
+        assert (b.low, b.high) == pytest.approx((a.low, a.high))
+        assert c.low < a.low - 0.5 and c.high > a.high + 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1), (2, 0, 1)])
+def test_bootstrap_over_seeds_needs_two_seeds_and_users(shape):
+    with pytest.raises(UserError, match="at least two seeds"):
+        metrics.bootstrap_intervals_over_seeds(np.zeros(shape), seed=0)

@@ -205,3 +205,12 @@ def test_standard_pairs_and_the_family():
     )
     assert [one.p_adjusted for one in family] == sig.holm([one.p_value for one in family])
     assert family[0].p_adjusted == pytest.approx(2 * family[0].p_value)
+
+
+@pytest.mark.parametrize(
+    ("differences", "d"),
+    [([1, -1, 3, 1], 1 / np.sqrt(8 / 3)), ([0, 0], 0.0), ([0.2, 0.2], None), ([1], None)],
+)
+def test_the_effect_size_is_the_mean_in_standard_deviations(differences, d):
+    found = sig.standardized_difference(np.array(differences, float))
+    assert found is None if d is None else found == pytest.approx(d)
