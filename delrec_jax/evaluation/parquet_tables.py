@@ -66,7 +66,8 @@ def refuse(table: pl.DataFrame, column: str, bad: pl.Expr, where: str, expected:
     """Raises a `UserError` for the first row where `bad` holds; it says what was `expected`."""
     wrong = table.with_row_index("row").filter(bad)
     if len(wrong):
+        (found,) = wrong[column].head(1).to_list()
         raise UserError(
-            f"{where}: column '{column}', row {wrong['row'][0]}: found {wrong[column][0]!r}, "
+            f"{where}: column '{column}', row {wrong['row'][0]}: found {found!r}, "
             f"expected {expected}; evaluate again into an empty records folder"
         )

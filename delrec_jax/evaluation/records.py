@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
-from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_of_ranks
 from delrec_jax.evaluation.parquet_tables import (
     Schema,

@@ -69,10 +69,8 @@ def lists_table(
     return _checked(ordered(table, LIST_SCHEMA), where=f"lists of {system}")
 
 
-def write_lists(
-    folder: Path, lists: pl.DataFrame, *, interactions: Int[np.ndarray, "I"]
-) -> None:
-    """Writes the lists of all systems, and each item's interactions in the training part, each file completely or not at all."""
+def write_lists(folder: Path, lists: pl.DataFrame, *, interactions: Int[np.ndarray, "I"]) -> None:
+    """Writes the lists of all systems and the items' interactions in the training part, each file completely or not at all."""
     write_parquet(folder / LISTS, _checked(lists, where=str(folder / LISTS)))
     items = pl.DataFrame({"item": np.arange(len(interactions)), "interactions": interactions})
     write_parquet(folder / ITEMS, ordered(items, ITEM_SCHEMA))
@@ -90,7 +88,7 @@ def read_lists(folder: Path) -> tuple[pl.DataFrame, Int[np.ndarray, "I"]] | None
     items = check_schema(read_parquet(folder / ITEMS), ITEM_SCHEMA, where=str(folder / ITEMS))
     expected = f"the items 0 to {len(items) - 1} in this order"
     refuse(items, "item", pl.col("item") != pl.int_range(pl.len()), str(folder / ITEMS), expected)
-    counts: Int[np.ndarray, "I"] = items["interactions"].to_numpy()
+    counts: np.ndarray = items["interactions"].to_numpy()
     outside = pl.col("items").arr.max() >= len(counts)
     refuse(lists, "items", outside, str(folder / LISTS), f"items below {len(counts)}")
     return lists, counts

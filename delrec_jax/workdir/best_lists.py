@@ -41,7 +41,7 @@ class BestLists:
         """
         self._seen, self._count = seen, min(LENGTH, num_items)
         self._everything = np.ones(num_items, bool)
-        self._parts: list[tuple[Int[np.ndarray, "B"], Array]] = []
+        self._parts: list[tuple[np.ndarray, Array]] = []
 
     def beside(self, ranker: RankFn) -> RankFn:
         """The same ranker of scores [B, I], which also keeps the best items of every batch."""
