@@ -11,6 +11,7 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.delrec import systems
+from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED
 from delrec_jax.evaluation.records import read_records
 from delrec_jax.evaluation.top_lists import read_lists
 from delrec_jax.stages.inputs import Inputs
@@ -102,6 +103,8 @@ def test_a_list_holds_the_target_where_its_rank_says_so(tiny_run):
     listed = alone.select(pl.col("items").arr.contains(pl.col("target"))).to_series()
     assert listed.to_list() == (alone["rank"] <= 10).to_list()
     assert 0 < listed.mean() < 1
+    tables = (tiny_run / "report" / "tables.md").read_text()
+    assert "Jaccard with teacher" in tables and NOT_RECORDED not in tables
 
 
 def test_records_name_the_candidates_that_were_ranked(tiny_run):
