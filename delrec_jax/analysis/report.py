@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from delrec_jax.analysis import plots
+from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.blocks import SHARE_COLUMN, agreement_block, result_blocks, whole_protocols
 from delrec_jax.analysis.comparison_blocks import comparison_block, verdict
 from delrec_jax.analysis.embedding_map import EmbeddingMap, embedding_map
@@ -64,6 +65,7 @@ class ReportData:
     config: Mapping[str, Any]  # resolved
     comparisons: Sequence[Row] = ()  # dicts of evaluation.significance.Comparison
     agreement: Sequence[Row] = ()  # {"prompt", "measure", "value", "ci_low", "ci_high", "users"}
+    beyond: Sequence[Row] = ()  # rows of evaluation.beyond_accuracy; none: not recorded
     log: Sequence[Row] = ()  # rows of metrics.jsonl files
     curves: Sequence[Curve] = ()
     adapter_ranks: Sequence[Row] = ()  # {"layer", "projection", "rank"}
@@ -98,6 +100,7 @@ def render_report(data: ReportData) -> str:
         parts={part: [block for block in blocks if block.part == part] for part in _PART_TITLES},
         part_titles=_PART_TITLES,
         comparison=comparison_block(data.comparisons) if data.comparisons else None,
+        beyond=beyond_blocks(data.beyond),
         agreement=agreement_block(data.agreement) if data.agreement else None,
         figures=_figures(data),
         maps=[(_map_figure(one), one.note) for one in data.maps],

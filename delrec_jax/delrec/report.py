@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from delrec_jax.analysis import blocks, tables, terminal
+from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.report import (
     Curve,
     ReportData,
@@ -20,6 +21,7 @@ from delrec_jax.delrec import files, systems
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
+from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import base_model, recommenders
@@ -49,8 +51,9 @@ def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
     folder = ws.folder("report")
     tables.write_metrics_json(folder / "metrics.json", rows)
     write_report(folder / "index.html", page)
-    shown = blocks.result_blocks(rows)
-    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+    shown = [*blocks.result_blocks(rows), *beyond_blocks(page.beyond)]
+    texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
+    (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
     agreement = [blocks.agreement_block(page.agreement)] if page.agreement else []
     note = terminal.seen_and_unseen(rows, _main_protocol(rows, ws.experiment))
     terminal.print_report(shown, agreement, folder / "index.html", note)
@@ -80,6 +83,7 @@ def _report_data(
     pairs += [(one["system"], one["best_part"]) for one in hybrids]
     pairs = list(dict.fromkeys(pairs))
     protocol = _main_protocol(rows, config)
+    beyond = read_rows(ws.folder("evaluate")) or []
     compared = significance.compare_family(
         table, pairs, _METRIC, protocol=protocol, seed=config.seed
     )
@@ -98,11 +102,16 @@ def _report_data(
         config=to_dict(config),
         comparisons=[asdict(one) for one in compared],
         agreement=read_json(ws.folder("distill") / "agreement.json"),
+        beyond=beyond,
         log=log,
         curves=_curves(log),
         adapter_ranks=_adapter_ranks(ws),
         examples=_examples(ws, data, language),
-        notes=[*filter(None, [terminal.seen_and_unseen(rows, protocol)]), *_notes(config, data)],
+        notes=[
+            *filter(None, [terminal.seen_and_unseen(rows, protocol)]),
+            *_notes(config, data),
+            *([] if beyond else [NOT_RECORDED]),
+        ],
     )
 
 

@@ -13,10 +13,16 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
-from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_of_ranks
+from delrec_jax.evaluation.parquet_tables import (
+    Schema,
+    check_schema,
+    ordered,
+    read_parquet,
+    refuse,
+    write_parquet,
+)
 from delrec_jax.evaluation.systems import SYSTEMS, is_system
-from delrec_jax.files import whole
 
 __all__ = [
     "EXPECTED_SCHEMA",
@@ -35,9 +41,7 @@ __all__ = [
     "write_records",
 ]
 
-_Schema = Mapping[str, type[pl.DataType]]
-
-RECORD_SCHEMA: _Schema = {
+RECORD_SCHEMA: Schema = {
     "user": pl.Int32,  # index
     "corpus": pl.String,
     "split": pl.String,
@@ -64,7 +68,7 @@ PART_OF_USERS: Mapping[str, pl.Expr] = {
     "cold": pl.col("cold"),
 }
 
-EXPECTED_SCHEMA: _Schema = {
+EXPECTED_SCHEMA: Schema = {
     "user": pl.Int32,
     "protocol": pl.String,
     "metric": pl.String,  # one of METRICS
@@ -126,7 +130,7 @@ def record_table(
     }
     shared = [pl.lit(value).alias(name) for name, value in asdict(key).items()]
     table = pl.DataFrame(columns).with_columns(shared)
-    return _checked_records(_ordered(table, RECORD_SCHEMA), where=f"records of {key.system}")
+    return _checked_records(ordered(table, RECORD_SCHEMA), where=f"records of {key.system}")
 
 
 def expected_table(
@@ -140,12 +144,12 @@ def expected_table(
     wide = pl.DataFrame({"user": users, "cold": np.asarray(cold, bool), **values})
     table = wide.unpivot(index=["user", "cold"], variable_name="metric", value_name="value")
     table = table.with_columns(pl.lit(protocol).alias("protocol"))
-    return _checked_expected(_ordered(table, EXPECTED_SCHEMA), where="expected values")
+    return _checked_expected(ordered(table, EXPECTED_SCHEMA), where="expected values")
 
 
 def write_records(path: Path, records: pl.DataFrame) -> None:
     """Check and write rank records as parquet, completely or not at all."""
-    _write_parquet(path, _checked_records(records, where=str(path)))
+    write_parquet(path, _checked_records(records, where=str(path)))
 
 
 def read_records(path: Path) -> pl.DataFrame:
@@ -155,17 +159,17 @@ def read_records(path: Path) -> pl.DataFrame:
         UserError: the file is missing or broken, a column is missing or of another type, or
             a value is impossible; names the file and the column.
     """
-    return _checked_records(_read_parquet(path), where=str(path))
+    return _checked_records(read_parquet(path), where=str(path))
 
 
 def write_expected(path: Path, expected: pl.DataFrame) -> None:
     """Check and write expected values as parquet, completely or not at all."""
-    _write_parquet(path, _checked_expected(expected, where=str(path)))
+    write_parquet(path, _checked_expected(expected, where=str(path)))
 
 
 def read_expected(path: Path) -> pl.DataFrame:
     """Read expected values; errors as in `read_records`."""
-    return _checked_expected(_read_parquet(path), where=str(path))
+    return _checked_expected(read_parquet(path), where=str(path))
 
 
 def metric_values(records: pl.DataFrame) -> pl.DataFrame:
@@ -203,77 +207,26 @@ def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.D
     return pl.DataFrame(rows, infer_schema_length=None).select(columns) if rows else pl.DataFrame()
 
 
-def _ordered(table: pl.DataFrame, schema: _Schema) -> pl.DataFrame:
-    """The schema's columns, in its order and types."""
-    return table.select(pl.col(name).cast(kind) for name, kind in schema.items())
-
-
-def _write_parquet(path: Path, table: pl.DataFrame) -> None:
-    with whole(path) as partial:
-        table.write_parquet(partial)
-
-
-def _read_parquet(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such records file; run `delrec evaluate` on this workdir first"
-        )
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}); delete it and "
-            "run `delrec evaluate` again"
-        ) from error
-
-
 def _checked_records(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    table = _check_schema(table, RECORD_SCHEMA, where=where)
+    table = check_schema(table, RECORD_SCHEMA, where=where)
     known = [name for name in table["system"].unique() if is_system(name)]
     expected = f"one of {list(SYSTEMS)}, or hybrid(A+B) of them"
-    _refuse(table, "system", ~pl.col("system").is_in(known), where, expected)
-    _refuse(table, "rank", ~(pl.col("rank") >= 1) | pl.col("rank").is_nan(), where, "a rank >= 1")
-    _refuse(table, "ties", pl.col("ties") < 0, where, "0 or more")
-    _refuse(table, "step", pl.col("step") < -1, where, "-1 or more")
+    refuse(table, "system", ~pl.col("system").is_in(known), where, expected)
+    refuse(table, "rank", ~(pl.col("rank") >= 1) | pl.col("rank").is_nan(), where, "a rank >= 1")
+    refuse(table, "ties", pl.col("ties") < 0, where, "0 or more")
+    refuse(table, "step", pl.col("step") < -1, where, "-1 or more")
     cold_head = pl.col("head") & pl.col("cold")
-    _refuse(table, "head", cold_head, where, "false where 'cold' is true")
+    refuse(table, "head", cold_head, where, "false where 'cold' is true")
     twice = pl.struct(RECORD_IDENTITY).is_duplicated()
-    _refuse(table, "user", twice, where, f"one row for each of {list(RECORD_IDENTITY)}")
+    refuse(table, "user", twice, where, f"one row for each of {list(RECORD_IDENTITY)}")
     return table
 
 
 def _checked_expected(table: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    table = _check_schema(table, EXPECTED_SCHEMA, where=where)
-    _refuse(table, "metric", ~pl.col("metric").is_in(METRICS), where, f"one of {list(METRICS)}")
+    table = check_schema(table, EXPECTED_SCHEMA, where=where)
+    refuse(table, "metric", ~pl.col("metric").is_in(METRICS), where, f"one of {list(METRICS)}")
     inside = pl.col("value").is_between(-1e-9, 1 + 1e-6)  # sums of probabilities, rounded
-    _refuse(table, "value", ~inside, where, "a value from 0 to 1")
+    refuse(table, "value", ~inside, where, "a value from 0 to 1")
     twice = pl.struct(EXPECTED_IDENTITY).is_duplicated()
-    _refuse(table, "user", twice, where, f"one row for each of {list(EXPECTED_IDENTITY)}")
+    refuse(table, "user", twice, where, f"one row for each of {list(EXPECTED_IDENTITY)}")
     return table
-
-
-def _check_schema(table: pl.DataFrame, schema: _Schema, *, where: str) -> pl.DataFrame:
-    """The schema's columns of `table`; an error if one is missing, has another type or contains nulls."""
-    remedy = "write it with this version's `delrec evaluate`"
-    for name, kind in schema.items():
-        if name not in table.columns:
-            raise UserError(
-                f"{where}: column '{name}' is missing (found: {', '.join(table.columns)}); {remedy}"
-            )
-        if table.schema[name] != kind:
-            raise UserError(
-                f"{where}: column '{name}' is {table.schema[name]}, expected {kind()}; {remedy}"
-            )
-        if table[name].null_count():
-            raise UserError(f"{where}: column '{name}' has empty values; {remedy}")
-    return table.select(list(schema))
-
-
-def _refuse(table: pl.DataFrame, column: str, bad: pl.Expr, where: str, expected: str) -> None:
-    """Raise for the first row where `bad` holds."""
-    wrong = table.with_row_index("row").filter(bad)
-    if len(wrong):
-        raise UserError(
-            f"{where}: column '{column}', row {wrong['row'][0]}: found {wrong[column][0]!r}, "
-            f"expected {expected}; evaluate again into an empty records folder"
-        )

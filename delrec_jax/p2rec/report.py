@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from delrec_jax.analysis import blocks, tables, terminal
+from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.analysis.embedding_map import (
     EmbeddingMap,
@@ -21,6 +22,7 @@ from delrec_jax.config import Experiment, to_dict
 from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
+from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import RANDOM, UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
@@ -53,14 +55,17 @@ def _write(ws: Workspace, data: Data) -> None:
         asdict(one) for one in compare_augmentations(table, _METRIC, parts=parts, seed=seed)
     ]
     tables.write_metrics_json(folder / "metrics.json", rows)
-    write_report(folder / "index.html", _page(ws, data, rows, compared))
+    page = _page(ws, data, rows, compared)
+    write_report(folder / "index.html", page)
     shown = [
         *seed_mean_blocks(rows),
         *([comparison_block(compared)] if compared else []),
+        *beyond_blocks(page.beyond),
         category_block(read_json(ws.folder("parse") / "parse.json")),
         validation_block(read_json(ws.folder("augment") / "augment.json")),
     ]
-    (folder / "tables.md").write_text("\n\n".join(map(blocks.to_markdown, shown)) + "\n")
+    texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
+    (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
     terminal.print_report(shown, [], folder / "index.html")
 
 
@@ -86,6 +91,7 @@ def _page(
     for stage in ("pretrain", "teach", "parse", "augment"):
         for path in sorted(ws.folder(stage).rglob("metrics.jsonl")):
             log += tables.read_log(path)
+    beyond = read_rows(ws.folder("evaluate")) or []
     _, described = load_tree(files.seed_folder(ws, first) / "categories.safetensors")
     return ReportData(
         title=f"P2Rec on {data.corpus.name}",
@@ -102,6 +108,7 @@ def _page(
         command="delrec run --config=FILE --workdir=DIR (with config.json below)",
         config=to_dict(config),
         comparisons=compared,
+        beyond=beyond,
         log=log,
         curves=_curves(log, config),
         categories=described["categories"],
@@ -110,6 +117,7 @@ def _page(
         notes=[
             *_notes(config, data),
             *category_lines(read_json(ws.folder("parse") / "parse.json")),
+            *([] if beyond else [NOT_RECORDED]),
         ],
     )
 

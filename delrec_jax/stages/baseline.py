@@ -9,8 +9,10 @@ from dataclasses import asdict
 import polars as pl
 
 from delrec_jax.analysis import blocks, tables
+from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.distributed import on_main
+from delrec_jax.evaluation.beyond_accuracy import read_rows
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
@@ -41,7 +43,8 @@ def _write(ws: Workspace, run: Evaluation, notes: Iterable[str]) -> None:
     tables.write_metrics_json(folder / "metrics.json", rows)
     compared = [asdict(one) for one in compare_family(table, _pairs(run), _METRIC, seed=seed)]
     write_json(folder / "comparisons.json", compared)
-    shown = [*blocks.result_blocks(rows), comparison_block(compared)]
+    beyond = beyond_blocks(read_rows(folder) or [])
+    shown = [*blocks.result_blocks(rows), comparison_block(compared), *beyond]
     warnings = [f"WARNING: {warning}" for warning in notes]
     texts = [*map(blocks.to_markdown, shown), *warnings]
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n")

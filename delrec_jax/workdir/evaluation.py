@@ -11,9 +11,10 @@ import polars as pl
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
-from delrec_jax.evaluation import metrics, ranking, records
+from delrec_jax.evaluation import metrics, ranking, records, top_lists
 from delrec_jax.evaluation.ranking import RankFn, ScoreFn
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.hybrids import Hybrid, HybridWeights
 from delrec_jax.workdir.language_scorer import (
     AskedTexts,
@@ -22,7 +23,7 @@ from delrec_jax.workdir.language_scorer import (
     LanguageSystem,
 )
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.protocols import Protocols
+from delrec_jax.workdir.protocols import Protocols, RowHistories
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.workspace import write_json
 
@@ -35,7 +36,9 @@ class Evaluation:
         self.protocols = Protocols(experiment, data)
         self._batch_size = experiment.evaluate.batch_size
         self.histories = data.split.histories("test")
+        self._seen = RowHistories(data.split, "test")
         self.tables: list[pl.DataFrame] = []
+        self.lists: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
         self.hybrids: list[dict[str, Any]] = []
 
@@ -142,19 +145,34 @@ class Evaluation:
         **names: Any,
     ) -> None:
         users = len(self.protocols.users)
+        best = BestLists(self._seen, self.data.num_items)
+        kept = {"full": best.beside(rankers["full"])} if "full" in rankers else {}
         found = ranking.rank_users(
             score_users,
-            rankers,
+            {**rankers, **kept},
             num_users=users,
             batch_size=min(self._batch_size, users),
             what=system,
             order=order,
         )
-        self.tables += self.protocols.records(found, system=system, **names)
+        tables = self.protocols.records(found, system=system, **names)
+        self.tables += tables
+        if kept:
+            run = tables[0].row(0, named=True)
+            self.lists.append(
+                top_lists.lists_table(
+                    *(run[name] for name in ("system", "teacher", "seed")),
+                    users=self.protocols.users,
+                    items=best.collect(),
+                )
+            )
 
     def write(self, folder: Path) -> None:
-        """Writes the records."""
+        """Writes the records, and what lies beside them."""
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
         write_json(folder / "hybrids.json", self.hybrids)
+        top_lists.write_lists(
+            folder, pl.concat(self.lists), interactions=self.protocols.interactions
+        )
         if self.expected:
             records.write_expected(folder / "expected.parquet", pl.concat(self.expected))

@@ -85,6 +85,7 @@ class Protocols:
 
     Attributes:
       candidates: for each protocol, its candidates [E, C] and their hash; None and "" for the whole catalogue.
+      interactions: int [I], the interactions of each item in the training part.
       cold: bool [E], which targets do not occur in the training part.
       head: bool [E], which targets are among the most popular items.
     """
@@ -93,7 +94,7 @@ class Protocols:
         self._experiment, self._data = experiment, data
         self.split = data.split
         self.users, self.targets = data.split.users("test"), data.split.target("test")
-        counts = data.split.train_counts(data.num_items)
+        self.interactions = counts = data.split.train_counts(data.num_items)
         self.cold = counts[self.targets] == 0
         self.head = metrics.head_items(counts)[self.targets]
         histories = data.split.histories("test")

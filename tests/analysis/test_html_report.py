@@ -4,10 +4,29 @@ from html.parser import HTMLParser
 
 import pytest
 
+from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.report import Curve, WorkedExample, render_report, write_report
 from delrec_jax.errors import UserError
 
 VOID = {"meta", "link", "br", "path", "use", "rect", "line", "image"}
+
+
+def measured(system, seed=0, **values):
+    """A row of `evaluation.beyond_accuracy`."""
+    names = ("coverage", "concentration", "popularity", "novelty", "jaccard", "same_first")
+    told = {"system": system, "teacher": "sasrec", "seed": seed, "users": 40}
+    return told | dict.fromkeys(names) | values
+
+
+BEYOND = [
+    measured("targets", -1, popularity=0.6, novelty=1.0) | {"teacher": ""},
+    *[
+        measured("delrec", seed, coverage=0.4 + 0.2 * seed, popularity=0.3, novelty=2.0)
+        | {"jaccard": 0.25, "same_first": 1.0}
+        for seed in (0, 1)
+    ],
+    measured("teacher", coverage=0.5, popularity=0.7, novelty=1.5),
+]
 
 
 class Page(HTMLParser):
@@ -75,6 +94,24 @@ def test_every_part_is_on_the_page(page, report_data):
         "LM + distilled prompt (step 300) vs LM + shuffled prompt",
     ):
         assert said in words, said
+
+
+def test_lists_have_a_section_where_they_were_recorded(report_data, page):
+    assert "beyond" not in page.ids
+    shown = Page(render_report(replace(report_data, beyond=BEYOND)))
+    assert "beyond" in shown.ids and "#beyond" in shown.links
+    assert "What the users took" in shown.words
+
+
+def test_the_table_of_lists_shows_means_over_seeds_and_targets_last():
+    (block,) = beyond_blocks(BEYOND)
+    lines = {line.label: [cell.text for cell in line.cells] for line in block.lines}
+    assert list(lines) == ["Teacher (sasrec)", "DELRec", "What the users took"]
+    assert lines["DELRec"] == ["0.500", "–", "0.300", "2.000", "0.250", "1.000"]
+    assert lines["What the users took"] == ["–", "–", "0.600", "1.000", "–", "–"]
+    assert block.lines[1].cells[0].interval == "± 0.141"
+    assert "of 40 test users" in block.note and "Means over seeds" in block.note
+    assert beyond_blocks([]) == []
 
 
 def test_figures_are_markup_and_user_text_is_not(text, page):

@@ -17,6 +17,7 @@ from delrec_jax.teachers.item_to_item import ItemToItem, VectorSimilarity, recen
 from delrec_jax.teachers.lists import ListSettings, distillation_lists, top_lists
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.training.steps import EvalStep
+from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.spread_scores import SpreadScores, axes_of, spread_over
 
 USERS, SEEN = 50, 7
@@ -34,6 +35,19 @@ def asked(rng, items):
     return histories, rng.integers(0, items, USERS).astype(np.int32), candidates
 
 
+class Rows:
+    """The histories of users by row, as `BestLists` reads them."""
+
+    def __init__(self, histories):
+        self._histories = histories
+
+    def __len__(self):
+        return len(self._histories)
+
+    def __call__(self, rows):
+        return self._histories[rows]
+
+
 def ranks(score, items, rng):
     histories, targets, candidates = asked(rng, items)
     rankers = {
@@ -41,11 +55,14 @@ def ranks(score, items, rng):
         "with seen": ranking.full_ranker(targets),
         "some": ranking.candidate_ranker(targets, candidates, full_scores=True),
     }
+    best = BestLists(Rows(histories), items)
+    rankers["full"] = best.beside(rankers["full"])
     # 50 users in batches of 20, which do not divide over eight devices either.
     found = ranking.rank_users(
         lambda rows: score(histories[rows]), rankers, num_users=USERS, batch_size=20
     )
-    return {name: [one.rank.tolist(), one.ties.tolist()] for name, one in found.items()}
+    values = {name: [one.rank.tolist(), one.ties.tolist()] for name, one in found.items()}
+    return values | {"best": best.collect().tolist()}
 
 
 def lists(score, items, rng):

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
 from delrec_jax.config import BaselinesConfig, from_config
+from delrec_jax.evaluation.top_lists import items_of, read_lists
 from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.markov import MARKOV
 from delrec_jax.teachers.registry import CLOSED_FORMS
@@ -90,7 +91,10 @@ def test_popularity_is_ranked_as_by_brute_force(tmp_path, kind, repeats, capsys)
     delrec("baseline", tmp_path, f"--config.split.kind={kind}", f"--config.data.repeats={repeats}")
     _, data = opened(tmp_path)
     split, found = data.split, records(tmp_path, "popularity")
+    kept, interactions = read_lists(tmp_path / "run" / "baseline")
+    lists = items_of(kept.filter(system="popularity").sort("user"))
     counts = np.bincount(split.train.items, minlength=ITEMS)
+    assert interactions.tolist() == counts.tolist()
     assert set(found) == {"full", "full_with_seen", "sampled-5", "rerank-5"}
     for row, (history, target) in enumerate(
         zip(split.histories("test"), split.target("test"), strict=True)
@@ -107,6 +111,7 @@ def test_popularity_is_ranked_as_by_brute_force(tmp_path, kind, repeats, capsys)
             record = found[protocol].row(row, named=True)
             assert record["user"] == split.users("test")[row]
             assert (record["rank"], record["candidates"]) == brute_rank(counts, target, items)
+        assert lists[row].tolist() == unseen[:10]
     warned = capsys.readouterr().err
     assert f"split {kind}: test has only {len(split.users('test'))} users" in warned
     assert ("had their target before" in warned) == (repeats == "keep")

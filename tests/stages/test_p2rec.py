@@ -188,6 +188,7 @@ def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
         assert row["titles"][0] in page
     assert any(title in page for title in titles) and "nearest neighbors" in page
     tables = (p2rec_run / "report" / "tables.md").read_text()
+    assert "Jaccard with teacher" in tables and 'id="beyond"' in page
     assert "Teacher + P2Rec" in tables and "±" in tables and "Paired tests" in tables
     (parsed, _) = json.loads((p2rec_run / "preference" / "parse.json").read_text())
     explained = f"{100 * parsed['categories']['popularity_explained']:.0f} %"

@@ -11,6 +11,9 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.delrec import systems
+from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED
+from delrec_jax.evaluation.records import read_records
+from delrec_jax.evaluation.top_lists import read_lists
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import load_data
@@ -88,6 +91,20 @@ def test_tuning_without_a_prompt_shows_no_slots_and_reads_no_prompt(tiny_run):
     np.testing.assert_array_equal(before, after)
     shown = scorer.texts(systems.tuned(ws, inputs.language, "true", None), [np.array([1, 5])])
     assert slots <= set(shown.ids[0].tolist())
+
+
+def test_a_list_holds_the_target_where_its_rank_says_so(tiny_run):
+    lists, _ = read_lists(tiny_run / "records")
+    records = read_records(tiny_run / "records" / "records.parquet").filter(protocol="full")
+    both = records.join(lists, on=["system", "teacher", "seed", "user"], how="left")
+    assert set(lists["system"]) == SYSTEMS and both["items"].null_count() == 0
+    # A tie may fall on either side of the end of a list; without one there are no two answers.
+    alone = both.filter(ties=0)
+    listed = alone.select(pl.col("items").arr.contains(pl.col("target"))).to_series()
+    assert listed.to_list() == (alone["rank"] <= 10).to_list()
+    assert 0 < listed.mean() < 1
+    tables = (tiny_run / "report" / "tables.md").read_text()
+    assert "Jaccard with teacher" in tables and NOT_RECORDED not in tables
 
 
 def test_records_name_the_candidates_that_were_ranked(tiny_run):
