@@ -14,6 +14,7 @@ from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
 from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
 from delrec_jax.delrec.guides import Guides
@@ -32,7 +33,7 @@ from delrec_jax.language.ranking_losses import (
 )
 from delrec_jax.language.readout import with_readout
 from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
-from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.optimizers import make_optimizer, with_own_rate
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task
 from delrec_jax.workdir.language_model import Language
@@ -146,22 +147,29 @@ def tuning_task(
       experiment: the config.
       ranker: scores texts.
       layout: how the language model is placed on the devices.
-      frozen: shapes of `params` and `vectors`.
+      frozen: shapes of `params`, `vectors` and, if slots follow titles, those of `title_slots`.
       known: the items that occur in the training part.
       teacher: shapes of the recommender that the config tunes beside; None if it tunes beside none.
     """
     config, beside = experiment.tune, beside_of(experiment, known)
-    frozen = {**frozen, "prompt": PromptStart(experiment, words=(0,)).shapes(ranker.model)}
+    untrained = PromptStart(experiment, words=(0,))
+    frozen = {**frozen, "prompt": untrained.shapes(ranker)}
 
     def start(frozen: Any, seed: int) -> Any:
-        """New adapters, which do not change the model's output yet, and the verbalizer's own parameters, if it has any."""
+        """New adapters, which do not change the model's output yet, and what else trains: the readout, and perhaps the prompt."""
         key, closed = prng.key(seed, "adapters/init"), ranker.model.closed
-        adapters = init_adapters(frozen["params"], config.adalora, key, closed=closed)
-        return with_readout({"adapters": adapters}, ranker.readout())
+        trained = {"adapters": init_adapters(frozen["params"], config.adalora, key, closed=closed)}
+        if config.train_prompt:
+            table, vectors = ranker.model.table(frozen["params"]), frozen.get(title_slots.VECTORS)
+            trained["prompt"] = untrained.prompt(table, seed, vectors=vectors)
+        return with_readout(trained, ranker.readout())
 
     inner = make_optimizer(config.optimizer, config.loop.steps)
+    if config.train_prompt:
+        inner = with_own_rate(inner, "prompt", config.prompt_rate)
     trained = jax.eval_shape(lambda frozen: start(frozen, 0), frozen)
-    held = {**frozen, **trained, "readout": trained.get("readout", {})}
+    held = {name: frozen[name] for name in ("params", "vectors", "prompt")}
+    held |= {"adapters": trained["adapters"], "readout": trained.get("readout", {})}
     scoring = _scoring(experiment, ranker, layout, held)
     if beside is not None:
         layout, frozen = with_teacher(layout), {**frozen, "teacher": teacher}
@@ -239,6 +247,9 @@ def ranking_loss(
         fixed = {name: frozen[name] for name in ("prompt", "vectors")}
         fixed |= {"owners": batch.owners, "guides": batch.guides}
         options = {**fixed, **params, "dropout_key": key}
+        if "prompt" in params:
+            vectors = frozen.get(title_slots.VECTORS)
+            options["prompt"] = title_slots.readable(params["prompt"], vectors)
         off = orthogonality_penalty(params["adapters"])
         penalty = {"penalty": config.adalora.orthogonality * off}
         if isinstance(batch, LabelledText):

@@ -109,6 +109,26 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     return with_average(optimizer, config.average) if config.average else optimizer
 
 
+def with_own_rate(
+    inner: optax.GradientTransformation, branch: str, factor: float
+) -> optax.GradientTransformation:
+    """The same optimizer, whose updates of one branch of the tree are multiplied by a factor, weight decay included.
+
+    Args:
+      inner: optimizer of the entire tree, a mapping.
+      branch: key of the branch.
+      factor: factor of its learning rate.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Scales the branch."""
+        own = jax.tree.map(lambda change: factor * change, updates[branch])
+        return {**updates, branch: own}, state
+
+    own_rate = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.chain(inner, own_rate)
+
+
 class PlanState(NamedTuple):
     """The number of updates that an optimizer was made for."""
 
