@@ -172,6 +172,8 @@ class TuneConfig:
         row of the tables that DELRec is tested against, and costs as much as DELRec itself.
       train_prompt: the prompt goes on training, together with the adapters. (DELRec freezes it; LLaRA trains its projector so.)
       prompt_rate: factor of the learning rate for the prompt, with `train_prompt`.
+      curriculum: a text of step t of T has the prompt with probability t / T, and none otherwise: the model learns the task
+        in words first (LLaRA). Validation always reads the prompt.
       beside: `teacher` = residual tuning: the loss is that of the language model's scores plus `beside_weight` times the
         teacher's, standardized over the known items that the user has not seen, without a gradient; and validation selects
         by this sum. The model then learns what the teacher lacks. Evaluation ranks by the language model alone. "" = off.
@@ -191,6 +193,7 @@ class TuneConfig:
     controls: tuple[str, ...] = CONTROL_PROMPTS
     train_prompt: bool = False
     prompt_rate: float = 1.0
+    curriculum: bool = False
     beside: str = ""
     beside_weight: float = 1.0
     refresh_vectors: int = 0

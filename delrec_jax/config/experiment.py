@@ -125,13 +125,13 @@ class Experiment:
             return
         if self.teacher.name not in NETWORKS:
             raise UserError(
-                f"distill.prompt=titles reads the teacher's item vectors, but teacher.name={self.teacher.name} has none: use one "
-                f"of {', '.join(NETWORKS)}, or distill.prompt=shared"
+                f"distill.prompt=titles reads the teacher's item vectors, but teacher.name={self.teacher.name} has none: "
+                f"use one of {', '.join(NETWORKS)}, or distill.prompt=shared"
             )
         if self.method == "delrec_p2rec" and self.augment.way == ENSEMBLE:
             raise UserError(
-                "distill.prompt=titles reads the teacher's item vectors, but with augment.way=ensemble the augmented teacher is "
-                "two networks with vectors of their own: use another augment.way, or distill.prompt=shared"
+                "distill.prompt=titles reads the teacher's item vectors, but with augment.way=ensemble the augmented teacher "
+                "is two networks with vectors of their own: use another augment.way, or distill.prompt=shared"
             )
 
     def _check_verbalizer(self) -> None:

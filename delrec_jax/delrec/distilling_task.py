@@ -10,9 +10,9 @@ from jaxtyping import Bool
 
 from delrec_jax import prng
 from delrec_jax.config import DistillConfig, Experiment
+from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_tasks import prompt_tasks
-from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.task_weighting import TaskWeighting, init_weighting, weighted_gradients
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import (

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.prompts import NO_PATTERN, Pieces
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import title_slots
@@ -76,8 +76,17 @@ class NextItemExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def example(self, index: int, rng: np.random.Generator) -> LabelledText | ListedText:
-        """The text of a row, labeled over the catalogue or among candidates."""
+    def example(
+        self, index: int, rng: np.random.Generator, done: float | None = None
+    ) -> LabelledText | ListedText:
+        """The text of a row, labeled over the catalogue or among candidates.
+
+        Args:
+          index: the row.
+          rng: the only source of randomness.
+          done: the share of training that is over: the probability that the text has its prompt; None = it has.
+        """
+        pattern = self.pattern if done is None or rng.random() < done else NO_PATTERN
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         items = padded_history(shown, self.history_width) if self.history_width else None
@@ -87,13 +96,13 @@ class NextItemExamples:
             "folds": None if self.folds is None else self.folds[index],
         }
         if self.config.loss_over == "catalogue":
-            ids, owners = next_item_text(self.pieces, shown, self.pattern)
+            ids, owners = next_item_text(self.pieces, shown, pattern)
             return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
         count = self.config.num_candidates
         candidates = among_negatives(
             label, self.known, history, count, rng, key="tune.num_candidates"
         )
-        ids, owners = next_item_text(self.pieces, shown, self.pattern, candidates)
+        ids, owners = next_item_text(self.pieces, shown, pattern, candidates)
         targets = one_hot(candidates, label)
         return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
 
@@ -156,9 +165,10 @@ def tuning_task(
     frozen = {**frozen, "prompt": untrained.shapes(ranker)}
 
     def start(frozen: Any, seed: int) -> Any:
-        """New adapters, which do not change the model's output yet, and what else trains: the readout, and perhaps the prompt."""
+        """New adapters, which do not change the model's output yet, and what else trains: readout, and perhaps the prompt."""
         key, closed = prng.key(seed, "adapters/init"), ranker.model.closed
-        trained = {"adapters": init_adapters(frozen["params"], config.adalora, key, closed=closed)}
+        trained: dict[str, Any] = {}
+        trained["adapters"] = init_adapters(frozen["params"], config.adalora, key, closed=closed)
         if config.train_prompt:
             table, vectors = ranker.model.table(frozen["params"]), frozen.get(title_slots.VECTORS)
             trained["prompt"] = untrained.prompt(table, seed, vectors=vectors)

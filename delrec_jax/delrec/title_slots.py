@@ -4,8 +4,8 @@
 
 The teacher's table is frozen, the two-layer projector trains: in stage 1 as any prompt does, or, as in LLaRA, together with the
 adapters on the next item (`tune.train_prompt`; the control `random` then begins with a projector that nobody has trained).
-All items are projected once per step, [I, D]: row i is the soft prompt's row i, and texts refer to it after the title of item i,
-in the history and wherever else they name an item.
+All items are projected once per step, [I, D]: row i is the soft prompt's row i, and texts refer to it after the title of item
+i, in the history and wherever else they name an item.
 
 The vectors come from the training part alone, as the teacher does. An item without a training interaction has a vector of
 zeros, which is the mean of the others: what the teacher holds of it was never trained on anybody.
@@ -67,7 +67,8 @@ def project(projector: Any, vectors: Float[Array, "I E"]) -> Float[Array, "I D"]
     """Returns the slot of each item."""
     first, second = projector["first"], projector["second"]
     inner = jax.nn.gelu(vectors @ first["weight"] + first["bias"])
-    return inner @ second["weight"] + second["bias"]
+    slots: Array = inner @ second["weight"] + second["bias"]
+    return slots
 
 
 def readable(prompt: Any, vectors: Float[Array, "I E"] | None) -> Any:
@@ -78,11 +79,14 @@ def readable(prompt: Any, vectors: Float[Array, "I E"] | None) -> Any:
 def item_vectors(
     table: Float[np.ndarray, "I E"], known: Bool[np.ndarray, " I"]
 ) -> Float[np.ndarray, "I E"]:
-    """Returns the teacher's vectors with mean 0 in each column and variance 1 over all numbers, float32; unknown items have zeros.
+    """Returns the vectors of known items with mean 0 in each column and variance 1 over all numbers, and zeros for the others.
 
     Args:
       table: the teacher's item table.
       known: the items that occur in the training part.
+
+    Returns:
+      float32 [I, E].
     """
     rows = np.asarray(table, np.float64)[known]
     rows = rows - rows.mean(axis=0)

@@ -131,6 +131,7 @@ class Tuning:
                 buckets=make_buckets(experiment.prompts.max_tokens),
                 seed=experiment.seed,
                 share=task.share,
+                steps=experiment.tune.loop.steps if experiment.tune.curriculum else 0,
             ),
             evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),

@@ -80,6 +80,8 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
     Raises:
       UserError: the warm-up is at least as long as the run.
     """
+    if not total_steps:  # nothing trains
+        return optax.constant_schedule(0.0)
     if config.warmup_steps >= total_steps:
         raise UserError(
             f"optimizer.warmup_steps is {config.warmup_steps}, but the run has {total_steps} steps: lower it or train longer"
