@@ -19,6 +19,26 @@ ABLATIONS = {
     "no_ta": {"distill.tasks.ta.share": 0.0},  # stage 1 with only Recommendation Pattern Simulating
     "no_rps": {"distill.tasks.rps.share": 0.0},  # stage 1 with only Temporal Analysis
     "few_labels": {"split.label_users": 100},  # only these users' interactions are for training
+    # LLaRA: the teacher's vector after each title; projector and LoRA train together, on labels alone, from words to slots.
+    "llara": {
+        "distill.prompt": "titles",
+        "distill.loop.steps": 0,
+        "tune.train_prompt": True,
+        "tune.curriculum": True,
+        "tune.anchor": 0.0,
+        "tune.adalora.target_rank": 12,
+        "tune.controls": ("none",),
+    },
+    # LlamaRec: LoRA on lists of candidates, scored by their letters; its row is lm_tuned_no_prompt under rerank and sampled.
+    "llamarec": {
+        "lm.verbalizer": "index",
+        "distill.num_candidates": 20,
+        "distill.loop.steps": 0,
+        "tune.loss_over": "candidates",
+        "tune.anchor": 0.0,
+        "tune.adalora.target_rank": 12,
+        "tune.controls": ("none",),
+    },
 }
 
 

@@ -12,8 +12,11 @@ from delrec_jax.training.optimizers import OptimizerConfig
 WEIGHTINGS = ("fixed", "gradient_norm", "uncertainty")
 """How the losses of the tasks are combined (`delrec.task_weighting`)."""
 
-PROMPTS = ("shared", "user", "both")
+PROMPTS = ("shared", "user", "both", "titles")
 """What the slots of a soft prompt depend on."""
+
+SLOT_VECTORS = ("teacher", "random")
+"""What the slots of `distill.prompt=titles` are made from."""
 
 CONTROL_PROMPTS = ("none", "random", "shuffled", "true")
 """Prompts beside the distilled one that stage 2 can tune with."""
@@ -50,8 +53,11 @@ class DistillConfig:
     Attributes:
       length: number of soft slots, K.
       prompt: `shared`: one vector per slot, the same for all users (the paper); `user`: slots that are a trained map of what
-        the teacher expects after this very history; `both`: the sum of the two.
+        the teacher expects after this very history; `both`: the sum of the two; `titles`: a slot after each title of the
+        text instead of K slots in one place, a trained map of the item's vector in the teacher (LLaRA, `title_slots`).
       user_rank: rank of that map.
+      slot_vectors: what the slots of titles are made from: `teacher`, or `random` vectors in place of the teacher's, the
+        control that shows whether these say anything.
       init: `normal`, `vocabulary` or `text` (the words of `init_text`).
       top_h: number of the teacher's best items among the candidates.
       num_candidates: candidates per text, m.
@@ -69,6 +75,7 @@ class DistillConfig:
     length: int = 8
     prompt: str = "shared"
     user_rank: int = 64
+    slot_vectors: str = "teacher"
     init: str = "normal"
     init_text: str = ""
     top_h: int = 10
@@ -97,6 +104,10 @@ class DistillConfig:
         at_least("distill.user_rank", self.user_rank, 1)
         if self.prompt not in PROMPTS:
             raise UserError(f"distill.prompt is {self.prompt!r}: use one of {', '.join(PROMPTS)}")
+        if self.slot_vectors not in SLOT_VECTORS:
+            raise UserError(
+                f"distill.slot_vectors is {self.slot_vectors!r}: use one of {', '.join(SLOT_VECTORS)}"
+            )
         if self.rps_label not in ("top1", "listwise") or self.temperature <= 0:
             raise UserError(
                 f"distill.rps_label is {self.rps_label!r} and distill.temperature {self.temperature}: use 'top1' or "
@@ -115,7 +126,12 @@ class DistillConfig:
     @property
     def guided(self) -> bool:
         """Whether slots depend on what the teacher expects."""
-        return self.prompt != "shared"
+        return self.prompt in ("user", "both")
+
+    @property
+    def titled(self) -> bool:
+        """Whether a slot follows each title."""
+        return self.prompt == "titles"
 
     def _check_tasks(self) -> None:
         asked = [name for name, task in self.tasks.items() if task.share and name != "rps"]
@@ -142,7 +158,7 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Stage 2: AdaLoRA on the language model, with the prompt frozen.
+    """Stage 2: AdaLoRA on the language model; the prompt stays frozen unless the config says otherwise.
 
     Attributes:
       adalora: targets, ranks, phases.
@@ -154,6 +170,10 @@ class TuneConfig:
       controls: prompts beside the distilled one with which the language model is tuned too, under the same budget, among
         `none`, `random`, `shuffled` (distilled from the shuffled teacher) and `true` (trained on true next items). Each is a
         row of the tables that DELRec is tested against, and costs as much as DELRec itself.
+      train_prompt: the prompt goes on training, together with the adapters. (DELRec freezes it; LLaRA trains its projector so.)
+      prompt_rate: factor of the learning rate for the prompt, with `train_prompt`.
+      curriculum: a text of step t of T has the prompt with probability t / T, and none otherwise: the model learns the task
+        in words first (LLaRA). Validation always reads the prompt.
       beside: `teacher` = residual tuning: the loss is that of the language model's scores plus `beside_weight` times the
         teacher's, standardized over the known items that the user has not seen, without a gradient; and validation selects
         by this sum. The model then learns what the teacher lacks. Evaluation ranks by the language model alone. "" = off.
@@ -171,6 +191,9 @@ class TuneConfig:
     anchor: float = 0.0
     num_candidates: int = 20
     controls: tuple[str, ...] = CONTROL_PROMPTS
+    train_prompt: bool = False
+    prompt_rate: float = 1.0
+    curriculum: bool = False
     beside: str = ""
     beside_weight: float = 1.0
     refresh_vectors: int = 0
@@ -190,6 +213,8 @@ class TuneConfig:
         self._check_controls()
         if self.beside not in ("", "teacher"):
             raise UserError(f"tune.beside is {self.beside!r}: use 'teacher', or '' for none")
+        if not 0 < self.prompt_rate < float("inf"):
+            raise UserError(f"tune.prompt_rate is {self.prompt_rate}: it must be above 0")
         if not 0 < self.beside_weight < float("inf"):
             raise UserError(f"tune.beside_weight is {self.beside_weight}: it must be above 0")
         if self.optimizer.average:

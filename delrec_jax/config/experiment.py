@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from delrec_jax.config.baselines import BaselinesConfig
 from delrec_jax.config.delrec import DistillConfig, TuneConfig
 from delrec_jax.config.language import LMConfig, PretrainConfig
-from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
+from delrec_jax.config.p2rec import ENSEMBLE, AugmentConfig, ParseConfig
 from delrec_jax.config.teacher import TeacherConfig
 from delrec_jax.config.tree import at_least, build
 from delrec_jax.data.corpora import DataConfig
@@ -102,6 +102,7 @@ class Experiment:
         self._check_verbalizer()
         if self.teacher.name == LISTS:
             self._check_lists()
+        self._check_titled()
 
     @property
     def watch(self) -> WatchConfig:
@@ -118,6 +119,20 @@ class Experiment:
                     f"{key} is {value!r}, which asks the teacher about many histories, but teacher.name=lists knows only those "
                     f"of its file: set {key}={neutral or repr(neutral)}, or take another teacher"
                 )
+
+    def _check_titled(self) -> None:
+        if not self.distill.titled:
+            return
+        if self.teacher.name not in NETWORKS:
+            raise UserError(
+                f"distill.prompt=titles reads the teacher's item vectors, but teacher.name={self.teacher.name} has none: "
+                f"use one of {', '.join(NETWORKS)}, or distill.prompt=shared"
+            )
+        if self.method == "delrec_p2rec" and self.augment.way == ENSEMBLE:
+            raise UserError(
+                "distill.prompt=titles reads the teacher's item vectors, but with augment.way=ensemble the augmented teacher "
+                "is two networks with vectors of their own: use another augment.way, or distill.prompt=shared"
+            )
 
     def _check_verbalizer(self) -> None:
         name, verbalizer = self.lm.verbalizer, find_verbalizer(self.lm.verbalizer)

@@ -81,13 +81,14 @@ def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
 
 
 def training_iterator(
-    make_example: Callable[[int, np.random.Generator], Any],
+    make_example: Callable[..., Any],
     num_examples: int,
     *,
     batch_size: int,
     buckets: Sequence[int],
     seed: int,
     share: tuple[int, int] = (0, 1),
+    steps: int = 0,
 ) -> Any:
     """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
@@ -98,25 +99,25 @@ def training_iterator(
     than making it tells. Making a text joins tokens that are stored already, and reads no catalogue.
 
     Args:
-      make_example: makes an example from its index and a generator.
+      make_example: makes an example from its index and a generator and, with `steps`, from how far training is.
       num_examples: examples per epoch.
       batch_size: examples per batch, over all processes.
       buckets: lengths that texts are padded to, ascending.
       seed: seed of shuffling and of the examples' generators; the same in all processes.
       share: (index, count): the index of this process among those that share each batch, and their number.
+      steps: length of the training; each example is then also told the share of it that lies before its batch, from 0 to 1.
 
     Raises:
       UserError: the batch cannot be shared equally.
       ValueError: there is no such process.
     """
     mine = _own_rows(batch_size, share)
-    examples = (
-        grain.MapDataset.range(num_examples)
-        .seed(seed)
-        .shuffle()
-        .repeat(None)
-        .random_map(lambda index, rng: make_example(int(index), rng))
-    )
+    indices = grain.MapDataset.range(num_examples).seed(seed).shuffle().repeat(None)
+    if steps:
+        timed = indices.map_with_index(lambda place, index: (index, place // batch_size / steps))
+        examples = timed.random_map(lambda one, rng: make_example(int(one[0]), rng, one[1]))
+    else:
+        examples = indices.random_map(lambda index, rng: make_example(int(index), rng))
     made = mine if len(buckets) == 1 else range(batch_size)
 
     def batch(step: int) -> Any:

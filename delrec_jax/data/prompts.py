@@ -86,6 +86,7 @@ class Pieces:
       config: limits and switches.
       limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
       owners: the same pieces with each token's owner in its place (`read_texts.with_owners`); None if nothing reads owners.
+      slotted: the same pieces with a soft slot after each title (`read_texts.with_title_slots`); None if no prompt has such.
     """
 
     titles: TitleTokens
@@ -98,6 +99,7 @@ class Pieces:
     config: PromptConfig
     limit: tuple[str, str] = _LIMIT
     owners: "Pieces | None" = None
+    slotted: "Pieces | None" = None
 
     def framed(self, text: Ids) -> Ids:
         """Returns a text that has no template, such as a title alone, between what every text begins and ends with."""
@@ -106,13 +108,8 @@ class Pieces:
     @cached_property
     def shorter(self) -> tuple["Pieces", ...]:
         """The same pieces with titles cut more and more (`prompts.cut_to_fit`)."""
-        titles = list(self.titles)
-        longest = max(map(len, titles), default=0)
-        return tuple(
-            replace(self, titles=TitleTokens([title[:cut] for title in titles], self.separator))
-            for cut in _CUTS
-            if cut < longest
-        )
+        longest = max(map(len, self.titles), default=0) - self.titles.kept
+        return tuple(replace(self, titles=self.titles.cut(cut)) for cut in _CUTS if cut < longest)
 
 
 def tokenise_pieces(

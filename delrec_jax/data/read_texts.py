@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from delrec_jax.data.prompts import Pieces, recommendation
+from delrec_jax.data.prompts import NO_PATTERN, Pieces, recommendation
 from delrec_jax.data.templates import Field
 from delrec_jax.data.title_tokens import Ids, Items, TitleTokens
 
@@ -37,7 +37,7 @@ def with_owners(pieces: Pieces) -> Pieces:
     }
     owners = replace(
         pieces,
-        titles=TitleTokens(titles, separator),
+        titles=TitleTokens(titles, separator, pieces.titles.kept),
         tasks=tasks,
         separator=separator,
         sentinel=0,
@@ -48,14 +48,28 @@ def with_owners(pieces: Pieces) -> Pieces:
     return replace(pieces, owners=owners)
 
 
+def with_title_slots(pieces: Pieces, slots: Ids) -> Pieces:
+    """Returns the same pieces, from which `read_text` makes texts with a slot after each title if these slots are its pattern.
+
+    Args:
+      pieces: tokenized pieces.
+      slots: int32 [I], the slot of each item; it belongs to the title that it follows.
+    """
+    slotted = replace(pieces, titles=pieces.titles.followed_by(slots))
+    return replace(pieces, slotted=slotted if pieces.owners is None else with_owners(slotted))
+
+
 def read_text(pieces: Pieces, pattern: Ids, build: Callable[[Pieces, Ids], Ids]) -> Text:
     """Returns the text that `build` makes from (pieces, pattern), and its owners if the pieces have them.
 
     Args:
       pieces: tokenized pieces.
-      pattern: soft slots, words or nothing; they belong to no title.
+      pattern: soft slots, words or nothing; they belong to no title. If the pieces have slots of titles, and the pattern
+        is these, each stands after its title, and the text has no sentence about a pattern.
       build: makes a text, whose length depends only on the lengths of what it is made from.
     """
+    if pieces.slotted is not None and pieces.slotted.titles[0][-1] in pattern[:1]:
+        pieces, pattern = pieces.slotted, NO_PATTERN
     ids = build(pieces, pattern)
     if pieces.owners is None:
         return Text(ids, None)

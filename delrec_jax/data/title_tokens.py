@@ -18,10 +18,12 @@ class TitleTokens:
     Attributes:
       separator_length: tokens of the separator.
       separated_lengths: int64 [I], tokens of a separator and each title.
+      kept: last tokens of each title that `cut` never takes away.
     """
 
-    def __init__(self, titles: Sequence[Ids], separator: Ids):
+    def __init__(self, titles: Sequence[Ids], separator: Ids, kept: int = 0):
         """Lays the titles out one after another, each after a separator."""
+        self.kept, self._separator = kept, separator
         lengths = np.array([len(title) for title in titles], np.int64)
         self.separator_length = len(separator)
         self.separated_lengths: Int64[np.ndarray, I] = lengths + len(separator)
@@ -38,6 +40,17 @@ class TitleTokens:
 
     def __iter__(self) -> Iterator[Ids]:
         return (self[item] for item in range(len(self)))
+
+    def cut(self, length: int) -> "TitleTokens":
+        """Returns the same titles, each with its first `length` tokens at most, and those that are always kept."""
+        parts = [np.split(title, [len(title) - self.kept]) for title in self]
+        titles = [np.concatenate([words[:length], slots]) for words, slots in parts]
+        return TitleTokens(titles, self._separator, self.kept)
+
+    def followed_by(self, tokens: Ids) -> "TitleTokens":
+        """Returns the same titles with one more token after each: `tokens[i]` after title i, which is always kept."""
+        titles = [np.append(title, token) for title, token in zip(self, tokens, strict=True)]
+        return TitleTokens(titles, self._separator, self.kept + 1)
 
     def joined(self, items: Items) -> Ids:
         """Returns the titles of these items with separators between them."""

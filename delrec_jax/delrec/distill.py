@@ -9,7 +9,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.prompts import NO_PATTERN
-from delrec_jax.delrec import files, systems
+from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam
 from delrec_jax.delrec.distilling_task import Prompt, PromptStart, distilling_task
 from delrec_jax.delrec.guides import Guides, make_guides
@@ -43,6 +43,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     # The teacher, or those of groups of users, are loaded once, and only if a list or a guide is missing.
     source = cache(lambda: training_source(ws, data))
     guides = make_guides(ws, data, language, source)
+    title_slots.make_vectors(ws, data)
     make = partial(make_examples, experiment, data, language, guides=guides)
     lists = {name: _teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
@@ -106,7 +107,8 @@ class PromptTraining:
 
     @cached_property
     def _frozen(self) -> dict[str, Any]:
-        return {"params": self._language.params, "vectors": self._language.vectors}
+        held = {"params": self._language.params, "vectors": self._language.vectors}
+        return held | title_slots.held_vectors(self._ws, self._language)
 
     @cached_property
     def task(self) -> Task:
@@ -127,7 +129,8 @@ class PromptTraining:
         """An untrained prompt; `random` and the start of the trained prompts come from different streams."""
         stream = "prompt/random" if name == "random" else "prompt/init"
         table = self._language.model.table(self._language.params)
-        return self._start.prompt(table, self._ws.experiment.seed, stream)
+        vectors = self._frozen.get(title_slots.VECTORS)
+        return self._start.prompt(table, self._ws.experiment.seed, stream, vectors=vectors)
 
     def fit(self, name: str, examples: PromptExamples) -> None:
         """Trains or resumes one prompt unless it is finished; selects on the validation users."""
@@ -181,10 +184,17 @@ class PromptTraining:
         return make_exam(self._make(self._valid_users, source, lists), self._language.slots)
 
     def _read(self, trained: Mapping[str, Any], exam: Exam) -> Reading:
-        """Reads an exam with a prompt (None = none) and a readout, of which what is not given is at its start."""
-        readout = {**self._language.readout, **(trained.get("readout") or {})}
-        held = {**self._frozen, "prompt": trained["prompt"], "readout": readout}
-        return self._reader.read(held, exam)
+        """Reads an exam with a prompt as training has it, and a readout, of which what is not given is at its start."""
+        vectors = self._frozen.get(title_slots.VECTORS)
+        return self._answer(
+            {**trained, "prompt": title_slots.readable(trained["prompt"], vectors)}, exam
+        )
+
+    def _answer(self, given: Mapping[str, Any], exam: Exam) -> Reading:
+        """The same with a prompt as texts read it."""
+        readout = {**self._language.readout, **(given.get("readout") or {})}
+        held = {name: self._frozen[name] for name in ("params", "vectors")}
+        return self._reader.read({**held, "prompt": given["prompt"], "readout": readout}, exam)
 
     def agreement(self, heldout: PromptExamples) -> list[dict[str, Any]]:
         """Agreement with the teacher on held-out users, one value per user, for each prompt in `REPORTED`."""
@@ -193,8 +203,8 @@ class PromptTraining:
             if name == files.READOUT and not self._language.ranker.verbalizer.distilled:
                 continue
             system = systems.prompted(self._ws, self._language, name, self._guides)
-            trained = {"prompt": system.prompt, "readout": system.readout}
-            reading = self._read(trained, make_exam(heldout, system.pattern))
+            given = {"prompt": system.prompt, "readout": system.readout}
+            reading = self._answer(given, make_exam(heldout, system.pattern))
             seed = self._ws.experiment.seed
             found = agreement_rows(name, reading, heldout.material.rows.users, seed=seed)
             for row in found:

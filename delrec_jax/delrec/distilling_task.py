@@ -10,10 +10,10 @@ from jaxtyping import Bool
 
 from delrec_jax import prng
 from delrec_jax.config import DistillConfig, Experiment
+from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_tasks import prompt_tasks
 from delrec_jax.delrec.task_weighting import TaskWeighting, init_weighting, weighted_gradients
-from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import (
     candidate_cross_entropy,
@@ -28,8 +28,8 @@ from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task, shapes_of
 from delrec_jax.workdir.language_scorer import candidate_scores, text_shapes
 
-Prompt = jax.Array | dict[str, jax.Array]
-"""A soft prompt in one of the forms of `language.soft_prompt`."""
+Prompt = jax.Array | dict[str, Any]
+"""What trains of a prompt: one of the forms of `language.soft_prompt`, or the projector of `title_slots`."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,20 @@ class PromptStart:
     experiment: Experiment
     words: tuple[int, ...] = ()
 
-    def prompt(self, table: jax.Array, seed: int, stream: str = "prompt/init") -> Prompt:
-        """An untrained prompt of the config's kind, whose slots resemble rows of the token table [V, D]."""
+    def prompt(
+        self, table: jax.Array, seed: int, stream: str = "prompt/init", *, vectors: Any = None
+    ) -> Prompt:
+        """An untrained prompt of the config's kind, whose slots resemble rows of the token table [V, D].
+
+        Args:
+          table: the token table.
+          seed: the experiment's seed.
+          stream: name of its random stream.
+          vectors: those of `title_slots`, if slots follow titles.
+        """
         config, key = self.experiment.distill, prng.key(seed, stream)
+        if config.titled:
+            return title_slots.init_projector(table, vectors.shape[1], key)
         if not config.guided:
             return self._shared(table, key)
         guided = init_guided(table, config.length, config.user_rank, jax.random.fold_in(key, 1))
@@ -51,8 +62,11 @@ class PromptStart:
         config = self.experiment.distill
         return init_prompt(config.init, table, config.length, key, text_ids=list(self.words))
 
-    def shapes(self, model: LanguageModel) -> Any:
-        """The shapes of a prompt of this model."""
+    def shapes(self, ranker: Ranker) -> Any:
+        """The shapes of a prompt as the texts of this language model read it (`title_slots.readable`)."""
+        model = ranker.model
+        if self.experiment.distill.titled:
+            return jax.ShapeDtypeStruct((len(ranker.title_tokens), model.width), np.float32)
         table = jax.ShapeDtypeStruct((model.vocab_size, model.width), np.float32)
         return jax.eval_shape(lambda table: self.prompt(table, 0), table)
 
@@ -71,7 +85,7 @@ def distilling_task(
       experiment: the config.
       ranker: scores texts.
       layout: how the language model is placed on the devices.
-      frozen: shapes of `params` and `vectors`.
+      frozen: shapes of `params`, `vectors` and, if slots follow titles, those of `title_slots`.
       start: makes the untrained prompt.
       known: the items that occur in the training part.
     """
@@ -84,7 +98,8 @@ def distilling_task(
     def begin(frozen: Any, seed: int) -> dict[str, Any]:
         """The untrained prompt, what it is trained with of the verbalizer, and the parameters of the weighting."""
         table = ranker.model.table(frozen["params"])
-        trained = {"prompt": start.prompt(table, seed), **init_weighting(weighting)}
+        prompt = start.prompt(table, seed, vectors=frozen.get(title_slots.VECTORS))
+        trained = {"prompt": prompt, **init_weighting(weighting)}
         return with_readout(trained, distilled_part(ranker.verbalizer, readout))
 
     def batch(rows: int) -> PromptExample:
@@ -100,8 +115,8 @@ def distilling_task(
             task=jax.ShapeDtypeStruct((rows,), np.int32),
         )
 
-    prompt = jax.eval_shape(lambda frozen: begin(frozen, 0), frozen)["prompt"]
-    held = {**frozen, "prompt": prompt, "readout": shapes_of(readout)}
+    held = {name: frozen[name] for name in ("params", "vectors")}
+    held |= {"prompt": start.shapes(ranker), "readout": shapes_of(readout)}
     asked = batch(layout.rows(experiment.evaluate.batch_size))
     return Task(
         stage="distill",
@@ -132,7 +147,8 @@ def prompt_gradients(
     def losses_of(params: Any, frozen: Any, batch: PromptExample) -> jax.Array:
         """The loss of each text [B]."""
         readout = {**ranker.readout(), **params.get("readout", {})}
-        options = {"vectors": frozen["vectors"], "prompt": params["prompt"], "readout": readout}
+        prompt = title_slots.readable(params["prompt"], frozen.get(title_slots.VECTORS))
+        options = {"vectors": frozen["vectors"], "prompt": prompt, "readout": readout}
         options |= {"owners": batch.owners, "guides": batch.guides}
         asked = (frozen["params"], batch.ids)
         if config.loss_over == "candidates":

@@ -2,8 +2,9 @@
 
 prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, random; with them what stage 1 trains of
                                     the verbalizer's readout, and in `readout` what it trains of that without a prompt
+prompt/slot_vectors.safetensors     the items' vectors that the slots of titles are made from, with distill.prompt=titles
 adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with (`none`: none),
-                                    and the verbalizer's readout
+                                    the verbalizer's readout, and (`tune.train_prompt`) that prompt as stage 2 left it
 """
 
 from pathlib import Path
@@ -23,8 +24,13 @@ def prompt_path(ws: Workspace, name: str) -> Path:
     return ws.folder("distill") / name / "result.safetensors"
 
 
+def slot_vectors_path(ws: Workspace) -> Path:
+    """Where stage 1 stores the vectors of `title_slots`."""
+    return ws.folder("distill") / "slot_vectors.safetensors"
+
+
 def load_distilled(ws: Workspace, name: str) -> dict[str, Any]:
-    """What stage 1 trained under this name, on the host: the `prompt` [K, D], and parts of the `readout`, if any."""
+    """What stage 1 trained under this name, on the host: the `prompt` (`PromptStart`), and parts of the `readout`, if any."""
     tree, _ = load_tree(prompt_path(ws, name))
     return {"prompt": tree["prompt"], "readout": tree.get("readout", {})}
 
@@ -53,6 +59,10 @@ def selected_step(path: Path) -> int:
 
 
 def load_tuned(ws: Workspace, name: str) -> dict[str, Any]:
-    """What one run of stage 2 trained, on the host: `adapters`, and the whole `readout`, empty if the verbalizer has none."""
+    """What one run of stage 2 trained, on the host.
+
+    Returns:
+      `adapters`; the whole `readout`, empty if the verbalizer has none; and the `prompt` if it trained too.
+    """
     tree, _ = load_tree(adapter_path(ws, name))
-    return {"adapters": tree["adapters"], "readout": tree.get("readout", {})}
+    return {"readout": {}, **tree}

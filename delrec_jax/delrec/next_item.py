@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.prompts import NO_PATTERN, Pieces
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
 from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
 from delrec_jax.delrec.guides import Guides
@@ -32,7 +33,7 @@ from delrec_jax.language.ranking_losses import (
 )
 from delrec_jax.language.readout import with_readout
 from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
-from delrec_jax.training.optimizers import make_optimizer
+from delrec_jax.training.optimizers import make_optimizer, with_own_rate
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task
 from delrec_jax.workdir.language_model import Language
@@ -75,8 +76,17 @@ class NextItemExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def example(self, index: int, rng: np.random.Generator) -> LabelledText | ListedText:
-        """The text of a row, labeled over the catalogue or among candidates."""
+    def example(
+        self, index: int, rng: np.random.Generator, done: float | None = None
+    ) -> LabelledText | ListedText:
+        """The text of a row, labeled over the catalogue or among candidates.
+
+        Args:
+          index: the row.
+          rng: the only source of randomness.
+          done: the share of training that is over: the probability that the text has its prompt; None = it has.
+        """
+        pattern = self.pattern if done is None or rng.random() < done else NO_PATTERN
         history = self.train.history(int(self.rows.users[index]))
         shown, label = history[: self.rows.ends[index]], int(self.labels[index])
         items = padded_history(shown, self.history_width) if self.history_width else None
@@ -86,13 +96,13 @@ class NextItemExamples:
             "folds": None if self.folds is None else self.folds[index],
         }
         if self.config.loss_over == "catalogue":
-            ids, owners = next_item_text(self.pieces, shown, self.pattern)
+            ids, owners = next_item_text(self.pieces, shown, pattern)
             return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
         count = self.config.num_candidates
         candidates = among_negatives(
             label, self.known, history, count, rng, key="tune.num_candidates"
         )
-        ids, owners = next_item_text(self.pieces, shown, self.pattern, candidates)
+        ids, owners = next_item_text(self.pieces, shown, pattern, candidates)
         targets = one_hot(candidates, label)
         return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
 
@@ -146,22 +156,30 @@ def tuning_task(
       experiment: the config.
       ranker: scores texts.
       layout: how the language model is placed on the devices.
-      frozen: shapes of `params` and `vectors`.
+      frozen: shapes of `params`, `vectors` and, if slots follow titles, those of `title_slots`.
       known: the items that occur in the training part.
       teacher: shapes of the recommender that the config tunes beside; None if it tunes beside none.
     """
     config, beside = experiment.tune, beside_of(experiment, known)
-    frozen = {**frozen, "prompt": PromptStart(experiment, words=(0,)).shapes(ranker.model)}
+    untrained = PromptStart(experiment, words=(0,))
+    frozen = {**frozen, "prompt": untrained.shapes(ranker)}
 
     def start(frozen: Any, seed: int) -> Any:
-        """New adapters, which do not change the model's output yet, and the verbalizer's own parameters, if it has any."""
+        """New adapters, which do not change the model's output yet, and what else trains: readout, and perhaps the prompt."""
         key, closed = prng.key(seed, "adapters/init"), ranker.model.closed
-        adapters = init_adapters(frozen["params"], config.adalora, key, closed=closed)
-        return with_readout({"adapters": adapters}, ranker.readout())
+        trained: dict[str, Any] = {}
+        trained["adapters"] = init_adapters(frozen["params"], config.adalora, key, closed=closed)
+        if config.train_prompt:
+            table, vectors = ranker.model.table(frozen["params"]), frozen.get(title_slots.VECTORS)
+            trained["prompt"] = untrained.prompt(table, seed, vectors=vectors)
+        return with_readout(trained, ranker.readout())
 
     inner = make_optimizer(config.optimizer, config.loop.steps)
+    if config.train_prompt:
+        inner = with_own_rate(inner, "prompt", config.prompt_rate)
     trained = jax.eval_shape(lambda frozen: start(frozen, 0), frozen)
-    held = {**frozen, **trained, "readout": trained.get("readout", {})}
+    held = {name: frozen[name] for name in ("params", "vectors", "prompt")}
+    held |= {"adapters": trained["adapters"], "readout": trained.get("readout", {})}
     scoring = _scoring(experiment, ranker, layout, held)
     if beside is not None:
         layout, frozen = with_teacher(layout), {**frozen, "teacher": teacher}
@@ -239,6 +257,9 @@ def ranking_loss(
         fixed = {name: frozen[name] for name in ("prompt", "vectors")}
         fixed |= {"owners": batch.owners, "guides": batch.guides}
         options = {**fixed, **params, "dropout_key": key}
+        if "prompt" in params:
+            vectors = frozen.get(title_slots.VECTORS)
+            options["prompt"] = title_slots.readable(params["prompt"], vectors)
         off = orthogonality_penalty(params["adapters"])
         penalty = {"penalty": config.adalora.orthogonality * off}
         if isinstance(batch, LabelledText):

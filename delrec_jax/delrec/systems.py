@@ -9,7 +9,7 @@ import numpy as np
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
-from delrec_jax.delrec import files
+from delrec_jax.delrec import files, title_slots
 from delrec_jax.delrec.distilling_task import PromptStart
 from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.workdir.language_model import Language
@@ -87,20 +87,29 @@ def prompted(ws: Workspace, language: Language, name: str, guides: Guides | None
     if name == files.READOUT:
         pattern, prompt = NO_PATTERN, _unread_prompt(ws, language)
     else:
-        pattern, prompt = language.slots, language.put({"prompt": found["prompt"]})["prompt"]
+        pattern = language.slots
+        prompt = title_slots.read_prompt(ws, language, found["prompt"])
     return LanguageSystem(pattern, prompt, readout=readout, step=step, guides=guides)
 
 
 def tuned(ws: Workspace, language: Language, name: str, guides: Guides | None) -> LanguageSystem:
-    """The language model with this prompt, and with the adapters and the readout that were tuned with it."""
-    found = language.put(files.load_tuned(ws, name))
+    """The language model with this prompt, and with the adapters and the readout that were tuned with it.
+
+    The prompt is that of stage 1, or as stage 2 left it if it trained there too (`tune.train_prompt`).
+    """
+    stored = files.load_tuned(ws, name)
+    found, start = language.put(stored), prompted(ws, language, name, guides)
+    prompt = start.prompt
+    if "prompt" in stored:
+        prompt = title_slots.read_prompt(ws, language, stored["prompt"])
     vectors = None
     if ws.experiment.tune.refresh_vectors:
         vectors = language.tuned_vectors(
             found["adapters"], files.tuned_titles(ws, language.title_store, name)
         )
     return replace(
-        prompted(ws, language, name, guides),
+        start,
+        prompt=prompt,
         adapters=found["adapters"],
         readout=found["readout"],
         step=files.selected_step(files.adapter_path(ws, name)),
@@ -110,6 +119,6 @@ def tuned(ws: Workspace, language: Language, name: str, guides: Guides | None) -
 
 
 def _unread_prompt(ws: Workspace, language: Language) -> Any:
-    shapes = PromptStart(ws.experiment, words=(0,)).shapes(language.model)
+    shapes = PromptStart(ws.experiment, words=(0,)).shapes(language.ranker)
     unread = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     return language.put({"prompt": unread})["prompt"]

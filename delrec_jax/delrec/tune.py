@@ -12,7 +12,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
-from delrec_jax.delrec import files, systems
+from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.delrec.beside import beside_of, with_teacher
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import (
@@ -62,7 +62,8 @@ class Tuning:
 
     @cached_property
     def _held(self) -> dict[str, Any]:
-        return {"params": self._language.params, "vectors": self._language.vectors}
+        held = {"params": self._language.params, "vectors": self._language.vectors}
+        return held | title_slots.held_vectors(self._ws, self._language)
 
     @cached_property
     def task(self) -> Task:
@@ -130,6 +131,7 @@ class Tuning:
                 buckets=make_buckets(experiment.prompts.max_tokens),
                 seed=experiment.seed,
                 share=task.share,
+                steps=experiment.tune.loop.steps if experiment.tune.curriculum else 0,
             ),
             evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),
@@ -150,7 +152,7 @@ class Tuning:
         )
 
     def _start(self, frozen: Any, name: str) -> dict[str, Any]:
-        """New adapters, and the readout as stage 1 left it.
+        """New adapters, and as stage 1 left them the readout and, if it trains too, the prompt.
 
         Prompts that stage 1 did not train begin with the scalars that it trained without a prompt: so all begin with scalars
         that fit the teacher, and differ in their prompt alone.
@@ -159,6 +161,10 @@ class Tuning:
         if "readout" in params:
             trained = files.READOUT if name in ("none", "random") else name
             params["readout"] |= files.load_distilled(self._ws, trained)["readout"]
+        if (
+            "prompt" in params and name != "none"
+        ):  # without one, what texts do not read stays as it is
+            params["prompt"] = files.load_distilled(self._ws, name)["prompt"]
         return params
 
     def _tell(self, name: str, examples: NextItemExamples, result: dict[str, Any]) -> None:
@@ -186,6 +192,9 @@ class Tuning:
         def evaluate(params: Any) -> dict[str, float]:
             """Validation metrics of these parameters, and the one that selects."""
             tuned = replace(system, **params)
+            if "prompt" in params:
+                vectors = self._held.get(title_slots.VECTORS)
+                tuned = replace(tuned, prompt=title_slots.readable(params["prompt"], vectors))
             if config.tune.refresh_vectors:
                 tuned = replace(tuned, vectors=self._language.tuned_vectors(params["adapters"]))
 

@@ -116,7 +116,7 @@ class Schedule(NamedTuple):
             int(config.warmup * total_steps), total_steps, int(config.final * total_steps)
         )
         first = (schedule.warmup // config.interval + 1) * config.interval
-        if config.target_rank < config.init_rank and first >= schedule.freeze_at:
+        if total_steps and config.target_rank < config.init_rank and first >= schedule.freeze_at:
             raise UserError(
                 f"loop.steps is {total_steps}: AdaLoRA would not reallocate between its warm-up (until step "
                 f"{schedule.warmup}) and its fixed pattern (from step {schedule.freeze_at}) with adalora.interval "

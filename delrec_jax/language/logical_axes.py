@@ -20,7 +20,7 @@ _READOUT = "projection"  # P2Rec's readout, from the model's width to a few cate
 # verbalizer's scalars and map are not worth a message between devices.
 _WHOLE = (
     *("prompt", "shared", "down", "up", "log_variance", "log_scale", "recent_weight", "map"),
-    *("weight", "bias", "tokens", "weights", "unit"),
+    *("weight", "bias", "tokens", "weights", "unit", "slot_vectors"),
 )
 _BY_ITEM = ("item_residual", "item_bias")
 

@@ -63,7 +63,7 @@ def budget_table(schedule: Schedule, start: int, end: int) -> Int[np.ndarray, "S
     """
     steps = np.arange(schedule.total + 1)
     span = schedule.freeze_at - schedule.warmup
-    left = 1 - (steps - schedule.warmup) / span
+    left = 1 - (steps - schedule.warmup) / max(1, span)  # a run of no steps has no span
     cubic = ((start - end) * left**3 + end).astype(int)
     table = np.where(steps > schedule.freeze_at, end, cubic)
     return np.where(steps <= schedule.warmup, start, table)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from delrec_jax.config import Experiment
+from delrec_jax.delrec import title_slots
 from delrec_jax.errors import UserError
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
@@ -70,10 +71,15 @@ def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:
 
 
 def frozen_of(experiment: Experiment, ranker: Ranker, layout: Layout) -> dict[str, Any]:
-    """Returns the shapes of the base parameters, and of the item vectors (padded) if the verbalizer has them."""
-    params = held_shapes(experiment, ranker.model)
-    if not ranker.ranks_catalogue:
-        return {"params": params, "vectors": None}
-    found = jax.eval_shape(ranker.item_vectors, params)
-    rows = (layout.padded("catalogue", found.shape[0]), *found.shape[1:])
-    return {"params": params, "vectors": jax.ShapeDtypeStruct(rows, found.dtype)}
+    """Returns the shapes of the base parameters, and, where there are any, of the item vectors (padded) and of slots' vectors."""
+    held: dict[str, Any] = {"params": held_shapes(experiment, ranker.model), "vectors": None}
+    if ranker.ranks_catalogue:
+        found = jax.eval_shape(ranker.item_vectors, held["params"])
+        rows = (layout.padded("catalogue", found.shape[0]), *found.shape[1:])
+        held["vectors"] = jax.ShapeDtypeStruct(rows, found.dtype)
+    if experiment.distill.titled:
+        teacher = teacher_of(experiment, len(ranker.title_tokens))
+        held[title_slots.VECTORS] = jax.eval_shape(
+            lambda params: teacher.module.apply({"params": params}, method="table"), teacher.params
+        )
+    return held

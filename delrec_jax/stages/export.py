@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from delrec_jax.delrec import files
+from delrec_jax.delrec import files, systems
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import merge, rank_pattern
 from delrec_jax.language.adapter_files import save_adapter
@@ -48,7 +48,7 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     language = inputs.language
     tuned = files.load_tuned(ws, "distilled")
     adapters, readout = tuned["adapters"], tuned["readout"]
-    prompt = jnp.asarray(files.load_distilled(ws, "distilled")["prompt"])
+    prompt = jnp.asarray(systems.tuned(ws, language, "distilled", None).prompt)
     # With lm.quantise, the plain weights that compute what was evaluated.
     params = dequantised(language.params, language.model.table(language.params).dtype)
     config, base = ws.experiment.tune.adalora, ws.experiment.lm.weights or str(ws.root)

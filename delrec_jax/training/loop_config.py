@@ -11,7 +11,7 @@ class LoopConfig:
     """How long to train, and how often to evaluate and save.
 
     Attributes:
-      steps: planned updates.
+      steps: planned updates; 0 = none, what would train stays as it starts.
       evaluate_every: steps between two evaluations (one more at step 0 and at the end).
       checkpoint_every: steps between two checkpoints.
       patience: evaluations without improvement before training stops; 0 = it never stops early.

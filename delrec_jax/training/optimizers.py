@@ -80,6 +80,8 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
     Raises:
       UserError: the warm-up is at least as long as the run.
     """
+    if not total_steps:  # nothing trains
+        return optax.constant_schedule(0.0)
     if config.warmup_steps >= total_steps:
         raise UserError(
             f"optimizer.warmup_steps is {config.warmup_steps}, but the run has {total_steps} steps: lower it or train longer"
@@ -107,6 +109,26 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     optimizer = optax.chain(_planned_for(total_steps), *clip, core)
     return with_average(optimizer, config.average) if config.average else optimizer
+
+
+def with_own_rate(
+    inner: optax.GradientTransformation, branch: str, factor: float
+) -> optax.GradientTransformation:
+    """The same optimizer, whose updates of one branch of the tree are multiplied by a factor, weight decay included.
+
+    Args:
+      inner: optimizer of the entire tree, a mapping.
+      branch: key of the branch.
+      factor: factor of its learning rate.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Scales the branch."""
+        own = jax.tree.map(lambda change: factor * change, updates[branch])
+        return {**updates, branch: own}, state
+
+    own_rate = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.chain(inner, own_rate)
 
 
 class PlanState(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
-from delrec_jax.data.read_texts import with_owners
+from delrec_jax.data.read_texts import with_owners, with_title_slots
 from delrec_jax.data.templates import Template
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
@@ -172,6 +172,13 @@ def make_pieces(
     return with_owners(pieces) if verbalizer.reads_owners else pieces
 
 
+def _with_slots(config: Experiment, pieces: Pieces, first: int) -> tuple[Pieces, np.ndarray]:
+    """The slots of the config's prompt, numbered from `first` on: K, or one for each item, which texts then place."""
+    count = len(pieces.titles) if config.distill.titled else config.distill.length
+    slots = np.array(slot_ids(first, count), np.int32)
+    return with_title_slots(pieces, slots) if config.distill.titled else pieces, slots
+
+
 def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
     """Returns a ranker: the language model with the catalogue's titles."""
     model = base_model.make_model(config, tokenizer)
@@ -186,7 +193,7 @@ def load_texts(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> 
     tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
     pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
     rows = base_model.table_rows(ws.experiment, tokenizer)
-    slots = np.array(slot_ids(rows, ws.experiment.distill.length), np.int32)
+    pieces, slots = _with_slots(ws.experiment, pieces, rows)
     return Texts(tokenizer, pieces, slots, rows)
 
 
@@ -196,7 +203,7 @@ def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) 
     pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
     ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
     # Slots are numbered from the table's size on: a pretrained table has more rows than its tokenizer has ids.
-    slots = np.array(slot_ids(ranker.model.vocab_size, ws.experiment.distill.length), np.int32)
+    pieces, slots = _with_slots(ws.experiment, pieces, ranker.model.vocab_size)
     layout = base_model.language_layout(ws.experiment, ranker.model)
     params = base_model.load_params(ws, ranker.model, layout)
     base = base_model.fingerprint(ws) + ws.experiment.lm.quantise

@@ -8,7 +8,7 @@ from prompt_templates import EVERY
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import PromptConfig
-from delrec_jax.data.read_texts import next_item_text, read_text, with_owners
+from delrec_jax.data.read_texts import next_item_text, read_text, with_owners, with_title_slots
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_text
 
@@ -66,9 +66,48 @@ def test_titles_that_are_cut_to_fit_keep_their_owners(make):
     assert len(text.ids) <= 30 and (text.owners > 0).sum() == (text.owners == 9).sum() > 0
 
 
+TITLE_SLOTS = np.arange(900, 900 + len(TITLES), dtype=np.int32)
+
+
+@pytest.mark.parametrize("task", builds())
+def test_a_slot_follows_each_title_and_belongs_to_it(make, task):
+    plain, known = make[0](), make[1]
+    pieces = with_title_slots(plain, TITLE_SLOTS)
+    text = read_text(pieces, TITLE_SLOTS, builds()[task])
+    bare = read_text(plain, np.zeros(0, np.int32), builds()[task])
+    # Without its slots it is the text without a prompt, and a slot stands where a title of 1 + item % 9 words ends.
+    slotted = text.ids >= 900
+    np.testing.assert_array_equal(text.ids[~slotted], bare.ids)
+    np.testing.assert_array_equal(text.owners[~slotted], bare.owners)
+    np.testing.assert_array_equal(text.owners[slotted], text.ids[slotted] - 900 + 1)
+    last = {known[title.split()[-1]]: item for item, title in enumerate(TITLES)}
+    ends = [place for place, token in enumerate(text.ids.tolist()) if token in last]
+    assert len(ends) == slotted.sum() >= 6
+    for place in ends:
+        assert text.ids[place + 1] == 900 + last[text.ids[place]]
+    # Other patterns are read as ever: words, or none.
+    for pattern in (np.array([1, 2], np.int32), np.zeros(0, np.int32)):
+        np.testing.assert_array_equal(
+            read_text(pieces, pattern, builds()[task]).ids,
+            read_text(plain, pattern, builds()[task]).ids,
+        )
+
+
+def test_a_title_that_is_cut_keeps_its_slot(make):
+    room = len(next_item_text(make[0](), [8], np.zeros(0, np.int32)).ids)
+    pieces = with_title_slots(make[0](max_tokens=room, cut_to_fit=True), TITLE_SLOTS)
+    text = next_item_text(pieces, [8], TITLE_SLOTS)
+    owned = np.flatnonzero(text.owners == 9)
+    # Nine words and a slot do not fit: the longest cut that does leaves eight.
+    assert len(text.ids) == room and len(owned) == 9
+    assert text.ids[owned[-1]] == 908 and (text.ids >= 900).sum() == 1
+
+
 def test_pieces_without_owners_give_none(make):
     pieces = replace(make[0](), owners=None)
     assert next_item_text(pieces, HISTORY, SLOTS).owners is None
+    slotted = with_title_slots(pieces, TITLE_SLOTS)
+    assert next_item_text(slotted, HISTORY, TITLE_SLOTS).owners is None
 
 
 def test_brief_words_keep_what_is_asked():
