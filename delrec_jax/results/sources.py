@@ -65,7 +65,7 @@ class Cell:
     def records(self) -> pl.DataFrame:
         """The rank records of this cell."""
         constants = [
-            pl.lit(value, RECORD_SCHEMA[name]()).alias(name) for name, value in self.run.items()
+            pl.lit(value).cast(RECORD_SCHEMA[name]).alias(name) for name, value in self.run.items()
         ]
         return self.users.with_columns(constants).select(list(RECORD_SCHEMA))
 
