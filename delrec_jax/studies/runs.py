@@ -19,7 +19,7 @@ class StudyRun:
 
     Attributes:
       arm: what it changes.
-      seed: of everything random.
+      seed: of the study; the arm's shift is added for everything random.
       experiment: the complete settings.
     """
 
@@ -123,7 +123,7 @@ def _experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
             raise UserError(f"arm {arm.name}: {unknown_key(key, known)}")
     try:
         config.update_from_flattened_dict(dict(arm.changes))
-        config.seed = seed
+        config.seed = seed + arm.seed_shift
         return from_config(config)
     except UserError as error:
         raise UserError(f"arm {arm.name}: {error}") from error

@@ -28,12 +28,14 @@ class Arm:
       changes: values by dotted key, such as `{"distill.length": 20}`.
       systems: the systems of its runs that are rows of the study's tables; none = those of the study.
       at: where it lies on the axes of a plot, by the axis's name: a number or a word.
+      seed_shift: added to the seeds of the study: an arm that differs by nothing else shows the noise of seeds.
     """
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     systems: tuple[str, ...] = ()
     at: Mapping[str, float | str] = field(default_factory=dict)
+    seed_shift: int = 0
 
     def __post_init__(self) -> None:
         if not self.name or _NOT_IN_NAMES & set(self.name):

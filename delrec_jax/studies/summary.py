@@ -76,11 +76,14 @@ def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
     def source(run: StudyRun, label: str) -> Source:
         return Source(opened.workdirs[run.name].root, label, opened.records(run))
 
+    shifts = {run.arm.name: run.arm.seed_shift for run in runs}
     of_arms = gather([source(run, run.arm.name) for run in runs])
     wanted = {
         names.labeled(system, run.arm.name) for run in runs for system in study.systems_of(run.arm)
     }
-    found = {key: cell for key, cell in of_arms.items() if key.system in wanted}
+    found = dict(
+        _of_study(key, cell, shifts) for key, cell in of_arms.items() if key.system in wanted
+    )
     beside = [source(run, "") for run in runs if run.arm.name == study.reference]
     if beside and study.context:
         found |= {key: cell for key, cell in gather(beside).items() if key.system in study.context}
@@ -89,6 +92,15 @@ def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
             f"{opened.root}: none of the finished runs has a system {', '.join(sorted(wanted))}"
         )
     return found
+
+
+def _of_study(key: Key, cell: Cell, shifts: Mapping[str, int]) -> tuple[Key, Cell]:
+    """A cell under the seed of the study, so that arms whose seeds are shifted can be paired with others."""
+    shift = shifts[key.system.partition("/")[2]]
+    if key.seed is None or not shift:
+        return key, cell
+    seed = key.seed - shift
+    return key._replace(seed=seed), dataclasses.replace(cell, run=cell.run | {"seed": seed})
 
 
 def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:

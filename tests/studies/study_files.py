@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from compiling import QUICK_ENVIRONMENT
 from ml_collections import ConfigDict
 from tiny_storefront import FEW_BASELINES, ROOT, TINY
 
@@ -41,9 +42,9 @@ def study_file(folder: Path, text: str = WIDTHS) -> Path:
     return path
 
 
-def tiny_base() -> ConfigDict:
-    """The config of the tiny storefront."""
-    return overridden(read_config(ROOT / "configs" / "storefront.py"), [*TINY, *FEW_BASELINES])
+def tiny_base(path: Path = ROOT / "configs" / "storefront.py", *flags: str) -> ConfigDict:
+    """A config with overrides, by default that of the tiny storefront."""
+    return overridden(read_config(path), list(flags or (*TINY, *FEW_BASELINES)))
 
 
 def start(path: Path, workdir: Path, *flags: str, tiny: tuple[str, ...] = TINY) -> subprocess.Popen:
@@ -54,5 +55,5 @@ def start(path: Path, workdir: Path, *flags: str, tiny: tuple[str, ...] = TINY) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | QUICK_ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
     )
