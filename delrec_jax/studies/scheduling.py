@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delrec_jax.config import to_dict
+from delrec_jax.results.provenance import commit
 from delrec_jax.stages.pipeline import sources_changed
 from delrec_jax.studies import journal
 from delrec_jax.studies.sharing import Job
@@ -43,7 +44,7 @@ class Schedule:
           jobs: all that this process is to see done, each after those that it needs.
           workdirs: of the runs, by name.
         """
-        self._root, self._workdirs = root, workdirs
+        self._root, self._workdirs, self._code = root, workdirs, commit()
         self._finished: set[str] = set()  # keys
         self.failed: dict[str, str] = {}
         """Why a job was not done, by the job's text."""
@@ -103,11 +104,15 @@ class Schedule:
         folder = self._root / "logs"
         folder.mkdir(exist_ok=True)
         order = self._root / "jobs" / f"{job.run.name}-{job.stages[0]}.json"
-        settings = to_dict(job.run.experiment)
-        root = str(self._root.absolute())
         write_json(
             order,
-            {"root": root, "run": job.run.name, "stages": job.stages, "settings": settings},
+            {
+                "root": str(self._root.absolute()),
+                "run": job.run.name,
+                "stages": job.stages,
+                "settings": to_dict(job.run.experiment),
+                "code": self._code,
+            },
         )
         with (folder / f"{job.run.name}.log").open("ab") as log:
             process = subprocess.Popen(

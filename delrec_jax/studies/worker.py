@@ -33,7 +33,8 @@ def main(path: Path) -> None:
     """Executes the stages that a job file names and notes each in the study's journal.
 
     Args:
-      path: JSON with `root` (the study's workdir), `run` (its name), `stages` and `settings`.
+      path: JSON with `root` (the study's workdir), `run` (its name), `stages`, `settings`, and `code`: the commit, for the
+        journal.
     """
     end_with_parent()
     with reported():
@@ -62,6 +63,7 @@ def execute(job: dict[str, Any]) -> None:
                     stage=stage,
                     start=start.strftime("%Y-%m-%d %H:%M:%S UTC"),
                     seconds=round(time.monotonic() - began, 2),
+                    **job["code"],
                 )
 
 

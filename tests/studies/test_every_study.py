@@ -48,7 +48,13 @@ def run(name, root, arms=()):
                 continue
             settings = to_dict(job.run.experiment)
             execute(
-                {"root": str(root), "run": job.run.name, "stages": job.stages, "settings": settings}
+                {
+                    "root": str(root),
+                    "run": job.run.name,
+                    "stages": job.stages,
+                    "settings": settings,
+                    "code": {},
+                }
             )
     return opened, summarise(opened, show_test=True)
 
