@@ -91,7 +91,14 @@ def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
         raise UserError(
             f"{opened.root}: none of the finished runs has a system {', '.join(sorted(wanted))}"
         )
-    return found
+    places = {arm.name: place for place, arm in enumerate(study.arms)}
+    return dict(sorted(found.items(), key=lambda one: _place(one[0], places)))
+
+
+def _place(key: Key, places: Mapping[str, int]) -> tuple[Any, ...]:
+    """Where a row belongs: systems as in every table, and the arms of a system in the study's order."""
+    system, _, arm = key.system.partition("/")
+    return key.protocol, names.order(system), places.get(arm, -1), key.teacher, key.seed or 0
 
 
 def _of_study(key: Key, cell: Cell, shifts: Mapping[str, int]) -> tuple[Key, Cell]:
@@ -108,10 +115,10 @@ def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]
     study = opened.study
     arms = {arm.name: arm for arm in study.arms}
     main = names.labeled(study.systems_of(arms[study.reference])[0], study.reference)
-    there = {key.system for key in cells if key.protocol == study.protocol}
+    there = dict.fromkeys(key.system for key in cells if key.protocol == study.protocol)
     if main not in there:
         return []
-    others = sorted(there - {main, "oracle"}, key=names.order)
+    others = [name for name in there if name not in (main, "oracle")]
     patterns = [(f"{_exact(system)}@*", f"{_exact(main)}@*") for system in others]
     patterns = [one for one in patterns if expand(cells, one, study.protocol)]
     return comparisons(cells, patterns, protocols=[study.protocol], metrics=[study.metric])
