@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.beyond_accuracy import (
@@ -54,10 +55,12 @@ def beyond_rows(sources: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
         `targets` describes what the users took.
 
     Raises:
-        UserError: a file is broken, or two folders with one label hold the same system, teacher and seed.
+        UserError: a file is broken, or two folders with one label hold the same system, teacher and seed, or differ in their
+            test users.
     """
     found: dict[_Group, dict[int, dict[str, Any]]] = {}
     lists: dict[_Group, dict[int, np.ndarray]] = {}
+    users: dict[str, np.ndarray] = {}
     for label, folder in sources:
         for row in _rows(folder):
             shared = row["system"] in _SHARED
@@ -65,12 +68,17 @@ def beyond_rows(sources: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
             seeds = found.setdefault(group, {})
             if row["seed"] in seeds and not shared:
                 raise UserError(
-                    f"{folder}: '{row['system']}' (teacher '{row['teacher']}', seed {row['seed']}) is in another folder too; give "
-                    "one of the two a label of its own"
+                    f"{folder}: '{row['system']}' (teacher '{row['teacher']}', seed {row['seed']}) is in another folder too; "
+                    "give one of the two a label of its own"
                 )
             seeds.setdefault(row["seed"], row)
-        for group, seed, items in _lists(folder, label):
-            lists.setdefault(group, {})[seed] = items
+        for group, seed, table in _lists(folder, label):
+            asked = table["user"].to_numpy()
+            if not np.array_equal(users.setdefault(label, asked), asked):
+                raise UserError(
+                    f"{folder}: its test users are not those of the other folders of label '{label}'; give them another label"
+                )
+            lists.setdefault(group, {})[seed] = items_of(table)
     return [
         _aggregate(group, found[group], lists.get(group, {})) for group in sorted(found, key=_order)
     ]
@@ -132,8 +140,8 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _lists(folder: Path, label: str) -> Iterator[tuple[_Group, int, np.ndarray]]:
-    """The lists of all trained systems of a folder."""
+def _lists(folder: Path, label: str) -> Iterator[tuple[_Group, int, pl.DataFrame]]:
+    """The lists of all trained systems of a folder, by user."""
     found = read_lists(folder)
     if found is None:
         return
@@ -141,7 +149,7 @@ def _lists(folder: Path, label: str) -> Iterator[tuple[_Group, int, np.ndarray]]
     for key, table in found[0].partition_by(names, as_dict=True).items():
         system, teacher, seed = key
         if system not in _SHARED:
-            yield (system, teacher, label), seed, items_of(table.sort("user"))
+            yield (system, teacher, label), seed, table.sort("user")
 
 
 def _aggregate(
@@ -155,7 +163,9 @@ def _aggregate(
     for name in (*MEASURES, *COSTS):
         values = [one[name] for one in rows if one.get(name) is not None]
         if values:
-            spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            # What is the same under every seed was not measured several times.
+            alike = group[0] in _SHARED and np.ptp(values) < 1e-12
+            spread = None if len(values) == 1 or alike else float(np.std(values, ddof=1))
             row[name] = {"mean": _short(np.mean(values)), "sd": _short(spread)}
     together = agreement_of_seeds([lists[seed] for seed in sorted(lists)])
     if together is not None:

@@ -49,8 +49,8 @@ def user_groups(
     unknown = facts.filter(pl.col("history").is_null())["user"]
     if len(unknown):
         raise UserError(
-            f"{folder / USERS}: user {unknown[0]} of the records is missing ({len(unknown)} users in all); evaluate the workdir "
-            "again into an empty records folder"
+            f"{folder / USERS}: user {unknown[0]} of the records is missing ({len(unknown)} users in all); evaluate the "
+            "workdir again into an empty records folder"
         )
     found = {}
     for kind, (column, lowest) in _BINS.items():
