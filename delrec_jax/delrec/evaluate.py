@@ -4,6 +4,7 @@ from delrec_jax.delrec import systems
 from delrec_jax.distributed import on_main
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.cost import trained_systems
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer
@@ -22,14 +23,15 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     if config.title_vectors:
         ranked["lm_embeddings"] = title_vector_system(language, data.split, config)
     for name, system in ranked.items():
-        run.rank_system(name, system)
+        run.rank_system(name, system, trained=trained_systems(ws).get(name, ()))
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
         for done, (name, parts) in enumerate(everything.items()):
-            if found := run.rank_language_system(name, scorer, parts):
+            trained = systems.trained_in(ws, name)
+            if found := run.rank_language_system(name, scorer, parts, trained=trained):
                 ranked[name] = found
             bar.update(done + 1, name)
     run.rank_hybrids(ranked)
     if data.world is not None:
         run.add_oracle()
-    on_main(lambda: run.write(ws.folder("evaluate")))
+    on_main(lambda: run.write(ws.folder("evaluate"), root=ws.root))

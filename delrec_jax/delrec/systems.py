@@ -1,6 +1,7 @@
 """The DELRec systems that are evaluated: the language model with the prompts and adapters of stages 1 and 2."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -51,6 +52,18 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str,
     if data.world is not None:
         systems["lm_words"] = LanguageSystem(language.ids(WORDS_OF_THE_STORE))
     return systems
+
+
+def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:
+    """The folders of the training runs that made a language system, by its name in the results; none for an untrained one."""
+    distilled = {f"lm_{prompt}_prompt": prompt for prompt in ("shuffled", "distilled", "true")}
+    distilled["lm_readout"] = files.READOUT
+    if name in distilled:
+        return (files.prompt_path(ws, distilled[name]).parent,)
+    for prompt, tuned_name in TUNED.items():
+        if name == tuned_name:
+            return files.prompt_path(ws, prompt).parent, files.adapter_path(ws, prompt).parent
+    return ()
 
 
 def bare_name(experiment: Experiment) -> str:

@@ -3,13 +3,14 @@
 from itertools import groupby
 
 from delrec_jax.distributed import on_main
-from delrec_jax.p2rec.cells import cells
+from delrec_jax.p2rec.cells import UNTUNED, cells
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.cost import trained_in
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import Cell, ConventionalSystem
+from delrec_jax.workdir.recommenders import PLAIN, Cell, ConventionalSystem
 from delrec_jax.workdir.spread_scores import spread_over
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.title_vectors import title_vector_system
@@ -30,14 +31,16 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     compared = sorted(cells(ws.experiment), key=_group)
     with ProgressBar("evaluate", len(compared)) as bar:
         for number, ((name, seed), group) in enumerate(groupby(compared, _group)):
-            systems = {cell.system: _system(ws, data, cell) for cell in group}
-            for system_name, system in systems.items():
-                run.rank_system(system_name, system, teacher=name, seed=seed)
+            systems = {}
+            for cell in group:
+                systems[cell.system] = system = _system(ws, data, cell)
+                trained = trained_in(ws, cell, reads_parser=cell.system not in (PLAIN, UNTUNED))
+                run.rank_system(cell.system, system, trained=trained, teacher=name, seed=seed)
             run.rank_hybrids({**baselines, **systems}, tell=number == 0, teacher=name, seed=seed)
             bar.update((number + 1) * len(systems), f"{name} seed {seed}")
     if data.world is not None:
         run.add_oracle()
-    on_main(lambda: run.write(ws.folder("evaluate")))
+    on_main(lambda: run.write(ws.folder("evaluate"), root=ws.root))
 
 
 def _group(cell: Cell) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from delrec_jax.evaluation.beyond_accuracy import read_rows
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.cost import trained_systems
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import first_cell, list_source
@@ -30,14 +31,15 @@ def baseline(ws: Workspace, data: Data) -> None:
     run.protocols.add_rerank(list_source(ws, data, first_cell(ws.experiment)))
     systems = recommenders.conventional_systems(ws, data)
     for name, system in systems.items():
-        run.rank_system(name, system)
+        trained = trained_systems(ws).get(name, ())
+        run.rank_system(name, system, trained=trained)
     run.rank_hybrids(systems)
     on_main(lambda: _write(ws, run, data.split.warnings()))
 
 
 def _write(ws: Workspace, run: Evaluation, notes: Iterable[str]) -> None:
     folder, seed = ws.folder("baseline"), ws.experiment.seed
-    run.write(folder)
+    run.write(folder, root=ws.root)
     table = pl.concat(run.tables)
     rows = tables.metrics_rows(table, seed=seed)
     tables.write_metrics_json(folder / "metrics.json", rows)

@@ -98,7 +98,7 @@ class Watcher:
                 self._events = stack.enter_context(EventFile(self._directory, self.rows))
             if self._bar:
                 stack.enter_context(self._bar)
-            stack.enter_context(_told_of_compilations(self._pace.spoil))
+            stack.enter_context(told_of_compilations(self._pace.spoil))
             stack.push(self._end_trace)
             self._opened = stack.pop_all()
         return self
@@ -259,7 +259,9 @@ class _Pace:
 
 
 @contextmanager
-def _told_of_compilations(tell: Callable[[], None]) -> Iterator[None]:
+def told_of_compilations(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls `tell` whenever JAX traces or compiles something inside the context."""
+
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
             tell()
@@ -273,9 +275,18 @@ def _told_of_compilations(tell: Callable[[], None]) -> Iterator[None]:
 
 def peak_memory_gib() -> float:
     """Peak memory so far in GiB: of the fullest local device if the backend reports it, else of this process (CPU)."""
+    device = device_memory_gib()
+    return process_memory_gib() if device is None else device
+
+
+def device_memory_gib() -> float | None:
+    """Peak memory so far of the fullest local device in GiB; None if the backend does not report it (CPU)."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks: list[int] = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
-    if peaks:
-        return max(peaks) / _GIB
+    return max(peaks) / _GIB if peaks else None
+
+
+def process_memory_gib() -> float:
+    """Peak memory so far of this process on its host in GiB."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident * (1 if sys.platform == "darwin" else 1024) / _GIB

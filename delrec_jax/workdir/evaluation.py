@@ -1,6 +1,6 @@
 """Ranks every system under every protocol into rank records, one per user: what all methods share of `delrec evaluate`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import polars as pl
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
-from delrec_jax.evaluation import metrics, ranking, records, top_lists
+from delrec_jax.evaluation import metrics, ranking, records, top_lists, user_facts
 from delrec_jax.evaluation.ranking import RankFn, ScoreFn
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.best_lists import BestLists
+from delrec_jax.workdir.cost import Costs, Key
 from delrec_jax.workdir.hybrids import Hybrid, HybridWeights
 from delrec_jax.workdir.language_scorer import (
     AskedTexts,
@@ -36,16 +37,32 @@ class Evaluation:
         self.protocols = Protocols(experiment, data)
         self._batch_size = experiment.evaluate.batch_size
         self.histories = data.split.histories("test")
-        self._seen = RowHistories(data.split, "test")
+        self._seen, self._costs = RowHistories(data.split, "test"), Costs()
         self.tables: list[pl.DataFrame] = []
         self.lists: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
         self.hybrids: list[dict[str, Any]] = []
 
-    def rank_system(self, name: str, system: System, **names: Any) -> None:
-        """Ranks a system under all protocols; `names` are other fields of its `RecordKey`."""
-        self.rank_catalogue(
-            name, lambda rows: system.scores("test", rows), order=system.order("test"), **names
+    def rank_system(
+        self, name: str, system: System, *, trained: Sequence[Path] = (), **names: Any
+    ) -> None:
+        """Ranks a system under all protocols.
+
+        Args:
+          name: that of the system.
+          system: what scores the catalogue.
+          trained: the folders of the training runs that made it.
+          names: other fields of its `RecordKey`.
+        """
+        rankers = self.protocols.rankers(full_scores=True)
+        order = system.order("test")
+        self._rank(
+            name,
+            lambda rows: system.scores("test", rows),
+            rankers,
+            order=order,
+            trained=trained,
+            **names,
         )
 
     def rank_hybrids(
@@ -78,22 +95,21 @@ class Evaluation:
         """Each hybrid with that of its systems which is best by validation: what the hybrid has to beat."""
         return [(one["system"], one["best_part"]) for one in self.hybrids]
 
-    def rank_catalogue(
+    def rank_language_system(
         self,
         system: str,
-        score_users: ScoreFn,
+        scorer: LanguageScorer,
+        parts: LanguageSystem,
         *,
-        order: np.ndarray | None = None,
-        **names: Any,
-    ) -> None:
-        """Ranks a system that scores the whole catalogue, under all protocols; `names` are other fields of its `RecordKey`."""
-        rankers = self.protocols.rankers(full_scores=True)
-        self._rank(system, score_users, rankers, order=order, **names)
-
-    def rank_language_system(
-        self, system: str, scorer: LanguageScorer, parts: LanguageSystem
+        trained: Sequence[Path] = (),
     ) -> System | None:
         """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated.
+
+        Args:
+          system: its name.
+          scorer: what scores its texts.
+          parts: the language model's prompt, adapters and readout.
+          trained: the folders of the training runs that made these.
 
         Returns:
           The system, so that hybrids can be made of it; None if it does not score the whole catalogue.
@@ -101,7 +117,7 @@ class Evaluation:
         names: dict[str, Any] = {"step": parts.step, "beside": parts.beside}
         if scorer.ranks_catalogue:
             found = CatalogueSystem(scorer, parts, self.data.split)
-            self.rank_system(system, found, **names)
+            self.rank_system(system, found, trained=trained, **names)
             return found
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
@@ -115,7 +131,7 @@ class Evaluation:
                 """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
                 return scorer.candidates(parts, texts.rows(rows), candidates[rows])
 
-            self._rank(system, score, {protocol: ranker}, **names)
+            self._rank(system, score, {protocol: ranker}, trained=trained, **names)
         return None
 
     def add_oracle(self) -> None:
@@ -123,7 +139,8 @@ class Evaluation:
         world = self.data.world
         assert world is not None
         exact = next_item_distributions(world, self.histories, released=True)
-        self.rank_catalogue("oracle", lambda rows: exact[rows])
+        rankers = self.protocols.rankers(full_scores=True)
+        self._rank("oracle", lambda rows: exact[rows], rankers)
         for protocol, (candidates, _) in self.protocols.candidates.items():
             chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
             if protocol.startswith("sampled"):
@@ -142,37 +159,43 @@ class Evaluation:
         rankers: Mapping[str, RankFn],
         *,
         order: np.ndarray | None = None,
+        trained: Sequence[Path] = (),
         **names: Any,
     ) -> None:
         users = len(self.protocols.users)
         best = BestLists(self._seen, self.data.num_items)
         kept = {"full": best.beside(rankers["full"])} if "full" in rankers else {}
-        found = ranking.rank_users(
-            score_users,
-            {**rankers, **kept},
-            num_users=users,
-            batch_size=min(self._batch_size, users),
-            what=system,
-            order=order,
-        )
-        tables = self.protocols.records(found, system=system, **names)
-        self.tables += tables
+        key = self.protocols.record_key(system, **names)
+        identity = Key(key.system, key.teacher, key.seed)
+        with self._costs.of_pass(identity, trained) as clock:
+            found = ranking.rank_users(
+                clock.scoring(score_users),
+                {name: clock.ranking(ranker) for name, ranker in {**rankers, **kept}.items()},
+                num_users=users,
+                batch_size=min(self._batch_size, users),
+                what=system,
+                order=order,
+            )
+        self.tables += self.protocols.records(found, key)
         if kept:
-            run = tables[0].row(0, named=True)
+            items = best.collect()
             self.lists.append(
-                top_lists.lists_table(
-                    *(run[name] for name in ("system", "teacher", "seed")),
-                    users=self.protocols.users,
-                    items=best.collect(),
-                )
+                top_lists.lists_table(*identity, users=self.protocols.users, items=items)
             )
 
-    def write(self, folder: Path) -> None:
-        """Writes the records, and what lies beside them."""
+    def write(self, folder: Path, *, root: Path) -> None:
+        """Writes the records, and what lies beside them, into a folder of the workdir `root`."""
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
         write_json(folder / "hybrids.json", self.hybrids)
         top_lists.write_lists(
             folder, pl.concat(self.lists), interactions=self.protocols.interactions
         )
+        user_facts.write_user_facts(
+            folder,
+            users=self.protocols.users,
+            history=self.data.split.history_lengths("test"),
+            target_count=self.protocols.interactions[self.protocols.targets],
+        )
+        self._costs.write(folder, root=root)
         if self.expected:
             records.write_expected(folder / "expected.parquet", pl.concat(self.expected))

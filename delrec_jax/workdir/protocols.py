@@ -143,19 +143,18 @@ class Protocols:
         }
         return full_rankers(self.split, "test") | chosen if full_scores else chosen
 
-    def records(
+    def record_key(
         self,
-        ranks: Mapping[str, Ranks],
-        *,
         system: str,
+        *,
         teacher: str | None = None,
         seed: int | None = None,
         step: int = -1,
         beside: str = "",
-    ) -> list[pl.DataFrame]:
-        """Returns the rank records of one system; teacher and seed default to the run's, the rest is as in `RecordKey`."""
+    ) -> RecordKey:
+        """Returns what the records of one system have in common; teacher and seed default to the run's."""
         config = self._experiment
-        key = RecordKey(
+        return RecordKey(
             corpus=self._data.corpus.name,
             split=self.split.kind,
             protocol="",
@@ -165,6 +164,9 @@ class Protocols:
             step=step,
             beside=beside,
         )
+
+    def records(self, ranks: Mapping[str, Ranks], key: RecordKey) -> list[pl.DataFrame]:
+        """Returns the rank records of one system, one table per protocol."""
         return [self._record(replace(key, protocol=name), found) for name, found in ranks.items()]
 
     def _record(self, key: RecordKey, ranks: Ranks) -> pl.DataFrame:

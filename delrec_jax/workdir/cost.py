@@ -1,0 +1,245 @@
+"""What systems cost: the time to rank a user, the time of a training example, trained parameters, and peak memory.
+
+cost.json, beside the records:
+
+machine     backend, kind and number of devices, number of processes
+memory      peak GiB so far of this process, and of its fullest device if the backend tells: of all stages that it ran
+training    one row per training run: its folder and name in `metrics.jsonl`, steps, seconds in all, seconds and examples of the
+            steps that could be timed (`training.watching`: without evaluations and compilations), trained parameters
+systems     one row per system, teacher and seed: the folders of its training runs (`trained`); ranked users and passes; seconds
+            of the first batch of every pass and of those in which something was compiled; seconds and users of all others
+
+These figures differ from run to run: nothing depends on them, and no table of a report shows them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import safe_open
+
+from delrec_jax.config.p2rec import ENSEMBLE
+from delrec_jax.evaluation.ranking import RankFn, ScoreFn
+from delrec_jax.evaluation.systems import hybrid_parts
+from delrec_jax.training.watching import (
+    device_memory_gib,
+    process_memory_gib,
+    told_of_compilations,
+)
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.recommenders import PLAIN, Cell
+from delrec_jax.workdir.workspace import Workspace, write_json
+
+COST = "cost.json"
+
+
+class Key(NamedTuple):
+    """A system as the rank records name it."""
+
+    system: str
+    teacher: str
+    seed: int
+
+
+@dataclass
+class Ranking:
+    """Times of ranking one system; a pass scores every user once, for as many protocols as it can serve."""
+
+    users: int = 0
+    passes: int = 0
+    first_seconds: float = 0.0
+    seconds: float = 0.0
+    timed_users: int = 0
+    trained: tuple[Path, ...] = field(default=())
+
+
+class RankingClock:
+    """Times the batches of one pass, from one moment when the device is idle to the next.
+
+    The first batch is told apart, as is every batch in which something was compiled: histories of another length are another
+    program. In the first, a system also prepares what it needs once, such as the texts of all users.
+    """
+
+    def __init__(self, found: Ranking, clock: Callable[[], float] = time.perf_counter):
+        """Adds to `found`."""
+        self._found, self._clock = found, clock
+        self._made: list[Any] = []
+        self._users, self._apart, self._since = 0, True, 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """For the whole pass."""
+        with told_of_compilations(self._compiled):
+            yield
+            self._settle()
+        self._found.passes += 1
+
+    def scoring(self, score_users: ScoreFn) -> ScoreFn:
+        """The same scores; a batch begins when they are asked for, and ends when the next begins or the pass ends."""
+
+        def score(users: np.ndarray) -> Any:
+            """Scores a batch."""
+            self._settle()
+            self._users = len(np.unique(users))  # the padding of the last batch repeats a user
+            scores = score_users(users)
+            self._made.append(scores)
+            return scores
+
+        return score
+
+    def ranking(self, ranker: RankFn) -> RankFn:
+        """The same ranker, whose work belongs to the batch."""
+
+        def rank(scores: jax.Array, users: np.ndarray) -> tuple[jax.Array, jax.Array]:
+            """Ranks a batch."""
+            found = ranker(scores, users)
+            self._made.append(found)
+            return found
+
+        return rank
+
+    def _compiled(self) -> None:
+        self._apart = True
+
+    def _settle(self) -> None:
+        if self._made:
+            jax.block_until_ready(self._made)
+            seconds = self._clock() - self._since
+            self._found.users += self._users
+            if self._apart:
+                self._found.first_seconds += seconds
+            else:
+                self._found.seconds += seconds
+                self._found.timed_users += self._users
+            self._made, self._apart = [], False
+        self._since = self._clock()
+
+
+class Costs:
+    """Collects the costs of one evaluation."""
+
+    def __init__(self) -> None:
+        self._systems: dict[Key, Ranking] = {}
+
+    @contextmanager
+    def of_pass(self, key: Key, trained: Sequence[Path]) -> Iterator[RankingClock]:
+        """Times a pass over all users.
+
+        Args:
+          key: the system.
+          trained: the folders of the training runs that made it.
+        """
+        found = self._systems.setdefault(key, Ranking(trained=tuple(trained)))
+        clock = RankingClock(found)
+        with clock.running():
+            yield clock
+
+    def write(self, folder: Path, *, root: Path) -> None:
+        """Writes `cost.json`; folders of training runs are named relative to the workdir `root`."""
+        trained = {key: self._trained(key) for key in self._systems}
+        runs = dict.fromkeys(path for paths in trained.values() for path in paths)
+        training = {path: row for path in runs if (row := _training_row(path, root))}
+        systems = [
+            {
+                **key._asdict(),
+                "trained": [training[path]["folder"] for path in trained[key] if path in training],
+                "users": one.users // one.passes,
+                "passes": one.passes,
+                "first_seconds": one.first_seconds,
+                "seconds": one.seconds,
+                "timed_users": one.timed_users,
+            }
+            for key, one in self._systems.items()
+        ]
+        content = {
+            "machine": {
+                "backend": jax.default_backend(),
+                "device": jax.devices()[0].device_kind,
+                "devices": jax.device_count(),
+                "processes": jax.process_count(),
+            },
+            "memory": {"process_gib": process_memory_gib(), "device_gib": device_memory_gib()},
+            "training": list(training.values()),
+            "systems": systems,
+        }
+        write_json(folder / COST, content)
+
+    def _trained(self, key: Key) -> tuple[Path, ...]:
+        """The folders of a system's training runs; of a hybrid, those of its parts."""
+        own = list(self._systems[key].trained)
+        for part in hybrid_parts(key.system):
+            same = self._systems.get(key._replace(system=part))
+            own += same.trained if same else ()
+        return tuple(dict.fromkeys(own))
+
+
+def trained_in(ws: Workspace, cell: Cell, *, reads_parser: bool) -> tuple[Path, ...]:
+    """Returns the folders of the training runs that made a recommender; one that was not trained has no files there.
+
+    Args:
+      ws: the workdir.
+      cell: the recommender.
+      reads_parser: whether its vectors are made from those of the parser of its seed.
+    """
+    if cell == recommenders.first_cell(ws.experiment):
+        return (ws.folder("teach") / "model",)
+    own = [recommenders.cell_folder(ws, cell)]
+    if reads_parser:
+        own.insert(0, ws.folder("parse") / f"seed-{cell.seed}" / "model")
+    if cell.system != PLAIN and ws.experiment.augment.way == ENSEMBLE:
+        plain = trained_in(ws, Cell(cell.name, cell.seed, PLAIN), reads_parser=False)
+        own = [*plain, *own]
+    return tuple(own)
+
+
+def trained_systems(ws: Workspace) -> dict[str, tuple[Path, ...]]:
+    """Returns `trained_in` of the teacher of `teach` and (method=delrec_p2rec) of its augmented twin, by name."""
+    cells = (recommenders.first_cell(ws.experiment), recommenders.distilled_cell(ws.experiment))
+    return {cell.system: trained_in(ws, cell, reads_parser=cell.system != PLAIN) for cell in cells}
+
+
+def _training_row(folder: Path, root: Path) -> dict[str, Any] | None:
+    """The costs of one training run by what it logged; None if nothing was trained there."""
+    log, result = folder / "metrics.jsonl", folder / "result.safetensors"
+    if not log.is_file() or not result.is_file():
+        return None
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    if not rows:
+        return None
+    seconds, examples = _timed(rows)
+    return {
+        "folder": folder.relative_to(root).as_posix(),
+        "run": rows[-1]["run"],
+        "steps": rows[-1]["step"],
+        "seconds": rows[-1].get("seconds"),
+        "timed_seconds": seconds,
+        "timed_examples": examples,
+        "memory_gib": max((row["memory_gib"] for row in rows if "memory_gib" in row), default=None),
+        "parameters": _parameters(result),
+    }
+
+
+def _timed(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Seconds and examples of the steps between rows, by the means over those of them that could be timed."""
+    seconds = examples = 0.0
+    before = 0
+    for row in rows:
+        if "step_seconds" in row:
+            took = (row["step"] - before) * row["step_seconds"]
+            seconds += took
+            examples += took * row["examples_per_second"]
+        before = row["step"]
+    return seconds, examples
+
+
+def _parameters(path: Path) -> int:
+    """The number of trained numbers in a file of weights; only its header is read."""
+    with safe_open(path, framework="numpy") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    return int(sum(np.prod(shape, dtype=np.int64) for shape in shapes))
