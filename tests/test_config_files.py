@@ -156,6 +156,14 @@ def test_the_ablations_of_the_storefront(name, changed):
     assert (adalora.target_rank == adalora.init_rank) == (name == "lora")
 
 
+@pytest.mark.parametrize("name", ["llara", "llamarec"])
+def test_the_rivals_train_low_rank_adapters_on_labels_alone(name):
+    config = from_config(read_config(STOREFRONT, name))
+    assert config.distill.loop.steps == 0 and config.tune.loop.steps > 0
+    assert config.tune.adalora.target_rank == config.tune.adalora.init_rank
+    assert config.tune.anchor == 0 and config.tune.controls == ("none",)
+
+
 def test_an_unknown_ablation_of_the_storefront_names_the_others():
     assert "use one of listwise, lora, no_anchor" in message(STOREFRONT, "no_anker")
 

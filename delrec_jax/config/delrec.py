@@ -94,7 +94,9 @@ class DistillConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        at_least("distill.batch_size", self.batch_size, 1)
+        least = {"batch_size": 1, "length": 1, "top_h": 1, "num_candidates": 2, "positions": 1}
+        for name, fewest in least.items():
+            at_least(f"distill.{name}", getattr(self, name), fewest)
         if self.top_h > self.num_candidates:
             raise UserError(
                 f"distill.top_h is {self.top_h}, but a text has only distill.num_candidates = {self.num_candidates} "
@@ -204,8 +206,9 @@ class TuneConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        at_least("tune.batch_size", self.batch_size, 1)
-        at_least("tune.valid_users", self.valid_users, 0)
+        least = {"batch_size": 1, "valid_users": 0, "num_candidates": 2, "positions": 1}
+        for name, fewest in least.items():
+            at_least(f"tune.{name}", getattr(self, name), fewest)
         self._check_refreshes()
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")

@@ -141,6 +141,11 @@ class Experiment:
                 raise UserError(
                     f"lm.verbalizer={name} scores stated candidates only: set {stage}.loss_over=candidates too"
                 )
+        if self.prompts.show_candidates and self.tune.loss_over == "catalogue":
+            raise UserError(
+                "tune.loss_over=catalogue trains on texts without candidates, but prompts.show_candidates lists them wherever "
+                "items are ranked: set tune.loss_over=candidates, or prompts.show_candidates=False"
+            )
         if self.tune.refresh_vectors and not verbalizer.encodes_titles:
             raise UserError(
                 f"tune.refresh_vectors is {self.tune.refresh_vectors}, but with lm.verbalizer={name} titles have no vectors of "

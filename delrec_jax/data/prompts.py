@@ -69,6 +69,8 @@ class PromptConfig:
     def __post_init__(self) -> None:
         if self.wording not in WORDINGS:
             raise UserError(f"prompts.wording is {self.wording!r}: use 'paper' or 'brief'")
+        if self.max_history < 1:
+            raise UserError(f"prompts.max_history is {self.max_history}: it must be at least 1")
 
 
 @dataclass(frozen=True)

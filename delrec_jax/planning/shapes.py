@@ -71,7 +71,7 @@ def teacher_of(experiment: Experiment, items: int) -> NetworkTeacher:
 
 
 def frozen_of(experiment: Experiment, ranker: Ranker, layout: Layout) -> dict[str, Any]:
-    """Returns the shapes of the base parameters, and, where there are any, of the items' and the slots' vectors."""
+    """Returns the shapes of the base parameters and, where there are any, of item vectors (padded) and of slots' vectors."""
     held: dict[str, Any] = {"params": held_shapes(experiment, ranker.model), "vectors": None}
     if ranker.ranks_catalogue:
         found = jax.eval_shape(ranker.item_vectors, held["params"])

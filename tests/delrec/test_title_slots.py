@@ -12,12 +12,15 @@ from delrec_jax.config import DistillConfig, Experiment, TeacherConfig, TuneConf
 from delrec_jax.config.p2rec import AugmentConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.pipeline import training_iterator
+from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.labelled_texts import LabelledText
 from delrec_jax.delrec.next_item import NextItemExamples
 from delrec_jax.delrec.rows import Rows
 from delrec_jax.errors import UserError
 from delrec_jax.language.soft_prompt import embed_with_prompt
+from delrec_jax.planning.shapes import Assumed
+from delrec_jax.planning.steps import planned_steps
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer, with_own_rate
 
 ITEMS, WIDTH, MODEL = 7, 3, 4
@@ -117,6 +120,31 @@ def test_a_branch_with_its_own_rate_takes_larger_steps():
     np.testing.assert_allclose(changes[1]["prompt"]["first"], 4 * changes[0]["prompt"]["first"])
 
 
+def test_the_plan_lowers_stages_that_train_the_projector():
+    base = Experiment()
+    tiny = replace(base.lm.t5, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    experiment = replace(
+        base,
+        lm=replace(base.lm, t5=tiny, vocab_size=40),
+        prompts=replace(base.prompts, max_tokens=40),
+        distill=replace(base.distill, prompt="titles", top_h=4, num_candidates=5, batch_size=4),
+        tune=replace(base.tune, train_prompt=True, batch_size=4),
+    )
+    width, items = experiment.teacher.shape.width, 9
+    tasks = planned_steps(experiment, jax.devices()[:1], Assumed(items=items, title_tokens=3))
+    assert [task.stage for task in tasks] == ["teach", "pretrain", "distill", "tune"]
+    for task in tasks[2:]:
+        assert task.frozen["slot_vectors"].shape == (items, width)
+        shapes = jax.tree.map(lambda leaf: leaf.shape, task.state.params["prompt"])
+        assert shapes == {
+            "first": {"weight": (width, 8), "bias": (8,)},
+            "second": {"weight": (8, 8), "bias": (8,)},
+        }
+        assert task.scoring.held["prompt"].shape == (items, 8)
+        assert f"tensor<{items}x8xf32>" in task.lower().as_text()
+        task.scoring.lower()
+
+
 @pytest.mark.parametrize("name", ["popularity", "ease+sasrec", "markov"])
 def test_a_teacher_without_item_vectors_is_refused(name):
     with pytest.raises(
@@ -140,6 +168,14 @@ def test_an_augmented_teacher_of_two_tables_is_refused():
             r"slot_vectors is 'none': use one of teacher, random",
         ),
         (lambda: TuneConfig(prompt_rate=0.0), r"tune\.prompt_rate is 0\.0"),
+        (lambda: DistillConfig(length=0), r"distill\.length is 0"),
+        (lambda: DistillConfig(num_candidates=1, top_h=1), r"distill\.num_candidates is 1"),
+        (lambda: TuneConfig(num_candidates=1), r"tune\.num_candidates is 1"),
+        (lambda: PromptConfig(max_history=0), r"prompts\.max_history is 0"),
+        (
+            lambda: Experiment(prompts=PromptConfig(show_candidates=True)),
+            r"tune\.loss_over=catalogue .*: set tune\.loss_over=candidates, or prompts\.show_candidates=False",
+        ),
     ],
 )
 def test_wrong_values_are_refused(make, words):
