@@ -20,9 +20,25 @@ if TYPE_CHECKING:
     from delrec_jax.workdir.workspace import Workspace
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
-COMMANDS = ("run", *STAGES, "baseline", "histories", "prompts", "recommend", "export", "plan")
+COMMANDS = (
+    "run",
+    *STAGES,
+    "baseline",
+    "histories",
+    "prompts",
+    "recommend",
+    "probe",
+    "export",
+    "plan",
+)
 
-_WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they can use the workdir's own
+_WITHOUT_CONFIG = (
+    "recommend",
+    "probe",
+    "report",
+    "evaluate",
+    "export",
+)  # they can use the workdir's own
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _FLAG = re.compile(r"--?[A-Za-z]")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -35,6 +51,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec histories --config=FILE --workdir=DIR --output=DIR   which lists teacher.name=lists needs of another system
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
+  delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
 
@@ -106,7 +123,7 @@ def _dispatch(arguments: list[str]) -> None:
 
     workdir = Path(values.workdir)
     keep_compiled(workdir)
-    if command in ("recommend", "prompts", "histories", "export"):  # they only read
+    if command in ("recommend", "prompts", "histories", "export", "probe"):  # they only read
         _run(command, Workspace(workdir, experiment, update=values.update), values)
         return
     with session(workdir, experiment):
@@ -182,6 +199,12 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
         from delrec_jax.stages.recommend import recommend
 
         recommend(ws, Inputs(ws), values.history, values.k)
+    elif command == "probe":
+        from delrec_jax.stages.inputs import Inputs
+        from delrec_jax.stages.probe import probe
+
+        output = Path(values.output) if values.output else None
+        probe(ws, Inputs(ws), others=values.prompt_from, users=values.users, output=output)
     elif command in ("export", "histories"):
         from delrec_jax.stages.export import export
         from delrec_jax.stages.histories import histories
@@ -246,7 +269,11 @@ def _parse(command: str, arguments: list[str]) -> tuple[flags.FlagValues, list[s
     flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
     flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
     flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
-    flags.DEFINE_string("output", "", "export, histories: directory to write", flag_values=values)
+    flags.DEFINE_string(
+        "output", "", "export, histories, probe: where to write", flag_values=values
+    )
+    flags.DEFINE_multi_string("prompt_from", [], "probe: other workdirs", flag_values=values)
+    flags.DEFINE_integer("users", 1000, "probe: validation users, at most", flag_values=values)
     try:
         expanded = values.read_flags_from_files(arguments, force_gnu=False)  # --flagfile=FILE
     except flags.Error as error:
