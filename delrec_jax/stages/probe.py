@@ -5,6 +5,7 @@ from pathlib import Path
 
 from delrec_jax.analysis.blocks import print_blocks, to_markdown
 from delrec_jax.delrec.probes.probing import run_probes
+from delrec_jax.delrec.probes.prompt_transfer import open_other
 from delrec_jax.delrec.probes.tables import probe_blocks
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
@@ -37,7 +38,9 @@ def probe(
         raise UserError(
             f"probe needs a finished `delrec distill` in {ws.root}: run `delrec run` of a config with method=delrec first"
         )
-    found = run_probes(ws, inputs.data, inputs.language, others=others, users=users)
+    # A directory may be called as one of the run's own prompts is.
+    opened = {f"from {directory}": open_other(ws, directory) for directory in others}
+    found = run_probes(ws, inputs.data, inputs.language, others=opened, users=users)
     folder, blocks = output or ws.root / "probes", probe_blocks(found)
 
     def write() -> None:

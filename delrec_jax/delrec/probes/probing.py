@@ -1,6 +1,6 @@
 """Asks a finished run everything that the modules of this folder can ask about its prompt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,7 +17,6 @@ from delrec_jax.delrec.probes.prompt_transfer import (
     CarriedPrompt,
     Measure,
     carried_prompt,
-    open_other,
     prompt_cosines,
     prompt_transfer,
 )
@@ -143,21 +142,16 @@ class Probing:
             own.prompt, own.start, table, lambda token: tokenizer.decode([token]), seed=self.seed
         )
 
-    def transfer(self, directories: Sequence[str]) -> dict[str, Any]:
+    def transfer(self, others: Mapping[str, Workspace]) -> dict[str, Any]:
         """Rows of `prompt_transfer`, and `prompt_cosines` of the own prompt with each other run's.
 
         Args:
-          directories: workdirs of other runs.
-
-        Raises:
-          UserError: a run has no prompt that this run's language model can read.
+          others: other runs by name, opened with `open_other`.
         """
-        others = {name: open_other(self.ws, name) for name in directories}
         prompts = {OWN: self._carried(self.ws, "distilled")}
         for name in ("random", "shuffled"):
             prompts[name] = self._carried(self.ws, name)
-        for directory, other in others.items():
-            prompts[directory] = self._carried(other, "distilled")
+        prompts |= {name: self._carried(other, "distilled") for name, other in others.items()}
         measures = self._measures(self._models, self.users, None)
         return {
             "rows": prompt_transfer(prompts, measures, seed=self.seed),
@@ -192,7 +186,7 @@ class Probing:
 
 
 def run_probes(
-    ws: Workspace, data: Data, language: Language, *, others: Sequence[str], users: int
+    ws: Workspace, data: Data, language: Language, *, others: Mapping[str, Workspace], users: int
 ) -> dict[str, Any]:
     """Returns what all probes find, as `probes.json` stores it.
 
@@ -200,27 +194,23 @@ def run_probes(
       ws: a run whose `distill` is finished.
       data: its corpus.
       language: its language model.
-      others: workdirs whose prompts take the place of the run's own.
+      others: other runs by name, opened with `open_other`, whose prompts take the place of the run's own.
       users: number of validation users, at most.
-
-    Raises:
-      UserError: the prompt of another run cannot be read by this language model.
     """
     probing = Probing(ws, data, language, users=users)
-    # First, as it is what can be refused.
-    transfer = probing.transfer(others) if others else None
-    steps = {
+    steps: dict[str, Callable[[], Any]] = {
         "agreement": probing.agreement,
         "order": probing.order,
         "slots": probing.slots,
         "words": probing.words,
+        "transfer": lambda: probing.transfer(others) if others else None,
     }
     found: dict[str, Any] = {}
     for name, ask in steps.items():
-        say(f"probe: {name} ...")
+        if name != "transfer" or others:
+            say(f"probe: {name} ...")
         found[name] = ask()
     return found | {
-        "transfer": transfer,
         "protocol": probing.users.protocol,
         "users": {"valid": len(probing.users), "slots": len(probing.few_users)},
         "prompt": ws.experiment.distill.prompt,
