@@ -25,12 +25,14 @@ COMMANDS = (
     "histories",
     "prompts",
     "recommend",
+    "probe",
     "export",
     "plan",
     "study",
 )
 
-_WITHOUT_CONFIG = ("recommend", "report", "evaluate", "export")  # they can use the workdir's own
+# They can use the workdir's own.
+_WITHOUT_CONFIG = ("recommend", "probe", "report", "evaluate", "export")
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -40,6 +42,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec histories --config=FILE --workdir=DIR --output=DIR   which lists teacher.name=lists needs of another system
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
+  delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
 
@@ -81,7 +84,7 @@ def _dispatch(arguments: list[str]) -> None:
 
     workdir = Path(values.workdir)
     keep_compiled(workdir)
-    if command in ("recommend", "prompts", "histories", "export"):  # they only read
+    if command in ("recommend", "prompts", "histories", "export", "probe"):  # they only read
         _run(command, Workspace(workdir, experiment, update=values.update), values)
         return
     with session(workdir, experiment):
@@ -175,6 +178,12 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
         from delrec_jax.stages.recommend import recommend
 
         recommend(ws, Inputs(ws), values.history, values.k)
+    elif command == "probe":
+        from delrec_jax.stages.inputs import Inputs
+        from delrec_jax.stages.probe import probe
+
+        output = Path(values.output) if values.output else None
+        probe(ws, Inputs(ws), others=values.prompt_from, users=values.users, output=output)
     elif command in ("export", "histories"):
         from delrec_jax.stages.export import export
         from delrec_jax.stages.histories import histories

@@ -90,6 +90,8 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
     flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "a directory to write to", flag_values=values)
+    flags.DEFINE_multi_string("prompt_from", [], "probe: other workdirs", flag_values=values)
+    flags.DEFINE_integer("users", 1000, "probe: validation users, at most", flag_values=values)
     flags.DEFINE_string("reference", "", "compare: a label or system", flag_values=values)
     flags.DEFINE_string("systems", "*", "compare: patterns, by commas", flag_values=values)
     flags.DEFINE_string("metric", "NDCG@10", "compare: of the tests", flag_values=values)

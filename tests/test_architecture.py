@@ -24,7 +24,6 @@ METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
 ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: set() for room in LOW},
     "analysis": {"evaluation.records", "evaluation.systems"},
-    "results": {"evaluation", "analysis"},
     "config": LOW,
     "workdir": LOW | {"config"},
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},

@@ -45,7 +45,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     guides = make_guides(ws, data, language, source)
     title_slots.make_vectors(ws, data)
     make = partial(make_examples, experiment, data, language, guides=guides)
-    lists = {name: _teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
+    lists = {name: teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
     training = PromptTraining(ws, language, valid, make=make, guides=guides)
     training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
@@ -59,7 +59,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     on_main(lambda: write_json(ws.folder("distill") / "agreement.json", rows))
 
 
-def _teacher_lists(
+def teacher_lists(
     ws: Workspace, data: Data, users: np.ndarray, name: str, source: Callable[[], TrainingSource]
 ) -> TeacherLists:
     """The teacher's lists for these users' rows, stored under the teacher's fingerprint."""

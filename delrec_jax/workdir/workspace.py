@@ -40,8 +40,15 @@ _NAMED = ("distill.tasks.",)
 class Workspace:
     """One workdir with its experiment."""
 
-    def __init__(self, workdir: Path, experiment: Experiment, *, update: bool = False):
-        """Opens a workdir; writes `config.json` into a new one.
+    def __init__(
+        self,
+        workdir: Path,
+        experiment: Experiment,
+        *,
+        update: bool = False,
+        read_only: bool = False,
+    ):
+        """Opens a workdir; writes `config.json`, unless it is `read_only`.
 
         Raises:
           UserError: the workdir belongs to another config and `update` is not set, or it cannot be written.
@@ -55,7 +62,7 @@ class Workspace:
         try:
             if path.exists():
                 self._check_same(path)
-            if is_main():
+            if is_main() and not read_only:
                 workdir.mkdir(parents=True, exist_ok=True)
                 write_json(path, self._settings)
         except OSError as error:
