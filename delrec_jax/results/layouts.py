@@ -1,6 +1,6 @@
-"""Tables and lines of text from the summaries in `results/`: systems, comparisons, several names side by side, origin."""
+"""Tables and lines of text from the summaries in `results/`: systems, intervals, several names side by side, origin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from delrec_jax.analysis.blocks import (
@@ -9,30 +9,31 @@ from delrec_jax.analysis.blocks import (
     Line,
     block_title,
     interval_text,
-    to_markdown,
     users_note,
 )
-from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS
 from delrec_jax.results import names
+from delrec_jax.results.notes import (
+    NOTHING,
+    OVER_SEEDS,
+    seeds_interval_note,
+    seeds_interval_text,
+)
+from delrec_jax.results.selecting import Options, Summary, metrics_of, systems_of, where
 
-Summary = Mapping[str, Any]
-Options = Mapping[str, str]
-
-_FULL = {"protocol": "full", "group": "all"}
 _ORIGIN_OF_SPREAD = "± the sample standard deviation over seeds"
 _SHOWN_OF_HASH = 12
 
 
-def systems_table(found: Mapping[str, Summary], options: Options) -> str:
+def systems_block(found: Mapping[str, Summary], options: Options) -> Block:
     """Systems by metrics, for one name, protocol and group.
 
     Options: `protocol`, `group`, `metrics`, `interval` (the metrics with an interval over users), `systems` (patterns).
     """
     (summary,) = found.values()
-    rows = _rows(found, options)
-    metrics = _metrics(options, "metrics", METRICS)
-    interval = _metrics(options, "interval", ("NDCG@10",))
+    rows = systems_of(found, options)
+    metrics = metrics_of(options, "metrics", METRICS)
+    interval = metrics_of(options, "interval", ("NDCG@10",))
     several = {len(row["seeds"]) for row in rows if row["seeds"]}
     note = users_note([_for_note(rows[0])]) + "; " + _seeds_text(several)
     lines = [
@@ -45,50 +46,51 @@ def systems_table(found: Mapping[str, Summary], options: Options) -> str:
         )
         for row in rows
     ]
-    return to_markdown(
-        Block(
-            title=block_title(summary["corpus"], split=summary["split"], protocol=_where(rows[0])),
-            note=note + ("; [95 % bootstrap interval over users]." if interval else "."),
-            columns=("System", *metrics),
-            lines=tuple(lines),
-        )
+    return Block(
+        title=block_title(summary["corpus"], split=summary["split"], protocol=where(rows[0])),
+        note=note + ("; [95 % bootstrap interval over users]." if interval else "."),
+        columns=("System", *metrics),
+        lines=tuple(lines),
     )
 
 
-def comparisons_table(found: Mapping[str, Summary], options: Options) -> str:
-    """Paired comparisons of one name; options: `protocol`, `group`, `metrics`, `systems`, `references` (patterns)."""
-    ((name, summary),) = found.items()
-    wanted = _FULL | {key: value for key, value in options.items() if key in _FULL}
-    metrics = _metrics(options, "metrics", ("NDCG@10",))
-    rows = [
-        row
-        for row in summary["comparisons"]
-        if all(row[key] == value for key, value in wanted.items())
-        and row["metric"] in metrics
-        and _named(row["system"], row["teacher"], options.get("systems"))
-        and _named(row["reference"], row["reference_teacher"], options.get("references"))
-    ]
-    if not rows:
-        raise UserError(
-            f"results/{name}: no comparison for {dict(options)}; give collect.py --compare=A,B"
-        )
-    tested = len(summary["comparisons"])
-    return to_markdown(
-        Block(
-            title=block_title(summary["corpus"], split=summary["split"], protocol=_where(rows[0])),
-            note=f"Paired over {rows[0]['users']} users, whose values are first averaged over seeds: difference with its 95 % "
-            f"bootstrap interval, by seed, and p of the sign-flip test, plain and by Holm over the {tested} tests of "
-            f"`results/{name}`.",
-            columns=("Comparison", "Metric", "Difference [95 %]", "By seed", "p", "p (Holm)"),
-            lines=tuple(_comparison(row) for row in rows),
-        )
+def intervals_block(found: Mapping[str, Summary], options: Options) -> Block:
+    """One metric of each system: over seeds, over users, and over both together.
+
+    Options: `protocol`, `group`, `metric`, `systems` (patterns).
+    """
+    (summary,) = found.values()
+    rows = systems_of(found, options)
+    (metric,) = metrics_of(options, "metric", ("NDCG@10",))
+    counts = sorted({len(row["seeds"]) for row in rows if "low_seeds" in row[metric]})
+    note = f"{users_note([_for_note(rows[0])])}. sd: the sample standard deviation over seeds. "
+    note += "[users]: the 95 % bootstrap interval over users of each user's mean over seeds."
+    return Block(
+        title=f"{metric} · "
+        + block_title(summary["corpus"], split=summary["split"], protocol=where(rows[0])),
+        note=f"{note} {seeds_interval_note(counts)}".strip(),
+        columns=("System", "Seeds", "Mean", "sd", "[users]", OVER_SEEDS),
+        lines=tuple(_intervals(row, metric) for row in rows),
     )
 
 
-def side_table(found: Mapping[str, Summary], options: Options) -> str:
+def _intervals(row: Mapping[str, Any], metric: str) -> Line:
+    found = row[metric]
+    ends = {"ci_low": found["low"], "ci_high": found["high"]}
+    cells = (
+        Cell(str(len(row["seeds"]) or NOTHING)),
+        Cell(f"{found['mean']:.4f}"),
+        Cell(NOTHING if found["sd_seeds"] is None else f"{found['sd_seeds']:.4f}"),
+        Cell(interval_text(ends, digits=4)),
+        Cell(seeds_interval_text(found)),
+    )
+    return Line("", names.title(row["system"], row["teacher"]) + _selection(row), cells)
+
+
+def side_block(found: Mapping[str, Summary], options: Options) -> Block:
     """Systems by names, one metric; options: `protocol`, `group`, `metric`, `systems` (patterns)."""
-    (metric,) = _metrics(options, "metric", ("NDCG@10",))
-    columns = {name: _rows({name: one}, options) for name, one in found.items()}
+    (metric,) = metrics_of(options, "metric", ("NDCG@10",))
+    columns = {name: systems_of({name: one}, options) for name, one in found.items()}
     values: dict[tuple[str, str], dict[str, Cell]] = {}
     for name, rows in columns.items():
         for row in rows:
@@ -99,20 +101,18 @@ def side_table(found: Mapping[str, Summary], options: Options) -> str:
         f"{name}: {one['corpus']}, {one['split']}, {columns[name][0]['users']} users"
         for name, one in found.items()
     ]
-    return to_markdown(
-        Block(
-            title=f"{metric} · {_where(first)}",
-            note="; ".join(told) + f". Means over seeds, {_ORIGIN_OF_SPREAD}.",
-            columns=("System", *columns),
-            lines=tuple(
-                Line(
-                    "",
-                    names.title(*key),
-                    tuple(values[key].get(name, Cell("–")) for name in columns),
-                )
-                for key in sorted(values, key=lambda key: (names.order(key[0]), key[1]))
-            ),
-        )
+    return Block(
+        title=f"{metric} · {where(first)}",
+        note="; ".join(told) + f". Means over seeds, {_ORIGIN_OF_SPREAD}.",
+        columns=("System", *columns),
+        lines=tuple(
+            Line(
+                "",
+                names.title(*key),
+                tuple(values[key].get(name, Cell("–")) for name in columns),
+            )
+            for key in sorted(values, key=lambda key: (names.order(key[0]), key[1]))
+        ),
     )
 
 
@@ -140,46 +140,8 @@ def origin_text(found: Mapping[str, Summary], options: Options) -> str:
     )
 
 
-def _rows(found: Mapping[str, Summary], options: Options) -> list[Mapping[str, Any]]:
-    ((name, summary),) = found.items()
-    wanted = _FULL | {key: value for key, value in options.items() if key in _FULL}
-    rows = [
-        row
-        for row in summary["systems"]
-        if all(row[key] == value for key, value in wanted.items())
-        and _named(row["system"], row["teacher"], options.get("systems"))
-    ]
-    if not rows:
-        there = dict.fromkeys((row["protocol"], row["group"]) for row in summary["systems"])
-        raise UserError(
-            f"results/{name}: no system for {dict(options)}; it has "
-            + ", ".join(f"protocol={protocol} group={group}" for protocol, group in there)
-        )
-    return rows
-
-
-def _named(system: str, teacher: str, patterns: str | None) -> bool:
-    if patterns is None:
-        return True
-    return any(names.matches(system, teacher, one) for one in patterns.split(","))
-
-
-def _metrics(options: Options, name: str, default: Sequence[str]) -> tuple[str, ...]:
-    if name not in options:
-        return tuple(default)
-    chosen = tuple(one for one in options[name].split(",") if one)
-    if unknown := [one for one in chosen if one not in METRICS]:
-        raise UserError(f"{name}={options[name]}: unknown {unknown[0]!r}; use {', '.join(METRICS)}")
-    return chosen
-
-
-def _where(row: Mapping[str, Any]) -> str:
-    part = "" if row["group"] == "all" else f"@{row['group']}"
-    return f"{row['protocol']}{part}"
-
-
 def _for_note(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"protocol": _where(row), "users": row["users"]}
+    return {"protocol": where(row), "users": row["users"]}
 
 
 def _fewer(row: Mapping[str, Any], several: set[int]) -> str:
@@ -209,24 +171,3 @@ def _value(found: Mapping[str, Any], *, interval: bool = False) -> Cell:
     ends = {"ci_low": found["low"], "ci_high": found["high"]}
     shown = interval_text(ends, digits=4) if interval else ""
     return Cell(f"{found['mean']:.4f}", f"{spread} {shown}".strip())
-
-
-def _comparison(row: Mapping[str, Any]) -> Line:
-    ours = names.title(row["system"], row["teacher"])
-    theirs = names.title(row["reference"], row["reference_teacher"])
-    ends = {"ci_low": row["low"], "ci_high": row["high"]}
-    return Line(
-        name="",
-        label=f"{ours} vs {theirs}",
-        cells=(
-            Cell(row["metric"]),
-            Cell(f"{row['difference']:+.4f}", interval_text(ends, signed=True, digits=4)),
-            Cell(", ".join(f"{one:+.4f}" for one in row["by_seed"])),
-            Cell(_p_text(row["p"])),
-            Cell(_p_text(row["p_holm"])),
-        ),
-    )
-
-
-def _p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -16,9 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from delrec_jax.analysis.blocks import Block, to_markdown
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
 from delrec_jax.results import layouts
+from delrec_jax.results.comparison_layouts import comparisons_block
 
 _START = re.compile(r"<!-- table:(?P<spec>[^\n]*?)-->")
 _BLOCK = re.compile(_START.pattern + r"\n(?:(?!<!-- table:).)*?<!-- end -->", re.DOTALL)
@@ -29,13 +31,13 @@ class Kind:
     """A kind of table.
 
     Attributes:
-        layout: (name -> content of its file, options of the block) -> text.
+        layout: (name -> content of its file, options of the block) -> a table or text.
         keys: the options that it has.
         file: the file in `results/NAME` that it shows.
         several: whether it shows several names side by side.
     """
 
-    layout: Callable[[Mapping[str, Any], Mapping[str, str]], str]
+    layout: Callable[[Mapping[str, Any], Mapping[str, str]], Block | str]
     keys: tuple[str, ...] = ()
     file: str = "summary.json"
     several: bool = False
@@ -44,16 +46,17 @@ class Kind:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "systems": Kind(
-            layouts.systems_table, ("protocol", "group", "metrics", "interval", "systems")
+            layouts.systems_block, ("protocol", "group", "metrics", "interval", "systems")
         ),
         "comparisons": Kind(
-            layouts.comparisons_table, ("protocol", "group", "metrics", "systems", "references")
+            comparisons_block, ("protocol", "group", "metrics", "systems", "references")
         ),
-        "side": Kind(layouts.side_table, ("protocol", "group", "metric", "systems"), several=True),
+        "intervals": Kind(layouts.intervals_block, ("protocol", "group", "metric", "systems")),
+        "side": Kind(layouts.side_block, ("protocol", "group", "metric", "systems"), several=True),
         "origin": Kind(layouts.origin_text),
     }
 )
-"""Tables of systems (the default), of paired tests, of several names side by side, and the origin of a result."""
+"""Tables of systems (the default), paired tests, a metric's intervals, several names side by side; the origin of a result."""
 
 
 def refresh(page: Path, results: Path, *, write: bool, kinds: Mapping[str, Kind] = KINDS) -> bool:
@@ -116,7 +119,8 @@ def render(spec: str, results: Path, kinds: Mapping[str, Kind] = KINDS) -> str:
     found = {one: stored(results, one, kind.file) for one in plain[0].split(",")}
     if len(found) > 1 and not kind.several:
         raise UserError(f"table '{spec.strip()}': '{name}' shows one name; use the kind 'side'")
-    return kind.layout(found, options)
+    made = kind.layout(found, options)
+    return made if isinstance(made, str) else to_markdown(made)
 
 
 def stored(results: Path, name: str, file: str = "summary.json") -> dict[str, Any]:

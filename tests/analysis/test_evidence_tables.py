@@ -15,6 +15,7 @@ from evidence_workdirs import (
     workdir,
 )
 
+from delrec_jax.analysis.blocks import to_markdown
 from delrec_jax.errors import UserError
 from delrec_jax.results import layouts, names
 from delrec_jax.results.pages import refresh, render
@@ -39,7 +40,7 @@ def test_a_row_says_its_selected_steps_and_how_many_seeds_it_has_where_rows_diff
         shared | {"system": "teacher", "seeds": [0], "beside": ["teacher"], "MRR": number},
     ]
     summary = {"corpus": "toy", "split": "by_user", "systems": rows}
-    shown = layouts.systems_table({"toy": summary}, {"metrics": "MRR"})
+    shown = to_markdown(layouts.systems_block({"toy": summary}, {"metrics": "MRR"}))
     assert "| DELRec (sasrec) (step 300/0), 2 seeds | 0.5000 |" in shown
     assert "| DELRec, x (sasrec) (not tuned: step 0), 1 seed |" in shown
     assert "| Teacher (sasrec), beside the teacher, 1 seed |" in shown
@@ -68,7 +69,9 @@ def page(tmp_path):
         ("toy interval= metrics=NDCG@10 systems=pop*", "| Popularity | 0.5000 |"),
         ("toy group=head metrics=HR@1", "toy · leave_one_out · full@head"),
         ("toy comparisons", "| Teacher (sasrec) vs Popularity | NDCG@10 | -0.0625 [-0."),
-        ("toy comparisons", "| -0.1250, +0.0000 |"),
+        ("toy comparisons", "| -0.1250, +0.0000 | -12.5 | -0.134 |"),
+        ("toy intervals", "| Popularity | – | 0.5000 | – | [0.5000, 0.5000] | – |"),
+        ("toy intervals", "| Teacher (sasrec) | 2 | 0.4375 | 0.0884 | [0.2"),
         ("toy,toy side systems=teacher", "| Teacher (sasrec) | 0.4375 ± 0.0884 |"),
         ("toy origin", f"```\n{COMMAND}\n```"),
     ],
