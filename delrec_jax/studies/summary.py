@@ -10,6 +10,7 @@ from delrec_jax.results.aggregate import aggregates
 from delrec_jax.results.pairs import comparisons, expand
 from delrec_jax.results.sources import Cell, Key, Source, gather
 from delrec_jax.results.summary import refuse_user_rows
+from delrec_jax.studies.beyond import study_rows, without_costs
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.runs import StudyRun
 from delrec_jax.studies.selection import best_arm, validation
@@ -51,6 +52,7 @@ def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
         **aggregates(cells),
         "hybrids": [],
         "comparisons": _compared(opened, cells),
+        "beyond": without_costs(study_rows(opened, shown)),
     }
     refuse_user_rows(found)
     return found
