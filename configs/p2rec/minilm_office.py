@@ -4,7 +4,9 @@ Command: delrec run --config=configs/p2rec/minilm_office.py --config.data.path=P
          --workdir=runs/p2rec_minilm_office
          (SASRec alone, which is what decides: --config.augment.teachers="('sasrec',)")
 Data: atomic files (office-products.inter, office-products.item).
-Hardware and time: not yet run.
+Hardware and time: SASRec alone with three seeds and all controls 31 minutes on 2 CPU cores.
+Expect, `full` NDCG@10, mean and standard deviation of three seeds (docs/results/p2rec.md): SASRec 0.083 +- 0.001, augmented
+0.099 +- 0.002; with the untuned encoder 0.095 +- 0.001, with shuffled titles or random vectors 0.083; TF-IDF 0.082, EASE 0.111.
 """
 
 from ml_collections import ConfigDict
@@ -17,5 +19,5 @@ def get_config() -> ConfigDict:
     config.lm.update(family="bert", weights="sentence-transformers/all-MiniLM-L6-v2")
     config.parse.max_tokens = 256
     config.parse.optimizer.learning_rate = 1e-3
-    config.augment.update(way="initialise", reduce="half_whitened", start_std=0.05)
+    config.augment.update(way="initialise", reduce="half_whitened", start_std=0.1)
     return config
