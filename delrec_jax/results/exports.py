@@ -3,9 +3,11 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from delrec_jax.analysis.blocks import Block, Cell, to_markdown
+from delrec_jax.files import write_text
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -81,8 +83,17 @@ def latex(text: str) -> str:
     return text.translate(_TO_LATEX)
 
 
-EXPORTS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
-"""File ending -> the table in that form."""
+def write_tables(folder: Path, blocks: Mapping[str, Block]) -> None:
+    """Writes all tables to `tables.md`, and each to NAME.csv and NAME.tex.
+
+    Args:
+        folder: where; it is created.
+        blocks: each by its name.
+    """
+    write_text(folder / "tables.md", "\n".join(map(to_markdown, blocks.values())))
+    for name, block in blocks.items():
+        write_text(folder / f"{name}.csv", to_csv(block))
+        write_text(folder / f"{name}.tex", to_latex(block))
 
 
 def _text(cell: Cell) -> str:
