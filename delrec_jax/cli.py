@@ -1,5 +1,6 @@
 """The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +20,8 @@ if TYPE_CHECKING:
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = (
-    "run",
-    *STAGES,
-    "baseline",
-    "histories",
-    "prompts",
-    "recommend",
-    "probe",
-    "export",
-    "plan",
-    "study",
+    *("run", *STAGES, "baseline", "histories", "prompts", "recommend", "probe", "export", "plan"),
+    *("study", "compare"),
 )
 
 # They can use the workdir's own.
@@ -49,6 +42,8 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 
   delrec study     --config=configs/studies/NAME.py[:BASE] --workdir=DIR [--jobs=2] [--shard=0/4] [--dry]   arms with seeds
+  delrec compare   RUN [RUN ...] [--output=DIR]   tables and paired tests of finished runs; RUN is WORKDIR or LABEL=WORKDIR
+                   [--reference=LABEL_OR_SYSTEM] [--systems=delrec,hybrid*] [--metric=NDCG@10] [--protocol=full]
 
   --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
@@ -70,7 +65,10 @@ def _dispatch(arguments: list[str]) -> None:
     command = arguments[0]
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
-    values, overrides, _ = parse(command, arguments[1:])
+    values, overrides, folders = parse(command, arguments[1:], folders=command == "compare")
+    if command == "compare":
+        _compare(folders, values, overrides, shlex.join(["delrec", *arguments]))
+        return
     _check_given(command, values, overrides)
     if command == "plan":
         _plan(_experiment(values, overrides), values)
@@ -91,18 +89,22 @@ def _dispatch(arguments: list[str]) -> None:
         _run(command, Workspace(workdir, experiment, update=values.update), values)
 
 
-def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -> None:
-    """Checks what can be checked before anything is loaded.
-
-    Raises:
-      UserError: --workdir or --config is missing, there is no such config file, or a folder is named by a URL.
-    """
+def _refuse_urls(values: flags.FlagValues) -> None:
     for name in ("workdir", "output"):
         if "://" in (folder := getattr(values, name) or ""):
             raise UserError(
                 f"--{name}={folder}: give a folder of a file system that all processes see, such as NFS, and copy it to the "
                 "bucket afterwards; buckets themselves are not written to"
             )
+
+
+def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -> None:
+    """Checks what can be checked before anything is loaded.
+
+    Raises:
+      UserError: --workdir or --config is missing, there is no such config file, or a folder is named by a URL.
+    """
+    _refuse_urls(values)
     if command != "plan" and not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     if values.config is not None:
@@ -133,6 +135,26 @@ def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
         stored = stored_settings(Path(values.workdir))
         return from_config(ConfigDict(stored, convert_dict=True))
     return from_config(overridden(read_config(*file_and_argument(values.config)), overrides))
+
+
+def _compare(runs: list[str], values: flags.FlagValues, overrides: list[str], command: str) -> None:
+    """Prints the tables of finished runs, and writes them with a page if --output is given."""
+    _refuse_urls(values)
+    if not runs or overrides or values.workdir or values.config:
+        raise UserError(
+            "compare needs finished runs and no config: delrec compare runs/a full=runs/b --output=comparison"
+        )
+    from delrec_jax.results import comparing
+    from delrec_jax.results.sources import sources
+
+    asked = comparing.Asked(values.systems, values.reference, values.metric, values.protocol)
+    found = sources(runs)
+    summary = comparing.summarized(found, asked)
+    print(comparing.as_markdown(summary, asked))
+    if values.output:
+        folder = Path(values.output)
+        comparing.write(folder, summary, asked, found, command=command)
+        print(f"comparison: {folder / 'index.html'}")
 
 
 def _plan(experiment: "Experiment", values: flags.FlagValues) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from delrec_jax.analysis import plots
@@ -18,6 +17,7 @@ from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.blocks import SHARE_COLUMN, agreement_block, result_blocks, whole_protocols
 from delrec_jax.analysis.comparison_blocks import comparison_block, verdict
 from delrec_jax.analysis.embedding_map import EmbeddingMap, embedding_map
+from delrec_jax.analysis.html import template
 from delrec_jax.analysis.labels import base_label
 from delrec_jax.analysis.seed_blocks import SeedMean, seed_mean_blocks, seed_means
 from delrec_jax.errors import UserError
@@ -87,14 +87,7 @@ def render_report(data: ReportData) -> str:
     if not data.metrics:
         raise UserError("report: no metric rows; run `delrec evaluate` on this workdir first")
     blocks = (seed_mean_blocks if data.over_seeds else result_blocks)(data.metrics)
-    environment = Environment(
-        loader=PackageLoader("delrec_jax.analysis"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         data=data,
         tiles=_seed_tiles(data) if data.over_seeds else _tiles(data.metrics),
         parts={part: [block for block in blocks if block.part == part] for part in _PART_TITLES},

@@ -8,23 +8,30 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from delrec_jax.analysis.labels import system_label
-from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
+from delrec_jax.evaluation.systems import BASELINES, SYSTEMS, hybrid_parts
 
 UNTRAINED = frozenset((*BASELINES, "oracle"))
 """Systems that no seed and no teacher can change: one result stands for all workdirs, if they agree."""
 
 
-def labeled(system: str, label: str) -> str:
+def labeled(system: str, of: str) -> str:
     """The name of a system of a workdir with this label ("" for none)."""
-    return f"{system}/{label}" if label else system
+    return f"{system}/{of}" if of else system
+
+
+def base(system: str) -> str:
+    """The name of a system without the label of its workdir."""
+    return system.partition("/")[0]
+
+
+def label(system: str) -> str:
+    """The label of a system's workdir, "" for none."""
+    return system.partition("/")[2]
 
 
 def parts(system: str) -> tuple[str, ...]:
     """The systems that a hybrid sums, or the system itself; without the workdir's label."""
-    base = system.partition("/")[0]
-    if base.startswith("hybrid(") and base.endswith(")"):
-        return tuple(base.removeprefix("hybrid(").removesuffix(")").split("+"))
-    return (base,)
+    return hybrid_parts(base(system)) or (base(system),)
 
 
 def untrained(system: str) -> bool:
@@ -41,13 +48,13 @@ def order(system: str) -> tuple[object, ...]:
 
 def title(system: str, teacher: str) -> str:
     """What a table calls a system: `DELRec, beside (sasrec)`."""
-    label = system.partition("/")[2]
+    of = label(system)
     known = [
         system_label(name, "", teachers=False) if name in SYSTEMS else name
         for name in parts(system)
     ]
     text = " + ".join(known)
-    return text + (f", {label}" if label else "") + (f" ({teacher})" if teacher else "")
+    return text + (f", {of}" if of else "") + (f" ({teacher})" if teacher else "")
 
 
 def matches(system: str, teacher: str, pattern: str) -> bool:

@@ -13,7 +13,7 @@ NOTHING = "–"
 
 EFFECTS_NOTE = (
     "Effect sizes: %, the difference in percent of the reference's mean; d_z, the mean difference over users in units of its "
-    "standard deviation over users (0.2 is called small, 0.5 medium, 0.8 large)."
+    "standard deviation over users."
 )
 
 
@@ -28,9 +28,8 @@ def seeds_interval_note(counts: Sequence[int]) -> str:
     shown = "/".join(map(str, counts))
     share = "/".join(f"{count - 1}/{count}" for count in counts)
     return (
-        f"{OVER_SEEDS}: the 95 % interval when training seeds are drawn again too, independently of users. Draws of {shown} "
-        f"seeds repeat runs that were seen: they show on average {share} of the variance between runs, and no failure that "
-        "did not happen in one of them."
+        f"{OVER_SEEDS}: the 95 % interval when training seeds are drawn again too. Draws of {shown} seeds repeat the runs that "
+        f"were seen: they show on average {share} of the variance between runs, and no failure that none of these had."
     )
 
 

@@ -18,7 +18,7 @@ from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 from delrec_jax.evaluation.significance import compare, holm, standardized_difference
 from delrec_jax.results import names
 from delrec_jax.results.aggregate import DIGITS, FEWEST
-from delrec_jax.results.sources import Cell, Key
+from delrec_jax.results.sources import Cell, Key, same_ranks
 
 _OURS, _THEIRS = "system", "reference"
 
@@ -89,7 +89,7 @@ def comparisons(
     seed: int = 0,
     resamples: int = 10_000,
 ) -> list[dict[str, Any]]:
-    """One row per pair, protocol and metric; the p-values of all rows are one family for Holm's correction.
+    """`tests` of the pairs that patterns name.
 
     Args:
         cells: of one corpus and split.
@@ -103,23 +103,52 @@ def comparisons(
         UserError: a pair, protocol, group or metric that is not there, a group that is too small, or two systems without a
             common seed.
     """
-    rows = []
+    pairs = []
     for name in protocols:
         protocol, _, group = name.partition("@")
         found = [pair for one in patterns for pair in expand(cells, one, protocol)]
-        for pair in dict.fromkeys(found):
-            records = _records(cells, pair)
-            for metric in metrics:
-                rows.append(
-                    _compared(
-                        pair,
-                        records,
-                        metric,
-                        group=group or "all",
-                        seed=seed,
-                        resamples=resamples,
-                    )
-                )
+        pairs += [(pair, group or "all") for pair in dict.fromkeys(found)]
+    return tests(cells, pairs, metrics=metrics, seed=seed, resamples=resamples)
+
+
+def identical(cells: Mapping[Key, Cell], pair: Pair) -> bool:
+    """Whether both systems have the same ranks for every user and seed: then they are one, and nothing is left to test."""
+    ours, theirs = (
+        {key.seed: cell for key, cell in cells.items() if key[:3] == (pair.protocol, *one)}
+        for one in (pair.ours, pair.theirs)
+    )
+    return ours.keys() == theirs.keys() and all(
+        same_ranks(cell, theirs[seed]) for seed, cell in ours.items()
+    )
+
+
+def tests(
+    cells: Mapping[Key, Cell],
+    pairs: Sequence[tuple[Pair, str]],
+    *,
+    metrics: Sequence[str] = ("NDCG@10",),
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> list[dict[str, Any]]:
+    """One row per pair and metric; the p-values of all rows are one family for Holm's correction.
+
+    Args:
+        cells: of one corpus and split.
+        pairs: each with the group of users that it is tested on: "all" or one of `records.PART_OF_USERS`.
+        metrics: some of `METRICS`.
+        seed: seed of the bootstrap and of the sign flips.
+        resamples: sign patterns of each test.
+
+    Raises:
+        UserError: a group or metric that is not there, a group that is too small, or two systems without a common seed.
+    """
+    rows = []
+    for pair, group in pairs:
+        records = _records(cells, pair)
+        for metric in metrics:
+            rows.append(
+                _compared(pair, records, metric, group=group, seed=seed, resamples=resamples)
+            )
     adjusted = holm([row["p"] for row in rows])
     return [row | {"p_holm": _short(p)} for row, p in zip(rows, adjusted, strict=True)]
 

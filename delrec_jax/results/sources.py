@@ -5,6 +5,7 @@ Cells of several workdirs lie side by side if they were measured on the same tes
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from delrec_jax.evaluation.records import (
     read_records,
     wide_expected,
 )
+from delrec_jax.evaluation.systems import SYSTEMS
 from delrec_jax.results import names
 
 PER_USER = ("user", "target", "rank", "ties", "candidates", "cold", "head")
 """The columns of rank records that differ between users; all others belong to the run."""
 
 _OF_RUN = tuple(name for name in RECORD_SCHEMA if name not in PER_USER)
+_LABEL = re.compile(r"[\w.+-]+")  # patterns of systems give other signs a meaning
 _FOLDERS = ("records", "baseline")  # of `delrec evaluate`, of `delrec baseline`
 
 
@@ -101,21 +104,38 @@ def sources(workdirs: Sequence[str]) -> list[Source]:
     """The records files of workdirs given as `WORKDIR` or `LABEL=WORKDIR`.
 
     Raises:
-        UserError: a workdir has no finished evaluation.
+        UserError: a workdir has no finished evaluation, or a label has other signs than letters, digits and `.+-_`.
     """
-    found = []
-    for text in workdirs:
-        label, given, path = text.rpartition("=")
-        folder = Path(path if given else text)
-        files = [folder / name / "records.parquet" for name in _FOLDERS]
-        there = [file for file in files if finished(file.parent) and file.is_file()]
-        if not there:
-            raise UserError(
-                f"{folder}: neither {' nor '.join(f'{name}/' for name in _FOLDERS)} holds the records of a finished "
-                "evaluation; run `delrec evaluate` or `delrec baseline` there, or leave the workdir out"
-            )
-        found += [Source(folder, label, file) for file in there]
-    return found
+    return [source for text in workdirs for source in sources_of(*_label_and_folder(text))]
+
+
+def sources_of(label: str, folder: Path) -> list[Source]:
+    """The records files of one workdir.
+
+    Raises:
+        UserError: it has no finished evaluation.
+    """
+    files = [folder / name / "records.parquet" for name in _FOLDERS]
+    there = [file for file in files if finished(file.parent) and file.is_file()]
+    if not there:
+        raise UserError(
+            f"{folder}: neither {' nor '.join(f'{name}/' for name in _FOLDERS)} holds the records of a finished "
+            "evaluation; run `delrec evaluate` or `delrec baseline` there, or leave the workdir out"
+        )
+    return [Source(folder, label, file) for file in there]
+
+
+def _label_and_folder(text: str) -> tuple[str, Path]:
+    """`LABEL=WORKDIR` or `WORKDIR`, which may itself have an equals sign in its name."""
+    label, given, path = text.partition("=")
+    if not given or Path(text).exists():
+        return "", Path(text)
+    if not _LABEL.fullmatch(label) or label in SYSTEMS:
+        raise UserError(
+            f"{text}: there is no such folder, and {label!r} is no label: use letters, digits and .+-_, and not the name of a "
+            "system"
+        )
+    return label, Path(path)
 
 
 def finished(folder: Path) -> bool:
@@ -171,10 +191,15 @@ def _cells_of(source: Source) -> Iterator[Cell]:
         yield Cell(run, rows.select(PER_USER), oracle)
 
 
-def _same(one: Cell, other: Cell) -> bool:
+def same_ranks(one: Cell, other: Cell) -> bool:
+    """Whether two cells have the same ranks for the same users and targets."""
     columns = ["user", "target", "rank"]
+    return one.users.select(columns).equals(other.users.select(columns))
+
+
+def _same(one: Cell, other: Cell) -> bool:
     differing = {"teacher", "seed"} if names.untrained(one.run["system"]) else set()
-    return one.users.select(columns).equals(other.users.select(columns)) and all(
+    return same_ranks(one, other) and all(
         value == other.run[name] for name, value in one.run.items() if name not in differing
     )
 
