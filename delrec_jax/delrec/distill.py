@@ -129,7 +129,7 @@ class PromptTraining:
         """An untrained prompt; `random` and the start of the trained prompts come from different streams."""
         stream = "prompt/random" if name == "random" else "prompt/init"
         table = self._language.model.table(self._language.params)
-        vectors = self._frozen.get(title_slots.VECTORS)
+        vectors = title_slots.held_vectors(self._ws, self._language).get(title_slots.VECTORS)
         return self._start.prompt(table, self._ws.experiment.seed, stream, vectors=vectors)
 
     def fit(self, name: str, examples: PromptExamples) -> None:
