@@ -7,7 +7,7 @@ from typing import Any
 from delrec_jax.errors import UserError
 from delrec_jax.results import names
 from delrec_jax.results.aggregate import aggregates
-from delrec_jax.results.pairs import comparisons, expand
+from delrec_jax.results.pairs import expand, identical, tests
 from delrec_jax.results.sources import Cell, Key, Source, gather
 from delrec_jax.results.summary import refuse_user_rows
 from delrec_jax.studies.beyond import study_rows, without_costs
@@ -122,8 +122,10 @@ def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]
         return []
     others = [name for name in there if name not in (main, "oracle")]
     patterns = [(f"{_exact(system)}@*", f"{_exact(main)}@*") for system in others]
-    patterns = [one for one in patterns if expand(cells, one, study.protocol)]
-    return comparisons(cells, patterns, protocols=[study.protocol], metrics=[study.metric])
+    found = [pair for one in patterns for pair in expand(cells, one, study.protocol)]
+    # Arms that share a stage share its systems: their tests would only make those of the others stricter.
+    asked = [(pair, "all") for pair in dict.fromkeys(found) if not identical(cells, pair)]
+    return tests(cells, asked, metrics=(study.metric,))
 
 
 def _exact(system: str) -> str:

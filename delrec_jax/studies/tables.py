@@ -1,18 +1,22 @@
-"""The tables of a study, as files beside its runs: `summary.json`, `tables.md`, `tables.csv`, `tables.tex`, `costs.json`."""
+"""What a study leaves beside its runs: `summary.json`, its tables as Markdown, CSV and LaTeX, `costs.json`, and a page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from delrec_jax.analysis.blocks import Block, Cell, Line, to_markdown
 from delrec_jax.files import write_text
 from delrec_jax.results.comparison_layouts import comparisons_block
+from delrec_jax.results.exports import write_tables
 from delrec_jax.results.layouts import intervals_block, systems_block
+from delrec_jax.results.study_page import Link, StudyPage, run_link, write_page
 from delrec_jax.results.summary import as_text
 from delrec_jax.studies.beyond import costs_block, lists_block, study_rows
+from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import Opened
 
 _METRICS = "HR@1,HR@10,NDCG@10"
+_NORMAL_95, _POWER_80 = 1.96, 2.80  # 1.96 + 0.84 standard errors are seen in four of five samples
 
 
 def write(opened: Opened, summary: Mapping[str, Any]) -> str:
@@ -29,34 +33,83 @@ def write(opened: Opened, summary: Mapping[str, Any]) -> str:
     done = [run for run in opened.runs if opened.finished(run)]
     costs = study_rows(opened, done)
     write_text(opened.root / "costs.json", json.dumps(costs, indent=1) + "\n")
+    found, cost = blocks(opened, summary), costs_block(costs)
+    write_tables(opened.root, found)
     text = as_markdown(opened, summary)
     write_text(opened.root / "tables.md", text)
-    cost = costs_block(costs)
+    _write_page(opened, summary, costs, [*found.values(), *([cost] if cost else [])])
     return text + (f"\n{to_markdown(cost)}\n" if cost else "")
 
 
 def as_markdown(opened: Opened, summary: Mapping[str, Any]) -> str:
     """The question, the tables, and what is not finished."""
-    parts = [opened.study.question, *map(to_markdown, blocks(opened, summary))]
+    parts = [opened.study.question, *map(to_markdown, blocks(opened, summary).values())]
     if unfinished := summary["study"]["unfinished"]:
         parts.append(f"Not finished: {', '.join(unfinished)}.")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def blocks(opened: Opened, summary: Mapping[str, Any]) -> list[Block]:
-    """Systems, their intervals, comparisons with the reference, what validation says, and what is recommended."""
+def blocks(opened: Opened, summary: Mapping[str, Any]) -> dict[str, Block]:
+    """Systems, their intervals, comparisons with the reference, what validation says, and what is recommended; by file name."""
     study, told = opened.study, summary["study"]
     named = {opened.root.name: summary}
     here = {"protocol": study.protocol}
-    found = [systems_block(named, here | {"metrics": _METRICS, "interval": study.metric})]
+    found = {
+        "systems": systems_block(named, here | {"metrics": _METRICS, "interval": study.metric})
+    }
     if len(study.seeds) > 1:
-        found.append(intervals_block(named, here | {"metric": study.metric}))
+        found["intervals"] = intervals_block(named, here | {"metric": study.metric})
     if summary["comparisons"]:
-        found.append(comparisons_block(named, here | {"metrics": study.metric}, place="this study"))
+        options = here | {"metrics": study.metric}
+        found["comparisons"] = comparisons_block(
+            named, options, place="this study", more_note=_power(summary["comparisons"])
+        )
     if told["validation"]:
-        found.append(_validation(told["validation"], study.metric, told["selected"]))
+        found["validation"] = _validation(told["validation"], study.metric, told["selected"])
     lists = lists_block(summary["beyond"])
-    return [*found, lists] if lists else found
+    return found | ({"lists": lists} if lists else {})
+
+
+def _power(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The smallest difference that the tests can see, from the widths of their intervals."""
+    errors = sorted((row["high"] - row["low"]) / (2 * _NORMAL_95) for row in rows)
+    seen = _POWER_80 * errors[len(errors) // 2]
+    return (
+        f"A single test at 5 % sees a true difference of {seen:.4f} with a power of 80 % (median over these tests, before "
+        "Holm's correction)."
+    )
+
+
+def _write_page(
+    opened: Opened,
+    summary: Mapping[str, Any],
+    costs: Sequence[Mapping[str, Any]],
+    found: Sequence[Block],
+) -> None:
+    study, told, path = opened.study, summary["study"], opened.root / "index.html"
+    unfinished = set(told["unfinished"])
+    links = [
+        Link(run.name, "", "not finished")
+        if run.name in unfinished
+        else run_link(opened.workdirs[run.name].root, path, run.name)
+        for run in opened.runs
+    ]
+    page = StudyPage(
+        title=f"{opened.root.name}: {summary['corpus']}",
+        question=study.question,
+        facts={
+            "Corpus": summary["corpus"],
+            "Split": summary["split"],
+            "Test users": str(summary["users"]),
+            "Seeds": ", ".join(map(str, study.seeds)),
+            "Reference": study.reference,
+            **({"Chosen by validation": told["selected"]} if told["selected"] else {}),
+        },
+        blocks=found,
+        figures=figures(study, summary, costs),
+        links=links,
+    )
+    write_page(path, page)
 
 
 def _validation(values: Mapping[str, list[float]], metric: str, selected: str) -> Block:

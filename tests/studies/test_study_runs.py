@@ -36,10 +36,15 @@ def test_nothing_is_run_twice(finished):
     root, said = finished
     assert stages_run(root) == {"prepare": 1, "fit": 1, "teach": 2, "baseline": 3}
     assert "[5/5]" in said
-    rows = json.loads((root / "summary.json").read_text())["comparisons"]
-    same = next(row for row in rows if row["system"] == "teacher/narrow_again")
-    assert same["difference"] == 0 and same["seeds"] == [0]
-    assert any(row["system"] == "teacher/wide" and row["difference"] for row in rows)
+    summary = json.loads((root / "summary.json").read_text())
+    rows = {row["system"]: row for row in summary["systems"] if row["protocol"] == "full"}
+    assert rows["teacher/narrow"]["HR@10"] == rows["teacher/narrow_again"]["HR@10"]
+    tested = {row["system"]: row for row in summary["comparisons"]}
+    assert "teacher/narrow_again" not in tested  # the same ranks: nothing to test
+    assert tested["teacher/wide"]["difference"] and tested["teacher/wide"]["seeds"] == [0]
+    page = (root / "index.html").read_text()
+    assert "Does the width of the teacher matter?" in page and "NDCG@10 by width" in page
+    assert "systems.csv" in {path.name for path in root.iterdir()}
 
 
 def test_a_failed_arm_stops_what_depends_on_it_and_nothing_else(tmp_path):
