@@ -116,8 +116,9 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
     elif command == "plan":
         raise UserError("--config is missing: delrec plan --config=FILE --devices=8")
     elif command not in _WITHOUT_CONFIG:
+        ready = "configs/studies/components.py" if command == "study" else "configs/storefront.py"
         raise UserError(
-            f"--config is missing: delrec {command} --config=configs/storefront.py --workdir={values.workdir}"
+            f"--config is missing: delrec {command} --config={ready} --workdir={values.workdir}"
         )
     elif overrides:
         raise UserError(f"{overrides[0]} changes a config: give --config=FILE too")

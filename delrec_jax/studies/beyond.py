@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from delrec_jax.analysis.blocks import Block, Cell, Line
+from delrec_jax.evaluation.beyond_accuracy import TARGETS
 from delrec_jax.results import names
 from delrec_jax.results.beyond import COSTS, beyond_rows
 from delrec_jax.studies.opening import Opened
@@ -38,9 +39,17 @@ def study_rows(opened: Opened, runs: Sequence[StudyRun]) -> list[dict[str, Any]]
     found = [row for row in beyond_rows(sources) if (row["system"], row["label"]) in wanted]
     beside = [("", opened.records(run).parent) for run in runs if run.arm.name == study.reference]
     if beside:
-        context = (*study.context, "targets")
+        context = (*study.context, TARGETS)
         found += [row for row in beyond_rows(beside) if row["system"] in context]
-    return found
+    places = {arm.name: place for place, arm in enumerate(study.arms)}
+    return sorted(found, key=lambda row: _place(row, places))
+
+
+def _place(row: Mapping[str, Any], places: Mapping[str, int]) -> tuple[Any, ...]:
+    """The order of tables, the arms of a system in the study's order, and last what users took."""
+    system = row["system"]
+    first = (system == TARGETS,) if system == TARGETS else (False, names.order(system))
+    return first, places.get(row["label"], -1), row["teacher"]
 
 
 def without_costs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -88,7 +97,7 @@ def _block(
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    if row["system"] == "targets":
+    if row["system"] == TARGETS:
         return "Targets"
     return names.title(names.labeled(row["system"], row["label"]), row["teacher"])
 

@@ -1,7 +1,7 @@
 """What a study leaves beside its runs: `summary.json`, its tables as Markdown, CSV and LaTeX, `costs.json`, and a page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from delrec_jax.analysis.blocks import Block, Cell, Line, to_markdown
@@ -16,11 +16,12 @@ from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import Opened
 
 _METRICS = "HR@1,HR@10,NDCG@10"
+_ON_TERMINAL = ("systems", "comparisons", "validation")
 _NORMAL_95, _POWER_80 = 1.96, 2.80  # 1.96 + 0.84 standard errors are seen in four of five samples
 
 
 def write(opened: Opened, summary: Mapping[str, Any]) -> str:
-    """Writes the files; returns the tables for the terminal.
+    """Writes the files; returns the main tables, for the terminal.
 
     What depends on the speed of the machine is apart from all else (`costs.json`): the other files are the same, byte for byte,
     however often the study was interrupted.
@@ -35,15 +36,15 @@ def write(opened: Opened, summary: Mapping[str, Any]) -> str:
     write_text(opened.root / "costs.json", json.dumps(costs, indent=1) + "\n")
     found, cost = blocks(opened, summary), costs_block(costs)
     write_tables(opened.root, found)
-    text = as_markdown(opened, summary)
-    write_text(opened.root / "tables.md", text)
+    write_text(opened.root / "tables.md", _text(opened, summary, found.values()))
     _write_page(opened, summary, costs, [*found.values(), *([cost] if cost else [])])
-    return text + (f"\n{to_markdown(cost)}\n" if cost else "")
+    shown = [found[name] for name in _ON_TERMINAL if name in found]
+    return f"{_text(opened, summary, shown)}\nall tables, figures and runs: {opened.root / 'index.html'}"
 
 
-def as_markdown(opened: Opened, summary: Mapping[str, Any]) -> str:
-    """The question, the tables, and what is not finished."""
-    parts = [opened.study.question, *map(to_markdown, blocks(opened, summary).values())]
+def _text(opened: Opened, summary: Mapping[str, Any], shown: Iterable[Block]) -> str:
+    """The question, tables, and what is not finished."""
+    parts = [opened.study.question, *map(to_markdown, shown)]
     if unfinished := summary["study"]["unfinished"]:
         parts.append(f"Not finished: {', '.join(unfinished)}.")
     return "\n\n".join(part.strip() for part in parts) + "\n"
