@@ -1,9 +1,9 @@
 """DELRec beside its nearest rivals, on the same language model, teacher and candidates.
 
-Question: among one target and random unseen items, does DELRec find the target more often than LLaRA's hybrid prompt, LlamaRec's
-lists and LLMSeqSim's title vectors do?
-Arms: `full` (DELRec; `lm_embeddings` beside it is LLMSeqSim), `llara` (the teacher's vector after each title; projector and LoRA
-train together on labels) and `llamarec` (LoRA on lists of candidates scored by their letters, without a prompt).
+Question: among one target and random unseen items, does DELRec find the target more often than LLaRA's hybrid prompt,
+LlamaRec's lists and LLMSeqSim's title vectors do?
+Arms: `full` (DELRec; `lm_embeddings` beside it is LLMSeqSim), `llara` (the teacher's vector after each title; projector and
+LoRA train together on labels) and `llamarec` (LoRA on lists of candidates scored by their letters, without a prompt).
 Command: delrec study --config=configs/studies/rivals.py --workdir=runs/rivals      (or NAME.py:BASE)
 Time: 3 arms x 3 seeds that share corpus and teachers; meant for one 80 GB GPU with Flan-T5 large. Not run in full yet.
 
