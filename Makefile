@@ -21,7 +21,7 @@ define install_into
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test nightly lint format parity clean
+.PHONY: help install demo test nightly lint format parity results clean
 
 help:  ## say what each target does
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -67,6 +67,10 @@ parity: $(PARITY_VENV)/.installed  ## compare with PyTorch transformers and peft
 	else \
 		echo "parity tests SKIPPED: $(TORCH) cannot be installed here (pip's reason is above)"; \
 	fi
+
+# From the files in results/ alone; a test fails where a page is not what this writes.
+results: $(VENV)/.installed  ## write the tables of README.md and docs/ from what is stored in results/
+	$(VENV)/bin/python benchmarks/evidence/tables.py
 
 clean:  ## remove .venv, .venv-parity, caches and build leftovers (runs/ stays)
 	rm -rf .venv .venv-parity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Fills the tables of the docs from `results/NAME/summary.json`.
+"""Fills the tables of the docs from the files in `results/`; `make results` runs this.
 
     python benchmarks/evidence/tables.py [--check] [PAGE ...]
 
@@ -14,6 +14,7 @@ and what stands between the two lines is replaced. Kinds, each with its keys:
     intervals              over users, and over users and seeds: protocol=full group=all metric=NDCG@10 systems=...
     side                   several names as columns: protocol=full group=all metric=NDCG@10 systems=...
     origin                 commands, commit, machine, date, hashes
+    measured               a measurement with its origin, from results/measured/NAME.json (delrec_jax/results/measured.py)
     ways                   P2Rec's ways by validation, from results/NAME/ways.json (augmentations.py); several names as columns
 
 `--check` changes nothing and exits with 1 if a page is not what this script would write.
@@ -31,7 +32,7 @@ from delrec_jax.results import pages
 from delrec_jax.results.pages import Kind, refresh
 from delrec_jax.results.provenance import RESULTS, ROOT
 
-KINDS = {**pages.KINDS, "ways": Kind(ways_table, file="ways.json", several=True)}
+KINDS = {**pages.KINDS, "ways": Kind(ways_table, file="{name}/ways.json", several=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for page in stale:
         print(f"{page}: {'out of date' if values.check else 'written'}")
     if stale and values.check:
-        print("run `python benchmarks/evidence/tables.py`")
+        print("run `make results`")
         sys.exit(1)
 
 

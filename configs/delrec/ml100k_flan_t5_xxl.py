@@ -4,7 +4,8 @@ Command: delrec plan --config=configs/delrec/ml100k_flan_t5_xxl.py --devices=16 
          CONFIG=configs/delrec/ml100k_flan_t5_xxl.py ... launch/tpu_vm.sh --config.data.path=PATH/TO/ml-100k
 Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item); google/flan-t5-xxl from the Hugging Face hub.
 Hardware: TPU v5e-16, according to the plan only: 22 GB of weights in bfloat16, split over all 16 chips.
-NOT TRAINED BY US: the weights could not be downloaded where this was written. Only the plan was computed (docs/results.md).
+NOT TRAINED BY US: the weights could not be downloaded where this was written. Only the plan was computed
+(docs/results/plans.md).
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ The language model is tuned to predict users' preferences, its item embeddings g
 The table has both: `teacher` (plain) and `teacher_augmented` (DELRec's).
 Command: delrec run --config=configs/p2rec/delrec_storefront.py --workdir=runs/p2rec_delrec_storefront
 Hardware and time: 2 CPU cores, 29 minutes alongside four other jobs.
-Expect, `full` HR@1: teacher 0.40, augmented teacher 0.40, DELRec 0.51, each +- 0.03 (docs/results.md).
+Expect, `full` HR@1: teacher 0.40, augmented teacher 0.40, DELRec 0.51, each +- 0.03 (docs/results/older.md).
 """
 
 from ml_collections import ConfigDict

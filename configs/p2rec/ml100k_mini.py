@@ -6,8 +6,8 @@ Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item).
 Hardware and time: one CPU core alongside other jobs: pretrain 10 minutes, parse 10 to 14; `augment` trains 44 recommenders (3
 names, 3 seeds, plain, augmented and 3 controls), each for up to 3,660 steps as configs/teachers/ml_100k.py does.
 Expect, `full` NDCG@10, mean of 3 seeds: SASRec 0.107 +- 0.005, with P2Rec 0.111 +- 0.002, with random vectors of the same
-spectrum 0.112 +- 0.005: no gain that can be distinguished from chance (docs/evidence.md). This way was the best of nine on
-validation items. The latent categories of seed 0 explain 9 % of the variance of log-popularity (with parse.popularity=kept
+spectrum 0.112 +- 0.005: no gain that can be distinguished from chance (docs/results/p2rec.md). This way was the best of nine
+on validation items. The latent categories of seed 0 explain 9 % of the variance of log-popularity (with parse.popularity=kept
 79 %).
 """
 

@@ -9,9 +9,9 @@
 
 Blocks and `kept` are those of the estimate of memory (`memory`), exchanges those of `exchange`, operations those of `work`.
 0.76 and 0.675 are what one H200 reached of its peak in a product of 8192^3 and in a copy; 2.3 is fitted to that GPU's steps
-(docs/results.md). For the 10 steps that were measured on it (`distill` and `tune` of a model of 2.8 billion parameters,
-`distill` of one of 77 million, bfloat16, by attention and `remat`) the formula gives 0.80 to 1.19 times the time (median
-0.96). No other chip and no exchange between devices was measured.
+(docs/results/speed_gpu.md). For the 10 steps that were measured on it (`distill` and `tune` of a model of 2.8 billion
+parameters, `distill` of one of 77 million, bfloat16, by attention and `remat`) the formula gives 0.80 to 1.19 times the time
+(median 0.96). No other chip and no exchange between devices was measured.
 """
 
 from dataclasses import dataclass

@@ -117,7 +117,7 @@ def side_block(found: Mapping[str, Summary], options: Options) -> Block:
 
 
 def origin_text(found: Mapping[str, Summary], options: Options) -> str:
-    """Commands, commits, machine, date and hashes of one name."""
+    """Commits, machine and date of one name; its commands and hashes are folded."""
     ((name, summary),) = found.items()
     told = summary["provenance"]
     machine = told["machine"]
@@ -130,13 +130,14 @@ def origin_text(found: Mapping[str, Summary], options: Options) -> str:
     libraries = ", ".join(
         f"{library} {told['versions'][library]}" for library in ("python", "jax", "flax")
     )
-    hashes = ", ".join(
-        f"{one['workdir']} `{one['sha256'][:_SHOWN_OF_HASH]}`" for one in told["sources"]
+    hashes = "\n".join(
+        f"- {one['workdir']} `{one['sha256'][:_SHOWN_OF_HASH]}`" for one in told["sources"]
     )
     commands = "\n".join(told["commands"])
     return (
-        f"`results/{name}/summary.json`, {told['date']}: commit {commits}; {where}; {libraries}. SHA-256 of the per-user "
-        f"ranks: {hashes}.\n\n```\n{commands}\n```\n"
+        f"`results/{name}/summary.json`, {told['date']}: commit {commits}; {where}; {libraries}.\n\n"
+        f"<details><summary>Commands, and SHA-256 of the per-user ranks</summary>\n\n```\n{commands}\n```\n\n{hashes}\n\n"
+        "</details>\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Pages whose tables are written from `results/NAME/summary.json`.
+"""Pages whose tables are written from the files in `results/`.
 
 A page has blocks of the form
 
@@ -19,7 +19,7 @@ from typing import Any
 from delrec_jax.analysis.blocks import Block, to_markdown
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
-from delrec_jax.results import layouts
+from delrec_jax.results import layouts, measured
 from delrec_jax.results.comparison_layouts import comparisons_block
 
 _START = re.compile(r"<!-- table:(?P<spec>[^\n]*?)-->")
@@ -33,13 +33,13 @@ class Kind:
     Attributes:
         layout: (name -> content of its file, options of the block) -> a table or text.
         keys: the options that it has.
-        file: the file in `results/NAME` that it shows.
+        file: the file in `results/` that it shows, `{name}` for the name.
         several: whether it shows several names side by side.
     """
 
     layout: Callable[[Mapping[str, Any], Mapping[str, str]], Block | str]
     keys: tuple[str, ...] = ()
-    file: str = "summary.json"
+    file: str = "{name}/summary.json"
     several: bool = False
 
 
@@ -54,9 +54,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "intervals": Kind(layouts.intervals_block, ("protocol", "group", "metric", "systems")),
         "side": Kind(layouts.side_block, ("protocol", "group", "metric", "systems"), several=True),
         "origin": Kind(layouts.origin_text),
+        "measured": Kind(measured.measured_table, file="measured/{name}.json"),
     }
 )
-"""Tables of systems (the default), paired tests, a metric's intervals, several names side by side; the origin of a result."""
+"""Tables of systems (the default), tests, intervals, names side by side, the origin of a result, and measurements."""
 
 
 def refresh(page: Path, results: Path, *, write: bool, kinds: Mapping[str, Kind] = KINDS) -> bool:
@@ -123,15 +124,17 @@ def render(spec: str, results: Path, kinds: Mapping[str, Kind] = KINDS) -> str:
     return made if isinstance(made, str) else to_markdown(made)
 
 
-def stored(results: Path, name: str, file: str = "summary.json") -> dict[str, Any]:
+def stored(results: Path, name: str, file: str = "{name}/summary.json") -> dict[str, Any]:
     """The summary of one name, or another of its files.
 
     Raises:
         UserError: there is none.
     """
-    path = results / name / file
-    if not path.is_file():
+    path = results / file.format(name=name)
+    if path.name == "summary.json" and not path.is_file():
         raise UserError(f"{path}: no such summary; make it with collect.py {name} WORKDIR")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; correct the name or write the file")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 

@@ -1,7 +1,8 @@
 """Exponential moving average of the parameters, kept by the optimizer and used by evaluation.
 
 Single steps of a small model on a small corpus are noisy, and so is the validation metric: the best of many noisy
-checkpoints is chosen partly by luck. The average over the late steps is steadier and ranks better (docs/results.md).
+checkpoints is chosen partly by luck. The average over the late steps is steadier and ranks better
+(docs/results/baselines_movielens.md).
 Training itself is the same with and without it.
 """
 
