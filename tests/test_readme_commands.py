@@ -159,6 +159,28 @@ def an_encoder_ranks_the_whole_catalogue(command, made):
     assert {"delrec", "lm_readout", "lm_embeddings", "hybrid(delrec+teacher)"} <= found
 
 
+@check("study --workdir=runs/components")
+def a_study_says_what_it_would_run(command, made):
+    text = said(*command.words[1:], *TINY, command.comment.partition(":")[0])
+    assert "6 arms x 3 seeds = 18 runs" in text and "pretrain, teach: once for 6 runs" in text
+    for word in ("components", "prompt length", "few labels", "rivals"):
+        assert word in PROSE and Path(f"configs/studies/{word.replace(' ', '_')}.py").is_file()
+
+
+@check("compare runs/storefront")
+def finished_runs_are_compared(command, made):
+    assert "DELRec" in said(*command.words[1:])
+    output = Path(value_of(command, "--output").partition("=")[2])
+    names = {"summary.json", "tables.md", "tests.csv", "tests.tex", "index.html"}
+    assert names <= {path.name for path in output.iterdir()}
+
+
+@check("probe --workdir=runs/storefront")
+def the_prompt_is_probed(command, made):
+    assert "slot" in said(*command.words[1:], "--users=8")
+    assert Path("runs/storefront/probes/probes.json").is_file()
+
+
 @check("export --workdir=runs/flan")
 def every_format_is_exported(command, made):
     made("runs/flan")
