@@ -1,14 +1,12 @@
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 
 from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.report import Curve, WorkedExample, render_report, write_report
 from delrec_jax.errors import UserError
-
-VOID = {"meta", "link", "br", "path", "use", "rect", "line", "image"}
 
 
 def measured(system, seed=0, **values):
@@ -27,35 +25,6 @@ BEYOND = [
     ],
     measured("teacher", coverage=0.5, popularity=0.7, novelty=1.5),
 ]
-
-
-class Page(HTMLParser):
-    """Collects text, links and ids, and fails on tags that do not nest."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.words, self.ids, self.links = [], [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        self.links += [attrs[name] for name in ("href", "src", "xlink:href") if name in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 @pytest.fixture(scope="module")
