@@ -125,6 +125,25 @@ def shared_run(tiny_run, guided_run, model, tmp_path_factory):
     return workdir
 
 
+def test_slots_that_depend_on_the_user_are_probed(guided_run, shared_run, tmp_path, capsys):
+    delrec("probe", f"--workdir={guided_run}", "--users=8", f"--output={tmp_path / 'p'}")
+    found = json.loads((tmp_path / "p" / "probes.json").read_text())
+    assert (
+        found["words"] is None
+        and "distill.prompt=both depend on the user" in capsys.readouterr().err
+    )
+    assert {row["prompt"] for row in found["agreement"]} >= {"readout", "true"}
+    slots = {row["slot"] for row in found["slots"]}
+    assert (
+        len(found["slots"])
+        == 4 * len(slots)
+        == 4 * open_workspace(guided_run).experiment.distill.length
+    )
+    with pytest.raises(SystemExit):
+        delrec("probe", f"--workdir={guided_run}", f"--prompt_from={shared_run}")
+    assert "distill.prompt is shared there and both here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("form", "file"),
     [
