@@ -15,7 +15,10 @@ from delrec_jax.workdir import stage_table
 
 # Everything else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
     from delrec_jax.config import Experiment
+    from delrec_jax.studies.runs import StudyFile
     from delrec_jax.workdir.workspace import Workspace
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
@@ -42,6 +45,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 
   delrec study     --config=configs/studies/NAME.py[:BASE] --workdir=DIR [--jobs=2] [--shard=0/4] [--dry]   arms with seeds
+  delrec study     --config=configs/studies/search.py --workdir=DIR --search=40 [--jobs=2]   search the ranges, by validation
   delrec compare   RUN [RUN ...] [--output=DIR]   tables and paired tests of finished runs; RUN is WORKDIR or LABEL=WORKDIR
                    [--reference=LABEL_OR_SYSTEM] [--systems=delrec,hybrid*] [--metric=NDCG@10] [--protocol=full]
 
@@ -183,11 +187,37 @@ def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     place = file_and_argument(base) if base else (file.base, None)
     config = overridden(read_config(*place), overrides)
     command.leave_devices()
+    if values.search:
+        _search(file, place, config, values)
+        return
     opened = open_study(file, config, Path(values.workdir), update=values.update)
     if values.dry:
         print(command.told(opened))
     else:
         command.execute(opened, processes=values.jobs, shard=shard, show_test=values.show_test)
+
+
+def _search(
+    file: "StudyFile", place: tuple[Path, str | None], base: "ConfigDict", values: flags.FlagValues
+) -> None:
+    from delrec_jax.studies.search import search, told
+
+    if values.dry:
+        print(told(file, base, total=values.search))
+        return
+    if values.shard != "0/1":
+        raise UserError(
+            f"--shard={values.shard}: a search is one process that starts others: use --jobs"
+        )
+    search(
+        file,
+        place,
+        base,
+        Path(values.workdir),
+        total=values.search,
+        at_once=values.jobs,
+        update=values.update,
+    )
 
 
 def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:

@@ -98,6 +98,7 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_string("protocol", "full", "compare: such as full@head", flag_values=values)
     flags.DEFINE_integer("jobs", 1, "study: processes", lower_bound=1, flag_values=values)
     flags.DEFINE_string("shard", "0/1", "study: I/N, every Nth run from I", flag_values=values)
+    flags.DEFINE_integer("search", 0, "study: trials", lower_bound=0, flag_values=values)
     flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
     flags.DEFINE_bool("show_test", False, "study: all arms' test figures", flag_values=values)
     return values

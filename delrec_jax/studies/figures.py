@@ -3,16 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from delrec_jax.analysis.study_plots import (
-    Bars,
-    ByAxis,
-    CostAgainstQuality,
-    Curve,
-    Figure,
-    HeatMap,
-    Measured,
-    Value,
-)
+from delrec_jax.analysis.axis_plots import ByAxis, Curve, HeatMap, Value
+from delrec_jax.analysis.study_plots import Bars, CostAgainstQuality, Figure, Measured
 from delrec_jax.results import names
 from delrec_jax.studies.study import Study
 

@@ -16,8 +16,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from delrec_jax.errors import UserError, differences
+from delrec_jax.studies.ranges import fitted
 from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
-from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
+from delrec_jax.studies.sharing import Job, open_workdir, stages_of, study_jobs
 from delrec_jax.studies.study import Study
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
@@ -54,17 +55,32 @@ def open_study(file: StudyFile, base: ConfigDict, root: Path, *, update: bool = 
       update: whether it may have been another study's.
 
     Raises:
-      UserError: the workdir belongs to another study and `update` is not set, or the study's arms are refused.
+      UserError: the workdir belongs to another study and `update` is not set, or the study's arms or ranges are refused.
     """
     study = file.study(base)
+    fitted(study.ranges, base)
+    if not study.arms:
+        raise UserError(
+            f"{file.path}: has ranges and no arms: give --search=N, the number of trials"
+        )
     runs = study_runs(study, base)
-    _claim(root, study, base, update=update)
-    workdirs = {run.name: open_workdir(root, run, study.command) for run in runs}
+    claim(root, study, base, update=update)
+    workdirs = {run.name: open_workdir(root, run, stages_of(run, study.command)) for run in runs}
     return Opened(root, study, runs, workdirs, study_jobs(runs, workdirs, study.command))
 
 
-def _claim(root: Path, study: Study, base: ConfigDict, *, update: bool) -> None:
-    """Writes `study.json`, so that a workdir never holds the runs of two studies unnoticed."""
+def claim(root: Path, study: Study, base: ConfigDict, *, update: bool) -> None:
+    """Writes `study.json`, so that a workdir never holds the runs of two studies unnoticed.
+
+    Args:
+      root: the study's workdir.
+      study: what it is asked.
+      base: the config that its arms change.
+      update: whether it may have been another study's.
+
+    Raises:
+      UserError: it is another study's and `update` is not set, or it cannot be written.
+    """
     path = root / "study.json"
     settings: dict[str, Any] = {
         "study": dataclasses.asdict(study),
@@ -82,7 +98,7 @@ def _claim(root: Path, study: Study, base: ConfigDict, *, update: bool) -> None:
 
 
 def _check_same(root: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    there, here = (_leaves(json.loads(json.dumps(one))) for one in (before, now))
+    there, here = (leaves(json.loads(json.dumps(one))) for one in (before, now))
     changed = differences({key: (there.get(key), here.get(key)) for key in {**there, **here}})
     if changed:
         raise UserError(
@@ -91,13 +107,13 @@ def _check_same(root: Path, before: dict[str, Any], now: dict[str, Any]) -> None
         )
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """All values of nested dictionaries and lists by dotted key."""
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """All values of nested dictionaries and lists by dotted key; an empty one has none."""
     if isinstance(value, list):
         value = {str(place): one for place, one in enumerate(value)}
     if not isinstance(value, dict):
         return {prefix.removesuffix("."): value}
     found: dict[str, Any] = {}
     for name, one in value.items():
-        found |= _leaves(one, f"{prefix}{name}.")
+        found |= leaves(one, f"{prefix}{name}.")
     return found

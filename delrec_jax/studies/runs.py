@@ -105,7 +105,7 @@ def study_runs(study: Study, base: ConfigDict) -> list[StudyRun]:
       UserError: an arm changes a key that does not exist, its values do not go together, or two arms are the same.
     """
     found = [
-        StudyRun(arm, seed, _experiment(arm, seed, base))
+        StudyRun(arm, seed, arm_experiment(arm, seed, base))
         for seed in study.seeds
         for arm in study.arms
     ]
@@ -113,7 +113,17 @@ def study_runs(study: Study, base: ConfigDict) -> list[StudyRun]:
     return found
 
 
-def _experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
+def arm_experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
+    """The complete settings of an arm.
+
+    Args:
+      arm: what it changes.
+      seed: of everything random.
+      base: the config that it changes.
+
+    Raises:
+      UserError: it changes a key that does not exist, or its values do not go together.
+    """
     config = copy.deepcopy(base)
     known = leaf_keys(config.to_dict())
     if "seed" in arm.changes:

@@ -5,25 +5,21 @@ runs: who holds a workdir's lock executes its job, and the others wait for the r
 """
 
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from delrec_jax.config import to_dict
-from delrec_jax.results.provenance import commit
 from delrec_jax.stages.pipeline import sources_changed
-from delrec_jax.studies import journal
+from delrec_jax.studies import journal, processes
 from delrec_jax.studies.sharing import Job
 from delrec_jax.studies.worker import BUSY
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.session import in_use
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 _LOOKS = 0.1  # seconds between two looks at the processes
 _LOOKS_ELSEWHERE = 2.0  # ... and at what other processes have finished
-_GRACE = 60.0  # seconds in which a process that is told to end may save its state
 
 
 @dataclass
@@ -44,7 +40,7 @@ class Schedule:
           jobs: all that this process is to see done, each after those that it needs.
           workdirs: of the runs, by name.
         """
-        self._root, self._workdirs, self._code = root, workdirs, commit()
+        self._root, self._workdirs = root, workdirs
         self._finished: set[str] = set()  # keys
         self.failed: dict[str, str] = {}
         """Why a job was not done, by the job's text."""
@@ -62,13 +58,13 @@ class Schedule:
         """The jobs that are neither done nor failed."""
         return [*(one.job for one in self._running), *self._open]
 
-    def execute(self, processes: int) -> None:
+    def execute(self, at_once: int) -> None:
         """Executes everything that is open.
 
         Args:
-          processes: how many at a time.
+          at_once: how many processes.
         """
-        self._processes = processes
+        self._processes = at_once
         looked = -_LOOKS_ELSEWHERE
         try:
             while self._open or self._running:
@@ -76,10 +72,10 @@ class Schedule:
                 if time.monotonic() - looked >= _LOOKS_ELSEWHERE:
                     looked = time.monotonic()
                     self._see_others()
-                self._start_ready(processes)
+                self._start_ready(at_once)
                 time.sleep(_LOOKS)
         finally:
-            self._end_all()
+            processes.end([one.process for one in self._running])
 
     def _ws(self, job: Job) -> Workspace:
         return self._workdirs[job.run.name]
@@ -87,10 +83,10 @@ class Schedule:
     def _is_done(self, job: Job) -> bool:
         return all(self._ws(job).finished(stage) for stage in job.stages)
 
-    def _start_ready(self, processes: int) -> None:
+    def _start_ready(self, at_once: int) -> None:
         busy = {one.job.run.name for one in self._running}
         for job in list(self._open):
-            if len(self._running) >= processes:
+            if len(self._running) >= at_once:
                 return
             if job.run.name in busy or not job.needs <= self._finished:
                 continue
@@ -101,27 +97,7 @@ class Schedule:
             self._running.append(self._start(job))
 
     def _start(self, job: Job) -> _Running:
-        folder = self._root / "logs"
-        folder.mkdir(exist_ok=True)
-        order = self._root / "jobs" / f"{job.run.name}-{job.stages[0]}.json"
-        write_json(
-            order,
-            {
-                "root": str(self._root.absolute()),
-                "run": job.run.name,
-                "stages": job.stages,
-                "settings": to_dict(job.run.experiment),
-                "code": self._code,
-            },
-        )
-        with (folder / f"{job.run.name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "delrec_jax.studies.worker", str(order)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        return _Running(job, process, time.monotonic())
+        return _Running(job, processes.start(self._root, job), time.monotonic())
 
     def _reap(self) -> None:
         for one in list(self._running):
@@ -134,7 +110,7 @@ class Schedule:
             elif status == BUSY:  # another shard was quicker
                 self._open.insert(0, one.job)
             else:
-                self._fail(one.job, self._last_words(one.job, status))
+                self._fail(one.job, processes.last_words(self._root, one.job, status))
 
     def _see_others(self) -> None:
         """Takes over what other processes have finished."""
@@ -172,22 +148,6 @@ class Schedule:
                 lost |= set(other.keys)
                 self.failed[str(other)] = f"needs {job}, which failed"
                 say(f"{other}: not run, as {job} failed")
-
-    def _last_words(self, job: Job, status: int) -> str:
-        path = self._root / "logs" / f"{job.run.name}.log"
-        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-        said = lines[-1].strip() if lines else "it said nothing"
-        return f"{said} (status {status}, {path})"
-
-    def _end_all(self) -> None:
-        for one in self._running:
-            one.process.terminate()
-        for one in self._running:
-            try:
-                one.process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
 
 
 def described(jobs: Sequence[Job]) -> str:

@@ -1,5 +1,6 @@
 """What validation says of the arms: test data never chooses between settings."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -56,7 +57,41 @@ def best_arm(values: Mapping[str, Sequence[float]]) -> str:
     return max(values, key=lambda name: float(np.mean(values[name])))
 
 
+def trained_in(system: str) -> tuple[str, str] | None:
+    """The stage in which a system gets its validation value, and the folder of its training log in it.
+
+    Returns:
+      The folder is "" for an augmented recommender, which has several; None for systems that are not trained on their own.
+    """
+    if system.startswith(_AUGMENTED):
+        return "augment", ""
+    return _TRAINED.get(system)
+
+
+def validation_so_far(path: Path, metric: str) -> dict[int, float]:
+    """Values of a metric on the validation users by step, from a log that may be in the middle of being written.
+
+    Args:
+      path: a `metrics.jsonl`; nothing is known while it does not exist.
+      metric: such as `NDCG@10`.
+    """
+    found: dict[int, float] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the last line, half of it
+            continue
+        if isinstance(row, dict) and f"valid/{metric}" in row:
+            found[int(row["step"])] = float(row[f"valid/{metric}"])
+    return found
+
+
 def _selected(folder: Path, metric: str) -> float:
+    if not (folder / "result.json").exists():
+        raise UserError(
+            f"{folder}: has no result of training, so validation selects nothing here: a recommender in closed form has no "
+            "such value"
+        )
     step = read_json(folder / "result.json")["best_step"]
     for row in read_log(folder / "metrics.jsonl"):
         if row["step"] == step and f"valid/{metric}" in row:

@@ -52,7 +52,7 @@ def stages_of(run: StudyRun, command: str) -> tuple[str, ...]:
     return tuple(stage for stage in METHODS[run.experiment.method] if stage != "baseline")
 
 
-def open_workdir(root: Path, run: StudyRun, command: str) -> Workspace:
+def open_workdir(root: Path, run: StudyRun, stages: Sequence[str]) -> Workspace:
     """Opens a run's workdir with links to the folders of its stages; both are made where they do not exist.
 
     A stage folder whose settings have changed is left where it is, and the link goes to another.
@@ -60,10 +60,10 @@ def open_workdir(root: Path, run: StudyRun, command: str) -> Workspace:
     Args:
       root: the study's workdir.
       run: a run.
-      command: `run` or `baseline`.
+      stages: those that are executed for it.
     """
     ws = Workspace(root / "runs" / run.name, run.experiment, update=True)
-    for stage in stages_of(run, command):
+    for stage in stages:
         if stage == "report":  # it is made again each time
             continue
         store = root / "stages" / f"{stage}-{ws.plan_key(stage)[:_SHOWN]}"

@@ -12,9 +12,13 @@ from typing import Any
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS
 from delrec_jax.evaluation.systems import is_system
+from delrec_jax.studies.ranges import Range
 
 COMMANDS = ("run", "baseline")
 """What an arm runs: every stage of its method, or only what needs no language model."""
+
+COMMON, TRIAL = "common", "trial-"
+"""What the runs of a search are named: what its trials share, and before its number each trial."""
 
 _NOT_IN_NAMES = set('/\\:@"\n\t ')  # of folders, and of systems in tables
 
@@ -53,8 +57,9 @@ class Study:
 
     Attributes:
       question: one or two sentences.
-      arms: the first is run first.
-      reference: the arm that the others are tested against.
+      arms: the first is run first. A study with ranges needs none.
+      reference: the arm that the others are tested against, and that the trials of a search begin from; if there are no arms,
+        they begin from the base.
       seeds: of each arm; the base's own seed is not read.
       systems: the systems of each arm that are rows of the tables; the first is the one that is compared.
       context: systems of the reference's runs that stand beside the arms, such as the baselines.
@@ -62,11 +67,12 @@ class Study:
       protocol: under which systems are ranked.
       tuned: whether the arms are settings, of which validation chooses one: test figures of the others are then hidden.
       command: `run`, or `baseline` for arms without a language model.
+      ranges: of `--search`, whose trials have the first seed and are selected by the first system's metric on validation.
     """
 
     question: str
-    arms: tuple[Arm, ...]
-    reference: str
+    arms: tuple[Arm, ...] = ()
+    reference: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     systems: tuple[str, ...] = ("delrec",)
     context: tuple[str, ...] = ()
@@ -74,15 +80,10 @@ class Study:
     protocol: str = "full"
     tuned: bool = False
     command: str = "run"
+    ranges: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [arm.name for arm in self.arms]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"study: two arms are named {twice[0]!r}")
-        if self.reference not in names:
-            raise UserError(
-                f"study: the reference {self.reference!r} is none of its arms: {', '.join(names) or 'it has none'}"
-            )
+        self._check_names()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"study: its seeds are {self.seeds}: give one or more different ones")
         if self.metric not in METRICS:
@@ -94,6 +95,22 @@ class Study:
         for system in (*self.systems, *self.context):
             if not is_system(system):
                 raise UserError(f"study: there is no system {system!r}")
+
+    def _check_names(self) -> None:
+        names, keys = [arm.name for arm in self.arms], [one.key for one in self.ranges]
+        for what, all_of_them in (("arms are named", names), ("ranges are of", keys)):
+            if twice := [name for name in all_of_them if all_of_them.count(name) > 1]:
+                raise UserError(f"study: two {what} {twice[0]!r}")
+        if self.reference not in (names or [""]):
+            raise UserError(
+                f"study: the reference {self.reference!r} is none of its arms: {', '.join(names) or 'it has none'}"
+            )
+        if keys and (taken := [name for name in names if name == COMMON or name.startswith(TRIAL)]):
+            raise UserError(
+                f"study: the arm {taken[0]!r} is named as the runs of its search are; rename it"
+            )
+        if not names and not keys:
+            raise UserError("study: it has neither arms nor ranges; give it one of them")
 
     def systems_of(self, arm: Arm) -> tuple[str, ...]:
         """The systems of an arm that are rows of the tables."""

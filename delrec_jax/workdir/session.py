@@ -41,7 +41,7 @@ def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     distributed.join(experiment.distributed)
     end_at_sigterm()
-    with _locked(workdir):
+    with locked(workdir):
         yield
 
 
@@ -64,8 +64,12 @@ def _machine() -> str:
 
 
 @contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Allows one run per workdir; the operating system releases the lock however the process ends."""
+def locked(workdir: Path) -> Iterator[None]:
+    """Allows one run per workdir; the operating system releases the lock however the process ends.
+
+    Raises:
+      UserError: another run is using it, or it cannot be written.
+    """
     held, holder = None, ""
     if is_main():
         held, holder = _take(workdir)

@@ -14,6 +14,7 @@ from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile, study_runs
 from delrec_jax.studies.selection import best_arm
 from delrec_jax.studies.study import Arm, Study, along, grid
+from delrec_jax.studies.trial_runs import make_space
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
 
@@ -133,7 +134,8 @@ def test_the_best_arm_is_that_of_the_best_mean_over_seeds():
 def test_a_shipped_study_opens_on_its_base(path, tmp_path):
     file = StudyFile.load(path)
     base = read_config(file.base)
-    found = study_runs(file.study(base), base)
-    assert len({run.arm.name for run in found}) > 1
+    shipped = file.study(base)
+    found = study_runs(shipped, base)
+    assert len({run.arm.name for run in found}) > 1 or make_space(shipped, base).ranges
     for word in ("Question:", "Arms:", "Command: delrec study --config=configs/studies/", "Time:"):
         assert word in path.read_text(), f"{path.name} does not say {word}"
