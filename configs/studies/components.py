@@ -5,7 +5,8 @@ random, from the true teacher and not from a shuffled one, each of its two tasks
 Arms: `full`, and one for each part that is left out or chosen in another way. Systems of `full` are arms too: DELRec without
 stage 2 (`lm_distilled_prompt`), and the model tuned without a prompt, with an untrained one, and with a shuffled teacher's.
 Command: delrec study --config=configs/studies/components.py --workdir=runs/components      (or NAME.py:BASE for another base)
-Time: 6 arms x 3 seeds that share corpus, teachers and language models: 28 minutes with --jobs=2 on 2 CPU cores beside other work.
+Time: 6 arms x 3 seeds that share corpus, teachers and language models: 28 minutes with --jobs=2 on 2 CPU cores, beside other
+work.
 """
 
 from ml_collections import ConfigDict
