@@ -66,6 +66,8 @@ class Study:
       metric: that is tested.
       protocol: under which systems are ranked.
       tuned: whether the arms are settings, of which validation chooses one: test figures of the others are then hidden.
+      by_users: whether tables also show groups of users: by the length of their history, and by how often their target occurs
+        in training.
       command: `run`, or `baseline` for arms without a language model.
       ranges: of `--search`, whose trials have the first seed and are selected by the first system's metric on validation.
     """
@@ -79,6 +81,7 @@ class Study:
     metric: str = "NDCG@10"
     protocol: str = "full"
     tuned: bool = False
+    by_users: bool = False
     command: str = "run"
     ranges: tuple[Range, ...] = ()
 

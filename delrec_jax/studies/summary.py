@@ -10,6 +10,7 @@ from delrec_jax.results.aggregate import aggregates
 from delrec_jax.results.pairs import expand, identical, tests
 from delrec_jax.results.sources import Cell, Key, Source, gather
 from delrec_jax.results.summary import refuse_user_rows
+from delrec_jax.results.user_groups import user_groups
 from delrec_jax.studies.beyond import study_rows, without_costs
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.runs import StudyRun
@@ -49,7 +50,7 @@ def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
             "selected": selected,
             "unfinished": [run.name for run in opened.runs if run not in done],
         },
-        **aggregates(cells),
+        **_counted(opened, cells),
         "hybrids": [],
         "comparisons": _compared(opened, cells),
         "beyond": without_costs(study_rows(opened, shown)),
@@ -110,6 +111,22 @@ def _of_study(key: Key, cell: Cell, shifts: Mapping[str, int]) -> tuple[Key, Cel
         return key, cell
     seed = key.seed - shift
     return key._replace(seed=seed), dataclasses.replace(cell, run=cell.run | {"seed": seed})
+
+
+def _counted(opened: Opened, cells: Mapping[Key, Cell]) -> dict[str, list[dict[str, Any]]]:
+    """Aggregates of all groups of users that tables know, and under the study's protocol of those by history and count."""
+    study, found = opened.study, aggregates(cells)
+    own = {key: cell for key, cell in cells.items() if key.protocol == study.protocol}
+    if not (study.by_users and own):
+        return found
+    users = next(iter(own.values())).users["user"].to_numpy()
+    first = next(run for run in opened.runs if opened.finished(run))
+    groups = user_groups(opened.records(first).parent, users=users) or {}
+    further = aggregates(own, more=groups)
+    return {
+        name: rows + [row for row in further[name] if row["group"] in groups]
+        for name, rows in found.items()
+    }
 
 
 def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from delrec_jax.analysis.blocks import Block, Cell, Line, to_markdown
 from delrec_jax.files import write_text
+from delrec_jax.results import names
 from delrec_jax.results.comparison_layouts import comparisons_block
 from delrec_jax.results.exports import write_tables
 from delrec_jax.results.layouts import intervals_block, systems_block
@@ -65,10 +66,41 @@ def blocks(opened: Opened, summary: Mapping[str, Any]) -> dict[str, Block]:
         found["comparisons"] = comparisons_block(
             named, options, place="this study", more_note=_power(summary["comparisons"])
         )
+    if study.by_users:
+        found["users"] = groups_block(summary, study.metric, study.protocol)
     if told["validation"]:
         found["validation"] = _validation(told["validation"], study.metric, told["selected"])
     lists = lists_block(summary["beyond"])
     return found | ({"lists": lists} if lists else {})
+
+
+def groups_block(summary: Mapping[str, Any], metric: str, protocol: str) -> Block:
+    """One metric of each system by groups of users, a column each.
+
+    Args:
+      summary: with rows of groups named `history ...` and `count ...` (`results.user_groups`).
+      metric: that is shown.
+      protocol: of the rows.
+    """
+    rows = [row for row in summary["systems"] if row["protocol"] == protocol]
+    users = {row["group"]: row["users"] for row in rows if " " in row["group"]}
+    values: dict[str, dict[str, Cell]] = {}
+    for row in rows:
+        if row["group"] in users:
+            title = names.title(row["system"], row["teacher"])
+            values.setdefault(title, {})[row["group"]] = Cell(f"{row[metric]['mean']:.4f}")
+    few = [f"{one['group']} ({one['users']})" for one in summary["left_out"] if " " in one["group"]]
+    note = "By the number of items in a user's history, and by how often the target occurs in training. Means over users and seeds."
+    return Block(
+        title=f"{metric} by groups of users",
+        note=note
+        + (f" Too few users to be shown: {', '.join(dict.fromkeys(few))}." if few else ""),
+        columns=("System", *(f"{name} ({number} users)" for name, number in users.items())),
+        lines=tuple(
+            Line("", title, tuple(found.get(name, Cell("–")) for name in users))
+            for title, found in values.items()
+        ),
+    )
 
 
 def _power(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -30,6 +30,7 @@ def get_study(base):
         systems=("teacher",),
         context=("popularity",),
         command="baseline",
+        by_users=True,
     )
 '''
 """`narrow_again` trains nothing: its teacher is that of `narrow`."""

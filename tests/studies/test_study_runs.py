@@ -42,6 +42,12 @@ def test_nothing_is_run_twice(finished):
     tested = {row["system"]: row for row in summary["comparisons"]}
     assert "teacher/narrow_again" not in tested  # the same ranks: nothing to test
     assert tested["teacher/wide"]["difference"] and tested["teacher/wide"]["seeds"] == [0]
+    groups = {row["group"]: row["users"] for row in summary["systems"] if " " in row["group"]}
+    left_out = {row["group"]: row["users"] for row in summary["left_out"] if " " in row["group"]}
+    counts = {**groups, **left_out}
+    for kind in ("history", "count"):  # every user is in one group of each kind
+        assert sum(n for name, n in counts.items() if name.startswith(kind)) == summary["users"]
+    assert "by groups of users" in (root / "tables.md").read_text()
     page = (root / "index.html").read_text()
     assert "Does the width of the teacher matter?" in page and "NDCG@10 by width" in page
     assert "systems.csv" in {path.name for path in root.iterdir()}
