@@ -30,6 +30,17 @@ def probe_blocks(found: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+def headline(found: Mapping[str, Any]) -> str:
+    """Returns one sentence on the prompt that was probed.
+
+    Args:
+      found: the result of `run_probes`.
+    """
+    step = found["selected_step"]
+    what = f"{step}, untrained: validation preferred none of its later steps" if not step else step
+    return f"The distilled prompt of step {what} (seed {found['seed']}, distill.prompt={found['prompt']})."
+
+
 def _order(found: Mapping[str, Any]) -> Block:
     lines = [
         Line(
