@@ -193,3 +193,24 @@ def test_unknown_key_message():
 def test_leaf_keys():
     assert leaf_keys({"a": 1, "b": {"c": 2, "d": {"e": [3]}}}) == ["a", "b.c", "b.d.e"]
     assert "tune.adalora.targets" in leaf_keys(default_config().to_dict())
+
+
+@pytest.mark.parametrize(
+    ("distilled", "tuned", "message"),
+    [
+        (("random",), (), r"distill.controls is \('random',\): use each of shuffled, true"),
+        (("true", "true"), (), "at most once"),
+        (("true",), ("shuffled",), "tune.controls has 'shuffled', a prompt that stage 1 trains"),
+    ],
+)
+def test_controls_of_stage_2_are_made_in_stage_1(distilled, tuned, message):
+    config = default_config()
+    config.distill.controls, config.tune.controls = distilled, tuned
+    with pytest.raises(UserError, match=message):
+        from_config(config)
+
+
+def test_stage_2_can_do_without_the_controls_of_stage_1():
+    config = default_config()
+    config.distill.controls, config.tune.controls = (), ("none", "random")
+    assert from_config(config).distill.controls == ()

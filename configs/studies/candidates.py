@@ -26,6 +26,7 @@ def get_study(base: ConfigDict) -> Study:
             "tune.num_candidates": number,
             "tune.anchor": 0.0,
             "tune.controls": (),
+            "distill.controls": (),
             "prompts.max_tokens": base.prompts.max_tokens + _TOKENS * number,
         }
 

@@ -15,7 +15,7 @@ BASE = "../storefront.py"
 
 
 def get_study(base: ConfigDict) -> Study:
-    alone = {"tune.controls": ("none",)}
+    alone = {"tune.controls": ("none",), "distill.controls": ()}
     shown = [items for items in (1, 2, 3, 4) if items != base.prompts.max_history]
     return Study(
         question="Who gains from the language model: users with short histories, rare items, new items?",

@@ -21,7 +21,10 @@ CONTROLS = ("lm_tuned_no_prompt", "lm_tuned_random_prompt", "lm_tuned_shuffled_p
 
 def get_study(base: ConfigDict) -> Study:
     other_label = "listwise" if base.distill.rps_label == "top1" else "top1"
-    alone = {"tune.controls": ()}  # the controls are those of the arm `full`
+    alone = {
+        "tune.controls": (),
+        "distill.controls": (),
+    }  # the controls are those of the arm `full`
     parts = {
         "no_ta": {"distill.tasks.ta.share": 0.0},
         "no_rps": {"distill.tasks.rps.share": 0.0},

@@ -16,7 +16,7 @@ USERS = (100, 250, 500)
 
 
 def get_study(base: ConfigDict) -> Study:
-    controls = {"tune.controls": ("none", "random")}
+    controls = {"tune.controls": ("none", "random"), "distill.controls": ()}
     return Study(
         question="Does distillation help more where labels are few?",
         arms=(

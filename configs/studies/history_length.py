@@ -22,6 +22,7 @@ def get_study(base: ConfigDict) -> Study:
         return {
             "prompts.max_tokens": base.prompts.max_tokens + _TOKENS * longer,
             "tune.controls": ("none",),
+            "distill.controls": (),
         }
 
     return Study(

@@ -18,7 +18,7 @@ HUB = ("google/flan-t5-small", "google/flan-t5-base", "google/flan-t5-large", "g
 
 
 def get_study(base: ConfigDict) -> Study:
-    alone = {"tune.controls": ("none",)}
+    alone = {"tune.controls": ("none",), "distill.controls": ()}
     if base.lm.weights:
         arms = [Arm(name.partition("/")[2], {"lm.weights": name, **alone}) for name in HUB]
         reference = "flan-t5-base"

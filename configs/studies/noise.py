@@ -15,7 +15,7 @@ BASE = "../storefront.py"
 
 
 def get_study(base: ConfigDict) -> Study:
-    alone = {"tune.controls": ("none",)}
+    alone = {"tune.controls": ("none",), "distill.controls": ()}
     return Study(
         question="How much do seeds alone move the main table?",
         arms=(Arm("seeds", alone), Arm("other_seeds", alone, seed_shift=100)),

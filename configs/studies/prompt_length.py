@@ -1,7 +1,8 @@
 """How long should the soft prompt be?
 
 Question: DELRec's ranking of the next item by the number of soft slots, k. The paper uses 100 of Flan-T5's width.
-Arms: k = 1 to 100; a text has room for its slots, so that no history is lost (`prompts.max_tokens` grows with k).
+Arms: k = 1 to 100; every text has room for the longest prompt, so that no history is lost and one language
+model serves all arms.
 Command: delrec study --config=configs/studies/prompt_length.py --workdir=runs/prompt_length      (or NAME.py:BASE)
 Time: 6 arms x 3 seeds that share corpus, teachers and language models; meant for one 80 GB GPU with Flan-T5 large.
 """
@@ -16,16 +17,13 @@ LENGTHS = (1, 4, 8, 20, 50, 100)
 
 
 def get_study(base: ConfigDict) -> Study:
-    room = base.prompts.max_tokens - base.distill.length
-
-    def more(length: int) -> dict[str, object]:
-        return {"prompts.max_tokens": room + length, "tune.controls": ("random",)}
-
+    room = base.prompts.max_tokens - base.distill.length + max(LENGTHS)
+    alone = {"prompts.max_tokens": room, "tune.controls": (), "distill.controls": ()}
     return Study(
         question="How long should the soft prompt be?",
-        arms=along("distill.length", LENGTHS, axis="k", also=more),
+        arms=along("distill.length", LENGTHS, axis="k", also=lambda length: alone),
         reference="k=8",
-        systems=("delrec", "lm_distilled_prompt", "lm_tuned_random_prompt"),
+        systems=("delrec", "lm_distilled_prompt"),
         context=("teacher",),
         metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
     )

@@ -16,7 +16,8 @@ from delrec_jax.studies.study import Arm, Study
 
 BASE = "../storefront.py"
 
-LORA = {"tune.anchor": 0.0, "tune.adalora.target_rank": 12, "tune.controls": ("none",)}
+ALONE = {"tune.controls": ("none",), "distill.controls": ()}
+LORA = {"tune.anchor": 0.0, "tune.adalora.target_rank": 12, **ALONE}
 LLARA = {
     "distill.prompt": "titles",
     "distill.loop.steps": 0,
@@ -37,7 +38,7 @@ def get_study(base: ConfigDict) -> Study:
     return Study(
         question="Does DELRec beat LLaRA's prompt, LlamaRec's lists and LLMSeqSim's title vectors?",
         arms=(
-            Arm("full", {"tune.controls": ("none",)}),
+            Arm("full", ALONE),
             Arm("llara", LLARA),
             Arm("llamarec", LLAMAREC, systems=("lm_tuned_no_prompt",)),
         ),

@@ -16,7 +16,11 @@ ITEMS = (5, 10, 15, 20)
 
 
 def get_study(base: ConfigDict) -> Study:
-    alone = {"tune.controls": (), "distill.num_candidates": max(20, base.distill.num_candidates)}
+    alone = {
+        "tune.controls": (),
+        "distill.controls": (),
+        "distill.num_candidates": max(20, base.distill.num_candidates),
+    }
     return Study(
         question="How much of the teacher's list should be distilled?",
         arms=along("distill.top_h", ITEMS, axis="h", also=lambda items: alone),

@@ -14,11 +14,10 @@ BASE = "../storefront.py"
 
 
 def get_study(base: ConfigDict) -> Study:
+    alone = {"tune.controls": ("none",), "distill.controls": ()}
     return Study(
         question="How should a language model's answer become scores of items?",
-        arms=along(
-            "lm.verbalizer", ("mean", "first"), also=lambda name: {"tune.controls": ("none",)}
-        ),
+        arms=along("lm.verbalizer", ("mean", "first"), also=lambda name: alone),
         reference="verbalizer=mean",
         systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt"),
         context=("teacher",),

@@ -21,6 +21,9 @@ SLOT_VECTORS = ("teacher", "random")
 CONTROL_PROMPTS = ("none", "random", "shuffled", "true")
 """Prompts beside the distilled one that stage 2 can tune with."""
 
+TRAINED_CONTROLS = ("shuffled", "true")
+"""Those among them that stage 1 trains, each at the cost of the distilled prompt."""
+
 
 @dataclass(frozen=True)
 class TaskShare:
@@ -70,6 +73,8 @@ class DistillConfig:
       train_users, valid_users: shares of users for training and for selection; results are reported on the others.
       select_by: `agreement` (top-1), `kendall_tau` or `likelihood` on the validation users.
       weighting: how the losses of the tasks are combined: `fixed`, `gradient_norm` or `uncertainty`.
+      controls: prompts that are trained beside the distilled one, by the same steps: `shuffled` (on the lists of a teacher
+        whose answers go to other histories) and `true` (on the items that came next). Each is a row of the tables.
     """
 
     length: int = 8
@@ -89,6 +94,7 @@ class DistillConfig:
     valid_users: float = 0.1
     select_by: str = "agreement"
     weighting: str = "fixed"
+    controls: tuple[str, ...] = TRAINED_CONTROLS
     optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-1, b2=0.999)
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100)
     batch_size: int = 64
@@ -122,6 +128,11 @@ class DistillConfig:
         if self.weighting not in WEIGHTINGS:
             raise UserError(
                 f"distill.weighting is {self.weighting!r}: use one of {', '.join(WEIGHTINGS)}"
+            )
+        unknown = [name for name in self.controls if name not in TRAINED_CONTROLS]
+        if unknown or len(set(self.controls)) < len(self.controls):
+            raise UserError(
+                f"distill.controls is {self.controls}: use each of {', '.join(TRAINED_CONTROLS)} at most once"
             )
         self._check_tasks()
 

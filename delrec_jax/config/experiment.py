@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from delrec_jax.config.baselines import BaselinesConfig
-from delrec_jax.config.delrec import DistillConfig, TuneConfig
+from delrec_jax.config.delrec import TRAINED_CONTROLS, DistillConfig, TuneConfig
 from delrec_jax.config.language import LMConfig, PretrainConfig
 from delrec_jax.config.p2rec import ENSEMBLE, AugmentConfig, ParseConfig
 from delrec_jax.config.teacher import TeacherConfig
@@ -99,6 +99,11 @@ class Experiment:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
             self._check_p2rec()
+        for name in self.tune.controls:
+            if name in TRAINED_CONTROLS and name not in self.distill.controls:
+                raise UserError(
+                    f"tune.controls has {name!r}, a prompt that stage 1 trains only if distill.controls has it too"
+                )
         self._check_verbalizer()
         if self.teacher.name == LISTS:
             self._check_lists()

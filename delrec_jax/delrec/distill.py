@@ -33,7 +33,7 @@ from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace, write_json
 
 REPORTED = ("none", files.READOUT, "random", "shuffled", "distilled")
-"""The prompts whose agreement with the teacher is measured on held-out users."""
+"""The prompts whose agreement with the teacher is measured on held-out users, those that were made."""
 
 
 def distill(ws: Workspace, data: Data, language: Language) -> None:
@@ -52,8 +52,9 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     if language.ranker.verbalizer.distilled:
         bare = make(parts["train"], "teacher", lists["train"], slots=NO_PATTERN)
         training.fit(files.READOUT, bare)
-    training.fit("shuffled", make(parts["train"], "shuffled", lists["train"]))
-    training.fit("true", make(parts["train"], "true"))
+    for name in experiment.distill.controls:
+        its_lists = None if name == "true" else lists["train"]
+        training.fit(name, make(parts["train"], name, its_lists))
     save_tree(files.prompt_path(ws, "random"), {"prompt": training.start("random")}, {})
     rows = training.agreement(make(parts["heldout"], "teacher", lists["heldout"]))
     on_main(lambda: write_json(ws.folder("distill") / "agreement.json", rows))
@@ -201,6 +202,8 @@ class PromptTraining:
         rows = []
         for name in REPORTED:
             if name == files.READOUT and not self._language.ranker.verbalizer.distilled:
+                continue
+            if name == "shuffled" and name not in self._ws.experiment.distill.controls:
                 continue
             system = systems.prompted(self._ws, self._language, name, self._guides)
             given = {"prompt": system.prompt, "readout": system.readout}

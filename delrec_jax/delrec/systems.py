@@ -31,6 +31,15 @@ TUNED = {
 """The tuned systems by the prompt that they were tuned with, `none` for no prompt."""
 
 
+PROMPTED = {
+    "lm_random_prompt": "random",
+    "lm_shuffled_prompt": "shuffled",
+    "lm_distilled_prompt": "distilled",
+    "lm_true_prompt": "true",
+}
+"""The prompts of the systems without adapters."""
+
+
 def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str, LanguageSystem]:
     """All language systems by their name in the results."""
     guides = make_guides(ws, data, language)
@@ -41,12 +50,8 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str,
     systems = {bare_name(ws.experiment): asked("none")}
     if language.ranker.verbalizer.distilled:
         systems["lm_readout"] = asked(files.READOUT)
-    systems |= {
-        "lm_random_prompt": asked("random"),
-        "lm_shuffled_prompt": asked("shuffled"),
-        "lm_distilled_prompt": asked("distilled"),
-        "lm_true_prompt": asked("true"),
-    }
+    made = ("random", "distilled", *ws.experiment.distill.controls)
+    systems |= {name: asked(prompt) for name, prompt in PROMPTED.items() if prompt in made}
     for name in tuned_with(ws.experiment):
         systems[TUNED[name]] = tuned(ws, language, name, guides)
     if data.world is not None:
@@ -56,7 +61,7 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str,
 
 def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:
     """The folders of the training runs that made a language system, by its name in the results; none for an untrained one."""
-    distilled = {f"lm_{prompt}_prompt": prompt for prompt in ("shuffled", "distilled", "true")}
+    distilled = {system: prompt for system, prompt in PROMPTED.items() if prompt != "random"}
     distilled["lm_readout"] = files.READOUT
     if name in distilled:
         return (files.prompt_path(ws, distilled[name]).parent,)

@@ -90,7 +90,7 @@ def groups_block(summary: Mapping[str, Any], metric: str, protocol: str) -> Bloc
             title = names.title(row["system"], row["teacher"])
             values.setdefault(title, {})[row["group"]] = Cell(f"{row[metric]['mean']:.4f}")
     few = [f"{one['group']} ({one['users']})" for one in summary["left_out"] if " " in one["group"]]
-    note = "By the number of items in a user's history, and by how often the target occurs in training. Means over users and seeds."
+    note = "By the items in a user's history, and by how often the target occurs in training. Means over users and seeds."
     return Block(
         title=f"{metric} by groups of users",
         note=note

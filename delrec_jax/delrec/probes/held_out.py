@@ -88,7 +88,7 @@ class HeldOutUsers:
 
 
 def teacher_agreement(
-    stored: Path, heldout: HeldOutUsers, true: LanguageSystem, *, seed: int
+    stored: Path, heldout: HeldOutUsers, true: LanguageSystem | None, *, seed: int
 ) -> list[dict[str, Any]]:
     """Does the prompted language model answer as the teacher does? The rows of `distill`, and those of the prompt `true`.
 
@@ -98,11 +98,13 @@ def teacher_agreement(
     Args:
       stored: `agreement.json` of `distill`, whose values are not computed again.
       heldout: the users that it reports on.
-      true: the language model with the prompt `true`.
+      true: the language model with the prompt `true`; None if stage 1 did not train it.
       seed: seed of the bootstrap.
 
     Returns:
       Rows as `agreement.agreement_rows` gives them, those of `true` last.
     """
     rows: list[dict[str, Any]] = read_json(stored)
+    if true is None:
+        return rows
     return rows + agreement_rows("true", heldout.reading(true), heldout.users, seed=seed)

@@ -90,7 +90,9 @@ class Probing:
 
     def agreement(self) -> list[dict[str, Any]]:
         """Rows of `teacher_agreement`."""
-        true = systems.prompted(self.ws, self._language, "true", self._guides)
+        true = None
+        if "true" in self.ws.experiment.distill.controls:
+            true = systems.prompted(self.ws, self._language, "true", self._guides)
         stored = self.ws.folder("distill") / "agreement.json"
         return teacher_agreement(stored, self.heldout, true, seed=self.seed)
 
@@ -150,7 +152,8 @@ class Probing:
         """
         prompts = {OWN: self._carried(self.ws, "distilled")}
         for name in ("random", "shuffled"):
-            prompts[name] = self._carried(self.ws, name)
+            if name == "random" or name in self.ws.experiment.distill.controls:
+                prompts[name] = self._carried(self.ws, name)
         prompts |= {name: self._carried(other, "distilled") for name, other in others.items()}
         measures = self._measures(self._models, self.users, None)
         return {
