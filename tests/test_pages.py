@@ -1,103 +1,137 @@
-"""The figures of README.md are those of the pages and of results/, and all links lead somewhere."""
+"""README.md and docs/: links name files, numbers are those of the stored results, and the index of the results is complete.
+
+That tables are what `results/` says is tested in tests/analysis/test_evidence_tables.py.
+"""
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from readme_text import PROSE, README, ROOT, printed
+from result_quotes import QUOTES, filled
 
-from delrec_jax.analysis.labels import SYSTEM_LABELS
-from delrec_jax.evaluation.metrics import METRICS
 from delrec_jax.results import names
+from delrec_jax.results.provenance import RESULTS
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
-DOCUMENTS = [
-    README,
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "launch" / "README.md",
-    *(ROOT / "docs").rglob("*.md"),
-]
-LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
-FIGURE = re.compile(r"(?<![\w.])[-+]?(\d\.\d{3,})(?![\d.])")
-ROW = re.compile(r"^  (\S.*?) {2,}(\d\.\d{3}) \[(\S+),(\S+)\] +(.+?)(?: +(\d+) %)?$")
+PAGES = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "launch").glob("*.md")]
+LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
+NUMBER = re.compile(r"(?<![\w.])\d+\.\d{3,}(?!\w)")
 
 
-def label(path):
-    return str(path.relative_to(ROOT))
+def dead_links(page):
+    """The relative links of a page that name nothing."""
+    links = [one for one in LINK.findall(page.read_text()) if "://" not in one]
+    return [one for one in links if not (page.parent / one).exists()]
 
 
-def dead_links(text, folder):
-    return [link for link in LINK.findall(text) if not (folder / link).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_names_a_file(page):
+    assert dead_links(page) == []
 
 
-def missing_figures(text, pages):
-    """Figures of a text that are in none of the pages, rounded to the digits that the text shows."""
-    there = [float(one) for page in pages for one in FIGURE.findall(page)]
-    return [
-        figure
-        for figure in FIGURE.findall(text)
-        if not any(abs(float(figure) - one) <= 0.5001 * 10 ** -len(figure[2:]) for one in there)
+def test_a_dead_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("[a](page.md#part), [b](none.md), [c](https://example.org/none.md)")
+    assert dead_links(page) == ["none.md"]
+
+
+def test_every_page_that_the_code_names_exists():
+    files = [
+        one
+        for room in ("delrec_jax", "configs", "benchmarks")
+        for one in (ROOT / room).rglob("*.py")
     ]
+    named = {found for one in files for found in re.findall(r"docs/[\w/]+\.md", one.read_text())}
+    assert "docs/results/older.md" in named
+    assert [one for one in sorted(named) if not (ROOT / one).is_file()] == []
 
 
-def paragraphs(text):
-    """Paragraphs of prose; what is in code blocks is no prose."""
-    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    return [part for part in prose.split("\n\n") if FIGURE.search(part)]
+def test_the_index_of_the_results_names_every_page_once():
+    folder = ROOT / "docs" / "results"
+    rows = re.findall(r"^\| \[([\w.]+)\]\(\1\) \| .+ \|$", (folder / "README.md").read_text(), re.M)
+    assert sorted(rows) == sorted(
+        one.name for one in folder.glob("*.md") if one.name != "README.md"
+    )
 
 
-def linked(paragraph):
-    """The pages of results that a paragraph leads to; all of them if it names none."""
-    found = [ROOT / link for link in LINK.findall(paragraph) if link.startswith("docs/results/")]
-    return [path.read_text() for path in found if path.suffix == ".md" and path.name != "README.md"]
+def test_every_stored_result_is_on_a_page():
+    pages = "".join(one.read_text() for one in (ROOT / "docs" / "results").glob("*.md"))
+    stored = {f"{one.stem} measured" for one in (RESULTS / "measured").glob("*.json")}
+    stored |= {f"{one.parent.name} origin" for one in RESULTS.glob("*/summary.json")}
+    assert stored == set(re.findall(r"<!-- table: (\w+ (?:measured|origin)) -->", pages))
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=label)
-def test_every_link_leads_to_a_file(path):
-    assert dead_links(path.read_text(), path.parent) == []
+def unknown_numbers(text, root):
+    """Numbers with three digits or more after the point that no page says to which their section links, in its digits.
+
+    A page has many numbers, so this finds what stands nowhere, not what stands in the wrong place; `QUOTES` does the latter.
+    """
+    unknown = []
+    for section in re.split(r"^## ", text, flags=re.M):
+        pages = [root / one for one in LINK.findall(section) if one.startswith("docs/results/")]
+        said = {float(one) for page in pages for one in NUMBER.findall(page.read_text())}
+        for one in NUMBER.findall(re.sub(r"arXiv \d+\.\d+", "", section)):
+            half = 0.5 * 10.0 ** -len(one.partition(".")[2])
+            if all(abs(float(one) - other) > half * (1 + 1e-9) for other in said):
+                unknown.append(one)
+    return unknown
 
 
-def test_a_dead_link_would_be_found():
-    assert dead_links("[a](README.md) [b](no/such.md#part) [c](https://x.y)", ROOT) == [
-        "no/such.md"
-    ]
+def test_every_number_of_the_readme_stands_on_the_pages_it_links_to():
+    prose = README
+    for block in printed(README):
+        prose = prose.replace(block, "")
+    assert len(NUMBER.findall(prose)) > 30
+    assert unknown_numbers(prose, ROOT) == []
 
 
-@pytest.mark.parametrize("place", range(len(paragraphs(README.read_text()))))
-def test_figures_in_the_readme_are_on_the_pages_that_it_names(place):
-    paragraph = paragraphs(README.read_text())[place]
-    every = [path.read_text() for path in PAGES]
-    assert missing_figures(paragraph, linked(paragraph) or every) == []
+def test_a_number_that_no_page_says_is_found(tmp_path):
+    page = tmp_path / "docs" / "results" / "page.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("| 0.1234 | -0.0056 |")
+    link = "[results](docs/results/page.md)"
+    assert (
+        unknown_numbers(f"## A\n0.123, -0.006, 0.1234, 2.5, arXiv 2406.00333: {link}", tmp_path)
+        == []
+    )
+    assert unknown_numbers(f"## A\n0.124 and 0.1233: {link}", tmp_path) == ["0.124", "0.1233"]
+    assert unknown_numbers(f"## A\n{link}\n\n## B\n0.123, without a link", tmp_path) == ["0.123"]
 
 
-def test_a_figure_that_nobody_measured_would_be_found():
-    assert missing_figures("from 0.084 to 0.0914", ["0.0835 [0.0835, 0.0912]"]) == ["0.0914"]
+@pytest.mark.parametrize("template", QUOTES)
+def test_readme_quotes_what_the_results_say(template):
+    assert filled(template, QUOTES[template]) in PROSE
 
 
-def test_the_demo_table_of_the_readme_is_the_stored_one():
-    stored = json.loads((ROOT / "results" / "storefront" / "summary.json").read_text())
-    rows = {
-        shown(row): [f"{row[metric]['mean']:.3f}" for metric in METRICS]
-        for row in stored["systems"]
+def test_the_readmes_demo_table_is_the_stored_one():
+    rows = [
+        row
+        for row in json.loads((RESULTS / "storefront" / "summary.json").read_text())["systems"]
         if (row["protocol"], row["group"]) == ("full", "all")
-    }
-    found = {}
-    for line in README.read_text().splitlines():
-        if told := ROW.match(line):
-            rest = re.sub(r"\[.*?\]", "", told[5]).split()
-            found[re.sub(r" \(step \d+\)$", "", told[1])] = [told[2], *rest]
-    assert len(found) > 20
-    assert {name: row[: len(METRICS)] for name, row in found.items()} == {
-        name: rows[name] for name in found
-    }
+    ]
+    (oracle,) = [row["HR@1"]["mean"] for row in rows if row["system"] == "oracle"]
+    (block,) = printed(README)
+    found = [re.split(r"\s{2,}", line.strip()) for line in block.splitlines()]
+    start = next(place for place, cells in enumerate(found) if cells[0] == "System")
+    metrics = found[start][1:-1]
+    assert found[start + 1 :] == [
+        [
+            _label(row),
+            *(_cell(row, one) for one in metrics),
+            f"{100 * row['HR@1']['mean'] / oracle:.0f} %",
+        ]
+        for row in sorted(rows, key=lambda row: names.order(row["system"]))
+    ]
 
 
-def shown(row):
-    """A system as the demo's table names it."""
-    parts = names.parts(row["system"])
-    if len(parts) > 1:
-        return " + ".join(re.sub(r" \(.*", "", SYSTEM_LABELS[part]) for part in parts)
-    text = SYSTEM_LABELS.get(row["system"], row["system"])
-    return f"{text} ({row['teacher']})" if row["system"] == "teacher" else text
+def _label(row):
+    step = f" (step {row['step'][0]})" if "step" in row else ""
+    return names.title(row["system"], row["teacher"] if row["system"] == "teacher" else "") + step
+
+
+def _cell(row, metric):
+    number = row[metric]
+    interval = (
+        f" [{number['low']:.3f},{number['high']:.3f}]" if metric in ("HR@1", "NDCG@10") else ""
+    )
+    return f"{number['mean']:.3f}{interval}"

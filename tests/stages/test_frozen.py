@@ -23,11 +23,11 @@ from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace
 
+# The ablation `llamarec`, but with a stage 1, and a control that has a prompt: it trains what is watched here.
+LLAMAREC = f"{CONFIG}:llamarec"
 # Beside `index`: other texts in pre-training and another weighting than in TINY, the other teacher, shorter loops.
 INDEX = (
     *TINY,
-    "--config.lm.verbalizer=index",
-    "--config.tune.loss_over=candidates",
     "--config.tune.num_candidates=8",
     *FEW_BASELINES,
     "--config.tune.controls=('none','random')",
@@ -53,7 +53,7 @@ def index_run(tmp_path_factory):
     with mock.patch.object(task, "fit", watch.fit):
         stages = ("prepare", "pretrain", "teach", "fit", "distill", "tune", "evaluate", "report")
         for stage in stages:
-            delrec(stage, CONFIG, f"--workdir={workdir}", *INDEX)
+            delrec(stage, LLAMAREC, f"--workdir={workdir}", *INDEX)
             files = sorted(workdir.glob("*/*/result.safetensors"))
             digests.append({f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
     return workdir, digests, watch
@@ -198,7 +198,7 @@ def test_attribute_questions_are_part_of_the_gate_where_texts_ask_them(index_run
 
 def test_index_prompts_name_every_candidate_by_a_code(index_run, capsys):
     workdir, _, _ = index_run
-    delrec("prompts", CONFIG, f"--workdir={workdir}", *INDEX, "--n=1")
+    delrec("prompts", LLAMAREC, f"--workdir={workdir}", *INDEX, "--n=1")
     text = next(
         line for line in capsys.readouterr().out.splitlines() if "The next item the" in line
     )

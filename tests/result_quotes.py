@@ -1,0 +1,116 @@
+"""README.md's sentences that quote results, as templates, and where in `results/` each number stands."""
+
+import json
+from dataclasses import dataclass
+
+from delrec_jax.results.provenance import RESULTS
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a system over users and seeds, ranked in the whole catalogue."""
+
+    result: str
+    system: str
+    teacher: str = ""
+    metric: str = "NDCG@10"
+    group: str = "all"
+
+    def value(self):
+        row = one_row(self.result, "systems", self.group, system=self.system, teacher=self.teacher)
+        return row[self.metric]["mean"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number of a paired test: `difference`, `low` or `high`."""
+
+    result: str
+    system: str
+    reference: str
+    field: str
+    metric: str = "NDCG@10"
+
+    def value(self):
+        named = {"system": self.system, "reference": self.reference, "metric": self.metric}
+        return one_row(self.result, "comparisons", "all", **named)[self.field]
+
+
+def one_row(result, part, group, **named):
+    """The one row of a summary with these values; another count is an error."""
+    rows = json.loads((RESULTS / result / "summary.json").read_text())[part]
+    wanted = {"protocol": "full", "group": group, **named}
+    (row,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return row
+
+
+def _minilm(system):
+    return Mean("minilm_office", system, "sasrec")
+
+
+def _shop(system, group):
+    teacher = "" if system == "markov" else "sasrec"
+    return Mean("storefront", system, teacher, "HR@1", group)
+
+
+def _test(result, system, reference):
+    return [Difference(result, system, reference, one) for one in ("difference", "low", "high")]
+
+
+_ALL = "hybrid(teacher+markov+ease+tfidf)"
+
+QUOTES = {
+    "its HR@1 is {:.3f} and the teacher's {:.3f}; on the other targets the teacher has {:.3f}, DELRec {:.3f},": [
+        _shop("delrec", "cold"),
+        _shop("teacher", "cold"),
+        _shop("teacher", "warm"),
+        _shop("delrec", "warm"),
+    ],
+    "leads here in HR@1 ({:.3f})": [_shop("lm_words", "all")],
+    "the frozen encoder from {:.3f} to {:.3f}, where two distilled scalars without a prompt reach {:.3f}:": [
+        *map(_minilm, ("lm_no_prompt", "lm_distilled_prompt", "lm_readout"))
+    ],
+    "{:.4f} with it, {:.4f} without a prompt (difference {:.4f}, 95 % interval {:.4f} to {:.4f})": [
+        _minilm("delrec"),
+        _minilm("lm_tuned_no_prompt"),
+        *_test("minilm_office", "delrec", "lm_tuned_no_prompt"),
+    ],
+    "SASRec, the teacher, has {:.3f}; EASE {:.3f}; and the best hybrid {:.3f},": [
+        _minilm("teacher"),
+        Mean("minilm_office", "ease"),
+        Mean("minilm_office", "hybrid(markov+ease+tfidf)"),
+    ],
+    "EASE ({:.3f}) and even Markov ({:.3f}) beat SASRec ({:.3f}), and Markov, EASE and TF-IDF together reach {:.3f}.": [
+        Mean("office", "ease"),
+        Mean("office", "markov"),
+        Mean("office", "teacher", "sasrec"),
+        Mean("office", "hybrid(markov+ease+tfidf)"),
+    ],
+    "On MovieLens-100K SASRec ({:.3f}), Markov ({:.3f}) and EASE ({:.3f}) cannot be distinguished, and the four together "
+    "reach {:.3f}.": [
+        Mean("ml100k", "teacher", "sasrec"),
+        Mean("ml100k", "markov"),
+        Mean("ml100k", "ease"),
+        Mean("ml100k", _ALL, "sasrec"),
+    ],
+    "On Beauty SASRec ({:.3f}) beats each of them, and the four together reach {:.3f}.": [
+        Mean("beauty", "teacher", "sasrec"),
+        Mean("beauty", _ALL, "sasrec"),
+    ],
+    "NDCG@10 rises from {:.3f} to {:.3f} ({:+.3f} [{:.3f}, {:.3f}], three seeds)": [
+        Mean("p2rec_office", "teacher", "sasrec"),
+        Mean("p2rec_office", "teacher_augmented", "sasrec"),
+        *_test("p2rec_office", "teacher_augmented", "teacher"),
+    ],
+    "TF-IDF of the same titles beside SASRec gives {:.3f}.": [
+        Mean("p2rec_office", "hybrid(teacher+tfidf)", "sasrec")
+    ],
+    "SASRec on test items ({:+.3f} [{:.3f}, {:.3f}])": _test(
+        "p2rec_ml100k", "teacher_augmented", "teacher"
+    ),
+}
+
+
+def filled(template, sources):
+    """The sentence as README must have it today."""
+    return template.format(*(source.value() for source in sources))
