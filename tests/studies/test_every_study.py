@@ -20,7 +20,13 @@ STUDIES = sorted(path.stem for path in (ROOT / "configs" / "studies").glob("*.py
 QUICK = {
     "components": ("full", "no_ta")
 }  # some arms of one study in the quick tests; all of all in the slow ones
-SMALLER = {"split.label_users": lambda users: users // 25}  # the tiny store has 48 users
+SMALLER = {  # the tiny store has 48 users and 36 items
+    "split.label_users": 25,
+    "distill.num_candidates": 3,
+    "tune.num_candidates": 3,
+    "distill.top_h": 4,
+}
+"""By what values of these keys are divided."""
 
 
 class Tiny(StudyFile):
@@ -33,7 +39,9 @@ class Tiny(StudyFile):
 
 
 def _smaller(changes):
-    return {key: SMALLER.get(key, lambda same: same)(value) for key, value in changes.items()}
+    return {
+        key: value // SMALLER[key] if key in SMALLER else value for key, value in changes.items()
+    }
 
 
 def run(name, root, arms=()):
