@@ -32,6 +32,8 @@ ABLATIONS = {
     # LlamaRec: LoRA on lists of candidates, scored by their letters; its row is lm_tuned_no_prompt under rerank and sampled.
     "llamarec": {
         "lm.verbalizer": "index",
+        "pretrain.text.full": 0.0,
+        "pretrain.gate.next_in_series": 0.0,
         "distill.num_candidates": 20,
         "distill.loop.steps": 0,
         "tune.loss_over": "candidates",

@@ -165,6 +165,7 @@ def test_verbalizers_of_stated_candidates_need_the_loss_over_them(kind):
     text = message(nested("lm.verbalizer", kind))
     assert f"lm.verbalizer={kind}" in text and "tune.loss_over=candidates" in text
     changes = {"lm": {"verbalizer": kind}, "tune": {"loss_over": "candidates"}}
+    changes["pretrain"] = {"text": {"full": 0.0}}  # whose texts have no lists
     assert from_config(ConfigDict(changes)).lm.verbalizer == kind
 
 
@@ -214,3 +215,12 @@ def test_stage_2_can_do_without_the_controls_of_stage_1():
     config = default_config()
     config.distill.controls, config.tune.controls = (), ("none", "random")
     assert from_config(config).distill.controls == ()
+
+
+def test_pre_training_texts_cannot_list_candidates():
+    config = default_config()
+    config.prompts.show_candidates, config.tune.loss_over = True, "candidates"
+    with pytest.raises(UserError, match="set pretrain.text.full to 0.0"):
+        from_config(config)
+    config.lm.weights = "google/flan-t5-small"
+    assert from_config(config).prompts.show_candidates

@@ -29,6 +29,10 @@ SMALLER = {  # the tiny store has 48 users and 36 items
 """By what values of these keys are divided."""
 
 
+# Pre-training has no lists, so that the one kind of texts that TINY has is left out.
+LISTED = ("--config.pretrain.text.short=0.1",)
+
+
 class Tiny(StudyFile):
     """A study file whose study has one seed, and users that the tiny store has."""
 
@@ -49,7 +53,8 @@ def run(name, root, arms=()):
     loaded = StudyFile.load(ROOT / "configs" / "studies" / f"{name}.py")
     file = Tiny(loaded.path, loaded.base)
     flags = P2REC if "p2rec" in str(file.base) else TINY
-    opened = open_study(file, tiny_base(file.base, *flags, *FEW_BASELINES), root)
+    more = LISTED if name in ("candidates", "rivals") else ()
+    opened = open_study(file, tiny_base(file.base, *flags, *FEW_BASELINES, *more), root)
     with quick_compiler():
         for job in opened.jobs:
             if arms and job.run.arm.name not in arms:
