@@ -93,6 +93,7 @@ MISTAKES = [
     (["report", "--workdir=gs://b/run"], "--workdir=gs://b/run: give a folder of a file system"),
     (["export", "--workdir=w", "--output=s3://b/x"], "--output=s3://b/x: give a folder"),
     (["fly"], "no command 'fly'"),
+    (["compare", "--output=x"], "compare needs finished runs"),
     (["run", CONFIG], "--workdir is missing"),
     (["run", "--workdir=w"], "--config is missing"),
     (["run", CONFIG, "--wrokdir=w"], "Did you mean: workdir"),

@@ -104,14 +104,11 @@ def blocks(summary: Summary, asked: Asked) -> dict[str, Block]:
     }
     if summary["comparisons"]:
         same = summary["identical_pairs"]
-        block = comparisons_block(
-            found,
-            {**asked.place, "metrics": asked.metric},
-            place=_PLACE,
-            more_note=f"Not tested: {same} pairs with the same ranks for every user and seed."
-            if same
-            else "",
-        )
+        note = "Only seeds that both systems have enter."
+        if same:
+            note += f" Not tested: {same} pairs with the same ranks for every user and seed."
+        options = {**asked.place, "metrics": asked.metric}
+        block = comparisons_block(found, options, place=_PLACE, more_note=note)
         made["tests"] = replace(block, title=f"Paired tests · {block.title}")
     return made
 
