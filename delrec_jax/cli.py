@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -44,7 +45,8 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
 
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 
-  delrec study     --config=configs/studies/NAME.py[:BASE] --workdir=DIR [--jobs=2] [--shard=0/4] [--dry]   arms with seeds
+  delrec study     --config=configs/studies/NAME.py[:BASE] --workdir=DIR [--jobs=2] [--shard=0/4]   arms with seeds
+                   [--dry [--chip=h100 --devices=8]]   only say what would run, what is shared, and what a run needs
   delrec study     --config=configs/studies/search.py --workdir=DIR --search=40 [--jobs=2]   search the ranges, by validation
   delrec compare   RUN [RUN ...] [--output=DIR]   tables and paired tests of finished runs; RUN is WORKDIR or LABEL=WORKDIR
                    [--reference=LABEL_OR_SYSTEM] [--systems=delrec,hybrid*] [--metric=NDCG@10] [--protocol=full]
@@ -190,11 +192,24 @@ def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     if values.search:
         _search(file, place, config, values)
         return
-    opened = open_study(file, config, Path(values.workdir), update=values.update)
     if values.dry:
-        print(command.told(opened))
-    else:
-        command.execute(opened, processes=values.jobs, shard=shard, show_test=values.show_test)
+        _dry(file, config, values)
+        return
+    opened = open_study(file, config, Path(values.workdir), update=values.update)
+    command.execute(opened, processes=values.jobs, shard=shard, show_test=values.show_test)
+
+
+def _dry(file: "StudyFile", config: "ConfigDict", values: flags.FlagValues) -> None:
+    """Says what a study would run, and leaves no trace in its workdir."""
+    from delrec_jax.studies.command import told
+    from delrec_jax.studies.opening import open_study
+
+    with TemporaryDirectory() as folder:
+        opened = open_study(file, config, Path(folder))
+        print(told(opened))
+    if values.chip:
+        print(f"\nOne run of the reference, {opened.study.reference}, by `delrec plan`:\n")
+        _plan(opened.reference, values)
 
 
 def _search(

@@ -163,6 +163,7 @@ def an_encoder_ranks_the_whole_catalogue(command, made):
 def a_study_says_what_it_would_run(command, made):
     text = said(*command.words[1:], *TINY, command.comment.partition(":")[0])
     assert "6 arms x 3 seeds = 18 runs" in text and "pretrain, teach: once for 6 runs" in text
+    assert not Path("runs/components").exists()
     for word in ("components", "prompt length", "few labels", "rivals"):
         assert word in PROSE and Path(f"configs/studies/{word.replace(' ', '_')}.py").is_file()
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError, differences
 from delrec_jax.studies.ranges import fitted
 from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
@@ -35,6 +36,12 @@ class Opened:
     runs: list[StudyRun]
     workdirs: dict[str, Workspace]
     jobs: list[Job]
+
+    @property
+    def reference(self) -> Experiment:
+        """The experiment of the reference's first run."""
+        name = self.study.reference
+        return next(run.experiment for run in self.runs if run.arm.name == name)
 
     def records(self, run: StudyRun) -> Path:
         """Where the rank records of a run lie."""
