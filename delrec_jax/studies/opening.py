@@ -1,7 +1,8 @@
 """A study's workdir: what it was asked, a workdir per run, and the folders that they share.
 
 STUDY/study.json            the study and its base config: another study is refused
-STUDY/stages/STAGE-KEY/     what a stage made, once for all runs with these settings
+STUDY/stages/STAGE-KEY/     what a stage made, once for all runs with these settings; `stages` may be a link to that of
+                            another study: what both have in common is then made once
 STUDY/runs/ARM-SEED/        an ordinary workdir; its folders are links to those of `stages/`
 STUDY/jobs/, logs/          what the processes were told to do, and what they said
 STUDY/journal.jsonl         a line per stage that was run, with its time
