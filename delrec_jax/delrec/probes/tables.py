@@ -37,7 +37,7 @@ def headline(found: Mapping[str, Any]) -> str:
       found: the result of `run_probes`.
     """
     step = found["selected_step"]
-    what = f"{step}, untrained: validation preferred none of its later steps" if not step else step
+    what = step if step else f"{step}, untrained: validation preferred none of its later steps"
     return f"The distilled prompt of step {what} (seed {found['seed']}, distill.prompt={found['prompt']})."
 
 
