@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from delrec_jax.config import Experiment
+from delrec_jax.config.delrec import TRAINED_CONTROLS
 from delrec_jax.delrec.systems import TUNED
 from delrec_jax.endings import INTERRUPTED, PREEMPTED
 from delrec_jax.errors import UserError
@@ -145,7 +146,9 @@ def _validated(study: Study, system: str, experiment: Experiment) -> tuple[str, 
 def _unread(stage: str, system: str) -> dict[str, Any]:
     """No controls but the one that is searched for, if it is one."""
     if stage == "tune":
-        return {"tune.controls": tuple(p for p, one in TUNED.items() if one == system != "delrec")}
+        own = tuple(p for p, one in TUNED.items() if one == system != "delrec")
+        trained = tuple(prompt for prompt in own if prompt in TRAINED_CONTROLS)
+        return {"tune.controls": own, "distill.controls": trained}
     if stage == "augment":
         return {"augment.controls": tuple(c for c, one in CONTROL_SYSTEMS.items() if one == system)}
     return {}

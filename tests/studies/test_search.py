@@ -319,6 +319,7 @@ def test_the_best_trial_is_a_config_of_all_its_settings(tmp_path, monkeypatch):
     stated = changed(read_config(base, "no_anchor"), wanted)
     assert stated[RATE] == 0.00123 and stated["seed"] == 3 and stated["tune.anchor"] == 1.0
     assert "tune.controls" not in stated and trial.tune.controls == ()
+    assert "distill.controls" not in stated and trial.distill.controls == ()
 
 
 @pytest.mark.slow
