@@ -46,7 +46,7 @@ def distill_steps(ws, data, language, monkeypatch):
     monkeypatch.setattr(task, "fit", watch.fit)
     config = ws.experiment
     users = user_parts(data.split.training_users, config.distill, config.seed)["train"]
-    lists = distill._teacher_lists(ws, data, users, "train", lambda: list_source(ws, data))
+    lists = distill.teacher_lists(ws, data, users, "train", lambda: list_source(ws, data))
     examples = make_examples(config, data, language, users, "teacher", lists)
     make = partial(make_examples, config, data, language)
     training = distill.PromptTraining(ws, language, examples, make=make, guides=None)
