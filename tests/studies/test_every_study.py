@@ -29,8 +29,11 @@ SMALLER = {  # the tiny store has 48 users and 36 items
 """By what values of these keys are divided."""
 
 
-# Pre-training has no lists, so that the one kind of texts that TINY has is left out.
-LISTED = ("--config.pretrain.text.short=0.1",)
+# Pre-training has no lists, so that the one kind of texts that TINY has is left out; and lists need room.
+LISTED = (
+    *("--config.pretrain.text.short=0.1", "--config.prompts.max_tokens=192"),
+    "--config.tune.num_candidates=6",
+)
 
 
 class Tiny(StudyFile):
