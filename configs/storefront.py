@@ -32,6 +32,7 @@ ABLATIONS = {
     # LlamaRec: LoRA on lists of candidates, scored by their letters; its row is lm_tuned_no_prompt under rerank and sampled.
     "llamarec": {
         "lm.verbalizer": "index",
+        "prompts.max_tokens": 384,  # 20 titles more
         "pretrain.text.full": 0.0,
         "pretrain.gate.next_in_series": 0.0,
         "distill.num_candidates": 20,

@@ -37,12 +37,13 @@ LLAMAREC = {
 
 
 def get_study(base: ConfigDict) -> Study:
+    room = {"prompts.max_tokens": base.prompts.max_tokens + 128}  # for the list
     return Study(
         question="Does DELRec beat LLaRA's prompt, LlamaRec's lists and LLMSeqSim's title vectors?",
         arms=(
             Arm("full", ALONE),
             Arm("llara", LLARA),
-            Arm("llamarec", LLAMAREC, systems=("lm_tuned_no_prompt",)),
+            Arm("llamarec", {**LLAMAREC, **room}, systems=("lm_tuned_no_prompt",)),
         ),
         reference="full",
         systems=("delrec", "lm_tuned_no_prompt"),
