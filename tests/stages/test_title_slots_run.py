@@ -1,5 +1,6 @@
 """A slot after each title through the commands: the ablation `llara`, whose projector goes on training in stage 2."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -123,6 +124,20 @@ def test_commands_read_it(llara_run, opened, tmp_path, capsys):
     exported = load_file(tmp_path / "out" / "adapter.safetensors")["prompt"]
     tuned = systems.tuned(ws, inputs.language, "distilled", None).prompt
     np.testing.assert_array_equal(exported, tuned)
+
+
+def test_it_is_probed_where_a_question_applies(llara_run, tmp_path, capsys):
+    """Its agreement and its use of order; the slots of a text are not those of a prompt."""
+    delrec("probe", f"--workdir={llara_run}", "--users=8", f"--output={tmp_path / 'p'}")
+    found = json.loads((tmp_path / "p" / "probes.json").read_text())
+    assert found["slots"] is None and found["words"] is None
+    assert {row["system"] for row in found["order"]} >= {"teacher", "lm_distilled_prompt", "delrec"}
+    assert found["agreement"][-1]["prompt"] == "true"
+    told = capsys.readouterr().err
+    assert "belong to items" in told and "depend on the item" in told
+    with pytest.raises(SystemExit):
+        delrec("probe", f"--workdir={llara_run}", f"--prompt_from={llara_run}")
+    assert "made from this run's own items" in capsys.readouterr().err
 
 
 def test_an_interrupted_stage_two_ends_bit_identical(llara_run, tmp_path):

@@ -118,8 +118,11 @@ class Probing:
         )
         return asked_recommender(scores, self.ws.experiment.teacher.max_length, self.users)
 
-    def slots(self) -> list[dict[str, Any]]:
-        """Rows of `slot_ablation`, by the frozen language model."""
+    def slots(self) -> list[dict[str, Any]] | None:
+        """Rows of `slot_ablation`, by the frozen language model; None if slots follow titles, so that no text has them all."""
+        if self.ws.experiment.distill.titled:
+            say("  slots: none, as those of distill.prompt=titles belong to items")
+            return None
         own, texts = self._carried(self.ws, "distilled"), self.heldout.some(self._few)
         measures = self._measures({PROMPTED: self._models[PROMPTED]}, self.few_users, texts)
         return slot_ablation(
@@ -132,10 +135,13 @@ class Probing:
         )
 
     def words(self) -> dict[str, Any] | None:
-        """The result of `nearest_words`; None if slots depend on the user, so that they are no fixed vectors."""
+        """The result of `nearest_words`; None if slots depend on the user or an item, so that there are no K vectors."""
         language, config = self._language, self.ws.experiment.distill
-        if config.guided:
-            say(f"  words: none, as the slots of distill.prompt={config.prompt} depend on the user")
+        if config.guided or config.titled:
+            what = "user" if config.guided else "item"
+            say(
+                f"  words: none, as the slots of distill.prompt={config.prompt} depend on the {what}"
+            )
             return None
         own, tokenizer = self._carried(self.ws, "distilled"), language.tokenizer
         table = on_host(language.model.table(language.params)).astype(np.float32)
@@ -155,7 +161,10 @@ class Probing:
             if name == "random" or name in self.ws.experiment.distill.controls:
                 prompts[name] = self._carried(self.ws, name)
         prompts |= {name: self._carried(other, "distilled") for name, other in others.items()}
-        measures = self._measures(self._models, self.users, None)
+        models = dict(self._models)
+        if self.ws.experiment.tune.train_prompt:
+            models.pop(TUNED, None)  # what it reads is not the prompt of stage 1
+        measures = self._measures(models, self.users, None)
         return {
             "rows": prompt_transfer(prompts, measures, seed=self.seed),
             "cosines": {name: prompt_cosines(prompts[OWN], prompts[name]) for name in others},

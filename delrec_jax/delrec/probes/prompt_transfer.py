@@ -133,6 +133,11 @@ def open_other(ws: Workspace, directory: str) -> Workspace:
     place, root = f"--prompt_from={directory}", Path(directory)
     if not (root / "config.json").exists():
         raise UserError(f"{place}: no config.json there; give the --workdir of another run")
+    if ws.experiment.distill.titled:
+        raise UserError(
+            f"{place}: the slots of distill.prompt=titles are made from this run's own items, so no other prompt can take "
+            "their place; leave the flag out"
+        )
     settings = ConfigDict(stored_settings(root), convert_dict=True)
     other = Workspace(root, from_config(settings), read_only=True)
     if other.experiment.method == "p2rec" or not other.finished("distill"):

@@ -22,7 +22,9 @@ def probe_blocks(found: Mapping[str, Any]) -> list[Block]:
     Args:
       found: the result of `run_probes`.
     """
-    blocks = [agreement_block(found["agreement"]), _order(found), _slots(found)]
+    blocks = [agreement_block(found["agreement"]), _order(found)]
+    if found["slots"] is not None:
+        blocks.append(_slots(found))
     if found["words"] is not None:
         blocks.append(_words(found["words"]))
     if found["transfer"] is not None:
