@@ -5,7 +5,7 @@ Data: atomic files (office-products.inter, office-products.item).
          (SASRec alone: --config.augment.teachers="('sasrec',)")
 Hardware and time: one CPU core alongside other jobs: pretrain 8 minutes, parse 7; `augment` trains 44 recommenders with the
 budget of configs/teachers/small.py.
-Expect, `full` NDCG@10, mean of 3 seeds: SASRec 0.084, with P2Rec 0.091 +- 0.001, with random vectors 0.083, with TF-IDF of
+Expect, `full` NDCG@10, mean of 3 seeds: SASRec 0.083, with P2Rec 0.091 +- 0.001, with random vectors 0.083, with TF-IDF of
 titles beside it 0.106; the untuned language model's embeddings do as well as the tuned one's (docs/results/p2rec.md). GRU4Rec
 and Caser were not run with these settings. The categories explain 5 % of log-popularity (with parse.popularity=kept 48 %).
 The way was the best of nine on validation items.
