@@ -10,7 +10,7 @@ from delrec_jax.config import (
     base_config,
     default_config,
     from_config,
-    leaf_keys,
+    leaf_values,
     read_config,
     to_dict,
 )
@@ -52,14 +52,7 @@ def message(path, argument=None):
 
 def values(config):
     """Every setting by its dotted key."""
-    plain = to_dict(from_config(config))
-    found = {}
-    for key in leaf_keys(plain):
-        value = plain
-        for name in key.split("."):
-            value = value[name]
-        found[key] = value
-    return found
+    return leaf_values(to_dict(from_config(config)))
 
 
 def differences(one, other):

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash, write_text
-from delrec_jax.results.provenance import ROOT, machine, now, refuse_paths, versions
+from delrec_jax.files import write_text
+from delrec_jax.results.provenance import ROOT, described, origin, refuse_paths
+from delrec_jax.results.sources import Source
 from delrec_jax.results.summary import as_text, refuse_user_rows
 from delrec_jax.studies import journal
 
@@ -66,29 +67,15 @@ def publish(folder: Path, study: Path, command: str) -> Path:
 def provenance(study: Path, command: str) -> dict[str, Any]:
     """Where the result of a study comes from."""
     lines = journal.read(study)
-    code = dict.fromkeys((line["commit"], line["dirty"]) for line in lines)
     records = sorted(study.glob("runs/*/records/records.parquet")) or sorted(
         study.glob("runs/*/baseline/records.parquet")
     )
+    sources = [described(Source(one.parents[1], "", one)) for one in records]
+    states = [(line["commit"], line["dirty"]) for line in lines]
     return {
-        "date": now(),
-        "commands": [command],
-        "commits": [{"commit": name, "dirty": dirty} for name, dirty in code],
-        "commit_of_collection_for": [],
+        **origin([command], states, sources),
         "stages": len(lines),
         "seconds": round(sum(line["seconds"] for line in lines)),
-        "machine": machine(),
-        "versions": versions(),
-        "sources": [
-            {
-                "workdir": one.parents[1].name,
-                "label": "",
-                "file": f"{one.parent.name}/{one.name}",
-                "sha256": file_hash(one),
-                "runs": [],
-            }
-            for one in records
-        ],
     }
 
 

@@ -9,7 +9,7 @@ Time: 4 arms x 3 seeds; all but `full` have a language model of their own on the
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Arm, Study, along
+from delrec_jax.studies.study import Arm, Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -26,6 +26,6 @@ def get_study(base: ConfigDict) -> Study:
         reference="full",
         systems=("delrec", "lm_tuned_no_prompt"),
         context=("teacher", "ease", "markov", "tfidf", "hybrid(delrec+teacher)"),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
         by_users=True,
     )

@@ -11,7 +11,7 @@ work.
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Arm, Study
+from delrec_jax.studies.study import Arm, Study, main_metric
 
 BASE = "../storefront.py"
 
@@ -40,5 +40,5 @@ def get_study(base: ConfigDict) -> Study:
         ),
         reference="full",
         context=("teacher", "ease", "lm_words", "oracle"),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

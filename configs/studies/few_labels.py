@@ -8,7 +8,7 @@ Time: 4 arms x 3 seeds, each with a language model and a teacher of its own on t
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Arm, Study, along
+from delrec_jax.studies.study import Arm, Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -25,5 +25,5 @@ def get_study(base: ConfigDict) -> Study:
         ),
         reference="all",
         systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt", "teacher", "ease"),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

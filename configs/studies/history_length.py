@@ -8,7 +8,7 @@ Time: 5 arms x 3 seeds, each with its own language model on the storefront. Not 
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Study, along
+from delrec_jax.studies.study import Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -31,5 +31,5 @@ def get_study(base: ConfigDict) -> Study:
         reference="items=4",
         systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt"),
         context=("teacher",),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

@@ -8,7 +8,7 @@ Time: 3 arms x 3 seeds; with Flan-T5 large meant for one 80 GB GPU per run (`lau
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Study, along
+from delrec_jax.studies.study import Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -25,5 +25,5 @@ def get_study(base: ConfigDict) -> Study:
         reference="teacher=sasrec",
         systems=SYSTEMS,
         context=("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "oracle"),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

@@ -9,7 +9,7 @@ Time: 3 arms x 3 seeds, each with its own language model on the storefront; with
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Arm, Study
+from delrec_jax.studies.study import Arm, Study, main_metric
 
 BASE = "../storefront.py"
 
@@ -43,5 +43,5 @@ def get_study(base: ConfigDict) -> Study:
         reference=reference,
         systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt"),
         context=("teacher",),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

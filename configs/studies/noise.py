@@ -10,7 +10,7 @@ CPU cores.
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Arm, Study
+from delrec_jax.studies.study import Arm, Study, main_metric
 
 BASE = "../storefront.py"
 
@@ -23,5 +23,5 @@ def get_study(base: ConfigDict) -> Study:
         reference="seeds",
         systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt", "teacher"),
         context=("ease", "oracle"),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

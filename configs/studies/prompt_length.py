@@ -10,7 +10,7 @@ work; meant for one 80 GB GPU with Flan-T5 large.
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Study, along
+from delrec_jax.studies.study import Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -26,5 +26,5 @@ def get_study(base: ConfigDict) -> Study:
         reference="k=8",
         systems=("delrec", "lm_distilled_prompt"),
         context=("teacher",),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

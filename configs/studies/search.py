@@ -11,7 +11,7 @@ Time: a trial is stage 1 and stage 2 with the distilled prompt, or a part of sta
 from ml_collections import ConfigDict
 
 from delrec_jax.studies.ranges import Range
-from delrec_jax.studies.study import Arm, Study
+from delrec_jax.studies.study import Arm, Study, main_metric
 
 BASE = "../storefront.py"
 
@@ -24,7 +24,7 @@ def get_study(base: ConfigDict) -> Study:
         arms=(Arm("base", {"prompts.max_tokens": room}),),
         reference="base",
         seeds=(base.seed,),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
         ranges=(
             Range("distill.length", choices=tuple(sorted(lengths))),
             *_stage_1(base.distill),

@@ -8,7 +8,7 @@ Time: 4 arms x 3 seeds; meant for one 80 GB GPU with Flan-T5 large. Not run in f
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Study, along
+from delrec_jax.studies.study import Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -27,5 +27,5 @@ def get_study(base: ConfigDict) -> Study:
         reference="h=10",
         systems=("delrec", "lm_distilled_prompt"),
         context=("teacher",),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

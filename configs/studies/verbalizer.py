@@ -8,7 +8,7 @@ Time: 2 arms x 3 seeds, each with its own language model on the storefront. Not 
 
 from ml_collections import ConfigDict
 
-from delrec_jax.studies.study import Study, along
+from delrec_jax.studies.study import Study, along, main_metric
 
 BASE = "../storefront.py"
 
@@ -21,5 +21,5 @@ def get_study(base: ConfigDict) -> Study:
         reference="verbalizer=mean",
         systems=("delrec", "lm_distilled_prompt", "lm_tuned_no_prompt"),
         context=("teacher",),
-        metric="HR@1" if base.data.corpus == "storefront" else "NDCG@10",
+        metric=main_metric(base),
     )

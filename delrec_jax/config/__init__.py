@@ -20,7 +20,7 @@ from delrec_jax.config.files import ablated, base_config, read_config
 from delrec_jax.config.language import GateConfig, LMConfig, PretrainConfig, PretrainTextConfig
 from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
 from delrec_jax.config.teacher import TeacherConfig
-from delrec_jax.config.tree import leaf_keys, unknown_key
+from delrec_jax.config.tree import leaf_keys, leaf_values, unknown_key
 
 __all__ = [
     "METHODS",
@@ -43,6 +43,7 @@ __all__ = [
     "default_config",
     "from_config",
     "leaf_keys",
+    "leaf_values",
     "read_config",
     "to_dict",
     "unknown_key",

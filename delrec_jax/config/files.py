@@ -6,8 +6,10 @@ A config file is Python with a `get_config()` that returns a ConfigDict. `FILE.p
 
 import importlib.util
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,25 +29,47 @@ def read_config(path: Path, argument: str | None = None) -> ConfigDict:
     Raises:
       UserError: there is no such file, it cannot be run, or it does not take the argument.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such config file; the ready ones are in configs/")
-    spec = importlib.util.spec_from_file_location("delrec_config", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path}: is not a Python file; a config file is called NAME.py")
-    module = importlib.util.module_from_spec(spec)
+    module = run_file(path, "config file", "configs/")
     given = () if argument is None else (argument,)
-    try:
-        spec.loader.exec_module(module)
+    with code_of(path):
         _check_takes(module.get_config, path, given)
         config = module.get_config(*given)
-    except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
-    except Exception as error:
-        # A config file is the user's code: whatever it raises is theirs to read, in one line.
-        raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returns {config!r}: it must return a ConfigDict")
     return config
+
+
+def run_file(path: Path, kind: str, folder: str) -> ModuleType:
+    """Runs a Python file of the user's, and returns what it defines.
+
+    Args:
+      path: the file.
+      kind: what messages call such a file.
+      folder: where ready ones are.
+
+    Raises:
+      UserError: there is no such file, or it cannot be run.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such {kind}; the ready ones are in {folder}")
+    spec = importlib.util.spec_from_file_location(f"delrec_{kind.partition(' ')[0]}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: is not a Python file; a {kind} is called NAME.py")
+    module = importlib.util.module_from_spec(spec)
+    with code_of(path):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def code_of(path: Path) -> Iterator[None]:
+    """Runs code of a file of the user's: whatever it raises is theirs to read, in one line that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _check_takes(get_config: Any, path: Path, given: Sequence[str]) -> None:

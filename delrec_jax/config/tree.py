@@ -70,13 +70,19 @@ def unknown_key(key: str, known: list[str]) -> str:
     return f"config.{key} does not exist; did you mean config.{near[0]}?"
 
 
-def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Returns the dotted names of all values of a nested dictionary."""
-    keys = []
+def leaf_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns all values of a nested dictionary by their dotted names."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         dotted = f"{prefix}{name}"
-        keys += leaf_keys(value, dotted + ".") if isinstance(value, Mapping) else [dotted]
-    return keys
+        inside = isinstance(value, Mapping)
+        found |= leaf_values(value, f"{dotted}.") if inside else {dotted: value}
+    return found
+
+
+def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns the dotted names of all values of a nested dictionary."""
+    return list(leaf_values(values, prefix))
 
 
 def at_least(key: str, value: float, least: float) -> None:

@@ -6,7 +6,6 @@ seeds together (`low_seeds`, `high_seeds`) of systems with several seeds.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def aggregates(
     cells: Mapping[Key, Cell],
     *,
     only: str = "",
-    more: Mapping[str, np.ndarray] = MappingProxyType({}),
+    of: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
     """`by_seed`, `systems`, and `left_out`: the groups that are too small.
@@ -51,14 +50,15 @@ def aggregates(
     Args:
         cells: of one corpus and split, all with the same users.
         only: the group of users that is wanted; "" for every one.
-        more: further groups by name, each as which users [U] belong to it.
+        of: groups by name, each as which users [U] belong to it; None for those of `groups`.
         seed: seed of the bootstrap.
     """
     found: dict[str, list[dict[str, Any]]] = {"by_seed": [], "systems": [], "left_out": []}
     for protocol in dict.fromkeys(key.protocol for key in cells):
         own = {key: cell for key, cell in cells.items() if key.protocol == protocol}
         values = {key: cell.values for key, cell in own.items()}
-        for group, inside in {**groups(next(iter(own.values())).users), **more}.items():
+        parts = groups(next(iter(own.values())).users) if of is None else of
+        for group, inside in parts.items():
             if only not in ("", group):
                 continue
             users, name = int(inside.sum()), {"protocol": protocol, "group": group}

@@ -146,7 +146,7 @@ def write(
             question=f"How do their systems differ in {asked.metric}, protocol {asked.protocol}?",
             facts=_facts(summary),
             blocks=tuple(made.values()),
-            figures=(_bars(summary, asked),),
+            figures=(bars(summary["systems"], asked.metric, asked.protocol),),
             links=links,
             command=command,
         ),
@@ -204,14 +204,18 @@ def _facts(summary: Summary) -> dict[str, str]:
     }
 
 
-def _bars(summary: Summary, asked: Asked) -> Bars:
-    bars = []
-    for row in summary["systems"]:
-        one = row[asked.metric]
-        title = names.title(row["system"], row["teacher"])
-        bars.append(Measured(title, one["mean"], one["low"], one["high"]))
+def measured(row: Mapping[str, Any], metric: str) -> Measured:
+    """The mean of a row of a summary's systems with its interval over users."""
+    one = row[metric]
+    return Measured(
+        names.title(row["system"], row["teacher"]), one["mean"], one["low"], one["high"]
+    )
+
+
+def bars(rows: Sequence[Mapping[str, Any]], metric: str, protocol: str) -> Bars:
+    """One metric of each row as a bar."""
     return Bars(
-        f"{asked.metric} · {asked.protocol}",
-        f"{asked.metric}, 95 % interval over users",
-        tuple(bars),
+        f"{metric} · {protocol}",
+        f"{metric}, 95 % interval over users",
+        tuple(measured(row, metric) for row in rows),
     )

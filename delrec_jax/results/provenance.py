@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -154,11 +154,31 @@ def provenance(
     states = [(row["commit"], row["dirty"]) for one in told for row in one["runs"]]
     if unknown:
         states.append(tuple(commit().values()))
+    return origin(given, states, told, unknown=unknown, machine_name=machine_name)
+
+
+def origin(
+    commands: Iterable[str],
+    states: Iterable[tuple[str, bool]],
+    told: list[dict[str, Any]],
+    *,
+    unknown: Sequence[str] = (),
+    machine_name: str = "",
+) -> dict[str, Any]:
+    """The origin of a result, in the form in which summaries hold it.
+
+    Args:
+        commands: as they are published; repeated ones count once.
+        states: commit of each run, and whether the working tree differed from it.
+        told: the files of rank records (`described`).
+        unknown: workdirs of which only the commit of the collection is known.
+        machine_name: the machine, if it is not this one.
+    """
     return {
         "date": now(),
-        "commands": list(dict.fromkeys(given)),
+        "commands": list(dict.fromkeys(commands)),
         "commits": [{"commit": name, "dirty": dirty} for name, dirty in dict.fromkeys(states)],
-        "commit_of_collection_for": unknown,
+        "commit_of_collection_for": list(unknown),
         "machine": {"name": machine_name} if machine_name else machine(),
         "versions": versions(),
         "sources": told,

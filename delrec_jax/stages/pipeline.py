@@ -10,7 +10,7 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.listed_teacher import lists_changed
-from delrec_jax.workdir.stage_table import Stage
+from delrec_jax.workdir.stage_table import Stage, stages_of
 from delrec_jax.workdir.workspace import Workspace
 
 _SOURCES_CHANGED: dict[str, Callable[[Workspace], bool]] = {
@@ -62,15 +62,14 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
 def run_all(ws: Workspace) -> None:
     """Runs every stage of the method in the order of the data."""
     inputs = Inputs(ws)
-    for stage in ws.stages:
-        if stage != "baseline":
-            run_stage(ws, stage, inputs)
+    for stage in stages_of(ws.experiment.method, "run"):
+        run_stage(ws, stage, inputs)
 
 
 def run_baseline(ws: Workspace) -> None:
     """Prepares the corpus, trains the teacher and prints its tables: everything that needs no language model."""
     inputs = Inputs(ws)
-    for stage in ("prepare", "teach", "fit", "baseline"):
+    for stage in stages_of(ws.experiment.method, "baseline"):
         run_stage(ws, stage, inputs)
     on_main(lambda: print_baseline(ws, inputs.data))
 

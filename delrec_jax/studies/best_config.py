@@ -1,13 +1,12 @@
 """The best trial of a search as a config file: the base, and what the trial changes of it."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, to_dict
+from delrec_jax.config import Experiment, from_config, leaf_values, read_config, to_dict
 from delrec_jax.files import write_text
 
 _TEXT = '''"""{about}
@@ -67,12 +66,9 @@ def changed(base: ConfigDict, experiment: Experiment) -> dict[str, Any]:
       base: a config.
       experiment: with the same keys.
     """
-    before, now = to_dict(from_config(base)), to_dict(experiment)
-    return {key: _at(now, key) for key in leaf_keys(now) if _at(now, key) != _at(before, key)}
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    found: Any = values
-    for name in key.split("."):
-        found = found[name]
-    return tuple(found) if isinstance(found, list) else found
+    before, now = leaf_values(to_dict(from_config(base))), leaf_values(to_dict(experiment))
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in now.items()
+        if value != before[key]
+    }

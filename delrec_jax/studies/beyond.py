@@ -8,7 +8,6 @@ from delrec_jax.evaluation.beyond_accuracy import TARGETS
 from delrec_jax.results import names
 from delrec_jax.results.beyond import COSTS, beyond_rows
 from delrec_jax.studies.opening import Opened
-from delrec_jax.studies.runs import StudyRun
 
 _LISTS = {
     "coverage": "Coverage",
@@ -26,21 +25,22 @@ _COSTS = {
 _THOUSANDTHS = ("seconds_per_example", "seconds_per_user")
 
 
-def study_rows(opened: Opened, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
+def study_rows(opened: Opened) -> list[dict[str, Any]]:
     """The rows of the arms' systems, with their arm as `label`, and those of the systems beside them, without one.
 
     Args:
-      opened: the study.
-      runs: finished runs.
+      opened: the study, of which the finished runs are read.
     """
-    study = opened.study
+    study, runs = opened.study, opened.done
     wanted = {(system, run.arm.name) for run in runs for system in study.systems_of(run.arm)}
     sources = [(run.arm.name, opened.records(run).parent) for run in runs]
-    found = [row for row in beyond_rows(sources) if (row["system"], row["label"]) in wanted]
-    beside = [("", opened.records(run).parent) for run in runs if run.arm.name == study.reference]
-    if beside:
-        context = (*study.context, TARGETS)
-        found += [row for row in beyond_rows(beside) if row["system"] in context]
+    rows, context = beyond_rows(sources), (*study.context, TARGETS)
+    found = [row for row in rows if (row["system"], row["label"]) in wanted]
+    found += [
+        row | {"label": ""}
+        for row in rows
+        if row["label"] == study.reference and row["system"] in context
+    ]
     places = {arm.name: place for place, arm in enumerate(study.arms)}
     return sorted(found, key=lambda row: _place(row, places))
 

@@ -3,6 +3,7 @@
 import jax
 
 from delrec_jax.errors import UserError
+from delrec_jax.studies.beyond import study_rows
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.scheduling import Schedule, described
 from delrec_jax.studies.summary import summarise
@@ -41,8 +42,9 @@ def execute(
     schedule = Schedule(opened.root, jobs, opened.workdirs)
     say(f"{len(opened.runs)} runs, {len(jobs)} jobs, {len(schedule.open)} to do")
     schedule.execute(processes)
-    if any(opened.finished(run) for run in opened.runs):
-        print(write(opened, summarise(opened, show_test=show_test)))
+    if opened.done:
+        rows = study_rows(opened)
+        print(write(opened, summarise(opened, rows, show_test=show_test), rows))
     if schedule.failed:
         first, why = next(iter(schedule.failed.items()))
         raise UserError(

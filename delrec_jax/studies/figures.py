@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from delrec_jax.analysis.axis_plots import ByAxis, Curve, HeatMap, Value
-from delrec_jax.analysis.study_plots import Bars, CostAgainstQuality, Figure, Measured
+from delrec_jax.analysis.study_plots import CostAgainstQuality, Figure
 from delrec_jax.results import names
+from delrec_jax.results.comparing import bars, measured
 from delrec_jax.studies.study import Study
 
 Row = Mapping[str, Any]
@@ -32,16 +33,9 @@ def figures(study: Study, summary: Mapping[str, Any], costs: Sequence[Row]) -> t
     elif len(axes) == 2:
         found = [_map(study, rows, system) for system in study.systems]
     else:
-        found = [_bars(study, rows)]
+        found = [bars(rows, study.metric, study.protocol)]
     cost = _cost(study, rows, costs)
     return (*found, cost) if cost else tuple(found)
-
-
-def _measured(study: Study, row: Row, label: str = "") -> Measured:
-    one = row[study.metric]
-    return Measured(
-        label or names.title(row["system"], row["teacher"]), one["mean"], one["low"], one["high"]
-    )
 
 
 def _of_arms(rows: Iterable[Row], system: str) -> dict[str, Row]:
@@ -64,7 +58,7 @@ def _curves(study: Study, rows: Sequence[Row], axis: str) -> ByAxis:
     for system in study.systems:
         by_arm = _of_arms(rows, system)
         points = {
-            arm.at[axis]: _measured(study, by_arm[arm.name])
+            arm.at[axis]: measured(by_arm[arm.name], study.metric)
             for arm in study.arms
             if axis in arm.at and arm.name in by_arm
         }
@@ -87,14 +81,6 @@ def _map(study: Study, rows: Sequence[Row], system: str) -> HeatMap:
     return HeatMap(title, study.metric, first, second, row_values, column_values, grid)
 
 
-def _bars(study: Study, rows: Sequence[Row]) -> Bars:
-    return Bars(
-        f"{study.metric} · {study.protocol}",
-        f"{study.metric}, 95 % interval over users",
-        tuple(_measured(study, row) for row in rows),
-    )
-
-
 def _cost(study: Study, rows: Sequence[Row], costs: Sequence[Row]) -> CostAgainstQuality | None:
     known = {
         (names.labeled(row["system"], row["label"]), row["teacher"]): row[_COST]["mean"]
@@ -102,7 +88,7 @@ def _cost(study: Study, rows: Sequence[Row], costs: Sequence[Row]) -> CostAgains
         if (row.get(_COST) or {}).get("mean")
     }
     points = tuple(
-        (1000 * known[row["system"], row["teacher"]], _measured(study, row))
+        (1000 * known[row["system"], row["teacher"]], measured(row, study.metric))
         for row in rows
         if (row["system"], row["teacher"]) in known
     )

@@ -20,8 +20,9 @@ from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError, differences
 from delrec_jax.studies.ranges import fitted
 from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
-from delrec_jax.studies.sharing import Job, open_workdir, stages_of, study_jobs
+from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
 from delrec_jax.studies.study import Study
+from delrec_jax.workdir.stage_table import stages_of
 from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 RANKS = {"run": "evaluate", "baseline": "baseline"}
@@ -43,6 +44,11 @@ class Opened:
         """The experiment of the reference's first run."""
         name = self.study.reference
         return next(run.experiment for run in self.runs if run.arm.name == name)
+
+    @property
+    def done(self) -> list[StudyRun]:
+        """The runs that have their rank records."""
+        return [run for run in self.runs if self.finished(run)]
 
     def records(self, run: StudyRun) -> Path:
         """Where the rank records of a run lie."""
@@ -73,7 +79,10 @@ def open_study(file: StudyFile, base: ConfigDict, root: Path, *, update: bool = 
         )
     runs = study_runs(study, base)
     claim(root, study, base, update=update)
-    workdirs = {run.name: open_workdir(root, run, stages_of(run, study.command)) for run in runs}
+    workdirs = {
+        run.name: open_workdir(root, run, stages_of(run.experiment.method, study.command))
+        for run in runs
+    }
     return Opened(root, study, runs, workdirs, study_jobs(runs, workdirs, study.command))
 
 
@@ -106,16 +115,25 @@ def claim(root: Path, study: Study, base: ConfigDict, *, update: bool) -> None:
 
 
 def _check_same(root: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    there, here = (leaves(json.loads(json.dumps(one))) for one in (before, now))
-    changed = differences({key: (there.get(key), here.get(key)) for key in {**there, **here}})
-    if changed:
+    if changed := changes(before, now):
         raise UserError(
             f"--workdir={root} belongs to another study: {changed}; give another --workdir, or --update to run what the "
             "change affects (finished stages are kept)"
         )
 
 
-def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+def changes(before: Any, now: Any) -> str:
+    """Names the keys in which nested settings differ, as JSON would hold them; "" if in none.
+
+    Args:
+      before: what was stored.
+      now: what is asked.
+    """
+    there, here = (_leaves(json.loads(json.dumps(one))) for one in (before, now))
+    return differences({key: (there.get(key), here.get(key)) for key in {**there, **here}})
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     """All values of nested dictionaries and lists by dotted key; an empty one has none."""
     if isinstance(value, list):
         value = {str(place): one for place, one in enumerate(value)}
@@ -123,5 +141,5 @@ def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix.removesuffix("."): value}
     found: dict[str, Any] = {}
     for name, one in value.items():
-        found |= leaves(one, f"{prefix}{name}.")
+        found |= _leaves(one, f"{prefix}{name}.")
     return found

@@ -1,14 +1,14 @@
 """The runs of a study: each arm with each seed, as a complete experiment with a workdir of its own."""
 
 import copy
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from delrec_jax.config import Experiment, from_config, leaf_keys, to_dict, unknown_key
+from delrec_jax.config.files import code_of, run_file
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.studies.study import Arm, Study
 
@@ -35,29 +35,34 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study file that has been loaded but not yet asked for its study.
+    """A study file that has been run but not yet asked for its study.
 
     Attributes:
       path: the file.
       base: the config file that its arms change, unless another is given.
+      get_study: what it defines to make the study of a base config.
     """
 
     path: Path
     base: Path
+    get_study: Callable[[ConfigDict], object]
 
-    @staticmethod
-    def load(path: Path) -> "StudyFile":
-        """Loads the file.
+    @classmethod
+    def load(cls, path: Path) -> "StudyFile":
+        """Runs the file.
 
         Raises:
           UserError: there is no such file, it cannot be run, or it has no `BASE` or `get_study`.
         """
-        base = getattr(_module(path), "BASE", None)
+        module = run_file(path, "study file", "configs/studies/")
+        base, get_study = getattr(module, "BASE", None), getattr(module, "get_study", None)
         if not isinstance(base, str):
             raise UserError(
                 f"{path}: has no BASE: set it to the config file that the arms change, from the folder of this file"
             )
-        return StudyFile(path, path.parent / base)
+        if not callable(get_study):
+            raise UserError(f"{path}: has no function get_study(base)")
+        return cls(path, path.parent / base, get_study)
 
     def study(self, base: ConfigDict) -> Study:
         """Returns what `get_study` makes of a base config.
@@ -65,33 +70,11 @@ class StudyFile:
         Raises:
           UserError: it fails, or returns anything but a `Study`.
         """
-        get_study = getattr(_module(self.path), "get_study", None)
-        if not callable(get_study):
-            raise UserError(f"{self.path}: has no function get_study(base)")
-        try:
-            found = get_study(copy.deepcopy(base))
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
-        except Exception as error:
-            # A study file is the user's code: whatever it raises is theirs to read, in one line.
-            raise UserError(f"{self.path}: {type(error).__name__}: {one_line(error)}") from error
+        with code_of(self.path):
+            found = self.get_study(copy.deepcopy(base))
         if not isinstance(found, Study):
             raise UserError(f"{self.path}: get_study() returns {found!r}: it must return a Study")
         return found
-
-
-def _module(path: Path) -> object:
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such study; the ready ones are in configs/studies/")
-    spec = importlib.util.spec_from_file_location("delrec_study", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path}: is not a Python file; a study file is called NAME.py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
-    return module
 
 
 def study_runs(study: Study, base: ConfigDict) -> list[StudyRun]:

@@ -47,7 +47,7 @@ class Schedule:
         self._running: list[_Running] = []
         self._open = []
         for job in jobs:
-            if job.needs <= self._finished and self._is_done(job) and not self._stale(job):
+            if self._is_there(job):
                 self._finished |= set(job.keys)
             else:
                 self._open.append(job)
@@ -80,8 +80,14 @@ class Schedule:
     def _ws(self, job: Job) -> Workspace:
         return self._workdirs[job.run.name]
 
-    def _is_done(self, job: Job) -> bool:
-        return all(self._ws(job).finished(stage) for stage in job.stages)
+    def _is_there(self, job: Job) -> bool:
+        """Whether what a job makes is finished, of what it needs as that is now, and of the source files as they are."""
+        ws = self._ws(job)
+        return (
+            job.needs <= self._finished
+            and all(ws.finished(stage) for stage in job.stages)
+            and not any(sources_changed(ws, stage) for stage in job.stages)
+        )
 
     def _start_ready(self, at_once: int) -> None:
         busy = {one.job.run.name for one in self._running}
@@ -94,10 +100,8 @@ class Schedule:
                 continue
             self._open.remove(job)
             busy.add(job.run.name)
-            self._running.append(self._start(job))
-
-    def _start(self, job: Job) -> _Running:
-        return _Running(job, processes.start(self._root, job), time.monotonic())
+            process = processes.start(self._root, job)
+            self._running.append(_Running(job, process, time.monotonic()))
 
     def _reap(self) -> None:
         for one in list(self._running):
@@ -115,12 +119,9 @@ class Schedule:
     def _see_others(self) -> None:
         """Takes over what other processes have finished."""
         for job in list(self._open):
-            if job.needs <= self._finished and self._is_done(job) and not self._stale(job):
+            if self._is_there(job):
                 self._open.remove(job)
                 self._finish(job, None)
-
-    def _stale(self, job: Job) -> bool:
-        return any(sources_changed(self._ws(job), stage) for stage in job.stages)
 
     def _finish(self, job: Job, seconds: float | None) -> None:
         self._finished |= set(job.keys)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from delrec_jax.studies.runs import StudyRun
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import stages_of
 from delrec_jax.workdir.workspace import Workspace
 
-_OF_BASELINE = ("prepare", "teach", "fit", "baseline")
 _SHOWN = 12  # letters of a key in the name of a folder
 
 
@@ -38,18 +37,6 @@ class Job:
     def __str__(self) -> str:
         """How messages name it."""
         return f"{self.run.name}: {', '.join(self.stages)}"
-
-
-def stages_of(run: StudyRun, command: str) -> tuple[str, ...]:
-    """The stages of a run that the study executes, in their order.
-
-    Args:
-      run: a run.
-      command: `run` or `baseline` (`study.COMMANDS`).
-    """
-    if command == "baseline":
-        return _OF_BASELINE
-    return tuple(stage for stage in METHODS[run.experiment.method] if stage != "baseline")
 
 
 def open_workdir(root: Path, run: StudyRun, stages: Sequence[str]) -> Workspace:
@@ -95,15 +82,15 @@ def study_jobs(
     """
     users: dict[str, list[str]] = {}  # by key
     for run in runs:
-        for stage in stages_of(run, command):
-            users.setdefault(_key(workdirs[run.name], stage), []).append(run.name)
+        for stage in stages_of(run.experiment.method, command):
+            users.setdefault(stage_key(workdirs[run.name], stage), []).append(run.name)
     jobs = []
     done: set[str] = set()
     for run in runs:
         ws = workdirs[run.name]
         groups: dict[tuple[str, ...], list[str]] = {}
-        for stage in stages_of(run, command):
-            if (key := _key(ws, stage)) not in done:
+        for stage in stages_of(run.experiment.method, command):
+            if (key := stage_key(ws, stage)) not in done:
                 done.add(key)
                 groups.setdefault(tuple(users[key]), []).append(stage)
         jobs += [_job(run, ws, stages, names) for names, stages in groups.items()]
@@ -111,11 +98,11 @@ def study_jobs(
 
 
 def _job(run: StudyRun, ws: Workspace, stages: Sequence[str], users: tuple[str, ...]) -> Job:
-    keys = tuple(_key(ws, stage) for stage in stages)
-    needed = {_key(ws, need) for stage in stages for need in ws.spec(stage).needs}
+    keys = tuple(stage_key(ws, stage) for stage in stages)
+    needed = {stage_key(ws, need) for stage in stages for need in ws.spec(stage).needs}
     return Job(run, tuple(stages), keys, users, frozenset(needed - set(keys)))
 
 
-def _key(ws: Workspace, stage: str) -> str:
-    """A report belongs to its run, even where two runs have the same results."""
+def stage_key(ws: Workspace, stage: str) -> str:
+    """What tells a stage of one run from that of others: a report belongs to its run, even where two have the same results."""
     return f"{stage}-{ws.root.name}" if stage == "report" else f"{stage}-{ws.plan_key(stage)}"

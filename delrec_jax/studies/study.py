@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS
 from delrec_jax.evaluation.systems import is_system
 from delrec_jax.studies.ranges import Range
-
-COMMANDS = ("run", "baseline")
-"""What an arm runs: every stage of its method, or only what needs no language model."""
+from delrec_jax.workdir.stage_table import COMMANDS
 
 COMMON, TRIAL = "common", "trial-"
 """What the runs of a search are named: what its trials share, and before its number each trial."""
@@ -118,6 +118,11 @@ class Study:
     def systems_of(self, arm: Arm) -> tuple[str, ...]:
         """The systems of an arm that are rows of the tables."""
         return arm.systems or self.systems
+
+
+def main_metric(base: ConfigDict) -> str:
+    """HR@1 on the storefront, where one next item is the most likely by far; NDCG@10 elsewhere."""
+    return "HR@1" if base.data.corpus == "storefront" else "NDCG@10"
 
 
 def along(

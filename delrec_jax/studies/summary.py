@@ -11,17 +11,20 @@ from delrec_jax.results.pairs import expand, identical, tests
 from delrec_jax.results.sources import Cell, Key, Source, gather
 from delrec_jax.results.summary import refuse_user_rows
 from delrec_jax.results.user_groups import user_groups
-from delrec_jax.studies.beyond import study_rows, without_costs
+from delrec_jax.studies.beyond import without_costs
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.runs import StudyRun
 from delrec_jax.studies.selection import best_arm, validation
 
 
-def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
+def summarise(
+    opened: Opened, lists: Sequence[Mapping[str, Any]], *, show_test: bool = False
+) -> dict[str, Any]:
     """Aggregates over users and seeds of all runs that are finished.
 
     Args:
       opened: the study.
+      lists: what its finished runs recommend (`beyond.study_rows`).
       show_test: whether a tuned study shows the test figures of arms that validation did not choose.
 
     Returns:
@@ -31,14 +34,14 @@ def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
       UserError: no run is finished, or the runs do not belong together.
     """
     study = opened.study
-    done = [run for run in opened.runs if opened.finished(run)]
-    if not done:
+    if not (done := opened.done):
         raise UserError(f"{opened.root}: no run is finished yet, so there is nothing to summarize")
     chosen = validation(study, done, opened.workdirs) if study.command == "run" else {}
     selected = best_arm(chosen) if study.tuned and chosen else ""
     hidden = selected and not show_test
     shown = [run for run in done if not hidden or run.arm.name in (selected, study.reference)]
     cells = _cells(opened, shown)
+    labels = {"", *(run.arm.name for run in shown)}
     first = next(iter(cells.values()))
     found = {
         "corpus": first.run["corpus"],
@@ -53,7 +56,7 @@ def summarise(opened: Opened, *, show_test: bool = False) -> dict[str, Any]:
         **_counted(opened, cells),
         "hybrids": [],
         "comparisons": _compared(opened, cells),
-        "beyond": without_costs(study_rows(opened, shown)),
+        "beyond": without_costs([row for row in lists if row["label"] in labels]),
     }
     refuse_user_rows(found)
     return found
@@ -76,20 +79,20 @@ def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
     """The cells of the arms' systems, labeled by arm, and of the systems beside them."""
     study = opened.study
 
-    def source(run: StudyRun, label: str) -> Source:
-        return Source(opened.workdirs[run.name].root, label, opened.records(run))
-
     shifts = {run.arm.name: run.arm.seed_shift for run in runs}
-    of_arms = gather([source(run, run.arm.name) for run in runs])
+    of_arms = gather(
+        [Source(opened.workdirs[run.name].root, run.arm.name, opened.records(run)) for run in runs]
+    )
     wanted = {
         names.labeled(system, run.arm.name) for run in runs for system in study.systems_of(run.arm)
     }
-    found = dict(
-        _of_study(key, cell, shifts) for key, cell in of_arms.items() if key.system in wanted
-    )
-    beside = [source(run, "") for run in runs if run.arm.name == study.reference]
-    if beside and study.context:
-        found |= {key: cell for key, cell in gather(beside).items() if key.system in study.context}
+    beside = {names.labeled(system, study.reference): system for system in study.context}
+    found: dict[Key, Cell] = {}
+    for key, cell in of_arms.items():
+        if key.system in wanted:
+            found |= [_of_study(key, cell, shifts)]
+        if key.system in beside:
+            found |= [_renamed(key, cell, system=beside[key.system])]
     if not found:
         raise UserError(
             f"{opened.root}: none of the finished runs has a system {', '.join(sorted(wanted))}"
@@ -109,8 +112,12 @@ def _of_study(key: Key, cell: Cell, shifts: Mapping[str, int]) -> tuple[Key, Cel
     shift = shifts[key.system.partition("/")[2]]
     if key.seed is None or not shift:
         return key, cell
-    seed = key.seed - shift
-    return key._replace(seed=seed), dataclasses.replace(cell, run=cell.run | {"seed": seed})
+    return _renamed(key, cell, seed=key.seed - shift)
+
+
+def _renamed(key: Key, cell: Cell, **fields: Any) -> tuple[Key, Cell]:
+    """A cell under another system or seed."""
+    return key._replace(**fields), dataclasses.replace(cell, run=cell.run | fields)
 
 
 def _counted(opened: Opened, cells: Mapping[Key, Cell]) -> dict[str, list[dict[str, Any]]]:
@@ -120,13 +127,10 @@ def _counted(opened: Opened, cells: Mapping[Key, Cell]) -> dict[str, list[dict[s
     if not (study.by_users and own):
         return found
     users = next(iter(own.values())).users["user"].to_numpy()
-    first = next(run for run in opened.runs if opened.finished(run))
+    first = opened.done[0]
     groups = user_groups(opened.records(first).parent, users=users) or {}
-    further = aggregates(own, more=groups)
-    return {
-        name: rows + [row for row in further[name] if row["group"] in groups]
-        for name, rows in found.items()
-    }
+    further = aggregates(own, of=groups)
+    return {name: rows + further[name] for name, rows in found.items()}
 
 
 def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:

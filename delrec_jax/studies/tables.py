@@ -12,7 +12,7 @@ from delrec_jax.results.exports import write_tables
 from delrec_jax.results.layouts import intervals_block, systems_block
 from delrec_jax.results.study_page import Link, StudyPage, run_link, write_page
 from delrec_jax.results.summary import as_text
-from delrec_jax.studies.beyond import costs_block, lists_block, study_rows
+from delrec_jax.studies.beyond import costs_block, lists_block
 from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import Opened
 
@@ -21,7 +21,7 @@ _ON_TERMINAL = ("systems", "comparisons", "validation")
 _NORMAL_95, _POWER_80 = 1.96, 2.80  # 1.96 + 0.84 standard errors are seen in four of five samples
 
 
-def write(opened: Opened, summary: Mapping[str, Any]) -> str:
+def write(opened: Opened, summary: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> str:
     """Writes the files; returns the main tables, for the terminal.
 
     What depends on the speed of the machine is apart from all else (`costs.json`): the other files are the same, byte for byte,
@@ -30,10 +30,9 @@ def write(opened: Opened, summary: Mapping[str, Any]) -> str:
     Args:
       opened: the study.
       summary: what `summary.summarise` made of it.
+      costs: rows of `beyond.study_rows`.
     """
     write_text(opened.root / "summary.json", as_text(summary))
-    done = [run for run in opened.runs if opened.finished(run)]
-    costs = study_rows(opened, done)
     write_text(opened.root / "costs.json", json.dumps(costs, indent=1) + "\n")
     found, cost = blocks(opened, summary), costs_block(costs)
     write_tables(opened.root, found)

@@ -22,7 +22,7 @@ from delrec_jax.studies import processes
 from delrec_jax.studies.ranges import Range, fitted
 from delrec_jax.studies.runs import StudyRun, arm_experiment
 from delrec_jax.studies.selection import trained_in, validation, validation_so_far
-from delrec_jax.studies.sharing import Job, open_workdir
+from delrec_jax.studies.sharing import Job, open_workdir, stage_key
 from delrec_jax.studies.study import COMMON, TRIAL, Arm, Study
 from delrec_jax.studies.worker import BUSY
 from delrec_jax.workdir.session import in_use
@@ -260,9 +260,8 @@ class TrialRuns:
         return self._opened(self._space.run(COMMON, {}), own=False)
 
     def _opened(self, run: StudyRun, *, own: bool) -> tuple[Job, Workspace]:
-        ws = Workspace(self._root / "runs" / run.name, run.experiment, update=True)
         common, others = self._space.stages(run.experiment.method)
-        open_workdir(self._root, run, (*common, *others))
+        ws = open_workdir(self._root, run, (*common, *others))
         stages = others if own else common
-        keys = tuple(f"{stage}-{ws.plan_key(stage)}" for stage in stages)
+        keys = tuple(stage_key(ws, stage) for stage in stages)
         return Job(run, stages, keys, (run.name,)), ws

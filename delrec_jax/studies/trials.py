@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delrec_jax import prng
-from delrec_jax.errors import UserError, differences
-from delrec_jax.studies.opening import leaves
+from delrec_jax.errors import UserError
+from delrec_jax.studies.opening import changes
 from delrec_jax.studies.ranges import Range, drawn, suggest
 
 # optuna is imported late: it is an extra, which only a search needs.
@@ -90,14 +90,12 @@ class Trials:
         self._trials: dict[int, optuna.Trial] = {}
 
     def _claim(self, path: Path, asked: dict[str, Any]) -> None:
-        here = leaves(json.loads(json.dumps(asked)))
-        there = self._study.user_attrs.get("asked", here)
-        pairs = {key: (there.get(key), here.get(key)) for key in {**there, **here}}
-        if changed := differences(pairs):
+        before = self._study.user_attrs.get("asked", asked)
+        if changed := changes(before, asked):
             raise UserError(
                 f"{path} is another search's: {changed}; give another --workdir, as values of both cannot be compared"
             )
-        self._study.set_user_attr("asked", here)
+        self._study.set_user_attr("asked", json.loads(json.dumps(asked)))
 
     def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
         """A sampler of this trial's own, so that its draws do not depend on when the process was started."""

@@ -139,3 +139,18 @@ METHODS: dict[str, dict[str, Stage]] = {
 
 ALL = tuple(METHODS["delrec_p2rec"])
 """The names of all stages; this method has every one of them."""
+
+COMMANDS = ("run", "baseline")
+"""The commands that run several stages: all of a method, or those that need no language model."""
+
+
+def stages_of(method: str, command: str) -> tuple[str, ...]:
+    """Returns the stages that a command runs, in their order.
+
+    Args:
+      method: one of `METHODS`.
+      command: one of `COMMANDS`.
+    """
+    if command == "baseline":
+        return ("prepare", "teach", "fit", "baseline")
+    return tuple(stage for stage in METHODS[method] if stage != "baseline")

@@ -11,6 +11,7 @@ from tiny_p2rec import P2REC
 from tiny_storefront import FEW_BASELINES, ROOT, TINY
 
 from delrec_jax.config import to_dict
+from delrec_jax.studies.beyond import study_rows
 from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile
 from delrec_jax.studies.summary import summarise
@@ -53,8 +54,7 @@ def _smaller(changes):
 
 def run(name, root, arms=()):
     """Opens a study, executes its jobs, and returns it with its summary."""
-    loaded = StudyFile.load(ROOT / "configs" / "studies" / f"{name}.py")
-    file = Tiny(loaded.path, loaded.base)
+    file = Tiny.load(ROOT / "configs" / "studies" / f"{name}.py")
     flags = P2REC if "p2rec" in str(file.base) else TINY
     more = LISTED if name in ("candidates", "rivals") else ()
     opened = open_study(file, tiny_base(file.base, *flags, *FEW_BASELINES, *more), root)
@@ -72,7 +72,7 @@ def run(name, root, arms=()):
                     "code": {},
                 }
             )
-    return opened, summarise(opened, show_test=True)
+    return opened, summarise(opened, study_rows(opened), show_test=True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from study_files import start, study_file, tiny_base
 from tiny_storefront import ROOT, delrec
 
-from delrec_jax.config import from_config, leaf_keys, read_config, to_dict
+from delrec_jax.config import from_config, leaf_values, read_config, to_dict
 from delrec_jax.errors import UserError
 from delrec_jax.studies import processes
 from delrec_jax.studies.best_config import changed, write_best
@@ -289,14 +289,7 @@ def test_the_process_of_a_trial_is_started_again_or_ended(tmp_path, monkeypatch)
 
 def values(experiment):
     """All settings by dotted key."""
-    plain = to_dict(experiment)
-    found = {}
-    for key in leaf_keys(plain):
-        value = plain
-        for name in key.split("."):
-            value = value[name]
-        found[key] = value
-    return found
+    return leaf_values(to_dict(experiment))
 
 
 def test_the_best_trial_is_a_config_of_all_its_settings(tmp_path, monkeypatch):
