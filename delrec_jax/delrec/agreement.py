@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, padded_batches
@@ -129,6 +129,15 @@ def _tau(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(broken, np.nan, tau)
 
 
+def means_by_user(
+    values: Float[np.ndarray, "N"], users: Int[np.ndarray, "N"]
+) -> Float[np.ndarray, "U"]:
+    """The mean over each user's texts, in ascending order of users."""
+    place = np.unique(users, return_inverse=True)[1]
+    found: np.ndarray = np.bincount(place, values) / np.bincount(place)
+    return found
+
+
 def agreement_rows(
     prompt: str, reading: Reading, users: np.ndarray, *, seed: int
 ) -> list[dict[str, Any]]:
@@ -140,10 +149,9 @@ def agreement_rows(
       users: [N], the user of each text; a user's texts are averaged first.
       seed: seed of the bootstrap.
     """
-    everyone, place = np.unique(users, return_inverse=True)
     rows = []
     for name, title in MEASURES.items():
-        values = np.bincount(place, getattr(reading, name)) / np.bincount(place)
+        values = means_by_user(getattr(reading, name), users)
         value = bootstrap_interval(values, seed=seed)
         rows.append(
             {
@@ -152,7 +160,7 @@ def agreement_rows(
                 "value": value.value,
                 "ci_low": value.low,
                 "ci_high": value.high,
-                "users": len(everyone),
+                "users": len(values),
             }
         )
     return rows

@@ -32,7 +32,7 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace, write_json
 
-REPORTED = ("none", files.READOUT, "random", "shuffled", "distilled")
+REPORTED = ("random", "shuffled", "distilled")
 """The prompts whose agreement with the teacher is measured on held-out users, those that were made."""
 
 
@@ -198,13 +198,10 @@ class PromptTraining:
         return self._reader.read({**held, "prompt": given["prompt"], "readout": readout}, exam)
 
     def agreement(self, heldout: PromptExamples) -> list[dict[str, Any]]:
-        """Agreement with the teacher on held-out users, one value per user, for each prompt in `REPORTED`."""
-        rows = []
-        for name in REPORTED:
-            if name == files.READOUT and not self._language.ranker.verbalizer.distilled:
-                continue
-            if name == "shuffled" and name not in self._ws.experiment.distill.controls:
-                continue
+        """Agreement with the teacher on held-out users, for none, for the readout alone, and for each of `REPORTED`."""
+        rows, made = [], systems.made_prompts(self._ws.experiment)
+        bare = ["none", *([files.READOUT] if self._language.ranker.verbalizer.distilled else [])]
+        for name in (*bare, *(prompt for prompt in REPORTED if prompt in made)):
             system = systems.prompted(self._ws, self._language, name, self._guides)
             given = {"prompt": system.prompt, "readout": system.readout}
             reading = self._answer(given, make_exam(heldout, system.pattern))

@@ -50,7 +50,7 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str,
     systems = {bare_name(ws.experiment): asked("none")}
     if language.ranker.verbalizer.distilled:
         systems["lm_readout"] = asked(files.READOUT)
-    made = ("random", "distilled", *ws.experiment.distill.controls)
+    made = made_prompts(ws.experiment)
     systems |= {name: asked(prompt) for name, prompt in PROMPTED.items() if prompt in made}
     for name in tuned_with(ws.experiment):
         systems[TUNED[name]] = tuned(ws, language, name, guides)
@@ -80,6 +80,11 @@ def bare_name(experiment: Experiment) -> str:
     texts = experiment.pretrain.text
     supervised = not experiment.lm.weights and texts.recent + texts.cloze > 0
     return "lm_supervised" if supervised else "lm_no_prompt"
+
+
+def made_prompts(experiment: Experiment) -> tuple[str, ...]:
+    """The prompts that stage 1 leaves: the untrained one, the distilled one, and its controls."""
+    return ("random", "distilled", *experiment.distill.controls)
 
 
 def tuned_with(experiment: Experiment) -> tuple[str, ...]:

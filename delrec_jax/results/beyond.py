@@ -20,8 +20,9 @@ from delrec_jax.evaluation.beyond_accuracy import (
     agreement_of_seeds,
     read_rows,
 )
-from delrec_jax.evaluation.systems import BASELINES, system_order
+from delrec_jax.evaluation.systems import system_order
 from delrec_jax.evaluation.top_lists import items_of, read_lists
+from delrec_jax.results import names
 
 COST = "cost.json"
 COSTS = (
@@ -37,7 +38,7 @@ device, or of the process where the backend tells none). The language model's ow
 
 DIGITS = 6
 
-_SHARED = (*BASELINES, "oracle", TARGETS)  # the same for every teacher and seed
+_SHARED = (*names.UNTRAINED, TARGETS)  # the same for every teacher and seed
 _Group = tuple[str, str, str]
 
 
@@ -145,8 +146,8 @@ def _lists(folder: Path, label: str) -> Iterator[tuple[_Group, int, pl.DataFrame
     found = read_lists(folder)
     if found is None:
         return
-    names = ("system", "teacher", "seed")
-    for key, table in found[0].partition_by(names, as_dict=True).items():
+    of_run = ("system", "teacher", "seed")
+    for key, table in found[0].partition_by(of_run, as_dict=True).items():
         system, teacher, seed = key
         if system not in _SHARED:
             yield (system, teacher, label), seed, table.sort("user")

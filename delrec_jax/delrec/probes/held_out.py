@@ -8,7 +8,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from delrec_jax import prng
-from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam
+from delrec_jax.delrec.agreement import (
+    Exam,
+    Reader,
+    Reading,
+    agreement_rows,
+    make_exam,
+    means_by_user,
+)
 from delrec_jax.delrec.distill import teacher_lists
 from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.prompt_examples import make_examples
@@ -83,8 +90,7 @@ class HeldOutUsers:
         """Returns each user's mean top-1 agreement with the teacher; the arguments are those of `reading`."""
         values = self.reading(system, texts).agreement
         users = self.users if texts is None else self.users[texts]
-        place = np.unique(users, return_inverse=True)[1]
-        return np.bincount(place, values) / np.bincount(place)
+        return means_by_user(values, users)
 
 
 def teacher_agreement(

@@ -91,7 +91,7 @@ class Probing:
     def agreement(self) -> list[dict[str, Any]]:
         """Rows of `teacher_agreement`."""
         true = None
-        if "true" in self.ws.experiment.distill.controls:
+        if "true" in systems.made_prompts(self.ws.experiment):
             true = systems.prompted(self.ws, self._language, "true", self._guides)
         stored = self.ws.folder("distill") / "agreement.json"
         return teacher_agreement(stored, self.heldout, true, seed=self.seed)
@@ -158,7 +158,7 @@ class Probing:
         """
         prompts = {OWN: self._carried(self.ws, "distilled")}
         for name in ("random", "shuffled"):
-            if name == "random" or name in self.ws.experiment.distill.controls:
+            if name in systems.made_prompts(self.ws.experiment):
                 prompts[name] = self._carried(self.ws, name)
         prompts |= {name: self._carried(other, "distilled") for name, other in others.items()}
         models = dict(self._models)
