@@ -1,12 +1,13 @@
 """P2Rec's ways of augmentation: each tried with one seed on validation items, the best one run with three seeds on test items.
 
     python benchmarks/evidence/augmentations.py --data=FOLDER --runs=FOLDER [--only=office,...] [--weights=FOLDER]
-        [--ways] [--list]
+        [--ways | --way=NAME] [--list]
 
 Everything up to `parse` is made once for a corpus; the workdir of each way begins as a copy of it. `--ways` ends after the
 choice: `results/p2rec_NAME/ways.json` has the validation NDCG@10 of each way, and no test item has been ranked. Without it, the
-best way is then run with three seeds and all controls, and collected in `results/p2rec_NAME/summary.json`. Resumable as
-`run.py`, and with the same journal.
+best way is then run with three seeds and all controls, and collected in `results/p2rec_NAME/summary.json`. `--way` names the
+way instead, for a corpus too large to try them all: take one that another corpus chose. Resumable as `run.py`, and with the
+same journal.
 """
 
 import argparse
@@ -145,9 +146,16 @@ def _flags(corpus: Corpus, way: Way) -> tuple[str, ...]:
 
 
 def run_corpus(
-    corpus: Corpus, data: Path, runs: Path, results: Path, *, weights: str, only_ways: bool
+    corpus: Corpus,
+    data: Path,
+    runs: Path,
+    results: Path,
+    *,
+    weights: str,
+    only_ways: bool,
+    way: str | None = None,
 ) -> None:
-    """Runs and collects one corpus.
+    """Runs and collects one corpus: with `way`, or with the best of all ways.
 
     Raises:
         UserError: a command failed; its log says why.
@@ -156,21 +164,27 @@ def run_corpus(
         command for command in base(corpus) if not finished(runs / command.workdir / command.writes)
     ]
     _run(begin, data, runs, weights)
-    for way in corpus.ways:
-        command = trial(corpus, way)
-        _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
-        _run([command], data, runs, weights)
-    found = validated(corpus, runs)
     folder = results / f"p2rec_{corpus.name}"
-    write_text(folder / "ways.json", json.dumps(found, indent=1) + "\n")
-    chosen = max(found["ways"], key=lambda row: row["valid_ndcg10"])["way"]
-    print(f"{corpus.name}: the best way on validation items is {chosen}", flush=True)
+    chosen = way or _choose(corpus, data, runs, folder, weights)
     if only_ways:
         return
     command = best(corpus, chosen)
     _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
     _run([command], data, runs, weights)
     print(collect(folder, [str(runs / command.workdir)], compare=_COMPARE))
+
+
+def _choose(corpus: Corpus, data: Path, runs: Path, folder: Path, weights: str) -> str:
+    """Runs every way with one seed, writes what validation items say of each, and returns the best."""
+    for way in corpus.ways:
+        command = trial(corpus, way)
+        _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
+        _run([command], data, runs, weights)
+    found = validated(corpus, runs)
+    write_text(folder / "ways.json", json.dumps(found, indent=1) + "\n")
+    chosen: str = max(found["ways"], key=lambda row: row["valid_ndcg10"])["way"]
+    print(f"{corpus.name}: the best way on validation items is {chosen}", flush=True)
+    return chosen
 
 
 def validated(corpus: Corpus, runs: Path) -> dict[str, Any]:
@@ -223,7 +237,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--only", default=",".join(corpus.name for corpus in CORPORA))
     options.add_argument("--results", type=Path, default=RESULTS, help="default: the repository's")
     options.add_argument("--weights", default="sentence-transformers/all-MiniLM-L6-v2")
-    options.add_argument("--ways", action="store_true", help="end after the choice by validation")
+    choice = options.add_mutually_exclusive_group()
+    choice.add_argument("--ways", action="store_true", help="end after the choice by validation")
+    choice.add_argument("--way", help="run this one, without trying the others")
     options.add_argument("--list", action="store_true", help="print the commands, run nothing")
     values = options.parse_args(argv)
     chosen = [corpus for corpus in CORPORA if corpus.name in values.only.split(",")]
@@ -234,6 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if not chosen or values.data is None or values.runs is None:
         options.error("--data and --runs are needed, and --only names of corpora")
+    for corpus in chosen:
+        if values.way not in (None, *corpus.ways):
+            options.error(f"--way: {corpus.name} has {', '.join(map(repr, corpus.ways))}")
     try:
         for corpus in chosen:
             run_corpus(
@@ -243,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 values.results,
                 weights=values.weights,
                 only_ways=values.ways,
+                way=values.way,
             )
     except UserError as error:
         print(f"augmentations: {error}", file=sys.stderr)
