@@ -33,8 +33,6 @@ ABLATIONS = {
     "llamarec": {
         "lm.verbalizer": "index",
         "prompts.max_tokens": 384,  # 20 titles more
-        "pretrain.text.full": 0.0,
-        "pretrain.gate.next_in_series": 0.0,
         "distill.num_candidates": 20,
         "distill.loop.steps": 0,
         "tune.loss_over": "candidates",

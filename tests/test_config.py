@@ -215,12 +215,3 @@ def test_stage_2_can_do_without_the_controls_of_stage_1():
     config = default_config()
     config.distill.controls, config.tune.controls = (), ("none", "random")
     assert from_config(config).distill.controls == ()
-
-
-def test_pre_training_texts_cannot_list_candidates():
-    config = default_config()
-    config.prompts.show_candidates, config.tune.loss_over = True, "candidates"
-    with pytest.raises(UserError, match=r"set pretrain\.text\.full to 0\.0"):
-        from_config(config)
-    config.lm.weights = "google/flan-t5-small"
-    assert from_config(config).prompts.show_candidates

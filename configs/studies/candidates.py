@@ -24,8 +24,6 @@ def get_study(base: ConfigDict) -> Study:
             "tune.loss_over": "candidates",
             "tune.num_candidates": number,
             "tune.anchor": 0.0,
-            "pretrain.text.full": 0.0,  # a small T5 of our own is not pre-trained on lists
-            "pretrain.gate.next_in_series": 0.0,
             "tune.controls": (),
             "distill.controls": (),
             "prompts.max_tokens": base.prompts.max_tokens + _TOKENS * number,

@@ -27,8 +27,6 @@ LLARA = {
 }
 LLAMAREC = {
     "lm.verbalizer": "index",
-    "pretrain.text.full": 0.0,  # a small T5 of our own is not pre-trained on lists
-    "pretrain.gate.next_in_series": 0.0,
     "distill.num_candidates": 20,
     "distill.loop.steps": 0,
     "tune.loss_over": "candidates",

@@ -156,24 +156,11 @@ class Experiment:
                 f"tune.refresh_vectors is {self.tune.refresh_vectors}, but with lm.verbalizer={name} titles have no vectors of "
                 "their own: set it to 0, or use lm.verbalizer=embedding"
             )
-        listed = self.prompts.show_candidates or self.prompts.show_ranks
-        self._check_pretraining_texts(listed or verbalizer.lists_codes)
-        if verbalizer.reads_owners and listed:
+        if verbalizer.reads_owners and (self.prompts.show_candidates or self.prompts.show_ranks):
             raise UserError(
                 f"lm.verbalizer={name} reads the ages of a history's titles, and other titles in a text would mislead it: set "
                 "prompts.show_candidates and prompts.show_ranks to False"
             )
-
-    def _check_pretraining_texts(self, listed: bool) -> None:
-        """Pre-training has no candidates or ranks that its texts could list in the templates of stages 1 and 2."""
-        for kind in ("full", "recent", "cloze"):
-            share = getattr(self.pretrain.text, kind)
-            if listed and share and not self.lm.weights:
-                raise UserError(
-                    f"pretrain.text.{kind} is {share}: its texts are in the words of stages 1 and 2, which list candidates or "
-                    f"ranks here, and pre-training has none: set pretrain.text.{kind} to 0.0 (and pretrain.gate.next_in_series "
-                    "to 0.0), or load a pretrained model (lm.weights)"
-                )
 
     def _check_p2rec(self) -> None:
         if self.teacher.name not in NETWORKS:

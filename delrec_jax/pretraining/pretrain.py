@@ -59,7 +59,9 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
     pieces = make_pieces(ws.experiment, tokenizer, titles, templates)
     ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
     if not ws.experiment.lm.weights:
-        material = make_material(ws.experiment, data, tokenizer, pieces)
+        # The templates of stages 1 and 2, without what they list: there are no candidates yet, and no teacher's ranks.
+        plain = make_pieces(ws.experiment, tokenizer, titles, templates, lists=False)
+        material = make_material(ws.experiment, data, tokenizer, plain)
         _train(ws, data, material, ranker)
     _report_shared_titles(ws, titles, ranker)
 

@@ -1,7 +1,7 @@
 """The language model of a run with everything that turns items into texts for it, read back from the workdir."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -152,11 +152,22 @@ def make_pieces(
     tokenizer: Tokenizer,
     titles: tuple[str, ...],
     templates: Mapping[str, Template],
+    *,
+    lists: bool = True,
 ) -> Pieces:
-    """Tokenizes the catalogue, and the templates in the words of the config's domain."""
+    """Tokenizes the catalogue, and the templates in the words of the config's domain.
+
+    Args:
+      config: the config.
+      tokenizer: the language model's.
+      titles: titles of the catalogue.
+      templates: the template of each task by name.
+      lists: whether texts list candidates and ranks where the config says so; False = in no text.
+    """
     verbalizer = find_verbalizer(config.lm.verbalizer)
-    codes = tokenizer.codes(code_count(config)) if verbalizer.lists_codes else []
+    codes = tokenizer.codes(code_count(config)) if lists and verbalizer.lists_codes else []
     begin, end = tokenizer.frame(end_of_text=config.prompts.end_of_text)
+    shown = {} if lists else {"show_candidates": False, "show_ranks": False}
     pieces = tokenise_pieces(
         tokenizer.encode_many,
         titles,
@@ -167,7 +178,7 @@ def make_pieces(
         codes=codes,
         begin=begin,
         end=end,
-        config=config.prompts,
+        config=replace(config.prompts, **shown),
     )
     return with_owners(pieces) if verbalizer.reads_owners else pieces
 
