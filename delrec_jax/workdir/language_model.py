@@ -167,7 +167,9 @@ def make_pieces(
     verbalizer = find_verbalizer(config.lm.verbalizer)
     codes = tokenizer.codes(code_count(config)) if lists and verbalizer.lists_codes else []
     begin, end = tokenizer.frame(end_of_text=config.prompts.end_of_text)
-    shown = {} if lists else {"show_candidates": False, "show_ranks": False}
+    limits = config.prompts
+    if not lists:
+        limits = replace(limits, show_candidates=False, show_ranks=False)
     pieces = tokenise_pieces(
         tokenizer.encode_many,
         titles,
@@ -178,7 +180,7 @@ def make_pieces(
         codes=codes,
         begin=begin,
         end=end,
-        config=replace(config.prompts, **shown),
+        config=limits,
     )
     return with_owners(pieces) if verbalizer.reads_owners else pieces
 
