@@ -242,8 +242,8 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
 
         show_prompts(ws, Inputs(ws), values.n)
     elif command == "recommend":
+        from delrec_jax.serving.printing import recommend
         from delrec_jax.stages.inputs import Inputs
-        from delrec_jax.stages.recommend import recommend
 
         recommend(ws, Inputs(ws), values.history, values.k)
     elif command == "probe":

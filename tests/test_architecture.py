@@ -28,11 +28,15 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     "workdir": LOW | {"config"},
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},
     "stages": LOW | METHODS | {"analysis", "config", "workdir"},
+    "serving": LOW | METHODS | {"config", "workdir", "stages"},
     "planning": LOW | METHODS | {"config", "workdir"},
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
     "command_line": {"config"},
-    "cli": {"command_line", "config", "workdir", "stages", "planning", "results", "studies"},
+    "cli": {
+        *("command_line", "config", "workdir", "stages"),
+        *("serving", "planning", "results", "studies"),
+    },
     "__main__": {"cli"},
 }
 NEVER = {"torch", "peft", "tensorflow", "clu", "pandas"}

@@ -13,6 +13,7 @@ from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files, title_slots
 from delrec_jax.delrec.distilling_task import PromptStart
 from delrec_jax.delrec.guides import Guides, make_guides
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.prepared import Data
@@ -40,23 +41,49 @@ PROMPTED = {
 """The prompts of the systems without adapters."""
 
 
+def system_names(experiment: Experiment, *, words: bool) -> tuple[str, ...]:
+    """The names of all language systems of a run, as in the results.
+
+    Args:
+      experiment: the config.
+      words: whether there is an instruction in words to compare with: the storefront's.
+    """
+    made = made_prompts(experiment)
+    readout = find_verbalizer(experiment.lm.verbalizer).distilled
+    return (
+        bare_name(experiment),
+        *(("lm_readout",) if readout else ()),
+        *(name for name, prompt in PROMPTED.items() if prompt in made),
+        *(TUNED[prompt] for prompt in tuned_with(experiment)),
+        *(("lm_words",) if words else ()),
+    )
+
+
+def language_system(
+    ws: Workspace, language: Language, name: str, guides: Guides | None
+) -> LanguageSystem:
+    """Loads one language system by its name in the results.
+
+    Args:
+      ws: the workdir.
+      language: the language model.
+      name: one of `system_names`.
+      guides: the result of `make_guides`.
+    """
+    if name == "lm_words":
+        return LanguageSystem(language.ids(WORDS_OF_THE_STORE))
+    for prompt, tuned_name in TUNED.items():
+        if name == tuned_name:
+            return tuned(ws, language, prompt, guides)
+    prompts = {**PROMPTED, "lm_readout": files.READOUT, bare_name(ws.experiment): "none"}
+    return prompted(ws, language, prompts[name], guides)
+
+
 def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str, LanguageSystem]:
     """All language systems by their name in the results."""
     guides = make_guides(ws, data, language)
-
-    def asked(name: str) -> LanguageSystem:
-        return prompted(ws, language, name, guides)
-
-    systems = {bare_name(ws.experiment): asked("none")}
-    if language.ranker.verbalizer.distilled:
-        systems["lm_readout"] = asked(files.READOUT)
-    made = made_prompts(ws.experiment)
-    systems |= {name: asked(prompt) for name, prompt in PROMPTED.items() if prompt in made}
-    for name in tuned_with(ws.experiment):
-        systems[TUNED[name]] = tuned(ws, language, name, guides)
-    if data.world is not None:
-        systems["lm_words"] = LanguageSystem(language.ids(WORDS_OF_THE_STORE))
-    return systems
+    names = system_names(ws.experiment, words=data.world is not None)
+    return {name: language_system(ws, language, name, guides) for name in names}
 
 
 def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:

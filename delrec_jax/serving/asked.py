@@ -1,0 +1,31 @@
+"""Histories that somebody asks about, in the form of a split: systems answer them as they answer test users."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.splits import Split, Targets
+from delrec_jax.data.title_tokens import Ids
+
+_NOT_ASKED = 0  # closes each history where a split has the target, which nothing reads here
+
+
+def asked_split(histories: Sequence[Ids], train: Interactions) -> Split:
+    """Returns a split whose test part is these histories, in their order.
+
+    Args:
+      histories: items, oldest first; at least one each.
+      train: the training part of the corpus.
+    """
+    rows = np.arange(len(histories), dtype=np.int32)
+    ends = np.cumsum([len(history) + 1 for history in histories])
+    closed = [np.append(history, np.int32(_NOT_ASKED)) for history in histories]
+    interactions = Interactions(
+        user_ids=tuple(map(str, rows)),
+        offsets=np.concatenate([[0], ends]).astype(np.int64),
+        items=np.concatenate(closed).astype(np.int32),
+        times=np.arange(ends[-1], dtype=np.int64),
+    )
+    asked = Targets(rows, ends.astype(np.int64) - 1)
+    return Split("asked", interactions, train, {"test": asked})

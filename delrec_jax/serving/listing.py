@@ -1,0 +1,58 @@
+"""DELRec where its text lists the candidates, or its verbalizer decodes them: it ranks stated candidates only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from delrec_jax.data.splits import Part, Split
+from delrec_jax.teachers.best_items import best_items
+from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.protocols import RowHistories, drawn_order
+from delrec_jax.workdir.systems import System
+
+
+@dataclass(frozen=True)
+class ListingSystem:
+    """The language model among another system's best unseen items, as a `System`; the score of all other items is -inf.
+
+    Attributes:
+      scorer: scores texts.
+      parts: prompt and adapters.
+      split: the histories.
+      source: the system whose best items are listed.
+      most: number of listed items.
+      seed: of the order in which they are listed.
+      why: the settings that make it so, for messages.
+    """
+
+    scorer: LanguageScorer
+    parts: LanguageSystem
+    split: Split
+    source: System
+    most: int
+    seed: int
+    why: str
+
+    def scores(self, part: Part, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B I"]:
+        """Scores the catalogue for rows of a part."""
+        found = self.source.scores(part, rows)
+        seen = RowHistories(self.split, part)(rows)
+        allowed = np.ones(found.shape[1], bool)
+        best = np.asarray(best_items(found, seen, allowed, count=self.most)[0])
+        listed = drawn_order(best, [f"asked/{row}" for row in rows], seed=self.seed)
+        scores = np.full(found.shape, -np.inf, np.float32)
+        np.put_along_axis(scores, listed, self.among(part, rows, listed), axis=1)
+        return scores
+
+    def among(
+        self, part: Part, rows: Int[np.ndarray, " B"], candidates: Int[np.ndarray, "B C"]
+    ) -> Float[np.ndarray, "B C"]:
+        """Scores stated candidates, listed in this order."""
+        histories: Sequence[np.ndarray] = self.split.histories(part)
+        texts = self.scorer.texts(self.parts, [histories[row] for row in rows], candidates)
+        return np.asarray(self.scorer.candidates(self.parts, texts, candidates))
+
+    def order(self, part: Part) -> None:
+        """All texts have one length, so the order does not matter."""

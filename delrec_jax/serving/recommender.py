@@ -1,0 +1,251 @@
+"""`delrec_jax.load`: a finished run that answers questions in Python."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from delrec_jax.data.interactions import Catalogue
+from delrec_jax.data.splits import Split
+from delrec_jax.data.title_tokens import Ids
+from delrec_jax.errors import UserError
+from delrec_jax.serving.answering import Answering
+from delrec_jax.serving.asked import asked_split
+from delrec_jax.serving.listing import ListingSystem
+from delrec_jax.serving.titles import By, Names
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers.best_items import best_items, scores_of
+from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.systems import System
+from delrec_jax.workdir.workspace import Workspace
+
+BATCH = 256
+"""Histories that are scored at once; fewer are asked in batches of 1, 2, 4, ... so that few shapes are compiled."""
+
+SCHEMA = {
+    "history": pl.Int64,
+    "rank": pl.Int64,
+    "item": pl.String,
+    "title": pl.String,
+    "score": pl.Float32,
+}
+"""Columns of ranked lists."""
+
+Rows = Int[np.ndarray, " B"]
+Lists = list[tuple[Int[np.ndarray, " h"], Float[np.ndarray, " h"]]]
+
+
+class Recommender:
+    """The systems of a finished run, asked about any history of items of its catalogue.
+
+    Attributes:
+      systems: names of the systems that can be asked, as in the results: `teacher`, `ease`, `delrec`, hybrids and so on.
+      main: the system that is asked unless another is named: the last of the run's method.
+      titles: the catalogue, by item number.
+      item_ids: its ids in the source.
+    """
+
+    def __init__(self, workspace: Workspace, inputs: Inputs | None = None):
+        """Opens a run; a system is loaded when it is first asked.
+
+        Args:
+          workspace: the run's workdir, with at least `teach` finished.
+          inputs: what has been read of it already; None = nothing yet.
+
+        Raises:
+          UserError: the run is not finished.
+        """
+        if not workspace.finished("teach"):
+            raise UserError(
+                f"{workspace.root} has no finished run: run `delrec run` with this --workdir first"
+            )
+        self._inputs = inputs or Inputs(workspace)
+        self._answering = Answering(workspace, self._inputs)
+        self._names = Names(self._inputs.data.corpus.catalogue)
+        self.systems, self.main = self._answering.names, self._answering.main
+        self.titles = self._inputs.data.corpus.catalogue.titles
+        self.item_ids = self._inputs.data.corpus.catalogue.ids
+
+    def recommend(
+        self, history: Sequence[str], k: int = 10, *, system: str | None = None, by: By = "title"
+    ) -> pl.DataFrame:
+        """Returns the best unseen items after one history.
+
+        Args:
+          history: titles, oldest first; case and surrounding spaces do not matter.
+          k: length of the list.
+          system: one of `systems`; None = `main`.
+          by: `id` if the history names items by the ids of the source.
+
+        Returns:
+          Columns rank (from 1), item (its id), title, score; comparable within one list only.
+
+        Raises:
+          UserError: an unknown title or system, or a k beyond the items that the system can rank.
+        """
+        return self.rank([history], k=k, system=system, by=by).drop("history")
+
+    def rank(
+        self,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]] | None = None,
+        *,
+        k: int | None = None,
+        system: str | None = None,
+        by: By = "title",
+    ) -> pl.DataFrame:
+        """Ranks items after each of many histories, in batches.
+
+        Args:
+          histories: titles of each, oldest first.
+          candidates: for each history, the items to rank, seen or not, all of them different; None = all unseen items.
+          k: length of the lists; None = 10, or all candidates.
+          system: one of `systems`; None = `main`.
+          by: `id` if items are named by the ids of the source.
+
+        Returns:
+          Columns history (its place), rank, item, title, score, in this order; lists as long as k, or shorter where there are
+          fewer candidates.
+
+        Raises:
+          UserError: an unknown title or system, a k beyond the items that the system can rank, or lists that do not fit.
+        """
+        rows = [
+            self._names.items(named, by, place=f"history {number}" if number else "history")
+            for number, named in enumerate(histories)
+        ]
+        listed = None if candidates is None else self._candidates(candidates, len(rows), by)
+        lists = self.ranked(rows, listed, k=k, system=system) if rows else []
+        return _table(lists, self._names.catalogue)
+
+    def ranked(
+        self,
+        histories: Sequence[Ids],
+        candidates: Sequence[Ids] | None = None,
+        *,
+        k: int | None = None,
+        system: str | None = None,
+    ) -> Lists:
+        """`rank` by item numbers: items [h] and scores [h] of each history's list, best first."""
+        split = asked_split(histories, self._inputs.data.split.train)
+        asked = self._answering.system(system or self.main, split)
+        ask = (
+            self._unseen(asked, split, 10 if k is None else k)
+            if candidates is None
+            else _among(asked, candidates, k)
+        )
+        order = asked.order("test")
+        order = np.arange(len(histories)) if order is None else order
+        lists: Lists = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(histories)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            filled = np.pad(rows, (0, _batch(len(rows)) - len(rows)), mode="edge")
+            for row, found in zip(rows, ask(filled), strict=False):
+                lists[row] = found
+        return lists
+
+    @property
+    def listed(self) -> int | None:
+        """How many candidates DELRec's texts list, where it ranks those alone; None = it ranks the whole catalogue."""
+        return None if self._answering.ranks_catalogue else self._answering.listed
+
+    def items(self, named: Sequence[str], by: By = "title", *, place: str = "history") -> Ids:
+        """Returns the numbers of named items; `place` says in messages where the names are from."""
+        return self._names.items(named, by, place=place)
+
+    def embed_items(self, *, tuned: bool = False) -> Float[np.ndarray, "I D"]:
+        """Returns the vectors of all titles by the language model: the mean of its states over a title read alone.
+
+        Args:
+          tuned: with DELRec's adapters.
+
+        Raises:
+          UserError: the run has no language model, or no tuned one.
+        """
+        language = self._inputs.language
+        if not tuned:
+            return language.title_vectors
+        if "delrec" not in self.systems:
+            raise UserError("embed_items(tuned=True): this run has no finished `tune`")
+        adapters = self._answering.language_system("delrec").adapters
+        return np.asarray(language.tuned_vectors(adapters))[: len(self.titles)]
+
+    def _unseen(self, asked: System, split: Split, k: int) -> Callable[[Rows], Lists]:
+        """Finds the best k unseen items of rows."""
+        most = len(self.titles) - int(split.seen_counts("test").max())
+        if not 1 <= k <= most:
+            raise UserError(f"-k {k}: use 1 to {most}, the number of items not in the history")
+        if isinstance(asked, ListingSystem) and k > asked.most:
+            raise UserError(
+                f"-k {k}: this run's language model ranks stated candidates only ({asked.why}), here the teacher's best "
+                f"candidates.rerank = {asked.most}: use -k {asked.most} or less, or a run with a higher candidates.rerank"
+            )
+        seen, everything = RowHistories(split, "test"), np.ones(len(self.titles), bool)
+
+        def found(rows: Rows) -> Lists:
+            scores = jnp.asarray(asked.scores("test", rows))
+            items, values, *_ = best_items(scores, seen(rows), everything, count=k)
+            return list(zip(np.asarray(items), np.asarray(values), strict=True))
+
+        return found
+
+    def _candidates(self, named: Sequence[Sequence[str]], count: int, by: By) -> list[Ids]:
+        if len(named) != count:
+            raise UserError(
+                f"candidates has {len(named)} lists for {count} histories: give one each"
+            )
+        found = []
+        for number, names in enumerate(named):
+            items = self._names.items(names, by, place=f"candidates {number}")
+            if len(set(items.tolist())) < len(items):
+                raise UserError(f"candidates {number} names an item twice: name each once")
+            found.append(items)
+        return found
+
+
+def _among(asked: System, candidates: Sequence[Ids], k: int | None) -> Callable[[Rows], Lists]:
+    """Orders the candidates of rows, and keeps the best k."""
+    longest = max(map(len, candidates))
+    if isinstance(asked, ListingSystem) and longest > asked.most:
+        raise UserError(
+            f"candidates: {longest} in one list, but this run's texts list at most candidates.rerank = {asked.most}"
+        )
+
+    def found(rows: Rows) -> Lists:
+        chosen = [candidates[row] for row in rows]
+        padded = np.stack([np.pad(one, (0, longest - len(one)), mode="edge") for one in chosen])
+        if isinstance(asked, ListingSystem):
+            scores = asked.among("test", rows, padded)
+        else:
+            scores = np.asarray(scores_of(jnp.asarray(asked.scores("test", rows)), padded))
+        lists = []
+        for items, values in zip(chosen, scores, strict=True):
+            best = np.argsort(-values[: len(items)], kind="stable")[:k]
+            lists.append((items[best], values[best]))
+        return lists
+
+    return found
+
+
+def _batch(rows: int) -> int:
+    """The smallest power of two that holds this many rows."""
+    return 1 << (rows - 1).bit_length()
+
+
+def _table(lists: Lists, catalogue: Catalogue) -> pl.DataFrame:
+    lengths = [len(items) for items, _ in lists]
+    items = np.concatenate([items for items, _ in lists]) if lists else np.zeros(0, np.int32)
+    scores = np.concatenate([values for _, values in lists]) if lists else np.zeros(0, np.float32)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return pl.DataFrame(
+        {
+            "history": np.repeat(np.arange(len(lists)), lengths),
+            "rank": np.arange(len(items)) - starts + 1,
+            "item": [catalogue.ids[item] for item in items],
+            "title": [catalogue.titles[item] for item in items],
+            "score": scores,
+        },
+        schema=SCHEMA,
+    )

@@ -1,0 +1,67 @@
+"""What people call items by: titles, or the ids of the source."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from delrec_jax.data.interactions import Catalogue
+from delrec_jax.data.title_tokens import Ids
+from delrec_jax.errors import UserError
+
+By = Literal["title", "id"]
+"""How items are named; in titles, case and surrounding spaces do not matter."""
+
+_NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Names:
+    """Finds the items that people name."""
+
+    catalogue: Catalogue
+
+    def items(self, named: Sequence[str], by: By = "title", *, place: str = "history") -> Ids:
+        """Returns the numbers of named items, int32, in their order.
+
+        Args:
+          named: titles, or ids of the source.
+          by: which of the two.
+          place: where the names come from, for messages.
+
+        Raises:
+          UserError: there is no name, or an unknown one; the nearest are told.
+        """
+        if isinstance(named, str):
+            raise UserError(f"{place}: {named!r} is one text; give a list of {by}s")
+        known = self._ids if by == "id" else self._titles
+        found = []
+        for name in named:
+            key = str(name) if by == "id" else str(name).strip().casefold()
+            if key not in known:
+                raise UserError(f"{place}: no item {self._unknown(str(name), by)}")
+            found.append(known[key])
+        if not found:
+            raise UserError(f"{place} is empty: give at least one {by}")
+        return np.array(found, np.int32)
+
+    def _unknown(self, name: str, by: By) -> str:
+        if by == "id":
+            return f"has the id {name!r}; ids are those of the corpus, such as {self.catalogue.ids[0]!r}"
+        near = difflib.get_close_matches(
+            name.strip().casefold(), self._titles, n=_NEAREST, cutoff=0.3
+        )
+        titles = "; ".join(self.catalogue.titles[self._titles[key]] for key in near)
+        hint = f"the nearest are: {titles}" if near else "no title is similar"
+        return f"is called {name!r}; {hint}"
+
+    @cached_property
+    def _titles(self) -> Mapping[str, int]:
+        return {title.casefold(): item for item, title in enumerate(self.catalogue.titles)}
+
+    @cached_property
+    def _ids(self) -> Mapping[str, int]:
+        return {name: item for item, name in enumerate(self.catalogue.ids)}
