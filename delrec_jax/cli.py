@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from delrec_jax import ready_configs
 from delrec_jax.command_line import file_and_argument, overridden, parse
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
@@ -117,7 +118,8 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
         path, _ = file_and_argument(values.config)
         if not path.is_file():
             raise UserError(
-                f"--config={path}: there is no such file; the ready ones are in configs/"
+                f"--config={path}: there is no such file; the ready ones are in {ready_configs.folder()}, and their names are "
+                "enough: --config=storefront"
             )
     elif command == "plan":
         raise UserError("--config is missing: delrec plan --config=FILE --devices=8")

@@ -17,7 +17,7 @@ ROOT = Path(delrec_jax.__file__).parent
 # Modules that every room may import.
 GROUND = {
     *("errors", "prng", "distributed", "plugins", "batches", "files", "padding", "dropout"),
-    *("random_items", "precision", "endings"),
+    *("random_items", "precision", "endings", "ready_configs"),
 }
 LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import one another
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these
@@ -33,6 +33,8 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
     "command_line": {"config"},
+    "api": {*("data", "config", "command_line", "serving", "stages", "workdir")},
+    "": {"api", "serving"},  # names that are loaded when first used
     "cli": {
         *("command_line", "config", "workdir", "stages"),
         *("serving", "planning", "results", "studies"),

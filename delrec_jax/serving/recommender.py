@@ -1,6 +1,6 @@
 """`delrec_jax.load`: a finished run that answers questions in Python."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +145,12 @@ class Recommender:
             for row, found in zip(rows, ask(filled), strict=False):
                 lists[row] = found
         return lists
+
+    @property
+    def histories(self) -> Mapping[str, Ids]:
+        """All items of each user of the corpus, oldest first, by the user's id."""
+        found = self._inputs.data.corpus.interactions
+        return {name: found.history(user) for user, name in enumerate(found.user_ids)}
 
     @property
     def listed(self) -> int | None:

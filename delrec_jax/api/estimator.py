@@ -1,0 +1,85 @@
+"""`DELRecModel`: fit and recommend on tables, for those who do not write configs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from delrec_jax.api import runs
+from delrec_jax.api.frames import from_frame
+from delrec_jax.errors import UserError
+from delrec_jax.serving.recommender import Recommender
+
+Place = str | Path
+
+_TABLES = "tables"  # beside the run's own folders
+
+
+class DELRecModel:
+    """A recommender that is fitted to a table of interactions and asked by user.
+
+    >>> model = DELRecModel("runs/shop").fit(interactions, items)
+    >>> model.recommend(["ann", "bob"], k=10)
+
+    Attributes:
+      recommender: the fitted run, for everything else that it can be asked.
+    """
+
+    recommender: Recommender
+
+    def __init__(self, workdir: Place, config: str = "minilm/own", **overrides: Any):
+        """Chooses how to fit; nothing is read yet.
+
+        Args:
+          workdir: the folder that holds the run: an interrupted `fit` resumes from it.
+          config: a config file or the name of a ready config, whose data is replaced.
+          **overrides: values of the config, as for `load_config`.
+        """
+        self.workdir, self._config, self._overrides = Path(workdir), config, overrides
+
+    def fit(self, interactions: Any, items: Any) -> "DELRecModel":
+        """Prepares the tables, and trains teacher, prompt and adapters.
+
+        Args:
+          interactions: a polars or pandas frame of users, items and times (`from_frame`).
+          items: a polars or pandas frame of items and titles.
+
+        Raises:
+          UserError: bad tables or settings, or the workdir holds another fit.
+        """
+        data = from_frame(interactions, items, self.workdir / _TABLES)
+        config = runs.load_config(self._config, **{**data, **self._overrides})
+        self.recommender = runs.run(config, self.workdir)
+        return self
+
+    def recommend(
+        self, users: Sequence[Any], k: int = 10, *, system: str | None = None
+    ) -> pl.DataFrame:
+        """Returns the best items that each user has not had yet, after all of the user's interactions.
+
+        Args:
+          users: ids of users, as in the table that was fitted.
+          k: length of the lists.
+          system: the system to ask (`recommender.systems`); None = that of the method.
+
+        Returns:
+          Columns user (its id as text), rank (from 1), item (its id as text), title, score.
+
+        Raises:
+          UserError: nothing was fitted, or a user is unknown or was left out by the rules for data.
+        """
+        if not hasattr(self, "recommender"):
+            raise UserError("nothing was fitted: call fit(interactions, items) first")
+        known = self.recommender.histories
+        named = [str(user) for user in users]
+        if missing := [user for user in named if user not in known]:
+            raise UserError(
+                f"users: {missing[0]!r} has no history: not in the table, or left out because it is short (data.min_length)"
+            )
+        ids = np.array(named, dtype=object)
+        asked = [[self.recommender.item_ids[item] for item in known[user]] for user in named]
+        found = self.recommender.rank(asked, k=k, system=system, by="id")
+        users_of = pl.Series("user", ids[found["history"].to_numpy()].tolist(), dtype=pl.String)
+        return found.drop("history").insert_column(0, users_of)

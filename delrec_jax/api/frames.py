@@ -1,0 +1,68 @@
+"""Interactions and items in tables of polars or pandas, as a corpus that a run can read."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from delrec_jax.data.corpora.csv_pair import csv_paths
+from delrec_jax.errors import UserError
+from delrec_jax.files import whole
+
+Place = str | Path
+
+_TIME = "%Y-%m-%dT%H:%M:%S%.6f"
+
+
+def from_frame(interactions: Any, items: Any, folder: Place) -> dict[str, str]:
+    """Writes two tables as the corpus `csv`, and returns the settings that read it.
+
+    Args:
+      interactions: a polars or pandas frame with the columns user, item, time and, where there are ratings, rating; the usual
+        names for these are understood (`data.corpora.csv_pair`). Times are numbers, dates or texts of dates.
+      items: the same with item and title, optionally year; all others become attributes.
+      folder: where interactions.csv and items.csv are written.
+
+    Returns:
+      Overrides for `load_config`: `load_config("minilm/own", **from_frame(interactions, items, "shop"))`.
+
+    Raises:
+      UserError: one of them is not a frame, or the folder cannot be written.
+    """
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder={place}: cannot be made ({error}); give another") from error
+    for path, frame, name in zip(
+        csv_paths(str(place)), (interactions, items), ("interactions", "items"), strict=True
+    ):
+        table = _in_utc(_table(frame, name))
+        with whole(path) as partial:
+            table.write_csv(partial, datetime_format=_TIME)
+    return {"data.corpus": "csv", "data.path": str(place)}
+
+
+def _table(frame: Any, name: str) -> pl.DataFrame:
+    """Returns a polars frame of a polars, lazy or pandas frame; pandas is not imported for it."""
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect()
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if not (hasattr(frame, "columns") and hasattr(frame, "to_numpy")):
+        raise UserError(f"{name} is a {type(frame).__name__}: give a polars or pandas frame")
+    return pl.DataFrame({str(column): _column(frame[column]) for column in frame.columns})
+
+
+def _in_utc(table: pl.DataFrame) -> pl.DataFrame:
+    """Times with a zone become UTC without one, which is how times without a zone are read."""
+    zoned = [name for name, kind in table.schema.items() if getattr(kind, "time_zone", None)]
+    moved = pl.col(zoned).dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return table.with_columns(moved) if zoned else table
+
+
+def _column(column: Any) -> pl.Series:
+    values = column.to_numpy()
+    if values.dtype.kind in "iufbM":  # numbers, truth values, dates
+        return pl.Series(values)
+    return pl.Series([None if value is None or value != value else str(value) for value in values])

@@ -1,0 +1,115 @@
+"""Running the stages of a config from Python, as `delrec run` and `delrec STAGE` do, and opening what they leave."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from delrec_jax.command_line import file_and_argument
+from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, unknown_key
+from delrec_jax.errors import UserError, one_line
+from delrec_jax.serving.recommender import Recommender
+from delrec_jax.stages import pipeline
+from delrec_jax.workdir.session import keep_compiled, session
+from delrec_jax.workdir.workspace import Workspace, stored_settings
+
+Place = str | Path
+
+
+def load_config(path: Place, **overrides: Any) -> ConfigDict:
+    """Reads a config file, and changes some of its values.
+
+    Args:
+      path: a file, or the name of a ready config (`storefront`, `minilm/office`); `PATH:NAME` takes the file's ablation NAME.
+      **overrides: values by key, with two underscores for each dot: `distill__length=20`, or `**{"distill.length": 20}`.
+
+    Returns:
+      The config, which may be changed further until it is run.
+
+    Raises:
+      UserError: no such file, an unknown key (the nearest is named), or a bad value.
+    """
+    return changed(read_config(*file_and_argument(str(path))), overrides)
+
+
+def changed(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config with values changed, and checked.
+
+    Args:
+      config: the config, which is left as it is.
+      overrides: values by key, as `load_config` takes them.
+    """
+    config = ConfigDict(config)
+    known = leaf_keys(config.to_dict())
+    for key, value in overrides.items():
+        dotted = key.replace("__", ".")
+        if dotted not in known:
+            raise UserError(unknown_key(dotted, known))
+        try:
+            config.update_from_flattened_dict({dotted: value})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{dotted}={value!r}: {one_line(error)}") from error
+    from_config(config)
+    return config
+
+
+def run(config: ConfigDict | Experiment, workdir: Place, *, update: bool = False) -> Recommender:
+    """Runs all stages of a config's method: finished ones are skipped, an interrupted one resumes.
+
+    Args:
+      config: from `load_config`.
+      workdir: the folder that holds the run.
+      update: run the stages of a workdir again that a changed config affects.
+
+    Returns:
+      The run, ready to be asked.
+
+    Raises:
+      UserError: bad input, as the command line tells it.
+    """
+    with _opened(config, Path(workdir), update=update) as workspace:
+        pipeline.run_all(workspace)
+    return Recommender(workspace)
+
+
+def run_stage(
+    config: ConfigDict | Experiment, workdir: Place, stage: str, *, update: bool = False
+) -> None:
+    """Runs one stage, such as `prepare` or `teach`, unless it is finished.
+
+    Args:
+      config: from `load_config`.
+      workdir: the folder that holds the run.
+      stage: its name.
+      update: run it again if a changed config affects it.
+
+    Raises:
+      UserError: no such stage, one that it needs is not finished, or bad input, as the command line tells it.
+    """
+    with _opened(config, Path(workdir), update=update) as workspace:
+        pipeline.run_stage(workspace, stage)
+
+
+@contextmanager
+def _opened(config: ConfigDict | Experiment, workdir: Path, *, update: bool) -> Iterator[Workspace]:
+    experiment = config if isinstance(config, Experiment) else from_config(config)
+    keep_compiled(workdir)
+    with session(workdir, experiment):
+        yield Workspace(workdir, experiment, update=update)
+
+
+def load(workdir: Place) -> Recommender:
+    """Opens a finished run; nothing in its folder is changed.
+
+    Args:
+      workdir: the folder of the run.
+
+    Raises:
+      UserError: there is no finished run.
+    """
+    folder = Path(workdir)
+    keep_compiled(folder)
+    settings = ConfigDict(stored_settings(folder), convert_dict=True)
+    return Recommender(Workspace(folder, from_config(settings), read_only=True))

@@ -1,0 +1,171 @@
+"""The Python door: what `import delrec_jax` offers, and that it loads nothing before it is used."""
+
+import ast
+import datetime
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from ml_collections import ConfigDict
+from tiny_storefront import CONFIG, TINY, open_workspace
+
+import delrec_jax as delrec
+from delrec_jax.config import from_config
+from delrec_jax.data.corpora.csv_pair import csv_paths, read_csv_pair
+from delrec_jax.workdir.prepared import load_data
+
+STOREFRONT = CONFIG.removeprefix("--config=")
+
+
+def overrides(flags):
+    """The values of flags, as keyword arguments for `load_config`."""
+    pairs = (flag.removeprefix("--config.").split("=", 1) for flag in flags)
+    return {key: ast.literal_eval(value) for key, value in pairs}
+
+
+def test_importing_the_package_loads_no_library():
+    script = "import sys, delrec_jax; print(len({'jax', 'numpy', 'polars'} & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "0\n"
+
+
+def test_every_public_name_is_there_and_documented():
+    assert set(delrec.__all__) <= set(dir(delrec))
+    for name in delrec.__all__:
+        assert getattr(delrec, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'fly'"):
+        delrec.fly  # noqa: B018
+
+
+@pytest.mark.parametrize("path", [STOREFRONT, "storefront"])
+def test_a_config_by_path_or_by_name_with_values_changed(path):
+    config = delrec.load_config(path, distill__length=12, **{"teacher.name": "gru4rec"})
+    assert (config.distill.length, config.teacher.name) == (12, "gru4rec")
+    assert delrec.load_config(f"{path}:no_anchor").tune.anchor == 0.0
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "message"),
+    [
+        ("storefront", {"distill__lenght": 3}, r"distill\.lenght does not exist.*distill\.length"),
+        ("storefront", {"distill__length": "long"}, r"distill\.length='long'"),
+        ("storefront", {"distill__length": 0}, r"distill\.length"),
+        ("storefrnot", {}, "there is no such config file"),
+        ("storefront:", {}, "nothing after the colon"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(path, changes, message):
+    with pytest.raises(delrec.UserError, match=message):
+        delrec.load_config(path, **changes)
+
+
+def test_a_run_is_resumed_and_opened(tiny_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    config = delrec.load_config(STOREFRONT, **overrides(TINY))
+    trained = (workdir / "adapter").stat().st_mtime_ns
+    delrec.run_stage(config, workdir, "teach")
+    ran = delrec.run(config, workdir)
+    assert (workdir / "adapter").stat().st_mtime_ns == trained, "finished stages are skipped"
+    opened = delrec.load(str(workdir))
+    asked = ["Tangled Stone Mystery Book One"]
+    assert ran.recommend(asked).equals(opened.recommend(asked))
+    assert opened.main == "delrec" and len(opened.titles) == len(opened.item_ids)
+    with pytest.raises(delrec.UserError, match="another config"):
+        delrec.run(delrec.load_config(STOREFRONT, **overrides(TINY), seed=3), workdir)
+    with pytest.raises(delrec.UserError, match=r"config\.json is not there"):
+        delrec.load(tmp_path)
+
+
+class Pandas:
+    """What is used of a pandas frame: columns by name, each as an array."""
+
+    def __init__(self, columns):
+        self._columns = {name: np.array(values, kind) for name, (values, kind) in columns.items()}
+        self.columns = list(columns)
+
+    def __getitem__(self, name):
+        column = Pandas({})
+        column.to_numpy = lambda: self._columns[name]
+        return column
+
+    def to_numpy(self):
+        raise AssertionError("whole frames are not converted")
+
+
+DAYS = [datetime.datetime(2024, 1, day, 12, tzinfo=datetime.UTC) for day in (3, 1, 2)]
+ITEMS = pl.DataFrame({"item": [7, 8, 9], "title": ['The "A"', "B, or C", None]})
+TABLES = {
+    "polars": pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": [7, 8, 9], "timestamp": DAYS}),
+    "lazy": pl.LazyFrame({"user_id": ["a", "a", "b"], "item_id": [7, 8, 9], "timestamp": DAYS}),
+    "pandas": Pandas(
+        {
+            "user_id": (["a", "a", "b"], object),
+            "item_id": ([7, 8, 9], np.int64),
+            "timestamp": ([day.replace(tzinfo=None) for day in DAYS], "datetime64[ns]"),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_frames_are_read_back_as_they_were(kind, tmp_path):
+    settings = delrec.from_frame(TABLES[kind], ITEMS, tmp_path / "shop")
+    assert settings == {"data.corpus": "csv", "data.path": str(tmp_path / "shop")}
+    raw = read_csv_pair(*csv_paths(settings["data.path"]))
+    assert raw.interactions["item"].to_list() == ["7", "8", "9"]
+    seconds = [int(day.timestamp()) for day in DAYS]
+    assert raw.interactions["time"].to_list() == seconds
+    assert raw.items["title"].to_list()[:2] == ['The "A"', "B, or C"]
+
+
+def test_what_is_no_frame_is_refused(tmp_path):
+    with pytest.raises(delrec.UserError, match="items is a list: give a polars or pandas frame"):
+        delrec.from_frame(TABLES["polars"], [1, 2], tmp_path)
+
+
+FIT = {
+    "pretrain.text.full": 0.0,
+    "pretrain.text.recent": 1.0,
+    "tune.controls": (),
+    "distill.controls": (),
+    "baselines.names": ("popularity",),
+    "baselines.hybrids": (),
+}
+
+
+def test_a_model_is_fitted_to_tables_and_asked_by_user(tiny_run, tmp_path):
+    corpus = load_data(open_workspace(tiny_run)).corpus
+    users = np.repeat(np.arange(48), corpus.interactions.lengths)
+    interactions = pl.DataFrame(
+        {
+            "user": [f"u{user}" for user in users],
+            "item": [corpus.catalogue.ids[item] for item in corpus.interactions.items],
+            "time": np.arange(len(users)),
+        }
+    )
+    items = pl.DataFrame({"item": corpus.catalogue.ids, "title": corpus.catalogue.titles})
+    model = delrec.DELRecModel(tmp_path / "run", STOREFRONT, **overrides(TINY) | FIT)
+    with pytest.raises(delrec.UserError, match="nothing was fitted"):
+        model.recommend(["u1"])
+    found = model.fit(interactions, items).recommend(["u3", "u1"], k=2)
+    assert found["user"].to_list() == ["u3", "u3", "u1", "u1"]
+    had = set(interactions.filter(pl.col("user") == "u3")["item"])
+    assert not had & set(found["item"][:2])
+    again = model.recommender.recommend(
+        [name for name in interactions.filter(pl.col("user") == "u3")["item"]], k=2, by="id"
+    )
+    assert again["item"].to_list() == found["item"][:2].to_list()
+    with pytest.raises(delrec.UserError, match="users: 'u99' has no history"):
+        model.recommend(["u99"])
+
+
+def test_settings_of_a_model_are_those_of_its_config():
+    config = delrec.load_config("minilm/own", **{"data.path": "x"})
+    assert isinstance(config, ConfigDict)
+    assert from_config(config).data.corpus == "csv"
