@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = (
-    *("run", *STAGES, "baseline", "histories", "prompts", "recommend", "probe", "export", "plan"),
-    *("study", "compare"),
+    *("run", *STAGES, "baseline", "histories", "prompts", "recommend", "rank", "probe"),
+    *("export", "plan", "study", "compare"),
 )
 
 # They can use the workdir's own.
-_WITHOUT_CONFIG = ("recommend", "probe", "report", "evaluate", "export")
+_WITHOUT_CONFIG = ("recommend", "rank", "probe", "report", "evaluate", "export")
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -40,6 +40,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec histories --config=FILE --workdir=DIR --output=DIR   which lists teacher.name=lists needs of another system
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
+  delrec rank      --workdir=DIR --input=histories.parquet --output=DIR -k 10 [--system=ease] [--by=title]   lists in bulk
   delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
@@ -89,7 +90,14 @@ def _dispatch(arguments: list[str]) -> None:
 
     workdir = Path(values.workdir)
     keep_compiled(workdir)
-    if command in ("recommend", "prompts", "histories", "export", "probe"):  # they only read
+    if command in (
+        "recommend",
+        "rank",
+        "prompts",
+        "histories",
+        "export",
+        "probe",
+    ):  # they only read
         _run(command, Workspace(workdir, experiment, update=values.update), values)
         return
     with session(workdir, experiment):
@@ -248,6 +256,8 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
         from delrec_jax.stages.inputs import Inputs
 
         recommend(ws, Inputs(ws), values.history, values.k)
+    elif command == "rank":
+        _rank(ws, values)
     elif command == "probe":
         from delrec_jax.stages.inputs import Inputs
         from delrec_jax.stages.probe import probe
@@ -270,6 +280,27 @@ def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
 
         whole = {"run": pipeline.run_all, "baseline": pipeline.run_baseline}
         whole[command](ws) if command in whole else pipeline.run_stage(ws, command)
+
+
+def _rank(ws: "Workspace", values: flags.FlagValues) -> None:
+    from delrec_jax import distributed
+    from delrec_jax.serving.bulk import rank_file
+    from delrec_jax.serving.recommender import Recommender
+
+    if not values.input or not values.output:
+        raise UserError(
+            "rank needs --input=FILE.parquet with a column of histories, and --output=DIR"
+        )
+    distributed.join(ws.experiment.distributed)
+    rank_file(
+        ws,
+        Recommender(ws),
+        Path(values.input),
+        Path(values.output),
+        k=values.k,
+        system=values.system,
+        by=values.by,
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from delrec_jax.data.interactions import Catalogue
 from delrec_jax.data.splits import Split
 from delrec_jax.data.title_tokens import Ids
+from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.serving.answering import Answering
 from delrec_jax.serving.asked import asked_split
@@ -193,7 +194,7 @@ class Recommender:
         def found(rows: Rows) -> Lists:
             scores = jnp.asarray(asked.scores("test", rows))
             items, values, *_ = best_items(scores, seen(rows), everything, count=k)
-            return list(zip(np.asarray(items), np.asarray(values), strict=True))
+            return list(zip(on_host(items), on_host(values), strict=True))
 
         return found
 
@@ -225,7 +226,7 @@ def _among(asked: System, candidates: Sequence[Ids], k: int | None) -> Callable[
         if isinstance(asked, ListingSystem):
             scores = asked.among("test", rows, padded)
         else:
-            scores = np.asarray(scores_of(jnp.asarray(asked.scores("test", rows)), padded))
+            scores = on_host(scores_of(jnp.asarray(asked.scores("test", rows)), padded))
         lists = []
         for items, values in zip(chosen, scores, strict=True):
             best = np.argsort(-values[: len(items)], kind="stable")[:k]

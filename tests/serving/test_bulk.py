@@ -1,0 +1,90 @@
+"""`delrec rank`: the same lists as one by one, in parts that are kept when the command is given again."""
+
+import numpy as np
+import polars as pl
+import pytest
+from tiny_storefront import delrec, open_workspace
+
+from delrec_jax.serving import bulk
+from delrec_jax.serving.recommender import Recommender
+from delrec_jax.workdir.prepared import load_data
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_run):
+    """Histories of ids, with the users that they belong to."""
+    data = load_data(open_workspace(tiny_run))
+    names = data.corpus.catalogue.ids
+    rows = [[names[item] for item in history] for history in data.split.histories("test")]
+    return pl.DataFrame({"user": [f"u{row}" for row in range(len(rows))], "history": rows})
+
+
+@pytest.fixture
+def rank(tiny_run, tmp_path, asked, monkeypatch):
+    """(*flags, table) -> the lists in the output folder, after the command."""
+    monkeypatch.setattr(bulk, "PART", 20)
+
+    def run(*flags, table=asked, to="lists"):
+        table.write_parquet(tmp_path / "asked.parquet")
+        given = f"--input={tmp_path / 'asked.parquet'}", f"--output={tmp_path / to}"
+        delrec("rank", f"--workdir={tiny_run}", *given, *flags)
+        parts = sorted((tmp_path / to).glob("*.parquet"))
+        return pl.concat([pl.read_parquet(part) for part in parts]), parts
+
+    return run
+
+
+def test_parts_together_are_the_lists_of_all_histories(rank, asked, tiny_run):
+    found, parts = rank("-k", "3", "--system=hybrid(markov+ease)")
+    assert [part.name for part in parts] == [f"part-0000{n}.parquet" for n in range(3)]
+    whole = Recommender(open_workspace(tiny_run)).rank(
+        asked["history"].to_list(), k=3, system="hybrid(markov+ease)", by="id"
+    )
+    assert found["user"].to_list() == [f"u{row}" for row in whole["history"]]
+    same = ["rank", "item", "title"]
+    assert found[same].equals(whole[same])
+    np.testing.assert_allclose(found["score"], whole["score"], rtol=1e-5)
+    numbered, _ = rank("-k", "3", "--system=ease", table=asked.drop("user"), to="numbered")
+    assert numbered["history"].to_list() == whole["history"].to_list()
+
+
+def test_an_interrupted_command_makes_only_what_is_missing(rank, monkeypatch, capsys):
+    whole, parts = rank("-k", "2", "--system=ease")
+    parts[1].unlink()
+    kept = parts[0].stat().st_mtime_ns
+    again, _ = rank("-k", "2", "--system=ease")
+    assert again.equals(whole) and parts[0].stat().st_mtime_ns == kept
+    with pytest.raises(SystemExit):
+        rank("-k", "3", "--system=ease")
+    assert "answers another question: k (2 there, 3 now)" in capsys.readouterr().err
+
+
+def test_titles_and_candidates(rank, tiny_run):
+    titles = load_data(open_workspace(tiny_run)).corpus.catalogue.titles
+    table = pl.DataFrame({"history": [[titles[0]]], "candidates": [[titles[4], titles[2]]]})
+    found, _ = rank("--by=title", table=table)
+    assert found["history"].to_list() == [0, 0]
+    assert set(found["title"]) == {titles[2], titles[4]}
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (pl.DataFrame({"items": [["a"]]}), ["columns items", "'history'"]),
+        (pl.DataFrame({"history": ["a"]}), ["columns history", "a list of items per row"]),
+        (pl.DataFrame({"history": [["nobody"]]}), ["rows from 0", "has the id 'nobody'"]),
+        (pl.DataFrame({"history": [["0"]], "candidates": ["a"]}), ["'candidates' must hold"]),
+    ],
+)
+def test_bad_files_are_one_clear_line(rank, capsys, table, words):
+    with pytest.raises(SystemExit) as ended:
+        rank(table=table)
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2 and all(word in err for word in ["asked.parquet", *words])
+
+
+def test_what_is_missing_is_named(tiny_run, tmp_path, capsys):
+    for flags, word in (((), "--input"), ((f"--input={tmp_path}/x", "--output=y"), "no such file")):
+        with pytest.raises(SystemExit):
+            delrec("rank", f"--workdir={tiny_run}", *flags)
+        assert word in capsys.readouterr().err
