@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 _FENCE = re.compile(r"^```.*\n", re.MULTILINE)
+_PYTHON = "import "  # begins a block of Python
 _TITLE = " · "  # in the first line of a block: a command printed it, nobody types it
 
 
@@ -40,11 +41,16 @@ def _blocks(text: str) -> list[str]:
     return parts[1::2]
 
 
+def python_blocks(text: str) -> list[str]:
+    """The code blocks that are Python, in their order."""
+    return [block for block in _blocks(text) if block.startswith(_PYTHON)]
+
+
 def commands(text: str) -> list[Command]:
     """The commands of all code blocks, in their order."""
     found = []
     for block in _blocks(text):
-        if _TITLE in block.partition("\n")[0]:
+        if _TITLE in block.partition("\n")[0] or block.startswith(_PYTHON):
             continue
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             if words := tuple(shlex.split(line, comments=True)):

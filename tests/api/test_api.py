@@ -5,11 +5,14 @@ import datetime
 import shutil
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 from ml_collections import ConfigDict
+from readme_text import README, python_blocks
 from tiny_storefront import CONFIG, TINY, open_workspace
 
 import delrec_jax as delrec
@@ -139,27 +142,55 @@ FIT = {
 }
 
 
-def test_a_model_is_fitted_to_tables_and_asked_by_user(tiny_run, tmp_path):
+def test_the_readmes_lines_about_a_run(tiny_run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(tiny_run, tmp_path / "runs" / "storefront")
+    monkeypatch.chdir(tmp_path)
+    load = delrec.load_config
+    tiny = SimpleNamespace(**{name: getattr(delrec, name) for name in delrec.__all__})
+    tiny.load_config = lambda name: load(name, **overrides(TINY))
+    about_runs, _ = python_blocks(README)
+    names = {"delrec": tiny}
+    exec(without_import(about_runs), names)
+    shown = capsys.readouterr().out
+    assert "hybrid(delrec+teacher)" in shown and shown.count("shape: (5, ") == 2
+    assert len(names["vectors"]) == len(names["recommender"].titles)
+
+
+def without_import(block):
+    first, _, rest = block.partition("\n")
+    assert first == "import delrec_jax as delrec"
+    return rest
+
+
+def test_a_model_is_fitted_to_tables_and_asked_by_user(tiny_run, tmp_path, monkeypatch):
     corpus = load_data(open_workspace(tiny_run)).corpus
-    users = np.repeat(np.arange(48), corpus.interactions.lengths)
+    names = ["ann", "bob", *(f"u{user}" for user in range(2, 48))]
     interactions = pl.DataFrame(
         {
-            "user": [f"u{user}" for user in users],
+            "user": np.repeat(names, corpus.interactions.lengths),
             "item": [corpus.catalogue.ids[item] for item in corpus.interactions.items],
-            "time": np.arange(len(users)),
+            "time": np.arange(len(corpus.interactions.items)),
         }
     )
     items = pl.DataFrame({"item": corpus.catalogue.ids, "title": corpus.catalogue.titles})
-    model = delrec.DELRecModel(tmp_path / "run", STOREFRONT, **overrides(TINY) | FIT)
+    tiny = partial(delrec.DELRecModel, config=STOREFRONT, **overrides(TINY) | FIT)
     with pytest.raises(delrec.UserError, match="nothing was fitted"):
-        model.recommend(["u1"])
-    found = model.fit(interactions, items).recommend(["u3", "u1"], k=2)
-    assert found["user"].to_list() == ["u3", "u3", "u1", "u1"]
-    had = set(interactions.filter(pl.col("user") == "u3")["item"])
-    assert not had & set(found["item"][:2])
-    again = model.recommender.recommend(
-        [name for name in interactions.filter(pl.col("user") == "u3")["item"]], k=2, by="id"
-    )
+        tiny("runs/shop").recommend(["ann"])
+
+    monkeypatch.chdir(tmp_path)
+    _, about_models = python_blocks(README)
+    known = {
+        "delrec": SimpleNamespace(DELRecModel=tiny),
+        "interactions": interactions,
+        "items": items,
+    }
+    exec(without_import(about_models), known)
+    model = known["model"]
+    found = model.recommend(["u3", "bob"], k=2)
+    assert found["user"].to_list() == ["u3", "u3", "bob", "bob"]
+    had = interactions.filter(pl.col("user") == "u3")["item"].to_list()
+    assert not set(had) & set(found["item"][:2])
+    again = model.recommender.recommend(had, k=2, by="id")
     assert again["item"].to_list() == found["item"][:2].to_list()
     with pytest.raises(delrec.UserError, match="users: 'u99' has no history"):
         model.recommend(["u99"])
