@@ -135,6 +135,7 @@ def write(
     write_tables(folder, made)
     page = folder / "index.html"
     workdirs = dict.fromkeys((source.label, source.workdir) for source in found)
+    runs = f"{len(workdirs)} runs" if len(workdirs) > 1 else "systems of a run"
     links = [
         run_link(workdir, page, f"{label}: {workdir.resolve().name}".removeprefix(": "))
         for label, workdir in workdirs
@@ -142,7 +143,7 @@ def write(
     write_page(
         page,
         StudyPage(
-            title=f"{summary['corpus']}: {len(workdirs)} runs compared",
+            title=f"{summary['corpus']}: {runs} compared",
             question=f"How do their systems differ in {asked.metric}, protocol {asked.protocol}?",
             facts=_facts(summary),
             blocks=tuple(made.values()),
