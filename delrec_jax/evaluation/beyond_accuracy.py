@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
-from scipy import stats
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.parquet_tables import read_parquet
@@ -77,6 +76,8 @@ def concentration(lists: Int[np.ndarray, "U n"], num_items: int) -> float:
 
 def popularity_percentiles(interactions: Int[np.ndarray, "I"]) -> Float[np.ndarray, "I"]:
     """The share of the other items that are less popular than each, those that are as popular counted half, in [0, 1]."""
+    from scipy import stats  # imported late: half a second
+
     ranks: np.ndarray = stats.rankdata(interactions, method="average") - 1
     return ranks / max(len(interactions) - 1, 1)
 

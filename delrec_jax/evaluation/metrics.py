@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from delrec_jax import prng
 from delrec_jax.errors import UserError
@@ -115,6 +114,8 @@ def expected_metrics(
             f"probabilities: row {row} sums to {sums[row]:g} with minimum {table[row].min():g}; "
             "every row needs finite values >= 0 with a sum of at most 1"
         )
+    from scipy import stats  # imported late: half a second
+
     ranks = stats.rankdata(-table, method="average", axis=1)
     return {metric: (table * _gain(metric, ranks)).sum(axis=1) for metric in METRICS}
 

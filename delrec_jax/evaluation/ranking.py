@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy import stats
 
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
@@ -245,6 +244,8 @@ def _to_device(scores: Array | np.ndarray, *, what: str) -> Array:
     """
     if isinstance(scores, np.ndarray) and scores.dtype.itemsize > 4:
         check_finite(scores, what=what)
+        from scipy import stats  # imported late: half a second
+
         scores = stats.rankdata(scores, method="dense", axis=1).astype(np.int32)
     return jnp.asarray(scores)
 
