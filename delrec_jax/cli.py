@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from delrec_jax import ready_configs
-from delrec_jax.command_line import file_and_argument, overridden, parse
+from delrec_jax.command_line import overridden, parse
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
 from delrec_jax.workdir import stage_table
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from delrec_jax.config import Experiment
     from delrec_jax.studies.runs import StudyFile
-    from delrec_jax.workdir.workspace import Workspace
 
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = (
@@ -87,6 +86,7 @@ def _dispatch(arguments: list[str]) -> None:
     experiment = _experiment(values, overrides)
     from delrec_jax.workdir.session import keep_compiled, session
     from delrec_jax.workdir.workspace import Workspace
+    from delrec_jax.workdir_commands import run_command
 
     workdir = Path(values.workdir)
     keep_compiled(workdir)
@@ -98,10 +98,10 @@ def _dispatch(arguments: list[str]) -> None:
         "export",
         "probe",
     ):  # they only read
-        _run(command, Workspace(workdir, experiment, update=values.update), values)
+        run_command(command, Workspace(workdir, experiment, update=values.update), values)
         return
     with session(workdir, experiment):
-        _run(command, Workspace(workdir, experiment, update=values.update), values)
+        run_command(command, Workspace(workdir, experiment, update=values.update), values)
 
 
 def _refuse_urls(values: flags.FlagValues) -> None:
@@ -123,10 +123,10 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
     if command != "plan" and not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     if values.config is not None:
-        path, _ = file_and_argument(values.config)
+        path, _ = ready_configs.file_and_argument(values.config)
         if not path.is_file():
             raise UserError(
-                f"--config={path}: there is no such file; the ready ones are in {ready_configs.folder()}, and their names are "
+                f"--config={path}: there is no such file; the ready ones are in {ready_configs.folder()}/, and their names are "
                 "enough: --config=storefront"
             )
     elif command == "plan":
@@ -151,7 +151,9 @@ def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
 
         stored = stored_settings(Path(values.workdir))
         return from_config(ConfigDict(stored, convert_dict=True))
-    return from_config(overridden(read_config(*file_and_argument(values.config)), overrides))
+    return from_config(
+        overridden(read_config(*ready_configs.file_and_argument(values.config)), overrides)
+    )
 
 
 def _compare(runs: list[str], values: flags.FlagValues, overrides: list[str], command: str) -> None:
@@ -194,9 +196,9 @@ def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     from delrec_jax.studies.opening import open_study
     from delrec_jax.studies.runs import StudyFile
 
-    path, base = file_and_argument(values.config)
+    path, base = ready_configs.file_and_argument(values.config)
     shard, file = command.parse_shard(values.shard), StudyFile.load(path)
-    place = file_and_argument(base) if base else (file.base, None)
+    place = ready_configs.file_and_argument(base) if base else (file.base, None)
     config = overridden(read_config(*place), overrides)
     command.leave_devices()
     if values.search:
@@ -242,64 +244,6 @@ def _search(
         total=values.search,
         at_once=values.jobs,
         update=values.update,
-    )
-
-
-def _run(command: str, ws: "Workspace", values: flags.FlagValues) -> None:
-    if command == "prompts":
-        from delrec_jax.stages.inputs import Inputs
-        from delrec_jax.stages.show_prompts import show_prompts
-
-        show_prompts(ws, Inputs(ws), values.n)
-    elif command == "recommend":
-        from delrec_jax.serving.printing import recommend
-        from delrec_jax.stages.inputs import Inputs
-
-        recommend(ws, Inputs(ws), values.history, values.k)
-    elif command == "rank":
-        _rank(ws, values)
-    elif command == "probe":
-        from delrec_jax.stages.inputs import Inputs
-        from delrec_jax.stages.probe import probe
-
-        output = Path(values.output) if values.output else None
-        probe(ws, Inputs(ws), others=values.prompt_from, users=values.users, output=output)
-    elif command in ("export", "histories"):
-        from delrec_jax.stages.export import export
-        from delrec_jax.stages.histories import histories
-        from delrec_jax.stages.inputs import Inputs
-
-        if not values.output:  # Path("") would be the current directory
-            raise UserError(f"--output is missing: give the directory that {command} writes to")
-        if command == "histories":
-            histories(ws, Path(values.output))
-        else:
-            export(ws, Inputs(ws), values.format, Path(values.output))
-    else:
-        from delrec_jax.stages import pipeline
-
-        whole = {"run": pipeline.run_all, "baseline": pipeline.run_baseline}
-        whole[command](ws) if command in whole else pipeline.run_stage(ws, command)
-
-
-def _rank(ws: "Workspace", values: flags.FlagValues) -> None:
-    from delrec_jax import distributed
-    from delrec_jax.serving.bulk import rank_file
-    from delrec_jax.serving.recommender import Recommender
-
-    if not values.input or not values.output:
-        raise UserError(
-            "rank needs --input=FILE.parquet with a column of histories, and --output=DIR"
-        )
-    distributed.join(ws.experiment.distributed)
-    rank_file(
-        ws,
-        Recommender(ws),
-        Path(values.input),
-        Path(values.output),
-        k=values.k,
-        system=values.system,
-        by=values.by,
     )
 
 

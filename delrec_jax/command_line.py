@@ -1,12 +1,10 @@
 """How the words after `delrec COMMAND` are read: flags, overrides of the config, and folders without a flag."""
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
-from delrec_jax import ready_configs
 from delrec_jax.errors import UserError, one_line
 
 # The config is imported late: it loads JAX, and a typo in a flag should not wait for it.
@@ -33,23 +31,6 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         (overrides if belongs else others).append(argument)
         waits = begins and "=" not in argument
     return overrides, others
-
-
-def file_and_argument(text: str) -> tuple[Path, str | None]:
-    """Returns the path and the argument of `FILE.py:ARGUMENT`, or of the name of a ready config, `NAME:ARGUMENT`.
-
-    A path is split at the first colon after `.py`: a folder may have a colon in its name.
-    """
-    path, found, argument = text.partition(".py:")
-    name, colon, after = text.partition(":")
-    ready = None if found or Path(text).exists() else ready_configs.find(name)
-    if (found and not argument) or (ready and colon and not after):
-        raise UserError(
-            f"--config={text}: nothing after the colon; name an ablation, or leave the colon out"
-        )
-    if ready:
-        return ready, after or None
-    return (Path(path + ".py"), argument) if found else (Path(text), None)
 
 
 def parse(

@@ -1,6 +1,8 @@
-"""The config files that come with the package, which are asked for by their names alone: `storefront`, `p2rec/office`."""
+"""Which config file is meant: a path, or the name of one that comes with the package (`storefront`, `p2rec/office`)."""
 
 from pathlib import Path
+
+from delrec_jax.errors import UserError
 
 _INSTALLED = Path(__file__).parent / "configs"
 _CHECKOUT = Path(__file__).parents[1] / "configs"
@@ -19,3 +21,20 @@ def find(name: str) -> Path | None:
     """
     path = folder() / f"{name}.py"
     return path if path.is_file() else None
+
+
+def file_and_argument(text: str) -> tuple[Path, str | None]:
+    """Returns the path and the argument of `FILE.py:ARGUMENT`, or of the name of a ready config, `NAME:ARGUMENT`.
+
+    A path is split at the first colon after `.py`: a folder may have a colon in its name.
+    """
+    path, found, argument = text.partition(".py:")
+    name, colon, after = text.partition(":")
+    ready = None if found or Path(text).exists() else find(name)
+    if (found and not argument) or (ready and colon and not after):
+        raise UserError(
+            f"--config={text}: nothing after the colon; name an ablation, or leave the colon out"
+        )
+    if ready:
+        return ready, after or None
+    return (Path(path + ".py"), argument) if found else (Path(text), None)

@@ -33,11 +33,12 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
     "command_line": {"config"},
-    "api": {*("data", "config", "command_line", "serving", "stages", "workdir")},
+    "api": {*("data", "config", "serving", "stages", "workdir")},
     "": {"api", "serving"},  # names that are loaded when first used
+    "workdir_commands": {"workdir", "stages", "serving"},
     "cli": {
-        *("command_line", "config", "workdir", "stages"),
-        *("serving", "planning", "results", "studies"),
+        *("command_line", "config", "workdir", "workdir_commands"),
+        *("planning", "results", "studies"),
     },
     "__main__": {"cli"},
 }
@@ -227,7 +228,8 @@ GOOD_TREE = {
     "errors.py": "",
     "config/teacher.py": "from delrec_jax.teachers.sasrec import SASRecConfig\nfrom . import tree",
     "config/tree.py": "from delrec_jax.errors import UserError",
-    "cli.py": "from delrec_jax.stages import pipeline\nfrom delrec_jax.planning import plan",
+    "workdir_commands.py": "from delrec_jax.stages import pipeline",
+    "cli.py": "from delrec_jax import workdir_commands\nfrom delrec_jax.planning import plan",
     "stages/pipeline.py": "from delrec_jax.delrec import tune\nfrom delrec_jax.p2rec import parse",
     "delrec/tune.py": "from delrec_jax import config, data\nfrom ..training import loop",
     "workdir/session.py": "from delrec_jax import config\nfrom delrec_jax.distributed import join",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from delrec_jax.command_line import file_and_argument
+from delrec_jax import ready_configs
 from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, unknown_key
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.serving.recommender import Recommender
@@ -31,7 +31,7 @@ def load_config(path: Place, **overrides: Any) -> ConfigDict:
     Raises:
       UserError: no such file, an unknown key (the nearest is named), or a bad value.
     """
-    return changed(read_config(*file_and_argument(str(path))), overrides)
+    return changed(read_config(*ready_configs.file_and_argument(str(path))), overrides)
 
 
 def changed(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:

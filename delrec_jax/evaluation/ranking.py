@@ -1,9 +1,8 @@
 """Ranks of targets, computed on device, over the whole catalogue or over given candidates.
 
 One rule for every system: a rank is 1-based and a tie gets the mean of the ranks it covers, `greater + 1 + ties / 2`,
-where two scores tie only if they are exactly equal. A score of -inf is simply the lowest score: items that a system cannot
-score tie at the bottom. NaN and +inf mean a broken model: inside jit they turn the row's rank into NaN; on the host
-`rank_users` (or `check_finite`) turns that into an error. Nothing here samples.
+where two scores tie only if they are exactly equal. A score of -inf is the lowest: what a system cannot score ties at the
+bottom. NaN and +inf mean a broken model: inside jit the rank becomes NaN, which `rank_users` (or `check_finite`) refuses.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -239,13 +238,13 @@ def _refuse_broken(bad: np.ndarray, *, what: str) -> None:
 def _to_device(scores: Array | np.ndarray, *, what: str) -> Array:
     """Scores as a device array without making or breaking a tie.
 
-    JAX would round 64-bit scores to 32 bits, which can make different scores equal: such
-    rows are replaced by their dense ranks, which have the same order and the same ties.
+    JAX would round 64-bit scores to 32 bits, which can make different scores equal: such rows are replaced by their dense
+    ranks, with the same order and ties.
     """
     if isinstance(scores, np.ndarray) and scores.dtype.itemsize > 4:
-        check_finite(scores, what=what)
         from scipy import stats  # imported late: half a second
 
+        check_finite(scores, what=what)
         scores = stats.rankdata(scores, method="dense", axis=1).astype(np.int32)
     return jnp.asarray(scores)
 
