@@ -167,8 +167,7 @@ def gather(found: Sequence[Source]) -> dict[Key, Cell]:
                     "own name in results/"
                 )
             cells[key], owner[key] = cell, source
-    _check_users(cells, owner)
-    return _collapsed(cells)
+    return _collapsed(_paired(cells, owner))
 
 
 def _cells_of(source: Source) -> Iterator[Cell]:
@@ -204,11 +203,14 @@ def _same(one: Cell, other: Cell) -> bool:
     )
 
 
-def _check_users(cells: dict[Key, Cell], owner: dict[Key, Source]) -> None:
-    """Refuses sources of which the difference could not be paired, user by user."""
-    columns = ["user", "target", "cold", "head"]
+def _paired(cells: dict[Key, Cell], owner: dict[Key, Source]) -> dict[Key, Cell]:
+    """The cells, their users in the groups of the first one.
+
+    Refuses sources of which the difference could not be paired, user by user. Sources with different labels, such as the arms
+    of a study, may differ in what was trained on, and with it in which targets are cold or popular; those of one label may not.
+    """
     first_key = next(iter(cells))
-    first = cells[first_key]
+    first, of_label = cells[first_key], dict[str, Key]()
     for key, cell in cells.items():
         for name in ("corpus", "split"):
             if cell.run[name] != first.run[name]:
@@ -216,11 +218,23 @@ def _check_users(cells: dict[Key, Cell], owner: dict[Key, Source]) -> None:
                     f"{owner[key].path}: {name} is '{cell.run[name]}', but '{first.run[name]}' in {owner[first_key].path}; "
                     "one name in results/ holds one corpus under one split"
                 )
-        if not cell.users.select(columns).equals(first.users.select(columns)):
-            raise UserError(
-                f"{owner[key].path}: '{key.system}' has other test users, targets or training interactions than "
-                f"{owner[first_key].path}; collect them under another name in results/"
-            )
+        _check_users(cells, key, first_key, ["user", "target"], owner)
+        same = of_label.setdefault(owner[key].label, key)
+        _check_users(cells, key, same, ["cold", "head"], owner)
+    groups = first.users.select("cold", "head")
+    return {
+        key: replace(cell, users=cell.users.with_columns(groups)) for key, cell in cells.items()
+    }
+
+
+def _check_users(
+    cells: dict[Key, Cell], key: Key, other: Key, columns: list[str], owner: dict[Key, Source]
+) -> None:
+    if not cells[key].users.select(columns).equals(cells[other].users.select(columns)):
+        raise UserError(
+            f"{owner[key].path}: '{key.system}' has other test users, targets or training interactions than "
+            f"{owner[other].path}; collect them under another name in results/"
+        )
 
 
 def _collapsed(cells: dict[Key, Cell]) -> dict[Key, Cell]:

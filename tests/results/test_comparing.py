@@ -10,7 +10,7 @@ from evidence_workdirs import HALF, SOME, THIRD, USERS, make_two_seeds, workdir
 from delrec_jax.cli import main
 from delrec_jax.evaluation.significance import holm, sign_flip_p_value
 from delrec_jax.results.comparing import Asked, blocks, summarized
-from delrec_jax.results.sources import sources
+from delrec_jax.results.sources import gather, sources
 
 GAINS = {1: 1.0, 3: 0.5, 99: 0.0}
 BEST = [1] * 9 + [99] * 3
@@ -64,6 +64,24 @@ def test_what_all_arms_share_is_one_system_and_what_two_share_is_not_tested(arms
     # With a second seed, the teacher of the third arm is no longer that of the others.
     several = [row["system"] for row in summarized(sources(arms), asked)["systems"]]
     assert several[1:4] == ["teacher/full", "teacher/no_ta", "teacher/same"]
+
+
+@pytest.mark.parametrize("first", ["full", "few"])
+def test_arms_may_differ_in_what_is_trained_on_and_share_the_first_ones_groups(tmp_path, first):
+    """With fewer training users more targets are cold: the same users are compared all the same."""
+    paths = {
+        "full": workdir(tmp_path / "full", "0", {"delrec": BEST}, folder="records"),
+        "few": workdir(tmp_path / "few", "0", {"delrec": HALF}, folder="records", cold=1),
+    }
+    named = [f"{label}={paths[label]}" for label in sorted(paths, key=lambda label: label != first)]
+    found = sources(named)
+    cells = gather(found)
+    groups = [cell.users.select("cold", "head") for cell in cells.values()]
+    assert len(groups) == 2 and groups[0].equals(groups[1])
+    assert groups[0]["cold"].sum() == (1 if first == "few" else 0)
+    summary = summarized(found, Asked(reference=first))
+    (row,) = summary["comparisons"]
+    assert abs(row["difference"]) == pytest.approx(abs(gains(BEST) - gains(HALF)).mean(), abs=1e-6)
 
 
 def test_a_system_as_reference_is_that_of_the_same_arm(arms):
