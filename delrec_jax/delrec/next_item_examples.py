@@ -50,6 +50,14 @@ class NextItemExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def lengths_stay(self) -> bool:
+        """Whether a row's text has the same length in every epoch: neither its prompt nor what it lists is drawn."""
+        drawn = self.config.loss_over == "candidates" and (
+            self.pieces.config.show_candidates or self.pieces.codes
+        )
+        return not (drawn or self.config.curriculum)
+
     def example(
         self, index: int, rng: np.random.Generator, done: float | None = None
     ) -> LabelledText | ListedText:

@@ -135,6 +135,7 @@ class Tuning:
                 seed=experiment.seed,
                 share=task.share,
                 steps=experiment.tune.loop.steps if experiment.tune.curriculum else 0,
+                lengths_stay=examples.lengths_stay,
             ),
             evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),

@@ -85,7 +85,7 @@ def examples(pattern):
 
 def batches(monkeypatch, steps, count):
     monkeypatch.setattr(
-        "delrec_jax.delrec.next_item.next_item_text",
+        "delrec_jax.delrec.next_item_examples.next_item_text",
         lambda pieces, shown, pattern: (np.append(pattern, 1).astype(np.int32), None),
     )
     made = examples(np.array([7, 8]))

@@ -78,7 +78,7 @@ def test_stored_scores_train_as_scores_of_every_step(tuned, monkeypatch):
     assert stored.losses == pytest.approx(computed.losses, rel=1e-5)
     # Adam divides by the gradient's size, so where it is nearly 0 rounding shows: a hundredth of a step of 0.05.
     chex.assert_trees_all_close(stored.params[-1], computed.params[-1], rtol=0, atol=5e-4)
-    assert stored.losses[-1] != pytest.approx(without.losses[-1], rel=1e-2)
+    assert stored.losses[-1] != pytest.approx(without.losses[-1], rel=1e-3)
 
 
 def test_a_training_that_broke_off_ends_with_the_same_bits(tuned):
@@ -98,11 +98,11 @@ def test_a_finished_training_computes_no_scores(tuned, monkeypatch):
 
 
 def test_scores_are_stored_where_texts_repeat_and_stay_and_fit():
-    config = TuneConfig(anchor=0.5, batch_size=10, loop=LoopConfig(steps=10, evaluate_every=5))
-    assert worth_keeping(config, rows=99, items=7)
-    assert not worth_keeping(config, rows=100, items=7), "every text comes once"
-    assert not worth_keeping(replace(config, anchor=0.0), rows=99, items=7)
-    assert not worth_keeping(replace(config, curriculum=True), rows=99, items=7)
+    config = TuneConfig(anchor=0.5, batch_size=10, loop=LoopConfig(steps=100, evaluate_every=50))
+    assert worth_keeping(config, rows=999, items=7)
+    assert not worth_keeping(config, rows=1000, items=7), "every text comes once"
+    assert not worth_keeping(replace(config, anchor=0.0), rows=999, items=7)
+    assert not worth_keeping(replace(config, curriculum=True), rows=999, items=7)
     fitting = anchor.MOST_BYTES // (4 * 64)
     assert worth_keeping(config, rows=64, items=fitting)
     assert not worth_keeping(config, rows=64, items=fitting + 1)
