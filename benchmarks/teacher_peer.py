@@ -104,7 +104,7 @@ def new_optimizer(model: SASRec) -> torch.optim.Optimizer:
 def update(
     model: SASRec, optimizer: torch.optim.Optimizer, items: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """One update on a batch [B, L]; the number of labels, where its device has it."""
+    """One update on a batch [B, L]; the loss before it, on its device."""
     known = labels >= 0
     scores = model(items)[known] @ model.items.weight.T
     loss = F.cross_entropy(scores, labels[known])
@@ -112,7 +112,7 @@ def update(
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    return known.sum()
+    return loss.detach()
 
 
 class Trainer:
@@ -152,7 +152,8 @@ class Trainer:
         seen = 0
         for number in range(steps):
             items, labels = self.batches[self.order[number % len(self.order)]]
-            seen += int(update(self.model, self.optimizer, items, labels))
+            update(self.model, self.optimizer, items, labels)
+            seen += int((labels >= 0).sum())
         return seen
 
 
