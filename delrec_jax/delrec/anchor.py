@@ -2,7 +2,8 @@
 
 The model before stage 2 is frozen and drops nothing out, and a row's text is the same in every epoch, so its scores depend on
 the row alone. They are computed before the first step, text by text in the rows' order: so a resumed run has the same bits.
-Against scores that are computed in the step they differ by rounding, as a text may be padded to another length there.
+Against scores that are computed in the step they differ by rounding, as a text may be padded to another length there. `delrec
+plan` counts a step that computes them, which needs more memory.
 """
 
 from collections.abc import Sequence
