@@ -85,7 +85,8 @@ def _stage1(work: Any, loss_of: Callable, model: Any) -> Callable[[], Any]:
     return step
 
 
-def _adapted(model: Any, plan: Plan) -> Any:
+def adapted_model(model: Any, plan: Plan) -> Any:
+    """The model with `peft`'s AdaLoRA, whose adapters alone train."""
     import peft
 
     ours = plan.adalora
@@ -104,7 +105,7 @@ def _adapted(model: Any, plan: Plan) -> Any:
     return peft.get_peft_model(model, theirs).train()
 
 
-def _penalty(adapted: Any) -> Any:
+def penalty_of(adapted: Any) -> Any:
     """The penalty that `peft` adds only to a loss computed by the model itself; here the loss is ours."""
     import torch
 
@@ -112,14 +113,14 @@ def _penalty(adapted: Any) -> Any:
     for name, weight in adapted.named_parameters():
         if "lora_A" in name or "lora_B" in name:
             gram = weight @ weight.T if "lora_A" in name else weight.T @ weight
-            norms.append(torch.norm(gram - torch.eye(len(gram))))
+            norms.append(torch.norm(gram - torch.eye(len(gram), device=gram.device)))
     return torch.stack(norms).mean()
 
 
 def _stage2(work: Any, loss_of: Callable, model: Any, plan: Plan) -> Callable[[], Any]:
     import torch
 
-    adapted = _adapted(model, plan)
+    adapted = adapted_model(model, plan)
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate)
     prompt, steps = torch.tensor(work.prompt), 0
@@ -128,7 +129,7 @@ def _stage2(work: Any, loss_of: Callable, model: Any, plan: Plan) -> Callable[[]
         """One update of the adapters; the loss before it."""
         nonlocal steps
         steps += 1
-        loss = loss_of(adapted, prompt) + plan.adalora.orthogonality * _penalty(adapted)
+        loss = loss_of(adapted, prompt) + plan.adalora.orthogonality * penalty_of(adapted)
         loss.backward()
         optimizer.step()
         adapted.base_model.update_and_allocate(steps)

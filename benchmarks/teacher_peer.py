@@ -61,8 +61,8 @@ class SASRec(nn.Module):
         x = self.items(items.clamp(min=0)) * self.items.embedding_dim**0.5
         x = x * known[..., None] + self.positions.weight[:length].flip(0)
         x = self.dropout(x)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        own = torch.eye(length, dtype=torch.bool)
+        causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+        own = torch.eye(length, dtype=torch.bool, device=items.device)
         mask = ((causal & known[:, None, :]) | own)[:, None]
         for block in self.blocks:
             x = block(x, mask)
@@ -96,13 +96,32 @@ def same_weights(model: SASRec, params: Any) -> None:
             set_norm(block.feed_forward_norm, ours["feed_forward_norm"])
 
 
+def new_optimizer(model: SASRec) -> torch.optim.Optimizer:
+    """Adam as our configs have it."""
+    return torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
+
+
+def update(
+    model: SASRec, optimizer: torch.optim.Optimizer, items: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """One update on a batch [B, L]; the loss before it, on its device."""
+    known = labels >= 0
+    scores = model(items)[known] @ model.items.weight.T
+    loss = F.cross_entropy(scores, labels[known])
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.detach()
+
+
 class Trainer:
     """Trains on batches of about `labels` labels, whose windows are of similar length."""
 
     def __init__(self, model: SASRec, windows: list[tuple[np.ndarray, np.ndarray]], labels: int):
         """Sorts and pads the windows once."""
         self.model = model
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
+        self.optimizer = new_optimizer(model)
         ordered = sorted(windows, key=lambda window: len(window[0]))
         self.batches, batch, count = [], [], 0
         for window in ordered:
@@ -133,15 +152,8 @@ class Trainer:
         seen = 0
         for number in range(steps):
             items, labels = self.batches[self.order[number % len(self.order)]]
-            states = self.model(items)
-            known = labels >= 0
-            scores = states[known] @ self.model.items.weight.T
-            loss = F.cross_entropy(scores, labels[known])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            seen += int(known.sum())
+            update(self.model, self.optimizer, items, labels)
+            seen += int((labels >= 0).sum())
         return seen
 
 

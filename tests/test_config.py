@@ -169,6 +169,16 @@ def test_verbalizers_of_stated_candidates_need_the_loss_over_them(kind):
     assert from_config(ConfigDict(changes)).lm.verbalizer == kind
 
 
+def test_the_anchor_needs_the_loss_over_the_catalogue():
+    both = {"anchor": 0.5, "loss_over": "candidates"}
+    text = message(ConfigDict({"tune": both}))
+    assert text.startswith("tune.anchor is 0.5 and tune.loss_over 'candidates'")
+    assert "set tune.anchor=0.0, or tune.loss_over=catalogue" in text
+    for one in both:
+        assert from_config(ConfigDict({"tune": {one: both[one]}}))
+    assert "tune.anchor is -0.5" in message(nested("tune.anchor", -0.5))
+
+
 def test_pretrained_weights_may_have_a_tokenizer_of_their_own_or_another():
     lm = {"weights": "google/flan-t5-small"}
     assert from_config(ConfigDict({"lm": lm})).lm.tokenizer == ""

@@ -117,7 +117,7 @@ def _turn(process: subprocess.Popen, seconds: float) -> dict[str, Any]:
 
 def child(case: Case) -> dict[str, Any]:
     """Traces, waits for its turn, compiles, and measures."""
-    experiment = experiment_of("delrec/ml100k_flan_t5_xl.py", lambda config: _change(config, case))
+    experiment = experiment_of_case(case)
     planned = next(
         found
         for found in planned_steps(experiment, jax.devices()[:1], ASSUMED)
@@ -130,18 +130,20 @@ def child(case: Case) -> dict[str, Any]:
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     found = _timed(compiled, planned, tiny=case.shape == "tiny")
-    useful = useful_flops(planned_model(experiment)[0].config, *planned.batch.ids.shape)
-    device = jax.devices()[0].device_kind
-    peak = next((peak for name, peak in PEAKS.items() if name in device), None)
     memory = stage_memory(experiment, planned, sharding_rows(planned), ASSUMED)
-    return found | {
+    shape, device = planned_model(experiment)[0].config, jax.devices()[0].device_kind
+    return {
+        **found,
         "compile seconds": round(seconds, 1),
-        "useful TFLOP": useful / 1e12,
-        "tokens/s": planned.batch.ids.size / found["step ms"] * 1e3,
-        "MFU": useful / found["step ms"] * 1e3 / peak if peak else None,
-        "compiler's temporaries, GiB": _gib(compiled.memory_analysis().temp_size_in_bytes),
-        "plan's estimate of a step, GiB": _gib(memory.resident + memory.estimated.step),
+        **rates(shape, *planned.batch.ids.shape, ms=found["step ms"], device=device),
+        "compiler's temporaries, GiB": gib(compiled.memory_analysis().temp_size_in_bytes),
+        "plan's estimate of a step, GiB": gib(memory.resident + memory.estimated.step),
     }
+
+
+def experiment_of_case(case: Case) -> Any:
+    """The experiment whose stages a case measures."""
+    return experiment_of("delrec/ml100k_flan_t5_xl.py", lambda config: _change(config, case))
 
 
 def _change(config: Any, case: Case) -> None:
@@ -200,7 +202,7 @@ def _timed(compiled: Any, planned: Any, *, tiny: bool) -> dict[str, Any]:
         "step ms": float(np.median(rounds[1:])),
         "rounds": [round(ms, 3) for ms in rounds],
         "first": first,
-        "peak memory, GiB": _gib(stats.get("peak_bytes_in_use", 0)),
+        "peak memory, GiB": gib(stats.get("peak_bytes_in_use", 0)),
     }
 
 
@@ -228,6 +230,17 @@ def _texts(planned: Any) -> Any:
     return type(planned.batch)(**batch)
 
 
+def rates(shape: Any, rows: int, tokens: int, *, ms: float, device: str) -> dict[str, Any]:
+    """Useful work of one step, tokens per second, and MFU where the card's peak is known."""
+    useful = useful_flops(shape, rows, tokens)
+    peak = next((peak for name, peak in PEAKS.items() if name in device), None)
+    return {
+        "useful TFLOP": useful / 1e12,
+        "tokens/s": rows * tokens / ms * 1e3,
+        "MFU": useful / ms * 1e3 / peak if peak else None,
+    }
+
+
 def useful_flops(shape: Any, rows: int, tokens: int) -> float:
     """Useful FLOPs of one step, by the formula at the top of this file."""
     inner = shape.num_heads * shape.d_kv
@@ -238,7 +251,8 @@ def useful_flops(shape: Any, rows: int, tokens: int) -> float:
     return 2.0 * dense + 3.0 * attending + 3.0 * cross
 
 
-def _gib(count: float) -> float:
+def gib(count: float) -> float:
+    """Bytes in GiB."""
     return round(count / 2**30, 2)
 
 

@@ -1,4 +1,4 @@
-"""The project on one accelerator: ceilings, numerics, train steps, teachers, ranking, tests and the demo.
+"""The project on one accelerator: ceilings, numerics, train steps (PyTorch's too), teachers, ranking, tests and the demo.
 
     python benchmarks/accelerator/run.py [--sections=machine,lm] [--seconds=600] [--out=DIR] [--tiny]
 
@@ -25,11 +25,13 @@ LIMITS = {
     "machine": 40,
     "numerics": 150,
     "lm": 400,
+    "torch": 400,
     "teachers": 120,
     "ranking": 40,
     "gpu_tests": 300,
     "pipeline": 700,
 }
+_MODULES = {"torch": "torch_peer"}  # of sections that are not named after their module
 _GRACE = 10  # seconds past its limit after which a section that is still running is killed
 
 
@@ -49,7 +51,8 @@ def main() -> None:
         from measuring import Record
 
         record = Record(values.out / f"{values.child}.json", values.seconds, values.only)
-        importlib.import_module(values.child).run(record, values.tiny)
+        module = importlib.import_module(_MODULES.get(values.child, values.child))
+        module.run(record, values.tiny)
         return
     sections = values.sections.split(",")
     if unknown := set(sections) - set(LIMITS):

@@ -177,7 +177,9 @@ class TuneConfig:
       adalora: targets, ranks, phases.
       positions: labels per training user, at most (the latest ones).
       loss_over: `catalogue` or `candidates` (`num_candidates` items, including the label).
-      anchor: weight of the divergence from the model before stage 2 (with `loss_over=catalogue`).
+      anchor: weight of the divergence from the model before stage 2; 0 = none. Needs `loss_over=catalogue`. Where texts come
+        again in later epochs, the scores before stage 2 are computed once and stored (`delrec.anchor`), 4 bytes per label and
+        item, if they fit in 2 GiB.
       select_by: `HR@1` or `NDCG@10` of the validation item.
       valid_users: validation users that select, drawn by the seed; 0 = all.
       controls: prompts beside the distilled one with which the language model is tuned too, under the same budget, among
@@ -217,13 +219,24 @@ class TuneConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "valid_users": 0, "num_candidates": 2, "positions": 1}
+        least = {
+            "batch_size": 1,
+            "valid_users": 0,
+            "num_candidates": 2,
+            "positions": 1,
+            "anchor": 0,
+        }
         for name, fewest in least.items():
             at_least(f"tune.{name}", getattr(self, name), fewest)
         self._check_refreshes()
         if self.select_by not in ("HR@1", "NDCG@10"):
             raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
         _check_loss("tune", self.loss_over)
+        if self.anchor and self.loss_over == "candidates":
+            raise UserError(
+                f"tune.anchor is {self.anchor} and tune.loss_over 'candidates': the anchor compares scores of the whole "
+                "catalogue; set tune.anchor=0.0, or tune.loss_over=catalogue"
+            )
         self._check_controls()
         if self.beside not in ("", "teacher"):
             raise UserError(f"tune.beside is {self.beside!r}: use 'teacher', or '' for none")

@@ -7,9 +7,10 @@ An example and a batch of examples have the same `batch_type`.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeVar
 
 import grain
@@ -89,14 +90,14 @@ def training_iterator(
     seed: int,
     share: tuple[int, int] = (0, 1),
     steps: int = 0,
+    lengths_stay: bool = False,
 ) -> Any:
     """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
     With several processes each gets its rows of the same batches, the first process the first rows: together they are the
-    batch of a single process, padded to the same length. With one bucket a process makes only its own examples. With several
-    it makes the full batch: all processes need the shape that the longest text of all rows determines, and a text's length
-    follows from the same draws as the text (its task, its candidates, what the limit of tokens cuts off), so nothing cheaper
-    than making it tells. Making a text joins tokens that are stored already, and reads no catalogue.
+    batch of a single process, padded to the same length. A process makes its own examples, and of the others' only what it must
+    know of their lengths: nothing as soon as some text of the batch needs the largest bucket. Where lengths stay, each row's is
+    then remembered; where they follow from draws (candidates that are listed, a task, a part of a history), the text is made.
 
     Args:
       make_example: makes an example from its index and a generator and, with `steps`, from how far training is.
@@ -106,6 +107,7 @@ def training_iterator(
       seed: seed of shuffling and of the examples' generators; the same in all processes.
       share: (index, count): the index of this process among those that share each batch, and their number.
       steps: length of the training; each example is then also told the share of it that lies before its batch, from 0 to 1.
+      lengths_stay: a text's length depends on its index alone, not on the generator. Costs 4 bytes per example.
 
     Raises:
       UserError: the batch cannot be shared equally.
@@ -118,18 +120,35 @@ def training_iterator(
         examples = timed.random_map(lambda one, rng: make_example(int(one[0]), rng, one[1]))
     else:
         examples = indices.random_map(lambda index, rng: make_example(int(index), rng))
-    made = mine if len(buckets) == 1 else range(batch_size)
+    known = np.full(num_examples if lengths_stay else 0, -1, np.int32)
+
+    def length(place: int) -> int:
+        """Tokens of the text at this place of the stream."""
+        if not lengths_stay:
+            return len(examples[place].ids)
+        index = int(indices[place])
+        if known[index] < 0:
+            known[index] = len(make_example(index, np.random.default_rng(0)).ids)
+        return int(known[index])
 
     def batch(step: int) -> Any:
         start = int(step) * batch_size
-        whole = collate([examples[start + row] for row in made], buckets)
-        kept = slice(mine.start - made.start, mine.stop - made.start)
-        found = {field.name: getattr(whole, field.name) for field in fields(whole)}
-        return type(whole)(
-            **{name: None if rows is None else rows[kept] for name, rows in found.items()}
-        )
+        own = [examples[start + row] for row in mine]
+        others = (length(start + row) for row in range(batch_size) if row not in mine)
+        lengths = chain((len(example.ids) for example in own), others)
+        return collate(own, (_bucket_of_all(lengths, buckets),))
 
     return _by_step(batch, batch_size)
+
+
+def _bucket_of_all(lengths: Iterable[int], buckets: Sequence[int]) -> int:
+    """The bucket of the longest text; asks for no further lengths once it is the last bucket."""
+    longest, decided = 0, (0, *buckets)[-2]
+    for length in lengths:
+        longest = max(longest, length)
+        if longest > decided:
+            break
+    return bucket_length(longest, buckets)
 
 
 def row_iterator(

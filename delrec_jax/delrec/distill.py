@@ -149,6 +149,7 @@ class PromptTraining:
                 buckets=make_buckets(experiment.prompts.max_tokens),
                 seed=experiment.seed,
                 share=task.share,
+                lengths_stay=examples.lengths_stay,
             ),
             evaluate=self._validator(examples),
             key=prng.key(experiment.seed, "prompt/dropout"),

@@ -16,6 +16,7 @@ class LabelledText:
       owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
       guides: float32 [D], what the teacher expects after the history (`guides`); None if the prompt reads none.
       folds: int32 [], which of the recommenders that are tuned beside is asked; None if there is one.
+      before: float32 [I], what the model before stage 2 scores this text; None = the step computes it if it needs it.
     """
 
     ids: Int[Arrays, "*B T"]
@@ -24,6 +25,7 @@ class LabelledText:
     owners: Int[Arrays, "*B T"] | None = None
     guides: Float[Arrays, "*B D"] | None = None
     folds: Int[Arrays, "*B"] | None = None
+    before: Float[Arrays, "*B I"] | None = None
 
 
 @batch_type

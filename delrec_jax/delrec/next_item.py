@@ -1,26 +1,19 @@
-"""Stage 2's examples, loss and task: the prompted language model with adapters ranks the next item of a history."""
+"""Stage 2's loss and task: the prompted language model with adapters ranks the next item of a history."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TuneConfig
-from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.prompts import NO_PATTERN, Pieces
-from delrec_jax.data.read_texts import next_item_text
-from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import title_slots
-from delrec_jax.delrec.beside import Beside, beside_of, padded_history, with_teacher
+from delrec_jax.delrec.beside import Beside, beside_of, with_teacher
 from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
-from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
-from delrec_jax.delrec.material import one_hot
-from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
 from delrec_jax.evaluation.ranking import gather_candidates
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.rank_allocation import with_rank_allocation
@@ -36,7 +29,6 @@ from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer, with_own_rate
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task
-from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import (
     CATALOGUE_AXES,
     AskedTexts,
@@ -45,100 +37,6 @@ from delrec_jax.workdir.language_scorer import (
     ranks_catalogue,
     text_shapes,
 )
-from delrec_jax.workdir.prepared import Data
-
-
-@dataclass(frozen=True)
-class NextItemExamples:
-    """Next items in the training part: the history is the user's first `ends` items, the label the item after them.
-
-    Attributes:
-      rows: positions.
-      labels: int32 [N], the item that follows each.
-      known: items that occur in the training part; negatives are drawn from these.
-      pattern: the soft prompt's slots, or nothing.
-      history_width: H, the length that histories are padded to; 0 = examples have none.
-      guides: what the teacher expects after each row's history, float32 [N, D]; None if the prompt reads none.
-      folds: int32 [N], as in `LabelledText`; None if there is one recommender.
-    """
-
-    rows: Rows
-    labels: Int[np.ndarray, " N"]
-    known: Int[np.ndarray, " K"]
-    train: Interactions
-    pieces: Pieces
-    pattern: Ids
-    config: TuneConfig
-    history_width: int = 0
-    guides: Float[np.ndarray, "N D"] | None = None
-    folds: Int[np.ndarray, " N"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def example(
-        self, index: int, rng: np.random.Generator, done: float | None = None
-    ) -> LabelledText | ListedText:
-        """The text of a row, labeled over the catalogue or among candidates.
-
-        Args:
-          index: the row.
-          rng: the only source of randomness.
-          done: the share of training that is over: the probability that the text has its prompt; None = it has.
-        """
-        pattern = self.pattern if done is None or rng.random() < done else NO_PATTERN
-        history = self.train.history(int(self.rows.users[index]))
-        shown, label = history[: self.rows.ends[index]], int(self.labels[index])
-        items = padded_history(shown, self.history_width) if self.history_width else None
-        more = {
-            "history": items,
-            "guides": None if self.guides is None else self.guides[index],
-            "folds": None if self.folds is None else self.folds[index],
-        }
-        if self.config.loss_over == "catalogue":
-            ids, owners = next_item_text(self.pieces, shown, pattern)
-            return LabelledText(ids=ids, label=np.int32(label), owners=owners, **more)
-        count = self.config.num_candidates
-        candidates = among_negatives(
-            label, self.known, history, count, rng, key="tune.num_candidates"
-        )
-        ids, owners = next_item_text(self.pieces, shown, pattern, candidates)
-        targets = one_hot(candidates, label)
-        return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
-
-
-def next_item_examples(
-    experiment: Experiment,
-    data: Data,
-    language: Language,
-    *,
-    pattern: Ids,
-    guides: Guides | None = None,
-    fold_of: Int[np.ndarray, " U"] | None = None,
-) -> NextItemExamples:
-    """The examples of the training users' latest labels, at most `tune.positions` per user, with this pattern in the texts."""
-    train, users = data.split.train, data.split.training_users
-    rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
-    longest = max(int(rows.ends.max(initial=0)), experiment.teacher.max_length)
-    pairs = zip(rows.users, rows.ends, strict=True)
-    after = [train.history(int(user))[:end] for user, end in pairs] if guides else []
-    return NextItemExamples(
-        rows=rows,
-        labels=next_items(train, rows),
-        known=np.flatnonzero(known_items(data)),
-        train=train,
-        pieces=language.pieces,
-        pattern=pattern,
-        config=experiment.tune,
-        history_width=longest if experiment.tune.beside else 0,
-        guides=guides(after, rows.users) if guides else None,
-        folds=None if fold_of is None else fold_of[rows.users],
-    )
-
-
-def known_items(data: Data) -> Bool[np.ndarray, " I"]:
-    """The items that occur in the training part."""
-    return ~data.split.cold_items(data.num_items)
 
 
 def tuning_task(
@@ -272,7 +170,9 @@ def ranking_loss(
             open_scores = jnp.where(competing | is_label, total, -jnp.inf)
             losses, weights = catalogue_cross_entropy(open_scores, batch.label)
             if config.anchor:
-                before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
+                before = batch.before
+                if before is None:
+                    before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
                 losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty
         scores = ranker.candidate_scores(frozen["params"], batch.ids, batch.candidates, **options)

@@ -50,6 +50,14 @@ class PromptExamples:
     def __len__(self) -> int:
         return len(self.material.rows.users)
 
+    @property
+    def lengths_stay(self) -> bool:
+        """Whether a row's text has the same length in every epoch: neither its task nor the set that it lists is drawn."""
+        pieces = self.material.pieces
+        if self.source == "true":
+            return not (pieces.config.show_candidates or pieces.codes)
+        return all(isinstance(task, PatternSimulating) for task, _ in self.asked)
+
     @cached_property
     def asked(self) -> list[tuple[PromptTask, Sized]]:
         """The tasks that have a share and can be asked of these users, each with its positions."""

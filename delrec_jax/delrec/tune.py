@@ -13,14 +13,16 @@ from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.delrec import files, systems, title_slots
+from delrec_jax.delrec.anchor import ScoresBefore, worth_keeping
 from delrec_jax.delrec.beside import beside_of, with_teacher
 from delrec_jax.delrec.guides import make_guides
-from delrec_jax.delrec.next_item import (
+from delrec_jax.delrec.next_item import tuning_task
+from delrec_jax.delrec.next_item_examples import (
     NextItemExamples,
     known_items,
     next_item_examples,
-    tuning_task,
 )
+from delrec_jax.distributed import as_main_sees
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import (
     RankFn,
@@ -115,6 +117,7 @@ class Tuning:
             fold_of=None if self._folds is None else self._folds.fold_of,
         )
         frozen = {**self._held, "prompt": system.prompt}
+        examples = self._with_scores_before(examples, frozen, name)
         if self._training_teacher is not None:
             home = task.layout.of({"teacher": self._training_teacher})["teacher"]
             frozen["teacher"] = place(self._training_teacher, home)
@@ -128,10 +131,11 @@ class Tuning:
                 examples.example,
                 len(examples),
                 batch_size=task.rows,
-                buckets=make_buckets(experiment.prompts.max_tokens),
+                buckets=self._buckets,
                 seed=experiment.seed,
                 share=task.share,
                 steps=experiment.tune.loop.steps if experiment.tune.curriculum else 0,
+                lengths_stay=examples.lengths_stay,
             ),
             evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),
@@ -141,6 +145,27 @@ class Tuning:
             refresh=self._refresh(),
         )
         self._tell(name, examples, result)
+
+    @property
+    def _buckets(self) -> tuple[int, ...]:
+        return make_buckets(self._ws.experiment.prompts.max_tokens)
+
+    @cached_property
+    def _scores_before(self) -> ScoresBefore:
+        language = self._language
+        return ScoresBefore(
+            language.ranker, language.layout, batch_size=self.task.rows, buckets=self._buckets
+        )
+
+    def _with_scores_before(
+        self, examples: NextItemExamples, frozen: Any, name: str
+    ) -> NextItemExamples:
+        """The examples with the scores that `tune.anchor` holds on to, if these are to be stored."""
+        config, items = self._ws.experiment.tune, self._data.num_items
+        kept = worth_keeping(config, rows=len(examples), items=items)
+        if not kept or as_main_sees(files.adapter_path(self._ws, name).exists):
+            return examples  # a finished training computes nothing
+        return replace(examples, before=self._scores_before(examples, frozen))
 
     def _refresh(self) -> Refresh | None:
         """The vectors of titles that the adapters make, from time to time, if the config asks for it."""

@@ -171,14 +171,13 @@ def test_the_stream_of_one_process_is_the_one_that_grain_alone_makes():
     assert ours.get_state() == older.get_state()
 
 
-@pytest.mark.parametrize("buckets", [BUCKETS, (8,)])
+@pytest.mark.parametrize("lengths_stay", [False, True])
+@pytest.mark.parametrize("buckets", [BUCKETS, (8,), (6, 7, 50)])
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
-def test_the_shards_of_all_processes_are_the_batch_of_one(count, buckets):
+def test_the_shards_of_all_processes_are_the_batch_of_one(count, buckets, lengths_stay):
     whole = take(iterator(batch_size=6, buckets=buckets), 8)
-    shards = [
-        take(iterator(batch_size=6, buckets=buckets, share=(index, count)), 8)
-        for index in range(count)
-    ]
+    own = {"batch_size": 6, "buckets": buckets, "lengths_stay": lengths_stay}
+    shards = [take(iterator(share=(index, count), **own), 8) for index in range(count)]
     assert {shard.index.shape for batches in shards for shard in batches} == {(6 // count,)}
     together = [
         jax.tree.map(lambda *parts: np.concatenate(parts), *step)
@@ -201,6 +200,50 @@ def test_a_process_makes_no_examples_of_others_where_the_shape_is_known():
     next(iterator(make=spying, batch_size=6, num=12, buckets=(8,), share=(1, 2)))
     assert made[:3] == alone[0].index[3:].tolist()
     assert set(made[3:6]) <= set(alone[1].index[3:].tolist())
+
+
+def made_by(count, buckets, lengths_stay=False):
+    """Numbers of the examples that the second of two processes makes for so many batches, and the number of all calls."""
+    made = []
+
+    def spying(index, rng):
+        made.append(index)
+        return example(index, rng)
+
+    process = {"share": (1, 2), "lengths_stay": lengths_stay}
+    source = iterator(make=spying, batch_size=4, num=12, buckets=buckets, **process)
+    take(source, count)
+    source.close()
+    return made
+
+
+def test_of_the_texts_of_others_only_lengths_that_decide_the_shape_are_made():
+    """The prefetcher makes a few batches more than are taken, so the calls of the first batches are looked at."""
+    alone = [batch.index.tolist() for batch in take(iterator(batch_size=4, num=12), 30)]
+    # Under these buckets, texts of 5 tokens and more, of the index modulo 7 from 4, decide.
+    expected = []
+    for batch in alone:
+        own, others = batch[2:], batch[:2]
+        expected += own
+        for index in others:
+            if max(1 + i % 7 for i in (*own, *others[: others.index(index)], 0)) > 4:
+                break
+            expected.append(index)
+    found = made_by(30, BUCKETS)
+    assert found[: len(expected)] == expected and len(expected) < 30 * 4
+
+
+def test_lengths_that_stay_are_asked_for_once():
+    far = (7, 50)  # no text needs the last bucket, so all lengths of a batch are looked at
+    assert len(made_by(30, far)) >= 30 * 4
+    found = made_by(30, far, lengths_stay=True)
+    alone = [batch.index.tolist() for batch in take(iterator(batch_size=4, num=12), 40)]
+    own = [index for batch in alone for index in batch[2:]]
+    beside = list(found)
+    for index in own[: 30 * 2]:
+        beside.remove(index)
+    # What is left are 12 lengths at most, and rows of batches that the prefetcher made ahead.
+    assert len(beside) <= 12 + 2 * 10
 
 
 @pytest.mark.parametrize("buckets", [BUCKETS, (8,)])

@@ -16,7 +16,7 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
 from delrec_jax.delrec import distill, systems, tune
-from delrec_jax.delrec.next_item import next_item_examples
+from delrec_jax.delrec.next_item_examples import next_item_examples
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.errors import UserError
@@ -328,7 +328,7 @@ def test_the_bare_model_is_zero_shot_only_where_no_next_item_was_asked(ws, texts
 def test_stage_two_learns_the_next_items_of_the_training_part(
     ws, data, language, loss_over, pattern
 ):
-    config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8)
+    config = replace(ws.experiment.tune, loss_over=loss_over, num_candidates=8, anchor=0.0)
     changed = replace(ws.experiment, tune=config)
     labels = next_item_examples(changed, data, language, pattern=pattern)
     assert len(labels) > 200

@@ -15,7 +15,7 @@ from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.delrec import title_slots
 from delrec_jax.delrec.labelled_texts import LabelledText
-from delrec_jax.delrec.next_item import NextItemExamples
+from delrec_jax.delrec.next_item_examples import NextItemExamples
 from delrec_jax.delrec.rows import Rows
 from delrec_jax.errors import UserError
 from delrec_jax.language.soft_prompt import embed_with_prompt
@@ -85,7 +85,7 @@ def examples(pattern):
 
 def batches(monkeypatch, steps, count):
     monkeypatch.setattr(
-        "delrec_jax.delrec.next_item.next_item_text",
+        "delrec_jax.delrec.next_item_examples.next_item_text",
         lambda pieces, shown, pattern: (np.append(pattern, 1).astype(np.int32), None),
     )
     made = examples(np.array([7, 8]))

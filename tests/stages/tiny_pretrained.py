@@ -35,6 +35,7 @@ SEQUENCE = (
     *_SHORT,
     "--config.lm.verbalizer=sequence",
     "--config.tune.loss_over=candidates",
+    "--config.tune.anchor=0.0",
     "--config.tune.num_candidates=8",
     "--config.lm.t5.scan_layers=True",
 )
