@@ -130,10 +130,23 @@ def as_main_sees(question: Callable[[], bool]) -> bool:
 
     The others do not look at all: NFS would then cache for a minute that a file does not exist.
     """
-    answer = bool(question()) if is_main() else False
+    return bool(main_number(lambda: int(question())))
+
+
+def main_number(question: Callable[[], int]) -> int:
+    """Returns process 0's answer, of at most 31 bits, in all processes; the others do not ask."""
+    answer = question() if is_main() else 0
     if not _has_others():
         return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+    return int(multihost_utils.broadcast_one_to_all(np.array(answer, np.int32)))
+
+
+def all_see(question: Callable[[], bool]) -> bool:
+    """Returns in all processes whether the answer is yes in every one of them."""
+    answer = bool(question())
+    if not _has_others():
+        return answer
+    return bool(multihost_utils.process_allgather(np.array(answer)).all())
 
 
 def on_host(array: Any) -> np.ndarray:
