@@ -57,7 +57,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             run the stages of a workdir again that a changed config affects
-  --workdir=gs://BUCKET/PATH [--cache=DIR]   the workdir is in a bucket, and DIR has a copy of it (pip install "delrec-jax[gcs]")
+  --workdir=gs://BUCKET/PATH [--cache=DIR]   a workdir in a bucket, with a copy in DIR (pip install "delrec-jax[gcs]")
 """
 
 

@@ -20,6 +20,7 @@ NEW = 0
 """The generation of an object that does not exist."""
 
 _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]+[a-z0-9])/(.+)")
+_REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) https?://\S+: ")
 _PATIENCE = 120.0  # seconds for which the library repeats one failed request
 _CHUNK = 1 << 20  # bytes
 
@@ -92,16 +93,16 @@ class Bucket:
         self.url = url.rstrip("/")
         name, self._path = split_url(url)
         try:
-            from google.cloud import storage
+            from google.cloud.storage import Client
             from google.cloud.storage.retry import DEFAULT_RETRY
         except ModuleNotFoundError as error:
             raise UserError(
-                f"--workdir={url}: a bucket needs {error.name}, which is not installed: pip install "
+                f"--workdir={url}: a bucket needs google-cloud-storage, which is not installed (no {error.name}): pip install "
                 '"delrec-jax[gcs]", or give a folder'
             ) from error
         self._retry = DEFAULT_RETRY.with_timeout(patience)
         with self._told():
-            self._client = storage.Client()
+            self._client = Client()
             self._bucket = self._client.bucket(name)
 
     def list(self) -> dict[str, Stored]:
@@ -220,8 +221,8 @@ class Bucket:
             *(ConnectionError, TimeoutError, RequestException, DataCorruption),
         ) as error:
             raise Unreachable(
-                f"{place}: the bucket cannot be reached, or does not answer as it should ({_cause(error)}); when it does, start "
-                "the same command again"
+                f"{place}: the bucket cannot be reached, or does not answer as it should ({_cause(error)}); when it does, "
+                "start the same command again"
             ) from error
         except auth.GoogleAuthError as error:
             raise UserError(
@@ -239,6 +240,7 @@ def _stored(blob: Any) -> Stored:
 
 
 def _cause(error: BaseException) -> str:
-    """The cause in one short line; the library's own words begin with the method and the whole URL of the request."""
+    """The cause in one short line, without the method and the URL of the request, with which the library's words begin."""
     inner = getattr(error, "cause", None)  # of a RetryError
-    return one_line(inner if isinstance(inner, BaseException) else error, most=200)
+    text = one_line(inner if isinstance(inner, BaseException) else error)
+    return one_line(Exception(_REQUEST.sub("", text)), most=200)

@@ -40,7 +40,7 @@ class _Local:
 
 
 def belongs(name: str) -> bool:
-    """Returns whether a file or object of this relative name is part of a workdir: no lock, no lease and no file in progress."""
+    """Returns whether a file or object of this relative name is part of a workdir: no lock, lease or file in progress."""
     parts = name.split("/")
     return name != LEASE and all(
         part and not part.startswith(".") and _UNFINISHED not in part for part in parts
