@@ -9,7 +9,6 @@ import re
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -126,30 +125,25 @@ class _Handler(BaseHTTPRequestHandler):
                 self.end_headers()
             return
         header = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        described, content = message_from_bytes(header + body).get_payload()
-        # The parts of a message may not keep line ends, so the bytes themselves are taken from the body.
-        facts = json.loads(described.get_payload())
-        boundary = self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
-        raw = body.split(b"--" + boundary)[2].partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        boundary = self.headers["Content-Type"].partition("boundary=")[2].strip("\"'").encode()
+        _, facts, rest = body.split(b"--" + boundary, 2)
+        facts = json.loads(facts.partition(b"\r\n\r\n")[2])
+        content = rest.partition(b"\r\n\r\n")[2].rpartition(b"\r\n--" + boundary)[0]
         if not self._refused("put", facts["name"]):
-            self._insert(facts["name"], query, raw, facts.get("crc32c"))
+            self._insert(facts["name"], query, content, facts.get("crc32c"))
 
     def do_PUT(self):
         key = self.path.rpartition("/")[2]
         session = self.server.sessions[key]
         session[2] += self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Content-Range"].endswith("/*"):  # more will come
-            self.send_response(308)
-            self.send_header("Range", f"bytes=0-{len(session[2]) - 1}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        elif int(self.headers["Content-Range"].rpartition("/")[2]) > len(session[2]):
+        total = self.headers["Content-Range"].rpartition("/")[2]
+        if total == "*" or int(total) > len(session[2]):  # more will come
             self.send_response(308)
             self.send_header("Range", f"bytes=0-{len(session[2]) - 1}")
             self.send_header("Content-Length", "0")
             self.end_headers()
         else:
-            self._insert(session[0], session[1], session[2], None)
+            self._insert(*session, None)
 
     def do_DELETE(self):
         place, query = self._asked()
