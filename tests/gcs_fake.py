@@ -124,7 +124,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             return
-        header = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         boundary = self.headers["Content-Type"].partition("boundary=")[2].strip("\"'").encode()
         _, facts, rest = body.split(b"--" + boundary, 2)
         facts = json.loads(facts.partition(b"\r\n\r\n")[2])

@@ -7,9 +7,10 @@ and downloads are checked by CRC32C and, where the service is busy or a connecti
 import base64
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]+[a-z0-9])/(.+)")
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) https?://\S+: ")
 _PATIENCE = 120.0  # seconds for which the library repeats one failed request
 _CHUNK = 1 << 20  # bytes
+_TRIES = 5
 
 
 class Changed(UserError):
@@ -66,12 +68,12 @@ def split_url(url: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def checksum(path: Path) -> str:
-    """Returns the CRC32C of a file as `Stored` has it."""
+def checksum(content: Path | bytes) -> str:
+    """Returns the CRC32C of a file, or of bytes, as `Stored` has it."""
     import google_crc32c
 
     found = google_crc32c.Checksum()
-    with path.open("rb") as file:
+    with BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return base64.b64encode(found.digest()).decode()
@@ -129,8 +131,8 @@ class Bucket:
             blob = self._blob(name, generation)
             blob.download_to_filename(path, checksum="crc32c", retry=self._retry)
 
-    def read(self, name: str) -> tuple[bytes, Stored] | None:
-        """Returns the content of a small object and what the service says of it; None if there is none.
+    def look(self, name: str) -> Stored | None:
+        """Returns what the service says of an object; None if there is none.
 
         Raises:
           UserError: it cannot be read, or cannot be reached.
@@ -141,10 +143,24 @@ class Bucket:
             blob = self._blob(name)
             try:
                 blob.reload(retry=self._retry)
-                content = self._blob(name, blob.generation).download_as_bytes(retry=self._retry)
             except NotFound:
                 return None
-            return content, _stored(blob)
+            return _stored(blob)
+
+    def read(self, name: str) -> tuple[bytes, Stored] | None:
+        """Returns the content of a small object and what the service says of it; None if there is none.
+
+        Raises:
+          UserError: it cannot be read, cannot be reached, or is replaced again and again.
+        """
+        for _ in range(_TRIES):
+            stored = self.look(name)
+            if stored is None:
+                return None
+            with suppress(Changed), self._told(name, missing=Changed):
+                blob = self._blob(name, stored.generation)
+                return blob.download_as_bytes(checksum="crc32c", retry=self._retry), stored
+        raise Changed(f"{self.url}/{name}: changes while it is read; start the same command again")
 
     def put(self, name: str, content: Path | bytes, generation: int) -> Stored:
         """Uploads a file or bytes in place of one version of an object (`NEW`: of none).
@@ -168,10 +184,9 @@ class Bucket:
             return _stored(blob)
         except Changed:
             # A repeated request may find what the first one, whose answer was lost, has written.
-            found = self.read(name)
-            wanted = content if isinstance(content, bytes) else content.read_bytes()
-            if found and found[1].generation != generation and found[0] == wanted:
-                return found[1]
+            found = self.look(name)
+            if found and found.generation != generation and found.crc32c == checksum(content):
+                return found
             raise
 
     def delete(self, name: str, generation: int) -> None:

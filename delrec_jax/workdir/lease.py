@@ -65,21 +65,19 @@ class Lease:
                 say(f"the lease could not be given back, and expires by itself: {error}")
 
     def check(self) -> None:
-        """Renews the lease now.
+        """Looks whether this run still holds it.
 
         Raises:
           UserError: another run has taken it over, or the bucket cannot be reached.
         """
-        try:
-            if not self._lost:
-                self._renew()
-                return
-        except Changed:
-            self._lost = True
-        raise UserError(
-            f"--workdir={self._bucket.url}: another run has taken it over, because this one did not renew its lease; this run "
-            "ends, and what it did since its last checkpoint there is not kept"
-        )
+        with self._lock:  # the number of a renewal in progress is not known yet
+            found = self._bucket.look(LEASE)
+            self._lost = self._lost or found is None or found.generation != self._generation
+        if self._lost:
+            raise UserError(
+                f"--workdir={self._bucket.url}: another run has taken it over, because this one did not renew its lease; this "
+                "run ends, and what it did since its last checkpoint there is not kept"
+            )
 
     def _take(self) -> int:
         """Returns the generation of the lease, once it is this run's."""
@@ -107,10 +105,10 @@ class Lease:
             )
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(left, self._every))
-            found = self._bucket.read(LEASE)
+            found = self._bucket.look(LEASE)
             if found is None:
                 return NEW
-            if found[1].generation != stored.generation:
+            if found.generation != stored.generation:
                 raise WorkdirInUse(
                     f"--workdir={url}: another run is using it ({holder}); wait for it, stop it, or give another --workdir"
                 )

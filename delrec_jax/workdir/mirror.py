@@ -90,7 +90,7 @@ def fetch(bucket: Bucket, folder: Path, *, checkpoints: bool = True) -> dict[str
 
     if missing:
         size = sum(stored[name].size for name in missing)
-        say(f"{bucket.url}: {len(missing)} files ({size / 1e6:.1f} MB) are fetched to {folder}")
+        say(f"{bucket.url}: {len(missing)} files ({size / 1e6:.1f} MB) are fetched")
     _each(get, missing)
     return stored
 

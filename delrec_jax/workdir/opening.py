@@ -10,6 +10,7 @@ from pathlib import Path
 from delrec_jax.config import Experiment
 from delrec_jax.distributed import all_see, is_main, main_number, on_main, wait_for_all
 from delrec_jax.errors import UserError
+from delrec_jax.training.writers import say
 from delrec_jax.workdir.bucket import SCHEME, Bucket
 from delrec_jax.workdir.lease import Lease
 from delrec_jax.workdir.mirror import Mirror, fetch
@@ -38,6 +39,7 @@ def opened(
     keep_compiled(folder)
     if reads:
         if in_bucket:
+            say(f"{workdir}: the local copy is {folder}")
             with locked(folder, name=workdir):
                 fetch(Bucket(workdir), folder, checkpoints=False)
         yield Workspace(folder, experiment, update=update)
@@ -63,6 +65,7 @@ def local_copy(url: str, cache: str) -> Path:
 def _mirrored(url: str, folder: Path, experiment: Experiment) -> Iterator[Mirror | None]:
     """A session in the local copy of a workdir in a bucket; yields the mirror in process 0 and None in the others."""
     with session(folder, experiment, name=url), ExitStack() as stack:
+        say(f"{url}: the local copy is {folder}")
         _check_shared(url, folder)
         mirror = None
         if is_main():

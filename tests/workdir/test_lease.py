@@ -72,7 +72,7 @@ def test_a_lease_that_is_given_back_meanwhile_is_taken(bucket):
 
     def give_back(verb, name):
         looks.append(verb)
-        if looks.count("look") == 3:
+        if looks.count("look") == 3:  # the second one while it waits
             bucket.objects.pop(f"runs/one/{LEASE}", None)
 
     bucket.before = give_back
