@@ -222,8 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Goog-Generation", str(generation))
         self.send_header("X-Goog-Stored-Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[begin:] if cut is None else content[begin : begin + cut])
         self._noted("get", name)
+        self.wfile.write(content[begin:] if cut is None else content[begin : begin + cut])
         if cut is not None:
             self.close_connection = True
 
