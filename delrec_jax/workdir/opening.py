@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -44,8 +44,7 @@ def opened(
                 fetch(Bucket(workdir), folder, checkpoints=False)
         yield Workspace(folder, experiment, update=update)
     elif in_bucket:
-        with _mirrored(workdir, folder, experiment) as mirror:
-            saved = (lambda: None) if mirror is None else mirror.put
+        with _mirrored(workdir, folder, experiment) as saved:
             yield Workspace(folder, experiment, update=update, saved=saved)
             saved()
     else:
@@ -62,17 +61,21 @@ def local_copy(url: str, cache: str) -> Path:
 
 
 @contextmanager
-def _mirrored(url: str, folder: Path, experiment: Experiment) -> Iterator[Mirror | None]:
-    """A session in the local copy of a workdir in a bucket; yields the mirror in process 0 and None in the others."""
+def _mirrored(url: str, folder: Path, experiment: Experiment) -> Iterator[Callable[[], None]]:
+    """A session in the local copy of a workdir in a bucket; yields what puts its changes, which process 0 alone does."""
     with session(folder, experiment, name=url), ExitStack() as stack:
         say(f"{url}: the local copy is {folder}")
         _check_shared(url, folder)
-        mirror = None
+        saved = _nothing
         if is_main():
             bucket = Bucket(url)
-            mirror = Mirror(bucket, folder, stack.enter_context(Lease(bucket)))
+            saved = Mirror(bucket, folder, stack.enter_context(Lease(bucket))).put
         wait_for_all()
-        yield mirror
+        yield saved
+
+
+def _nothing() -> None:
+    pass
 
 
 def _check_shared(url: str, folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from compiling import QUICK_ENVIRONMENT
 from tiny_storefront import CONFIG, TINY
 
-DEADLINE = 300
+DEADLINE = 1200
 HEARTBEAT = 10
 
 
