@@ -9,7 +9,7 @@ from pathlib import Path
 from compiling import QUICK_ENVIRONMENT
 from tiny_storefront import CONFIG, TINY
 
-DEADLINE = 1200
+DEADLINE = 600
 HEARTBEAT = 10
 
 
