@@ -24,7 +24,6 @@ _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]+[a-z0-9])/(.+)")
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) https?://\S+: ")
 _PATIENCE = 120.0  # seconds for which the library repeats one failed request
 _CHUNK = 1 << 20  # bytes
-_TRIES = 5
 
 
 class Changed(UserError):
@@ -148,19 +147,18 @@ class Bucket:
             return _stored(blob)
 
     def read(self, name: str) -> tuple[bytes, Stored] | None:
-        """Returns the content of a small object and what the service says of it; None if there is none.
+        """Returns the content of a small object, and what the service said of it just before; None if there is none.
 
         Raises:
-          UserError: it cannot be read, cannot be reached, or is replaced again and again.
+          UserError: it cannot be read, or cannot be reached.
         """
-        for _ in range(_TRIES):
-            stored = self.look(name)
-            if stored is None:
-                return None
-            with suppress(Changed), self._told(name, missing=Changed):
-                blob = self._blob(name, stored.generation)
-                return blob.download_as_bytes(checksum="crc32c", retry=self._retry), stored
-        raise Changed(f"{self.url}/{name}: changes while it is read; start the same command again")
+        stored = self.look(name)
+        if stored is None:
+            return None
+        with suppress(Changed), self._told(name, missing=Changed):
+            content = self._blob(name).download_as_bytes(checksum="crc32c", retry=self._retry)
+            return content, stored
+        return None
 
     def put(self, name: str, content: Path | bytes, generation: int) -> Stored:
         """Uploads a file or bytes in place of one version of an object (`NEW`: of none).
