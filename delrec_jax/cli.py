@@ -14,6 +14,7 @@ from delrec_jax.command_line import overridden, parse
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
 from delrec_jax.workdir import stage_table
+from delrec_jax.workdir.bucket import split_url
 
 # Everything else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ COMMANDS = (
 
 # They can use the workdir's own.
 _WITHOUT_CONFIG = ("recommend", "rank", "probe", "report", "evaluate", "export")
+
+_READERS = ("recommend", "rank", "prompts", "histories", "export", "probe")
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -55,6 +58,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             run the stages of a workdir again that a changed config affects
+  --workdir=gs://BUCKET/PATH [--cache=DIR]   a workdir in a bucket, with a copy in DIR (pip install "delrec-jax[gcs]")
 """
 
 
@@ -84,33 +88,42 @@ def _dispatch(arguments: list[str]) -> None:
         _study(values, overrides)
         return
     experiment = _experiment(values, overrides)
-    from delrec_jax.workdir.session import keep_compiled, session
-    from delrec_jax.workdir.workspace import Workspace
+    from delrec_jax import distributed
+    from delrec_jax.workdir.opening import opened
     from delrec_jax.workdir_commands import run_command
 
-    workdir = Path(values.workdir)
-    keep_compiled(workdir)
-    if command in (
-        "recommend",
-        "rank",
-        "prompts",
-        "histories",
-        "export",
-        "probe",
-    ):  # they only read
-        run_command(command, Workspace(workdir, experiment, update=values.update), values)
+    if command == "rank":  # the one reader that several processes share
+        distributed.join(experiment.distributed)
+    with opened(
+        values.workdir,
+        experiment,
+        cache=values.cache,
+        update=values.update,
+        reads=command in _READERS,
+    ) as ws:
+        run_command(command, ws, values)
+
+
+def _check_urls(command: str, values: flags.FlagValues, words: Sequence[str] = ()) -> None:
+    """Refuses folders that are named by a URL, but for a workdir in a bucket where a command can use it."""
+    for name, folder in [
+        ("--output=", values.output),
+        *(("--prompt_from=", other) for other in values.prompt_from),
+        *(("", word) for word in words),
+    ]:
+        if "://" in (folder or ""):
+            raise UserError(f"{name}{folder}: give a folder; only --workdir may be in a bucket")
+    if "://" not in values.workdir:
         return
-    with session(workdir, experiment):
-        run_command(command, Workspace(workdir, experiment, update=values.update), values)
-
-
-def _refuse_urls(values: flags.FlagValues) -> None:
-    for name in ("workdir", "output"):
-        if "://" in (folder := getattr(values, name) or ""):
-            raise UserError(
-                f"--{name}={folder}: give a folder of a file system that all processes see, such as NFS, and copy it to the "
-                "bucket afterwards; buckets themselves are not written to"
-            )
+    split_url(values.workdir)
+    if command in ("study", "compare"):
+        raise UserError(
+            f"--workdir={values.workdir}: {command} works in folders; only single runs may be in a bucket"
+        )
+    if command == "probe" and not values.output:
+        raise UserError(
+            f"--workdir={values.workdir}: probe leaves nothing in a bucket: give --output=DIR for its tables"
+        )
 
 
 def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -> None:
@@ -119,7 +132,7 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
     Raises:
       UserError: --workdir or --config is missing, there is no such config file, or a folder is named by a URL.
     """
-    _refuse_urls(values)
+    _check_urls(command, values)
     if command != "plan" and not values.workdir:
         raise UserError("--workdir is missing: give the folder that this run writes to (or reads)")
     if values.config is not None:
@@ -147,9 +160,9 @@ def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
     from delrec_jax.config import from_config, read_config
 
     if values.config is None:
-        from delrec_jax.workdir.workspace import stored_settings
+        from delrec_jax.workdir.stored_settings import stored_settings
 
-        stored = stored_settings(Path(values.workdir))
+        stored = stored_settings(values.workdir)
         return from_config(ConfigDict(stored, convert_dict=True))
     return from_config(
         overridden(read_config(*ready_configs.file_and_argument(values.config)), overrides)
@@ -158,7 +171,7 @@ def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
 
 def _compare(runs: list[str], values: flags.FlagValues, overrides: list[str], command: str) -> None:
     """Prints the tables of finished runs, and writes them with a page if --output is given."""
-    _refuse_urls(values)
+    _check_urls("compare", values, runs)
     if not runs or overrides or values.workdir or values.config:
         raise UserError(
             "compare needs finished runs and no config: delrec compare runs/a full=runs/b --output=comparison"

@@ -69,6 +69,7 @@ def _defined() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("config", None, "config file", flag_values=values)
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
+    flags.DEFINE_string("cache", "", "local copies of workdirs in buckets", flag_values=values)
     flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
     flags.DEFINE_integer("n", 2, "prompts: examples per task", flag_values=values)
     flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)

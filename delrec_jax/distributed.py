@@ -109,7 +109,7 @@ def names_others(environment: Mapping[str, str]) -> bool:
 
 def is_main() -> bool:
     """Returns whether this process writes files and messages: process 0, or the only one."""
-    return not _has_others() or jax.process_index() == 0
+    return not has_others() or jax.process_index() == 0
 
 
 def on_main(action: Callable[[], Any]) -> None:
@@ -121,7 +121,7 @@ def on_main(action: Callable[[], Any]) -> None:
 
 def wait_for_all() -> None:
     """Returns when every process has called it."""
-    if _has_others():
+    if has_others():
         multihost_utils.sync_global_devices("delrec")
 
 
@@ -130,10 +130,23 @@ def as_main_sees(question: Callable[[], bool]) -> bool:
 
     The others do not look at all: NFS would then cache for a minute that a file does not exist.
     """
-    answer = bool(question()) if is_main() else False
-    if not _has_others():
+    return bool(main_number(lambda: int(question())))
+
+
+def main_number(question: Callable[[], int]) -> int:
+    """Returns process 0's answer, of at most 31 bits, in all processes; the others do not ask."""
+    answer = question() if is_main() else 0
+    if not has_others():
         return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+    return int(multihost_utils.broadcast_one_to_all(np.array(answer, np.int32)))
+
+
+def all_see(question: Callable[[], bool]) -> bool:
+    """Returns in all processes whether the answer is yes in every one of them."""
+    answer = bool(question())
+    if not has_others():
+        return answer
+    return bool(multihost_utils.process_allgather(np.array(answer)).all())
 
 
 def on_host(array: Any) -> np.ndarray:
@@ -145,7 +158,7 @@ def on_host(array: Any) -> np.ndarray:
 
 def lost_another(error: BaseException) -> bool:
     """Returns whether an error means that a process at the other end of an exchange is gone."""
-    if not _has_others():
+    if not has_others():
         return False
     text = str(error).lower()  # its type depends on which library was waiting
     return any(sign in text for sign in _SIGNS_OF_LOSS)
@@ -153,10 +166,10 @@ def lost_another(error: BaseException) -> bool:
 
 def leave(status: int) -> None:
     """Ends this process at once if others may still be waiting for it: an orderly exit would wait for them in turn."""
-    if _has_others():
+    if has_others():
         os._exit(status)
 
 
-def _has_others() -> bool:
+def has_others() -> bool:
     """Returns whether several processes have met; JAX counts them only if some have, as counting starts its devices."""
     return jax.distributed.is_initialized() and jax.process_count() > 1

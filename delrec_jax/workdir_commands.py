@@ -4,7 +4,6 @@ from pathlib import Path
 
 from absl import flags
 
-from delrec_jax import distributed
 from delrec_jax.errors import UserError
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.workspace import Workspace
@@ -61,7 +60,6 @@ def _rank(ws: Workspace, values: flags.FlagValues) -> None:
         raise UserError(
             "rank needs --input=FILE.parquet with a column of histories, and --output=DIR"
         )
-    distributed.join(ws.experiment.distributed)
     rank_file(
         ws,
         Recommender(ws),

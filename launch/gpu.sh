@@ -5,7 +5,7 @@
 #
 # Settings:
 #   CONFIG                config file
-#   WORKDIR               folder of the run
+#   WORKDIR               folder of the run, or gs://BUCKET/PATH
 #   DELREC                the delrec command; default: the one of this checkout's .venv
 #   FLAGS                 h100: XLA flags of flags.sh; default: none
 #   CUDA_VISIBLE_DEVICES  GPUs to use, such as 0,1; default: all

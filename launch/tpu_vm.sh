@@ -8,7 +8,7 @@
 #   TPU, ZONE, PROJECT  name, zone and project of the TPU VM
 #   REPO                this checkout on the workers, at the same path on all, delrec installed in its .venv
 #   CONFIG              config file, relative to REPO
-#   WORKDIR             folder of the run, on a file system that all workers share
+#   WORKDIR             folder of the run, on a file system that all workers share; with one worker also gs://BUCKET/PATH
 #   DELREC              the delrec command, relative to REPO; default: .venv/bin/delrec
 #   FLAGS               v5e, v5p or v6e: XLA flags of flags.sh; default: none
 #   ACTION              start (default) or stop: delrec saves and exits with 75

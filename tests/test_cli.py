@@ -90,7 +90,18 @@ def test_mistakes_about_the_config(file, capsys, arguments, words):
 
 
 MISTAKES = [
-    (["report", "--workdir=gs://b/run"], "--workdir=gs://b/run: give a folder of a file system"),
+    (
+        ["run", CONFIG, "--workdir=s3://b/run"],
+        "--workdir=s3://b/run: give a folder, or a folder in a bucket as gs://",
+    ),
+    (["run", CONFIG, "--workdir=gs://bucket"], "--workdir=gs://bucket: give a folder"),
+    (["study", CONFIG, "--workdir=gs://bkt/a"], "--workdir=gs://bkt/a: study works in folders"),
+    (["compare", "gs://bkt/a"], "gs://bkt/a: give a folder; only --workdir"),
+    (["probe", "--workdir=gs://bkt/a"], "probe leaves nothing in a bucket: give --output=DIR"),
+    (
+        ["probe", "--workdir=w", "--prompt_from=gs://bkt/a"],
+        "--prompt_from=gs://bkt/a: give a folder",
+    ),
     (["export", "--workdir=w", "--output=s3://b/x"], "--output=s3://b/x: give a folder"),
     (["fly"], "no command 'fly'"),
     (["compare", "--output=x"], "compare needs finished runs"),

@@ -1,6 +1,6 @@
 """DELRec with a real sentence encoder (all-MiniLM-L6-v2) on your own data: a pair of CSV files.
 
-Command: delrec run --config=configs/minilm/own.py --config.data.path=FOLDER --workdir=runs/own
+Command: delrec run --config=configs/minilm/own.py --config.data.path=PATH/TO/FOLDER --workdir=runs/own
 Data: interactions.csv (user, item, time) and items.csv (item, title) in one folder.
 Hardware and time: as configs/minilm/office.py for a corpus of that size (5,000 users: 43 minutes on 2 CPU cores), half of it
       for the controls, which --config.tune.controls="()" and --config.distill.controls="()" leave out.

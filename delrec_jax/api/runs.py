@@ -1,7 +1,7 @@
 """Running the stages of a config from Python, as `delrec run` and `delrec STAGE` do, and opening what they leave."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, u
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages import pipeline
-from delrec_jax.workdir.session import keep_compiled, session
-from delrec_jax.workdir.workspace import Workspace, stored_settings
+from delrec_jax.workdir.opening import opened
+from delrec_jax.workdir.stored_settings import stored_settings
+from delrec_jax.workdir.workspace import Workspace
 
 Place = str | Path
 
@@ -60,7 +61,7 @@ def run(config: ConfigDict | Experiment, workdir: Place, *, update: bool = False
 
     Args:
       config: from `load_config`.
-      workdir: the folder that holds the run.
+      workdir: the folder that holds the run, or `gs://BUCKET/PATH`.
       update: run the stages of a workdir again that a changed config affects.
 
     Returns:
@@ -69,7 +70,7 @@ def run(config: ConfigDict | Experiment, workdir: Place, *, update: bool = False
     Raises:
       UserError: bad input, as the command line tells it.
     """
-    with _opened(config, Path(workdir), update=update) as workspace:
+    with _opened(config, workdir, update=update) as workspace:
         pipeline.run_all(workspace)
     return Recommender(workspace)
 
@@ -81,35 +82,33 @@ def run_stage(
 
     Args:
       config: from `load_config`.
-      workdir: the folder that holds the run.
+      workdir: the folder that holds the run, or `gs://BUCKET/PATH`.
       stage: its name.
       update: run it again if a changed config affects it.
 
     Raises:
       UserError: no such stage, one that it needs is not finished, or bad input, as the command line tells it.
     """
-    with _opened(config, Path(workdir), update=update) as workspace:
+    with _opened(config, workdir, update=update) as workspace:
         pipeline.run_stage(workspace, stage)
-
-
-@contextmanager
-def _opened(config: ConfigDict | Experiment, workdir: Path, *, update: bool) -> Iterator[Workspace]:
-    experiment = config if isinstance(config, Experiment) else from_config(config)
-    keep_compiled(workdir)
-    with session(workdir, experiment):
-        yield Workspace(workdir, experiment, update=update)
 
 
 def load(workdir: Place) -> Recommender:
     """Opens a finished run; nothing in its folder is changed.
 
     Args:
-      workdir: the folder of the run.
+      workdir: the folder of the run, or `gs://BUCKET/PATH`.
 
     Raises:
       UserError: there is no finished run.
     """
-    folder = Path(workdir)
-    keep_compiled(folder)
-    settings = ConfigDict(stored_settings(folder), convert_dict=True)
-    return Recommender(Workspace(folder, from_config(settings), read_only=True))
+    settings = ConfigDict(stored_settings(workdir), convert_dict=True)
+    with opened(str(workdir), from_config(settings), reads=True) as workspace:
+        return Recommender(workspace)
+
+
+def _opened(
+    config: ConfigDict | Experiment, workdir: Place, *, update: bool
+) -> AbstractContextManager[Workspace]:
+    experiment = config if isinstance(config, Experiment) else from_config(config)
+    return opened(str(workdir), experiment, update=update, reads=False)

@@ -155,6 +155,7 @@ class PromptTraining:
             key=prng.key(experiment.seed, "prompt/dropout"),
             identity=self._ws.identity("distill") | {"labels": name},
             watch=experiment.watch,
+            saved=self._ws.saved,
         )
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")
 

@@ -141,6 +141,7 @@ class Tuning:
             key=prng.key(experiment.seed, "adapters/dropout"),
             identity=self._ws.identity("tune") | {"adapters": name},
             watch=experiment.watch,
+            saved=self._ws.saved,
             summary=_ranks,
             refresh=self._refresh(),
         )

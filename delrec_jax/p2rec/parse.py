@@ -99,6 +99,7 @@ class Parsing:
             key=prng.key(seed, "parse/dropout"),
             identity=self._ws.identity("parse") | {"repetition": seed},
             watch=self._ws.experiment.watch,
+            saved=self._ws.saved,
         )
         chosen = self._language.put(trained)
         alone = [make.of([item]) for item in self._items(users["valid"])]

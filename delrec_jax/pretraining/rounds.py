@@ -80,6 +80,7 @@ def _train_round(
         select="last",
         identity=ws.identity("pretrain") | {"round of pre-training": number},
         watch=ws.experiment.watch,
+        saved=ws.saved,
     )
 
 

@@ -54,6 +54,7 @@ class Run:
       refresh: what of `frozen` is made again from time to time.
       block: 0, where `step` is one update by one placed batch; otherwise `step` is a `RowSteps`, which takes the batches of
         this many updates at once, or of fewer where the loop has something to do in between (`row_steps.steps_ahead`).
+      saved: called by every process when a checkpoint is complete, which training then waits for; None = it goes on meanwhile.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Run:
     summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
     refresh: Refresh | None = None
     block: int = 0
+    saved: Callable[[], None] | None = None
 
 
 @dataclass
@@ -236,6 +238,9 @@ class _Training:
         }
         self.checkpoints.save(self.at, self.state, meta, best=best)
         self._saved = self.at
+        if self.run.saved is not None:
+            self.checkpoints.wait()
+            self.run.saved()
 
     def _resume(self) -> None:
         restored = self.checkpoints.restore(self.state)

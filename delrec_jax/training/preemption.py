@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from delrec_jax.distributed import has_others
 from delrec_jax.errors import Preempted
 
 
@@ -19,7 +20,9 @@ def end_at_sigterm() -> None:
 
     With several processes JAX's own service catches the signal, so that all of them end at the same step.
     """
-    if not jax.distributed.is_initialized():
+    if (
+        not has_others()
+    ):  # JAX's service, which a TPU VM with one host has too, would only note the signal
         signal.signal(signal.SIGTERM, _raise)
 
 

@@ -30,8 +30,13 @@ class WorkdirInUse(UserError):
 
 
 @contextmanager
-def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
+def session(workdir: Path, experiment: Experiment, *, name: str = "") -> Iterator[None]:
     """Joins the other processes, holds the workdir's lock, and arranges an orderly exit at SIGTERM.
+
+    Args:
+      workdir: the folder.
+      experiment: says how the other processes are found.
+      name: as in `locked`.
 
     Raises:
       UserError: the other processes cannot be joined, the workdir cannot be written, or another run is using it.
@@ -41,7 +46,7 @@ def session(workdir: Path, experiment: Experiment) -> Iterator[None]:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     distributed.join(experiment.distributed)
     end_at_sigterm()
-    with locked(workdir):
+    with locked(workdir, name=name):
         yield
 
 
@@ -64,8 +69,12 @@ def _machine() -> str:
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, *, name: str = "") -> Iterator[None]:
     """Allows one run per workdir; the operating system releases the lock however the process ends.
+
+    Args:
+      workdir: the folder.
+      name: what messages call it; "" = as it is.
 
     Raises:
       UserError: another run is using it, or it cannot be written.
@@ -76,7 +85,7 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         if as_main_sees(lambda: held is None):
             raise WorkdirInUse(
-                f"--workdir={workdir}: another run is using it{holder}; wait for it, stop it, or give another --workdir"
+                f"--workdir={name or workdir}: another run is using it{holder}; wait for it, stop it, or give another --workdir"
             )
         yield
     finally:

@@ -94,6 +94,7 @@ class TeacherTraining:
         *,
         way: str = "own",
         text_width: int = 0,
+        saved: Callable[[], None] | None = None,
     ):
         """Packs the training rows.
 
@@ -104,8 +105,9 @@ class TeacherTraining:
           num_items: size of the catalogue.
           way: how text enters its item table, see `teachers.item_table`.
           text_width: E of the text vectors that the table reads; 0 for `own`.
+          saved: as in `loop.Run`.
         """
-        self.config, self._split = config, split
+        self.config, self._split, self._saved = config, split, saved
         self._watch = experiment.watch
         self.module = NETWORKS[config.name](config.shape, num_items, way)
         self._rows = training_rows(split.train.offsets, split.train.items, length=config.max_length)
@@ -169,6 +171,7 @@ class TeacherTraining:
             key=prng.key(seed, "teacher/dropout"),
             identity=identity,
             watch=self._watch,
+            saved=self._saved,
         )
 
     def _validator(self, frozen: Any) -> Callable[[Any], dict[str, float]]:

@@ -8,6 +8,7 @@ change affects are run again; so are those that depend on a file which has chang
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _FORMAT = 5
 _FILES = ("data.manual_dir", "data.download_dir", "teacher.lists")
 
 # The location of files, the devices and how steps are dispatched do not affect results: a run may be resumed elsewhere.
-_PLACES = (
+PLACES = (
     *_FILES,
     "teacher.steps_per_call",
     *("mesh", "distributed", "profile", "tensorboard"),
@@ -47,14 +48,18 @@ class Workspace:
         *,
         update: bool = False,
         read_only: bool = False,
+        saved: Callable[[], None] | None = None,
     ):
         """Opens a workdir; writes `config.json`, unless it is `read_only`.
+
+        `saved`, for a folder that is not kept itself, is called when a stage begins or is finished, and for each checkpoint.
 
         Raises:
           UserError: the workdir belongs to another config and `update` is not set, or it cannot be written.
         """
         self.root = workdir
         self.experiment = experiment
+        self.saved = saved
         self.stages = METHODS[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
@@ -78,7 +83,7 @@ class Workspace:
             {
                 key: (_at(before, key), _at(self._settings, key))
                 for key in dict.fromkeys([*leaf_keys(self._settings), *named])
-                if not key.startswith(_PLACES)
+                if not key.startswith(PLACES)
             }
         )
         if changed and not self._update:
@@ -136,7 +141,7 @@ class Workspace:
         spec = self.spec(stage)
         settings = {key: _at(self._settings, key) for key in spec.settings}
         own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
-        unread = [*_PLACES]
+        unread = [*PLACES]
         if self.experiment.data.corpus != "storefront":
             unread.append("data.storefront")
         for section, _, key in (place.partition(".") for place in unread):
@@ -152,7 +157,7 @@ class Workspace:
         for section in self.spec(stage).settings:
             value = _at(self._settings, section)
             keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
-            facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(_PLACES)}
+            facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(PLACES)}
             own = _own_parts(_at(self._settings, section.removesuffix(".*")))
             facts |= {f"file of {name}": digest for name, digest in own.items()}
         for name in self.spec(stage).needs:
@@ -200,6 +205,8 @@ class Workspace:
                 )
         wait_for_all()  # until every process has looked at what is about to change
         on_main(lambda: self._clear(stage))
+        if self.saved is not None:
+            self.saved()
         return self.folder(stage)
 
     def _clear(self, stage: str) -> None:
@@ -221,6 +228,8 @@ class Workspace:
             self._mark(stage, finished=True, content=file_hash(*results))
 
         on_main(mark)
+        if self.saved is not None:
+            self.saved()
 
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / "stage.json"
@@ -248,19 +257,6 @@ def _own_parts(settings: Any) -> dict[str, str]:
         return {name: digest for part in found for name, digest in part.items()}
     digest = source_hash(settings) if isinstance(settings, str) else ""
     return {settings: digest} if digest else {}
-
-
-def stored_settings(workdir: Path) -> dict[str, Any]:
-    """Returns the config of a workdir without the settings of the machines that it ran on, as this may be another one.
-
-    Raises:
-      UserError: there is no config, or it cannot be read.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise UserError(f"{path} is not there: give the --workdir of a run, or --config=FILE")
-    settings = read_json(path)
-    return {key: value for key, value in settings.items() if key not in _PLACES}
 
 
 def _at(settings: dict[str, Any], dotted: str) -> Any:

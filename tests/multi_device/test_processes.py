@@ -1,62 +1,27 @@
 """Two processes on this machine as one run: the result of a single one; and when one dies, the other ends and both go on."""
 
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import chex
 import numpy as np
 import polars as pl
 import pytest
-from compiling import QUICK_ENVIRONMENT
 from safetensors.numpy import load_file
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, TINY, delrec
+from two_processes import DEADLINE, said, start
 
 from delrec_jax.evaluation.top_lists import items_of, read_lists
 from delrec_jax.training.watching import TIMINGS
 
-DEADLINE = 300
-HEARTBEAT = 10
 LONG = (
     "--config.distill.loop.steps=100000",
     "--config.distill.loop.evaluate_every=50",
     "--config.distill.loop.checkpoint_every=10",
 )
-
-
-def start(stage, workdir, log, *flags):
-    """Both processes of a stage."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    console = Path(sys.executable).with_name("delrec")
-    both = []
-    for number in range(2):
-        meeting = (
-            f"--config.distributed.coordinator=127.0.0.1:{port}",
-            "--config.distributed.num_processes=2",
-            f"--config.distributed.process_id={number}",
-            f"--config.distributed.heartbeat_seconds={HEARTBEAT}",
-        )
-        both.append(
-            subprocess.Popen(
-                [console, stage, CONFIG, f"--workdir={workdir}", *TINY, *meeting, *flags],
-                env={**os.environ, **QUICK_ENVIRONMENT},
-                stderr=(log.with_suffix(f".{number}")).open("w"),
-            )
-        )
-    return both
-
-
-def said(log, number):
-    return log.with_suffix(f".{number}").read_text()
 
 
 def begin(tiny_run, workdir, *stages):

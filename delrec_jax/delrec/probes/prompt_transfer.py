@@ -31,7 +31,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.workspace import Workspace, stored_settings
+from delrec_jax.workdir.stored_settings import stored_settings
+from delrec_jax.workdir.workspace import Workspace
 
 OWN = "own"
 

@@ -1,0 +1,51 @@
+"""The config that a workdir was made with, for commands that are given none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from delrec_jax.errors import UserError
+from delrec_jax.workdir.bucket import SCHEME, Bucket
+from delrec_jax.workdir.workspace import PLACES, read_json
+
+_NAME = "config.json"
+
+
+def stored_settings(workdir: str | Path) -> dict[str, Any]:
+    """Returns the config of a workdir without the settings of the machines that it ran on, as this may be another one.
+
+    Args:
+      workdir: a folder, or the URL of one in a bucket.
+
+    Raises:
+      UserError: there is no config, or it cannot be read.
+    """
+    stored = str(workdir).startswith(SCHEME)
+    settings = _in_bucket(str(workdir)) if stored else _in_folder(Path(workdir))
+    return {key: value for key, value in settings.items() if key not in PLACES}
+
+
+def _in_folder(folder: Path) -> dict[str, Any]:
+    path = folder / _NAME
+    if not path.exists():
+        raise _missing(str(path))
+    settings: dict[str, Any] = read_json(path)
+    return settings
+
+
+def _in_bucket(url: str) -> dict[str, Any]:
+    bucket = Bucket(url)
+    found = bucket.read(_NAME)
+    if found is None:
+        raise _missing(f"{bucket.url}/{_NAME}")
+    try:
+        settings: dict[str, Any] = json.loads(found[0])
+    except ValueError as error:
+        raise UserError(
+            f"{bucket.url}/{_NAME}: cannot be read ({error}); give --config=FILE"
+        ) from error
+    return settings
+
+
+def _missing(place: str) -> UserError:
+    return UserError(f"{place} is not there: give the --workdir of a run, or --config=FILE")

@@ -1,0 +1,3 @@
+from gcs_fake import bucket
+
+__all__ = ["bucket"]
