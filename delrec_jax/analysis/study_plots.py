@@ -22,6 +22,7 @@ from delrec_jax.analysis.drawing import (
 )
 
 MARKERS = "osD^vP*X"
+_SHORT = 24  # letters of a label of which two fit side by side
 _WIDE = 20.0  # an axis whose largest value is this many times the smallest is drawn in logarithms
 
 
@@ -115,7 +116,8 @@ class CostAgainstQuality:
     def svg(self) -> str:
         """The figure."""
         with mpl.rc_context(STYLE):
-            figure, axes = new_figure(height=3.1 + 0.1 * len(self.points))
+            columns = 2 if max(len(one.label) for _, one in self.points) <= _SHORT else 1
+            figure, axes = new_figure(height=3.1 + 0.2 * len(self.points) / columns)
             scale(axes, [cost for cost, _ in self.points])
             for number, (cost, one) in enumerate(self.points):
                 ends = np.abs(np.array(one.ends) - one.value)[:, None]
@@ -130,7 +132,7 @@ class CostAgainstQuality:
                     label=one.label,
                 )
             axes.set(title=self.title, xlabel=self.cost, ylabel=self.metric)
-            figure.legend(loc="outside lower left", ncols=2)
+            figure.legend(loc="outside lower left", ncols=columns)
             return svg_text(figure, label=f"{self.title}: {spoken(self.block)}")
 
 
