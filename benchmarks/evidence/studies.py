@@ -55,8 +55,10 @@ def publish(folder: Path, study: Path, command: str) -> Path:
     summary = json.loads(path.read_text(encoding="utf-8"))
     if left := summary["study"]["unfinished"]:
         raise UserError(f"{study}: {', '.join(left)} not finished; the same `delrec study` goes on")
+    costs = study / "costs.json"
     found = {
         **summary,
+        "costs": json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else [],
         "provenance": provenance(study, refuse_paths(command, f"--command={command}")),
     }
     refuse_user_rows(found)

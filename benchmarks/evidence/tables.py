@@ -15,6 +15,7 @@ and what stands between the two lines is replaced. Kinds, each with its keys:
     side                   several names as columns: protocol=full group=all metric=NDCG@10 systems=...
     origin                 commands, commit, machine, date, hashes
     measured               a measurement with its origin, from results/measured/NAME.json (delrec_jax/results/measured.py)
+    cost, lists            of a study: what systems cost, what they recommend: arms=full,no_* (those that arms share always)
     ways                   P2Rec's ways by validation, from results/NAME/ways.json (augmentations.py); several names as columns
 
 `--check` changes nothing and exits with 1 if a page is not what this script would write.
@@ -25,6 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study_tables import costs_table, lists_table
 from ways import ways_table
 
 from delrec_jax.errors import UserError
@@ -32,7 +34,12 @@ from delrec_jax.results import pages
 from delrec_jax.results.pages import Kind, refresh
 from delrec_jax.results.provenance import RESULTS, ROOT
 
-KINDS = {**pages.KINDS, "ways": Kind(ways_table, file="{name}/ways.json", several=True)}
+KINDS = {
+    **pages.KINDS,
+    "cost": Kind(costs_table, ("arms",)),
+    "lists": Kind(lists_table, ("arms",)),
+    "ways": Kind(ways_table, file="{name}/ways.json", several=True),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
