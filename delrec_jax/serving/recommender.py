@@ -113,8 +113,9 @@ class Recommender:
         Raises:
           UserError: an unknown title or system, a k beyond the items that the system can rank, or lists that do not fit.
         """
+        many = len(histories) > 1
         rows = [
-            self._names.items(named, by, place=f"history {number}" if number else "history")
+            self._names.items(named, by, place=f"history {number}" if many else "history")
             for number, named in enumerate(histories)
         ]
         listed = None if candidates is None else self._candidates(candidates, len(rows), by)
@@ -130,6 +131,8 @@ class Recommender:
         system: str | None = None,
     ) -> Lists:
         """`rank` by item numbers: items [h] and scores [h] of each history's list, best first."""
+        if k is not None and k < 1:
+            raise UserError(f"-k {k}: a list has at least 1 item")
         split = asked_split(histories, self._inputs.data.split.train)
         asked = self._answering.system(system or self.main, split)
         ask = (
@@ -182,7 +185,7 @@ class Recommender:
     def _unseen(self, asked: System, split: Split, k: int) -> Callable[[Rows], Lists]:
         """Finds the best k unseen items of rows."""
         most = len(self.titles) - int(split.seen_counts("test").max())
-        if not 1 <= k <= most:
+        if k > most:
             raise UserError(f"-k {k}: use 1 to {most}, the number of items not in the history")
         if isinstance(asked, ListingSystem) and k > asked.most:
             raise UserError(
