@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from delrec_jax.api import runs
-from delrec_jax.api.frames import from_frame
+from delrec_jax.api.frames import Place, from_frame
 from delrec_jax.errors import UserError
 from delrec_jax.serving.recommender import Recommender
-
-Place = str | Path
 
 _TABLES = "tables"  # beside the run's own folders
 
@@ -78,8 +75,7 @@ class DELRecModel:
             raise UserError(
                 f"users: {missing[0]!r} has no history: not in the table, or left out because it is short (data.min_length)"
             )
-        ids = np.array(named, dtype=object)
-        asked = [[self.recommender.item_ids[item] for item in known[user]] for user in named]
-        found = self.recommender.rank(asked, k=k, system=system, by="id")
-        users_of = pl.Series("user", ids[found["history"].to_numpy()].tolist(), dtype=pl.String)
+        asked = [known[user] for user in named]
+        found = self.recommender.rank_items(asked, k=k, system=system)
+        users_of = pl.Series("user", named, dtype=pl.String).gather(found["history"])
         return found.drop("history").insert_column(0, users_of)

@@ -1,13 +1,12 @@
 """Running the stages of a config from Python, as `delrec run` and `delrec STAGE` do, and opening what they leave."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from delrec_jax import ready_configs
+from delrec_jax.api.frames import Place
 from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, unknown_key
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.serving.recommender import Recommender
@@ -15,8 +14,6 @@ from delrec_jax.stages import pipeline
 from delrec_jax.workdir.opening import opened
 from delrec_jax.workdir.stored_settings import stored_settings
 from delrec_jax.workdir.workspace import Workspace
-
-Place = str | Path
 
 
 def load_config(path: Place, **overrides: Any) -> ConfigDict:
@@ -32,17 +29,7 @@ def load_config(path: Place, **overrides: Any) -> ConfigDict:
     Raises:
       UserError: no such file, an unknown key (the nearest is named), or a bad value.
     """
-    return changed(read_config(*ready_configs.file_and_argument(str(path))), overrides)
-
-
-def changed(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """Returns a config with values changed, and checked.
-
-    Args:
-      config: the config, which is left as it is.
-      overrides: values by key, as `load_config` takes them.
-    """
-    config = ConfigDict(config)
+    config = read_config(*ready_configs.file_and_argument(str(path)))
     known = leaf_keys(config.to_dict())
     for key, value in overrides.items():
         dotted = key.replace("__", ".")

@@ -1,6 +1,7 @@
 """`delrec_jax.load`: a finished run that answers questions in Python."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +120,18 @@ class Recommender:
             for number, named in enumerate(histories)
         ]
         listed = None if candidates is None else self._candidates(candidates, len(rows), by)
-        lists = self.ranked(rows, listed, k=k, system=system) if rows else []
+        return self.rank_items(rows, listed, k=k, system=system)
+
+    def rank_items(
+        self,
+        histories: Sequence[Ids],
+        candidates: Sequence[Ids] | None = None,
+        *,
+        k: int | None = None,
+        system: str | None = None,
+    ) -> pl.DataFrame:
+        """`rank` where items are given by their numbers."""
+        lists = self.ranked(histories, candidates, k=k, system=system) if histories else []
         return _table(lists, self._names.catalogue)
 
     def ranked(
@@ -130,7 +142,7 @@ class Recommender:
         k: int | None = None,
         system: str | None = None,
     ) -> Lists:
-        """`rank` by item numbers: items [h] and scores [h] of each history's list, best first."""
+        """`rank_items` as arrays: items [h] and scores [h] of each history's list, best first."""
         if k is not None and k < 1:
             raise UserError(f"-k {k}: a list has at least 1 item")
         split = asked_split(histories, self._inputs.data.split.train)
@@ -150,7 +162,7 @@ class Recommender:
                 lists[row] = found
         return lists
 
-    @property
+    @cached_property
     def histories(self) -> Mapping[str, Ids]:
         """All items of each user of the corpus, oldest first, by the user's id."""
         found = self._inputs.data.corpus.interactions
@@ -195,6 +207,7 @@ class Recommender:
         seen, everything = RowHistories(split, "test"), np.ones(len(self.titles), bool)
 
         def found(rows: Rows) -> Lists:
+            """The lists of these rows."""
             scores = jnp.asarray(asked.scores("test", rows))
             items, values, *_ = best_items(scores, seen(rows), everything, count=k)
             return list(zip(on_host(items), on_host(values), strict=True))
@@ -224,6 +237,7 @@ def _among(asked: System, candidates: Sequence[Ids], k: int | None) -> Callable[
         )
 
     def found(rows: Rows) -> Lists:
+        """The lists of these rows."""
         chosen = [candidates[row] for row in rows]
         padded = np.stack([np.pad(one, (0, longest - len(one)), mode="edge") for one in chosen])
         if isinstance(asked, ListingSystem):
