@@ -75,6 +75,7 @@ class DistillConfig:
       weighting: how the losses of the tasks are combined: `fixed`, `gradient_norm` or `uncertainty`.
       controls: prompts that are trained beside the distilled one, by the same steps: `shuffled` (on the lists of a teacher
         whose answers go to other histories) and `true` (on the items that came next). Each is a row of the tables.
+      group_by_length: batches that share out their texts by length, so that short ones are not padded to long ones; 0 = none.
     """
 
     length: int = 8
@@ -98,9 +99,17 @@ class DistillConfig:
     optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-1, b2=0.999)
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100)
     batch_size: int = 64
+    group_by_length: int = 0
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "length": 1, "top_h": 1, "num_candidates": 2, "positions": 1}
+        least = {
+            "batch_size": 1,
+            "group_by_length": 0,
+            "length": 1,
+            "top_h": 1,
+            "num_candidates": 2,
+            "positions": 1,
+        }
         for name, fewest in least.items():
             at_least(f"distill.{name}", getattr(self, name), fewest)
         if self.top_h > self.num_candidates:
@@ -198,6 +207,7 @@ class TuneConfig:
       refresh_vectors: steps after which the vectors of all titles are made again with the current adapters (with
         `lm.verbalizer=embedding`), which then tune both sides of the cosine; 0 = they stay those of the frozen model.
         Evaluation always compares with the vectors of the adapters that it evaluates.
+      group_by_length: as in `distill`.
     """
 
     adalora: AdaLoRAConfig = AdaLoRAConfig()
@@ -217,10 +227,12 @@ class TuneConfig:
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=200, evaluate_every=40)
     batch_size: int = 64
+    group_by_length: int = 0
 
     def __post_init__(self) -> None:
         least = {
             "batch_size": 1,
+            "group_by_length": 0,
             "valid_users": 0,
             "num_candidates": 2,
             "positions": 1,

@@ -44,6 +44,7 @@ class ParseConfig:
       valid_users: share of the training users that are held out for selection.
       select_by: `squared_error` or `top_category` (accuracy) of the held-out users.
       batch_size: users per step.
+      group_by_length: batches that share out their texts by length, so that short ones are not padded to long ones; 0 = none.
     """
 
     categories: int = 20
@@ -60,10 +61,16 @@ class ParseConfig:
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=400, evaluate_every=50)
     batch_size: int = 32
+    group_by_length: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("categories", 2), ("seeds", 1), ("batch_size", 1)):
-            at_least(f"parse.{name}", getattr(self, name), least)
+        for name, fewest in {
+            "categories": 2,
+            "seeds": 1,
+            "batch_size": 1,
+            "group_by_length": 0,
+        }.items():
+            at_least(f"parse.{name}", getattr(self, name), fewest)
         choices = {
             "popularity": _POPULARITY,
             "pool": _POOLS,

@@ -91,6 +91,7 @@ def training_iterator(
     share: tuple[int, int] = (0, 1),
     steps: int = 0,
     lengths_stay: bool = False,
+    group: int = 0,
 ) -> Any:
     """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
@@ -108,6 +109,8 @@ def training_iterator(
       share: (index, count): the index of this process among those that share each batch, and their number.
       steps: length of the training; each example is then also told the share of it that lies before its batch, from 0 to 1.
       lengths_stay: a text's length depends on its index alone, not on the generator. Costs 4 bytes per example.
+      group: so many batches at a time share out their examples by length, which saves padding; 0 = each takes what comes. An
+        epoch still has every example once. Each process must then know the lengths of all texts.
 
     Raises:
       UserError: the batch cannot be shared equally.
@@ -120,25 +123,64 @@ def training_iterator(
         examples = timed.random_map(lambda one, rng: make_example(int(one[0]), rng, one[1]))
     else:
         examples = indices.random_map(lambda index, rng: make_example(int(index), rng))
-    known = np.full(num_examples if lengths_stay else 0, -1, np.int32)
-
-    def length(place: int) -> int:
-        """Tokens of the text at this place of the stream."""
-        if not lengths_stay:
-            return len(examples[place].ids)
-        index = int(indices[place])
-        if known[index] < 0:
-            known[index] = len(make_example(index, np.random.default_rng(0)).ids)
-        return int(known[index])
+    made = _lengths_once(make_example, indices, num_examples) if lengths_stay else None
+    length = made or (lambda place: _tokens(examples[place]))
+    places = _by_length(length, batch_size, group, seed) if group else _in_order(batch_size)
 
     def batch(step: int) -> Any:
-        start = int(step) * batch_size
-        own = [examples[start + row] for row in mine]
-        others = (length(start + row) for row in range(batch_size) if row not in mine)
-        lengths = chain((len(example.ids) for example in own), others)
+        here = places(int(step))
+        own = [examples[here[row]] for row in mine]
+        others = (length(place) for row, place in enumerate(here) if row not in mine)
+        lengths = chain(map(_tokens, own), others)
         return collate(own, (_bucket_of_all(lengths, buckets),))
 
     return _by_step(batch, batch_size)
+
+
+def _lengths_once(
+    make_example: Callable[..., Any], indices: Any, num_examples: int
+) -> Callable[[int], int]:
+    """From a place of the stream to the tokens of its text, made once for each example."""
+    known = np.full(num_examples, -1, np.int32)
+
+    def length(place: int) -> int:
+        index = int(indices[place])
+        if known[index] < 0:
+            known[index] = _tokens(make_example(index, np.random.default_rng(0)))
+        return int(known[index])
+
+    return length
+
+
+def _in_order(batch_size: int) -> Callable[[int], Sequence[int]]:
+    """The places in the stream of the examples of each step's batch: as they come."""
+    return lambda step: range(step * batch_size, (step + 1) * batch_size)
+
+
+def _by_length(
+    length: Callable[[int], int], batch_size: int, group: int, seed: int
+) -> Callable[[int], Sequence[int]]:
+    """The places of each step's batch, where groups of batches share out their examples by length.
+
+    Within a group the batches come in random order: sorted, training would end each group on its longest texts.
+    """
+
+    @lru_cache(maxsize=2)
+    def grouped(number: int) -> list[list[int]]:
+        first = number * group * batch_size
+        lengths = [length(first + row) for row in range(group * batch_size)]
+        batches = first + np.argsort(lengths, kind="stable").reshape(group, batch_size)
+        shuffled: list[list[int]] = (
+            np.random.default_rng((seed, number)).permutation(batches).tolist()
+        )
+        return shuffled
+
+    return lambda step: grouped(step // group)[step % group]
+
+
+def _tokens(example: Any) -> int:
+    """The length of an example's text; one without a text needs no padding."""
+    return len(getattr(example, "ids", ()))
 
 
 def _bucket_of_all(lengths: Iterable[int], buckets: Sequence[int]) -> int:

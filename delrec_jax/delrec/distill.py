@@ -150,6 +150,7 @@ class PromptTraining:
                 seed=experiment.seed,
                 share=task.share,
                 lengths_stay=examples.lengths_stay,
+                group=experiment.distill.group_by_length,
             ),
             evaluate=self._validator(examples),
             key=prng.key(experiment.seed, "prompt/dropout"),

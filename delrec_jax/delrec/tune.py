@@ -136,6 +136,7 @@ class Tuning:
                 share=task.share,
                 steps=experiment.tune.loop.steps if experiment.tune.curriculum else 0,
                 lengths_stay=examples.lengths_stay,
+                group=experiment.tune.group_by_length,
             ),
             evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),

@@ -94,6 +94,7 @@ class Parsing:
                 buckets=make_buckets(self._config.max_tokens),
                 seed=seed,
                 share=task.share,
+                group=self._config.group_by_length,
             ),
             evaluate=self._validator(asked),
             key=prng.key(seed, "parse/dropout"),

@@ -1,6 +1,6 @@
 import copy
 import json
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import chex
@@ -244,6 +244,43 @@ def test_lengths_that_stay_are_asked_for_once():
         beside.remove(index)
     # What is left are 12 lengths at most, and rows of batches that the prefetcher made ahead.
     assert len(beside) <= 12 + 2 * 10
+
+
+def test_batches_of_a_group_share_out_their_texts_by_length():
+    """Batches of 3 in groups of 4: each group has the examples it has otherwise, and each batch texts of about one length."""
+    plain, grouped = (take(iterator(num=60, group=group), 20) for group in (0, 4))
+    apart = []
+    for first in range(0, 20, 4):
+        ours, theirs = (
+            [
+                sorted(zip(b.index.tolist(), b.draw.tolist(), strict=True))
+                for b in batches[first : first + 4]
+            ]
+            for batches in (grouped, plain)
+        )
+        assert sorted(chain(*ours)) == sorted(chain(*theirs))
+        lengths = [[1 + index % 7 for index, _ in batch] for batch in ours]
+        ordered = sorted(lengths, key=lambda of: (min(of), max(of)))
+        assert all(max(a) <= min(b) for a, b in pairwise(ordered))
+        apart.append(lengths != ordered)
+    assert any(apart)  # the batches of a group come in random order
+    padding = [sum(b.ids.shape[1] for b in batches) for batches in (plain, grouped)]
+    assert padding[1] < padding[0]
+
+
+@pytest.mark.parametrize("lengths_stay", [False, True])
+def test_groups_by_length_are_shared_by_processes_and_resumed(lengths_stay):
+    own = {"batch_size": 4, "num": 24, "group": 3, "lengths_stay": lengths_stay}
+    whole = take(iterator(**own), 9)
+    for index in (0, 1):
+        first = iterator(share=(index, 2), **own)
+        take(first, 4)
+        state = json.loads(json.dumps(first.get_state()))
+        fresh = iterator(share=(index, 2), **own)
+        fresh.set_state(state)
+        rows = slice(2 * index, 2 * index + 2)
+        ours = jax.tree.map(lambda array: array[rows], whole[4:])  # noqa: B023
+        chex.assert_trees_all_equal(take(fresh, 5), ours, strict=True)
 
 
 @pytest.mark.parametrize("buckets", [BUCKETS, (8,)])
