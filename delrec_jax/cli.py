@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from delrec_jax import ready_configs
-from delrec_jax.command_line import overridden, parse
+from delrec_jax.command_line import described, overridden, parse
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
 from delrec_jax.workdir import stage_table
@@ -76,6 +76,9 @@ def _dispatch(arguments: list[str]) -> None:
     command = arguments[0]
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & set(arguments):
+        print(_help(command))
+        return
     values, overrides, folders = parse(command, arguments[1:], folders=command == "compare")
     if command == "compare":
         _compare(folders, values, overrides, shlex.join(["delrec", *arguments]))
@@ -102,6 +105,17 @@ def _dispatch(arguments: list[str]) -> None:
         reads=command in _READERS,
     ) as ws:
         run_command(command, ws, values)
+
+
+def _help(command: str) -> str:
+    """The lines of `USAGE` about one command, and the flags that it alone reads."""
+    name = "STAGE" if command in STAGES else command
+    paragraphs = [part for part in USAGE.split("\n  delrec ")[1:] if part.split()[0] == name]
+    lines = ["  delrec " + part.rstrip() for part in paragraphs]
+    own = [flag for flag in described() if command in flag.commands]
+    told = [f"  --{flag.name:<12} {flag.meaning} (default: {flag.default!r})" for flag in own]
+    common = USAGE[USAGE.index("  --config=FILE:NAME") :].rstrip()
+    return "\n".join([*lines, *([""] if told else []), *told, "", common])
 
 
 def _check_urls(command: str, values: flags.FlagValues, words: Sequence[str] = ()) -> None:

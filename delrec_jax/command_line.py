@@ -1,7 +1,7 @@
 """How the words after `delrec COMMAND` are read: flags, overrides of the config, and folders without a flag."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
@@ -76,7 +76,9 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_integer("k", 10, "recommend, rank: length of a list", flag_values=values)
     flags.DEFINE_string("input", "", "rank: a parquet file of histories", flag_values=values)
     flags.DEFINE_string("system", "", "rank: which; empty = the run's own", flag_values=values)
-    flags.DEFINE_enum("by", "id", ["id", "title"], "rank: what names items", flag_values=values)
+    flags.DEFINE_enum(
+        "by", "id", ["id", "title"], "rank: what names items, id or title", flag_values=values
+    )
     flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
     flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
     flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
@@ -95,6 +97,35 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
     flags.DEFINE_bool("show_test", False, "study: all arms' test figures", flag_values=values)
     return values
+
+
+class Flag(NamedTuple):
+    """A flag for those who read about it.
+
+    Attributes:
+      name: without its dashes.
+      default: its value unless it is given; None = there is none.
+      commands: which ones read it; empty = all.
+      meaning: what it says.
+    """
+
+    name: str
+    default: object
+    commands: tuple[str, ...]
+    meaning: str
+
+
+def described() -> list[Flag]:
+    """Returns all flags in their order."""
+    values = _defined()
+    found = []
+    for name in values:
+        # absl puts an enum's choices first, and a note on repeating last.
+        text = re.sub(r"^<.*?>: |;\n.*", "", values[name].help)
+        of, colon, meaning = text.partition(": ")
+        commands = tuple(of.split(", ")) if colon else ()
+        found.append(Flag(name, values[name].default, commands, meaning if colon else of))
+    return found
 
 
 def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""What README.md says to type: the commands of its code blocks, and what stands between backticks in its text."""
+"""What README.md, the tutorial and the guides say to type: the commands of their code blocks, and what their text has between
+backticks."""
 
 import re
 import shlex
@@ -6,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "tutorial.md",
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
+)
+"""All that tells a user what to type."""
+GUIDES = "\n".join(page.read_text() for page in PAGES)
+"""Their text, one after the other."""
 
 _FENCE = re.compile(r"^```.*\n", re.MULTILINE)
 _PYTHON = "import "  # begins a block of Python
@@ -64,12 +72,12 @@ def printed(text: str) -> list[str]:
 
 
 def only(words: str, *, but: str) -> Command:
-    """README.md's one command that has these words and not that one."""
-    (found,) = [one for one in commands(README) if one.has(words) and not one.has(but)]
+    """The one command that has these words and not that one."""
+    (found,) = [one for one in commands(GUIDES) if one.has(words) and not one.has(but)]
     return found
 
 
-PROSE = " ".join("".join(_FENCE.split(README)[::2]).split())
+PROSE = " ".join("".join(_FENCE.split(GUIDES)[::2]).split())
 """The text without its code blocks, in one line."""
 
 
@@ -86,7 +94,7 @@ def listed(pattern: str) -> list[str]:
 
 def rows_below(header: str) -> list[list[str]]:
     """The cells of the rows below this header of a Markdown table."""
-    rows = README.partition(f"| {header} |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = GUIDES.partition(f"| {header} |")[2].partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 

@@ -7,7 +7,8 @@ import json
 import re
 
 import pytest
-from readme_text import PROSE, README, ROOT, printed
+from readme_text import GUIDES, PROSE, ROOT, printed
+from readme_text import PAGES as GUIDE_PAGES
 from result_quotes import QUOTES, filled
 
 from delrec_jax.results import names
@@ -61,15 +62,20 @@ def test_every_stored_result_is_on_a_page():
     assert stored == set(re.findall(r"<!-- table: (\w+ (?:measured|origin)) -->", pages))
 
 
-def unknown_numbers(text, root):
+def unknown_numbers(text, place):
     """Numbers with three digits or more after the point that no page says to which their section links, in its digits.
 
     A page has many numbers, so this finds what stands nowhere, not what stands in the wrong place; `QUOTES` does the latter.
     """
     unknown = []
     for section in re.split(r"^## ", text, flags=re.M):
-        pages = [root / one for one in LINK.findall(section) if one.startswith("docs/results/")]
-        said = {float(one) for page in pages for one in NUMBER.findall(page.read_text())}
+        pages = [place / one for one in LINK.findall(section) if "results/" in one]
+        said = {
+            float(one)
+            for page in pages
+            if page.suffix == ".md"
+            for one in NUMBER.findall(page.read_text())
+        }
         for one in NUMBER.findall(re.sub(r"arXiv \d+\.\d+", "", section)):
             half = 0.5 * 10.0 ** -len(one.partition(".")[2])
             if all(abs(float(one) - other) > half * (1 + 1e-9) for other in said):
@@ -77,12 +83,16 @@ def unknown_numbers(text, root):
     return unknown
 
 
-def test_every_number_of_the_readme_stands_on_the_pages_it_links_to():
-    prose = README
-    for block in printed(README):
+@pytest.mark.parametrize("page", GUIDE_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_number_of_a_guide_stands_on_the_pages_it_links_to(page):
+    prose = page.read_text()
+    for block in printed(prose):
         prose = prose.replace(block, "")
-    assert len(NUMBER.findall(prose)) > 30
-    assert unknown_numbers(prose, ROOT) == []
+    assert unknown_numbers(prose, page.parent) == []
+
+
+def test_the_guides_quote_numbers():
+    assert len(NUMBER.findall(PROSE)) > 30
 
 
 def test_a_number_that_no_page_says_is_found(tmp_path):
@@ -110,7 +120,7 @@ def test_the_readmes_demo_table_is_the_stored_one():
         if (row["protocol"], row["group"]) == ("full", "all")
     ]
     (oracle,) = [row["HR@1"]["mean"] for row in rows if row["system"] == "oracle"]
-    (block,) = printed(README)
+    (block,) = printed(GUIDES)
     found = [re.split(r"\s{2,}", line.strip()) for line in block.splitlines()]
     start = next(place for place, cells in enumerate(found) if cells[0] == "System")
     metrics = found[start][1:-1]

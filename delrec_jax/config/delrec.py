@@ -62,6 +62,7 @@ class DistillConfig:
       slot_vectors: what the slots of titles are made from: `teacher`, or `random` vectors in place of the teacher's, the
         control that shows whether these say anything.
       init: `normal`, `vocabulary` or `text` (the words of `init_text`).
+      init_text: these words.
       top_h: number of the teacher's best items among the candidates.
       num_candidates: candidates per text, m.
       loss_over: `candidates`: the target distribution is compared with the language model's among the m candidates;
@@ -75,6 +76,7 @@ class DistillConfig:
       weighting: how the losses of the tasks are combined: `fixed`, `gradient_norm` or `uncertainty`.
       controls: prompts that are trained beside the distilled one, by the same steps: `shuffled` (on the lists of a teacher
         whose answers go to other histories) and `true` (on the items that came next). Each is a row of the tables.
+      batch_size: texts per step.
       group_by_length: batches that share out their texts by length, so that short ones are not padded to long ones; 0 = none.
     """
 
@@ -185,7 +187,8 @@ class TuneConfig:
     Attributes:
       adalora: targets, ranks, phases.
       positions: labels per training user, at most (the latest ones).
-      loss_over: `catalogue` or `candidates` (`num_candidates` items, including the label).
+      loss_over: `catalogue` or `candidates`.
+      num_candidates: items of `candidates`, including the label.
       anchor: weight of the divergence from the model before stage 2; 0 = none. Needs `loss_over=catalogue`. Where texts come
         again in later epochs, the scores before stage 2 are computed once and stored (`delrec.anchor`), 4 bytes per label and
         item, if they fit in 2 GiB.
@@ -207,6 +210,7 @@ class TuneConfig:
       refresh_vectors: steps after which the vectors of all titles are made again with the current adapters (with
         `lm.verbalizer=embedding`), which then tune both sides of the cosine; 0 = they stay those of the frozen model.
         Evaluation always compares with the vectors of the adapters that it evaluates.
+      batch_size: texts per step.
       group_by_length: as in `distill`.
     """
 

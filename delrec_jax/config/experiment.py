@@ -71,6 +71,7 @@ class Experiment:
       method: one of `METHODS`.
       profile: `START:STOP`, the steps to trace in every training run; empty = none.
       tensorboard: also write TensorBoard event files.
+      seed: of everything random in a run; its streams are independent of one another (`prng`).
     """
 
     method: str = "delrec"

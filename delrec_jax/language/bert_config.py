@@ -14,7 +14,12 @@ class BertConfig:
     """A BERT encoder of any size; the defaults are those of `all-MiniLM-L6-v2`.
 
     Attributes:
+      vocab_size: rows of the token table.
       hidden_size: D, the width.
+      num_hidden_layers: its blocks.
+      intermediate_size: width of the feed-forward layers.
+      type_vocab_size: token types; all tokens have the first.
+      layer_norm_eps: added to the variance in a norm.
       num_attention_heads: its heads share the width.
       max_position_embeddings: P, the tokens of the longest text that can be read.
       dropout_rate: `hidden_dropout_prob`; attention weights are never dropped.

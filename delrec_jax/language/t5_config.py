@@ -14,6 +14,16 @@ class T5Config:
     """A T5 of any size; the defaults are those of Flan-T5 small.
 
     Attributes:
+      vocab_size: rows of the token table.
+      d_model: D, the width.
+      d_kv: width of each attention head.
+      d_ff: width of the feed-forward layers.
+      num_layers: blocks of the encoder.
+      num_heads: attention heads of a block.
+      relative_attention_num_buckets: distances between tokens that attention tells apart.
+      relative_attention_max_distance: from here on, in tokens, all distances are one.
+      dropout_rate: in training, everywhere that T5 has dropout.
+      layer_norm_epsilon: added to the mean square in a norm.
       num_decoder_layers: 0 = the encoder alone, without a head (`lm.read=encoder`).
       feed_forward_proj: `gated-gelu` (v1.1, Flan) or `relu` (v1.0).
       tie_word_embeddings: v1.0 shares the table with the output head and scales the decoder's output by d_model**-0.5;

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from ml_collections import ConfigDict
-from readme_text import README, python_blocks
+from readme_text import ROOT, python_blocks
 from tiny_storefront import CONFIG, TINY, open_workspace
 
 import delrec_jax as delrec
@@ -20,6 +20,8 @@ from delrec_jax.config import from_config
 from delrec_jax.data.corpora.csv_pair import csv_paths, read_csv_pair
 from delrec_jax.workdir.prepared import load_data
 
+README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "guides" / "python.md").read_text()
 STOREFRONT = CONFIG.removeprefix("--config=")
 
 
@@ -154,6 +156,39 @@ def test_the_readmes_lines_about_a_run(tiny_run, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "hybrid(delrec+teacher)" in shown and shown.count("shape: (5, ") == 2
     assert len(names["vectors"]) == len(names["recommender"].titles)
+
+
+def test_the_guides_lines_about_asking(tiny_run, tmp_path, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "runs" / "storefront")
+    monkeypatch.chdir(tmp_path)
+    _, about_asking, _, _ = python_blocks(GUIDE)
+    names = {"delrec": delrec}
+    exec(without_import(about_asking), names)
+    assert names["found"].height == 15 and names["best"].height == 3
+    assert len(names["vectors"]) == len(names["titles"])
+
+
+def test_the_guides_lines_about_a_run():
+    """The settings that they name exist; a run of this size is tested above."""
+    about_runs, *_ = python_blocks(GUIDE)
+    line = next(line for line in about_runs.splitlines() if line.startswith("config = "))
+    names = {"delrec": delrec}
+    exec(line, names)
+    assert (names["config"].distill.length, names["config"].teacher.name) == (12, "gru4rec")
+
+
+def test_the_guides_lines_about_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, _, about_tables, about_models = python_blocks(GUIDE)
+    names = {"delrec": delrec, "interactions": TABLES["polars"], "items": ITEMS}
+    exec(without_import(about_tables), names)
+    assert names["config"].data.path == "shop" and (tmp_path / "shop" / "items.csv").is_file()
+    ours, theirs = (without_comments(text) for text in (about_models, python_blocks(README)[1]))
+    assert ours == theirs, "the README's lines, which are run below"
+
+
+def without_comments(text):
+    return [line.partition("  #")[0] for line in text.splitlines()]
 
 
 def without_import(block):
