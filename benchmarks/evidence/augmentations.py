@@ -1,13 +1,13 @@
 """P2Rec's ways of augmentation: each tried with one seed on validation items, the best one run with three seeds on test items.
 
     python benchmarks/evidence/augmentations.py --data=FOLDER --runs=FOLDER [--only=office,...] [--weights=FOLDER]
-        [--ways | --way=NAME] [--controls=random,...] [--list]
+        [--ways | --way=NAME] [--controls=random,...] [--seeds=3] [--list]
 
 Everything up to `parse` is made once for a corpus; the workdir of each way begins as a copy of it. `--ways` ends after the
 choice: `results/p2rec_NAME/ways.json` has the validation NDCG@10 of each way, and no test item has been ranked. Without it, the
 best way is then run with three seeds and all controls, and collected in `results/p2rec_NAME/summary.json`. `--way` names the
-way instead, for a corpus too large to try them all: take one that another corpus chose; `--controls` leaves some out. Resumable
-as `run.py`, and with the same journal.
+way instead, for a corpus too large to try them all: take one that another corpus chose; `--controls` leaves some out, and
+`--seeds` does with fewer. Resumable as `run.py`, and with the same journal.
 """
 
 import argparse
@@ -132,11 +132,11 @@ def trial(corpus: Corpus, way: str) -> Command:
     return stage(corpus, "-".join(filter(None, parts)), "augment", *flags, writes="augmented")
 
 
-def best(corpus: Corpus, way: str, controls: str = "") -> Command:
-    """The chosen way with three seeds and the test items, with the named controls, or with all."""
+def best(corpus: Corpus, way: str, controls: str = "", seeds: int = 3) -> Command:
+    """The chosen way with all seeds and the test items, with the named controls, or with all."""
     named = tuple(filter(None, controls.split(",")))
     fewer = (f"--config.augment.controls={named}",) if named else ()
-    flags = ("--config.parse.seeds=3", *fewer, *_flags(corpus, corpus.ways[way]))
+    flags = (f"--config.parse.seeds={seeds}", *fewer, *_flags(corpus, corpus.ways[way]))
     return stage(corpus, f"p2rec_{corpus.name}-best", "run", *flags, writes="records")
 
 
@@ -157,6 +157,7 @@ def run_corpus(
     only_ways: bool,
     way: str | None = None,
     controls: str = "",
+    seeds: int = 3,
 ) -> None:
     """Runs and collects one corpus: with `way`, or with the best of all ways.
 
@@ -171,7 +172,7 @@ def run_corpus(
     chosen = way or _choose(corpus, data, runs, folder, weights)
     if only_ways:
         return
-    command = best(corpus, chosen, controls)
+    command = best(corpus, chosen, controls, seeds)
     _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
     _run([command], data, runs, weights)
     print(collect(folder, [str(runs / command.workdir)], compare=_COMPARE))
@@ -242,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--weights", default="sentence-transformers/all-MiniLM-L6-v2")
     choice = options.add_mutually_exclusive_group()
     choice.add_argument("--ways", action="store_true", help="end after the choice by validation")
+    options.add_argument("--seeds", type=int, default=3)
     choice.add_argument("--way", help="run this one, without trying the others")
     options.add_argument("--controls", default="", help="default: all")
     options.add_argument("--list", action="store_true", help="print the commands, run nothing")
@@ -268,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 only_ways=values.ways,
                 way=values.way,
                 controls=values.controls,
+                seeds=values.seeds,
             )
     except UserError as error:
         print(f"augmentations: {error}", file=sys.stderr)

@@ -46,6 +46,9 @@ class Checkpoints:
             best_fn=value,  # without it the metrics would not be stored
             preservation_policy=policy,
             enable_async_checkpointing=True,
+            # Made in the background, a folder that cannot be made leaves threads that wait for five minutes, and with them the
+            # process after its last word.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         with self._told("opened"):
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -364,8 +365,14 @@ def test_outside_of_training_it_ends_at_once(tmp_path, orderly_end):
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line_with_the_remedy(tmp_path):
     (tmp_path / "checkpoints").write_text("a file in the way")
+    before = set(threading.enumerate())
     with pytest.raises(UserError, match=r"checkpoints: a checkpoint cannot be written .*free some"):
         fit(make_run(tmp_path))
+    # A thread that went on waiting would keep the process for minutes after its last word.
+    for thread in set(threading.enumerate()) - before:
+        if not thread.daemon:
+            thread.join(timeout=120)
+            assert not thread.is_alive(), thread
 
 
 def test_patience_is_not_renewed_by_a_kill(tmp_path):
