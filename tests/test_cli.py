@@ -51,12 +51,12 @@ def test_an_ablation_is_a_name_behind_the_file(file):
 
 def test_overrides_come_after_the_ablation(file):
     experiment, values = asked_for(
-        "--config.seed=9", "--config", f"{file}:short", "--config.tensorboard", "--devices", "4",
+        "--config.seed=9", "--config", f"{file}:short", "--config.prompts.pattern_first", "--devices", "4",
         "--config.distill.top_h", "5", "--noconfig.teacher.cold_negatives", "--config.prompts.max_history=2",
         "--config.prompts.max_history=3",
     )  # fmt: skip
     assert (experiment.seed, experiment.distill.length, experiment.distill.top_h) == (9, 3, 5)
-    assert experiment.tensorboard and not experiment.teacher.cold_negatives
+    assert experiment.prompts.pattern_first and not experiment.teacher.cold_negatives
     assert (experiment.prompts.max_history, values.devices) == (3, 4)
 
 
@@ -74,11 +74,14 @@ def test_flags_from_a_file(file, tmp_path):
         (["--config={file}s"], ["--config=", "there is no such file", "configs/"]),
         (["--config=configs:short"], ["there is no such file"]),
         (["--config={file}", "--config.distill.lenght=2"], ["did you mean config.distill.length?"]),
-        (["--config={file}:short", "--noconfig.tensorbord"], ["did you mean config.tensorboard?"]),
+        (
+            ["--config={file}:short", "--noconfig.prompts.show_candidats"],
+            ["did you mean config.prompts.show_candidates?"],
+        ),
         (["--config={file}", "--config.distill.length=many"], ["--config.distill.length=many"]),
         (["--config={file}", "--config.distill.length"], ["Missing value", "distill.length"]),
         (["--config={file}", "more"], ["'more' is not a flag"]),
-        (["--config={file}", "--config.tensorboard", "more"], ["'more' is not a flag"]),
+        (["--config={file}", "--config.prompts.show_candidates", "more"], ["'more' is not a flag"]),
         (["--flagfile=nowhere"], ["nowhere"]),
         ([], ["--config is missing"]),
     ],

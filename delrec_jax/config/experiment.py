@@ -24,7 +24,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import LISTS, NETWORKS
 from delrec_jax.training.mesh import MeshConfig
-from delrec_jax.training.watching import WatchConfig
+from delrec_jax.training.profiling import parse_span
+from delrec_jax.training.tracking.trackers import tracker_names
 
 METHODS = ("delrec", "p2rec", "delrec_p2rec")
 """What `delrec run` runs: DELRec, P2Rec, or DELRec with a teacher that P2Rec augmented."""
@@ -70,7 +71,7 @@ class Experiment:
     Attributes:
       method: one of `METHODS`.
       profile: `START:STOP`, the steps to trace in every training run; empty = none.
-      tensorboard: also write TensorBoard event files.
+      watch: the trackers that are told of every training run, joined by commas; empty = none.
       seed: of everything random in a run; its streams are independent of one another (`prng`).
     """
 
@@ -91,11 +92,12 @@ class Experiment:
     mesh: MeshConfig = MeshConfig()
     distributed: DistributedConfig = DistributedConfig()
     profile: str = ""
-    tensorboard: bool = False
+    watch: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.watch  # refuses a malformed `profile`
+        parse_span(self.profile)
+        tracker_names(self.watch)
         if self.method not in METHODS:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
@@ -109,11 +111,6 @@ class Experiment:
         if self.teacher.name == LISTS:
             self._check_lists()
         self._check_titled()
-
-    @property
-    def watch(self) -> WatchConfig:
-        """How its training runs are monitored."""
-        return WatchConfig(tensorboard=self.tensorboard, profile=self.profile)
 
     def _check_lists(self) -> None:
         for key, value, neutral in (

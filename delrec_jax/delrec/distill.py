@@ -155,7 +155,7 @@ class PromptTraining:
             evaluate=self._validator(examples),
             key=prng.key(experiment.seed, "prompt/dropout"),
             identity=self._ws.identity("distill") | {"labels": name},
-            watch=experiment.watch,
+            watch=self._ws.watch,
             saved=self._ws.saved,
         )
         say(f"  prompt {name}: selected step {result['best_step']} of {result['steps']}")

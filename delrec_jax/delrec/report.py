@@ -55,8 +55,10 @@ def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
     texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
     agreement = [blocks.agreement_block(page.agreement)] if page.agreement else []
-    note = terminal.seen_and_unseen(rows, _main_protocol(rows, ws.experiment))
+    protocol = _main_protocol(rows, ws.experiment)
+    note = terminal.seen_and_unseen(rows, protocol)
     terminal.print_report(shown, agreement, folder / "index.html", note)
+    ws.watch.trackers.results(tables.main_values(rows, protocol))
 
 
 def _main_protocol(rows: Sequence[Mapping[str, Any]], config: Experiment) -> str:

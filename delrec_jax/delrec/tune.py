@@ -141,7 +141,7 @@ class Tuning:
             evaluate=self._validator(system),
             key=prng.key(experiment.seed, "adapters/dropout"),
             identity=self._ws.identity("tune") | {"adapters": name},
-            watch=experiment.watch,
+            watch=self._ws.watch,
             saved=self._ws.saved,
             summary=_ranks,
             refresh=self._refresh(),

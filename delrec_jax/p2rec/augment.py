@@ -104,6 +104,7 @@ class _Trainers:
                 self.data.num_items,
                 way=way,
                 text_width=text_width,
+                watch=self.ws.watch,
                 saved=self.ws.saved,
             )
             self._kind = (cell.name, way)

@@ -99,7 +99,7 @@ class Parsing:
             evaluate=self._validator(asked),
             key=prng.key(seed, "parse/dropout"),
             identity=self._ws.identity("parse") | {"repetition": seed},
-            watch=self._ws.experiment.watch,
+            watch=self._ws.watch,
             saved=self._ws.saved,
         )
         chosen = self._language.put(trained)

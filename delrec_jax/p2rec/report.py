@@ -67,6 +67,7 @@ def _write(ws: Workspace, data: Data) -> None:
     texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
     (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
     terminal.print_report(shown, [], folder / "index.html")
+    ws.watch.trackers.results(tables.main_values(rows, "full"))
 
 
 def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def _train_round(
         key=prng.key(seed, "lm/dropout", *([number] if later else [])),
         select="last",
         identity=ws.identity("pretrain") | {"round of pre-training": number},
-        watch=ws.experiment.watch,
+        watch=ws.watch,
         saved=ws.saved,
     )
 

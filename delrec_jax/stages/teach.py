@@ -60,7 +60,9 @@ def _made(ws: Workspace, data: Data, name: str) -> dict[str, Any]:
     network = ws.experiment.teacher.network
     if network is None or name not in NETWORKS:
         return {"choice": asdict(choose_settings(name, data, _CHOOSING))}
-    training = TeacherTraining(ws.experiment, network, data.split, data.num_items, saved=ws.saved)
+    training = TeacherTraining(
+        ws.experiment, network, data.split, data.num_items, watch=ws.watch, saved=ws.saved
+    )
     _, result = training.fit(
         "teacher",
         taught_path(ws).parent,

@@ -51,20 +51,25 @@ def execute(job: dict[str, Any]) -> None:
     keep_compiled(workdir)
     with session(workdir, experiment):
         ws = Workspace(workdir, experiment, update=True)
-        inputs = Inputs(ws)
-        for stage in job["stages"]:
-            new = not ws.finished(stage) or sources_changed(ws, stage)
-            start, began = datetime.now(UTC), time.monotonic()
-            run_stage(ws, stage, inputs)
-            if new:
-                journal.note(
-                    root,
-                    run=job["run"],
-                    stage=stage,
-                    start=start.strftime("%Y-%m-%d %H:%M:%S UTC"),
-                    seconds=round(time.monotonic() - began, 2),
-                    **job["code"],
-                )
+        with ws.watch.trackers:
+            _execute(job, root, ws)
+
+
+def _execute(job: dict[str, Any], root: Path, ws: Workspace) -> None:
+    inputs = Inputs(ws)
+    for stage in job["stages"]:
+        new = not ws.finished(stage) or sources_changed(ws, stage)
+        start, began = datetime.now(UTC), time.monotonic()
+        run_stage(ws, stage, inputs)
+        if new:
+            journal.note(
+                root,
+                run=job["run"],
+                stage=stage,
+                start=start.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                seconds=round(time.monotonic() - began, 2),
+                **job["code"],
+            )
 
 
 def end_with_parent() -> None:

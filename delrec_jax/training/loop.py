@@ -27,7 +27,7 @@ from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.row_steps import steps_ahead
 from delrec_jax.training.sharding import Layout, place, place_batch
 from delrec_jax.training.steps import TrainState, state_shardings
-from delrec_jax.training.watching import WatchConfig, Watcher
+from delrec_jax.training.watching import Watch, Watcher
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Run:
       select: "best" keeps the parameters of the best evaluation, "last" those of the last step.
       share: the share of every batch that `batches` yields, see `sharding.own_share`.
       identity: what the run depends on, by key; a run with another identity refuses its checkpoints.
-      watch: traces and TensorBoard.
+      watch: traces, and trackers such as TensorBoard.
       summary: final state -> what else to store with the result.
       refresh: what of `frozen` is made again from time to time.
       block: 0, where `step` is one update by one placed batch; otherwise `step` is a `RowSteps`, which takes the batches of
@@ -71,7 +71,7 @@ class Run:
     select: str = "best"
     share: tuple[int, int] = (0, 1)
     identity: Mapping[str, Any] = field(default_factory=dict)
-    watch: WatchConfig = WatchConfig()
+    watch: Watch = field(default_factory=Watch)
     summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
     refresh: Refresh | None = None
     block: int = 0
@@ -136,7 +136,8 @@ class _Training:
             total=run.config.steps,
             start=self.at,
             rows=progress.rows,
-            config=run.watch,
+            watch=run.watch,
+            identity=run.identity,
             monitor=run.monitor,
             quiet=not is_main(),
         ) as watcher:

@@ -7,9 +7,9 @@ timed in stretches from one such moment to the next: evaluations, and updates of
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,8 @@ import jax
 from rich.console import Console
 
 from delrec_jax.training.profiling import StepTrace, parse_span
-from delrec_jax.training.writers import EventFile, MetricsFile, ProgressBar
+from delrec_jax.training.tracking.trackers import Trackers
+from delrec_jax.training.writers import MetricsFile, ProgressBar
 
 TIMINGS = frozenset({"seconds", "step_seconds", "examples_per_second", "goodput", "memory_gib"})
 """The fields of a row that depend on the machine; two runs of the same config agree in all others."""
@@ -27,16 +28,16 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True)
-class WatchConfig:
+class Watch:
     """What is written in addition to `metrics.jsonl`.
 
     Attributes:
-      tensorboard: whether to write TensorBoard event files in the directory of each training run; needs tensorboardX.
       profile: START:STOP, the steps of each training run to trace with JAX; empty = none.
+      trackers: TensorBoard and others that are told every row.
     """
 
-    tensorboard: bool = False
     profile: str = ""
+    trackers: Trackers = field(default_factory=Trackers)
 
     def __post_init__(self) -> None:
         parse_span(self.profile)
@@ -57,7 +58,8 @@ class Watcher:
         total: int,
         start: int,
         rows: list[dict[str, Any]],
-        config: WatchConfig,
+        watch: Watch,
+        identity: Mapping[str, Any] | None = None,
         monitor: str = "",
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -71,20 +73,21 @@ class Watcher:
           total: planned steps.
           start: steps already done, according to the checkpoint.
           rows: the rows of the checkpoint.
-          config: what else to write.
+          watch: what else to write.
+          identity: what the run's results depend on, by key.
           monitor: the metric of an evaluation that is shown; empty = all of them.
           quiet: another process shows and writes; this one only collects rows.
           clock: returns the time in seconds.
           console: where to show a bar; stderr by default.
         """
-        self._directory, self._events_wanted = directory, config.tensorboard and not quiet
+        trackers = Trackers() if quiet else watch.trackers
         self._monitor, self._done = monitor, start
         self._file = MetricsFile(None if quiet else directory / "metrics.jsonl", rows)
         self.rows = self._file.rows
-        self._events: EventFile | None = None
+        self._telling = trackers.training(name, directory, tuple(self.rows), identity or {})
         self._bar: ProgressBar | None = None
         self._trace: StepTrace | None = None
-        span = parse_span(config.profile)
+        span = parse_span(watch.profile)
         if not quiet:
             self._bar = ProgressBar(name, total, start, console=console, clock=clock)
             self._trace = StepTrace(name, directory / "trace", span, start) if span else None
@@ -94,8 +97,7 @@ class Watcher:
 
     def __enter__(self) -> "Watcher":
         with ExitStack() as stack:
-            if self._events_wanted:
-                self._events = stack.enter_context(EventFile(self._directory, self.rows))
+            self._tell = stack.enter_context(self._telling)
             if self._bar:
                 stack.enter_context(self._bar)
             stack.enter_context(told_of_compilations(self._pace.spoil))
@@ -150,8 +152,7 @@ class Watcher:
         with self.aside():
             row = {**row, **self._pace.take(), "memory_gib": round(peak_memory_gib(), 3)}
             self._file.write(row)
-            if self._events:
-                self._events.write(row)
+            self._tell(row)
         self._show()
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Progress for people, numbers for machines: a rich bar or plain lines, `metrics.jsonl`, TensorBoard events."""
+"""Progress for people, numbers for machines: a rich bar or plain lines, `metrics.jsonl`."""
 
 import json
 import sys
@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 from delrec_jax.distributed import is_main
-from delrec_jax.errors import UserError
 
 _BAR_EVERY_SECONDS = 1.0
 _PLAIN_EVERY_SECONDS = 10.0
@@ -35,47 +34,6 @@ class MetricsFile:
         if self.path is not None:
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-
-
-class EventFile:
-    """The numbers of the rows as TensorBoard scalars; a context manager.
-
-    Like `MetricsFile`, it starts with the rows of the checkpoint: TensorBoard is told to forget what earlier files in
-    the directory say, so no row appears twice, and none is missing because a killed process had not written it yet.
-    """
-
-    def __init__(self, directory: Path, rows: list[dict[str, Any]]):
-        """Opens a new event file in `directory`.
-
-        Raises:
-          UserError: tensorboardX is not installed.
-        """
-        try:
-            from tensorboardX import SummaryWriter
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"config.tensorboard is true, but {error.name} is not installed: pip install "
-                '"delrec-jax[tensorboard]", or set config.tensorboard to false'
-            ) from error
-        # A queue without a practical bound: the writer's thread ends when the disk is full, and a full queue
-        # would then block training forever.
-        self._writer = SummaryWriter(
-            logdir=str(directory), purge_step=0, max_queue=10_000, flush_secs=10
-        )
-        for row in rows:
-            self.write(row)
-
-    def __enter__(self) -> "EventFile":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._writer.close()
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Writes each number of a row at the row's `step`."""
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                self._writer.add_scalar(name, value, row["step"])
 
 
 class ProgressBar:

@@ -45,11 +45,15 @@ def opened(
         yield Workspace(folder, experiment, update=update, read_only=True)
     elif in_bucket:
         with _mirrored(workdir, folder, experiment) as saved:
-            yield Workspace(folder, experiment, update=update, saved=saved)
+            ws = Workspace(folder, experiment, update=update, saved=saved)
+            with ws.watch.trackers:
+                yield ws
             saved()
     else:
         with session(folder, experiment):
-            yield Workspace(folder, experiment, update=update)
+            ws = Workspace(folder, experiment, update=update)
+            with ws.watch.trackers:
+                yield ws
 
 
 def local_copy(url: str, cache: str) -> Path:

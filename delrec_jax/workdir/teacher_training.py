@@ -30,6 +30,7 @@ from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.row_steps import RowNumbers, RowSteps
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.task import Scoring, Task, run_task
+from delrec_jax.training.watching import Watch
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
 
 SCORED_USERS = 512
@@ -94,21 +95,23 @@ class TeacherTraining:
         *,
         way: str = "own",
         text_width: int = 0,
+        watch: Watch,
         saved: Callable[[], None] | None = None,
     ):
         """Packs the training rows.
 
         Args:
-          experiment: where it runs and how it is monitored.
+          experiment: where it runs.
           config: which network, and how it trains.
           split: its training part is trained on, and its validation part selects.
           num_items: size of the catalogue.
           way: how text enters its item table, see `teachers.item_table`.
           text_width: E of the text vectors that the table reads; 0 for `own`.
+          watch: as in `loop.Run`.
           saved: as in `loop.Run`.
         """
         self.config, self._split, self._saved = config, split, saved
-        self._watch = experiment.watch
+        self._watch = watch
         self.module = NETWORKS[config.name](config.shape, num_items, way)
         self._rows = training_rows(split.train.offsets, split.train.items, length=config.max_length)
         known = None if config.cold_negatives else ~split.cold_items(num_items)

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from delrec_jax.config import Experiment, leaf_keys, to_dict
+from delrec_jax.config import Experiment, leaf_keys, leaf_values, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
 from delrec_jax.files import file_hash, write_text
 from delrec_jax.plugins import source_hash
+from delrec_jax.training.tracking.trackers import Trackers
+from delrec_jax.training.watching import Watch
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
 # Increased when a change of the code makes old results of a stage wrong.
@@ -30,7 +32,8 @@ _FILES = ("data.manual_dir", "data.download_dir", "teacher.lists")
 PLACES = (
     *_FILES,
     "teacher.steps_per_call",
-    *("mesh", "distributed", "profile", "tensorboard"),
+    *("mesh", "distributed", "profile", "watch"),
+    "tensorboard",  # a setting of earlier versions, which their workdirs have
 )
 
 
@@ -63,6 +66,8 @@ class Workspace:
         self.stages = METHODS[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
+        told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
+        self.watch = Watch(experiment.profile, Trackers(experiment.watch, workdir, told))
         path = workdir / "config.json"
         try:
             if path.exists():

@@ -263,3 +263,22 @@ def test_agreement_leaves_a_dash_where_nothing_was_measured(agreement):
     assert block.columns == ("Prompt", "top-1 agreement", "Kendall tau")
     assert [line.label for line in block.lines][-1] == "distilled"
     assert [cell.text for cell in block.lines[-1].cells] == ["0.610", "–"]
+
+
+def test_main_values_are_those_of_all_users_of_one_protocol():
+    def row(protocol, system, teacher, seed, value):
+        told = {"protocol": protocol, "system": system, "teacher": teacher, "seed": seed}
+        return {**told, "metric": "HR@1", "value": value}
+
+    rows = [
+        row("full", "ease", "sasrec", 0, 0.25),
+        row("full@cold", "ease", "sasrec", 0, 0.125),
+        row("full", "ease", "sasrec", 1, 0.5),
+        row("sampled-20", "ease", "sasrec", 0, 0.75),
+    ]
+    assert tables.main_values(rows, "full") == {"ease/HR@1": 0.375}
+    rows.append(row("full", "teacher", "caser", 0, 1.0))
+    assert tables.main_values(rows, "full") == {
+        "ease/sasrec/HR@1": 0.375,
+        "teacher/caser/HR@1": 1.0,
+    }

@@ -19,7 +19,7 @@ from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.row_steps import RowNumbers, RowSteps, steps_ahead
 from delrec_jax.training.sharding import MeshConfig, make_layout, place, unsplit
 from delrec_jax.training.steps import TrainStep, create_state, state_shardings
-from delrec_jax.training.watching import TIMINGS, WatchConfig
+from delrec_jax.training.watching import TIMINGS, Watch
 
 pytestmark = pytest.mark.exact
 
@@ -87,7 +87,7 @@ def train(directory, block, *, batches=None, watch=None):
         key=jax.random.key(5),
         layout=LAYOUT,
         select="last",
-        watch=watch or WatchConfig(),
+        watch=watch or Watch(),
         block=block,
     )
     fit(run)
@@ -163,7 +163,7 @@ def test_told_to_end_within_a_call_it_saves_at_the_end_of_the_call(
 
 
 def test_a_trace_begins_and_ends_on_its_steps(one_by_one, tmp_path):
-    calls = train(tmp_path, 4, watch=WatchConfig(profile="5:10"))
+    calls = train(tmp_path, 4, watch=Watch(profile="5:10"))
     assert calls == [3, 1, 1, 1, 2, 1, 1, 1]
     assert any((tmp_path / "trace").rglob("*.xplane.pb"))
     assert left(tmp_path) == one_by_one

@@ -1,7 +1,6 @@
 import io
 import json
 import re
-import sys
 import types
 
 import jax
@@ -11,7 +10,8 @@ from rich.console import Console
 
 from delrec_jax.errors import UserError
 from delrec_jax.training import watching
-from delrec_jax.training.watching import TIMINGS, WatchConfig, Watcher, peak_memory_gib
+from delrec_jax.training.tracking.trackers import Kind, Trackers
+from delrec_jax.training.watching import TIMINGS, Watch, Watcher, peak_memory_gib
 
 
 class Machine:
@@ -51,14 +51,14 @@ class Lost:
 
 
 def watch(directory, machine, *, name="prompt/distilled", total=600, start=0, rows=(), **more):
-    config = more.pop("config", WatchConfig())
+    wanted = more.pop("config", Watch())
     return Watcher(
         name,
         directory,
         total=total,
         start=start,
         rows=list(rows),
-        config=config,
+        watch=wanted,
         clock=machine,
         **more,
     )
@@ -261,7 +261,7 @@ def test_rows_on_disk_are_those_of_the_checkpoint_and_the_new_ones(tmp_path):
 
 def test_a_quiet_process_collects_rows_and_writes_nothing(tmp_path, capsys):
     machine = Machine()
-    config = WatchConfig(tensorboard=True, profile="0:1")
+    config = Watch(profile="0:1")
     with watch(tmp_path, machine, rows=[{"step": 0}], config=config, quiet=True) as watcher:
         watcher.before_step(0)
         machine.now += 60
@@ -305,37 +305,45 @@ def test_memory_of_this_very_process():
 
 def test_a_wrong_profile_is_refused_with_the_config():
     with pytest.raises(UserError, match=r"config\.profile is '5': write START:STOP"):
-        WatchConfig(profile="5")
+        Watch(profile="5")
 
 
-def test_rows_reach_tensorboard(tmp_path, monkeypatch):
-    scalars, closed = [], []
+class Listening:
+    """A tracker that remembers what it is told."""
 
-    class SummaryWriter:
-        def __init__(self, **settings):
-            assert settings["logdir"] == str(tmp_path)
+    def __init__(self):
+        self.told = []
 
-        def add_scalar(self, *scalar):
-            scalars.append(scalar)
+    def start(self, training, directory, rows, identity):
+        self.told.append((training, directory, list(rows), identity))
 
-        def close(self):
-            closed.append(True)
+    def write(self, row):
+        self.told.append(row)
 
-    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    config, rows = WatchConfig(tensorboard=True), [{"step": 0, "gate": 0.5}]
-    with pytest.raises(KeyError), watch(tmp_path, Machine(), rows=rows, config=config) as watcher:
-        watcher.record({"run": "lm", "step": 3, "loss": 2.0})
-        raise KeyError
-    memory = watcher.rows[-1]["memory_gib"]
-    assert scalars == [("gate", 0.5, 0), ("loss", 2.0, 3), ("memory_gib", memory, 3)]
-    assert closed
+    def end(self):
+        self.told.append("end")
+
+    def close(self, *, finished):
+        pass
 
 
-def test_missing_tensorboard_is_told_before_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"config\.tensorboard"):
-        watch(tmp_path, Machine(), config=WatchConfig(tensorboard=True)).__enter__()
+def test_rows_reach_the_trackers(tmp_path):
+    heard, rows = Listening(), [{"step": 0, "gate": 0.5}]
+    trackers = Trackers(kinds={"heard": Kind((), lambda *_: heard)})
+    wanted = Watch(trackers=trackers)
+    with trackers:
+        with (
+            pytest.raises(KeyError),
+            watch(tmp_path, Machine(), rows=rows, config=wanted, identity={"seed": 1}) as watcher,
+        ):
+            watcher.record({"run": "lm", "step": 3, "loss": 2.0})
+            raise KeyError
+        with watch(tmp_path, Machine(), config=wanted, quiet=True) as watcher:
+            watcher.record({"step": 1})
+    begun = ("prompt/distilled", tmp_path, [{"step": 0, "gate": 0.5}], {"seed": 1})
+    assert heard.told[0] == begun and heard.told[2:] == ["end"]
+    assert heard.told[1] == {**heard.told[1], "run": "lm", "step": 3, "loss": 2.0}
+    assert heard.told[1]["memory_gib"] > 0
 
 
 def tiny_step(number, size):
@@ -353,7 +361,7 @@ def test_a_trace_holds_its_steps_whole_and_no_evaluation_before_them(tmp_path, c
     checks = [tiny_step(f"9_{n}", 50) for n in range(6)]
     for computation, x in steps + checks:
         computation(x).block_until_ready()  # compiled before, as after the first steps of a run
-    with watch(tmp_path, Machine(), total=6, config=WatchConfig(profile="2:4")) as watcher:
+    with watch(tmp_path, Machine(), total=6, config=Watch(profile="2:4")) as watcher:
         for done, ((step, x), (check, y)) in enumerate(zip(steps, checks, strict=True)):
             watcher.before_step(done)
             watcher.step(done + 1, {"loss": step(x)}, 8)
@@ -380,7 +388,7 @@ def test_a_trace_begins_and_ends_on_an_idle_device_and_its_own_time_is_no_traini
 
     monkeypatch.setattr(jax.profiler, "start_trace", takes_long)
     monkeypatch.setattr(jax.profiler, "stop_trace", takes_long)
-    with watch(tmp_path, machine, total=9, config=WatchConfig(profile="2:4")) as watcher:
+    with watch(tmp_path, machine, total=9, config=Watch(profile="2:4")) as watcher:
         for done in range(5):
             watcher.before_step(done)
             watcher.step(done + 1, machine.step(1.0), 8)
@@ -393,7 +401,7 @@ def test_a_trace_begins_and_ends_on_an_idle_device_and_its_own_time_is_no_traini
 def test_a_trace_ends_with_a_run_that_failed_without_waiting_for_the_device(tmp_path, capsys):
     with (
         pytest.raises(KeyError),
-        watch(tmp_path, Machine(), config=WatchConfig(profile="1:9")) as watcher,
+        watch(tmp_path, Machine(), config=Watch(profile="1:9")) as watcher,
     ):
         watcher.step(1, {}, 8)
         watcher.before_step(1)
@@ -405,7 +413,7 @@ def test_a_trace_ends_with_a_run_that_failed_without_waiting_for_the_device(tmp_
 
 def test_a_trace_waits_for_the_last_step_of_a_run_that_ended_early(tmp_path):
     machine = Machine()
-    with watch(tmp_path, machine, config=WatchConfig(profile="1:9")) as watcher:
+    with watch(tmp_path, machine, config=Watch(profile="1:9")) as watcher:
         watcher.step(1, {}, 8)
         watcher.before_step(1)
         watcher.step(2, machine.step(7.0), 8)
@@ -413,7 +421,7 @@ def test_a_trace_waits_for_the_last_step_of_a_run_that_ended_early(tmp_path):
 
 
 def test_a_profile_beyond_the_end_is_told(tmp_path, capsys):
-    with watch(tmp_path, Machine(), total=3, config=WatchConfig(profile="7:9")) as watcher:
+    with watch(tmp_path, Machine(), total=3, config=Watch(profile="7:9")) as watcher:
         for done in range(3):
             watcher.before_step(done)
             watcher.step(done + 1, {}, 8)

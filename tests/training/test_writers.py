@@ -1,14 +1,11 @@
 import io
 import json
 import re
-import sys
-import types
 
 import pytest
 from rich.console import Console
 
-from delrec_jax.errors import UserError
-from delrec_jax.training.writers import EventFile, MetricsFile, ProgressBar, say
+from delrec_jax.training.writers import MetricsFile, ProgressBar, say
 
 
 class Clock:
@@ -167,51 +164,3 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(capsys):
 def test_messages_go_to_stderr_alone(capsys):
     say("prepare ...")
     assert capsys.readouterr() == ("", "prepare ...\n")
-
-
-@pytest.fixture
-def event_writers(monkeypatch):
-    """A stand-in for tensorboardX that remembers what it is told."""
-    opened = []
-
-    class SummaryWriter:
-        def __init__(self, **settings):
-            self.settings, self.scalars, self.closed = settings, [], False
-            opened.append(self)
-
-        def add_scalar(self, name, value, step):
-            assert not self.closed
-            self.scalars.append((name, value, step))
-
-        def close(self):
-            self.closed = True
-
-    module = types.ModuleType("tensorboardX")
-    module.SummaryWriter = SummaryWriter
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    return opened
-
-
-def test_events_hold_the_numbers_of_all_rows_and_nothing_else(tmp_path, event_writers):
-    with EventFile(tmp_path, [{"run": "lm", "step": 0, "gate": 0.25}]) as events:
-        events.write(
-            {"run": "lm", "step": 7, "loss": 2, "ready": True, "valid/HR@1": 0.5, "x": None}
-        )
-        [writer] = event_writers
-        assert not writer.closed
-    assert writer.scalars == [("gate", 0.25, 0), ("loss", 2, 7), ("valid/HR@1", 0.5, 7)]
-    assert writer.closed
-    # All steps of earlier files are forgotten: the remembered rows are written again.
-    assert writer.settings["logdir"] == str(tmp_path) and writer.settings["purge_step"] == 0
-
-
-def test_missing_tensorboard_names_key_and_remedy(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        sys.modules, "tensorboardX", None
-    )  # what Python itself does for "not there"
-    with pytest.raises(UserError) as caught:
-        EventFile(tmp_path, [])
-    assert str(caught.value) == (
-        'config.tensorboard is true, but tensorboardX is not installed: pip install "delrec-jax[tensorboard]", '
-        "or set config.tensorboard to false"
-    )
