@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = (
     *("run", *STAGES, "baseline", "histories", "prompts", "recommend", "rank", "probe"),
-    *("export", "plan", "study", "compare"),
+    *("app", "export", "plan", "study", "compare"),
 )
 
 # They can use the workdir's own.
-_WITHOUT_CONFIG = ("recommend", "rank", "probe", "report", "evaluate", "export")
+_WITHOUT_CONFIG = ("recommend", "rank", "app", "probe", "report", "evaluate", "export")
 
-_READERS = ("recommend", "rank", "prompts", "histories", "export", "probe")
+_READERS = ("recommend", "rank", "app", "prompts", "histories", "export", "probe")
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -43,6 +43,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
   delrec rank      --workdir=DIR --input=histories.parquet --output=DIR -k 10 [--system=ease] [--by=title]   lists in bulk
+  delrec app       --workdir=DIR [--port=7860]      a page to try the run in a browser (pip install "delrec-jax[app]")
   delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter

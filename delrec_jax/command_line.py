@@ -79,6 +79,8 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_enum(
         "by", "id", ["id", "title"], "rank: what names items, id or title", flag_values=values
     )
+    flags.DEFINE_string("host", "127.0.0.1", "app: where to listen", flag_values=values)
+    flags.DEFINE_integer("port", 7860, "app: 0 = a free one", 0, 65535, flag_values=values)
     flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
     flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
     flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)

@@ -30,6 +30,10 @@ def run_command(command: str, ws: Workspace, values: flags.FlagValues) -> None:
         recommend(ws, Inputs(ws), values.history, values.k)
     elif command == "rank":
         _rank(ws, values)
+    elif command == "app":
+        from delrec_jax.app.command import serve
+
+        serve(ws, values.host, values.port)
     elif command == "probe":
         from delrec_jax.stages.probe import probe
 

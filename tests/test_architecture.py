@@ -29,13 +29,14 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},
     "stages": LOW | METHODS | {"analysis", "config", "workdir"},
     "serving": LOW | METHODS | {"config", "workdir", "stages"},
+    "app": {"analysis", "serving", "teachers", "training", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
     "command_line": {"config"},
     "api": {*("data", "config", "serving", "stages", "workdir")},
     "": {"api", "serving"},  # names that are loaded when first used
-    "workdir_commands": {"workdir", "stages", "serving"},
+    "workdir_commands": {"workdir", "stages", "serving", "app"},
     "cli": {
         *("command_line", "config", "workdir", "workdir_commands"),
         *("planning", "results", "studies"),

@@ -75,6 +75,13 @@ class Answering:
             why=f"lm.verbalizer={config.lm.verbalizer}, prompts.show_candidates={config.prompts.show_candidates}",
         )
 
+    def readers(self, name: str) -> tuple[str, ...]:
+        """The language systems among a system and its parts."""
+        parts = self._hybrids.get(name, {name: 1.0})
+        return tuple(
+            part for part, weight in parts.items() if weight and part in self._language_names
+        )
+
     @property
     def ranks_catalogue(self) -> bool:
         """Whether language systems rank the whole catalogue, and not stated candidates only."""

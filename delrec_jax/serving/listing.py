@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.teachers.best_items import best_items
-from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
+from delrec_jax.workdir.language_scorer import AskedTexts, LanguageScorer, LanguageSystem
 from delrec_jax.workdir.protocols import RowHistories, drawn_order
 from delrec_jax.workdir.systems import System
 
@@ -38,21 +39,35 @@ class ListingSystem:
     def scores(self, part: Part, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B I"]:
         """Scores the catalogue for rows of a part."""
         found = self.source.scores(part, rows)
-        seen = RowHistories(self.split, part)(rows)
-        allowed = np.ones(found.shape[1], bool)
-        best = np.asarray(best_items(found, seen, allowed, count=self.most)[0])
-        listed = drawn_order(best, [f"asked/{row}" for row in rows], seed=self.seed)
+        listed = self._listed(part, rows, found)
         scores = np.full(found.shape, -np.inf, np.float32)
         np.put_along_axis(scores, listed, self.among(part, rows, listed), axis=1)
         return scores
+
+    def texts(self, part: Part, rows: Int[np.ndarray, " B"]) -> AskedTexts:
+        """Returns the texts that are read for rows of a part, with the items that `scores` lists."""
+        return self._texts(part, rows, self._listed(part, rows, self.source.scores(part, rows)))
 
     def among(
         self, part: Part, rows: Int[np.ndarray, " B"], candidates: Int[np.ndarray, "B C"]
     ) -> Float[np.ndarray, "B C"]:
         """Scores stated candidates, listed in this order."""
-        histories: Sequence[np.ndarray] = self.split.histories(part)
-        texts = self.scorer.texts(self.parts, [histories[row] for row in rows], candidates)
+        texts = self._texts(part, rows, candidates)
         return np.asarray(self.scorer.candidates(self.parts, texts, candidates))
+
+    def _listed(
+        self, part: Part, rows: Int[np.ndarray, " B"], scores: Float[jax.Array, "B I"]
+    ) -> Int[np.ndarray, "B m"]:
+        """The best unseen items by the source's scores, in the order in which they are listed."""
+        seen, allowed = RowHistories(self.split, part)(rows), np.ones(scores.shape[1], bool)
+        best = np.asarray(best_items(scores, seen, allowed, count=self.most)[0])
+        return drawn_order(best, [f"asked/{row}" for row in rows], seed=self.seed)
+
+    def _texts(
+        self, part: Part, rows: Int[np.ndarray, " B"], candidates: Int[np.ndarray, "B C"]
+    ) -> AskedTexts:
+        histories: Sequence[np.ndarray] = self.split.histories(part)
+        return self.scorer.texts(self.parts, [histories[row] for row in rows], candidates)
 
     def order(self, part: Part) -> None:
         """All texts have one length, so the order does not matter."""

@@ -13,12 +13,15 @@ from delrec_jax.data.splits import Split
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
+from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.serving.answering import Answering
 from delrec_jax.serving.asked import asked_split
 from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.titles import By, Names
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.best_items import best_items, scores_of
+from delrec_jax.workdir.language_model import readable
+from delrec_jax.workdir.language_scorer import CatalogueSystem
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.workspace import Workspace
@@ -161,6 +164,28 @@ class Recommender:
             for row, found in zip(rows, ask(filled), strict=False):
                 lists[row] = found
         return lists
+
+    def readers(self, system: str) -> tuple[str, ...]:
+        """Returns the language systems that a system asks: itself, those of its parts that are one, or none."""
+        return self._answering.readers(system)
+
+    def read_text(self, history: Ids, system: str) -> tuple[str, int]:
+        """Returns the text that a language system reads after a history, and how many tokens it has.
+
+        Args:
+          history: item numbers, oldest first; at least one.
+          system: one of `readers`.
+
+        Returns:
+          The text, in which the soft prompt is [P0], [P1] and so on; it holds the latest items only if not all fit.
+        """
+        split = asked_split([history], self._inputs.data.split.train)
+        asked = self._answering.system(system, split)
+        assert isinstance(asked, CatalogueSystem | ListingSystem), f"{system} reads no text"
+        (ids,) = asked.texts("test", np.zeros(1, np.int64)).ids
+        kept = ids[ids != PAD_TOKEN].tolist()
+        language = self._inputs.language
+        return readable(language.tokenizer, kept, language.ranker.model.vocab_size), len(kept)
 
     @cached_property
     def histories(self) -> Mapping[str, Ids]:

@@ -1,8 +1,9 @@
 """The language model of a run with everything that turns items into texts for it, read back from the workdir."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -139,6 +140,24 @@ class Language:
     def ids(self, text: str) -> np.ndarray:
         """Returns the token ids of a text."""
         return np.array(self.tokenizer.encode(text), np.int32)
+
+
+def readable(tokenizer: Tokenizer, ids: Sequence[int], first_slot: int) -> str:
+    """Returns token ids as one text, in which the slots of the soft prompt are [P0], [P1] and so on.
+
+    Args:
+      tokenizer: the language model's.
+      ids: ids of a text, without padding.
+      first_slot: the id of slot 0; all higher ones are slots too.
+    """
+    parts: list[str] = []
+    for slots, run in groupby(ids, key=lambda token: token >= first_slot):
+        tokens = list(run)
+        if slots:
+            parts += [f"[P{token - first_slot}]" for token in tokens]
+        else:
+            parts.append(tokenizer.decode(tokens).strip())
+    return " ".join(parts)
 
 
 def code_count(config: Experiment) -> int:

@@ -165,9 +165,13 @@ class CatalogueSystem:
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
         """Scores the catalogue [B, I] for rows of a part."""
+        return self._scorer.catalogue(self._parts, self.texts(part, rows))
+
+    def texts(self, part: Part, rows: np.ndarray) -> AskedTexts:
+        """Returns the texts that are read for rows of a part."""
         if part not in self._texts:
             self._texts[part] = self._scorer.texts(self._parts, self._split.histories(part))
-        return self._scorer.catalogue(self._parts, self._texts[part].rows(rows))
+        return self._texts[part].rows(rows)
 
     def order(self, part: Part) -> None:
         """All texts have one length, so the order does not matter."""

@@ -1,0 +1,1 @@
+"""`delrec app`: a page in the browser on which a finished run can be tried."""
