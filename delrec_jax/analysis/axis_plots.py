@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from delrec_jax.analysis.blocks import Block, Cell, Line
-from delrec_jax.analysis.drawing import DASHES, INK, PALETTE, STYLE, new_figure, svg_text
+from delrec_jax.analysis.drawing import DASHES, INK_ON_COLOR, PALETTE, STYLE, new_figure, svg_text
 from delrec_jax.analysis.study_plots import MARKERS, Measured, scale, spoken
 from delrec_jax.errors import UserError
 
@@ -137,7 +137,7 @@ class HeatMap:
                 grid, cmap="Blues", vmin=low - 0.15 * span, vmax=high + 0.3 * span, aspect="auto"
             )
             for (row, column), one in np.ndenumerate(grid):
-                ink = "white" if one > low + 0.75 * span else INK
+                ink = "white" if one > low + 0.75 * span else INK_ON_COLOR
                 text = "" if np.isnan(one) else f"{one:.4f}"
                 axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
             axes.set_xticks(range(len(self.column_values)), list(map(_text, self.column_values)))

@@ -13,7 +13,7 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 
 from delrec_jax import prng
-from delrec_jax.analysis.drawing import INK, PALETTE, STYLE, new_figure, svg_text
+from delrec_jax.analysis.drawing import INK_ON_COLOR, PALETTE, STYLE, new_figure, svg_text
 from delrec_jax.errors import UserError
 
 COLOURS = PALETTE[:6]  # the seventh is gray, which stands for no category
@@ -193,6 +193,6 @@ def _numbers(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: n
             ha="center",
             va="center",
             weight="bold",
-            color=INK,
+            color=INK_ON_COLOR,
             path_effects=halo,
         )

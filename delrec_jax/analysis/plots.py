@@ -13,7 +13,7 @@ import numpy as np
 
 from delrec_jax.analysis.drawing import (
     DASHES,
-    INK,
+    INK_ON_COLOR,
     PALETTE,
     STYLE,
     Row,
@@ -194,7 +194,7 @@ def rank_picture(ranks: Sequence[Row], *, title: str) -> str:
         axes.imshow(grid, cmap="Blues", vmin=0, vmax=top * 1.3, aspect="auto")
         for (line, column), rank in np.ndenumerate(grid):
             text = "" if np.isnan(rank) else f"{rank:g}"
-            ink = "white" if rank > 0.85 * top else INK
+            ink = "white" if rank > 0.85 * top else INK_ON_COLOR
             axes.text(column, line, text, ha="center", va="center", color=ink)
         axes.set_xticks(range(len(projections)), projections)
         axes.set_yticks(range(len(layers)), layers)
