@@ -47,13 +47,15 @@ class Claim:
     def evidence(self) -> str:
         """Interval and p-value in parentheses; where nothing is shown, the difference with its sign too."""
         ends = (self.test["ci_low"], self.test["ci_high"])
+        if ends == (0, 0):
+            return "(every resample of the users gives the same for both)"
         if self.outcome == "open":
             low, high = map(self._signed, ends)
             told = f"difference {self._signed(self.test['difference'])}, "
         else:
             low, high = map(self.number, sorted(map(abs, ends)))
             told = ""
-        return f"({told}95 % interval {low} to {high}, {self._p})"
+        return f"({told}95\u00a0% interval {low} to {high}, {self._p})"
 
     def number(self, value: float) -> str:
         """A value with the digits of this claim."""
@@ -63,7 +65,8 @@ class Claim:
         """The end of a sentence on the system: what it has more or less than a reference, or that nothing can be shown."""
         if self.outcome == "open":
             reference = self.number(self.reference)
-            return f"no difference from {name} ({reference}) can be shown {self.evidence}"
+            comma = "," if ", " in name else ""  # closes an apposition
+            return f"no difference from {name} ({reference}){comma} can be shown {self.evidence}"
         return f"{self.size} {self.outcome} than {name} {self.evidence}"
 
     def turned(self, name: str) -> str:
@@ -76,7 +79,7 @@ class Claim:
     @property
     def _p(self) -> str:
         p = self.test["p_adjusted"]
-        return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}"
 
     def _signed(self, value: float) -> str:
         text = f"{value:+.{self.digits}f}"

@@ -41,6 +41,8 @@ STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -54,6 +56,9 @@ STYLE: Any = {
     "text.parse_math": False,  # a "$" in a title is literal
     "svg.fonttype": "path",  # looks the same wherever it is opened
 }
+
+TITLE: Any = {"x": 0.01, "horizontalalignment": "left"}
+"""Where a figure's title is: at the left edge, as long labels leave the axes too narrow for it."""
 
 
 def new_figure(*, height: float) -> tuple[Figure, Axes]:

@@ -74,6 +74,11 @@ class Headline:
         return (
             f"Protocol {self.protocol}, {users} test users. {trained}: intervals and tests are over users and say nothing of "
             "seeds that were not run. Paired sign-flip tests, p-values corrected by Holm's method."
+            + (
+                ""
+                if self.oracle is None
+                else " The corpus is generated: this is no result on real data."
+            )
             + (f" Simple baselines, without a language model: {simple}." if simple else "")
         )
 

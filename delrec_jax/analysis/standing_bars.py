@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from delrec_jax.analysis.headline import VECTOR_CONTROLS, Headline
-from delrec_jax.analysis.labels import selection_text, system_label
+from delrec_jax.analysis.labels import system_label
 
 Row = Mapping[str, Any]
 
 _ROOM = 1.02  # of the longest interval, so that its end is not cut off
+_UNTRAINED, _BESIDE = " (step 0)", " (beside the teacher)"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _bar(row: Row, headline: Headline, width: float) -> Bar:
     digits = headline.digits
     label = system_label(row["system"], row["teacher"], teachers=False)
     return Bar(
-        label=label + (selection_text(row) if row["step"] == 0 or row["beside"] else ""),
+        label=label + (_UNTRAINED if row["step"] == 0 else "") + (_BESIDE if row["beside"] else ""),
         kind=_kind(row["system"], headline),
         value=f"{row['value']:.{digits}f}",
         interval=f"[{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]",
