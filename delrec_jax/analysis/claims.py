@@ -69,6 +69,13 @@ class Claim:
             return f"no difference from {name} ({reference}){comma} can be shown {self.evidence}"
         return f"{self.size} {self.outcome} than {name} {self.evidence}"
 
+    def between(self, name: str, other: str) -> str:
+        """A sentence on what the system has more or less than a reference, without its period."""
+        if self.outcome == "open":
+            reference = self.number(self.reference)
+            return f"Between {name} and {other} ({reference}) no difference can be shown {self.evidence}"
+        return f"{name} has {self.against(other)}"
+
     def turned(self, name: str) -> str:
         """The end of a sentence on the reference: what it has more or less than the system."""
         if self.outcome == "open":

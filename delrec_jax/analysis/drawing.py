@@ -36,11 +36,9 @@ STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
+    "axes.facecolor": "none",  # the page's ground, light or dark
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "figure.titlesize": 11,
     "figure.titleweight": "bold",
     "axes.spines.top": False,

@@ -123,12 +123,11 @@ class Headline:
         said: list[str] = []
         for system, claim in claims.items():
             phrase = references[system].format(base_label(system))
-            open_ = claim.outcome == "open"
             if not said:
-                said.append(f"{value}{'; ' if open_ else ', '}{claim.against(phrase)}.")
+                joined = "; " if claim.outcome == "open" else ", "
+                said.append(f"{value}{joined}{claim.against(phrase)}.")
             else:
-                told = claim.against(phrase)
-                said.append(f"{told[0].upper()}{told[1:]}." if open_ else f"It has {told}.")
+                said.append(f"{claim.between(name, phrase)}.")
         return said
 
     def _prompts(self, own: Row) -> list[str]:

@@ -134,7 +134,7 @@ def _curves(log: list[dict[str, Any]]) -> list[Curve]:
         Curve("loss", "Stage 1: training loss", prompts),
         Curve(
             "valid/agreement",
-            "Stage 1: top-1 agreement with the teacher, validation users",
+            "Stage 1: validation, top-1 agreement with the teacher",
             prompts,
         ),
         Curve("loss", "Stage 2: training loss", adapters),
