@@ -8,7 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from delrec_jax.analysis.blocks import Block, Cell, Line
-from delrec_jax.analysis.drawing import DASHES, INK, PALETTE, STYLE, new_figure, svg_text
+from delrec_jax.analysis.drawing import (
+    DASHES,
+    INK_ON_COLOR,
+    PALETTE,
+    STYLE,
+    TITLE,
+    new_figure,
+    svg_text,
+)
 from delrec_jax.analysis.study_plots import MARKERS, Measured, scale, spoken
 from delrec_jax.errors import UserError
 
@@ -81,7 +89,8 @@ class ByAxis:
                 )
                 axes.vlines(x, low, high, color=color, alpha=0.4, linewidth=1)
                 axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-            axes.set(title=self.title, xlabel=self.axis, ylabel=self.metric)
+            figure.suptitle(self.title, **TITLE)
+            axes.set(xlabel=self.axis, ylabel=self.metric)
             figure.legend(loc="outside lower left", ncols=2 if len(self.curves) > 1 else 1)
             return svg_text(figure, label=f"{self.title}: {spoken(self.block)}")
 
@@ -137,14 +146,15 @@ class HeatMap:
                 grid, cmap="Blues", vmin=low - 0.15 * span, vmax=high + 0.3 * span, aspect="auto"
             )
             for (row, column), one in np.ndenumerate(grid):
-                ink = "white" if one > low + 0.75 * span else INK
+                ink = "white" if one > low + 0.75 * span else INK_ON_COLOR
                 text = "" if np.isnan(one) else f"{one:.4f}"
                 axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
             axes.set_xticks(range(len(self.column_values)), list(map(_text, self.column_values)))
             axes.set_yticks(range(len(self.row_values)), list(map(_text, self.row_values)))
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
-            axes.set(title=self.title, xlabel=self.columns, ylabel=self.rows)
+            figure.suptitle(self.title, **TITLE)
+            axes.set(xlabel=self.columns, ylabel=self.rows)
             return svg_text(figure, label=f"{self.title}, {self.metric}: {spoken(self.block)}")
 
 

@@ -18,21 +18,34 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 DASHES = ("-", "--", "-.", ":")
 
 INK = "#1f2933"
+INK_ON_COLOR = "#1f2930"
+"""As dark as `INK`, and dark on a dark page too: for text on a light color of the figure's own."""
+
 QUIET = "#8a94a0"
+_GRID = "#e4e8ec"
+# What a page may replace by colors that suit its ground (style.css.j2); elsewhere a figure has its own.
+_OF_PAGE = {
+    INK: "ink",
+    QUIET: "edge",
+    _GRID: "grid",
+    PALETTE[0].lower(): "blue",
+    PALETTE[6]: "gray",
+    "#c3cad2": "pale",
+}
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
+    "axes.facecolor": "none",  # the page's ground, light or dark
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e8ec",
+    "grid.color": _GRID,
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -41,6 +54,9 @@ STYLE: Any = {
     "text.parse_math": False,  # a "$" in a title is literal
     "svg.fonttype": "path",  # looks the same wherever it is opened
 }
+
+TITLE: Any = {"x": 0.01, "horizontalalignment": "left"}
+"""Where a figure's title is: at the left edge, as long labels leave the axes too narrow for it."""
 
 
 def new_figure(*, height: float) -> tuple[Figure, Axes]:
@@ -112,5 +128,7 @@ def svg_text(figure: Figure, *, label: str, dpi: float | Literal["figure"] = "fi
     text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in referenced else "", text)
     for name in referenced:
         text = re.sub(rf'(["#]){re.escape(name)}(?=[")])', rf"\g<1>{salt}-{name}", text)
+    for color, name in _OF_PAGE.items():
+        text = re.sub(rf"(?<=: ){color}(?=[;\"])", f"var(--{name}, {color})", text)
     aria = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{aria}" ', 1).strip()

@@ -13,7 +13,7 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 
 from delrec_jax import prng
-from delrec_jax.analysis.drawing import INK, PALETTE, STYLE, new_figure, svg_text
+from delrec_jax.analysis.drawing import INK_ON_COLOR, PALETTE, STYLE, TITLE, new_figure, svg_text
 from delrec_jax.errors import UserError
 
 COLOURS = PALETTE[:6]  # the seventh is gray, which stands for no category
@@ -62,7 +62,7 @@ def embedding_map(
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(height=4.4)
         axes.set_axis_off()
-        axes.set_title(title)
+        figure.suptitle(title, **TITLE)
         axes.set_aspect("equal", adjustable="datalim")
         named = np.unique(categories[categories >= 0])
         _scatter(axes, points, categories, named=named)
@@ -193,6 +193,6 @@ def _numbers(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: n
             ha="center",
             va="center",
             weight="bold",
-            color=INK,
+            color=INK_ON_COLOR,
             path_effects=halo,
         )

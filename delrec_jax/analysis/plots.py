@@ -13,15 +13,16 @@ import numpy as np
 
 from delrec_jax.analysis.drawing import (
     DASHES,
-    INK,
+    INK_ON_COLOR,
     PALETTE,
     STYLE,
+    TITLE,
     Row,
     horizontal_bars,
     new_figure,
     svg_text,
 )
-from delrec_jax.analysis.labels import base_label, selection_text
+from delrec_jax.analysis.labels import base_label
 from delrec_jax.analysis.seed_blocks import SeedMean
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import system_order
@@ -70,7 +71,8 @@ def curve_plot(
                 markersize=3.5,
                 label=(runs or {}).get(run, run),
             )
-        axes.set(title=title, xlabel="step", ylabel=key)
+        figure.suptitle(title, **TITLE)
+        axes.set(xlabel="step", ylabel=key)
         # Below the axes, where it cannot cover a curve.
         figure.legend(loc="outside lower left", ncols=2 if len(series) > 1 else 1)
         return svg_text(figure, label=f"{title}: {key} by step for {', '.join(series)}")
@@ -100,13 +102,14 @@ def metric_bars(rows: Sequence[Row], *, metric: str, protocol: str, title: str) 
             labels=[_bar_label(row) for row in chosen],
             colours=[_BAR_COLOURS.get(row["system"], PALETTE[5]) for row in chosen],
         )
-        axes.set(title=title, xlabel=f"{metric} with 95 % interval")
+        figure.suptitle(title, **TITLE)
+        axes.set(xlabel=f"{metric} with 95 % interval")
         return svg_text(figure, label=f"{title}: {_spoken(chosen, 'system')}")
 
 
 def _bar_label(row: Row) -> str:
     """The system's label; of the selected step only the fact that it is 0, as bars need the room."""
-    return base_label(row["system"]) + (selection_text(row) if row["step"] == 0 else "")
+    return base_label(row["system"]) + (" (step 0)" if row["step"] == 0 else "")
 
 
 def seed_bars(means: Sequence[SeedMean], *, metric: str, title: str) -> str:
@@ -139,7 +142,8 @@ def seed_bars(means: Sequence[SeedMean], *, metric: str, title: str) -> str:
             places=places,
             digits=4,
         )
-        axes.set(title=title, xlabel=f"{metric}, mean ± sd over seeds")
+        figure.suptitle(title, **TITLE)
+        axes.set(xlabel=f"{metric}, mean ± sd over seeds")
         spoken = ", ".join(f"{one.label} {one.values[metric]:.4f}" for one in chosen)
         return svg_text(figure, label=f"{title}: {spoken}")
 
@@ -166,7 +170,8 @@ def agreement_bars(agreement: Sequence[Row], *, measure: str, title: str) -> str
             labels=[row["prompt"] for row in chosen],
             colours=[PALETTE[0] if "distil" in row["prompt"] else PALETTE[5] for row in chosen],
         )
-        axes.set(title=title, xlabel=f"{measure} with 95 % interval")
+        figure.suptitle(title, **TITLE)
+        axes.set(xlabel=f"{measure} with 95 % interval")
         return svg_text(figure, label=f"{title}: {_spoken(chosen, 'prompt')}")
 
 
@@ -194,13 +199,13 @@ def rank_picture(ranks: Sequence[Row], *, title: str) -> str:
         axes.imshow(grid, cmap="Blues", vmin=0, vmax=top * 1.3, aspect="auto")
         for (line, column), rank in np.ndenumerate(grid):
             text = "" if np.isnan(rank) else f"{rank:g}"
-            ink = "white" if rank > 0.85 * top else INK
+            ink = "white" if rank > 0.85 * top else INK_ON_COLOR
             axes.text(column, line, text, ha="center", va="center", color=ink)
         axes.set_xticks(range(len(projections)), projections)
         axes.set_yticks(range(len(layers)), layers)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(title)
+        figure.suptitle(title, **TITLE)
         spoken = ", ".join(f"{row['layer']} {row['projection']} {row['rank']:g}" for row in ranks)
         return svg_text(figure, label=f"{title}: {spoken}")
 

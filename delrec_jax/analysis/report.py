@@ -14,12 +14,16 @@ from markupsafe import Markup
 
 from delrec_jax.analysis import plots
 from delrec_jax.analysis.beyond_blocks import beyond_blocks
-from delrec_jax.analysis.blocks import SHARE_COLUMN, agreement_block, result_blocks, whole_protocols
-from delrec_jax.analysis.comparison_blocks import comparison_block, verdict
+from delrec_jax.analysis.blocks import agreement_block, result_blocks, whole_protocols
+from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.analysis.embedding_map import EmbeddingMap, embedding_map
+from delrec_jax.analysis.headline import Headline
 from delrec_jax.analysis.html import template
 from delrec_jax.analysis.labels import base_label
 from delrec_jax.analysis.seed_blocks import SeedMean, seed_mean_blocks, seed_means
+from delrec_jax.analysis.standing_bars import picture
+from delrec_jax.analysis.terminal import main_table
+from delrec_jax.analysis.user_table import UserTable
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
 
@@ -74,7 +78,9 @@ class ReportData:
     # P2Rec: {"category", "size" (items), "share" (of training interactions), "titles"} per row
     categories: Sequence[Row] = ()
     maps: Sequence[EmbeddingMap] = ()
-    over_seeds: bool = False  # tables, tiles and bars show means over seeds, by teacher
+    over_seeds: bool = False  # tables and bars show means over seeds, by teacher
+    headline: Headline | None = None  # the first screen
+    users: UserTable | None = None  # none: the lists were not recorded
 
 
 def render_report(data: ReportData) -> str:
@@ -89,7 +95,9 @@ def render_report(data: ReportData) -> str:
     blocks = (seed_mean_blocks if data.over_seeds else result_blocks)(data.metrics)
     return template("report.html.j2").render(
         data=data,
-        tiles=_seed_tiles(data) if data.over_seeds else _tiles(data.metrics),
+        sentences=data.headline.sentences() if data.headline else [],
+        picture=picture(data.headline) if data.headline else None,
+        main=main_table(blocks),
         parts={part: [block for block in blocks if block.part == part] for part in _PART_TITLES},
         part_titles=_PART_TITLES,
         comparison=comparison_block(data.comparisons) if data.comparisons else None,
@@ -113,55 +121,6 @@ _PART_TITLES = {
     "popularity": "By popularity of the target",
     "cold": "Cold and warm targets",
 }
-
-
-def _tiles(metrics: Sequence[Row]) -> list[dict[str, str]]:
-    """HR@1 of the teacher, the distilled prompt, DELRec and the oracle, from the first protocol's table."""
-    first = result_blocks(metrics)[0]
-    tiles = []
-    for line in first.lines:
-        if line.name in ("teacher", "lm_distilled_prompt", "delrec", "oracle"):
-            hit = line.cells[0]
-            share = line.cells[-1].text if first.columns[-1] == SHARE_COLUMN else ""
-            note = f"{share} of the oracle" if share and line.name != "oracle" else ""
-            tiles.append(
-                {
-                    "name": line.name,
-                    "label": line.label,
-                    "metric": "HR@1",
-                    "value": hit.text,
-                    "interval": hit.interval,
-                    "note": note,
-                }
-            )
-    return tiles
-
-
-def _seed_tiles(data: ReportData) -> list[dict[str, str]]:
-    """NDCG@10 of every teacher, plain and augmented, with the result of their paired test."""
-    protocol, means = _first_means(data.metrics)
-    readings = {
-        row["teacher"]: f"{row['difference']:+.4f} ({verdict(row)})"
-        for row in data.comparisons
-        if (row["system"], row["reference"]) == ("teacher_augmented", "teacher")
-        and (row["protocol"], row["metric"]) == (protocol, _SEED_METRIC)
-    }
-    tiles = []
-    for one in means:
-        if one.system in ("teacher", "teacher_augmented") and _SEED_METRIC in one.values:
-            spread = one.spreads.get(_SEED_METRIC)
-            augmented = one.system == "teacher_augmented"
-            tiles.append(
-                {
-                    "name": one.system,
-                    "label": one.label,
-                    "metric": _SEED_METRIC,
-                    "value": f"{one.values[_SEED_METRIC]:.4f}",
-                    "interval": "" if spread is None else f"±\u00a0{spread:.4f}",
-                    "note": readings.get(one.teacher, "") if augmented else "",
-                }
-            )
-    return tiles
 
 
 def _first_means(metrics: Sequence[Row]) -> tuple[str, list[SeedMean]]:

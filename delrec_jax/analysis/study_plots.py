@@ -16,6 +16,7 @@ from delrec_jax.analysis.blocks import Block, Cell, Line
 from delrec_jax.analysis.drawing import (
     PALETTE,
     STYLE,
+    TITLE,
     horizontal_bars,
     new_figure,
     svg_text,
@@ -87,7 +88,8 @@ class Bars:
                 colours=[PALETTE[0]] * len(rows),
                 digits=4,
             )
-            axes.set(title=self.title, xlabel=self.metric)
+            figure.suptitle(self.title, **TITLE)
+            axes.set(xlabel=self.metric)
             return svg_text(figure, label=f"{self.title}: {spoken(self.block)}")
 
 
@@ -131,7 +133,8 @@ class CostAgainstQuality:
                     capsize=2.5,
                     label=one.label,
                 )
-            axes.set(title=self.title, xlabel=self.cost, ylabel=self.metric)
+            figure.suptitle(self.title, **TITLE)
+            axes.set(xlabel=self.cost, ylabel=self.metric)
             figure.legend(loc="outside lower left", ncols=columns)
             return svg_text(figure, label=f"{self.title}: {spoken(self.block)}")
 

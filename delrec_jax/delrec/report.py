@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from delrec_jax.analysis import blocks, tables, terminal
@@ -12,29 +11,26 @@ from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.report import (
     Curve,
     ReportData,
-    WorkedExample,
     pretraining_curve,
     write_report,
 )
 from delrec_jax.config import Experiment, to_dict
-from delrec_jax.delrec import files, systems
-from delrec_jax.delrec.guides import make_guides
+from delrec_jax.delrec import files, first_look, systems
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir import base_model, recommenders
+from delrec_jax.workdir import base_model
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 _METRIC = "HR@1"
 
 
 def report(ws: Workspace, data: Data, language: Language) -> None:
-    """Writes `report/metrics.json`, `tables.md` and `index.html`, and prints the main table and that of the agreement."""
+    """Writes metrics.json, headline.json, tables.md and index.html of `report/`; prints the main table and the agreement."""
     table = records.read_records(ws.folder("evaluate") / "records.parquet")
     expected = ws.folder("evaluate") / "expected.parquet"
     rows = tables.metrics_rows(
@@ -50,6 +46,8 @@ def report(ws: Workspace, data: Data, language: Language) -> None:
 def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
     folder = ws.folder("report")
     tables.write_metrics_json(folder / "metrics.json", rows)
+    if page.headline:
+        write_json(folder / "headline.json", page.headline.as_json())
     write_report(folder / "index.html", page)
     shown = [*blocks.result_blocks(rows), *beyond_blocks(page.beyond)]
     texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
@@ -89,6 +87,7 @@ def _report_data(
     compared = significance.compare_family(
         table, pairs, _METRIC, protocol=protocol, seed=config.seed
     )
+    headline = first_look.headline(ws, table, rows, protocol=protocol)
     return ReportData(
         title=f"DELRec on {data.corpus.name}",
         summary={
@@ -102,13 +101,15 @@ def _report_data(
         metrics=rows,
         command="delrec run --config=FILE --workdir=DIR (with config.json below)",
         config=to_dict(config),
-        comparisons=[asdict(one) for one in compared],
+        comparisons=[*(asdict(one) for one in compared), *headline.tests],
         agreement=read_json(ws.folder("distill") / "agreement.json"),
         beyond=beyond,
         log=log,
         curves=_curves(log),
         adapter_ranks=_adapter_ranks(ws),
-        examples=_examples(ws, data, language),
+        headline=headline,
+        users=first_look.shown_users(ws, data, table, protocol=protocol),
+        examples=first_look.examples(ws, data, language),
         notes=[
             *filter(None, [terminal.seen_and_unseen(rows, protocol)]),
             *_notes(config, data),
@@ -135,7 +136,7 @@ def _curves(log: list[dict[str, Any]]) -> list[Curve]:
         Curve("loss", "Stage 1: training loss", prompts),
         Curve(
             "valid/agreement",
-            "Stage 1: top-1 agreement with the teacher, validation users",
+            "Stage 1: validation, top-1 agreement with the teacher",
             prompts,
         ),
         Curve("loss", "Stage 2: training loss", adapters),
@@ -154,42 +155,6 @@ def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
         *layer, projection = path.split("/")
         rows.append({"layer": "/".join(layer), "projection": projection, "rank": rank})
     return rows
-
-
-def _examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExample]:
-    """Two users: the first with a cold target and the first without (the first two if no target is cold)."""
-    if not language.ranker.verbalizer.shows_examples:
-        return []
-    cold = data.split.cold_items(data.num_items)[data.split.target("test")]
-    chosen = [*np.flatnonzero(cold)[:1], *np.flatnonzero(~cold)]
-    scorer = LanguageScorer(language)
-    system = systems.tuned(ws, language, "distilled", make_guides(ws, data, language))
-    teacher = recommenders.taught_system(ws, data)
-    titles = data.corpus.catalogue.titles
-    examples = []
-    for row in chosen[:2]:
-        user = int(data.split.users("test")[row])
-        history, target = data.split.history("test", user), int(data.split.target("test")[row])
-        candidates = data.candidates["test"].items[row]
-        ids = scorer.texts(system, [history], [candidates])
-        own = np.asarray(scorer.candidates(system, ids, candidates[None]))[0]
-        given = np.asarray(teacher.scores("test", np.array([row])))[0][candidates]
-        ranks = {"teacher": _ranks(given), "delrec": _ranks(own)}
-        examples.append(
-            WorkedExample(
-                user=str(row),
-                history=tuple(titles[item] for item in history[-10:]),
-                target=titles[target],
-                candidates=tuple(titles[item] for item in candidates),
-                ranks=ranks,
-                cold=bool(cold[row]),
-            )
-        )
-    return examples
-
-
-def _ranks(scores: np.ndarray) -> list[float]:
-    return [float((scores > s).sum() + 1 + ((scores == s).sum() - 1) / 2) for s in scores]
 
 
 def _notes(config: Experiment, data: Data) -> list[str]:

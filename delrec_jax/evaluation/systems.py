@@ -5,6 +5,9 @@ from collections.abc import Sequence
 BASELINES = ("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings")
 """The systems that are the same for every teacher and seed: those in closed form, and the language model's title vectors."""
 
+SIMPLE_BASELINES = tuple(name for name in BASELINES if name != "lm_embeddings")
+"""The baselines that need neither a language model nor training."""
+
 # In the order in which every table lists them.
 SYSTEMS = (
     *BASELINES,

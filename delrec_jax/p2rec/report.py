@@ -23,7 +23,7 @@ from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
-from delrec_jax.p2rec import files
+from delrec_jax.p2rec import files, first_look
 from delrec_jax.p2rec.cells import RANDOM, UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
 from delrec_jax.p2rec.stage_blocks import category_block, category_lines, validation_block
@@ -33,14 +33,14 @@ from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.base_model import described_model
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace, read_json, write_json
 
 _METRIC = "NDCG@10"
 _MAPPED = 1500  # items per map: t-SNE of all would take minutes on a large catalogue
 
 
 def report(ws: Workspace, data: Data) -> None:
-    """Writes `report/metrics.json`, `tables.md`, `comparisons.json` and `index.html`, and prints the main table."""
+    """Writes metrics.json, headline.json, tables.md and index.html of `report/`; prints the main table."""
     on_main(lambda: _write(ws, data))
 
 
@@ -55,7 +55,9 @@ def _write(ws: Workspace, data: Data) -> None:
         asdict(one) for one in compare_augmentations(table, _METRIC, parts=parts, seed=seed)
     ]
     tables.write_metrics_json(folder / "metrics.json", rows)
-    page = _page(ws, data, rows, compared)
+    page = _page(ws, data, table, rows, compared)
+    if page.headline:
+        write_json(folder / "headline.json", page.headline.as_json())
     write_report(folder / "index.html", page)
     shown = [
         *seed_mean_blocks(rows),
@@ -83,7 +85,11 @@ def _rows(ws: Workspace, table: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _page(
-    ws: Workspace, data: Data, rows: list[dict[str, Any]], compared: list[dict[str, Any]]
+    ws: Workspace,
+    data: Data,
+    table: pl.DataFrame,
+    rows: list[dict[str, Any]],
+    compared: list[dict[str, Any]],
 ) -> ReportData:
     config = ws.experiment
     facts = read_json(ws.folder("prepare") / "statistics.json")
@@ -115,6 +121,8 @@ def _page(
         categories=described["categories"],
         maps=_maps(ws, data),
         over_seeds=True,
+        headline=first_look.headline(ws, table, rows, compared),
+        users=first_look.shown_users(ws, data, table),
         notes=[
             *_notes(config, data),
             *category_lines(read_json(ws.folder("parse") / "parse.json")),
