@@ -26,8 +26,9 @@ def run_command(command: str, ws: Workspace, values: flags.FlagValues) -> None:
         show_prompts(ws, Inputs(ws), values.n)
     elif command == "recommend":
         from delrec_jax.serving.printing import recommend
+        from delrec_jax.serving.recommender import Recommender
 
-        recommend(ws, Inputs(ws), values.history, values.k)
+        recommend(Recommender(ws), values.history, values.k)
     elif command == "rank":
         _rank(ws, values)
     elif command == "probe":
@@ -61,7 +62,6 @@ def _rank(ws: Workspace, values: flags.FlagValues) -> None:
             "rank needs --input=FILE.parquet with a column of histories, and --output=DIR"
         )
     rank_file(
-        ws,
         Recommender(ws),
         Path(values.input),
         Path(values.output),
