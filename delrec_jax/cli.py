@@ -49,7 +49,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
   delrec export    --workdir=DIR --format=hub --output=DIR [--titles=no] [--license=ID] [--base=NAME]   a folder to share
   delrec push      --workdir=DIR --repo=USER/NAME [--private]   the same, put on the Hugging Face hub (or --folder=DIR)
-  delrec recommend --from=USER/NAME [--revision=MAIN] [--base=DIR] --history="Title; Title"   ask it there; also rank
+  delrec recommend --from=USER/NAME [--revision=TAG] [--base=DIR] --history="Title; Title"   ask it there; also rank
 
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 

@@ -55,7 +55,7 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
-    with told(f"--repo={repo}"):
+    with told(f"--repo={repo}:"):
         api.create_repo(repo, private=private or None, exist_ok=True)
         info = api.model_info(repo)
         there = _checked(info, repo, private=private)

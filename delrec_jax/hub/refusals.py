@@ -11,7 +11,7 @@ def told(place: str) -> Iterator[None]:
     """Turns the errors of `huggingface_hub` into a `UserError`.
 
     Args:
-      place: what was asked for, which the message begins with.
+      place: what was asked for, which the message begins with: `--repo=ann/shop:`.
     """
     # Imported late, because the import is slow.
     from huggingface_hub import errors
@@ -27,9 +27,10 @@ def told(place: str) -> Iterator[None]:
         RuntimeError,  # of an upload, with the cause below it
         ValueError,  # of a malformed answer
     ) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        around = isinstance(error, RuntimeError | errors.LocalEntryNotFoundError)
+        cause = error.__cause__ if around and error.__cause__ else error
         raise UserError(
-            f"{place}: {_fault(cause)} ({type(cause).__name__}: {one_line(cause, most=200)})"
+            f"{place} {_fault(cause)} ({type(cause).__name__}: {one_line(cause, most=200)})"
         ) from None
 
 

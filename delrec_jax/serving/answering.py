@@ -1,4 +1,4 @@
-"""The systems that can be asked, made of the parts of a workdir or of a folder from a hub; each is loaded when first asked."""
+"""The systems that can be asked, made of the parts of a workdir or of a shared folder; each is loaded when first asked."""
 
 from functools import cache, cached_property
 
