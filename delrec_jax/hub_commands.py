@@ -46,7 +46,7 @@ def run_shared(command: str, values: flags.FlagValues) -> None:
     from delrec_jax.workdir_commands import ask
 
     recommender = open_shared(
-        values["from"].value,
+        str(values["from"].value),
         revision=values.revision or None,
         base=values.base,
         titles=read_titles(Path(values.titles)) if values.titles else None,

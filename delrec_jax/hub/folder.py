@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from delrec_jax import __version__
+import delrec_jax
 from delrec_jax.analysis.tables import read_metrics_json, write_metrics_json
 from delrec_jax.delrec.report import notes
 from delrec_jax.errors import UserError
@@ -87,7 +87,7 @@ def export_shared(ws: Workspace, output: Path, choices: Choices) -> None:
     found = {*kept, *networks}
     manifest = Manifest(
         format=FORMAT,
-        version=__version__,
+        version=delrec_jax.__version__,
         base=base,
         systems={name: _described(system) for name, system in kept.items()},
         teachers=tuple(networks),

@@ -78,8 +78,8 @@ class FolderParts:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The hashes of all files."""
-        return self._manifest.files
+        """The hashes of all files, and of the language model if it is not among them."""
+        return {**self._manifest.files, "base": self._manifest.base.sha256}
 
     @property
     def histories(self) -> Mapping[str, Ids]:
