@@ -13,6 +13,7 @@ from delrec_jax import ready_configs
 from delrec_jax.command_line import described, overridden, parse
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
+from delrec_jax.hub_commands import reads_shared, run_shared
 from delrec_jax.workdir import stage_table
 from delrec_jax.workdir.bucket import split_url
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = (
     *("run", *STAGES, "baseline", "histories", "prompts", "recommend", "rank", "probe"),
-    *("app", "export", "plan", "study", "compare"),
+    *("app", "export", "push", "plan", "study", "compare"),
 )
 
 # They can use the workdir's own.
-_WITHOUT_CONFIG = ("recommend", "rank", "app", "probe", "report", "evaluate", "export")
+_WITHOUT_CONFIG = ("recommend", "rank", "app", "probe", "report", "evaluate", "export", "push")
 
-_READERS = ("recommend", "rank", "app", "prompts", "histories", "export", "probe")
+_READERS = ("recommend", "rank", "app", "prompts", "histories", "export", "push", "probe")
 
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
@@ -47,6 +48,9 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
+  delrec export    --workdir=DIR --format=hub --output=DIR [--titles=no] [--license=ID] [--base=NAME]   a folder to share
+  delrec push      --workdir=DIR --repo=USER/NAME [--private]   the same, put on the Hugging Face hub (or --folder=DIR)
+  delrec recommend --from=USER/NAME [--revision=TAG] [--base=DIR] --history="Title; Title"   ask it there; also rank
 
   delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
 
@@ -83,6 +87,9 @@ def _dispatch(arguments: list[str]) -> None:
     values, overrides, folders = parse(command, arguments[1:], folders=command == "compare")
     if command == "compare":
         _compare(folders, values, overrides, shlex.join(["delrec", *arguments]))
+        return
+    if reads_shared(command, values):
+        run_shared(command, values)
         return
     _check_given(command, values, overrides)
     if command == "plan":

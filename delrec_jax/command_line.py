@@ -81,7 +81,17 @@ def _defined() -> flags.FlagValues:
     )
     flags.DEFINE_string("host", "127.0.0.1", "app: where to listen", flag_values=values)
     flags.DEFINE_integer("port", 7860, "app: 0 = a free one", 0, 65535, flag_values=values)
-    flags.DEFINE_string("format", "hf", "export: hf, peft, lora or adapter", flag_values=values)
+    flags.DEFINE_string("format", "hf", "export: hf, peft, lora, adapter, hub", flag_values=values)
+    flags.DEFINE_string("repo", "", "push: USER/NAME on the hub", flag_values=values)
+    flags.DEFINE_string("folder", "", "push: what export wrote", flag_values=values)
+    flags.DEFINE_bool("private", False, "push: for its owner only", flag_values=values)
+    flags.DEFINE_string("license", "", "export, push: that of the weights", flag_values=values)
+    flags.DEFINE_string("titles", "", "export, push: yes or no; else a CSV", flag_values=values)
+    flags.DEFINE_string("base", "", "export, push: name of the language model", flag_values=values)
+    flags.DEFINE_string("from", "", "recommend, rank: a folder, USER/NAME", flag_values=values)
+    flags.DEFINE_string(
+        "revision", "", "recommend, rank: branch, tag or commit", flag_values=values
+    )
     flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
     flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
     flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)

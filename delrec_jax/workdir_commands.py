@@ -1,12 +1,17 @@
 """The commands on a workdir that is open: those that run stages, and those that ask a finished run."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from delrec_jax.errors import UserError
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.workspace import Workspace
+
+if TYPE_CHECKING:
+    from delrec_jax.serving.recommender import Recommender
 
 
 def run_command(command: str, ws: Workspace, values: flags.FlagValues) -> None:
@@ -24,12 +29,10 @@ def run_command(command: str, ws: Workspace, values: flags.FlagValues) -> None:
         from delrec_jax.stages.show_prompts import show_prompts
 
         show_prompts(ws, Inputs(ws), values.n)
-    elif command == "recommend":
-        from delrec_jax.serving.printing import recommend
+    elif command in ("recommend", "rank"):
+        from delrec_jax.serving.recommender import Recommender
 
-        recommend(ws, Inputs(ws), values.history, values.k)
-    elif command == "rank":
-        _rank(ws, values)
+        ask(command, Recommender(ws), values)
     elif command == "app":
         from delrec_jax.app.command import serve
 
@@ -40,15 +43,21 @@ def run_command(command: str, ws: Workspace, values: flags.FlagValues) -> None:
         output = Path(values.output) if values.output else None
         probe(ws, Inputs(ws), others=values.prompt_from, users=values.users, output=output)
     elif command in ("export", "histories"):
-        from delrec_jax.stages.export import export
-        from delrec_jax.stages.histories import histories
-
         if not values.output:  # Path("") would be the current directory
             raise UserError(f"--output is missing: give the directory that {command} writes to")
         if command == "histories":
+            from delrec_jax.stages.histories import histories
+
             histories(ws, Path(values.output))
         else:
-            export(ws, Inputs(ws), values.format, Path(values.output))
+            _export(ws, values, Path(values.output))
+    elif command == "push":
+        from delrec_jax.hub.push import check_repo, push
+
+        check_repo(values.repo)
+        with TemporaryDirectory() as folder:
+            _share(ws, values, Path(folder))
+            push(Path(folder), values.repo, private=values.private)
     else:
         from delrec_jax.stages import pipeline
 
@@ -56,17 +65,43 @@ def run_command(command: str, ws: Workspace, values: flags.FlagValues) -> None:
         whole[command](ws) if command in whole else pipeline.run_stage(ws, command)
 
 
-def _rank(ws: Workspace, values: flags.FlagValues) -> None:
+def _export(ws: Workspace, values: flags.FlagValues, output: Path) -> None:
+    from delrec_jax.stages.export import SHARED, export
+
+    if values.format == SHARED:
+        _share(ws, values, output)
+    else:
+        export(ws, Inputs(ws), values.format, output)
+
+
+def _share(ws: Workspace, values: flags.FlagValues, output: Path) -> None:
+    from delrec_jax.hub.folder import Choices, export_shared
+
+    if values.titles not in ("", "yes", "no"):
+        raise UserError(f"--titles={values.titles}: use yes or no")
+    titles = values.titles != "no"
+    export_shared(ws, output, Choices(titles=titles, base=values.base, license=values.license))
+
+
+def ask(command: str, recommender: "Recommender", values: flags.FlagValues) -> None:
+    """Asks an opened run: `recommend` or `rank`.
+
+    Raises:
+      UserError: a flag that it needs is missing, or what the command itself says.
+    """
+    if command == "recommend":
+        from delrec_jax.serving.printing import recommend
+
+        recommend(recommender, values.history, values.k)
+        return
     from delrec_jax.serving.bulk import rank_file
-    from delrec_jax.serving.recommender import Recommender
 
     if not values.input or not values.output:
         raise UserError(
             "rank needs --input=FILE.parquet with a column of histories, and --output=DIR"
         )
     rank_file(
-        ws,
-        Recommender(ws),
+        recommender,
         Path(values.input),
         Path(values.output),
         k=values.k,

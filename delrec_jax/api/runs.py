@@ -1,5 +1,6 @@
 """Running the stages of a config from Python, as `delrec run` and `delrec STAGE` do, and opening what they leave."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,6 +10,7 @@ from delrec_jax import ready_configs
 from delrec_jax.api.frames import Place
 from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, unknown_key
 from delrec_jax.errors import UserError, one_line
+from delrec_jax.hub.fetched import is_shared, open_shared
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages import pipeline
 from delrec_jax.workdir.opening import opened
@@ -80,17 +82,33 @@ def run_stage(
         pipeline.run_stage(workspace, stage)
 
 
-def load(workdir: Place) -> Recommender:
-    """Opens a finished run; nothing in its folder is changed.
+def load(
+    place: Place,
+    *,
+    revision: str | None = None,
+    base: Place = "",
+    titles: Mapping[str, str] | None = None,
+) -> Recommender:
+    """Opens a finished run, or a model that somebody shared; nothing in its folder is changed.
+
+    A shared model is read by safetensors and JSON alone: no pickle and no code of the repository is fetched or opened.
 
     Args:
-      workdir: the folder of the run, or `gs://BUCKET/PATH`.
+      place: the folder of the run, or `gs://BUCKET/PATH`; or `USER/NAME` of a model that `delrec push` put on the hub, or a
+        folder that `delrec export --format=hub` wrote.
+      revision: a branch, tag or commit on the hub; None = its main branch.
+      base: a folder or hub name of a shared model's language model, where it is not where the model says.
+      titles: titles by item id, for a model that was shared without titles.
 
     Raises:
-      UserError: there is no finished run.
+      UserError: there is no finished run; or no such model, or it cannot be fetched, or it is damaged or of another version.
     """
-    settings = ConfigDict(stored_settings(workdir), convert_dict=True)
-    with opened(str(workdir), from_config(settings), reads=True) as workspace:
+    if is_shared(str(place)):
+        return open_shared(str(place), revision=revision, base=str(base), titles=titles)
+    if revision or base or titles:
+        raise UserError(f"{place}: revision, base and titles are for shared models, USER/NAME")
+    settings = ConfigDict(stored_settings(place), convert_dict=True)
+    with opened(str(place), from_config(settings), reads=True) as workspace:
         return Recommender(workspace)
 
 

@@ -69,8 +69,8 @@ class _Page:
         with gr.Blocks(title=f"delrec: {name}", analytics_enabled=False) as self.blocks:
             self._history, self._before = gr.State(()), gr.State(None)
             gr.Markdown(
-                f"# What comes next?\nPick titles out of the {len(answers.titles):,} of `{name}`, and see what each system of this "
-                "run recommends after them."
+                f"# What comes next?\nPick titles out of the {len(answers.titles):,} of `{name}`, and see what each system of "
+                "this run recommends after them."
             )
             with gr.Row():
                 self._lay_search()

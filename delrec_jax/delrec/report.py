@@ -112,7 +112,7 @@ def _report_data(
         examples=first_look.examples(ws, data, language),
         notes=[
             *filter(None, [terminal.seen_and_unseen(rows, protocol)]),
-            *_notes(config, data),
+            *notes(config, data),
             *([] if beyond else [NOT_RECORDED]),
         ],
     )
@@ -157,8 +157,9 @@ def _adapter_ranks(ws: Workspace) -> list[dict[str, Any]]:
     return rows
 
 
-def _notes(config: Experiment, data: Data) -> list[str]:
-    notes = [
+def notes(config: Experiment, data: Data) -> list[str]:
+    """What a reader of the results must know about this run."""
+    found = [
         "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
         "without the items that a user has seen, `full_with_seen` with them.",
         *data.split.warnings(),
@@ -167,29 +168,29 @@ def _notes(config: Experiment, data: Data) -> list[str]:
     ]
     made_here, supervised = not config.lm.weights, systems.bare_name(config) == "lm_supervised"
     if data.world is not None:
-        notes += [
+        found += [
             "The storefront is generated: no figure here is a result on real data.",
             "The oracle's figures are computed from the generating process, not estimated from these users.",
         ]
     if data.world is not None and made_here:
-        notes.append(
+        found.append(
             "The language model was pre-trained on the catalogue's text and on instructions that include the behaviors of "
             "the store's customers: this demonstration is built so that a prompt CAN express the pattern."
             + ("" if supervised else " It never saw a row of interactions.")
         )
     elif made_here:
-        notes.append(
+        found.append(
             "The language model is small and was pre-trained here on this corpus' titles, attributes and training histories; "
             "it has no world knowledge. With pretrained weights these figures will differ."
         )
     else:
-        notes.append(
+        found.append(
             f"The language model has the pretrained weights {config.lm.weights} (lm/base.json holds their SHA-256): "
             "what it already knew about these items is not controlled for."
         )
     if supervised:
-        notes.append(
+        found.append(
             "Pre-training asked for users' own next items (pretrain.text.recent, cloze), in the words of evaluation: every row "
             "of the language model is one of a supervised recommender, also without a prompt; none is zero-shot."
         )
-    return notes
+    return found

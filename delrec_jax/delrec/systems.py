@@ -122,8 +122,6 @@ def tuned_with(experiment: Experiment) -> tuple[str, ...]:
 def prompted(ws: Workspace, language: Language, name: str, guides: Guides | None) -> LanguageSystem:
     """The language model with this prompt and readout; for `none` and `readout`, with texts that have no slots.
 
-    These hold a prompt of zeros, which no text refers to: so all systems share their compiled programs.
-
     Args:
       ws: the workdir.
       language: the language model.
@@ -131,11 +129,11 @@ def prompted(ws: Workspace, language: Language, name: str, guides: Guides | None
       guides: the result of `make_guides`.
     """
     if name == "none":
-        return LanguageSystem(NO_PATTERN, _unread_prompt(ws, language), guides=guides)
+        return LanguageSystem(NO_PATTERN, unread_prompt(ws.experiment, language), guides=guides)
     found, step = files.load_distilled(ws, name), files.selected_step(files.prompt_path(ws, name))
     readout = {**language.readout, **language.put(found["readout"])}
     if name == files.READOUT:
-        pattern, prompt = NO_PATTERN, _unread_prompt(ws, language)
+        pattern, prompt = NO_PATTERN, unread_prompt(ws.experiment, language)
     else:
         pattern = language.slots
         prompt = title_slots.read_prompt(ws, language, found["prompt"])
@@ -168,7 +166,8 @@ def tuned(ws: Workspace, language: Language, name: str, guides: Guides | None) -
     )
 
 
-def _unread_prompt(ws: Workspace, language: Language) -> Any:
-    shapes = PromptStart(ws.experiment, words=(0,)).shapes(language.ranker)
+def unread_prompt(experiment: Experiment, language: Language) -> Any:
+    """The prompt of texts without slots: zeros of the config's shape, so that all systems share their compiled programs."""
+    shapes = PromptStart(experiment, words=(0,)).shapes(language.ranker)
     unread = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     return language.put({"prompt": unread})["prompt"]

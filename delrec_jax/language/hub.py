@@ -50,12 +50,13 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-def resolve(name_or_dir: str | Path) -> Path:
+def resolve(name_or_dir: str | Path, revision: str | None = None) -> Path:
     """Returns the directory of a model, fetching the model if necessary.
 
     Args:
       name_or_dir: a directory, used as it is, or a name on the Hugging Face hub such as `google/flan-t5-small`, which
         is fetched unless the hub's cache has it. HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT are respected.
+      revision: a branch, tag or commit on the hub; None = its main branch.
 
     Raises:
       UserError: neither a directory nor a model that can be fetched.
@@ -71,16 +72,23 @@ def resolve(name_or_dir: str | Path) -> Path:
         raise UserError(
             f"{name_or_dir}: no such directory, and not a hub name (such as google/flan-t5-small) either"
         )
-    return _fetch(str(name_or_dir))
+    return _fetch(str(name_or_dir), revision)
 
 
-def _fetch(name: str) -> Path:
+def commit_of(directory: Path) -> str | None:
+    """Returns the commit that a directory of the hub's cache holds; None for any other directory."""
+    return directory.name if directory.parent.name == "snapshots" else None
+
+
+def _fetch(name: str, revision: str | None) -> Path:
     """Fetches a model through `huggingface_hub` and its cache."""
     # Imported late, because the import is slow and most runs name a directory.
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FETCHED)))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)),
+        )
     except (
         errors.HTTPError,  # type: ignore[attr-defined, unused-ignore]  # not exported explicitly
         errors.HFValidationError,

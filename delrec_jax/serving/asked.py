@@ -4,19 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delrec_jax.data.interactions import Interactions
+from delrec_jax.data.interactions import Interactions, from_rows
 from delrec_jax.data.splits import Split, Targets
 from delrec_jax.data.title_tokens import Ids
 
 _NOT_ASKED = 0  # closes each history where a split has the target, which nothing reads here
 
 
-def asked_split(histories: Sequence[Ids], train: Interactions) -> Split:
-    """Returns a split whose test part is these histories, in their order.
+def asked_split(histories: Sequence[Ids]) -> Split:
+    """Returns a split whose test part is these histories, in their order; nobody who answers reads its training part.
 
     Args:
       histories: items, oldest first; at least one each.
-      train: the training part of the corpus.
     """
     rows = np.arange(len(histories), dtype=np.int32)
     ends = np.cumsum([len(history) + 1 for history in histories])
@@ -28,4 +27,4 @@ def asked_split(histories: Sequence[Ids], train: Interactions) -> Split:
         times=np.arange(ends[-1], dtype=np.int64),
     )
     asked = Targets(rows, ends.astype(np.int64) - 1)
-    return Split("asked", interactions, train, {"test": asked})
+    return Split("asked", interactions, from_rows((), (), ()), {"test": asked})

@@ -19,7 +19,7 @@ from delrec_jax.files import file_hash, whole
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.serving.titles import By
 from delrec_jax.training.writers import ProgressBar
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import read_json, write_json
 
 PART = 65_536
 """Histories per part: what an interruption may lose, and what is in memory at once."""
@@ -28,7 +28,6 @@ _HISTORY, _CANDIDATES, _USER = "history", "candidates", "user"
 
 
 def rank_file(
-    ws: Workspace,
     recommender: Recommender,
     source: Path,
     output: Path,
@@ -40,8 +39,7 @@ def rank_file(
     """Ranks items after each history of a file.
 
     Args:
-      ws: the run.
-      recommender: the same, opened.
+      recommender: whom to ask.
       source: a parquet file with the column `history`, lists of ids or titles, oldest first; optionally `candidates`, lists to
         rank, and `user`, which is copied.
       output: the folder to write; parts that it has already are kept.
@@ -60,7 +58,7 @@ def rank_file(
         "system": system,
         "k": k,
         "by": by,
-        "run": {stage: ws.content(stage) for stage in ws.stages if ws.finished(stage)},
+        "run": dict(recommender.parts.identity),
     }
     on_main(lambda: _begin(output, asked))
     with ProgressBar("rank", math.ceil(rows / PART)) as bar:

@@ -4,23 +4,19 @@ from rich.console import Console
 from rich.table import Table
 
 from delrec_jax.errors import UserError
-from delrec_jax.serving.answering import Answering
 from delrec_jax.serving.recommender import Recommender
-from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.registry import LISTS, display_name
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
-from delrec_jax.workdir.workspace import Workspace
 
 _SHOWN = ("delrec", AUGMENTED, PLAIN)
 
 
-def recommend(ws: Workspace, inputs: Inputs, history: str, count: int) -> None:
+def recommend(recommender: Recommender, history: str, count: int) -> None:
     """Prints the best unseen items for a history of titles, by the method's systems and by the plain teacher.
 
     Args:
-      ws: a finished run.
-      inputs: its corpus and language model.
+      recommender: whom to ask.
       history: titles, separated by `;`, oldest first.
       count: length of the lists.
 
@@ -28,27 +24,26 @@ def recommend(ws: Workspace, inputs: Inputs, history: str, count: int) -> None:
       UserError: the run is not finished, a title is unknown (the nearest ones are named), or the list is too long: longer
         than the unseen items, or, where DELRec ranks stated candidates only, longer than `candidates.rerank`.
     """
-    if Answering(ws, inputs).main == PLAIN:
+    if recommender.main == PLAIN:
         raise UserError(
-            f"recommend needs a finished run in {ws.root}: run `delrec run` with this --workdir first"
+            f"recommend needs a finished run in {recommender.parts.place}: run `delrec run` with this --workdir first"
         )
-    recommender = Recommender(ws, inputs)
     titles = [title for title in history.split(";") if title.strip()]
     if not titles:
         raise UserError('--history is empty: give titles, such as --history="Toy Story; Heat"')
     items = recommender.items(titles, place="--history")
-    if ws.experiment.teacher.name == LISTS:
+    if recommender.parts.experiment.teacher.name == LISTS:
         say("The teacher has no column: teacher.name=lists knows only the histories of its file.")
     columns = [name for name in _SHOWN if name in recommender.systems]
-    table = Table("rank", *(_label(ws, recommender, name) for name in columns))
+    table = Table("rank", *(_label(recommender, name) for name in columns))
     lists = [recommender.ranked([items], k=count, system=name)[0][0] for name in columns]
     for rank, best in enumerate(zip(*lists, strict=True)):
         table.add_row(str(rank + 1), *(recommender.titles[item] for item in best))
     Console().print(table)
 
 
-def _label(ws: Workspace, recommender: Recommender, name: str) -> str:
-    teacher = display_name(ws.experiment.teacher.name)
+def _label(recommender: Recommender, name: str) -> str:
+    teacher = display_name(recommender.parts.experiment.teacher.name)
     if name != "delrec":
         return f"{teacher} + P2Rec" if name == AUGMENTED else teacher
     if recommender.listed is None:

@@ -1,7 +1,6 @@
-"""`delrec_jax.load`: a finished run that answers questions in Python."""
+"""`delrec_jax.load`: a finished run, or a model from a hub, that answers questions in Python."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,8 @@ from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.serving.answering import Answering
 from delrec_jax.serving.asked import asked_split
 from delrec_jax.serving.listing import ListingSystem
+from delrec_jax.serving.parts import Parts
+from delrec_jax.serving.run_parts import RunParts
 from delrec_jax.serving.titles import By, Names
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.best_items import best_items, scores_of
@@ -46,32 +47,28 @@ class Recommender:
     """The systems of a finished run, asked about any history of items of its catalogue.
 
     Attributes:
+      parts: what they are made of.
       systems: names of the systems that can be asked, as in the results: `teacher`, `ease`, `delrec`, hybrids and so on.
       main: the system that is asked unless another is named: the last of the run's method.
       titles: the catalogue, by item number.
       item_ids: its ids in the source.
     """
 
-    def __init__(self, workspace: Workspace, inputs: Inputs | None = None):
+    def __init__(self, run: Workspace | Parts, inputs: Inputs | None = None):
         """Opens a run; a system is loaded when it is first asked.
 
         Args:
-          workspace: the run's workdir, with at least `teach` finished.
-          inputs: what has been read of it already; None = nothing yet.
+          run: the run's workdir, with at least `teach` finished; or the parts of a model from a hub.
+          inputs: what has been read of a workdir already; None = nothing yet.
 
         Raises:
           UserError: the run is not finished.
         """
-        if not workspace.finished("teach"):
-            raise UserError(
-                f"{workspace.root} has no finished run: run `delrec run` with this --workdir first"
-            )
-        self._inputs = inputs or Inputs(workspace)
-        self._answering = Answering(workspace, self._inputs)
-        self._names = Names(self._inputs.data.corpus.catalogue)
-        self.systems, self.main = self._answering.names, self._answering.main
-        self.titles = self._inputs.data.corpus.catalogue.titles
-        self.item_ids = self._inputs.data.corpus.catalogue.ids
+        self.parts: Parts = RunParts(run, inputs) if isinstance(run, Workspace) else run
+        self._answering = Answering(self.parts)
+        self._names = Names(self.parts.catalogue)
+        self.systems, self.main = self._answering.names, self.parts.main
+        self.titles, self.item_ids = self.parts.catalogue.titles, self.parts.catalogue.ids
 
     def recommend(
         self, history: Sequence[str], k: int = 10, *, system: str | None = None, by: By = "title"
@@ -148,7 +145,7 @@ class Recommender:
         """`rank_items` as arrays: items [h] and scores [h] of each history's list, best first."""
         if k is not None and k < 1:
             raise UserError(f"-k {k}: a list has at least 1 item")
-        split = asked_split(histories, self._inputs.data.split.train)
+        split = asked_split(histories)
         asked = self._answering.system(system or self.main, split)
         ask = (
             self._unseen(asked, split, 10 if k is None else k)
@@ -179,19 +176,18 @@ class Recommender:
         Returns:
           The text, in which the soft prompt is [P0], [P1] and so on; it holds the latest items only if not all fit.
         """
-        split = asked_split([history], self._inputs.data.split.train)
+        split = asked_split([history])
         asked = self._answering.system(system, split)
         assert isinstance(asked, CatalogueSystem | ListingSystem), f"{system} reads no text"
         (ids,) = asked.texts("test", np.zeros(1, np.int64)).ids
         kept = ids[ids != PAD_TOKEN].tolist()
-        language = self._inputs.language
+        language = self.parts.language
         return readable(language.tokenizer, kept, language.ranker.model.vocab_size), len(kept)
 
-    @cached_property
+    @property
     def histories(self) -> Mapping[str, Ids]:
-        """All items of each user of the corpus, oldest first, by the user's id."""
-        found = self._inputs.data.corpus.interactions
-        return {name: found.history(user) for user, name in enumerate(found.user_ids)}
+        """All items of each user of the corpus, oldest first, by the user's id; empty for a model from a hub."""
+        return self.parts.histories
 
     @property
     def listed(self) -> int | None:
@@ -211,7 +207,7 @@ class Recommender:
         Raises:
           UserError: the run has no language model, or no tuned one.
         """
-        language = self._inputs.language
+        language = self.parts.language
         if not tuned:
             return language.title_vectors
         if "delrec" not in self.systems:

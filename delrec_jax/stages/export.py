@@ -27,6 +27,9 @@ FORMATS = {
     "hf": "the merged model for `transformers`, with the soft prompt next to it",
 }
 
+SHARED = "hub"
+"""The format of a folder that others open with this package: `hub.folder` writes it."""
+
 
 def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
     """Writes DELRec's adapter and prompt (those named `distilled`) in one of `FORMATS`.
@@ -35,16 +38,8 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
       UserError: the run is not finished, the format is unknown, or the directory is in use.
     """
     if kind not in FORMATS:
-        raise UserError(f"--format={kind}: use one of {', '.join(FORMATS)}")
-    if not ws.finished("tune"):
-        raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output={output}: give a directory that does not exist yet or is empty")
-    if ws.experiment.distill.guided:
-        raise UserError(
-            f"export writes prompts that are the same for all users, but distill.prompt={ws.experiment.distill.prompt}: its "
-            "slots need the teacher; use distill.prompt=shared"
-        )
+        raise UserError(f"--format={kind}: use one of {', '.join(FORMATS)}, {SHARED}")
+    check_exportable(ws, output)
     language = inputs.language
     tuned = files.load_tuned(ws, "distilled")
     adapters, readout = tuned["adapters"], tuned["readout"]
@@ -88,3 +83,20 @@ def export(ws: Workspace, inputs: Inputs, kind: str, output: Path) -> None:
         # The cosine's scale, map and so on, without which the tuned model's states rank nothing.
         save_tree(output / READOUT_FILE, readout, {})
     say(f"{output}: {FORMATS[kind]}")
+
+
+def check_exportable(ws: Workspace, output: Path) -> None:
+    """Checks what all formats need.
+
+    Raises:
+      UserError: the run is not finished, its prompts cannot leave it, or the directory is in use.
+    """
+    if not ws.finished("tune"):
+        raise UserError(f"export needs a finished `delrec tune` in {ws.root}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output={output}: give a directory that does not exist yet or is empty")
+    if ws.experiment.distill.guided:
+        raise UserError(
+            f"export writes prompts that are the same for all users, but distill.prompt={ws.experiment.distill.prompt}: its "
+            "slots need the teacher; use distill.prompt=shared"
+        )

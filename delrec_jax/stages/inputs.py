@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 
+from delrec_jax.config import Experiment
 from delrec_jax.data.templates import Template
 from delrec_jax.delrec.prompt_tasks import prompt_templates
 from delrec_jax.errors import UserError
@@ -27,10 +28,7 @@ class Inputs:
     @cached_property
     def templates(self) -> Mapping[str, Template]:
         """DELRec's templates by task; a tokenizer is trained on their words, which include those of P2Rec's template."""
-        found = prompt_templates(self._ws.experiment)
-        if PREFERENCE in found:
-            raise UserError(f"distill.tasks.{PREFERENCE}: P2Rec's text has this name; use another")
-        return found
+        return templates_of(self._ws.experiment)
 
     @cached_property
     def language(self) -> Language:
@@ -44,4 +42,21 @@ class Inputs:
 
     @property
     def _every_template(self) -> Mapping[str, Template]:
-        return {**self.templates, PREFERENCE: TEMPLATE}
+        return with_preference(self.templates)
+
+
+def templates_of(experiment: Experiment) -> Mapping[str, Template]:
+    """Returns DELRec's templates by task.
+
+    Raises:
+      UserError: a task has the name of P2Rec's text.
+    """
+    found = prompt_templates(experiment)
+    if PREFERENCE in found:
+        raise UserError(f"distill.tasks.{PREFERENCE}: P2Rec's text has this name; use another")
+    return found
+
+
+def with_preference(templates: Mapping[str, Template]) -> Mapping[str, Template]:
+    """Returns all templates that a language model's texts are made of: these, and that of P2Rec."""
+    return {**templates, PREFERENCE: TEMPLATE}

@@ -32,15 +32,28 @@ def tokenizer_directory(ws: Workspace) -> Path:
     return ws.folder("pretrain") / "tokenizer"
 
 
+def model_directory(experiment: Experiment) -> Path | None:
+    """Returns the directory of the pretrained weights; None if `pretrain` trains a model of its own."""
+    return hub.resolve(experiment.lm.weights) if experiment.lm.weights else None
+
+
 def make_model(experiment: Experiment, tokenizer: Tokenizer) -> LanguageModel:
     """Returns the language model with the adapters of stage 2, in the sizes of the pretrained model or of the config.
+
+    Raises:
+      UserError: as in `model_of`.
+    """
+    return model_of(experiment, tokenizer, model_directory(experiment))
+
+
+def model_of(experiment: Experiment, tokenizer: Tokenizer, directory: Path | None) -> LanguageModel:
+    """Returns the language model whose weights are in a directory (None: nowhere yet), with the adapters of stage 2.
 
     Raises:
       UserError: the tokenizer has ids for which the pretrained embedding table has no rows, or texts may be longer than the
         model can read.
     """
     config, family = experiment.lm, find_family(experiment.lm.family)
-    directory = hub.resolve(config.weights) if config.weights else None
     model = family.model(config, directory=directory, vocab_size=tokenizer.vocab_size)
     if tokenizer.vocab_size > model.vocab_size:
         raise UserError(
@@ -114,11 +127,14 @@ def load_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:
     Raises:
       UserError: as in `stored_params`.
     """
-    params = stored_params(ws, model, layout)
-    if not ws.experiment.lm.quantise:
+    return as_held(ws.experiment, stored_params(ws, model, layout), model, layout)
+
+
+def as_held(experiment: Experiment, params: Any, model: LanguageModel, layout: Layout) -> Any:
+    """Returns stored parameters as the stages after `pretrain` hold them: in 8 bits with `lm.quantise`."""
+    if not experiment.lm.quantise:
         return params
-    homes = layout.of(held_shapes(ws.experiment, model))
-    return quantise(params, model.closed, homes)
+    return quantise(params, model.closed, layout.of(held_shapes(experiment, model)))
 
 
 def stored_params(ws: Workspace, model: LanguageModel, layout: Layout) -> Any:

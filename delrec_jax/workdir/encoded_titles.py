@@ -28,11 +28,11 @@ class TitleStore:
     """Where the vectors of one language model are kept.
 
     Attributes:
-      file: the file.
+      file: the file; None = they are kept nowhere, and made when they are asked for.
       base: fingerprint of the language model.
     """
 
-    file: Path
+    file: Path | None
     base: str
 
     def vectors(
@@ -45,12 +45,14 @@ class TitleStore:
           params: parameters of the language model.
           adapters: AdaLoRA's tree, if `base` is a tuned model.
         """
-        key = {"base": self.base, "titles": encoder.digest}
-        if not as_main_sees(lambda: _read(self.file, key) is not None):
+        file, key = self.file, {"base": self.base, "titles": encoder.digest}
+        if file is None:
+            return encoder(params, adapters)
+        if not as_main_sees(lambda: _read(file, key) is not None):
             found = encoder(params, adapters)
-            on_main(lambda: _write(self.file, key, found))
+            on_main(lambda: _write(file, key, found))
             return found
-        stored = _read(self.file, key)
+        stored = _read(file, key)
         assert stored is not None
         return stored
 

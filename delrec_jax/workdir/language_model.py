@@ -1,9 +1,10 @@
 """The language model of a run with everything that turns items into texts for it, read back from the workdir."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -214,10 +215,20 @@ def _with_slots(config: Experiment, pieces: Pieces, first: int) -> tuple[Pieces,
 def make_ranker(config: Experiment, data: Data, tokenizer: Tokenizer, pieces: Pieces) -> Ranker:
     """Returns a ranker: the language model with the catalogue's titles."""
     model = base_model.make_model(config, tokenizer)
-    titles = title_matrix(tokenizer.encode_many(data.corpus.catalogue.titles))
+    return _ranker(config, data.corpus.catalogue.titles, model, tokenizer, pieces)
+
+
+def _ranker(
+    config: Experiment,
+    titles: tuple[str, ...],
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    pieces: Pieces,
+) -> Ranker:
+    tokens, weights = title_matrix(tokenizer.encode_many(titles))
     verbalizer = find_verbalizer(config.lm.verbalizer)
     verbalizer = verbalizer.configured(config.lm, pieces.begin.tolist(), pieces.end.tolist())
-    return Ranker(model, *titles, pieces.sentinel, verbalizer, pieces.codes)
+    return Ranker(model, tokens, weights, pieces.sentinel, verbalizer, pieces.codes)
 
 
 def load_texts(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Texts:
@@ -229,15 +240,52 @@ def load_texts(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> 
     return Texts(tokenizer, pieces, slots, rows)
 
 
+@dataclass(frozen=True)
+class Base:
+    """Where a base model is.
+
+    Attributes:
+      tokenizer: directory of its tokenizer.
+      weights: directory of pretrained weights; None if they are our own.
+      load: loads the frozen parameters, placed as a layout says.
+      titles: where the vectors of titles are kept.
+    """
+
+    tokenizer: Path
+    weights: Path | None
+    load: Callable[[LanguageModel, Layout], Any]
+    titles: TitleStore
+
+
 def load_language(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> Language:
     """Loads the base model that `pretrain` made or adopted, with its tokenizer and texts."""
-    tokenizer = Tokenizer(base_model.tokenizer_directory(ws))
-    pieces = make_pieces(ws.experiment, tokenizer, data.corpus.catalogue.titles, templates)
-    ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
+    name = base_model.fingerprint(ws) + ws.experiment.lm.quantise
+    base = Base(
+        base_model.tokenizer_directory(ws),
+        base_model.model_directory(ws.experiment),
+        partial(base_model.load_params, ws),
+        TitleStore(ws.folder("pretrain") / "title_vectors.npz", name),
+    )
+    return language_on(base, ws.experiment, data.corpus.catalogue.titles, templates)
+
+
+def language_on(
+    base: Base, config: Experiment, titles: tuple[str, ...], templates: Mapping[str, Template]
+) -> Language:
+    """Loads a base model with its tokenizer and texts.
+
+    Args:
+      base: where it is.
+      config: the config.
+      titles: titles of the catalogue.
+      templates: the template of each task by name.
+    """
+    tokenizer = Tokenizer(base.tokenizer)
+    pieces = make_pieces(config, tokenizer, titles, templates)
+    model = base_model.model_of(config, tokenizer, base.weights)
+    ranker = _ranker(config, titles, model, tokenizer, pieces)
     # Slots are numbered from the table's size on: a pretrained table has more rows than its tokenizer has ids.
-    pieces, slots = _with_slots(ws.experiment, pieces, ranker.model.vocab_size)
-    layout = base_model.language_layout(ws.experiment, ranker.model)
-    params = base_model.load_params(ws, ranker.model, layout)
-    base = base_model.fingerprint(ws) + ws.experiment.lm.quantise
-    store = TitleStore(ws.folder("pretrain") / "title_vectors.npz", base)
-    return Language(tokenizer, ranker, params, pieces, slots, layout, store)
+    pieces, slots = _with_slots(config, pieces, model.vocab_size)
+    layout = base_model.language_layout(config, model)
+    params = base.load(model, layout)
+    return Language(tokenizer, ranker, params, pieces, slots, layout, base.titles)

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
+from same_answers import assert_same_answers
 from tiny_bert import RAW, write_bert, write_wordpiece
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
+import delrec_jax
 from delrec_jax.delrec import files, systems
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.stages.inputs import Inputs
@@ -181,3 +183,10 @@ def test_tuned_title_vectors_are_what_the_adapters_read(shared_run):
     ours = scorer.catalogue(replace(tuned, adapters=adapters, vectors=vectors), texts)
     frozen = scorer.catalogue(replace(tuned, adapters=adapters), texts)
     assert np.abs(ours - frozen).max() > 1e-3
+
+
+def test_a_shared_folder_answers_as_the_run(shared_run, model, tmp_path):
+    delrec("export", f"--workdir={shared_run}", "--format=hub", f"--output={tmp_path / 'out'}")
+    found = delrec_jax.load(tmp_path / "out", base=model)
+    assert_same_answers(delrec_jax.load(shared_run), found)
+    assert found.systems[-1] == "delrec" and "lm_readout" in found.systems

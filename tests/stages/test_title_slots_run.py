@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
+from same_answers import assert_same_answers
 from tiny_storefront import CONFIG, FEW_BASELINES, TINY, delrec, open_workspace
 from watching import Watch, same
 
+import delrec_jax
 from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.errors import Preempted
 from delrec_jax.stages.inputs import Inputs
@@ -186,3 +188,8 @@ def test_stages_of_no_steps_leave_what_they_start_with(llara_run, tmp_path):
             np.testing.assert_array_equal(tuned["prompt"][name][part], value)
     shuffled = files.load_distilled(ws, "shuffled")["prompt"]["first"]["weight"]
     np.testing.assert_array_equal(shuffled, start["prompt"]["first"]["weight"])
+
+
+def test_a_shared_folder_answers_as_the_run(llara_run, tmp_path):
+    delrec("export", f"--workdir={llara_run}", "--format=hub", f"--output={tmp_path / 'out'}")
+    assert_same_answers(delrec_jax.load(llara_run), delrec_jax.load(tmp_path / "out"), k=3)

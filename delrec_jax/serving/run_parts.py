@@ -1,0 +1,145 @@
+"""The parts of a finished workdir that answer any history, by their names in the results.
+
+Left out are those that know only the histories of their own users: `teacher.name=lists`, and hybrids with it.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from delrec_jax.config import Experiment
+from delrec_jax.data.interactions import Catalogue
+from delrec_jax.data.title_tokens import Ids
+from delrec_jax.delrec import systems as language_systems
+from delrec_jax.delrec.guides import Guides, make_guides
+from delrec_jax.errors import UserError
+from delrec_jax.p2rec.cells import cells
+from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers.protocol import Teacher
+from delrec_jax.teachers.registry import LISTS, closed_form
+from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.closed_forms import Choice, chosen, fitted, training_part
+from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.language_scorer import LanguageSystem
+from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
+from delrec_jax.workdir.workspace import Workspace, read_json
+
+
+class RunParts:
+    """The parts of one workdir (`parts.Parts`)."""
+
+    def __init__(self, ws: Workspace, inputs: Inputs | None = None):
+        """Loads nothing yet.
+
+        Args:
+          ws: the workdir, with at least `teach` finished.
+          inputs: what has been read of it already; None = nothing yet.
+
+        Raises:
+          UserError: the run is not finished.
+        """
+        if not ws.finished("teach"):
+            raise UserError(
+                f"{ws.root} has no finished run: run `delrec run` with this --workdir first"
+            )
+        self._ws, self._inputs = ws, inputs or Inputs(ws)
+
+    @property
+    def place(self) -> str:
+        """The workdir."""
+        return str(self._ws.root)
+
+    @property
+    def experiment(self) -> Experiment:
+        """The run's config."""
+        return self._ws.experiment
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The hashes of the finished stages' results."""
+        stages = (stage for stage in self._ws.stages if self._ws.finished(stage))
+        return {stage: self._ws.content(stage) for stage in stages}
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items of the corpus."""
+        return self._inputs.data.corpus.catalogue
+
+    @cached_property
+    def histories(self) -> Mapping[str, Ids]:
+        """All items of each user of the corpus, oldest first, by the user's id."""
+        found = self._inputs.data.corpus.interactions
+        return {name: found.history(user) for user, name in enumerate(found.user_ids)}
+
+    @cached_property
+    def conventional(self) -> tuple[str, ...]:
+        """Baselines, then the trained recommenders."""
+        return (*self._baselines, *self._cells)
+
+    @cached_property
+    def prompted(self) -> tuple[str, ...]:
+        """The systems of the language model, once it is tuned."""
+        if self.experiment.method == "p2rec" or not self._ws.finished("tune"):
+            return ()
+        words = self.experiment.data.corpus == "storefront"
+        return language_systems.system_names(self.experiment, words=words)
+
+    @cached_property
+    def hybrids(self) -> Mapping[str, Mapping[str, float]]:
+        """The weights of the hybrids of the first teacher and seed that `evaluate` chose."""
+        file = self._ws.folder("evaluate") / "hybrids.json"
+        if not (self._ws.finished("evaluate") and file.exists()):
+            return {}
+        first = recommenders.first_cell(self.experiment)
+        return {
+            row["system"]: row["weights"]
+            for row in read_json(file)
+            if (row.get("teacher", first.name), row.get("seed", first.seed))
+            == (first.name, first.seed)
+        }
+
+    @property
+    def main(self) -> str:
+        """The last system of the run's method that is finished."""
+        finals = {"delrec": "tune", "delrec_p2rec": "tune", "p2rec": "augment"}
+        if not self._ws.finished(finals[self.experiment.method]):
+            return PLAIN
+        return AUGMENTED if self.experiment.method == "p2rec" else "delrec"
+
+    @property
+    def language(self) -> Language:
+        """The language model that `pretrain` made or adopted."""
+        return self._inputs.language
+
+    def teacher(self, name: str) -> tuple[Teacher, int]:
+        """Loads a conventional recommender, and says how many latest items it reads."""
+        data = self._inputs.data
+        if name in self._cells:
+            cell = self._cells[name]
+            length = cell.config(self.experiment).max_length
+            return recommenders.load_cell(self._ws, data, cell), length
+        found = fitted(name, training_part(data), self._baselines[name])
+        return found, closed_form(name).max_length
+
+    def language_system(self, name: str) -> LanguageSystem:
+        """Loads the language model's part of a system."""
+        return language_systems.language_system(self._ws, self.language, name, self._guides)
+
+    @cached_property
+    def _baselines(self) -> Mapping[str, Choice]:
+        return chosen(self._ws) if self._ws.finished("fit") else {}
+
+    @cached_property
+    def _cells(self) -> Mapping[str, Cell]:
+        """The trained recommenders: the teacher of `teach`, and its augmented twin where the method makes one."""
+        if self.experiment.teacher.name == LISTS:
+            return {}
+        first = recommenders.first_cell(self.experiment)
+        twin = Cell(first.name, first.seed, AUGMENTED)
+        made = self.experiment.method != "delrec" and self._ws.finished("augment")
+        return {PLAIN: first} | (
+            {AUGMENTED: twin} if made and twin in cells(self.experiment) else {}
+        )
+
+    @cached_property
+    def _guides(self) -> Guides | None:
+        return make_guides(self._ws, self._inputs.data, self.language)
