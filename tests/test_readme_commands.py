@@ -31,7 +31,7 @@ from shared_runs import shared
 from tiny_storefront import TINY, open_workspace
 from transformers import AutoConfig
 
-from delrec_jax import cli
+from delrec_jax import cli, load
 from delrec_jax.cli import COMMANDS
 from delrec_jax.config import (
     BaselinesConfig,
@@ -57,6 +57,8 @@ EXEMPT = {
     "make test": "runs this file",
     "python3 -m venv": "installs, as .ci/run does in a fresh environment",
     ".venv/bin/pip install": "installs, as .ci/run does in a fresh environment",
+    "app": "serves until it is interrupted; tests/serving/test_app.py asks it",
+    "push": "uploads; tests/hub pushes to a stand-in for the hub",
 }
 CHECKS = {}
 PROTOCOLS = {"full", "full_with_seen", "sampled-8"}
@@ -201,6 +203,16 @@ def every_format_is_exported(command, made):
         assert len(load_file(files[kind] / "adapter_model.safetensors")) > 1
     tensors = load_file(files["adapter"] / "adapter.safetensors")
     assert {name.partition("/")[0] for name in tensors} == {"adapters", "prompt"}
+
+
+@check("export --format=hub")
+def a_folder_to_share_is_written(command, made):
+    said(*command.words[1:])
+    folder = Path(value_of(command, "--output").partition("=")[2])
+    opened, own = load(folder), load(DEMO)
+    history = [own.titles[0], own.titles[1]]
+    assert opened.recommend(history).equals(own.recommend(history))
+    assert "model-index" in (folder / "README.md").read_text()
 
 
 @check("run --workdir=runs/mine")
