@@ -6,6 +6,7 @@ Everything that comes from a browser is checked here, and refused in words that 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -147,19 +148,15 @@ class Answers:
         )
         self.titles = recommender.titles
 
-    def added(self, history: Sequence[int], title: str) -> tuple[int, ...]:
-        """Returns a history (item numbers, oldest first) with one more item, by its title.
+    def added(self, history: Sequence[int], item: object) -> tuple[int, ...]:
+        """Returns a history (item numbers, oldest first) with one more item.
 
         Raises:
-          Refused: the title is unknown, or the history is as long as it may be.
+          Refused: there is no such item, or the history would be too long.
         """
-        if len(history) >= MOST_ITEMS:
-            raise Refused(f"A history here has at most {MOST_ITEMS} items.")
-        try:
-            (item,) = self._recommender.items([str(title)], place="The catalogue")
-        except UserError as error:
-            raise Refused(f"{error}.") from error
-        return (*history, int(item))
+        longer = (*history, item)
+        self._checked_items(longer)
+        return cast(tuple[int, ...], longer)
 
     def ask(
         self, history: Sequence[int], systems: Sequence[str], k: float, before: Asked | None
@@ -221,17 +218,15 @@ class Answers:
             for (text, tokens), found in readers.items()
         )
 
-    def _checked_items(self, history: Sequence[int]) -> np.ndarray:
+    def _checked_items(self, history: Sequence[object]) -> np.ndarray:
         if not history:
-            raise Refused("The history is empty: search for a title, and add it.")
+            raise Refused("The history is empty: search for a title and add it, or check one.")
         if len(history) > MOST_ITEMS:
             raise Refused(
                 f"This history has {len(history):,} items; at most {MOST_ITEMS} are answered here."
             )
         if not all(isinstance(item, int) and 0 <= item < len(self.titles) for item in history):
-            raise Refused(
-                "The history has an item that the catalogue lacks: clear it, and begin again."
-            )
+            raise Refused("The history has an item that is not in the catalogue: clear it.")
         return np.array(history, np.int32)
 
     def _checked_systems(self, systems: Sequence[str]) -> tuple[str, ...]:

@@ -161,14 +161,11 @@ class _Page:
     def _found(self, text: str) -> dict[str, Any]:
         """The matches of a search as properties of the choice below it."""
         found = self._search(str(text or ""))
-        titles = [self._answers.titles[item] for item in found.items]
-        few = (
-            f"{len(titles)} of {found.total:,}" if found.total > len(titles) else f"{found.total:,}"
-        )
+        shown = len(found.items)
         return {
-            "choices": titles,
+            "choices": [(self._answers.titles[item], item) for item in found.items],
             "value": None,
-            "label": f"Titles: {few}",
+            "label": f"Titles: {shown} of {found.total:,}" if shown < found.total else f"Titles: {shown}",
             "info": "Click to add to the history.",
         }
 
@@ -176,11 +173,11 @@ class _Page:
         found = self._search(str(text or ""))
         if not found.items:
             return self._shown(history, kept, "No title has these words.")
-        return self._add(self._answers.titles[found.items[0]], history, kept)
+        return self._add(found.items[0], history, kept)
 
-    def _add(self, title: str, history: History, kept: Sequence[str]) -> tuple[Update, ...]:
+    def _add(self, item: object, history: History, kept: Sequence[str]) -> tuple[Update, ...]:
         try:
-            added = self._answers.added(history, title)
+            added = self._answers.added(history, item)
         except Refused as refusal:
             return self._shown(history, kept, str(refusal))
         return self._shown(added, [*kept, str(len(history))])

@@ -21,7 +21,7 @@ def _template(name: str) -> Template:
 
 def lists(answer: Answer) -> str:
     """The lists side by side, with what changed since the last answer."""
-    return _template("lists.html.j2").render(answer=answer, time=_time)
+    return _template("lists.html.j2").render(answer=answer, time=_time, score=_score)
 
 
 def texts(answer: Answer) -> str:
@@ -36,3 +36,7 @@ def message(text: str) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def _score(score: float) -> str:
+    return f"{score:#.3g}".rstrip(".")
