@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import pytest
 from compiling import QUICK_ENVIRONMENT
 
 # What trains, draws, fetches or tracks, and what reads tokenizers that are not our own.
@@ -51,7 +50,6 @@ def test_a_config_loads_no_corpus_reader():
     assert names & (HEAVY | readers) == set()
 
 
-@pytest.mark.parametrize("module", sorted(HEAVY & {"orbax", "scipy", "matplotlib"}))
-def test_the_check_sees_a_module_that_is_loaded(module):
-    names, _ = loaded(f"import {module}\n{CONFIGURE}")
-    assert module in names
+def test_the_check_sees_a_module_that_is_loaded():
+    names, _ = loaded(f"import scipy\n{CONFIGURE}")
+    assert names & HEAVY == {"scipy"}
