@@ -27,6 +27,7 @@ from delrec_jax.data.templates import Field
 from delrec_jax.delrec.pattern_simulating import PatternSimulating, rps_text
 from delrec_jax.delrec.temporal_analysis import TemporalAnalysis, ta_text
 from delrec_jax.language.tokenizer import Tokenizer, train_tokenizer
+from delrec_jax.language.tokenizer_backends import TransformersBackend
 
 NAME = "prompts"
 DOMAIN, TEACHER, PATTERN = "items", "SASRec", "prefer what continues the most recent series"
@@ -135,7 +136,7 @@ class Case:
         draw = [
             rng.choice(len(titles), history + listed, replace=False) for _ in range(settings.texts)
         ]
-        self.task, self.tokenizer = task, tokenizer
+        self.task, self.peer = task, TransformersBackend(Path(tokenizer.name))
         # Each side gets the items in the form that suits it best: arrays as they are stored, or lists.
         self.rows = [np.split(row.astype(np.int32), [history]) for row in draw]
         self.lists = [(row[:history].tolist(), row[history:].tolist()) for row in draw]
@@ -169,11 +170,11 @@ class Case:
 
     def tokenised(self) -> list[list[int]]:
         """The peer: strings, then the fast tokenizer."""
-        return self.tokenizer.encode_many(self.formatted())
+        return self.peer.encode(self.formatted())
 
     def tokenised_bare(self) -> list[list[int]]:
         """The stronger peer: strings, then the object inside the fast tokenizer."""
-        backend = self.tokenizer._backend.backend_tokenizer
+        backend = self.peer._tokenizer.backend_tokenizer
         found = backend.encode_batch_fast(self.formatted(), add_special_tokens=False)
         return [one.ids for one in found]
 

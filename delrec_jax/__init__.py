@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from delrec_jax.errors import UserError
     from delrec_jax.serving.recommender import Recommender
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DELRecModel",

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import grain
 import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
+
+# Grain is imported late: it loads Orbax, and only what trains needs an iterator.
+if TYPE_CHECKING:
+    import grain
 
 Example = TypeVar("Example")
 
@@ -116,6 +119,8 @@ def training_iterator(
       UserError: the batch cannot be shared equally.
       ValueError: there is no such process.
     """
+    import grain
+
     mine = _own_rows(batch_size, share)
     indices = grain.MapDataset.range(num_examples).seed(seed).shuffle().repeat(None)
     if steps:
@@ -246,11 +251,15 @@ def _own_rows(batch_size: int, share: tuple[int, int]) -> range:
 
 def _by_step(batch: Callable[[int], Any], batch_size: int) -> Any:
     """An iterator over the batches of all steps, made ahead; its state counts full batches, whatever the processes."""
+    import grain
+
     return _prefetched(grain.MapDataset.range(sys.maxsize // batch_size).map(batch))
 
 
 def batch_iterator(make_batch: Callable[[int, np.random.Generator], Any], *, seed: int) -> Any:
     """Returns an endless iterator of batches, each made from its number alone; resumable like `training_iterator`."""
+    import grain
+
     dataset = (
         grain.MapDataset.range(1 << 31)
         .seed(seed)
@@ -259,7 +268,9 @@ def batch_iterator(make_batch: Callable[[int, np.random.Generator], Any], *, see
     return _prefetched(dataset)
 
 
-def _prefetched(dataset: grain.MapDataset) -> Any:
+def _prefetched(dataset: "grain.MapDataset") -> Any:
+    import grain
+
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
 

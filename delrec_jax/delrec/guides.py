@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import softmax
 
 from delrec_jax.config import Experiment
 from delrec_jax.padding import PAD_ITEM
@@ -101,6 +100,8 @@ class Guides:
     def _asked(
         self, teacher: Teacher, read: np.ndarray, seen: np.ndarray
     ) -> Float[np.ndarray, "N D"]:
+        from scipy.special import softmax  # imported late: a tenth of a second
+
         config = self._experiment.distill
         items, scores = top_lists(
             teacher.scores,

@@ -2,19 +2,19 @@
 
 T5: pad 0, `</s>` 1, `<unk>` 2, sentinels at the top, `<extra_id_0>` highest. BERT: `[PAD]` 0, texts between `[CLS]` and
 `[SEP]`, and `[MASK]` as the only sentinel. `transformers` reads a pretrained model's own tokenizer; if no pretrained one is
-wanted, `train_tokenizer` trains one of T5's kind on the catalogue's text with the `tokenizers` library.
+wanted, `train_tokenizer` trains one of T5's kind on the catalogue's text with the `tokenizers` library, which also reads it.
 """
 
 import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from delrec_jax.errors import UserError
+from delrec_jax.language.tokenizer_backends import CONFIG, OWN, open_backend
 from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
 UNK = 2
@@ -43,26 +43,23 @@ class Tokenizer:
             raise UserError(
                 f"{directory}: no tokenizer.json there; point lm.tokenizer at a Hugging Face tokenizer directory"
             )
-        from transformers import AutoTokenizer  # imported late, because it is slow
-
-        self._backend = AutoTokenizer.from_pretrained(str(directory))
-        self.name = str(directory)
-        self.vocab_size = len(self._backend)
-        self._unknown = self._backend.unk_token_id
-        self._mask: int | None = self._backend.mask_token_id
+        self._backend = open_backend(Path(directory))
+        special, self.name = self._backend.special, str(directory)
+        self.vocab_size = self._backend.size
+        self._unknown, self._mask = special("unk"), special("mask")
         self.begin: tuple[int, ...] = ()
         self.end: tuple[int, ...] = (END_TOKEN,)
-        pad = self._backend.pad_token_id
+        pad, end = special("pad"), special("eos")
         if self._mask is not None:  # T5 has no such token
-            first, last = self._backend.cls_token_id, self._backend.sep_token_id
+            first, last = special("cls"), special("sep")
             if pad != PAD_TOKEN or first is None or last is None:
                 raise UserError(
                     f"{directory}: [PAD] is {pad}, [CLS] {first} and [SEP] {last}; a BERT tokenizer has all three, [PAD] as 0"
                 )
             self.begin, self.end = (first,), (last,)
-        elif (pad, self._backend.eos_token_id) != (PAD_TOKEN, END_TOKEN):
+        elif (pad, end) != (PAD_TOKEN, END_TOKEN):
             raise UserError(
-                f"{directory}: pad is {pad} and </s> is {self._backend.eos_token_id}; a T5 tokenizer has 0 and 1"
+                f"{directory}: pad is {pad} and </s> is {end}; a T5 tokenizer has 0 and 1"
             )
 
     def frame(self, *, end_of_text: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -74,19 +71,15 @@ class Tokenizer:
 
         If a text is split at white space, the ids of its pieces, joined, are the ids of the text (docs/tokenizer.md).
         """
-        ids: list[int] = self._backend(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self._backend.encode([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of many pieces of text at once, each without special tokens."""
-        return self._backend(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return self._backend.encode(texts) if texts else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of ids, with special tokens and with all spaces (Flan's settings drop some)."""
-        text = self._backend.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return cast(str, text)
+        """Returns the text of ids, with special tokens and with all spaces."""
+        return self._backend.decode(ids)
 
     def sentinel(self, index: int) -> int:
         """Returns the id of `<extra_id_index>`, or of BERT's only `[MASK]` as number 0.
@@ -100,8 +93,8 @@ class Tokenizer:
                     f"{self.name}: only one [MASK]; the text asks {index + 1} questions, and BERT can be asked one"
                 )
             return self._mask
-        token = self._backend.convert_tokens_to_ids(f"<extra_id_{index}>")
-        if not isinstance(token, int) or token == UNK:
+        token = self._backend.id_of(f"<extra_id_{index}>")
+        if token is None or token == UNK:
             raise UserError(
                 f"{self.name}: no <extra_id_{index}>; the text asks more questions than the tokenizer has sentinels"
             )
@@ -177,11 +170,5 @@ def train_tokenizer(
     )
     directory.mkdir(parents=True, exist_ok=True)
     best.save(str(directory / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": "<pad>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    (directory / CONFIG).write_text(json.dumps(OWN, indent=1))
     return Tokenizer(directory)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import sparse
 
 from delrec_jax.teachers.item_to_item import (
     READ_ITEMS,
@@ -34,6 +33,8 @@ class Markov:
         Raises:
           UserError: the catalogue is too large.
         """
+        from scipy import sparse  # imported late: a tenth of a second
+
         check_catalogue("Markov", train.num_items)
         users, items = train.users, train.items
         shape = (train.num_items, train.num_items)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class TrainingPart:
 
     def together(self) -> Float[np.ndarray, "I I"]:
         """How many users have both items; on the diagonal, how many have the item."""
+        from scipy import sparse  # imported late: a tenth of a second
+
         shape = (len(self.offsets) - 1, self.num_items)
         ones = np.ones(len(self.items), np.float32)
         given = sparse.csr_matrix((ones, (self.users, self.items)), shape=shape)

@@ -14,15 +14,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import traverse_util
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line
 from delrec_jax.files import whole, write_text
+
+# Orbax is imported late: only what trains needs a checkpoint, and it takes half a second to load.
 
 _LATEST = 2  # the newest may be that of a run which is about to diverge
 
@@ -36,6 +36,9 @@ class Checkpoints:
         Raises:
           UserError: the directory cannot be written.
         """
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
         self.directory = directory
 
         def value(metrics: Any) -> float:
@@ -87,6 +90,8 @@ class Checkpoints:
         Raises:
           UserError: this checkpoint or the previous one could not be written.
         """
+        import orbax.checkpoint as ocp
+
         with self._told("written"):
             self._manager.save(
                 step,
@@ -115,6 +120,8 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint cannot be read.
         """
+        import orbax.checkpoint as ocp
+
         step = self.latest_step if step is None else step
         if step is None:
             return None

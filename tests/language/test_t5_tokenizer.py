@@ -8,6 +8,11 @@ import pytest
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.tokenizer import UNK, Tokenizer, train_tokenizer
+from delrec_jax.language.tokenizer_backends import (
+    OwnBackend,
+    TransformersBackend,
+    open_backend,
+)
 from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
 ROOT = Path(__file__).parents[2]
@@ -150,3 +155,33 @@ def test_a_tokenizer_of_another_kind_is_refused(trained, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "</s>"}))
     with pytest.raises(UserError, match="pad is 1 and </s> is 1; a T5 tokenizer has 0 and 1"):
         Tokenizer(tmp_path)
+
+
+def test_both_libraries_give_the_same_ids_of_our_own_tokenizer(trained):
+    ours, theirs = OwnBackend(Path(trained.name)), TransformersBackend(Path(trained.name))
+    assert isinstance(open_backend(Path(trained.name)), OwnBackend)
+    texts = [
+        *TITLES,
+        *WORDS,
+        "",
+        "  two  spaces ",
+        "é☃ <pad> x</s>y",
+        "<extra_id_3>: a.<unk>",
+        "q\n\tz",
+    ]
+    assert ours.encode(texts) == theirs.encode(texts)
+    assert [ours.decode(ids) for ids in ours.encode(texts)] == [
+        theirs.decode(ids) for ids in theirs.encode(texts)
+    ]
+    assert ours.size == theirs.size and ours.id_of("<extra_id_0>") == theirs.id_of("<extra_id_0>")
+    for name in ("pad", "eos", "unk", "mask", "cls", "sep"):
+        assert ours.special(name) == theirs.special(name)
+
+
+def test_any_other_tokenizer_is_read_by_transformers(trained, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (Path(trained.name) / name).read_text()
+        (tmp_path / name).write_text(text.replace('"pad_token"', '"legacy": true, "pad_token"'))
+    assert isinstance(open_backend(tmp_path), TransformersBackend)
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert isinstance(open_backend(tmp_path), TransformersBackend)

@@ -1,19 +1,21 @@
-"""Corpora by name: each is prepared once into records, and only the records are read from then on."""
+"""Corpora by name: each is prepared once into records, and only the records are read from then on.
+
+What prepares and reads them (TFDS, a reader for each kind of source) is loaded when it is called: configs need none of it.
+"""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
-
-import tensorflow_datasets as tfds
+from typing import TYPE_CHECKING, Any
 
 from delrec_jax.data import templates
-from delrec_jax.data.corpora.builder import read_corpus
 from delrec_jax.data.corpora.data_config import DataConfig as DataConfig
-from delrec_jax.data.corpora.sources import LOCAL, Source, find_source
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, write_text
+
+if TYPE_CHECKING:
+    from delrec_jax.data.corpora.sources import Source
 
 _POINTER = "prepared.json"
 
@@ -32,6 +34,9 @@ def prepare_corpus(config: DataConfig, directory: Path, *, given: bool = False) 
     Raises:
       UserError: for a bad setting or anything wrong in the source files.
     """
+    from delrec_jax.data.corpora.builder import read_corpus
+    from delrec_jax.data.corpora.sources import find_source
+
     templates.domain(config.domain)
     source = find_source(config, given=given)
     builder = source.builder(settings=source.settings, data_dir=directory / _key(config, source))
@@ -49,6 +54,8 @@ def source_changed(config: DataConfig, directory: Path) -> bool:
 
     Files that no longer exist do not count as changed, and downloads are not examined: their checksums were.
     """
+    from delrec_jax.data.corpora.sources import LOCAL, find_source
+
     if config.corpus not in LOCAL:
         return False
     try:
@@ -65,6 +72,10 @@ def load_corpus(directory: Path) -> Corpus:
     Raises:
       UserError: if there is none.
     """
+    import tensorflow_datasets as tfds
+
+    from delrec_jax.data.corpora.builder import read_corpus
+
     try:
         records = json.loads((directory / _POINTER).read_text())["records"]
         return read_corpus(tfds.builder_from_directory(directory / records))
@@ -74,7 +85,7 @@ def load_corpus(directory: Path) -> Corpus:
         ) from error
 
 
-def _key(config: DataConfig, source: Source) -> str:
+def _key(config: DataConfig, source: "Source") -> str:
     files = [(path.name, file_hash(path)) for path in source.files if path.is_file()]
     content: list[Any] = [config.corpus, dict(source.content), files]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, Generic, TypeVar
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -146,8 +145,7 @@ def _texts(records: list[dict[str, Any]], name: str) -> tuple[str, ...]:
 
 
 def _records(builder: SequenceCorpusBuilder[Any], split: str) -> list[dict[str, Any]]:
-    source = grain.MapDataset.source(builder.as_data_source(split=split))
-    # By position: grain's iterator keeps hundreds of reads in flight, which would hold the corpus in memory twice.
+    source = builder.as_data_source(split=split)
     return [source[position] for position in range(len(source))]
 
 
