@@ -17,15 +17,15 @@ def plain(text):
     return text.replace("\u00a0", " ")
 
 
-def tested_as(difference, low, high, p, **more):
+def row_of(difference, low, high, p, **more):
     names = {"system": "delrec", "reference": "markov", "protocol": "full", "metric": "NDCG@10"}
     numbers = {"difference": difference, "ci_low": low, "ci_high": high, "p_adjusted": p}
     return names | {"teacher": "sasrec"} | numbers | more
 
 
-BETTER = tested_as(0.131, 0.11, 0.15, 0.0004)
-WORSE = tested_as(-0.131, -0.15, -0.11, 0.0123)
-OPEN = tested_as(0.006, -0.01, 0.02, 0.41)
+BETTER = row_of(0.131, 0.11, 0.15, 0.0004)
+WORSE = row_of(-0.131, -0.15, -0.11, 0.0123)
+OPEN = row_of(0.006, -0.01, 0.02, 0.41)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_a_claim_says_more_less_or_that_nothing_can_be_shown(row, said, turned):
 @pytest.mark.parametrize(
     "row",
     [
-        tested_as(
+        row_of(
             0.02, 0.001, 0.04, 0.06
         ),  # the interval leaves out zero, the test is not significant
-        tested_as(0.02, -0.001, 0.04, 0.01),  # and the other way round
-        tested_as(0.02, 0.0, 0.04, 0.01),
-        tested_as(-0.02, -0.04, -0.001, 0.05),
-        tested_as(0.0, 0.0, 0.0, 1.0),
+        row_of(0.02, -0.001, 0.04, 0.01),  # and the other way round
+        row_of(0.02, 0.0, 0.04, 0.01),
+        row_of(-0.02, -0.04, -0.001, 0.05),
+        row_of(0.0, 0.0, 0.0, 1.0),
     ],
 )
 def test_both_the_test_and_the_interval_must_agree(row):
