@@ -6,11 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from delrec_jax.analysis.headline import Headline
 from delrec_jax.analysis.report import Curve, ReportData, WorkedExample
 from delrec_jax.analysis.tables import metrics_rows
+from delrec_jax.analysis.user_table import UserTable, user_table
 from delrec_jax.evaluation.metrics import expected_metrics
 from delrec_jax.evaluation.records import RecordKey, expected_table, record_table
+from delrec_jax.evaluation.shown_users import choose_users
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
+from delrec_jax.evaluation.standings import best_baseline, standings
 from delrec_jax.evaluation.systems import SYSTEMS
 
 USERS = 120
@@ -86,6 +90,58 @@ def expected() -> pl.DataFrame:
 @pytest.fixture(scope="session")
 def rows(records: pl.DataFrame, expected: pl.DataFrame) -> list[dict]:
     return metrics_rows(records, expected)
+
+
+TESTED = (
+    *("teacher", "lm_tuned_no_prompt", "lm_tuned_random_prompt", "lm_tuned_shuffled_prompt"),
+    "lm_tuned_true_prompt",
+)
+
+
+@pytest.fixture(scope="session")
+def headline(records: pl.DataFrame, rows: list[dict]) -> Headline:
+    found = standings(records, "NDCG@10", protocol="full")
+    baseline = best_baseline(found)
+    pairs = [("delrec", name) for name in (baseline, *TESTED)]
+    (oracle,) = [
+        row["value"]
+        for row in rows
+        if (row["system"], row["protocol"], row["metric"]) == ("oracle", "full", "NDCG@10")
+    ]
+    return Headline(
+        metric="NDCG@10",
+        protocol="full",
+        standings=[asdict(one) for one in found],
+        tests=[asdict(one) for one in compare_family(records, pairs, "NDCG@10")],
+        method="delrec",
+        baseline=baseline,
+        oracle=oracle,
+        recommenders={"sasrec": "SASRec"},
+    )
+
+
+TITLES = tuple(f"Title <{number}>" for number in range(40))
+
+
+@pytest.fixture(scope="session")
+def users(records: pl.DataFrame) -> UserTable:
+    """Lists that begin with the target where a made-up rank is 1, of all systems but one."""
+    own = records.filter(pl.col("system") != "lm_words", protocol="full")
+    begun = pl.when(pl.col("rank") == 1).then("target").otherwise((pl.col("target") + 1) % 40)
+    items = pl.concat_list(begun, (pl.col("target") + 2) % 40, pl.lit(-1, pl.Int32))
+    lists = own.select("system", "teacher", "seed", "user", items.alias("items"))
+    chosen = choose_users(own, "delrec", "teacher", protocol="full", most=3)
+    histories = {user: range(user % 13 + 1) for own in chosen.users.values() for user in own}
+    return user_table(
+        records.filter(protocol="full"),
+        lists,
+        ("delrec", "teacher"),
+        titles=TITLES,
+        histories=histories,
+        groups=chosen.users,
+        counts=chosen.counts,
+        rule=chosen.rule,
+    )
 
 
 P2REC_SHARE = {
@@ -165,7 +221,7 @@ def log() -> list[dict]:
 
 
 @pytest.fixture(scope="session")
-def report_data(records, rows, agreement, log) -> ReportData:
+def report_data(records, rows, agreement, log, headline, users) -> ReportData:
     systems = [system for system in DELREC_SYSTEMS if system != "oracle"]
     family = compare_family(records, standard_pairs(systems), "HR@1", resamples=999)
     titles = tuple(f"Silver Harbor Mystery Book {number}" for number in ("One", "Two", "Three"))
@@ -204,6 +260,8 @@ def report_data(records, rows, agreement, log) -> ReportData:
             Curve("loss", "Stage 1: training loss"),
             Curve("valid/agreement", "Stage 1: agreement, validation users"),
         ),
+        headline=headline,
+        users=users,
         adapter_ranks=[
             {"layer": f"encoder {layer}", "projection": projection, "rank": rank}
             for layer, projection, rank in ((0, "q", 2), (0, "v", 8), (1, "q", 5), (1, "v", 0))
