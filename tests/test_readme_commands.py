@@ -57,7 +57,7 @@ EXEMPT = {
     "make test": "runs this file",
     "python3 -m venv": "installs, as .ci/run does in a fresh environment",
     ".venv/bin/pip install": "installs, as .ci/run does in a fresh environment",
-    "app": "serves until it is interrupted; tests/serving/test_app.py asks it",
+    "app": "serves until it is interrupted; tests/app asks it",
     "push": "uploads; tests/hub pushes to a stand-in for the hub",
 }
 CHECKS = {}

@@ -165,7 +165,9 @@ class _Page:
         return {
             "choices": [(self._answers.titles[item], item) for item in found.items],
             "value": None,
-            "label": f"Titles: {shown} of {found.total:,}" if shown < found.total else f"Titles: {shown}",
+            "label": f"Titles: {shown} of {found.total:,}"
+            if shown < found.total
+            else f"Titles: {shown}",
             "info": "Click to add to the history.",
         }
 
