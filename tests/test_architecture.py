@@ -29,7 +29,7 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},
     "stages": LOW | METHODS | {"analysis", "config", "workdir"},
     "serving": LOW | METHODS | {"config", "workdir", "stages"},
-    "app": {"analysis", "serving", "teachers", "training", "workdir"},
+    "app": {"analysis", "serving", "teachers", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},

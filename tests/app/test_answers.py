@@ -47,7 +47,7 @@ def test_the_first_choice_is_teacher_language_model_delrec_and_hybrid(answers):
 
 def test_ranks_are_compared_with_the_last_list_of_the_same_system(answers):
     now = answers.ask(HISTORY, ["teacher", "ease"], 4, None).asked.lists["teacher"]
-    first, second, third, fourth = now
+    first, second, _, fourth = now
     gone = next(item for item in range(len(answers.titles)) if item not in (*now, *HISTORY))
     before = Asked(("other",), {"teacher": (second, first, gone, fourth)})
     ease, teacher = sorted(
