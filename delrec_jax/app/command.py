@@ -18,7 +18,6 @@ from delrec_jax.app.answers import Answers
 from delrec_jax.errors import UserError
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.teachers.registry import display_name
-from delrec_jax.training.writers import say
 from delrec_jax.workdir.recommenders import first_cell
 from delrec_jax.workdir.workspace import Workspace
 
@@ -52,9 +51,10 @@ def serve(ws: Workspace, host: str, port: int) -> None:
         ) from error
     answers = Answers(Recommender(ws), display_name(first_cell(ws.experiment).name))
     with bound(host, port) as listening:
-        app = site(answers, ws.experiment.data.corpus, host)
+        corpus = ws.experiment.data.corpus.rpartition("/")[2]  # of your own: FILE.py:NAME
+        app = site(answers, corpus, host)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        say(f"app: http://{_address(listening)} (Ctrl-C ends it)")
+        print(f"app: http://{_address(listening)} (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has closed everything by then
             server.run(sockets=[listening])
 
@@ -94,7 +94,7 @@ def site(answers: Answers, name: str, host: str) -> "FastAPI":
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "[::1]", "localhost", host]
         )
-    return gradio.mount_gradio_app(
+    mounted: FastAPI = gradio.mount_gradio_app(
         app,
         page.build(answers, name),
         "/",
@@ -109,6 +109,7 @@ def site(answers: Answers, name: str, host: str) -> "FastAPI":
         pwa=False,
         mcp_server=False,
     )
+    return mounted
 
 
 class _Policy:

@@ -22,7 +22,6 @@ FAILED = "This could not be answered; the terminal in which `delrec app` runs sa
 _K = 10  # length of a list, unless somebody changes it
 _ASKING = "asking"  # clicks that compute lists wait for one another: they share one model
 
-State = Any
 Update = Any
 History = tuple[int, ...]
 
@@ -56,7 +55,8 @@ def build(answers: Answers, name: str) -> "gradio.Blocks":
       answers: what it asks.
       name: of the corpus, for the headline.
     """
-    return _Page(answers, name).blocks
+    blocks: gradio.Blocks = _Page(answers, name).blocks
+    return blocks
 
 
 class _Page:
@@ -69,8 +69,8 @@ class _Page:
         with gr.Blocks(title=f"delrec: {name}", analytics_enabled=False) as self.blocks:
             self._history, self._before = gr.State(()), gr.State(None)
             gr.Markdown(
-                f"# What comes next?\nPick titles out of the {len(answers.titles):,} of `{name}`, and see what each system of "
-                "this run recommends after them."
+                f"# What comes next?\nPick titles out of the {len(answers.titles):,} of `{name}`, and see what each "
+                "system of this run recommends after them."
             )
             with gr.Row():
                 self._lay_search()
@@ -125,7 +125,7 @@ class _Page:
 
         chosen = [self._history, self._kept]
         shown = [self._history, self._kept, self._message]
-        hidden = {"api_visibility": "private", "show_progress": "hidden"}
+        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         self._typed.change(
             lambda text: gr.Radio(**self._found(text)),
             self._typed,

@@ -17,6 +17,7 @@ from tiny_storefront import CONFIG, FEW_BASELINES, TINY, delrec, open_workspace
 from watching import Watch, same, stored
 
 from delrec_jax.delrec import distill
+from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training import task
 from delrec_jax.workdir.language_scorer import LanguageScorer
@@ -231,6 +232,17 @@ def test_recommend_lists_the_teachers_best_where_texts_list_candidates(
     expected = [titles[item] for item in listed[0]]
     assert sorted(own) == sorted(teachers) == sorted(expected)
     assert list(teachers) != expected, "listed in the teacher's order"
+
+
+def test_the_text_that_is_read_names_the_listed_candidates(index_run):
+    workdir, _, _ = index_run
+    recommender = Recommender(open_workspace(workdir))
+    history = np.array([0, 5], np.int32)
+    text, tokens = recommender.read_text(history, "delrec")
+    ((best, _),) = recommender.ranked([history], k=8, system="delrec")
+    assert all(f" {recommender.titles[item]}" in text for item in best)
+    assert text.count("[P") == 3 and tokens > 100
+    assert recommender.readers("delrec") == ("delrec",) and not recommender.readers("teacher")
 
 
 def test_recommend_refuses_more_than_the_listed_candidates(index_run, capsys):

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
+from delrec_jax.app.answers import Answers
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.augment import valid_ndcg10
@@ -19,6 +20,7 @@ from delrec_jax.p2rec.category_checks import check_categories
 from delrec_jax.p2rec.cells import RANDOM, cells
 from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
 from delrec_jax.p2rec.text_vectors import principal
+from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.prepared import load_data
@@ -37,6 +39,16 @@ CELL = ("augmented", "teachers", "sasrec", "seed-1")
 @pytest.fixture
 def metrics(p2rec_run):
     return json.loads((p2rec_run / "report" / "metrics.json").read_text())
+
+
+def test_the_page_has_the_plain_and_the_augmented_recommender(p2rec_run):
+    answers = Answers(Recommender(open_workspace(p2rec_run)), "SASRec")
+    assert answers.chosen == ("teacher", "teacher_augmented")
+    answer = answers.ask([1, 8], answers.chosen, 5, None)
+    labels = [listing.label for listing in answer.listings]
+    assert labels == ["Teacher (SASRec)", "Teacher + P2Rec"]
+    assert answer.asked.lists["teacher"] != answer.asked.lists["teacher_augmented"]
+    assert answer.texts == ()
 
 
 def embeddings(run, *place):
