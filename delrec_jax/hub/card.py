@@ -1,5 +1,6 @@
 """The model card of a shared folder: what the model is, how well it ranks beside what is simple, and what it does not do."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,18 +78,20 @@ def model_card(
         model_name=f"DELRec on {facts.corpus}",
         eval_results=_eval_results(facts.corpus, protocol, found),
     )
+    example = list(facts.example) if facts.titles else ["Title", "Title"]
     listed = sorted({*shared, *([best] if best else [])}, key=system_order)
     card = ModelCard.from_template(
         data,
         template_str=_TEMPLATE.read_text(encoding="utf-8"),
         facts=facts,
         manifest=manifest,
-        teacher=display_name(experiment.teacher.name),
+        teacher=_teacher(experiment),
         seed=experiment.seed,
         protocol=protocol,
         table=_table(listed, found),
         verdict=_verdict(best, found),
-        example=list(facts.example) if facts.titles else ["Title", "Title"],
+        example=example,
+        history=shlex.quote(example[0]),
         options="" if facts.titles else ", titles=...",
         flags="" if facts.titles else " --titles=FILE.csv",
         placeholder=PLACEHOLDER,
@@ -168,9 +171,14 @@ def _verdict(best: str, found: Mapping[tuple[str, str], Row]) -> str:
     )
 
 
+def _teacher(experiment: Experiment) -> str:
+    name = experiment.teacher.name
+    return "another recommender" if name == LISTS else display_name(name)
+
+
 def _absent(experiment: Experiment, manifest: Manifest, simple: Sequence[str]) -> str:
     """The recommenders beside DELRec that cannot be asked here."""
     names = [base_label(name) for name in simple]
     if not manifest.teachers and experiment.teacher.name != LISTS:
-        names.append(f"the teacher ({display_name(experiment.teacher.name)})")
+        names.append(f"the teacher ({_teacher(experiment)})")
     return ", ".join(names)
