@@ -71,14 +71,11 @@ class Headline:
         seeds = max((row["seeds"] for row in own), default=1)
         trained = "One training seed" if seeds == 1 else f"Means over {seeds} training seeds"
         simple = _listed([base_label(name) for name in SIMPLE_BASELINES if self._has(name)])
+        known = self.oracle is not None
+        generated = " The corpus is generated: this is no result on real data." if known else ""
         return (
             f"Protocol {self.protocol}, {users} test users. {trained}: intervals and tests are over users and say nothing of "
-            "seeds that were not run. Paired sign-flip tests, p-values corrected by Holm's method."
-            + (
-                ""
-                if self.oracle is None
-                else " The corpus is generated: this is no result on real data."
-            )
+            f"seeds that were not run. Paired sign-flip tests, p-values corrected by Holm's method.{generated}"
             + (f" Simple baselines, without a language model: {simple}." if simple else "")
         )
 
@@ -105,9 +102,8 @@ class Headline:
         said = self._lead(own, f"{plain} + P2Rec", named)
         if not controls:
             return [*said, f"No control of {plain} was run: this run cannot tell why it differs."]
-        control, claim = max(controls.items(), key=lambda one: one[1].reference)
         listed = _listed([VECTOR_CONTROLS[name] for name in controls], "or")
-        reached = self._reached(claim, VECTOR_CONTROLS[control], several=len(controls) > 1)
+        claim, reached = _hardest(controls, VECTOR_CONTROLS)
         so = _doubt(claim, "what P2Rec's vectors say is what counts")
         return [
             *said,
@@ -136,9 +132,8 @@ class Headline:
             return [
                 "No control was tuned: this run cannot tell what the distilled prompt contributes."
             ]
-        control, claim = max(controls.items(), key=lambda one: one[1].reference)
         listed = _listed([PROMPT_CONTROLS[name] for name in controls], "or")
-        reached = self._reached(claim, PROMPT_CONTROLS[control], several=len(controls) > 1)
+        claim, reached = _hardest(controls, PROMPT_CONTROLS)
         so = _doubt(claim, "the distilled prompt is what counts")
         return [
             f"Tuned alike with {listed} instead, the language model {reached}: {claim.turned('DELRec')}{so}."
@@ -151,10 +146,6 @@ class Headline:
             f"{claim.number(claim.reference)}: {claim.turned('DELRec')}{_doubt(claim, 'the teacher is needed')}."
             for claim in claims.values()
         ]
-
-    def _reached(self, claim: Claim, control: str, *, several: bool) -> str:
-        value = claim.number(claim.reference)
-        return f"has {value} at most (with {control})" if several else f"has {value}"
 
     def _claims(self, own: Row, references: Mapping[str, str] | Sequence[str]) -> dict[str, Claim]:
         """The tests of a system against those of the references that it was tested against, in their order."""
@@ -194,6 +185,23 @@ _NOT_TUNED = "Validation selected step 0 of tuning: its adapters are untrained."
 def _listed(names: Sequence[str], last: str = "and") -> str:
     *others, end = names or [""]
     return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def _hardest(controls: Mapping[str, Claim], names: Mapping[str, str]) -> tuple[Claim, str]:
+    """The test that says the least for the method: against the strongest control that it does not beat, if there is one.
+
+    Returns:
+        The test, and what the control has.
+    """
+    control, claim = max(
+        controls.items(), key=lambda one: (one[1].outcome != "more", one[1].reference)
+    )
+    value = claim.number(claim.reference)
+    if len(controls) == 1:
+        return claim, f"has {value}"
+    strongest = claim.reference >= max(one.reference for one in controls.values())
+    which = f"at most (with {names[control]})" if strongest else f"with {names[control]}"
+    return claim, f"has {value} {which}"
 
 
 def _doubt(claim: Claim, what: str) -> str:

@@ -117,6 +117,19 @@ def test_differences_that_are_not_significant_are_no_gains(headline):
     assert said.count("so this run does not show that") == 2
 
 
+def test_a_control_that_is_not_beaten_is_told_of_even_if_another_has_more(headline):
+    values = {row["system"]: row["value"] for row in headline.standings}
+    names = [f"lm_tuned_{name}_prompt" for name in ("no", "random", "shuffled")]
+    weakest = min(names, key=values.get)
+    tests = [
+        {**row, "p_adjusted": 0.3} if row["reference"] == weakest else row for row in headline.tests
+    ]
+    ((_, *rest),) = replace(headline, tests=tests).sentences()
+    (controls,) = [said for said in rest if said.startswith("Tuned alike")]
+    assert f"has {values[weakest]:.3f} with " in controls and "at most" not in controls
+    assert controls.endswith("so this run does not show that the distilled prompt is what counts.")
+
+
 def test_what_was_not_run_is_told(headline):
     only = [row for row in headline.tests if row["reference"] == "teacher"]
     ((first, *rest),) = replace(headline, tests=only, baseline="").sentences()
