@@ -29,12 +29,8 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     **{room: LOW | {"analysis", "config", "workdir"} for room in METHODS},
     "stages": LOW | METHODS | {"analysis", "config", "workdir"},
     "serving": LOW | METHODS | {"config", "workdir", "stages"},
-<<<<<<< HEAD
-    "app": {"analysis", "serving", "teachers", "training", "workdir"},
-    "hub": LOW | {"analysis", "config", "delrec", "serving", "stages", "workdir"},
-=======
     "app": {"analysis", "serving", "teachers", "workdir"},
->>>>>>> app
+    "hub": LOW | {"analysis", "config", "delrec", "serving", "stages", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
     "results": {"evaluation", "analysis"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
