@@ -10,7 +10,7 @@ base/                 the language model itself, if the run trained it: config.j
 results.json          the rows of report/metrics.json: means and intervals over users, of every system
 README.md             the model card (`card`)
 
-Pretrained weights are not copied: the folder names them, with a hash. Its systems are the language model without a prompt and
+Pretrained weights are not copied: the folder names them, with a hash. The systems are the language model without a prompt and
 with the distilled one, DELRec, the teacher if it is a network, and hybrids of these. Recommenders in closed form are made of
 interactions, and stay where these are; so do the tuned controls.
 """
@@ -107,15 +107,9 @@ def export_shared(ws: Workspace, output: Path, choices: Choices) -> None:
         _write_model(ws, inputs.language, folder, whole_model=not base.name)
         _write_card(ws, inputs, folder, manifest, choices)
         write_manifest(folder, replace(manifest, files=_hashes(folder)))
-    titles = f"the titles of {parts.catalogue.num_items} items travel with them"
-    say(
-        f"{output}: {', '.join([*manifest.teachers, *manifest.systems, *manifest.hybrids])}; "
-        + (
-            f"{titles}: check that the data's terms allow it"
-            if choices.titles
-            else "without titles"
-        )
-    )
+    travel = f"with the titles of {parts.catalogue.num_items} items: check that the data's terms allow it"
+    names = ", ".join([*manifest.teachers, *manifest.systems, *manifest.hybrids])
+    say(f"{output}: {names}; {travel if choices.titles else 'without titles'}")
 
 
 def _base(ws: Workspace, name: str) -> SharedBase:

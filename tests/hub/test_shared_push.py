@@ -215,6 +215,7 @@ def test_what_the_hub_refuses_to_give(pushed, name, refusal, revision, message):
         (["push", "--repo=shop"], "--workdir is missing"),
         (["push", "--folder=x", "--repo=shop"], "--repo=shop: give USER/NAME"),
         (["push", "--folder=x", "--workdir=y"], "--folder=x: give no --workdir"),
+        (["push", "--folder=x", "--titles=no"], "--folder=x: --titles, --license and --base are"),
         (["recommend", "--from=a/b", "--config=x"], "--from=a/b: give no --workdir"),
         (["tune", "--from=a/b"], "--from=a/b: only recommend and rank"),
         (["tune", "--folder=a"], "--folder=a: only push"),
