@@ -15,7 +15,7 @@ from delrec_jax.serving.recommender import Recommender
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120_000  # ms: the first answer compiles
+PATIENCE = 300_000  # ms: the first answer compiles
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
