@@ -106,14 +106,14 @@ def write_metrics_json(path: Path, rows: Sequence[Row]) -> None:
 def main_values(rows: Sequence[Row], protocol: str) -> dict[str, float]:
     """The values of one protocol by `SYSTEM/METRIC`, as a mean over seeds.
 
-    Where the rows have several teachers, they are by `SYSTEM/TEACHER/METRIC`.
+    Where the rows have several teachers, those that have one are by `SYSTEM/TEACHER/METRIC`.
     """
     wanted = [row for row in rows if row["protocol"] == protocol]
-    several = len({row["teacher"] for row in wanted}) > 1
+    several = len({row["teacher"] for row in wanted} - {""}) > 1
     found: dict[str, list[float]] = {}
     for row in wanted:
-        parts = (row["system"], *((row["teacher"],) if several else ()), row["metric"])
-        found.setdefault("/".join(parts), []).append(row["value"])
+        parts = (row["system"], row["teacher"] if several else "", row["metric"])
+        found.setdefault("/".join(filter(None, parts)), []).append(row["value"])
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 

@@ -271,14 +271,16 @@ def test_main_values_are_those_of_all_users_of_one_protocol():
         return {**told, "metric": "HR@1", "value": value}
 
     rows = [
+        row("full", "popularity", "", 0, 0.125),
         row("full", "ease", "sasrec", 0, 0.25),
         row("full@cold", "ease", "sasrec", 0, 0.125),
         row("full", "ease", "sasrec", 1, 0.5),
         row("sampled-20", "ease", "sasrec", 0, 0.75),
     ]
-    assert tables.main_values(rows, "full") == {"ease/HR@1": 0.375}
+    assert tables.main_values(rows, "full") == {"popularity/HR@1": 0.125, "ease/HR@1": 0.375}
     rows.append(row("full", "teacher", "caser", 0, 1.0))
     assert tables.main_values(rows, "full") == {
+        "popularity/HR@1": 0.125,
         "ease/sasrec/HR@1": 0.375,
         "teacher/caser/HR@1": 1.0,
     }

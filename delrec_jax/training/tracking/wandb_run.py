@@ -11,8 +11,6 @@ from typing import Any
 
 from delrec_jax.training.tracking.remote import PROJECT, Opening
 
-_PATIENCE = 30  # seconds that training may wait for a server that is away; W&B's default is 90
-
 
 class WandbRun:
     """A `RemoteRun` of Weights & Biases."""
@@ -59,6 +57,6 @@ def open_run(opening: Opening) -> WandbRun:
             id=opening.id or None,
             resume="allow" if opening.id else None,
             config=dict(opening.settings),
-            settings=wandb.Settings(console="off", quiet=True, init_timeout=_PATIENCE),
+            settings=wandb.Settings(console="off", quiet=True),
         )
     )
