@@ -148,8 +148,10 @@ def test_our_directory_gives_our_logits(kind, saved, tmp_path, scan_layers, limi
     assert (again.lm_head.weight is again.shared.weight) == KINDS[kind][1]
     assert again.config.scale_decoder_outputs == KINDS[kind][1]
     theirs = their_logits(again)
-    assert np.abs(theirs).max() > 1
-    np.testing.assert_allclose(our_logits(params, config), theirs, atol=1e-5)
+    largest = np.abs(theirs).max()
+    assert largest > 1
+    # All weights are 1.25 times as large, and so is rounding: it was 1.2e-5 on an Intel Xeon, where logits reach 2 and more.
+    np.testing.assert_allclose(our_logits(params, config), theirs, atol=1e-5 * largest)
 
 
 def test_loaded_and_saved_again_by_transformers_5(kind, model, tmp_path):
