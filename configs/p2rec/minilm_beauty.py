@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     beauty = base_config(__file__, "beauty.py")
     config.teacher, config.evaluate = beauty.teacher, beauty.evaluate
     config.parse.valid_users = beauty.parse.valid_users
-    # Half of the users have six items or fewer, a few have hundreds: batches of like lengths need a third of the padded tokens.
+    # Half of the users have six items or fewer, one has 204: batches of like lengths need about a third of the padded tokens.
     config.parse.group_by_length = 16
     return config
