@@ -86,8 +86,12 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_string("folder", "", "push: what export wrote", flag_values=values)
     flags.DEFINE_bool("private", False, "push: for its owner only", flag_values=values)
     flags.DEFINE_string("license", "", "export, push: that of the weights", flag_values=values)
-    flags.DEFINE_string("titles", "", "export, push: yes or no; else a CSV", flag_values=values)
-    flags.DEFINE_string("base", "", "export, push: name of the language model", flag_values=values)
+    flags.DEFINE_string(
+        "titles", "", "export, push, recommend, rank: yes or no; to ask: a CSV", flag_values=values
+    )
+    flags.DEFINE_string(
+        "base", "", "export, push, recommend, rank: the language model", flag_values=values
+    )
     flags.DEFINE_string("from", "", "recommend, rank: a folder, USER/NAME", flag_values=values)
     flags.DEFINE_string(
         "revision", "", "recommend, rank: branch, tag or commit", flag_values=values

@@ -7,7 +7,6 @@ import base64
 import json
 import re
 import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
 import pytest
+from local_server import answering
 
 BUCKET = "fake-bucket"
 URL = f"gs://{BUCKET}/runs/one"
@@ -254,17 +254,9 @@ def _resource(name, content, generation, updated):
     }
 
 
-@contextmanager
 def serving():
     """A fake bucket that answers until the block ends."""
-    server = FakeBucket()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    return answering(FakeBucket())
 
 
 @pytest.fixture

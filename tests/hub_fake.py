@@ -8,13 +8,13 @@ import hashlib
 import json
 import re
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
 import huggingface_hub.utils._http
 import pytest
+from local_server import answering
 
 TOKEN = "hf_of_this_test"
 _LARGE = (".safetensors", ".bin")
@@ -248,17 +248,9 @@ def _mode(one):
     return {"path": one["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
 
-@contextmanager
 def serving():
     """A fake hub that answers until the block ends."""
-    server = FakeHub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    return answering(FakeHub())
 
 
 def environment(server, folder):

@@ -128,8 +128,11 @@ def training_iterator(
         examples = timed.random_map(lambda one, rng: make_example(int(one[0]), rng, one[1]))
     else:
         examples = indices.random_map(lambda index, rng: make_example(int(index), rng))
-    made = _lengths_once(make_example, indices, num_examples) if lengths_stay else None
-    length = made or (lambda place: _tokens(examples[place]))
+    length: Callable[[int], int] = (
+        _lengths_once(make_example, indices, num_examples)
+        if lengths_stay
+        else lambda place: _tokens(examples[place])
+    )
     places = _by_length(length, batch_size, group, seed) if group else _in_order(batch_size)
 
     def batch(step: int) -> Any:

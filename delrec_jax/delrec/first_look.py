@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,7 @@ def shown_users(
         recorded[0],
         pair,
         titles=data.corpus.catalogue.titles,
-        histories={
-            user: data.split.history("test", user).tolist()
-            for users in chosen.users.values()
-            for user in users
-        },
+        histories=chosen.histories(partial(data.split.history, "test")),
         groups=chosen.users,
         counts=chosen.counts,
         rule=chosen.rule,

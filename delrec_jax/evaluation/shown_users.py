@@ -1,6 +1,6 @@
 """Which users a report shows one by one: a random few of each of four groups, by who found the target and who did not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,10 @@ class ShownUsers:
     protocol: str
     seed: int
     most: int
+
+    def histories(self, history: Callable[[int], np.ndarray]) -> dict[int, list[int]]:
+        """The items of each shown user, by a function from a user to them."""
+        return {user: history(user).tolist() for own in self.users.values() for user in own}
 
     @property
     def rule(self) -> str:

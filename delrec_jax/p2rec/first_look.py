@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -89,11 +90,7 @@ def shown_users(ws: Workspace, data: Data, table: pl.DataFrame) -> UserTable | N
         recorded[0].filter(one_run),
         pair,
         titles=data.corpus.catalogue.titles,
-        histories={
-            user: data.split.history("test", user).tolist()
-            for users in chosen.users.values()
-            for user in users
-        },
+        histories=chosen.histories(partial(data.split.history, "test")),
         groups=chosen.users,
         counts=chosen.counts,
         rule=f"{chosen.rule} Recommender: {display_name(name)}, seed {config.seed}.",
