@@ -4,6 +4,7 @@ It imports nothing heavy, so that help and a typo in a flag stay quick.
 """
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,12 @@ def reported() -> Iterator[None]:
         _end("interrupted; the same command resumes from the last checkpoint", INTERRUPTED)
     except Preempted as notice:
         _end(f"told to end; {notice}; the same command resumes from there", PREEMPTED)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        _end(
-            f"{error}: nothing more can be written; make room, then start the same command again", 2
-        )
     except Exception as error:
+        if _cannot_write(error):
+            _end(
+                f"{one_line(error)}: nothing more can be written; make room, then start the same command again",
+                2,
+            )
         from delrec_jax.distributed import lost_another
 
         if not lost_another(error):
@@ -47,6 +47,14 @@ def reported() -> Iterator[None]:
             f"another process of this run was lost ({said}); start all of them again: the run resumes from the last checkpoint",
             69,
         )
+
+
+def _cannot_write(error: Exception) -> bool:
+    """Whether the disk is the cause. Libraries written in C++ or Rust pass on the system's words, but no error number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_ERRORS
+    said = str(error).lower()
+    return any(os.strerror(number).lower() in said for number in _DISK_ERRORS)
 
 
 def _end(message: str, status: int) -> None:

@@ -1,0 +1,208 @@
+"""Would the tests notice? Small faults put into the code, one at a time, each tried by its tests in a fresh process.
+
+    .venv/bin/pip install cosmic-ray
+    .venv/bin/python benchmarks/mutants.py --runs=FOLDER [--count=400] [--seed=0] [--minutes=M] [--list]
+
+The faults are cosmic-ray's (another operator, another number, a negated condition, a loop that does nothing, a removed
+decorator and so on) at places drawn by the seed from `PARTS`: evaluation, splits, candidates, prompts, language models and
+losses. One fault is drawn for each place. Left out: type annotations, which nothing runs, and shifts, bit operators, powers
+and remainders in place of arithmetic, which almost any test would notice. A fault is killed if pytest fails, or takes ten
+times longer than without it; its own test file comes first, and the first failure ends the process.
+
+FOLDER keeps a clone of the commit at hand and a line per fault, so that the same command goes on where it was stopped;
+`--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some cannot be
+noticed, since the result is the same.
+"""
+
+import argparse
+import ast
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import harness
+from cosmic_ray.commands import init
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.work_db import use_db
+
+ROOT = Path(__file__).parents[1]
+PARTS = {
+    "delrec_jax/evaluation/*.py": ("tests/evaluation", "tests/results"),
+    "delrec_jax/data/split*.py": ("tests/data",),
+    "delrec_jax/data/candidates.py": ("tests/data",),
+    "delrec_jax/data/prompts.py": ("tests/data",),
+    "delrec_jax/data/templates.py": ("tests/data",),
+    "delrec_jax/language/*.py": ("tests/language", "tests/stages/test_bert_run.py"),
+    "delrec_jax/teachers/losses.py": ("tests/teachers",),
+    "delrec_jax/pretraining/bag_loss.py": ("tests/pretraining",),
+}
+"""Code, and the tests that should notice a fault in it; `WIDER` are asked about what these let through."""
+WIDER = ("tests/stages/test_tiny_run.py", "tests/delrec", "tests/stages/test_verbalizers.py")
+QUICK = "not slow and not real_data and not parity and not gpu"
+OBVIOUS = ("RShift", "LShift", "BitOr", "BitAnd", "BitXor", "Pow", "FloorDiv", "Mod")
+LIMIT = 1800.0  # seconds: ten times what the slowest of these tests take on a busy machine
+
+
+class Fault(NamedTuple):
+    """A mutation: file from the root, line and column, cosmic-ray's operator, and which occurrence of it in the file."""
+
+    file: str
+    place: tuple[int, int]
+    operator: str
+    occurrence: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the clone and the log")
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--list", action="store_true", help="only print the faults")
+    options = parser.parse_args()
+    clone = cloned(options.runs.resolve())
+    faults = drawn(clone, options.count, options.seed)
+    if options.list:
+        print("\n".join(map(str, faults)))
+        return
+    log, ends = options.runs / "faults.jsonl", time.monotonic() + 60 * options.minutes
+    done = {_identity(row): row for row in _rows(log)}
+    with log.open("a") as file:
+        for fault in faults:
+            if time.monotonic() > ends or _identity(fault._asdict()) in done:
+                continue
+            row = {**fault._asdict(), **tried(clone, fault)}
+            done[_identity(row)] = row
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            print(f"{len(done)}: {row['outcome']} {fault.file}:{fault.place[0]}", flush=True)
+    _save(
+        faults,
+        [done[key] for fault in faults if (key := _identity(fault._asdict())) in done],
+        options,
+    )
+
+
+def cloned(runs: Path) -> Path:
+    """A clone of the commit at hand, in which files may be damaged; the one that is there, if it is of this commit."""
+    clone = runs / "clone"
+    if not clone.exists():
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    commits = {_commit(place) for place in (ROOT, clone)}
+    if len(commits) > 1:
+        sys.exit(f"{clone} has another commit than {ROOT}: name another folder, or remove it")
+    subprocess.run(["git", "-C", str(clone), "checkout", "--quiet", "."], check=True)
+    return clone
+
+
+def drawn(clone: Path, count: int, seed: int) -> list[Fault]:
+    """As many places as asked for, drawn without replacement, with one fault each."""
+    by_place: dict[tuple[str, tuple[int, int]], list[Fault]] = {}
+    for fault in _all(clone):
+        by_place.setdefault((fault.file, fault.place), []).append(fault)
+    rng = random.Random(seed)
+    places = rng.sample(sorted(by_place), min(count, len(by_place)))
+    return [rng.choice(sorted(by_place[place])) for place in places]
+
+
+def _all(clone: Path) -> Iterator[Fault]:
+    files = sorted({file for pattern in PARTS for file in clone.glob(pattern)})
+    silent = {file: _annotations(file) for file in files}
+    with use_db(str(clone.parent / "faults.sqlite")) as database:
+        init(files, database, {})
+        for item in database.work_items:
+            (found,) = item.mutations
+            file, place = Path(found.module_path), tuple(found.start_pos)
+            replaced = found.operator_name.rpartition("_")[2]
+            arithmetic = "BinaryOperator" in found.operator_name
+            if (arithmetic and replaced in OBVIOUS) or any(
+                start <= place < end for start, end in silent[file]
+            ):
+                continue
+            name = str(file.relative_to(clone))
+            yield Fault(name, place, found.operator_name, found.occurrence)
+
+
+def _annotations(file: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where this file's type annotations begin and end."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        for name in ("annotation", "returns"):
+            part = getattr(node, name, None)
+            if isinstance(part, ast.expr):
+                start, end = (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
+                found.append((start, end))
+    return found
+
+
+def tried(clone: Path, fault: Fault) -> dict[str, Any]:
+    """Puts the fault into the clone and runs its tests; how it ended, how long it took, and what the fault was."""
+    tests = next(tests for pattern, tests in PARTS.items() if Path(fault.file).match(pattern))
+    started = time.monotonic()
+    with use_mutation(clone / fault.file, get_operator(fault.operator)(), fault.occurrence):
+        changed = _git(clone, "diff", "--unified=0").splitlines()
+        outcome = _tested(clone, _ordered(clone, fault.file, tests))
+        if outcome == "survived":
+            outcome = _tested(clone, WIDER)
+    lines = [line for line in changed if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    return {"outcome": outcome, "seconds": round(time.monotonic() - started), "change": lines}
+
+
+def _ordered(clone: Path, file: str, tests: tuple[str, ...]) -> tuple[str, ...]:
+    """The file of tests with the module's name first, if there is one."""
+    own = clone / tests[0] / f"test_{Path(file).stem}.py"
+    return (str(own.relative_to(clone)), *tests) if own.exists() else tests
+
+
+def _tested(clone: Path, tests: tuple[str, ...]) -> str:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK]
+    environment = {**os.environ, "PYTHONPATH": str(clone), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        status = subprocess.run(
+            [*command, *tests], cwd=clone, env=environment, capture_output=True, timeout=LIMIT
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    return "survived" if status == 0 else "killed"
+
+
+def _save(faults: list[Fault], rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    survived = [row for row in rows if row["outcome"] == "survived"]
+    killed = len(rows) - len(survived)
+    harness.save(
+        "mutants",
+        {"count": options.count, "seed": options.seed, "tests": PARTS, "wider": WIDER},
+        {"tried": len(rows), "killed": killed, "drawn": len(faults), "survived": survived},
+    )
+    print(f"mutants: {killed} of {len(rows)} killed ({len(faults)} drawn)")
+
+
+def _rows(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (row["file"], *row["place"], row["operator"], row["occurrence"])
+
+
+def _commit(place: Path) -> str:
+    return _git(place, "rev-parse", "HEAD").strip()
+
+
+def _git(place: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(place), *words], check=True, capture_output=True, text=True
+    ).stdout
+
+
+if __name__ == "__main__":
+    main()
