@@ -26,13 +26,14 @@ import harness
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from tiny_storefront import CONFIG, TINY  # noqa: E402  (the path comes first)
+from compiling import QUICK_ENVIRONMENT  # noqa: E402  (the path comes first)
+from tiny_storefront import CONFIG, TINY  # noqa: E402
 
 FIRST = 0.02  # the smallest room, as a share of what the run needs
 SPARE = 1.15  # the largest: a resumed run keeps a checkpoint more than an undisturbed one
 LIMITS = {"bytes": "size", "files": "nr_inodes"}
 REMEDIES = ("make room", "free some space")
-SLOW = 600.0  # seconds that one start may take
+SLOW = 3600.0  # seconds that one start may take, on a busy machine
 
 
 @contextmanager
@@ -46,11 +47,17 @@ def mounted(option: str) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def run(workdir: Path) -> subprocess.CompletedProcess[str]:
-    """`delrec run`, as a user types it; nothing but the workdir is on the small disk."""
+def run(workdir: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """`delrec run`, compiled as the tests compile; nothing but the workdir is on the small disk."""
     console = Path(sys.executable).with_name("delrec")
+    kept = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     return subprocess.run(
         [console, "run", CONFIG, f"--workdir={workdir}", *TINY],
+        env={**os.environ, **QUICK_ENVIRONMENT, **kept},
         capture_output=True,
         text=True,
         timeout=SLOW,
@@ -84,51 +91,59 @@ def unfinished(workdir: Path) -> str:
     return str(faults.where(workdir)["run"]) if workdir.is_dir() else "nothing"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--of", choices=sorted(LIMITS), default="bytes")
-    options = parser.parse_args()
-    steps = 5 if options.quick else options.steps
-    option = LIMITS[options.of]
+def filled(of: str, steps: int, cache: Path) -> dict[str, Any]:
+    """Makes the undisturbed run, then the one whose disk grows by steps; what each start came to."""
+    option, rows = LIMITS[of], []
     with mounted("size=2g") as place:
-        done = run(place / "run")
+        done = run(place / "run", cache)
         if done.returncode:
             sys.exit(f"the undisturbed run ended with status {done.returncode}: {done.stderr}")
-        needed = used(place)[options.of]
+        needed = used(place)[of]
         whole = faults.digests(place / "run")
-    rows: list[dict[str, Any]] = []
     with mounted(f"{option}={int(needed * FIRST)}") as place:
         for number in range(steps + 1):
             room = int(needed * (FIRST + (SPARE - FIRST) * number / steps))
             subprocess.run(["mount", "-o", f"remount,{option}={room}", place], check=True)
-            done = run(place / "run")
+            done = run(place / "run", cache)
             if not done.returncode:
                 break
             rows.append({"room": room, "in": unfinished(place / "run"), "fault": fault(done)})
             print(rows[-1], flush=True)
-        finished = not done.returncode
         different = faults.differing(whole, faults.digests(place / "run"))
-    faulty = [row for row in rows if row["fault"]]
+    return {
+        "needed": needed,
+        "rows": rows,
+        "finished": not done.returncode,
+        "files_compared": len(whole),
+        "different": different,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="five steps")
+    parser.add_argument("--steps", type=int, default=40, help="how many times the disk grows")
+    parser.add_argument("--of", choices=sorted(LIMITS), default="bytes", help="what runs out")
+    options = parser.parse_args()
+    steps = 5 if options.quick else options.steps
+    with tempfile.TemporaryDirectory() as cache:
+        found = filled(options.of, steps, Path(cache))
     harness.save(
         f"full_disk_{options.of}{'.quick' if options.quick else ''}",
         {"steps": steps, "of": options.of, "flags": TINY},
-        {
-            "needed": needed,
-            "rows": rows,
-            "finished": finished,
-            "files_compared": len(whole),
-            "different": different,
-        },
+        found,
     )
+    rows, different = found["rows"], found["different"]
+    faulty = [row for row in rows if row["fault"]]
     places = Counter(row["in"] for row in rows)
     print(
         f"full_disk {options.of}: {len(rows)} full disks ({len(faulty)} not told in one line), in "
-        f"{', '.join(f'{where} {count}' for where, count in places.items())}; finished: {finished}; "
-        f"{len(whole)} files, {len(different)} different"
+        f"{', '.join(f'{where} {count}' for where, count in places.items())}; finished: {found['finished']}; "
+        f"{found['files_compared']} files, {len(different)} different"
     )
-    sys.exit(bool(faulty or different or not finished))
+    sys.exit(bool(faulty or different or not found["finished"]))
 
 
 if __name__ == "__main__":
