@@ -39,12 +39,13 @@ install: $(VENV)/.installed  ## make the virtual environment and install, test t
 demo: $(VENV)/.installed  ## run the whole pipeline on the embedded storefront: a table and a report
 	$(VENV)/bin/delrec run --config=configs/storefront.py --workdir=runs/storefront
 
+# A file's tests stay together (--dist=loadfile): what they share is made once.
 test: $(VENV)/.installed  ## run the quick tests, which need no GPU, no torch and no data
-	$(VENV)/bin/python -m pytest -m "not slow and not real_data and not parity and not gpu" -n $(JOBS)
+	$(VENV)/bin/python -m pytest -m "not slow and not real_data and not parity and not gpu" -n $(JOBS) --dist=loadfile
 
 # What needs real data skips with a reason where ../shared is missing.
 nightly: $(VENV)/.installed  ## run all the rest: slow tests, tests on real data, parity, the demo
-	$(VENV)/bin/python -m pytest -m "(slow or real_data) and not gpu and not parity" -n $(JOBS) -rs
+	$(VENV)/bin/python -m pytest -m "(slow or real_data) and not gpu and not parity" -n $(JOBS) --dist=loadfile -rs
 	$(MAKE) --no-print-directory parity
 	$(MAKE) --no-print-directory demo
 
@@ -62,7 +63,7 @@ format: $(VENV)/.installed  ## let ruff rewrite what it can
 parity: $(PARITY_VENV)/.installed  ## compare with PyTorch transformers and peft, in their own environment
 	@pip="$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check"; \
 	if $(PARITY_VENV)/bin/python -c 'import torch, peft' 2>/dev/null || $$pip "$(TORCH)" peft; then \
-		$(PARITY_VENV)/bin/python -m pytest -m parity; \
+		$(PARITY_VENV)/bin/python -m pytest -m parity -n $(JOBS) --dist=loadfile; \
 	elif $$pip --dry-run "$(TORCH)"; then \
 		echo "error: $(TORCH) can be installed here, peft beside it cannot (pip's reason is above)" >&2; exit 1; \
 	else \

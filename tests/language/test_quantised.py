@@ -1,6 +1,7 @@
 """A base in 8 bits: the numbers by hand, models against their dequantized selves, gradients, and what is kept for them."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,11 @@ CASES = ("gated", "v10", "stacked", "bert")
 
 def answers(model, params, adapters=None):
     """States of the encoder, and of the decoder at the MASK if there is one."""
+    return _answers(params, adapters, model=model)
+
+
+@partial(jax.jit, static_argnames="model")
+def _answers(params, adapters, model):
     if isinstance(model, T5Model):
         return model.answers(params, IDS, np.full((2, 1), 39), adapters=adapters)
     return model.encode(params, IDS, adapters=adapters)[0]
@@ -95,11 +101,13 @@ def test_gradients_of_adapters_are_those_of_the_dequantized_weights(name):
     adapters = jax.tree.map(lambda leaf: leaf + 0.1, adapters)
     wanted = jnp.asarray(np.random.default_rng(2).normal(size=answers(model, params).shape))
 
-    def loss(adapters, params):
+    @jax.jit
+    @jax.grad
+    def gradients(adapters, params):
         return (answers(model, params, adapters) * wanted).sum()
 
-    ours = jax.grad(loss)(adapters, held)
-    plain = jax.grad(loss)(adapters, dequantised(held, np.float32))
+    ours = gradients(adapters, held)
+    plain = gradients(adapters, dequantised(held, np.float32))
     for path, leaf in traverse_util.flatten_dict(ours).items():
         expected = traverse_util.flatten_dict(plain)[path]
         np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

@@ -38,7 +38,7 @@ def rows(path):
 
 def test_two_processes_train_as_one(tiny_run, tmp_path):
     workdir, log = begin(tiny_run, tmp_path / "two", "data", "lm", "teacher"), tmp_path / "log"
-    shared = ("--config.mesh.data=1", "--config.mesh.fsdp=2")
+    shared = ("--config.mesh.data=1", "--config.mesh.fsdp=2", "--config.tune.controls=()")
     # Copies of the weights in stage 1, shared weights in stage 2: another mesh in between is allowed.
     for stage, mesh in (("distill", ()), ("tune", shared)):
         both = start(stage, workdir, log, *mesh)

@@ -19,9 +19,6 @@ from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace
 
-pytestmark = pytest.mark.exact
-
-
 @dataclass
 class Steps:
     """Stands in for `fit`: keeps batches, losses and parameters, and may break off before a step."""
