@@ -41,8 +41,9 @@ def session(workdir: Path, experiment: Experiment, *, name: str = "") -> Iterato
     Raises:
       UserError: the other processes cannot be joined, the workdir cannot be written, or another run is using it.
     """
-    # Orbax logs a traceback for each of its threads when a disk is full, although the error is raised and reported too.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # When a disk is full, Orbax and asyncio log a traceback for each thread and array, although the error is raised and reported.
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     distributed.join(experiment.distributed)
     end_at_sigterm()
