@@ -41,7 +41,7 @@ def session(workdir: Path, experiment: Experiment, *, name: str = "") -> Iterato
     Raises:
       UserError: the other processes cannot be joined, the workdir cannot be written, or another run is using it.
     """
-    # When a disk is full, Orbax and asyncio log a traceback for each thread and array, although the error is raised and reported.
+    # When a disk is full, Orbax and asyncio log a traceback for each thread and array, though the error is raised and reported.
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -19,6 +19,7 @@ from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace
 
+
 @dataclass
 class Steps:
     """Stands in for `fit`: keeps batches, losses and parameters, and may break off before a step."""
