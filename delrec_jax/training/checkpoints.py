@@ -2,7 +2,8 @@
 
 A checkpoint holds everything that the next step depends on (parameters, optimizer state, random stream, position in the data)
 and the settings that it was made under. A run that was killed and resumed ends where it would have ended, bit for bit on CPU.
-Orbax writes under a temporary name and then renames: an interrupted save is never mistaken for a good one.
+Orbax writes under a temporary name and then renames: an interrupted save is never mistaken for a good one. What was damaged
+later is found by its sums (`written`): training goes on from the checkpoint before it, and a finished result is refused.
 """
 
 import json
@@ -20,26 +21,37 @@ from safetensors.numpy import load_file, save_file
 
 from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line
-from delrec_jax.files import whole, write_text
+from delrec_jax.files import file_hash, whole, write_text
+from delrec_jax.training.written import (
+    UNFINISHED,
+    check_described,
+    described,
+    described_leaf,
+    tidy,
+    write_sums,
+)
 
 # Orbax is imported late: only what trains needs a checkpoint, and it takes half a second to load.
 
 _LATEST = 2  # the newest may be that of a run which is about to diverge
+_FORMAT = 2  # increased when earlier versions could not read a checkpoint; the first had none
+_ABOUT = ("parameters", "sha256")  # of a result's description: what its file of arrays holds
 
 
 class Checkpoints:
     """Checkpoints of one training run in one directory: the two latest, and the best by the validation metric."""
 
     def __init__(self, directory: Path):
-        """Opens (or creates) the directory.
+        """Opens (or creates) the directory; damaged checkpoints are moved out of it, and the user is told.
 
         Raises:
-          UserError: the directory cannot be written.
+          UserError: the directory cannot be written, or it has damaged checkpoints only.
         """
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
         self.directory = directory
+        self._writing = -1  # the step that is being written
 
         def value(metrics: Any) -> float:
             return float(metrics["value"])
@@ -51,9 +63,13 @@ class Checkpoints:
             enable_async_checkpointing=True,
             # Made in the background, a folder that cannot be made leaves threads that wait for five minutes, and with them the
             # process after its last word.
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            async_options=ocp.AsyncOptions(
+                create_directories_asynchronously=False,
+                post_finalization_callback=self._write_sums,  # before the checkpoint gets its name
+            ),
         )
         with self._told("opened"):
+            tidy(directory)
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -69,6 +85,15 @@ class Checkpoints:
         except Exception as error:
             # The error that ended the run is the one to report; a failed last save is only logged.
             logging.getLogger(__name__).warning("%s: %s", self.directory, _cause(error))
+
+    def _write_sums(self) -> None:
+        (folder,) = self.directory.glob(f"{self._writing}{UNFINISHED}*")
+        write_sums(folder, self._writing)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps of all complete checkpoints, ascending."""
+        return tuple(sorted(self._manager.all_steps()))
 
     @property
     def latest_step(self) -> int | None:
@@ -92,11 +117,14 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
+        stored = {"format": _FORMAT, "arrays": described(arrays), "meta": meta}
         with self._told("written"):
+            self._manager.wait_until_finished()
+            self._writing = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+                    arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(stored)
                 ),
                 metrics={"value": float("-inf") if best is None else best},
             )
@@ -118,7 +146,7 @@ class Checkpoints:
           step: which checkpoint; None = the latest.
 
         Raises:
-          UserError: the checkpoint cannot be read.
+          UserError: the checkpoint cannot be read, or holds other arrays; names the first one that differs.
         """
         import orbax.checkpoint as ocp
 
@@ -129,13 +157,28 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
         with self._told("read"):
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
-                ),
+            stored = self._manager.restore(
+                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+            )["meta"]
+            meta = self._checked(step, stored, target)
+            arrays = self._manager.restore(
+                step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
+            )["arrays"]
+        return arrays, meta
+
+    def _checked(self, step: int, stored: dict[str, Any], target: Any) -> dict[str, Any]:
+        """What the caller stored with a checkpoint, once it is clear that its arrays are those of `target`."""
+        place = self.directory / str(step)
+        if "format" not in stored:
+            return stored  # an earlier version's, which did not say what its arrays are
+        if stored["format"] > _FORMAT:
+            raise UserError(
+                f"{place}: a checkpoint of format {stored['format']}, and this version of delrec_jax reads formats up to "
+                f"{_FORMAT}: upgrade delrec_jax"
             )
-        return restored["arrays"], restored["meta"]
+        check_described(place, stored["arrays"], described(target))
+        meta: dict[str, Any] = stored["meta"]
+        return meta
 
     @contextmanager
     def _told(self, done: str) -> Iterator[None]:
@@ -148,10 +191,10 @@ class Checkpoints:
             if lost_another(error):
                 raise
             remedy = (
-                "free some space, or choose a folder that you can write to, and start the same command again: it continues "
-                "from the last complete checkpoint"
-                if done != "read"
-                else "if it is damaged, remove its folder: the run continues from the previous one"
+                "if it is damaged, remove its folder: the run continues from the previous one"
+                if done == "read" or isinstance(error, json.JSONDecodeError)
+                else "free some space, or choose a folder that you can write to, and start the same command again: it "
+                "continues from the last complete checkpoint"
             )
             raise UserError(
                 f"{self.directory}: a checkpoint cannot be {done} ({_cause(error)}); {remedy}"
@@ -179,14 +222,19 @@ def check_identity(directory: Path, stored: dict[str, Any], wanted: dict[str, An
 
 
 def save_tree(path: Path, tree: Any, meta: dict[str, Any]) -> None:
-    """Writes a tree of arrays as safetensors and its description as JSON next to it; the arrays' file appears last."""
+    """Writes a tree of arrays as safetensors and its description as JSON next to it; the arrays' file appears last.
+
+    The description also says which arrays the file holds, and its SHA-256.
+    """
     flat = traverse_util.flatten_dict(jax.tree.map(on_host, tree), sep="/")
     if is_main():
         # safetensors stores arrays in row-major order only; a copy on the host may have another order.
         arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
         with whole(path) as partial:
             save_file(arrays, partial)
-            write_text(path.with_suffix(".json"), json.dumps(meta, indent=1, sort_keys=True))
+            about = {"parameters": _leaves(arrays), "sha256": file_hash(partial)}
+            told = json.dumps({**meta, **about}, indent=1, sort_keys=True)
+            write_text(path.with_suffix(".json"), told)
     wait_for_all()
 
 
@@ -194,7 +242,7 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what `save_tree` wrote.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: the file is missing or damaged, or not the one that was written; names the file, or the parameter that differs.
     """
     try:
         flat = load_file(path)
@@ -203,7 +251,19 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(
             f"{path}: cannot be read ({error}); delete the stage's directory and run the stage again"
         ) from error
-    return traverse_util.unflatten_dict(flat, sep="/"), meta
+    if "parameters" in meta:  # earlier versions did not say
+        check_described(path, _leaves(flat), meta["parameters"])
+    if "sha256" in meta and file_hash(path) != meta["sha256"]:
+        raise UserError(
+            f"{path}: is not the file that was written (its SHA-256 differs from the one in {path.with_suffix('.json').name}); "
+            "restore it from a copy, or delete the stage's directory and run the stage again"
+        )
+    told = {key: value for key, value in meta.items() if key not in _ABOUT}
+    return traverse_util.unflatten_dict(flat, sep="/"), told
+
+
+def _leaves(arrays: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: described_leaf(array) for name, array in sorted(arrays.items())}
 
 
 def _cause(error: BaseException) -> str:

@@ -254,6 +254,13 @@ class _Training:
         self.key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(self.run.key))
         self.progress = _Progress(**meta["progress"])
         self._saved = int(self.state.step)
+        best = self.progress.best_step
+        if self.run.select == "best" and best not in (*self.checkpoints.steps, self._saved):
+            raise UserError(
+                f"{self.checkpoints.directory / str(best)}: the checkpoint with the best parameters so far is missing or "
+                f"damaged: restore it from a copy, or remove {self.checkpoints.directory} and start the same command again to "
+                "train from the beginning"
+            )
 
     def _check_plan(self) -> None:
         """Refuses a schedule made for another number of steps: it would end before training does, or never."""
