@@ -10,6 +10,7 @@ from delrec_jax.training.watching import TIMINGS
 
 SAVES = ("*.orbax-checkpoint-tmp*", ".*.partial-*")  # what is being written
 UNLIKE = ("cost.json", "weights_seen.json", "index.html")  # of times, places and dates
+ANY_ORDER = ".array_record"  # records whose fields come in any order; what is made of them (split.npz, ...) is compared
 
 
 def unfinished_saves(workdir: Path) -> set[int]:
@@ -55,7 +56,7 @@ def digests(workdir: Path) -> dict[str, str]:
     for file in sorted(workdir.rglob("*")):
         name = file.relative_to(workdir)
         own = "checkpoints" in name.parts or name.name.startswith(".") or name.name in UNLIKE
-        if own or not file.is_file():
+        if own or ANY_ORDER in name.name or not file.is_file():
             continue
         content = file.read_bytes()
         if file.suffix == ".jsonl":

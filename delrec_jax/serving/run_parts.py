@@ -38,6 +38,10 @@ class RunParts:
           UserError: the run is not finished.
         """
         if not ws.finished("teach"):
+            if earlier := ws.earlier_format("teach"):
+                raise UserError(
+                    f"{ws.root}: {earlier}: open it with the version that made it, or run it again with `delrec run`"
+                )
             raise UserError(
                 f"{ws.root} has no finished run: run `delrec run` with this --workdir first"
             )

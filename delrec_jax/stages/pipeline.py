@@ -44,9 +44,8 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
             return
         say(f"{stage}: the source files have changed since; everything made from them is remade")
     elif stage != "report" and as_main_sees(lambda: ws.outdated(stage)):
-        say(
-            f"{stage}: its settings, a file of yours or an earlier stage have changed since; it is run again"
-        )
+        changed = "its settings, a file of yours or an earlier stage have changed since"
+        say(f"{stage}: {ws.earlier_format(stage) or changed}; it is run again")
     say(f"{stage} ...")
     started = time.monotonic()
     ws.begin(stage)

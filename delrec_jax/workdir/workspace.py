@@ -17,12 +17,12 @@ from delrec_jax.config import Experiment, leaf_keys, leaf_values, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
 from delrec_jax.files import file_hash, write_text
-from delrec_jax.plugins import source_hash
 from delrec_jax.training.tracking.trackers import Trackers
 from delrec_jax.training.watching import Watch
+from delrec_jax.workdir.setting_values import own_parts, value_at
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
-# Increased when a change of the code makes old results of a stage wrong.
+# Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; later markers say it too.
 _FORMAT = 5
 
 # What is in these places is part of what the stages make of it, such as teacher.json.
@@ -86,7 +86,7 @@ class Workspace:
         named = [key for key in leaf_keys(before) if key.startswith(_NAMED)]  # may be gone now
         changed = differences(
             {
-                key: (_at(before, key), _at(self._settings, key))
+                key: (value_at(before, key), value_at(self._settings, key))
                 for key in dict.fromkeys([*leaf_keys(self._settings), *named])
                 if not key.startswith(PLACES)
             }
@@ -114,13 +114,17 @@ class Workspace:
         """Returns the folder that a stage writes to."""
         return self.root / self.spec(stage).folder
 
-    def fingerprint(self, stage: str) -> str:
-        """Returns the SHA-256 of everything that a stage's files depend on: settings, and actual results of earlier stages."""
-        spec = self.spec(stage)
-        content = {
-            **self._read_by(stage),
-            "needs": {name: (self.fingerprint(name), self.content(name)) for name in spec.needs},
-        }
+    def fingerprint(self, stage: str, written_as: int | None = None) -> str:
+        """Returns the SHA-256 of everything that a stage's files depend on: settings, and actual results of earlier stages.
+
+        Args:
+          stage: its name.
+          written_as: an earlier format, to recognize its workdirs; None = this version's.
+        """
+        needs = self.spec(stage).needs
+        before = {name: (self.fingerprint(name, written_as), self.content(name)) for name in needs}
+        number = _FORMAT if written_as is None else written_as
+        content = {**self._read_by(stage), "format": number, "needs": before}
         return _sha256(content)
 
     def plan_key(self, stage: str) -> str:
@@ -133,7 +137,7 @@ class Workspace:
             **self._read_by(stage),
             "judged_by": self._judges(stage),
             "files": {
-                key: _at(self._settings, key)
+                key: value_at(self._settings, key)
                 for key in _FILES
                 if key.split(".")[0] in spec.settings
             },
@@ -144,8 +148,8 @@ class Workspace:
     def _read_by(self, stage: str) -> dict[str, Any]:
         """What a stage itself reads of the settings and of the user's own files."""
         spec = self.spec(stage)
-        settings = {key: _at(self._settings, key) for key in spec.settings}
-        own = _own_parts([_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
+        settings = {key: value_at(self._settings, key) for key in spec.settings}
+        own = own_parts([value_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
         unread = [*PLACES]
         if self.experiment.data.corpus != "storefront":
             unread.append("data.storefront")
@@ -160,10 +164,12 @@ class Workspace:
         """Returns what a stage's checkpoints depend on, by key: settings, and the results of earlier stages."""
         facts: dict[str, Any] = {}
         for section in self.spec(stage).settings:
-            value = _at(self._settings, section)
+            value = value_at(self._settings, section)
             keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
-            facts |= {key: _at(self._settings, key) for key in keys if not key.startswith(PLACES)}
-            own = _own_parts(_at(self._settings, section.removesuffix(".*")))
+            facts |= {
+                key: value_at(self._settings, key) for key in keys if not key.startswith(PLACES)
+            }
+            own = own_parts(value_at(self._settings, section.removesuffix(".*")))
             facts |= {f"file of {name}": digest for name, digest in own.items()}
         for name in self.spec(stage).needs:
             facts |= self.identity(name)
@@ -183,13 +189,23 @@ class Workspace:
         """Returns whether a stage's finished results belong to other settings, files or earlier results."""
         return bool(self._marker(stage).get("finished")) and not self._is_current(stage)
 
+    def earlier_format(self, stage: str) -> str:
+        """Returns, in words, that a stage's results are of an earlier format; "" if not so far as is known."""
+        if not self.outdated(stage):
+            return ""
+        made = self._marker(stage)["fingerprint"]  # markers before format 5 do not say it
+        known = (n for n in range(1, _FORMAT) if made == self.fingerprint(stage, n))
+        found = self._marker(stage).get("format", next(known, _FORMAT))
+        here = f"its results are of format {found}, and this version of delrec_jax has {_FORMAT}"
+        return here if found < _FORMAT else ""
+
     def _is_current(self, stage: str) -> bool:
         marker = self._marker(stage)
         found = (marker["fingerprint"], marker.get("judged_by", {}))
         return found == (self.fingerprint(stage), self._judges(stage))
 
     def _judges(self, stage: str) -> dict[str, Any]:
-        return {key: _at(self._settings, key) for key in self.spec(stage).judged_by}
+        return {key: value_at(self._settings, key) for key in self.spec(stage).judged_by}
 
     def content(self, stage: str) -> str:
         """Returns what identifies a finished stage's results, such as the teacher's checkpoint; "" until it is finished."""
@@ -238,7 +254,13 @@ class Workspace:
 
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / "stage.json"
-        return read_json(path) if path.exists() else {}
+        marker: dict[str, Any] = read_json(path) if path.exists() else {}
+        if (found := marker.get("format", _FORMAT)) > _FORMAT:
+            raise UserError(
+                f"{path}: results of format {found}, and this version of delrec_jax reads and writes format {_FORMAT}: "
+                "upgrade delrec_jax, or give another --workdir"
+            )
+        return marker
 
     def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
         marker = {
@@ -246,31 +268,13 @@ class Workspace:
             "judged_by": self._judges(stage),
             "finished": finished,
             "content": content,
+            "format": _FORMAT,
         }
         write_json(self.folder(stage) / "stage.json", marker)
 
 
 def _sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _own_parts(settings: Any) -> dict[str, str]:
-    """Maps each setting that names a part of the user's own (`FILE.py:NAME`) to the SHA-256 of its file."""
-    if isinstance(settings, dict | list):
-        parts = settings.values() if isinstance(settings, dict) else settings
-        found = [_own_parts(value) for value in parts]
-        return {name: digest for part in found for name, digest in part.items()}
-    digest = source_hash(settings) if isinstance(settings, str) else ""
-    return {settings: digest} if digest else {}
-
-
-def _at(settings: dict[str, Any], dotted: str) -> Any:
-    value: Any = settings
-    for name in dotted.split("."):
-        if name == "*":
-            return sorted(value)
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def read_json(path: Path) -> Any:

@@ -1,11 +1,14 @@
 """What a workdir remembers of its stages, without running any of them."""
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
+from delrec_jax.serving.run_parts import RunParts
+from delrec_jax.workdir import workspace
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -82,3 +85,55 @@ def test_a_setting_that_only_judges_runs_a_stage_again_and_keeps_its_files(tmp_p
     assert (other.begin("pretrain") / "base.json").exists()
     other.finish("pretrain")
     assert other.finished("pretrain") and other.finished("distill"), "of the same model"
+
+
+def finished_as(workdir, stage, number, **marker):
+    """A workdir whose stage was finished by a version with that format; `marker`: what else its marker says."""
+    with mock.patch.object(workspace, "_FORMAT", number):
+        ws = Workspace(workdir, Experiment())
+        write_results(ws, stage)
+        ws.finish(stage)
+    path = ws.folder(stage) / "stage.json"
+    content = {**workspace.read_json(path), **marker}
+    workspace.write_json(path, {key: value for key, value in content.items() if value is not None})
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["in the marker", "by fingerprint alone"])
+def test_results_of_an_earlier_format_are_told_apart(tmp_path, told):
+    finished_as(tmp_path, "prepare", 4, **({} if told else {"format": None}))
+    ws = Workspace(tmp_path, Experiment())
+    assert not ws.finished("prepare")
+    said = "its results are of format 4, and this version of delrec_jax has 5"
+    assert ws.earlier_format("prepare") == said
+    other = Workspace(tmp_path, replace(Experiment(), seed=1), update=True)
+    assert other.earlier_format("prepare") == said, "the seed is none of its settings"
+
+
+def test_a_workdir_of_an_earlier_format_is_refused_by_what_only_reads(tmp_path):
+    for stage in ("prepare", "teach"):
+        finished_as(tmp_path, stage, 3)
+    with pytest.raises(UserError) as error:
+        RunParts(Workspace(tmp_path, Experiment(), read_only=True))
+    assert f"{tmp_path}: its results are of format 3, and this version" in str(error.value)
+    assert "open it with the version that made it, or run it again" in str(error.value)
+
+
+def test_results_of_a_later_format_are_left_alone(tmp_path):
+    finished_as(tmp_path, "prepare", 6)
+    before = (tmp_path / "data" / "stage.json").read_bytes()
+    ws = Workspace(tmp_path, Experiment())
+    for use in (ws.finished, ws.begin, ws.outdated):
+        with pytest.raises(UserError, match=r"results of format 6, and this version .* upgrade"):
+            use("prepare")
+    assert (tmp_path / "data" / "stage.json").read_bytes() == before
+    assert (tmp_path / "data" / "split.npz").exists()
+
+
+def test_results_without_a_format_are_those_of_this_one(tmp_path):
+    """Format 5 has been in use since before markers said so."""
+    finished_as(tmp_path, "prepare", 5, format=None)
+    ws = Workspace(tmp_path, Experiment())
+    assert ws.finished("prepare") and not ws.earlier_format("prepare")
+    changed = replace(Experiment().candidates, num=7)
+    other = Workspace(tmp_path, replace(Experiment(), candidates=changed), update=True)
+    assert other.outdated("prepare") and not other.earlier_format("prepare")
