@@ -1,15 +1,16 @@
-"""A training that is cut off under one number of devices or processes, and goes on under another; prints what happened, as JSON.
+"""A training that is cut off under one number of devices or processes, and goes on under another; prints what happened.
 
-    python elastic.py ROOM begin|resume GROUP PORT NUMBER MESH [FROM ...]
+    python elastic.py ROOM GROUP PORT NUMBER WHAT ...
 
-GROUP processes of this machine are one run, this one is NUMBER (PORT 0: it is alone); MESH is `data x fsdp x tensor` over all of
-their devices. `begin` trains and dies two steps after a checkpoint, in the folder ROOM/MESH-GROUP. `resume` goes on in a copy of
-each of the folders FROM, which others have begun, and trains to the end.
+GROUP processes of this machine are one run, and this one is NUMBER (PORT 0: it is alone). WHAT is a mesh over devices of all of
+them, `data x fsdp x tensor`: a run is trained and dies two steps after a checkpoint, in the folder ROOM/MESH-GROUP. Or it is
+MESH<FOLDER: the run that was begun in that folder goes on to its end, in a copy.
 """
 
 import hashlib
 import json
 import logging
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -153,26 +154,27 @@ def train(folder, layout, kind, left):
     return found | {"given": source.given, "params": seen}
 
 
-def main(room, what, group, port, number, mesh, *sources):
+def main(room, group, port, number, *tasks):
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     if port:
         place = f"127.0.0.1:{port}"
         distributed.join(DistributedConfig("on", place, group, number, heartbeat_seconds=60))
-    data, fsdp, tensor = map(int, mesh.split("x"))
-    count = data * fsdp * tensor
-    layout = make_layout(MeshConfig(data, fsdp, tensor), axes_of, jax.devices()[:count])
-    own, found = f"{mesh}-{group}", {}
-    for kind in ("rows", "texts"):
-        if what == "begin":
-            found[kind] = train(room / own / kind, layout, kind, CUT)
-            continue
-        for source in sources:
-            copy = room / f"{source}-then-{own}" / kind
-            on_main(lambda s=room / source / kind, c=copy: shutil.copytree(s, c))
-            found[f"{kind} {source}"] = train(copy, layout, kind, STEPS)
+    found = {}
+    for task in tasks:
+        mesh, resumes, begun = task.partition("<")
+        sizes = tuple(map(int, mesh.split("x")))
+        layout = make_layout(MeshConfig(*sizes), axes_of, jax.devices()[: math.prod(sizes)])
+        own = f"{mesh}-{group}"
+        for kind in ("rows", "texts"):
+            folder = room / (f"{begun}-then-{own}" if resumes else own) / kind
+            if resumes:
+                on_main(lambda s=room / begun / kind, c=folder: shutil.copytree(s, c))
+            found[f"{kind} {own}{resumes}{begun}"] = train(
+                folder, layout, kind, STEPS if resumes else CUT
+            )
     print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    place, what, group, port, number, mesh, *sources = sys.argv[1:]
-    main(Path(place), what, int(group), int(port), int(number), mesh, *sources)
+    place, group, port, number, *tasks = sys.argv[1:]
+    main(Path(place), int(group), int(port), int(number), *tasks)

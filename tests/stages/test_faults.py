@@ -14,6 +14,8 @@ import pytest
 from compiling import QUICK_ENVIRONMENT
 from tiny_storefront import CONFIG, TINY, delrec
 
+from delrec_jax.training.watching import TIMINGS
+
 DEADLINE = 240  # seconds for one command, on a busy machine
 ENDLESS = ("--config.teacher.loop.steps=1000000", "--config.teacher.loop.checkpoint_every=1000000")
 
@@ -84,6 +86,36 @@ def test_sigterm_saves_and_the_same_command_goes_on(prepared):
     assert [line.split('"step": ')[1].split(",")[0] for line in log.read_text().splitlines()] == [
         str(4 * place) for place in range(lines())
     ]
+
+
+def rows(workdir):
+    lines = (workdir / "teacher" / "model" / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_for_a_minute_and_continued(prepared, tmp_path):
+    """As `kill -STOP`, Ctrl-Z, a debugger or the suspension of a virtual machine do."""
+    flags = ("--config.teacher.loop.steps=400", "--config.teacher.loop.checkpoint_every=10")
+    undisturbed = shutil.copytree(prepared, tmp_path / "undisturbed")
+    whole = run(undisturbed, *flags)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        command(prepared, *flags), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    ends = time.monotonic() + DEADLINE
+    while not steps(prepared):
+        assert process.poll() is None and time.monotonic() < ends
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    assert os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT).si_status == signal.SIGSTOP
+    time.sleep(60)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, said
+    assert rows(prepared) == rows(undisturbed)
+    ours, theirs = (place / "teacher/model/result.safetensors" for place in (prepared, undisturbed))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_a_disk_that_takes_no_more(prepared):
