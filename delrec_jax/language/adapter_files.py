@@ -121,8 +121,10 @@ def _read_description(file: Path) -> _Description:
     except ValueError as error:
         raise UserError(f"{file}: damaged ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
+        told = found.get("format") if isinstance(found, dict) else None
         raise UserError(
-            f"{file}: its format is not {FORMAT!r}: not an adapter, or one of another version"
+            f"{file}: its format is {told!r}, and this version of delrec_jax reads {FORMAT!r}: it is no adapter, or one of "
+            "another version; export it again with this version, or use that one"
         )
     try:
         base, settings = found["base"], found["adalora"]

@@ -174,7 +174,10 @@ def test_files_of_two_saves_are_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format="delrec-adapter-9"), "format is not 'delrec-adapter-1'"),
+        (
+            lambda d: d.update(format="delrec-adapter-9"),
+            "format is 'delrec-adapter-9', and this version of delrec_jax reads 'delrec-adapter-1'",
+        ),
         (lambda d: d.pop("tensors_sha256"), r"damaged \(KeyError\('tensors_sha256'\)\)"),
         (lambda d: d["base"].pop("hash"), r"damaged \(KeyError\('hash'\)\)"),
         (lambda d: d.update(base="mini"), "damaged"),
