@@ -254,8 +254,8 @@ class _Training:
         self.key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(self.run.key))
         self.progress = _Progress(**meta["progress"])
         self._saved = int(self.state.step)
-        best = self.progress.best_step
-        if self.run.select == "best" and best not in (*self.checkpoints.steps, self._saved):
+        best, known = self.progress.best_step, self.progress.best_value > -np.inf
+        if self.run.select == "best" and known and best not in self.checkpoints.steps:
             raise UserError(
                 f"{self.checkpoints.directory / str(best)}: the checkpoint with the best parameters so far is missing or "
                 f"damaged: restore it from a copy, or remove {self.checkpoints.directory} and start the same command again to "

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_loop import Killed, make_run
 
 from delrec_jax.errors import UserError
 from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
+from delrec_jax.training.loop import fit
 from delrec_jax.training.written import SUMS
 
 pytestmark = pytest.mark.exact
@@ -121,6 +123,28 @@ def test_nothing_is_moved_where_no_other_checkpoint_is_left(folder):
         Checkpoints(folder)
     assert str(folder) in str(error.value) and "train from the beginning" in str(error.value)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_is_refused_and_goes_on_with_a_copy(tmp_path):
+    # As in `test_a_best_from_before_the_kill_is_still_the_best`: this peaks at step 4.
+    def evaluate(params):
+        return {"closeness": -abs(float(np.abs(np.asarray(params["w"])).sum()) - 0.8)}
+
+    whole, _ = fit(make_run(tmp_path / "whole", evaluate=evaluate))
+    run = tmp_path / "killed"
+    with pytest.raises(Killed):
+        fit(make_run(run, kill_after=7, evaluate=evaluate))
+    best = run / "checkpoints" / "4"
+    copy = shutil.copytree(best, tmp_path / "copy")
+    flip(best / "meta" / "metadata")
+    for _ in range(2):  # and again, when it is no longer there
+        with pytest.raises(UserError) as error:
+            fit(make_run(run, evaluate=evaluate))
+        assert f"{best}: the checkpoint with the best parameters so far is" in str(error.value)
+        assert "restore it from a copy, or remove" in str(error.value)
+    shutil.copytree(copy, best)
+    found, _ = fit(make_run(run, evaluate=evaluate))
+    np.testing.assert_array_equal(found["w"], whole["w"])
 
 
 @pytest.mark.parametrize(
