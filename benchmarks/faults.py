@@ -135,7 +135,7 @@ class Series:
 
     def window(self, method: str) -> float:
         """Seconds after its start within which the run is killed: more after each kill before which it came no further."""
-        base, most = max(20.0, self.whole[method]["seconds"] / 8), 1.0
+        base, most = min(max(20.0, self.whole[method]["seconds"] / 8), 60.0), 1.0
         for row in self.of_run(method, self.number(method)):
             most = 1.0 if row["further"] else most * 1.5
         return base * most
