@@ -46,10 +46,11 @@ def test_a_save_interrupted_at_any_of_its_files(tmp_path, every):
             "right": True,
             "listed": [row["step"], 12],
         }, row
-        # A fault that nobody was told of did no harm: a folder that was there already, a call that was tried again.
-        assert row["listed"] == ([4] if row["told"] else [4, 8]), row
+        # A single fault may do no harm: a note of Orbax's own, a folder that was there already, a call that was tried again.
+        harmless = row["fault"] == "full" and row["listed"] == [4, 8]
+        assert row["listed"] == [4] or harmless, row
+        assert row["told"] or harmless, row
         assert row["leftovers"] == [], row
-    assert all(row["told"] for row in rows if row["fault"] != "full")
     touched = {row["file"] for row in rows if row["fault"] == "full"}
     if every == 1:
         for part in ("/arrays.", "/meta.", "/metrics.", "/sums.json", "/d/", "manifest.ocdbt"):
