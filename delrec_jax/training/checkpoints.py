@@ -246,8 +246,8 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         flat = load_file(path)
-        meta = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, SafetensorError, ValueError) as error:
+        meta = dict(json.loads(path.with_suffix(".json").read_text()))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); delete the stage's directory and run the stage again"
         ) from error

@@ -59,9 +59,13 @@ def damage(folder: Path) -> str:
         return f"{path} is that of step {step}"
     for name, expected in files.items():
         file = folder / name
-        if not file.is_file():
+        try:
+            same = file_hash(file) == expected
+        except FileNotFoundError:
             return f"{file} is missing"
-        if file_hash(file) != expected:
+        except OSError as error:
+            return f"{file} cannot be read ({error.strerror})"
+        if not same:
             return f"{file} is not as it was written (its SHA-256 differs)"
     return ""
 

@@ -22,7 +22,7 @@ from delrec_jax.training.watching import Watch
 from delrec_jax.workdir.setting_values import own_parts, value_at
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
-# Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; later markers say it too.
+# Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; newer markers say it too.
 _FORMAT = 5
 
 # What is in these places is part of what the stages make of it, such as teacher.json.
@@ -193,7 +193,7 @@ class Workspace:
         """Returns, in words, that a stage's results are of an earlier format; "" if not so far as is known."""
         if not self.outdated(stage):
             return ""
-        made = self._marker(stage)["fingerprint"]  # markers before format 5 do not say it
+        made = self._marker(stage)["fingerprint"]  # a marker may be older than the number in it
         known = (n for n in range(1, _FORMAT) if made == self.fingerprint(stage, n))
         found = self._marker(stage).get("format", next(known, _FORMAT))
         here = f"its results are of format {found}, and this version of delrec_jax has {_FORMAT}"
@@ -255,7 +255,8 @@ class Workspace:
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / "stage.json"
         marker: dict[str, Any] = read_json(path) if path.exists() else {}
-        if (found := marker.get("format", _FORMAT)) > _FORMAT:
+        found = marker.get("format", _FORMAT)
+        if not isinstance(found, int) or found > _FORMAT:
             raise UserError(
                 f"{path}: results of format {found}, and this version of delrec_jax reads and writes format {_FORMAT}: "
                 "upgrade delrec_jax, or give another --workdir"
