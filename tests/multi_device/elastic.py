@@ -38,7 +38,7 @@ EXAMPLES, BATCH, STEPS, SAVED, CUT = (
     12,
     4,
     6,
-)  # two epochs; neither the save nor the cut is at the end of one
+)  # two epochs; the save is within the first
 
 
 class Cut(Exception):
