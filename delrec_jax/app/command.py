@@ -9,10 +9,10 @@ the browser is told to do the same: no fonts, scripts or statistics from elsewhe
 """
 
 import contextlib
-import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
+from delrec_jax.addresses import is_loopback
 from delrec_jax.app import page
 from delrec_jax.app.answers import Answers
 from delrec_jax.errors import UserError
@@ -90,7 +90,7 @@ def site(answers: Answers, name: str, host: str) -> "FastAPI":
 
     app = FastAPI(openapi_url=None)
     app.add_middleware(_Policy)
-    if _is_loopback(host):
+    if is_loopback(host):
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "[::1]", "localhost", host]
         )
@@ -126,13 +126,6 @@ class _Policy:
             await send(message)
 
         await self._app(scope, receive, sent)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(listening: socket.socket) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from delrec_jax.addresses import watch_hub
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash
 
@@ -85,6 +86,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     # Imported late, because the import is slow and most runs name a directory.
     from huggingface_hub import errors, snapshot_download
 
+    watch_hub()
     try:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)),
