@@ -86,7 +86,7 @@ def test_a_hub_over_plain_http_is_not_asked(hub, monkeypatch, open_one):
     monkeypatch.setattr(f"{constants}.ENDPOINT", "http://hub.example")
     template = "http://hub.example/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    with pytest.raises(UserError, match=r"the hub 'http://hub\.example/.* is neither https nor"):
+    with pytest.raises(UserError, match=r"the hub: 'http://hub\.example/.* is neither https nor"):
         open_one("ann/shop")
 
 

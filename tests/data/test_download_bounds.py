@@ -1,5 +1,6 @@
 """No server makes a download leave https, or go on without end."""
 
+import io
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -102,6 +103,7 @@ def test_a_redirect_from_https_to_http_is_refused_even_to_this_machine(
     """A server over https is not at hand in a test: its answer is made here."""
     answer = requests.Response()
     answer.status_code, answer.headers["Location"] = 301, server.url
+    answer.raw = io.BytesIO()
     monkeypatch.setattr(requests, "get", lambda url, **_: answer)
     message = refusal("https://files.example/a.zip", tmp_path)
     assert f"leads to '{server.url}', which is neither https" in message
