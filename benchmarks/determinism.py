@@ -155,9 +155,9 @@ def write(rows: list[list[str]]) -> None:
     ).stdout.strip()
     told: dict[str, Any] = {
         "title": "One config on other cores and another processor",
-        "note": "The storefront, shortened (200 users, 100 steps of pre-training, 40 of each stage). Files: results of trainings, rank "
-        "records, metrics and logs. Differences: the largest of HR@1 and NDCG@10 over all protocols, beside the first run; one user of "
-        "200 is 0.005. AVX2 is emulated by a flag; no other processor was tried.",
+        "note": "The storefront, shortened (200 users, 100 steps of pre-training, 40 of each stage). Files: results of "
+        "trainings, rank records, metrics and logs. Differences: the largest of HR@1 and NDCG@10 over all protocols, beside "
+        "the first run; one user of 200 is 0.005. AVX2 is emulated by a flag; no other processor was tried.",
         "columns": [
             "run",
             "files that differ",

@@ -1,7 +1,6 @@
 """Model directories in Hugging Face's layout: finds them by name, and lists their tensors."""
 
 import hashlib
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from delrec_jax.addresses import watch_hub
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash
+from delrec_jax.files import file_hash, read_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,6 +33,7 @@ FETCHED = (
 )
 Shape = TypeVar("Shape")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_FILE_NAME = re.compile(r"[\w.-]+\.safetensors")  # nowhere else: an index is data from the hub
 _DTYPES = ("F32", "F16", "BF16")
 _INDICES = "I64"  # the type of stored positions, which no family reads
 _CONVERT = (
@@ -164,17 +164,11 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
       UserError: no such file, or no JSON object in it.
     """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{file.parent}: no {file.name} there; name a directory with {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: holds no JSON object; download it again")
-    return value
+    return read_object(
+        file,
+        missing=f"name a directory with {CONFIG_FILE} and {WEIGHTS_FILE}",
+        remedy="download it again",
+    )
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
@@ -196,6 +190,10 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
         raise UserError(f"{index}: no weight_map of tensor names to files; download it again")
     found: dict[str, StoredTensor] = {}
     for shard in sorted(set(files.values())):
+        if not _FILE_NAME.fullmatch(shard):
+            raise UserError(
+                f"{index}: names {shard!r}, which is no .safetensors file beside it; download it again"
+            )
         if not (directory / shard).is_file():
             raise UserError(f"{index}: names {shard}, which is not there; download it too")
         found |= {
