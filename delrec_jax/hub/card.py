@@ -10,6 +10,7 @@ from delrec_jax.analysis.labels import base_label
 from delrec_jax.config import Experiment
 from delrec_jax.evaluation.systems import BASELINES, system_order
 from delrec_jax.hub.manifest import Manifest
+from delrec_jax.printable import printable
 from delrec_jax.teachers.registry import LISTS, display_name
 
 PLACEHOLDER = "USER/NAME"
@@ -78,7 +79,9 @@ def model_card(
         model_name=f"DELRec on {facts.corpus}",
         eval_results=_eval_results(facts.corpus, protocol, found),
     )
-    example = list(facts.example) if facts.titles else ["Title", "Title"]
+    # In one line, so that no title ends the block of code that it stands in.
+    example = [" ".join(printable(title).split()) for title in facts.example]
+    example = example if facts.titles else ["Title", "Title"]
     listed = sorted({*shared, *([best] if best else [])}, key=system_order)
     card = ModelCard.from_template(
         data,

@@ -98,7 +98,8 @@ class TransformersBackend:
         """Reads the directory."""
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(
+        # A directory, and never the hub: there is no revision to name.
+        self._tokenizer = AutoTokenizer.from_pretrained(  # nosec B615
             str(directory),
             trust_remote_code=False,  # otherwise it asks on a terminal whether to run the directory's own code
             local_files_only=True,
