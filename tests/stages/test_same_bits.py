@@ -2,27 +2,28 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_storefront import CONFIG, FEW_BASELINES, TINY
+from tiny_storefront import CONFIG, FEW_BASELINES, ROOT, TINY
 
 from delrec_jax.files import file_hash
 from delrec_jax.training.watching import TIMINGS
 
-pytestmark = pytest.mark.slow
+GUIDE = ROOT / "docs" / "guides" / "machines.md"
 DEADLINE = 1800  # seconds for one command, on a busy machine
 
 
-def run(workdir):
+def run(workdir, **environment):
     """`delrec run`, as a user types it, in a process and with a compilation cache of its own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     command = [Path(sys.executable).with_name("delrec"), "run", CONFIG, f"--workdir={workdir}"]
     ended = subprocess.run(
         [*command, *TINY, *FEW_BASELINES],
-        env={**kept, "JAX_PLATFORMS": "cpu"},
+        env={**kept, **environment},
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -46,8 +47,19 @@ def left(workdir):
     return found
 
 
-def test_two_runs_of_one_config_have_the_same_bits(tmp_path):
+def check_two_runs(folder, **environment):
     for name in ("one", "other"):
-        run(tmp_path / name)
-    one, other = left(tmp_path / "one"), left(tmp_path / "other")
+        run(folder / name, **environment)
+    one, other = left(folder / "one"), left(folder / "other")
     assert len(one) > 20 and one == other
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_config_have_the_same_bits(tmp_path):
+    check_two_runs(tmp_path, JAX_PLATFORMS="cpu")
+
+
+@pytest.mark.gpu
+def test_two_runs_on_a_gpu_have_the_same_bits_under_the_flags_for_it(tmp_path):
+    (flags,) = re.findall(r"XLA_FLAGS='([^']+)'", GUIDE.read_text())
+    check_two_runs(tmp_path, JAX_PLATFORMS="cuda", XLA_FLAGS=flags)
