@@ -11,9 +11,8 @@ from typing import Any
 
 from delrec_jax.errors import UserError, one_line
 
-_LARGEST_OBJECT = (
-    1 << 30
-)  # bytes; read as a whole, and the largest (titles of ten million items) has less
+# Bytes. A file is read as a whole; the largest, the titles of ten million items, has less.
+_LARGEST_OBJECT = 1 << 30
 
 
 @contextmanager

@@ -139,6 +139,8 @@ class Bounded:
         body, more = bytearray(), not too_long
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return
             body += message.get("body", b"")
             too_long, more = len(body) > MOST_BYTES, message.get("more_body", False)
             more = more and not too_long

@@ -61,7 +61,7 @@ def read_titles(file: Path) -> dict[str, str]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return {row[_ITEM]: row[_TITLE] for row in csv.DictReader(lines)}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"--titles={file}: cannot be read ({error})") from error
     except KeyError as error:
         raise UserError(

@@ -10,7 +10,7 @@ from delrec_jax.app.answers import Answer, Asked, Entry, Listing, ReadText
 from delrec_jax.app.command import _HEADERS, _POLICY, MOST_BYTES, Bounded, _Policy
 
 
-def answered(pieces, *, stated=None, kind="http", around=Bounded):
+def answered(pieces, *, stated=None, kind="http", around=Bounded, cut=False):
     """What a page gets of a request that comes in pieces, what it is answered, and how many pieces were taken."""
     seen, sent, left = [], [], list(pieces)
 
@@ -24,7 +24,7 @@ def answered(pieces, *, stated=None, kind="http", around=Bounded):
         if not left:
             return {"type": "http.disconnect"}
         piece = left.pop(0)
-        return {"type": "http.request", "body": piece, "more_body": bool(left)}
+        return {"type": "http.request", "body": piece, "more_body": bool(left) or cut}
 
     async def send(message):
         sent.append(message)
@@ -58,6 +58,10 @@ def test_a_request_that_is_too_long_is_not_read_to_its_end(pieces, stated, taken
     seen, sent, count = answered(pieces, stated=stated)
     assert seen == [] and count == taken
     assert [message.get("status") for message in sent] == [413, None]
+
+
+def test_a_browser_that_goes_in_the_middle_of_a_request_asks_nothing():
+    assert answered([b"{", b"}"], cut=True)[:2] == ([], [])
 
 
 def test_what_is_no_request_passes():
