@@ -40,10 +40,11 @@ AVX2 = "--xla_cpu_max_isa=AVX2"
 METRICS = ("HR@1", "NDCG@10")
 GROUPS = {
     "recommenders in closed form": ("popularity", "tfidf"),
-    "teacher": ("teacher",),
+    "teacher": ("teacher", "hybrid(teacher+tfidf)"),
     "language model's systems": (
-        *("lm_no_prompt", "lm_distilled_prompt", "lm_supervised", "delrec"),
-        *("lm_tuned_no_prompt", "hybrid(delrec+teacher)"),
+        *("lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt", "lm_distilled_prompt"),
+        *("lm_true_prompt", "lm_words", "lm_embeddings", "lm_tuned_no_prompt", "delrec"),
+        "hybrid(delrec+teacher)",
     ),
 }
 
@@ -150,9 +151,8 @@ def main() -> None:
 
 def write(rows: list[list[str]]) -> None:
     """Writes the measurement."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    command = ["git", "rev-parse", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     told: dict[str, Any] = {
         "title": "One config on other cores and another processor",
         "note": "The storefront, shortened (200 users, 100 steps of pre-training, 40 of each stage). Files: results of "
