@@ -56,12 +56,13 @@ lint: $(VENV)/.installed  ## check with ruff (lint and format), mypy and bandit,
 	$(VENV)/bin/mypy
 	$(VENV)/bin/bandit --quiet --recursive --configfile pyproject.toml delrec_jax benchmarks configs launch
 
-# Asks the registry for advisories, so it needs the network, and is not part of .ci/run.
+# Asks the registry for advisories, so it needs the network, and is not part of .ci/run. Strictly: where the registry has no
+# answer for a package, pip-audit would otherwise leave it out and find nothing.
 audit: $(VENV)/.installed  ## look up known vulnerabilities of what is installed
 	$(PYTHON) -m venv --clear $(AUDIT_VENV)
 	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(VENV)/bin/python -m pip freeze --exclude-editable >$(AUDIT_VENV)/installed.txt
-	$(AUDIT_VENV)/bin/pip-audit --progress-spinner off --no-deps --disable-pip --requirement $(AUDIT_VENV)/installed.txt
+	$(AUDIT_VENV)/bin/pip-audit --strict --progress-spinner off --no-deps --disable-pip --requirement $(AUDIT_VENV)/installed.txt
 
 format: $(VENV)/.installed  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .

@@ -1,11 +1,12 @@
 """How far apart are two runs of one config: the same command again, on another number of cores, on another processor?
 
-    .venv/bin/python benchmarks/determinism.py [--only NAME NAME] [--room=DIR]
+    .venv/bin/python benchmarks/determinism.py [--only NAME NAME] [--room=DIR [--as_they_are]]
 
 A shortened storefront run (every stage) is made once on two cores, and then once for each variant.
 Each is compared with the first: how many of the files that it leaves behind have other bytes (`faults.digests`: results of
-trainings, rank records, `metrics.json`, logs without timings), and how far the metrics of `report/metrics.json` are apart.
-Writes `results/measured/determinism.json`. With `--room`, finished workdirs in that folder are used again.
+trainings, rank records, `metrics.json`, logs without timings), and how far losses and the metrics of `report/metrics.json` are
+apart. Writes `results/measured/determinism.json`. With `--room`, workdirs in that folder are used again, and those that are not
+finished go on; with `--as_they_are` they are compared as far as they came.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,13 @@ GROUPS = {
         *("lm_true_prompt", "lm_words", "lm_embeddings", "lm_tuned_no_prompt", "delrec"),
         "hybrid(delrec+teacher)",
     ),
+}
+
+LOGS = {
+    "pre-training": "lm/round-1",
+    "the teacher": "teacher/model",
+    "stage 1": "prompt/distilled",
+    "stage 2": "adapter/distilled",
 }
 
 
@@ -89,8 +97,9 @@ def run(workdir: Path, variant: Variant) -> None:
 
 
 def metrics(workdir: Path) -> dict[tuple[str, ...], float]:
-    """The values of `metrics.json` over all users, by protocol, system and metric."""
-    rows = json.loads((workdir / "report" / "metrics.json").read_text())
+    """The values of `metrics.json` over all users, by protocol, system and metric; empty if the run has not come so far."""
+    file = workdir / "report" / "metrics.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
     return {
         (row["protocol"], row["system"], row["metric"]): row["value"]
         for row in rows
@@ -98,22 +107,35 @@ def metrics(workdir: Path) -> dict[tuple[str, ...], float]:
     }
 
 
-def farthest(one: Mapping, other: Mapping, systems: Sequence[str]) -> str:
-    """The largest difference of a metric of these systems."""
-    apart = [abs(other[key] - value) for key, value in one.items() if key[1] in systems]
-    return f"{max(apart):.3f}" if max(apart) else "0"
+def losses(workdir: Path, log: str) -> dict[int, float]:
+    """The training loss by step; empty if the run has not come so far."""
+    file = workdir / log / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def farthest(one: Mapping[Any, float], other: Mapping[Any, float], form: str) -> str:
+    """The largest difference of values of the same name, as text; "–" without any."""
+    apart = [abs(other[name] - value) for name, value in one.items() if name in other]
+    return "–" if not apart else f"{max(apart):{form}}" if max(apart) else "0"
 
 
 def row(variant: Variant, first: Path, found: Path) -> list[str]:
     """One line of the table."""
-    stored = faults.digests(first)
-    changed = faults.differing(stored, faults.digests(found))
-    before, now = metrics(first), metrics(found)
-    values = [f"{now['full', name, 'HR@1']:.3f}" for name in ("teacher", "delrec")]
-    apart = [farthest(before, now, systems) for systems in GROUPS.values()]
+    now = metrics(found)
+    values = [f"{now['full', name, 'HR@1']:.3f}" if now else "–" for name in ("teacher", "delrec")]
     if first == found:
-        return [variant.shown, "", *["" for _ in apart], *values]
-    return [variant.shown, f"{len(changed)} of {len(stored)}", *apart, *values]
+        return [variant.shown, "", *[""] * (len(LOGS) + len(GROUPS)), *values]
+    files = "–"
+    if now:
+        stored = faults.digests(first)
+        changed = faults.differing(stored, faults.digests(found))
+        files = f"{len(changed)} of {len(stored)}"
+    apart = [farthest(losses(first, log), losses(found, log), ".1e") for log in LOGS.values()]
+    for systems in GROUPS.values():
+        before = {key: value for key, value in metrics(first).items() if key[1] in systems}
+        apart.append(farthest(before, now, ".3f"))
+    return [variant.shown, files, *apart, *values]
 
 
 def machine() -> str:
@@ -132,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[*VARIANTS])
     parser.add_argument("--room", type=Path)
+    parser.add_argument("--as_they_are", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         room = options.room or Path(temporary)
@@ -139,7 +162,7 @@ def main() -> None:
         rows: list[list[str]] = []
         for name in options.only:
             workdir = room / name.replace(" ", "_").replace(",", "")
-            if not (workdir / "report" / "stage.json").exists():
+            if not (options.as_they_are or metrics(workdir)):
                 began = time.monotonic()
                 run(workdir, VARIANTS[name])
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
@@ -155,13 +178,15 @@ def write(rows: list[list[str]]) -> None:
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     told: dict[str, Any] = {
         "title": "One config on other cores and another processor",
-        "note": "The storefront, shortened (200 users, 100 steps of pre-training, 40 of each stage). Files: results of "
-        "trainings, rank records, metrics and logs. Differences: the largest of HR@1 and NDCG@10 over all protocols, beside "
-        "the first run; one user of 200 is 0.005. AVX2 is emulated by a flag; no other processor was tried.",
+        "note": "The storefront, shortened (200 users, 100 steps of pre-training and of the teacher, 40 of each stage). Files: "
+        "results of trainings, rank records, metrics and logs. Differences are those from the first run: of the logged losses, "
+        "and the largest of HR@1 and NDCG@10 over all protocols, where one user is 0.005. AVX2 is emulated by a flag; no other "
+        "processor was tried. –: the run had not come so far.",
         "columns": [
             "run",
             "files that differ",
-            *[f"largest difference: {name}" for name in GROUPS],
+            *[f"loss of {name}" for name in LOGS],
+            *[f"metrics of the {name}" for name in GROUPS],
             "HR@1 of the teacher",
             "HR@1 of DELRec",
         ],
