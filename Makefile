@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 DOCS_VENV ?= .venv-docs
+AUDIT_VENV ?= .venv-audit
 TORCH ?= torch==2.13.0
 JOBS ?= 2
 
@@ -22,7 +23,7 @@ define install_into
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test nightly lint format parity results docs clean
+.PHONY: help install demo test nightly lint audit format parity results docs clean
 
 help:  ## say what each target does
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -49,10 +50,19 @@ nightly: $(VENV)/.installed  ## run all the rest: slow tests, tests on real data
 	$(MAKE) --no-print-directory parity
 	$(MAKE) --no-print-directory demo
 
-lint: $(VENV)/.installed  ## check with ruff (lint and format) and mypy, changing nothing
+lint: $(VENV)/.installed  ## check with ruff (lint and format), mypy and bandit, changing nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit --quiet --recursive --configfile pyproject.toml delrec_jax benchmarks configs launch
+
+# Asks the registry for advisories, so it needs the network, and is not part of .ci/run. Strictly: where the registry has no
+# answer for a package, pip-audit would otherwise leave it out and find nothing.
+audit: $(VENV)/.installed  ## look up known vulnerabilities of what is installed
+	$(PYTHON) -m venv --clear $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/bin/python -m pip freeze --exclude-editable >$(AUDIT_VENV)/installed.txt
+	$(AUDIT_VENV)/bin/pip-audit --strict --progress-spinner off --no-deps --disable-pip --requirement $(AUDIT_VENV)/installed.txt
 
 format: $(VENV)/.installed  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .
@@ -86,5 +96,5 @@ $(DOCS_VENV)/.installed: docs/requirements.txt
 	@touch $@
 
 clean:  ## remove the environments, site, caches and build leftovers (runs/ stays)
-	rm -rf .venv .venv-parity .venv-docs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-parity .venv-docs .venv-audit site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

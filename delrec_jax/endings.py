@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from delrec_jax.errors import Preempted, UserError, one_line
+from delrec_jax.printable import printable
 
 INTERRUPTED = 130
 PREEMPTED = 75
@@ -58,7 +59,7 @@ def _cannot_write(error: Exception) -> bool:
 
 
 def _end(message: str, status: int) -> None:
-    print(f"delrec: {message}", file=sys.stderr, flush=True)
+    print(f"delrec: {printable(message)}", file=sys.stderr, flush=True)
     if "jax" in sys.modules:
         from delrec_jax.distributed import leave
 

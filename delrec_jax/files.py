@@ -1,11 +1,18 @@
-"""Files that are either complete or absent, and the hashes that identify them."""
+"""Files that are either complete or absent, the hashes that identify them, and JSON files that others have written."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from delrec_jax.errors import UserError, one_line
+
+# Bytes. A file is read as a whole; the largest, the titles of ten million items, has less.
+_LARGEST_OBJECT = 1 << 30
 
 
 @contextmanager
@@ -45,3 +52,31 @@ def file_hash(*paths: Path) -> str:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
+
+
+def read_object(file: Path, *, missing: str, remedy: str) -> dict[str, Any]:
+    """Reads the object in a JSON file that may come from anywhere.
+
+    Args:
+      file: the file.
+      missing: what to do if it is not there, for the message.
+      remedy: what to do if it is damaged.
+
+    Raises:
+      UserError: no such file, or no JSON object in it.
+    """
+    try:
+        if (size := file.stat().st_size) > _LARGEST_OBJECT:
+            raise UserError(
+                f"{file}: {size:,} bytes, and at most {_LARGEST_OBJECT:,} are read; {remedy}"
+            )
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{file}: not there: {missing}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file}: cannot be read as JSON ({one_line(error, most=200)}); {remedy}"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: holds no JSON object; {remedy}")
+    return found

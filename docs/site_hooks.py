@@ -1,7 +1,7 @@
 """MkDocs hooks: pages that live beside docs/, and links from docs/ to files that are not pages.
 
-CONTRIBUTING.md, CHANGELOG.md and launch/README.md become pages of the site. A link to any other file of the repository (a
-config, a script) becomes its path, since the site does not have the file.
+CONTRIBUTING.md, CHANGELOG.md, SECURITY.md and launch/README.md become pages of the site. A link to any other file of the
+repository (a config, a script) becomes its path, since the site does not have the file.
 """
 
 import posixpath
@@ -15,6 +15,7 @@ from mkdocs.structure.pages import Page
 BESIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "launch/README.md": "launch.md",
 }
 """Files of the repository that are pages, and where the site has them."""

@@ -4,7 +4,8 @@ import os
 import numpy as np
 import pytest
 
-from delrec_jax.files import file_hash, whole, write_text
+from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash, read_object, whole, write_text
 
 
 def names(folder):
@@ -102,3 +103,28 @@ def test_no_file_has_the_hash_of_nothing(tmp_path):
     assert file_hash() == hashlib.sha256().hexdigest()
     with pytest.raises(FileNotFoundError, match="missing"):
         file_hash(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "not there: look elsewhere"),
+        (b"{", "cannot be read as JSON (Expecting property name"),
+        (b"\x80\x04K\x01.", "cannot be read as JSON ("),  # a pickle
+        (b'"\xff"', "cannot be read as JSON ('utf-8' codec"),
+        (b"[" * 200_000, "cannot be read as JSON ("),
+        (b"[]", "holds no JSON object; write it again"),
+        (b'{"a": 1, "b": 2}', "16 bytes, and at most 15 are read; write it again"),
+    ],
+)
+def test_what_holds_no_object_is_told_in_one_line(tmp_path, monkeypatch, content, told):
+    file = tmp_path / "a.json"
+    if content is not None:
+        file.write_bytes(content)
+    if "at most" in told:
+        monkeypatch.setattr("delrec_jax.files._LARGEST_OBJECT", 15)
+    with pytest.raises(UserError) as caught:
+        read_object(file, missing="look elsewhere", remedy="write it again")
+    assert str(caught.value).startswith(f"{file}: {told}") and "\n" not in str(caught.value)
+    file.write_text('{"a": "\\u00e9"}')
+    assert read_object(file, missing="", remedy="") == {"a": "\u00e9"}

@@ -1,5 +1,6 @@
 """Tables laid out for reading: a `Block` can be shown in the terminal, as markdown and as HTML."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from rich.text import Text
 from delrec_jax.analysis.labels import selection_text, system_label
 from delrec_jax.evaluation.records import METRICS
 from delrec_jax.evaluation.systems import system_order
+from delrec_jax.printable import printable
 
 Row = Mapping[str, Any]
 
@@ -20,6 +22,7 @@ WITH_INTERVAL = ("HR@1", "NDCG@10")
 PARTS = ("headline", "popularity", "cold")
 
 _FILE_WIDTH = 140
+_TAG = re.compile("<(?=[a-zA-Z/!?])")  # with which HTML begins: "p < 0.01" is none
 
 _BOLD = ("delrec", "teacher_augmented")
 _POPULARITY = ("@head", "@tail")
@@ -131,19 +134,23 @@ def agreement_block(agreement: Sequence[Row]) -> Block:
 
 def to_rich(block: Block) -> Table:
     """The block for the terminal."""
-    title = Text.assemble((block.title, "bold"), "\n", (block.note, "dim"))
+    title = Text.assemble((printable(block.title), "bold"), "\n", (printable(block.note), "dim"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for place, name in enumerate(block.columns):
-        table.add_column(Text(name), justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(
+            Text(printable(name)), justify="left" if place == 0 else "right", overflow="fold"
+        )
     for line in block.lines:
         # Text, not str: rich would read the brackets of an interval as markup.
         # No spaces inside it: a narrow terminal breaks the line before an interval, not within it.
         intervals = [cell.interval.replace(", ", ",").replace("± ", "±") for cell in line.cells]
         cells = [
-            Text(f"{cell.text} {interval}".strip())
+            Text(printable(f"{cell.text} {interval}".strip()))
             for cell, interval in zip(line.cells, intervals, strict=True)
         ]
-        table.add_row(Text(line.label), *cells, style="bold" if line.name in _BOLD else None)
+        table.add_row(
+            Text(printable(line.label)), *cells, style="bold" if line.name in _BOLD else None
+        )
     return table
 
 
@@ -158,14 +165,19 @@ def print_blocks(blocks: Sequence[Block], *, console: Console | None = None) -> 
 
 
 def to_markdown(block: Block) -> str:
-    """The block as a markdown table with title and note, for the docs."""
+    """The block as a markdown table with title and note, for the docs; what a cell holds does not end the cell."""
     rule = ["---"] + ["---:"] * (len(block.columns) - 1)
     rows = [block.columns, rule]
     for line in block.lines:
         texts = [f"{cell.text} {cell.interval}".strip() for cell in line.cells]
         rows.append([line.label, *texts])
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = "\n".join("| " + " | ".join(map(_in_cell, row)) + " |" for row in rows)
     return f"**{block.title}**\n\n{block.note}\n\n{table}\n"
+
+
+def _in_cell(text: str) -> str:
+    """A text that stays in its cell of a markdown table, and is no HTML."""
+    return _TAG.sub("&lt;", " ".join(printable(text).split()).replace("|", r"\|"))
 
 
 def _order(item: tuple[tuple[str, str, str], Any]) -> tuple[str, str, tuple[int, str, int]]:

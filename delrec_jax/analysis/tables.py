@@ -146,8 +146,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such training log; run the stage that writes it first")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise UserError(f"{path}: not text ({error}); delete it and run the stage again") from error
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except ValueError:

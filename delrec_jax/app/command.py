@@ -9,10 +9,10 @@ the browser is told to do the same: no fonts, scripts or statistics from elsewhe
 """
 
 import contextlib
-import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
+from delrec_jax.addresses import is_loopback
 from delrec_jax.app import page
 from delrec_jax.app.answers import Answers
 from delrec_jax.errors import UserError
@@ -26,9 +26,18 @@ if TYPE_CHECKING:
 
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; base-uri 'self'; form-action 'self'"
+    "img-src 'self' data: blob:; font-src 'self' data:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
 """What a browser may load: nothing from elsewhere. Gradio's own scripts and styles are partly inline."""
+
+_HEADERS = {
+    b"content-security-policy": _POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+}
+
+MOST_BYTES = 1 << 20
+"""The longest request that is read; a question has a few kilobytes, and nothing is ever uploaded."""
 
 
 def serve(ws: Workspace, host: str, port: int) -> None:
@@ -89,8 +98,9 @@ def site(answers: Answers, name: str, host: str) -> "FastAPI":
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     app = FastAPI(openapi_url=None)
+    app.add_middleware(Bounded)
     app.add_middleware(_Policy)
-    if _is_loopback(host):
+    if is_loopback(host):
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "[::1]", "localhost", host]
         )
@@ -112,8 +122,43 @@ def site(answers: Answers, name: str, host: str) -> "FastAPI":
     return mounted
 
 
+class Bounded:
+    """Reads a request as a whole, and refuses one of more than `MOST_BYTES` before the page sees any of it."""
+
+    def __init__(self, app: Any):
+        """Takes what answers the others, by ASGI."""
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        stated = dict(scope["headers"]).get(b"content-length", b"").lstrip(b"0")
+        too_long = len(stated) > 12 or (stated.isdigit() and int(stated) > MOST_BYTES)
+        body, more = bytearray(), not too_long
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            too_long, more = len(body) > MOST_BYTES, message.get("more_body", False)
+            more = more and not too_long
+        if too_long:
+            headers = [(b"content-length", b"0"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 413, "headers": headers})
+            await send({"type": "http.response.body"})
+            return
+        read = [{"type": "http.request", "body": bytes(body)}]
+
+        async def received() -> Any:
+            return read.pop() if read else await receive()  # then: that the browser has gone
+
+        await self._app(scope, received, send)
+
+
 class _Policy:
-    """Adds the rule for browsers to every response."""
+    """Adds the rules for browsers to every response."""
 
     def __init__(self, app: Any):
         self._app = app
@@ -121,18 +166,10 @@ class _Policy:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
-                header = (b"content-security-policy", _POLICY.encode())
-                message = {**message, "headers": [*message["headers"], header]}
+                message = {**message, "headers": [*message["headers"], *_HEADERS.items()]}
             await send(message)
 
         await self._app(scope, receive, sent)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(listening: socket.socket) -> str:

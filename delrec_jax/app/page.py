@@ -14,6 +14,7 @@ from delrec_jax.app import render
 from delrec_jax.app.answers import Answer, Answers, Asked, Refused
 from delrec_jax.app.searching import Search
 from delrec_jax.errors import UserError
+from delrec_jax.printable import printable
 
 if TYPE_CHECKING:
     import gradio
@@ -238,7 +239,7 @@ def answered(ask: Callable[[], Answer]) -> Answer | str:
     except Refused as refusal:
         return str(refusal)
     except UserError as error:
-        print(f"delrec: {error}", file=sys.stderr, flush=True)
+        print(f"delrec: {printable(str(error))}", file=sys.stderr, flush=True)
     except Exception:
         traceback.print_exc()
     return FAILED

@@ -1,7 +1,8 @@
 """Config files: reading one with its argument, starting one from another, and ablations.
 
-A config file is Python with a `get_config()` that returns a ConfigDict. `FILE.py:ARGUMENT` calls `get_config("ARGUMENT")`, as
-`ml_collections.config_flags` does; each file decides what its argument means, and `ablated` is the common case.
+A config file is code, and is run: Python with a `get_config()` that returns a ConfigDict. `FILE.py:ARGUMENT` calls
+`get_config("ARGUMENT")`, as `ml_collections.config_flags` does; each file decides what its argument means, and `ablated` is the
+common case.
 """
 
 import importlib.util

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from delrec_jax.analysis.labels import base_label
 from delrec_jax.config import Experiment
 from delrec_jax.evaluation.systems import BASELINES, system_order
 from delrec_jax.hub.manifest import Manifest
+from delrec_jax.printable import printable
 from delrec_jax.teachers.registry import LISTS, display_name
 
 PLACEHOLDER = "USER/NAME"
@@ -66,6 +67,7 @@ def model_card(
     # Imported late, because the import is slow.
     from huggingface_hub import ModelCard, ModelCardData
 
+    corpus = _line(facts.corpus)
     protocol, found = _measured(experiment, rows)
     simple = [name for name in _SIMPLE if (name, _DECIDES) in found]
     best = max(simple, key=lambda name: found[name, _DECIDES]["value"], default="")
@@ -75,15 +77,15 @@ def model_card(
         library_name="delrec_jax",
         tags=["recommendation", "sequential-recommendation", "delrec", "jax"],
         base_model=manifest.base.name if "/" in manifest.base.name else None,
-        model_name=f"DELRec on {facts.corpus}",
-        eval_results=_eval_results(facts.corpus, protocol, found),
+        model_name=f"DELRec on {corpus}",
+        eval_results=_eval_results(corpus, protocol, found),
     )
-    example = list(facts.example) if facts.titles else ["Title", "Title"]
+    example = [*map(_line, facts.example)] if facts.titles else ["Title", "Title"]
     listed = sorted({*shared, *([best] if best else [])}, key=system_order)
     card = ModelCard.from_template(
         data,
         template_str=_TEMPLATE.read_text(encoding="utf-8"),
-        facts=facts,
+        facts=replace(facts, corpus=corpus.replace("<", "&lt;")),
         manifest=manifest,
         teacher=_teacher(experiment),
         seed=experiment.seed,
@@ -99,6 +101,11 @@ def model_card(
         absent=_absent(experiment, manifest, simple),
     )
     return str(card.content).rstrip() + "\n"
+
+
+def _line(text: str) -> str:
+    """A title or name of others in one line, so that it does not end the block of code or the line that it stands in."""
+    return " ".join(printable(text).split())
 
 
 def _measured(

@@ -9,7 +9,7 @@ from pathlib import Path
 from delrec_jax.data.interactions import Catalogue
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
-from delrec_jax.hub.manifest import read_object, remedy
+from delrec_jax.hub.manifest import read_part, remedy
 
 _ITEM, _TITLE = "item", "title"
 
@@ -36,7 +36,7 @@ def read_catalogue(file: Path, given: Mapping[str, str] | None, sha256: str) -> 
     Raises:
       UserError: not a catalogue, or the titles are missing or others.
     """
-    found = read_object(file)
+    found = read_part(file)
     ids, titles = found.get("ids"), found.get("titles")
     if titles is None and isinstance(ids, list):
         titles = _given(file, ids, given)
@@ -61,7 +61,7 @@ def read_titles(file: Path) -> dict[str, str]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return {row[_ITEM]: row[_TITLE] for row in csv.DictReader(lines)}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"--titles={file}: cannot be read ({error})") from error
     except KeyError as error:
         raise UserError(

@@ -29,7 +29,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, whole, write_text
 from delrec_jax.hub.card import Facts, model_card
 from delrec_jax.hub.catalogue import titles_hash, write_catalogue
-from delrec_jax.hub.manifest import FORMAT, Manifest, SharedBase, SharedSystem, write_manifest
+from delrec_jax.hub.manifest import CARD, FORMAT, Manifest, SharedBase, SharedSystem, write_manifest
 from delrec_jax.hub.settings import shared_settings
 from delrec_jax.hub.tensors import write_tensors
 from delrec_jax.language import hub
@@ -188,13 +188,11 @@ def _write_card(
         titles=choices.titles,
         license=choices.license,
     )
-    write_text(folder / "README.md", model_card(experiment, manifest, rows, facts))
+    write_text(folder / CARD, model_card(experiment, manifest, rows, facts))
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): file_hash(path)
-        for path in files
-        if path.name != "README.md"
+        path.relative_to(folder).as_posix(): file_hash(path) for path in files if path.name != CARD
     }

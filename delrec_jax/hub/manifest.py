@@ -5,12 +5,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from delrec_jax.config.tree import build
 from delrec_jax.errors import UserError, one_line
-from delrec_jax.files import file_hash, write_text
+from delrec_jax.files import file_hash, read_object, write_text
 
 MANIFEST = "delrec.json"
+CARD = "README.md"
 FORMAT = 1
 """Increased when older versions of the package could not read a folder."""
 
@@ -19,6 +21,8 @@ _NAMES = re.compile(
     r"|tokenizer/\w+\.json|base/[\w-]+(\.safetensors\.index)?\.json|base/[\w-]+\.safetensors"
 )
 """The files that a folder may list; no other is ever fetched or read."""
+
+_FOLDERS = ("tokenizer", "base")
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def read_manifest(file: Path) -> Manifest:
     Raises:
       UserError: there is none, it was made by a newer version, a key or a file's name is unknown, or a type is wrong.
     """
-    found = read_object(file)
+    found = read_part(file)
     if type(version := found.get("format")) is not int or version < 1:
         raise UserError(f"{file}: no format number there; {remedy(file)}")
     if version > FORMAT:
@@ -109,11 +113,23 @@ def read_manifest(file: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Checks that every listed file is there, as it was written.
+    """Checks that every listed file is there, as it was written, and that nothing leads out of the folder.
 
     Raises:
-      UserError: a file is missing or changed.
+      UserError: a file is missing or changed, or a link to another place; or a folder below has a file that is not listed.
     """
+    for part in _FOLDERS:
+        for file in (folder / part).rglob("*"):
+            # The libraries that read these folders look for files of their own accord.
+            if not file.is_dir() and file.relative_to(folder).as_posix() not in manifest.files:
+                raise UserError(
+                    f"{file}: {MANIFEST} does not list it; remove it, or {remedy(file)}"
+                )
+    for name in (MANIFEST, CARD, *manifest.files):
+        if not _stays(folder, folder / name):
+            raise UserError(
+                f"{folder / name}: a link to {(folder / name).resolve()}, outside the folder; {remedy(folder / name)}"
+            )
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file():
@@ -124,23 +140,22 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             )
 
 
-def read_object(file: Path) -> dict[str, object]:
-    """Reads the object in a JSON file.
+def read_part(file: Path) -> dict[str, Any]:
+    """Reads the object in a JSON file of a shared folder.
 
     Raises:
       UserError: no such file, or no JSON object in it.
     """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{file}: not there: give a folder that `delrec export --format=hub` wrote, or the name of one on the hub"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({one_line(error)}); {remedy(file)}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: holds no JSON object; {remedy(file)}")
-    return found
+    what = "give a folder that `delrec export --format=hub` wrote, or the name of one on the hub"
+    return read_object(file, missing=what, remedy=remedy(file))
+
+
+def _stays(folder: Path, file: Path) -> bool:
+    """Whether a file's content is in the folder, or where the hub's cache has that of its folders: CACHE/MODEL/blobs."""
+    homes = [folder.resolve()]
+    if folder.parent.name == "snapshots":
+        homes.append(folder.resolve().parents[1] / "blobs")
+    return any(file.resolve().is_relative_to(home) for home in homes)
 
 
 def remedy(file: Path) -> str:

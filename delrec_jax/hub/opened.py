@@ -21,7 +21,7 @@ from delrec_jax.hub.manifest import (
     Manifest,
     check_files,
     read_manifest,
-    read_object,
+    read_part,
     remedy,
 )
 from delrec_jax.hub.settings import read_settings
@@ -69,7 +69,7 @@ class FolderParts:
         if self.main not in self._manifest.systems:
             raise UserError(f"{folder / MANIFEST}: has no system {self.main!r}; {remedy(folder)}")
         for file in (folder / "tokenizer").glob("*.json"):
-            if "auto_map" in read_object(file):
+            if "auto_map" in read_part(file):
                 raise UserError(f"{file}: auto_map names code, which is not loaded; {remedy(file)}")
         self.experiment: Experiment = read_settings(folder / "config.json")
         self.catalogue: Catalogue = read_catalogue(

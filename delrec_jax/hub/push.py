@@ -10,12 +10,11 @@ from typing import Any
 
 from delrec_jax.errors import UserError
 from delrec_jax.hub.card import PLACEHOLDER
-from delrec_jax.hub.manifest import MANIFEST, check_files, read_manifest
+from delrec_jax.hub.manifest import CARD, MANIFEST, check_files, read_manifest
 from delrec_jax.hub.refusals import told
 from delrec_jax.training.writers import say
 
-_CARD = "README.md"
-_EVERYWHERE = (_CARD, ".gitattributes")  # what a repository that was just made may hold
+_EVERYWHERE = (CARD, ".gitattributes")  # what a repository that was just made may hold
 
 
 def check_repo(repo: str) -> None:
@@ -59,9 +58,9 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
         api.create_repo(repo, private=private or None, exist_ok=True)
         info = api.model_info(repo)
         there = _checked(info, repo, private=private)
-        card = (folder / _CARD).read_text(encoding="utf-8").replace(PLACEHOLDER, repo)
+        card = (folder / CARD).read_text(encoding="utf-8").replace(PLACEHOLDER, repo)
         files = [MANIFEST, *manifest.files]
-        operations: list[Any] = [CommitOperationAdd(_CARD, card.encode())]
+        operations: list[Any] = [CommitOperationAdd(CARD, card.encode())]
         operations += [CommitOperationAdd(name, str(folder / name)) for name in files]
         gone = there - {*files, *_EVERYWHERE}
         operations += [CommitOperationDelete(name) for name in sorted(gone)]

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from delrec_jax.addresses import watch_hub
 from delrec_jax.errors import UserError, one_line
 
 
 @contextmanager
 def told(place: str) -> Iterator[None]:
-    """Turns the errors of `huggingface_hub` into a `UserError`.
+    """Turns the errors of `huggingface_hub` into a `UserError`, and checks the addresses that it asks (`addresses`).
 
     Args:
       place: what was asked for, which the message begins with: `--repo=ann/shop:`.
@@ -16,6 +17,7 @@ def told(place: str) -> Iterator[None]:
     # Imported late, because the import is slow.
     from huggingface_hub import errors
 
+    watch_hub()
     try:
         yield
     except UserError:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from delrec_jax.config import Experiment, from_config, leaf_values, to_dict
 from delrec_jax.errors import UserError
-from delrec_jax.hub.manifest import read_object
+from delrec_jax.hub.manifest import read_part
 from delrec_jax.plugins import is_own
 from delrec_jax.workdir.workspace import PLACES
 
@@ -43,7 +43,7 @@ def read_settings(file: Path) -> Experiment:
     Raises:
       UserError: not JSON, an unknown key, a wrong value, or a setting that names code.
     """
-    settings = read_object(file)
+    settings = read_part(file)
     for key, value in _own_code(settings):
         raise UserError(f"{file}: {key} is {value!r}, which names code: it is not loaded")
     try:

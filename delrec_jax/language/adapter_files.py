@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash, whole, write_text
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.layers import unstack_layers
@@ -102,8 +103,13 @@ def load_adapter(path: Path, *, base_hash: str) -> SavedAdapter:
         raise UserError(
             f"{tensors}: damaged or from another save: its SHA-256 is {found}, {file.name} says {described.digest}; {_AGAIN}"
         )
-    tree = traverse_util.unflatten_dict(load_file(tensors), sep="/")
-    return SavedAdapter(tree["adapters"], tree.get("prompt"), described.config)
+    try:
+        tree = traverse_util.unflatten_dict(load_file(tensors), sep="/")
+        return SavedAdapter(tree["adapters"], tree.get("prompt"), described.config)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{tensors}: no adapters in it ({one_line(error, most=200)}); {_AGAIN}"
+        ) from error
 
 
 class _Description(NamedTuple):

@@ -1,7 +1,6 @@
 """Model directories in Hugging Face's layout: finds them by name, and lists their tensors."""
 
 import hashlib
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -11,8 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from delrec_jax.addresses import watch_hub
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash
+from delrec_jax.files import file_hash, read_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -33,6 +33,7 @@ FETCHED = (
 )
 Shape = TypeVar("Shape")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_FILE_NAME = re.compile(r"[\w.-]+\.safetensors")  # nowhere else: an index is data from the hub
 _DTYPES = ("F32", "F16", "BF16")
 _INDICES = "I64"  # the type of stored positions, which no family reads
 _CONVERT = (
@@ -85,6 +86,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     # Imported late, because the import is slow and most runs name a directory.
     from huggingface_hub import errors, snapshot_download
 
+    watch_hub()
     try:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)),
@@ -150,7 +152,10 @@ def _in_cache(name: str, read: Callable[[Path], Shape]) -> tuple[Path, Shape] | 
     from huggingface_hub import errors, snapshot_download
 
     try:
-        found = Path(snapshot_download(name, allow_patterns=list(FETCHED), local_files_only=True))
+        # Nothing is downloaded, so no revision need be named.
+        found = Path(
+            snapshot_download(name, allow_patterns=list(FETCHED), local_files_only=True)  # nosec B615
+        )
         return found, read(found)
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, UserError):
         return None
@@ -162,17 +167,11 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
       UserError: no such file, or no JSON object in it.
     """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{file.parent}: no {file.name} there; name a directory with {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: holds no JSON object; download it again")
-    return value
+    return read_object(
+        file,
+        missing=f"name a directory with {CONFIG_FILE} and {WEIGHTS_FILE}",
+        remedy="download it again",
+    )
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
@@ -194,6 +193,10 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
         raise UserError(f"{index}: no weight_map of tensor names to files; download it again")
     found: dict[str, StoredTensor] = {}
     for shard in sorted(set(files.values())):
+        if not _FILE_NAME.fullmatch(shard):
+            raise UserError(
+                f"{index}: names {shard!r}, which is no .safetensors file beside it; download it again"
+            )
         if not (directory / shard).is_file():
             raise UserError(f"{index}: names {shard}, which is not there; download it too")
         found |= {

@@ -4,12 +4,14 @@
 a small model of our own need not wait for. Both give the same ids.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
 from tokenizers import Tokenizer
+
+from delrec_jax.errors import UserError, one_line
+from delrec_jax.files import read_object
 
 CONFIG = "tokenizer_config.json"
 OWN = {
@@ -42,11 +44,20 @@ class Backend(Protocol):
 
 
 def open_backend(directory: Path) -> Backend:
-    """Opens the tokenizer of a directory that has a `tokenizer.json`."""
+    """Opens the tokenizer of a directory that has a `tokenizer.json`.
+
+    Raises:
+      UserError: its files cannot be read, or name code that would have to be run.
+    """
     config = directory / CONFIG
-    if config.is_file() and json.loads(config.read_text()) == OWN:
-        return OwnBackend(directory)
-    return TransformersBackend(directory)
+    remedy = "download the tokenizer again, or name another one by lm.tokenizer"
+    own = config.is_file() and read_object(config, missing=remedy, remedy=remedy) == OWN
+    try:
+        return OwnBackend(directory) if own else TransformersBackend(directory)
+    except Exception as error:  # both libraries raise many kinds, `tokenizers` bare ones
+        raise UserError(
+            f"{directory}: no tokenizer that can be read ({one_line(error, most=200)}); {remedy}"
+        ) from error
 
 
 class OwnBackend:
@@ -87,7 +98,12 @@ class TransformersBackend:
         """Reads the directory."""
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(str(directory))
+        # A directory, and never the hub: there is no revision to name.
+        self._tokenizer = AutoTokenizer.from_pretrained(  # nosec B615
+            str(directory),
+            trust_remote_code=False,  # otherwise it asks on a terminal whether to run the directory's own code
+            local_files_only=True,
+        )
 
     @property
     def size(self) -> int:

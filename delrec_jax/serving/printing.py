@@ -2,8 +2,10 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from delrec_jax.errors import UserError
+from delrec_jax.printable import printable
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.teachers.registry import LISTS, display_name
 from delrec_jax.training.writers import say
@@ -38,7 +40,8 @@ def recommend(recommender: Recommender, history: str, count: int) -> None:
     table = Table("rank", *(_label(recommender, name) for name in columns))
     lists = [recommender.ranked([items], k=count, system=name)[0][0] for name in columns]
     for rank, best in enumerate(zip(*lists, strict=True)):
-        table.add_row(str(rank + 1), *(recommender.titles[item] for item in best))
+        # Text, not str: rich would read the brackets of a title as markup.
+        table.add_row(str(rank + 1), *(Text(printable(recommender.titles[item])) for item in best))
     Console().print(table)
 
 

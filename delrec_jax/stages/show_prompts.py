@@ -9,6 +9,7 @@ from delrec_jax.p2rec import files
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
 from delrec_jax.padding import PAD_TOKEN
+from delrec_jax.printable import printable
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.fold_teachers import training_source
 from delrec_jax.workdir.language_model import Texts
@@ -83,11 +84,11 @@ def _show(data: Data, texts: Texts, name: str, example: PromptExample) -> None:
     print(f"== {name}: {len(ids)} tokens, padding id {PAD_TOKEN}")
     print(" ".join(tokens))
     print("target mask: " + "".join(mask))
-    print(f"label: {titles[candidates[best]]}  (weight {targets[best]:.3f})")
-    print("candidates: " + "; ".join(titles[item] for item in candidates))
+    print(f"label: {printable(titles[candidates[best]])}  (weight {targets[best]:.3f})")
+    print("candidates: " + "; ".join(printable(titles[item]) for item in candidates))
     print()
 
 
 def _token(texts: Texts, token: int) -> str:
     slot = token - texts.table_rows
-    return f"[P{slot}]" if slot >= 0 else texts.tokenizer.decode([token]).strip() or "_"
+    return f"[P{slot}]" if slot >= 0 else printable(texts.tokenizer.decode([token])).strip() or "_"

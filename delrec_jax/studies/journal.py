@@ -32,12 +32,15 @@ def read(root: Path) -> list[dict[str, Any]]:
     """All lines, oldest first; a last line that a killed process left unfinished is passed over.
 
     Raises:
-      UserError: a line is not JSON.
+      UserError: the file is not text, or a line is not JSON.
     """
     path = root / NAME
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise UserError(f"{path}: not text ({error}); remove it") from error
     found = []
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
         try:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,12 @@ import numpy as np
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
 from delrec_jax.teachers.lists import ListSettings, TeacherLists
+
+# What numpy and zipfile raise on damaged files; RuntimeError: an entry that claims to be encrypted.
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:
             header = json.loads(file["header"].tobytes())
             lists = TeacherLists(items=file["items"], scores=file["scores"])
         content, found = header["content"], header["key"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: cannot be read as teacher lists ({error}); delete it") from error
     if content != inputs_hash(lists.items, lists.scores):
         raise UserError(f"{path}: its content was altered after it was written; delete it")

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 from delrec_jax.distributed import is_main
+from delrec_jax.printable import printable
 
 _BAR_EVERY_SECONDS = 1.0
 _PLAIN_EVERY_SECONDS = 10.0
@@ -115,4 +116,4 @@ def _rich_bar(console: Console) -> Progress:
 def say(message: str) -> None:
     """Prints one line to stderr for the person watching; of several processes only the main one prints."""
     if is_main():
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)

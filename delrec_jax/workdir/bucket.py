@@ -5,6 +5,7 @@ and downloads are checked by CRC32C and, where the service is busy or a connecti
 """
 
 import base64
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from delrec_jax.addresses import check_address
 from delrec_jax.errors import UserError, one_line
 
 SCHEME = "gs://"
@@ -24,6 +26,7 @@ _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]+[a-z0-9])/(.+)")
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) https?://\S+: ")
 _PATIENCE = 120.0  # seconds for which the library repeats one failed request
 _CHUNK = 1 << 20  # bytes
+_EMULATOR = "STORAGE_EMULATOR_HOST"
 
 
 class Changed(UserError):
@@ -89,7 +92,8 @@ class Bucket:
           patience: for how many seconds a request is repeated where that may help.
 
         Raises:
-          UserError: the client library is not installed, or there are no credentials.
+          UserError: the client library is not installed, there are no credentials, or STORAGE_EMULATOR_HOST is an address that
+            is neither https nor on this machine.
         """
         self.url = url.rstrip("/")
         name, self._path = split_url(url)
@@ -101,6 +105,8 @@ class Bucket:
                 f"--workdir={url}: a bucket needs google-cloud-storage, which is not installed (no {error.name}): pip install "
                 '"delrec-jax[gcs]", or give a folder'
             ) from error
+        if address := os.environ.get(_EMULATOR):  # the library's own: it asks this address instead
+            check_address(address, place=_EMULATOR)
         self._retry = DEFAULT_RETRY.with_timeout(patience)
         with self._told():
             self._client = Client()

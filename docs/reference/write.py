@@ -68,7 +68,7 @@ def config_page() -> str:
         "# Config: every key\n",
         "Written by `python docs/reference/write.py` from the dataclasses in `delrec_jax/config/` and next to the code that",
         "they configure. Defaults are those of the code; a ready config changes some of them. Every key can be given as",
-        "`--config.KEY=VALUE`.\n",
+        "`--config.KEY=VALUE`. A config file is Python that is run: a config is code ([what is trusted](../../SECURITY.md)).\n",
         *_table("The run", [key for key in keys(defaults) if "." not in key.name]),
     ]
     for item in dataclasses.fields(defaults):

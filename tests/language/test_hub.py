@@ -107,7 +107,7 @@ def test_the_cache_serves_offline_and_without_a_network(tmp_path, environment):
         (NAME, {}, "the hub cannot be reached: check the network, or name a directory ("),
         (
             NAME,
-            {"HTTP_PROXY": "http://127.0.0.1:9", "HF_ENDPOINT": "http://hub.invalid"},
+            {"HTTPS_PROXY": "http://127.0.0.1:9", "HF_ENDPOINT": "https://hub.invalid"},
             "the hub cannot be reached: check the network, or name a directory (",
         ),
         ("some--one/t5", {}, "no such model on the hub: check the name ("),

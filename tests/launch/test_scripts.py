@@ -1,6 +1,7 @@
 """The shell launchers: checked by shellcheck, and run for real with stand-ins for the programs that they call."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,8 +152,11 @@ def test_flags_reach_delrec_before_the_users_own(room):
 
 
 def test_xla_knows_the_flags_for_a_gpu():
+    """Those of flags.sh, and those that the guide has for the same bits."""
+    guide = (LAUNCH.parent / "docs" / "guides" / "machines.md").read_text()
+    (own,) = re.findall(r"XLA_FLAGS='([^']+)'", guide)
     script = f"FLAGS=h100; source {LAUNCH / 'flags.sh'}; exec {sys.executable} -c 'import jax; jax.devices()'"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": own}
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr  # XLA ends a process that names an unknown flag
 

@@ -1,16 +1,20 @@
 """Files of the public corpora: downloaded once, then recognized by their SHA-256.
 
 pooch fills the cache, and huggingface_hub fetches what is on the hub. Added here: a large download continues where the
-connection broke, and a cached file that has changed is reported instead of replaced. Next to NAME in the cache are
-NAME.sha256 (as sha256sum writes it; only if no checksum is registered) and NAME.lock, and during a download NAME.part with
-the bytes so far and NAME.part.version with the version they belong to, or NAME.hub.
+connection broke, it has bounds in size and time, every address is checked (`addresses`), and a cached file that has changed is
+reported instead of replaced. Next to NAME in the cache are NAME.sha256 (as sha256sum writes it; only if no checksum is
+registered) and NAME.lock, and during a download NAME.part with the bytes so far and NAME.part.version with the version they
+belong to, or NAME.hub.
 """
 
 import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urljoin
 
 import pooch
 import requests
@@ -18,6 +22,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
+from delrec_jax.addresses import check_address, watch_hub
 from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash
@@ -25,6 +30,10 @@ from delrec_jax.files import file_hash
 _ATTEMPTS = 4
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 _SILENCE = 30.0  # seconds without a byte after which a connection counts as broken
+_SLOWEST = 1 << 10  # bytes a second; a connection that is slower on average counts as broken
+_LONGEST = 24 * 3600.0  # seconds for one file in one call
+_LARGEST = 64 << 30  # bytes; several times the largest file of a corpus
+_REDIRECTS = 10
 _CHUNK = 1 << 16
 _HUB = re.compile(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)")
 _BY_HAND = "download it by hand and set data.manual_dir to its folder"
@@ -117,6 +126,7 @@ def _from_hub(file: re.Match[str], folder: Path) -> Path:
     """Leaves attempts and environment variables (HF_ENDPOINT, HF_HUB_OFFLINE) to huggingface_hub."""
     from huggingface_hub import errors, hf_hub_download  # slow, and only one corpus needs it
 
+    watch_hub()
     repo, revision, name = file.groups()
     try:
         arrived = hf_hub_download(
@@ -134,10 +144,11 @@ def _from_hub(file: re.Match[str], folder: Path) -> Path:
 
 def _from_server(url: str, part: Path) -> Path:
     """Completes `part`, in several attempts if necessary."""
+    ends = time.monotonic() + _LONGEST
     for attempt in range(_ATTEMPTS):
         time.sleep(_PAUSE * 2 ** (attempt - 1) if attempt else 0)
         try:
-            _transfer(url, part, _beside(part, ".version"))
+            _transfer(url, part, _beside(part, ".version"), ends)
             return part
         except (requests.RequestException, HTTPError) as error:
             reason = one_line(error, most=200)
@@ -152,8 +163,11 @@ def _from_server(url: str, part: Path) -> Path:
     )
 
 
-def _transfer(url: str, part: Path, version_file: Path) -> None:
-    """Makes one attempt; it continues `part` only with the same version of the file, else it starts again."""
+def _transfer(url: str, part: Path, version_file: Path, ends: float) -> None:
+    """Makes one attempt; it continues `part` only with the same version of the file, else it starts again.
+
+    `ends` is when it is given up, on the monotonic clock.
+    """
     version = _text(version_file)
     start = part.stat().st_size if version and part.is_file() else 0
     # Uncompressed, so that bytes can be counted. Some servers turn away the names of HTTP libraries.
@@ -161,7 +175,7 @@ def _transfer(url: str, part: Path, version_file: Path) -> None:
     if start:
         # With If-Range, a server sends a changed file from its beginning instead of a piece of it.
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
-    with requests.get(url, headers=headers, stream=True, timeout=_SILENCE) as response:
+    with _asked(url, headers) as response:
         status, sent = response.status_code, response.headers
         tag, place = sent.get("ETag", ""), sent.get("Content-Range", "")
         # A weak ETag does not promise the same bytes.
@@ -179,11 +193,59 @@ def _transfer(url: str, part: Path, version_file: Path) -> None:
             version_file.write_text(current)
         length = place.rpartition("/")[2] if start else sent.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
-        bar = {"total": total, "initial": start, "desc": part.stem, "disable": None}
-        with part.open("ab") as file, tqdm.wrapattr(response.raw, "read", **bar) as body:
-            shutil.copyfileobj(body, file, _CHUNK)
+        _check_size(url, total or 0)
+        # On a terminal only.
+        with (
+            part.open("ab") as file,
+            tqdm(
+                total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None
+            ) as bar,
+        ):
+            _copy(url, response.raw, file, bar, ends)
     if total is not None and part.stat().st_size != total:
         raise requests.ConnectionError(f"only {part.stat().st_size:,} of {total:,} bytes came")
+
+
+def _asked(url: str, headers: Mapping[str, str]) -> requests.Response:
+    """Asks for a file; each address on the way is checked before it is asked."""
+    check_address(url)
+    for _ in range(_REDIRECTS):
+        response = requests.get(
+            url, headers=headers, stream=True, timeout=_SILENCE, allow_redirects=False
+        )
+        if not response.is_redirect:
+            return response
+        response.close()
+        target = urljoin(url, response.headers["Location"])
+        check_address(target, before=url)
+        url = target
+    raise requests.TooManyRedirects(f"redirected {_REDIRECTS} times")
+
+
+def _copy(url: str, body: Any, file: BinaryIO, bar: Any, ends: float) -> None:
+    """Appends what arrives to `file`, unless it is too much, or takes too long."""
+    began, count = time.monotonic(), 0
+    # Not `read`, which would wait for a whole chunk: from a server that sends a byte every few seconds, for days.
+    while piece := body.read1(_CHUNK):
+        file.write(piece)
+        bar.update(len(piece))
+        count += len(piece)
+        _check_size(url, file.tell())
+        now = time.monotonic()
+        if now > ends:
+            raise UserError(
+                f"{url}: not complete after {_LONGEST / 3600:.0f} hours; run again to continue with what has been "
+                f"downloaded, or {_BY_HAND}"
+            )
+        if now - began > _SILENCE and count < _SLOWEST * (now - began):
+            raise requests.ConnectionError(f"less than {_SLOWEST:,} bytes a second came")
+
+
+def _check_size(url: str, size: int) -> None:
+    if size > _LARGEST:
+        raise UserError(
+            f"{url}: more than {_LARGEST:,} bytes, which no file of a corpus has; find out what the server gives, or {_BY_HAND}"
+        )
 
 
 def _beside(path: Path, ending: str) -> Path:

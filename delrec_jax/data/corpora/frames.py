@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from delrec_jax.data.corpora.archives import open_lines
+from delrec_jax.data.corpora.archives import read_whole
 from delrec_jax.errors import UserError, one_line
 
 ADMITTED = {
@@ -69,8 +69,7 @@ def load_frame(path: Path) -> dict[str, np.ndarray]:
       UserError: if the file is missing, is not a pickle of a DataFrame, is cut short or damaged, or names or holds
         anything but tables of numbers and such objects; nothing of it is run.
     """
-    with open_lines(path) as file:
-        content = file.read()
+    content = read_whole(path)
     try:
         _check_sizes(content)
         return _columns(_Unpickler(io.BytesIO(content)).load())

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from delrec_jax.data.corpora.archives import open_lines
+from delrec_jax.data.corpora.archives import lines_of, open_lines
 from delrec_jax.errors import UserError
 
 _CHUNK = 100_000
@@ -45,7 +45,7 @@ def read_records(
     rows: list[tuple[Any, ...]] = []
     bad = _BadLines(path)
     with open_lines(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines_of(path, file), start=1):
             if line.isspace():
                 continue
             bad.lines += 1

@@ -8,7 +8,7 @@ class Resource:
     """A published file.
 
     Attributes:
-      url: http, https, or hf://datasets/OWNER/NAME@REVISION/PATH for a dataset of the Hugging Face hub.
+      url: https, or hf://datasets/OWNER/NAME@REVISION/PATH for a dataset of the Hugging Face hub.
       file_name: Its name in the cache and in the user's folder of raw files.
       sha256: Its SHA-256 in hexadecimal digits, "" if none is registered.
     """

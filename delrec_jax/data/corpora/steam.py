@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from delrec_jax.data.corpora.archives import open_lines
+from delrec_jax.data.corpora.archives import lines_of, open_lines
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
 from delrec_jax.data.corpora.frames import load_frame
 from delrec_jax.data.corpora.python_literals import field_reader
@@ -151,7 +151,7 @@ def read_ucsd(reviews: Path, games: Path) -> RawTables:
 def _read_names(path: Path) -> pl.DataFrame:
     rows = []
     with open_lines(path) as file:
-        for number, line in enumerate(file):
+        for number, line in enumerate(lines_of(path, file)):
             item, separator, title = _decoded(path, number, line).partition("::")
             if not separator or item != str(number):
                 raise UserError(
