@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.interactions import Catalogue
@@ -133,7 +132,7 @@ class FolderParts:
         bias = "output_bias" in found
         shapes = jax.eval_shape(lambda: init_params(module, jax.random.key(0), output_bias=bias))
         check_shapes(file, found, shapes)
-        return NetworkTeacher(jax.tree.map(jnp.asarray, found), module), config.max_length
+        return NetworkTeacher(jax.device_put(found), module), config.max_length
 
     def language_system(self, name: str) -> LanguageSystem:
         """Loads the language model's part of a system."""

@@ -1,22 +1,31 @@
-"""`delrec rank` with small parts; tells which ones this process writes."""
+"""`delrec rank` with small parts and weights whose loading all processes agree on; tells which parts this one writes."""
 
 import sys
 from unittest import mock
 
 from delrec_jax import cli
+from delrec_jax.distributed import wait_for_all
 from delrec_jax.serving import bulk
+from delrec_jax.workdir import base_model
 
 PART = 20
 
 
 def main():
-    write = bulk._write
+    write, load = bulk._write, base_model.load_params
 
     def told(file, found):
         print(f"wrote {file.name}", file=sys.stderr)
         write(file, found)
 
-    with mock.patch.object(bulk, "PART", PART), mock.patch.object(bulk, "_write", told):
+    def agreed(*asked):  # as `check_unchanged` does with pretrained weights
+        wait_for_all()
+        return load(*asked)
+
+    with (
+        mock.patch.multiple(bulk, PART=PART, _write=told),
+        mock.patch.object(base_model, "load_params", agreed),
+    ):
         cli.main()
 
 
