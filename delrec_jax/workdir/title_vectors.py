@@ -16,7 +16,6 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.recommenders import ConventionalSystem
 from delrec_jax.workdir.validation import Validation
 
-
 NAME = "lm_embeddings"
 """What it is called in the results."""
 
