@@ -54,8 +54,10 @@ def session(workdir: Path, experiment: Experiment, *, name: str = "") -> Iterato
 def keep_compiled(workdir: Path) -> None:
     """Caches compiled programs next to the workdir, for all runs there; JAX_COMPILATION_CACHE_DIR names another place.
 
-    CPUs with different features have separate caches: a program compiled on a newer CPU could crash on an older one.
+    CPUs with different features have separate caches: a program compiled on a newer CPU could crash on an older one. Where
+    nothing can be kept, as beside somebody else's run, programs are compiled each time.
     """
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         place = workdir.absolute().parent / CACHE / _machine()
         jax.config.update("jax_compilation_cache_dir", str(place))
