@@ -32,7 +32,7 @@ def test_figures_are_deterministic_self_contained_svg(rows, agreement, log, repo
 def test_without_a_folder_for_its_settings_matplotlib_is_silent(tmp_path):
     (tmp_path / "file").touch()  # no folder can be made here, by root neither
     done = subprocess.run(
-        [sys.executable, "-c", "import delrec_jax.analysis.plots, matplotlib.font_manager"],
+        [sys.executable, "-c", "import delrec_jax.analysis, matplotlib"],
         env={**os.environ, "MPLCONFIGDIR": str(tmp_path / "file" / "settings")},
         capture_output=True,
         text=True,
