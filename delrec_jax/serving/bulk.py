@@ -4,7 +4,7 @@ OUTPUT/asked.json            the question: file, system, length of the lists, an
 OUTPUT/part-00000.parquet    lists of the first histories, and so on
 
 Each of several processes makes the parts whose turn is its own, on its own devices; where these cannot hold the weights, all
-processes score each part together, and the main one writes it. Parts do not depend on who made them.
+processes score each part together, and the main one writes it. A part does not depend on which process made it.
 """
 
 import math

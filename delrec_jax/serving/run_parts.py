@@ -119,10 +119,8 @@ class RunParts:
             cell = self._cells[name]
             length = cell.config(self.experiment).max_length
             return recommenders.load_cell(self._ws, data, cell), length
-        if (
-            name == title_vectors.NAME
-        ):  # its weights by age are chosen again: they are stored nowhere
-            config = self.experiment.baselines
+        if name == title_vectors.NAME:
+            config = self.experiment.baselines  # by which its weights by age are chosen once more
             found = title_vectors.title_vector_teacher(self.language, data.split, config)
             return found, READ_ITEMS
         found = fitted(name, training_part(data), self._baselines[name])
