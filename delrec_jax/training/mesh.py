@@ -70,7 +70,8 @@ class OwnMesh(MeshConfig):
 
     def devices(self) -> list[Any]:
         """Returns the devices of this process."""
-        return jax.local_devices()
+        own: list[Any] = jax.local_devices()
+        return own
 
 
 def own_mesh(config: MeshConfig) -> MeshConfig:
