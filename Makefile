@@ -17,7 +17,7 @@ define install_into
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
-	@echo "Installing into $(1): about 75 packages and 1.2 GB, a minute or two"
+	@echo "Installing into $(1): about 140 packages and 1.7 GB, a minute or two"
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
 	@touch $(1)/.installed
 endef

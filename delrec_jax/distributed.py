@@ -112,6 +112,11 @@ def is_main() -> bool:
     return not has_others() or jax.process_index() == 0
 
 
+def place_among() -> tuple[int, int]:
+    """Returns the number of this process, from 0, and how many there are."""
+    return (jax.process_index(), jax.process_count()) if has_others() else (0, 1)
+
+
 def on_main(action: Callable[[], Any]) -> None:
     """Runs an action in process 0 only; all processes continue when it is done."""
     if is_main():

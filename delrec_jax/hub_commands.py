@@ -43,10 +43,13 @@ def run_shared(command: str, values: flags.FlagValues) -> None:
 
         push(Path(values.folder), values.repo, private=values.private)
         return
+    from delrec_jax import distributed
     from delrec_jax.hub.catalogue import read_titles
     from delrec_jax.hub.fetched import open_shared
     from delrec_jax.workdir_commands import ask
 
+    if command == "rank":
+        distributed.join(distributed.DistributedConfig())
     recommender = open_shared(
         str(values["from"].value),
         revision=values.revision or None,

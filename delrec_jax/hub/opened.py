@@ -1,12 +1,12 @@
 """A shared folder, opened: what `serving` asks, read by safetensors and JSON alone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.interactions import Catalogue
@@ -34,6 +34,7 @@ from delrec_jax.stages.inputs import templates_of, with_preference
 from delrec_jax.teachers.network import NetworkTeacher, init_params
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.training.mesh import own_mesh
 from delrec_jax.training.sharding import Layout
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.encoded_titles import TitleStore
@@ -71,7 +72,8 @@ class FolderParts:
         for file in (folder / "tokenizer").glob("*.json"):
             if "auto_map" in read_part(file):
                 raise UserError(f"{file}: auto_map names code, which is not loaded; {remedy(file)}")
-        self.experiment: Experiment = read_settings(folder / "config.json")
+        settings = read_settings(folder / "config.json")
+        self.experiment: Experiment = replace(settings, mesh=own_mesh(settings.mesh))
         self.catalogue: Catalogue = read_catalogue(
             folder / "catalogue.json", titles, self._manifest.titles_sha256
         )
@@ -130,7 +132,7 @@ class FolderParts:
         bias = "output_bias" in found
         shapes = jax.eval_shape(lambda: init_params(module, jax.random.key(0), output_bias=bias))
         check_shapes(file, found, shapes)
-        return NetworkTeacher(jax.tree.map(jnp.asarray, found), module), config.max_length
+        return NetworkTeacher(jax.device_put(found), module), config.max_length
 
     def language_system(self, name: str) -> LanguageSystem:
         """Loads the language model's part of a system."""

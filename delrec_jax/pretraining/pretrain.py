@@ -60,7 +60,9 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
     ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
     if not ws.experiment.lm.weights:
         # The templates of stages 1 and 2, without what they list: there are no candidates yet, and no teacher's ranks.
-        plain = make_pieces(ws.experiment, tokenizer, titles, templates, lists=False)
+        plain, prompts = pieces, ws.experiment.prompts
+        if pieces.codes or prompts.show_candidates or prompts.show_ranks:
+            plain = make_pieces(ws.experiment, tokenizer, titles, templates, lists=False)
         material = make_material(ws.experiment, data, tokenizer, plain)
         _train(ws, data, material, ranker)
     _report_shared_titles(ws, titles, ranker)

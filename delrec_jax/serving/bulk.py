@@ -3,21 +3,23 @@
 OUTPUT/asked.json            the question: file, system, length of the lists, and what the run's stages are
 OUTPUT/part-00000.parquet    lists of the first histories, and so on
 
-Over several devices or processes, each part is scored by all of them, and the main process writes it.
+Each of several processes makes the parts whose turn is its own, on its own devices; where these cannot hold the weights, all
+processes score each part together, and the main one writes it. A part does not depend on which process made it.
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from delrec_jax.distributed import as_main_sees, on_main, wait_for_all
+from delrec_jax.distributed import as_main_sees, is_main, on_main, place_among, wait_for_all
 from delrec_jax.errors import UserError, differences
 from delrec_jax.files import file_hash, whole
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.serving.titles import By
+from delrec_jax.training.mesh import OwnMesh
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir.workspace import read_json, write_json
 
@@ -61,15 +63,23 @@ def rank_file(
         "run": dict(recommender.parts.identity),
     }
     on_main(lambda: _begin(output, asked))
-    with ProgressBar("rank", math.ceil(rows / PART)) as bar:
-        for number, file in _missing(output, rows):
+    missing = _missing(output, rows)
+    together = not isinstance(recommender.parts.experiment.mesh, OwnMesh)
+    index, count = (0, 1) if together else place_among()
+    if count > 1 and missing:
+        # What is loaded when it is first asked is agreed on with the others: all ask now, as later some may have no part.
+        recommender.rank_items([np.zeros(1, np.int32)], k=1, system=system)
+    own = missing[index::count]
+    with ProgressBar("rank", len(own)) as bar:
+        for done, (number, file) in enumerate(own, start=1):
             table = pl.scan_parquet(source).slice(number * PART, PART).collect()
             try:
                 found = _ranked(recommender, table, number * PART, k=k, system=system, by=by)
             except UserError as error:
                 raise UserError(f"{source}, rows from {number * PART}: {error}") from error
-            on_main(lambda file=file, found=found: _write(file, found))
-            bar.update(number + 1, file.name)
+            if not together or is_main():
+                _write(file, found)
+            bar.update(done, file.name)
     wait_for_all()
 
 
@@ -107,11 +117,11 @@ def _begin(output: Path, asked: dict[str, Any]) -> None:
     write_json(file, asked)
 
 
-def _missing(output: Path, rows: int) -> Iterator[tuple[int, Path]]:
-    for number in range(math.ceil(rows / PART)):
-        file = output / f"part-{number:05d}.parquet"
-        if not as_main_sees(file.exists):
-            yield number, file
+def _missing(output: Path, rows: int) -> list[tuple[int, Path]]:
+    """The parts that the main process does not see, the same in all processes."""
+    numbers = range(math.ceil(rows / PART))
+    parts = [(number, output / f"part-{number:05d}.parquet") for number in numbers]
+    return [(number, file) for number, file in parts if not as_main_sees(file.exists)]
 
 
 def _ranked(

@@ -14,9 +14,10 @@ from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers.item_to_item import READ_ITEMS
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import LISTS, closed_form
-from delrec_jax.workdir import recommenders
+from delrec_jax.workdir import recommenders, title_vectors
 from delrec_jax.workdir.closed_forms import Choice, chosen, fitted, training_part
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
@@ -77,7 +78,8 @@ class RunParts:
     @cached_property
     def conventional(self) -> tuple[str, ...]:
         """Baselines, then the trained recommenders."""
-        return (*self._baselines, *self._cells)
+        vectors = self._ws.finished("evaluate") and self.experiment.baselines.title_vectors
+        return (*self._baselines, *((title_vectors.NAME,) if vectors else ()), *self._cells)
 
     @cached_property
     def prompted(self) -> tuple[str, ...]:
@@ -121,6 +123,10 @@ class RunParts:
             cell = self._cells[name]
             length = cell.config(self.experiment).max_length
             return recommenders.load_cell(self._ws, data, cell), length
+        if name == title_vectors.NAME:
+            config = self.experiment.baselines  # by which its weights by age are chosen once more
+            found = title_vectors.title_vector_teacher(self.language, data.split, config)
+            return found, READ_ITEMS
         found = fitted(name, training_part(data), self._baselines[name])
         return found, closed_form(name).max_length
 

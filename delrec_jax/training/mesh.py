@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh
 
+from delrec_jax.distributed import has_others
 from delrec_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -58,6 +59,37 @@ class MeshConfig:
                 f"mesh.dcn_data is {self.dcn_data}: give the number of slices or nodes, or -1 for as many as there are"
             )
 
+    def devices(self) -> list[Any]:
+        """Returns the devices of the mesh: all devices of all processes."""
+        return jax.devices()
+
+
+@dataclass(frozen=True)
+class OwnMesh(MeshConfig):
+    """The mesh of one process among others, which have work of their own."""
+
+    def devices(self) -> list[Any]:
+        """Returns the devices of this process."""
+        own: list[Any] = jax.local_devices()
+        return own
+
+
+def own_mesh(config: MeshConfig) -> MeshConfig:
+    """Returns a config's mesh for one process alone, where its own devices hold whole copies of the weights.
+
+    Otherwise, or without other processes, it stays as it is: all processes then work together.
+
+    Raises:
+      UserError: as in `make_mesh`.
+    """
+    if not has_others():
+        return config
+    own = len(jax.local_devices())
+    _, fsdp, tensor = mesh_sizes(config, len(jax.devices()))
+    if own % (fsdp * tensor):
+        return config
+    return OwnMesh(own // (fsdp * tensor), fsdp, tensor, rules=config.rules)
+
 
 def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Parses rules: `("vocab: fsdp, tensor",)` becomes {"vocab": ("fsdp", "tensor")}.
@@ -79,12 +111,12 @@ def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Makes the mesh over these devices, or over all devices of all processes.
+    """Makes the mesh over these devices, or over those of the config.
 
     Raises:
       UserError: the sizes of the axes do not multiply to the number of devices, or `data` does not divide over the slices.
     """
-    found = jax.devices() if devices is None else list(devices)
+    found = config.devices() if devices is None else list(devices)
     sizes, types = mesh_sizes(config, len(found)), (AxisType.Auto,) * len(AXES)
     if _slices(config, sizes, found) == 1:
         return jax.make_mesh(sizes, AXES, axis_types=types, devices=found)

@@ -137,7 +137,7 @@ def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:
 def make_layout(
     config: MeshConfig, axes_of: AxesOf, devices: Sequence[Any] | None = None
 ) -> Layout:
-    """The layout of a config over these devices, or over all devices."""
+    """The layout of a config over these devices, or over those of its mesh."""
     return Layout(make_mesh(config, devices), parse_rules(config.rules), axes_of)
 
 

@@ -225,7 +225,9 @@ def _ranker(
     tokenizer: Tokenizer,
     pieces: Pieces,
 ) -> Ranker:
-    tokens, weights = title_matrix(tokenizer.encode_many(titles))
+    cut = pieces.config.max_title_tokens > 0
+    ids = tokenizer.encode_many(titles) if cut else [title.tolist() for title in pieces.titles]
+    tokens, weights = title_matrix(ids)
     verbalizer = find_verbalizer(config.lm.verbalizer)
     verbalizer = verbalizer.configured(config.lm, pieces.begin.tolist(), pieces.end.tolist())
     return Ranker(model, tokens, weights, pieces.sentinel, verbalizer, pieces.codes)

@@ -5,11 +5,13 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from delrec_jax.config import Experiment
 from delrec_jax.distributed import all_see, is_main, main_number, on_main, wait_for_all
 from delrec_jax.errors import UserError
+from delrec_jax.training.mesh import own_mesh
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.bucket import SCHEME, Bucket
 from delrec_jax.workdir.lease import Lease
@@ -42,7 +44,8 @@ def opened(
             say(f"{workdir}: the local copy is {folder}")
             with locked(folder, name=workdir):
                 fetch(Bucket(workdir), folder, checkpoints=False)
-        yield Workspace(folder, experiment, update=update, read_only=True)
+        alone = replace(experiment, mesh=own_mesh(experiment.mesh))
+        yield Workspace(folder, alone, update=update, read_only=True)
     elif in_bucket:
         with _mirrored(workdir, folder, experiment) as saved:
             ws = Workspace(folder, experiment, update=update, saved=saved)

@@ -160,7 +160,7 @@ def _load_network(ws: Workspace, data: Data, cell: Cell) -> NetworkTeacher:
     config = cell.config(ws.experiment)
     params, _ = load_tree(cell_path(ws, cell))
     module = NETWORKS[network_of(cell.name)](config.shape, data.num_items)
-    return NetworkTeacher(jax.tree.map(jnp.asarray, params), module)
+    return NetworkTeacher(jax.device_put(params), module)
 
 
 def distilled_cell(experiment: Experiment) -> Cell:

@@ -7,7 +7,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -55,14 +55,11 @@ def keep_compiled(workdir: Path) -> None:
     """Caches compiled programs next to the workdir, for all runs there; JAX_COMPILATION_CACHE_DIR names another place.
 
     CPUs with different features have separate caches: a program compiled on a newer CPU could crash on an older one. Where
-    nothing can be written, there is no cache: JAX would warn about it again and again.
+    nothing can be kept, as beside somebody else's run, programs are compiled each time.
     """
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         place = workdir.absolute().parent / CACHE / _machine()
-        with suppress(OSError):
-            place.mkdir(parents=True, exist_ok=True)
-        if not os.access(place, os.W_OK):
-            return
         jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
 

@@ -63,6 +63,6 @@ class SpreadScores:
 
 def spread_over(experiment: Experiment) -> Layout | None:
     """Returns the mesh of an experiment for conventional recommenders; None on a single device, which needs none."""
-    if jax.device_count() == 1:
+    if len(experiment.mesh.devices()) == 1:
         return None
     return make_layout(experiment.mesh, axes_of)

@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -24,6 +27,18 @@ def test_figures_are_deterministic_self_contained_svg(rows, agreement, log, repo
         assert svg.endswith("</svg>"), name
         assert "http" not in svg and "<image" not in svg.replace('<image xlink:href="data:', "")
         ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns:xlink="x" ', 1))
+
+
+def test_without_a_folder_for_its_settings_matplotlib_is_silent(tmp_path):
+    (tmp_path / "file").touch()  # no folder can be made here, by root neither
+    done = subprocess.run(
+        [sys.executable, "-c", "import delrec_jax.analysis, matplotlib"],
+        env={**os.environ, "MPLCONFIGDIR": str(tmp_path / "file" / "settings")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_ids_of_inline_figures_do_not_clash_and_resolve(rows, agreement, log, report_data):

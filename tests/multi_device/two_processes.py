@@ -13,12 +13,12 @@ DEADLINE = 600
 HEARTBEAT = 10
 
 
-def start(stage, workdir, log, *flags, environments=({}, {})):
-    """Both processes of a stage; `environments`: what else each has in its environment."""
+def start(stage, workdir, log, *flags, environments=({}, {}), script=None):
+    """Both processes of a stage; `environments`: what else each has in its environment; `script`: in place of `delrec`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    console = Path(sys.executable).with_name("delrec")
+    program = (sys.executable, script) if script else (Path(sys.executable).with_name("delrec"),)
     both = []
     for number in range(2):
         meeting = (
@@ -29,7 +29,7 @@ def start(stage, workdir, log, *flags, environments=({}, {})):
         )
         both.append(
             subprocess.Popen(
-                [console, stage, CONFIG, f"--workdir={workdir}", *TINY, *meeting, *flags],
+                [*program, stage, CONFIG, f"--workdir={workdir}", *TINY, *meeting, *flags],
                 env={**os.environ, **QUICK_ENVIRONMENT, **environments[number]},
                 stderr=(log.with_suffix(f".{number}")).open("w"),
             )

@@ -4,12 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_storefront import CONFIG, TINY, delrec
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data.templates import Field
+from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.pretraining import pretrain
 from delrec_jax.pretraining.texts import full_text
 from delrec_jax.workdir.language_model import make_pieces
+from delrec_jax.workdir.prepared import load_data
 
 LISTS = (
     "--config.distill.loss_over=candidates",
@@ -52,6 +54,27 @@ def test_pre_training_texts_list_nothing(tiny_run, tmp_path, monkeypatch, listin
     assert bool(ranker.codes) == (experiment.lm.verbalizer == "index"), "ranking has its codes"
     questions = [full_text(material, np.random.default_rng(seed))[1] for seed in range(20)]
     assert any(questions), "texts are made"
+
+
+def test_the_catalogue_is_tokenized_once_where_nothing_is_listed(tiny_run, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    for folder in ("data", "lm/tokenizer"):
+        shutil.copytree(tiny_run / folder, workdir / folder)
+    titles = load_data(open_workspace(tiny_run)).corpus.catalogue.titles
+    sizes, encode = [], Tokenizer.encode_many
+
+    def counted(tokenizer, texts):
+        sizes.append(len(texts))
+        return encode(tokenizer, texts)
+
+    def train(ws, data, material, ranker):
+        raise Enough
+
+    monkeypatch.setattr(pretrain, "_train", train)
+    monkeypatch.setattr(Tokenizer, "encode_many", counted)
+    with pytest.raises(Enough):
+        delrec("pretrain", CONFIG, f"--workdir={workdir}", *TINY)
+    assert sizes.count(len(titles)) == 1
 
 
 def made(caught, *args, **options):

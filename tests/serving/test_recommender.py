@@ -40,7 +40,7 @@ def test_every_system_recommends_what_its_evaluation_recorded(
     }
     asked = set(recommender.systems)
     assert {"delrec", "teacher", "ease", "lm_tuned_no_prompt", "hybrid(delrec+teacher)"} <= asked
-    assert set(recorded) - asked == {"lm_embeddings", "oracle"}
+    assert set(recorded) - asked == {"oracle"}
     for name in recommender.systems:
         found = recommender.ranked(histories, k=10, system=name)
         np.testing.assert_array_equal(np.stack([items for items, _ in found]), recorded[name], name)

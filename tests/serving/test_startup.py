@@ -11,7 +11,7 @@ from compiling import QUICK_ENVIRONMENT
 HEAVY = {
     *("orbax", "grain", "transformers", "scipy", "sklearn", "matplotlib", "pooch", "requests"),
     *("optuna", "google.cloud.storage", "tensorboardX", "wandb", "mlflow", "pandas", "torch"),
-    *("tensorflow", "IPython"),
+    *("tensorflow", "tensorflow_datasets", "IPython"),
 }
 ASK = """
 import json, sys
@@ -46,7 +46,7 @@ def test_recommend_loads_only_what_it_needs(tiny_run):
 
 def test_a_config_loads_no_corpus_reader():
     names, _ = loaded(CONFIGURE)
-    readers = {"tensorflow_datasets", "delrec_jax.data.corpora.sources", "polars"}
+    readers = {"delrec_jax.data.corpora.sources", "polars"}
     assert names & (HEAVY | readers) == set()
 
 

@@ -5,6 +5,7 @@ Needs `pip install -e '.[browser]'`, Chromium (`apt-get install chromium`, or CH
 """
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,3 +172,24 @@ def test_folded_tables_are_printed(opened, tiny_run):
         assert page.locator(folded).count() == 0
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.locator(folded).count() == count
+
+
+@pytest.mark.parametrize("run", ["tiny_run", "p2rec_run"])
+def test_three_users_of_the_chosen_group_are_printed(opened, run, request):
+    address = (request.getfixturevalue(run) / "report" / "index.html").as_uri()
+    rows, note = "#user-table tr[data-group]", ".on-paper"
+    with opened(address) as page:
+        everyone = page.locator(rows).count()
+        assert not page.locator(note).is_visible()
+        page.emulate_media(media="print")
+        assert page.locator(note).is_visible() and str(everyone) in page.locator(note).inner_text()
+        assert page.locator(f"{rows}:visible").count() == 3
+        page.emulate_media(media="screen")
+        group = page.locator(rows).last.get_attribute("data-group")
+        page.check(f"#user-filter input[value={group}]")
+        wanted = min(3, page.locator(f"{rows}[data-group={group}]").count())
+        page.emulate_media(media="print")
+        assert page.locator(f"{rows}:visible").count() == wanted
+        assert page.locator(f"{rows}[data-group={group}]:visible").count() == wanted
+        pages = re.findall(rb"/Type\s*/Page\b", page.pdf())
+        assert 5 < len(pages) <= 20

@@ -1,5 +1,9 @@
+import warnings
+
 import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
@@ -29,6 +33,18 @@ def test_a_place_named_by_the_environment_is_kept(tmp_path, monkeypatch, setting
     before = jax.config.jax_compilation_cache_dir
     keep_compiled(tmp_path / "run")
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_where_nothing_can_be_kept_nothing_is_said(tmp_path, monkeypatch, settings):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    (tmp_path / "file").touch()  # no folder can be made here, by root neither
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        keep_compiled(tmp_path / "file" / "run")
+        compilation_cache.reset_cache()
+        assert jax.jit(lambda number: number * 17)(np.float32(2)) == 34
+    compilation_cache.reset_cache()
+    assert [str(one.message) for one in told] == []
 
 
 def test_the_lock_is_given_back_however_it_ends(tmp_path):

@@ -1,4 +1,4 @@
-"""Corpora by name: each is prepared once into records, and only the records are read from then on.
+"""Corpora by name: each is prepared once into records, and only these (or their copy) are read from then on.
 
 What prepares and reads them (TFDS, a reader for each kind of source) is loaded when it is called: configs need none of it.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from delrec_jax.data import templates
 from delrec_jax.data.corpora.data_config import DataConfig as DataConfig
+from delrec_jax.data.corpora.quick_copy import FILE, load_copy, save_copy
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, write_text
@@ -45,8 +46,10 @@ def prepare_corpus(config: DataConfig, directory: Path, *, given: bool = False) 
         "records": str(builder.data_path.relative_to(directory)),
         "source": _key(config, source),
     }
+    corpus = read_corpus(builder)
+    save_copy(corpus, directory / pointer["source"] / FILE)
     write_text(directory / _POINTER, json.dumps(pointer))
-    return read_corpus(builder)
+    return corpus
 
 
 def source_changed(config: DataConfig, directory: Path) -> bool:
@@ -70,19 +73,24 @@ def load_corpus(directory: Path) -> Corpus:
     """The corpus that was prepared last; its source files are no longer needed.
 
     Raises:
-      UserError: if there is none.
+      UserError: if there is none, or it is damaged.
     """
-    import tensorflow_datasets as tfds
-
-    from delrec_jax.data.corpora.builder import read_corpus
-
     try:
-        records = json.loads((directory / _POINTER).read_text())["records"]
-        return read_corpus(tfds.builder_from_directory(directory / records))
+        pointer = json.loads((directory / _POINTER).read_text())
+        copy = directory / pointer["source"] / FILE
+        return load_copy(copy) if copy.exists() else _load_records(directory / pointer["records"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{directory}: no prepared corpus can be read ({error}); delete the folder and run `delrec prepare` again"
         ) from error
+
+
+def _load_records(place: Path) -> Corpus:
+    import tensorflow_datasets as tfds
+
+    from delrec_jax.data.corpora.builder import read_corpus
+
+    return read_corpus(tfds.builder_from_directory(place))
 
 
 def _key(config: DataConfig, source: "Source") -> str:

@@ -12,12 +12,12 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from delrec_jax.data.corpora.quick_copy import parts_of, runs_of
 from delrec_jax.data.interactions import Catalogue, Corpus, Interactions
 
 Settings = TypeVar("Settings")
@@ -81,7 +81,7 @@ class SequenceCorpusBuilder(tfds.core.GeneratorBasedBuilder, Generic[Settings]):
             name=corpus.name,
             dropped=dict(corpus.dropped),
             ordered_only=corpus.ordered_only,
-            parts=_runs(corpus.parts),
+            parts=runs_of(corpus.parts),
         )
         return {
             "catalogue": _catalogue_records(corpus.catalogue),
@@ -102,20 +102,14 @@ def read_corpus(builder: SequenceCorpusBuilder[Any]) -> Corpus:
       What `parse` returned when it was prepared.
     """
     metadata: Mapping[str, Any] = builder.info.metadata
-    runs = metadata.get("parts")
     return Corpus(
         name=metadata["name"],
         catalogue=_read_catalogue(_records(builder, "catalogue")),
         interactions=_read_histories(_records(builder, "histories")),
         dropped=metadata["dropped"],
         ordered_only=metadata["ordered_only"],
-        parts=None if runs is None else tuple(part for part, count in runs for _ in range(count)),
+        parts=parts_of(metadata.get("parts")),
     )
-
-
-def _runs(parts: tuple[str, ...] | None) -> list[tuple[str, int]] | None:
-    """Each part with how many users in a row have it."""
-    return None if parts is None else [(part, len(list(run))) for part, run in groupby(parts)]
 
 
 def _read_catalogue(records: list[dict[str, Any]]) -> Catalogue:
