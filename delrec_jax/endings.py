@@ -6,14 +6,16 @@ It imports nothing heavy, so that help and a typo in a flag stay quick.
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from delrec_jax.errors import Preempted, UserError, one_line
 from delrec_jax.printable import printable
 
 INTERRUPTED = 130
 PREEMPTED = 75
+HUNG = 70
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
@@ -23,7 +25,8 @@ def reported() -> Iterator[None]:
     """Ends the process with one line and a status for errors that are not bugs of this package; bugs keep their traceback.
 
     0: done; 2: a mistake of the user, or a disk that cannot be written to; 69: another process of the run was lost; 75: told
-    to end (SIGTERM); 130: interrupted. After 69, 75 and 130 the same command resumes from the last checkpoint.
+    to end (SIGTERM); 130: interrupted. A training that hangs ends with 70 (`training.watchdog`). After 69, 70, 75 and 130 the
+    same command resumes from the last checkpoint.
     """
     try:
         yield
@@ -65,3 +68,22 @@ def _end(message: str, status: int) -> None:
 
         leave(status)
     sys.exit(status)
+
+
+def end_at_once(message: str, status: int) -> None:
+    """Ends the process from any of its threads, with one line on stderr: an orderly end would wait for what hangs."""
+
+    def tell() -> None:
+        cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides it
+        with suppress(OSError):  # not by sys.stderr, which may be locked by what hangs
+            os.write(2, f"{cursor}delrec: {message}\n".encode())
+
+    bounded(tell)
+    os._exit(status)
+
+
+def bounded(action: Callable[[], None], seconds: float = 10.0) -> None:
+    """Does something that may hang (a disk, a pipe that nobody reads), and waits for it only so long."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)

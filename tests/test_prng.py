@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from delrec_jax.errors import UserError
 from delrec_jax.prng import drawing, generator, key
-from delrec_jax.training.loop import LoopConfig
+from delrec_jax.training.loop_config import LoopConfig
 
 
 def bits(*arguments):

@@ -72,6 +72,9 @@ class Experiment:
       method: one of `METHODS`.
       profile: `START:STOP`, the steps to trace in every training run; empty = none.
       watch: the trackers that are told of every training run, joined by commas; empty = none.
+      hang_after: seconds after which a train step, an evaluation, a checkpoint or a wait for other processes counts as
+        hanging: the process then ends with status 70, and the same command resumes; 0 = never. What happens for the first
+        time (and may compile) has four times as long, and whatever took long before has four times that.
       seed: of everything random in a run; its streams are independent of one another (`prng`).
     """
 
@@ -93,11 +96,13 @@ class Experiment:
     distributed: DistributedConfig = DistributedConfig()
     profile: str = ""
     watch: str = ""
+    hang_after: float = 1800.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         parse_span(self.profile)
         tracker_names(self.watch)
+        at_least("hang_after", self.hang_after, 0)
         if self.method not in METHODS:
             raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
         if self.method != "delrec":
@@ -179,8 +184,15 @@ def default_config() -> ConfigDict:
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Returns plain nested dictionaries, as JSON would hold them."""
+    """Returns plain nested dictionaries, as JSON would hold them.
+
+    A loop that does nothing about spikes has no settings of them, as in workdirs from before there were any.
+    """
     settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    for section in settings.values():
+        loop = section.get("loop") if isinstance(section, dict) else None
+        if loop is not None and not loop["on_spike"]:
+            del loop["on_spike"], loop["spike"]
     return settings
 
 

@@ -39,7 +39,7 @@ _ABOUT = ("parameters", "sha256")  # of a result's description: what its file of
 
 
 class Checkpoints:
-    """Checkpoints of one training run in one directory: the two latest, and the best by the validation metric."""
+    """Checkpoints of one training run in one directory: the two latest, the best by the validation metric, the last planned."""
 
     def __init__(self, directory: Path):
         """Opens (or creates) the directory; damaged checkpoints are moved out of it, and the user is told.
@@ -56,7 +56,11 @@ class Checkpoints:
         def value(metrics: Any) -> float:
             return float(metrics["value"])
 
-        policy = AnyPreservationPolicy([LatestN(_LATEST), BestN(get_metric_fn=value, n=1)])
+        def planned(metrics: Any) -> int:
+            return int(metrics.get("planned", -1))
+
+        best = [BestN(get_metric_fn=of, n=1) for of in (value, planned)]
+        policy = AnyPreservationPolicy([LatestN(_LATEST), *best])
         options = ocp.CheckpointManagerOptions(
             best_fn=value,  # without it the metrics would not be stored
             preservation_policy=policy,
@@ -101,8 +105,19 @@ class Checkpoints:
         latest: int | None = self._manager.latest_step()
         return latest
 
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written; may hang if another process does."""
+        return bool(self._manager.is_saving_in_progress())
+
     def save(
-        self, step: int, arrays: Any, meta: dict[str, Any], *, best: float | None = None
+        self,
+        step: int,
+        arrays: Any,
+        meta: dict[str, Any],
+        *,
+        best: float | None = None,
+        planned: bool = True,
     ) -> None:
         """Starts writing a checkpoint; `arrays` may change right after the call.
 
@@ -111,6 +126,8 @@ class Checkpoints:
           arrays: the parameters that train, and the optimizer state.
           meta: everything else, as JSON.
           best: its validation metric if that is the best so far; the checkpoint is then kept until a better one comes.
+          planned: it is made in every run of these settings, and not because the process is told to end; the last of these is
+            kept, so that a run which goes back goes to the same.
 
         Raises:
           UserError: this checkpoint or the previous one could not be written.
@@ -126,7 +143,10 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(stored)
                 ),
-                metrics={"value": float("-inf") if best is None else best},
+                metrics={
+                    "value": float("-inf") if best is None else best,
+                    "planned": step if planned else -1,
+                },
             )
 
     def wait(self) -> None:
@@ -137,6 +157,12 @@ class Checkpoints:
         """
         with self._told("written"):
             self._manager.wait_until_finished()
+
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps, which could not be saved again while they are there."""
+        with self._told("removed"):
+            for later in [saved for saved in self._manager.all_steps() if saved > step]:
+                self._manager.delete(later)
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]] | None:
         """Reads a checkpoint and places it as `like` says, whatever devices it was saved from; None if there is none.

@@ -5,281 +5,280 @@ selection: if training only does harm, the initial parameters are kept.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from delrec_jax.distributed import as_main_sees, is_main
-from delrec_jax.errors import Preempted, UserError
+from delrec_jax.distributed import as_main_sees, is_main, lost_another, main_number
+from delrec_jax.errors import Preempted, UserError, one_line
 from delrec_jax.training.averaging import parameters_to_use
-from delrec_jax.training.checkpoints import Checkpoints, check_identity, load_tree, save_tree
+from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
+from delrec_jax.training.finiteness import first_bad_leaf, first_bad_metric, in_words, origin
 from delrec_jax.training.gradients import Metrics
-from delrec_jax.training.loop_config import LoopConfig
-from delrec_jax.training.optimizers import planned_steps
 from delrec_jax.training.preemption import StopRequest
-from delrec_jax.training.profiling import parse_span
-from delrec_jax.training.refreshing import Refresh
-from delrec_jax.training.row_steps import steps_ahead
-from delrec_jax.training.sharding import Layout, place, place_batch
-from delrec_jax.training.steps import TrainState, state_shardings
-from delrec_jax.training.watching import Watch, Watcher
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that one training run is made of.
-
-    Attributes:
-      name: shown and logged, such as `prompt/distilled`.
-      directory: where its checkpoints, metrics and result are stored.
-      state: the state at step 0.
-      frozen: passed to every step and not changed by it; already placed as the layout says.
-      batches: endless iterator over this process's share of each batch, with `get_state` and `set_state`.
-      step: the jitted train step: (state, frozen, batch, key) -> (state, metrics).
-      layout: where state, frozen weights and batches are placed.
-      evaluate: params -> metrics; must contain `monitor`.
-      config: how long to train, and how often to evaluate and save.
-      key: key of the run's random stream.
-      monitor: the metric to maximize.
-      select: "best" keeps the parameters of the best evaluation, "last" those of the last step.
-      share: the share of every batch that `batches` yields, see `sharding.own_share`.
-      identity: what the run depends on, by key; a run with another identity refuses its checkpoints.
-      watch: traces, and trackers such as TensorBoard.
-      summary: final state -> what else to store with the result.
-      refresh: what of `frozen` is made again from time to time.
-      block: 0, where `step` is one update by one placed batch; otherwise `step` is a `RowSteps`, which takes the batches of
-        this many updates at once, or of fewer where the loop has something to do in between (`row_steps.steps_ahead`).
-      saved: called by every process when a checkpoint is complete, which training then waits for; None = it goes on meanwhile.
-    """
-
-    name: str
-    directory: Path
-    state: TrainState
-    frozen: Any
-    batches: Any
-    step: Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, Metrics]]
-    layout: Layout
-    evaluate: Callable[[Any], dict[str, float]]
-    config: LoopConfig
-    key: jax.Array
-    monitor: str = "valid/selection"
-    select: str = "best"
-    share: tuple[int, int] = (0, 1)
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    watch: Watch = field(default_factory=Watch)
-    summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
-    refresh: Refresh | None = None
-    block: int = 0
-    saved: Callable[[], None] | None = None
-
-
-@dataclass
-class _Progress:
-    """What the loop remembers in addition to the state; stored in every checkpoint."""
-
-    best_value: float = -np.inf
-    best_step: int = 0
-    stale: int = 0
-    seconds: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+from delrec_jax.training.run import Progress, Run
+from delrec_jax.training.spikes import Spike, bound, first_spike
+from delrec_jax.training.stepping import Again, Stepper, Taken
+from delrec_jax.training.steps import TrainState
+from delrec_jax.training.watchdog import Watchdog
+from delrec_jax.training.watching import Watcher
+from delrec_jax.training.writers import say
 
 
 def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a run, or resumes it, or returns its finished result.
 
+    Work that hangs ends the process (`watchdog`).
+
     Returns:
-      The selected parameters, and a description (`best_step`, `best_value`, `steps`, and what `summary` adds).
+      The selected parameters, and a description (`best_step`, `best_value`, `steps`, `rollbacks` where the run may go back, and
+      what `summary` adds).
 
     Raises:
-      UserError: the loss is not finite, a result on disk is damaged, a checkpoint belongs to another experiment or cannot be
-        written, or the optimizer's schedule was made for another number of steps than `config.steps`.
+      UserError: a number is not finite, a spike of the loss ends the run, a result on disk is damaged, a checkpoint belongs to
+        another experiment or cannot be written, or the optimizer's schedule was made for another number of steps than
+        `config.steps`.
       Preempted: the process was told to end; everything done so far is saved.
     """
-    result = run.directory / "result.safetensors"
-    if not as_main_sees(result.exists):
-        with Checkpoints(run.directory / "checkpoints") as checkpoints, StopRequest() as stop:
-            trained = _Training(run, checkpoints, stop)
-            trained.go()
-            chosen, meta = trained.chosen(), trained.description()
-        save_tree(result, chosen, meta)
-    return load_tree(result)
+    result, watch = run.directory / "result.safetensors", run.watch
+    with Watchdog(
+        run.name, run.directory, watch.hang_after, flush=watch.trackers.abandon
+    ) as watchdog:
+        watchdog.begin("waiting for the other processes", 0)
+        if not as_main_sees(result.exists):
+            watchdog.begin("reading the checkpoints", 0)
+            with Checkpoints(run.directory / "checkpoints") as checkpoints, StopRequest() as stop:
+                trained = _Training(run, checkpoints, stop, watchdog)
+                trained.go()
+                watchdog.begin("writing the last checkpoints", trained.steps.at)
+                chosen, meta = trained.chosen(), trained.description()
+            watchdog.begin("storing the result", trained.steps.at)
+            save_tree(result, chosen, meta)
+        return load_tree(result)
 
 
 class _Training:
-    """A run in progress: its state on the devices, and what the loop remembers."""
+    """A run in progress: its steps, and what the loop remembers."""
 
-    def __init__(self, run: Run, checkpoints: Checkpoints, stop: StopRequest):
-        self.run, self.checkpoints, self.stop = run, checkpoints, stop
-        # A copy: the first step donates it, and the caller's arrays must outlive the run.
-        self.state = place(run.state, state_shardings(run.state, run.layout))
-        self.progress, self.key, self.frozen = _Progress(), run.key, run.frozen
-        self._saved, self._told = -1, False
-        self._ends = (run.config.steps, *(parse_span(run.watch.profile) or ()))
-        self._every = [run.config.evaluate_every, run.config.checkpoint_every]
-        if run.refresh is not None:
-            self._every.append(run.refresh.every)
-        self._resume()
-        self.at = int(self.state.step)
-        self._check_plan()
+    def __init__(self, run: Run, checkpoints: Checkpoints, stop: StopRequest, watchdog: Watchdog):
+        self.run, self.checkpoints, self.stop, self.watchdog = run, checkpoints, stop, watchdog
+        self.steps = Stepper(run, checkpoints, watchdog)
+        restored = self.steps.restore()
+        self.steps.check_plan()
+        self.progress = restored or Progress()
+        self._saved, self._told = -1 if restored is None else self.steps.at, False
+        self.steps.check_best(self.progress)
+        self._started = time.monotonic() - self.progress.seconds
 
     def go(self) -> None:
         """Trains until the planned steps, the time limit or the patience is used up."""
-        run, progress = self.run, self.progress
+        run, steps = self.run, self.steps
         with Watcher(
             run.name,
             run.directory,
             total=run.config.steps,
-            start=self.at,
-            rows=progress.rows,
+            start=steps.at,
+            rows=self.progress.rows,
             watch=run.watch,
             identity=run.identity,
             monitor=run.monitor,
             quiet=not is_main(),
         ) as watcher:
-            progress.rows = watcher.rows
-            metrics: dict[str, jax.Array] = {}
+            self.progress.rows = watcher.rows
             if not watcher.rows:
-                self._evaluate(watcher, metrics)
-            started = time.monotonic() - progress.seconds
-            while self.at < run.config.steps and not self._done():
-                self._refresh(watcher)
-                watcher.before_step(self.at)
-                metrics, examples = self._step()
-                progress.seconds = time.monotonic() - started
-                watcher.step(self.at, metrics, examples)
-                if self.at % run.config.evaluate_every == 0 or self.at == run.config.steps:
-                    self._evaluate(watcher, metrics)
-                self._keep(watcher, metrics)
-            if watcher.rows[-1]["step"] < self.at:  # the time limit came between two evaluations
-                self._evaluate(watcher, metrics)
-
-    def _refresh(self, watcher: Watcher) -> None:
-        """Makes again what of the frozen inputs is due; at step 0 they are as they were given."""
-        refresh = self.run.refresh
-        if refresh is not None and self.at and refresh.due(self.at):
-            with watcher.aside():
-                self.frozen = {**self.frozen, **refresh.make(self.state.params)}
-
-    def _step(self) -> tuple[Metrics, int]:
-        """Takes one step, or a block of them; returns the last one's metrics, and the number of examples of all."""
-        run = self.run
-        steps = steps_ahead(self.at, run.block, ends=self._ends, every=self._every)
-        drawn = [next(run.batches) for _ in range(steps)]
-        batch = drawn if run.block else place_batch(drawn[0], run.layout, run.share)
-        with jax.profiler.StepTraceAnnotation(run.name, step_num=self.at):
-            self.state, metrics = run.step(self.state, self.frozen, batch, self.key)
-        self.at += steps
-        return metrics, len(jax.tree.leaves(drawn[0])[0]) * run.share[1] * steps
+                self._evaluate(watcher, {})
+            self._started = time.monotonic() - self.progress.seconds
+            taken = Taken({}, 0)
+            while steps.at < run.config.steps and not self._done():
+                if steps.refresh_due():
+                    with watcher.aside():
+                        steps.refresh()
+                watcher.before_step(steps.at)
+                taken = steps.take(run.block)
+                self.progress.seconds = time.monotonic() - self._started
+                watcher.step(steps.at, taken.metrics, taken.examples)
+                if self._went_back(watcher, taken):
+                    continue
+                if steps.at % run.config.evaluate_every == 0 or steps.at == run.config.steps:
+                    self._evaluate(watcher, taken.metrics)
+                self._keep(watcher, taken.metrics)
+            if watcher.rows[-1]["step"] < steps.at:  # the time limit came between two evaluations
+                self._evaluate(watcher, taken.metrics)
 
     def chosen(self) -> Any:
         """The parameters to keep."""
-        if self.run.select == "last" or self.progress.best_step == self.at:
-            return _weights(self.state)
+        if self.run.select == "last" or self.progress.best_step == self.steps.at:
+            return _weights(self.steps.state)
         self.checkpoints.wait()
-        restored = self.checkpoints.restore(self.state, self.progress.best_step)
+        restored = self.checkpoints.restore(self.steps.state, self.progress.best_step)
         assert restored is not None
         return _weights(restored[0])
 
     def description(self) -> dict[str, Any]:
         """What is stored with these parameters."""
+        goes_back = self.run.config.on_spike == "rollback"
         return {
             "best_step": self.progress.best_step,
             "best_value": self.progress.best_value,
-            "steps": self.at,
+            "steps": self.steps.at,
             "monitor": self.run.monitor,
-            **self.run.summary(self.state),
+            **({"rollbacks": self.progress.rollbacks} if goes_back else {}),
+            **self.run.summary(self.steps.state),
         }
 
-    def _evaluate(self, watcher: Watcher, metrics: dict[str, jax.Array]) -> None:
+    def _evaluate(self, watcher: Watcher, metrics: Metrics) -> None:
         """Evaluates the current parameters, logs a row, and saves them if they are the best so far."""
-        progress = self.progress
+        progress, run, at = self.progress, self.run, self.steps.at
         with watcher.aside():
-            losses = self._check_finite(metrics)
-            measured = self.run.evaluate(_weights(self.state))
-        value = measured[self.run.monitor]
+            losses = self._check_finite(watcher, metrics)
+            self.watchdog.begin("the evaluation", at)
+            measured = run.evaluate(_weights(self.steps.state))
+        value = measured[run.monitor]
         progress.stale += 1
         better = value > progress.best_value
         if better:
-            progress.best_value, progress.best_step, progress.stale = value, self.at, 0
-        row = {"run": self.run.name, "step": self.at, **losses, **measured}
-        watcher.record({**row, "seconds": round(progress.seconds, 2)})
-        if better and self.run.select == "best" and self.at < self.run.config.steps:
+            progress.best_value, progress.best_step, progress.stale = value, at, 0
+        self._log(watcher, {**losses, **measured})
+        if better and run.select == "best" and at < run.config.steps:
             with watcher.aside():
                 self._save(best=value)
 
-    def _keep(self, watcher: Watcher, metrics: dict[str, jax.Array]) -> None:
+    def _log(self, watcher: Watcher, values: Mapping[str, float], step: int | None = None) -> None:
+        """Writes a row of this step, or of an earlier one."""
+        at = self.steps.at if step is None else step
+        row = {"run": self.run.name, "step": at, **values}
+        if self.run.config.on_spike == "rollback":
+            row["rollbacks"] = len(self.progress.rollbacks)
+        self.watchdog.begin("writing the log", at)
+        watcher.record({**row, "seconds": round(self.progress.seconds, 2)})
+
+    def _keep(self, watcher: Watcher, metrics: Metrics) -> None:
         """Saves if a checkpoint is due or the process was told to end; in the latter case ends the run.
 
         Raises:
           Preempted: the process was told to end.
         """
-        refresh = self.run.refresh
+        refresh, config, at = self.run.refresh, self.run.config, self.steps.at
         self._told = self.stop.asked() or self._told
-        asked = self._told and (refresh is None or refresh.due(self.at))
-        due = self.at % self.run.config.checkpoint_every == 0 and self.at < self.run.config.steps
-        if (due or asked) and self._saved != self.at:
+        asked = self._told and (refresh is None or refresh.due(at))
+        due = at % config.checkpoint_every == 0 and at < config.steps
+        if (due or asked) and self._saved != at:
             with watcher.aside():
-                self._check_finite(metrics)
-                self._save()
+                self._check_finite(watcher, metrics)
+                self._save(planned=due)
         if asked:
             self.checkpoints.wait()
-            raise Preempted(f"{self.run.name}: saved at step {self.at} of {self.run.config.steps}")
+            raise Preempted(f"{self.run.name}: saved at step {at} of {config.steps}")
 
-    def _save(self, best: float | None = None) -> None:
-        meta = {
-            "progress": asdict(self.progress),
-            "iterator": self.run.batches.get_state(),
-            "key": jax.random.key_data(self.key).tolist(),
-            "identity": dict(self.run.identity),
-        }
-        self.checkpoints.save(self.at, self.state, meta, best=best)
-        self._saved = self.at
-        if self.run.saved is not None:
+    def _save(self, *, best: float | None = None, planned: bool = True) -> None:
+        self.steps.save(self.progress, best=best, planned=planned)
+        self._saved = self.steps.at
+
+    def _went_back(self, watcher: Watcher, taken: Taken) -> bool:
+        """Goes back to the last planned checkpoint if a loss was a spike, and ends the run if it may not.
+
+        Raises:
+          UserError: the run may not go back, or not once more.
+        """
+        config, progress = self.run.config, self.progress
+        if not config.on_spike:
+            return False
+        found = first_spike(progress.losses, taken.losses, config.spike)
+        # Sums differ in their last bits between processes: process 0 decides.
+        place = main_number(lambda: -1 if found is None else found.place)
+        if place < 0:
+            progress.losses = [*progress.losses, *taken.losses][-config.spike.window :]
+            return False
+        before = [*progress.losses, *taken.losses[:place]]
+        spike = Spike(place, taken.losses[place], bound(before, config.spike))
+        step = self.steps.at - len(taken.losses) + place + 1
+        if config.on_spike == "stop" or len(progress.rollbacks) >= config.spike.rollbacks:
+            self._stop_at(watcher, taken, spike, step)
+        self._go_back(watcher, spike, step)
+        return True
+
+    def _go_back(self, watcher: Watcher, spike: Spike, step: int) -> None:
+        """Goes back from a spike at a step; what it did since the checkpoint is forgotten, but not that it went back."""
+        before, target, most = self.progress, self.progress.planned, self.run.config.spike.rollbacks
+        with watcher.aside():
+            self.watchdog.begin("going back to a checkpoint", step)
             self.checkpoints.wait()
-            self.run.saved()
+            self.checkpoints.forget_after(target)
+            self.progress = self.steps.go_back(target, spike.place)
+            self._saved = self.steps.at
+        start = self.steps.at
+        gone = {"step": step, "to": start, "skipped": step - start, **spike.numbers()}
+        self.progress.rollbacks = [*before.rollbacks, gone]
+        self.progress.seconds = before.seconds
+        watcher.go_back(start, self.progress.rows)
+        self.progress.rows = watcher.rows
+        say(
+            f"  {self.run.name}: {spike} at step {step}: back to step {start}, and on with the batch after it; batches "
+            f"skipped: {step - start} (rollback {len(self.progress.rollbacks)} of {most})"
+        )
+        if not watcher.rows:
+            self._evaluate(watcher, {})
 
-    def _resume(self) -> None:
-        restored = self.checkpoints.restore(self.state)
-        if restored is None:
-            return
-        self.state, meta = restored
-        check_identity(self.checkpoints.directory, meta["identity"], dict(self.run.identity))
-        self.run.batches.set_state(meta["iterator"])
-        words = jnp.array(meta["key"], jnp.uint32)
-        self.key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(self.run.key))
-        self.progress = _Progress(**meta["progress"])
-        self._saved = int(self.state.step)
-        best, known = self.progress.best_step, self.progress.best_value > -np.inf
-        if self.run.select == "best" and known and best not in self.checkpoints.steps:
-            raise UserError(
-                f"{self.checkpoints.directory / str(best)}: the checkpoint with the best parameters so far is missing or "
-                f"damaged: restore it from a copy, or remove {self.checkpoints.directory} and start the same command again to "
-                "train from the beginning"
-            )
+    def _stop_at(self, watcher: Watcher, taken: Taken, spike: Spike, step: int) -> None:
+        """Ends the run at a spike, after its log has the loss."""
+        with watcher.aside():  # of what is not finite, this says more
+            self._check_finite(watcher, taken.metrics)
+        self._log(watcher, {"loss": spike.loss}, step)
+        self.checkpoints.wait()
+        rollbacks = self.run.config.spike.rollbacks
+        gone = f" after {rollbacks} rollbacks" if self.run.config.on_spike == "rollback" else ""
+        raise UserError(
+            f"{self.run.name}: {spike} at step {step}{gone}, which ends the run (loop.on_spike); {self._last_good()}. Lower "
+            "its learning_rate, set optimizer.clip, or raise loop.spike.deviations if such a loss is normal here"
+        )
 
-    def _check_plan(self) -> None:
-        """Refuses a schedule made for another number of steps: it would end before training does, or never."""
-        run = self.run
-        for planned in planned_steps(self.state.opt_state) - {run.config.steps}:
-            raise UserError(
-                f"{run.name}: loop.steps is {run.config.steps}, but its optimizer was made for {planned} steps: make the "
-                f"two equal, or remove {run.directory / 'checkpoints'} if an earlier run left it"
-            )
-
-    def _check_finite(self, metrics: dict[str, jax.Array]) -> dict[str, float]:
-        """The step's metrics on the host; an error if one is not finite, so that no such step is saved or selected."""
+    def _check_finite(self, watcher: Watcher, metrics: Metrics) -> dict[str, float]:
+        """The step's metrics on the host; ends the run where one, or a parameter, is not finite: nothing of it is kept."""
+        if not metrics:
+            return {}
         losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if not np.isfinite(list(losses.values())).all():
-            raise UserError(
-                f"{self.run.name}: the loss is not finite at step {self.at} ({losses}); lower its learning_rate or "
-                f"set optimizer.clip. The last good checkpoint is in {self.run.directory / 'checkpoints'}"
-            )
-        return losses
+        bad = self._bad(losses)
+        if bad is None:
+            return losses
+        self._log(watcher, losses)
+        at = self.steps.at
+        self.checkpoints.wait()
+        good = self._last_good()
+        say(f"  {self.run.name}: not finite at step {at}; looking for the first such number")
+        raise UserError(
+            f"{self.run.name}: {self._origin(at, bad)}; {good}. Lower its learning_rate, set optimizer.clip, or let it go on "
+            "without the batches that did this: loop.on_spike=rollback"
+        )
+
+    def _bad(self, losses: Mapping[str, float]) -> str | None:
+        """What is not finite now, if anything: a metric of the last step, or a parameter."""
+        metric = first_bad_metric(losses)
+        if metric is not None:
+            return in_words(metric)
+        leaf = first_bad_leaf(self.steps.state.params, self.run.layout)
+        return None if leaf is None else f"the parameter {leaf}"
+
+    def _origin(self, at: int, bad: str) -> str:
+        """Says what was the first number that is not finite, by taking the steps since the last checkpoint again."""
+        seen = f"{bad} is not finite at step {at}"
+        try:
+            found = origin(Again(self.steps), at, self.run.layout)
+        except RuntimeError as error:  # as where the memory does not suffice for gradients alone
+            if lost_another(error):
+                raise
+            return f"{seen} (where it began could not be found: {one_line(error, most=200)})"
+        if found is None:
+            return f"{seen}; when the steps since the last checkpoint were taken again, every number was finite"
+        return f"{found.what} is not finite at step {found.step}, the first such number (the log ends at step {at})"
+
+    def _last_good(self) -> str:
+        latest, folder = self.checkpoints.latest_step, self.run.directory / "checkpoints"
+        return (
+            "there is no checkpoint yet"
+            if latest is None
+            else f"the last good checkpoint is {folder / str(latest)}"
+        )
 
     def _done(self) -> bool:
         config, progress = self.run.config, self.progress

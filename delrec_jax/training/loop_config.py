@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from delrec_jax import prng
 from delrec_jax.errors import UserError
+from delrec_jax.training.spikes import MODES, SpikeConfig
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class LoopConfig:
         `rbg` (the hardware's generator: cheaper on a TPU; the numbers depend on the hardware and on JAX's version).
       max_seconds: training time after which no further step is taken; 0 = no limit. A limit makes a run depend on the
         speed of the machine: use it for demonstrations and budgets only.
+      on_spike: what happens at a spike of the loss (see `spike`): empty = nothing; `stop` ends the run; `rollback` goes back to
+        the last checkpoint that was due or the best so far, and on with the batch after the spike: all batches since that
+        checkpoint are skipped. With either, the host waits for the loss of every step (of every call of several steps).
     """
 
     steps: int = 1000
@@ -27,6 +31,8 @@ class LoopConfig:
     patience: int = 0
     random_bits: str = "threefry"
     max_seconds: float = 0.0
+    on_spike: str = ""
+    spike: SpikeConfig = SpikeConfig()
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("evaluate_every", 1), ("checkpoint_every", 1)):
@@ -37,4 +43,8 @@ class LoopConfig:
         if self.random_bits not in prng.BITS:
             raise UserError(
                 f"loop.random_bits is {self.random_bits!r}: use one of {', '.join(prng.BITS)}"
+            )
+        if self.on_spike not in MODES:
+            raise UserError(
+                f"loop.on_spike is {self.on_spike!r}: use {' or '.join(MODES[1:])}, or leave it empty"
             )

@@ -58,7 +58,15 @@ class RowSteps:
     then has the rows of its part of any batch, and several processes exchange nothing for them.
     """
 
-    def __init__(self, step: TrainStep, rows: Any, *, most: int, share: tuple[int, int] = (0, 1)):
+    def __init__(
+        self,
+        step: TrainStep,
+        rows: Any,
+        *,
+        most: int,
+        share: tuple[int, int] = (0, 1),
+        all_metrics: bool = False,
+    ):
         """Puts the rows onto the devices; the program is compiled when it is first called.
 
         Args:
@@ -66,7 +74,9 @@ class RowSteps:
           rows: host arrays [R, ...], the same in all processes.
           most: N, updates per call at most.
           share: which share of every batch this process provides, see `sharding.own_share`.
+          all_metrics: return the metrics of all steps, each an array [N], and not those of the last.
         """
+        self._all_metrics = all_metrics
         self._one, self._most, self._share = step, most, share
         layout = step.layout
         self._rows = place(rows, jax.tree.map(lambda leaf: layout.whole, rows))
@@ -84,6 +94,16 @@ class RowSteps:
                 state, frozen, self._rows, numbers, count, key
             )
         return stepped
+
+    def gradients(
+        self, state: TrainState, frozen: Any, batches: list[RowNumbers], key: jax.Array
+    ) -> Any:
+        """The gradients of the first of these steps, as `TrainStep.gradients`."""
+        with self._one.layout.active():
+            return jax.jit(self._gradients)(state, frozen, self._rows, self._placed(batches), key)
+
+    def _gradients(self, state: TrainState, frozen: Any, rows: Any, numbers: Any, key: Any) -> Any:
+        return self._one.gradients_of(state, frozen, self._batch(rows, numbers[0]), key)[0]
 
     @property
     def programs(self) -> int:
@@ -126,18 +146,26 @@ class RowSteps:
         count: Int[jax.Array, ""],
         key: jax.Array,
     ) -> tuple[TrainState, Metrics]:
-        """As many updates as `count`; the metrics of the last."""
-        batch_home = self._one.layout.batch
+        """As many updates as `count`; the metrics of the last, or of all."""
 
         def one(index: jax.typing.ArrayLike, done: tuple[TrainState, Metrics]) -> Any:
             """The update by the rows of one batch."""
-            batch = jax.tree.map(
-                lambda leaf: jax.lax.with_sharding_constraint(leaf[numbers[index]], batch_home),
-                rows,
-            )
-            return self._one.update(done[0], frozen, batch, key)
+            after, found = self._one.update(done[0], frozen, self._batch(rows, numbers[index]), key)
+            if not self._all_metrics:
+                return after, found
+            return after, jax.tree.map(lambda kept, new: kept.at[index].set(new), done[1], found)
 
-        metrics = jax.eval_shape(one, 0, (state, {}))[1]
-        before = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+        metrics = jax.eval_shape(
+            lambda: self._one.update(state, frozen, self._batch(rows, numbers[0]), key)[1]
+        )
+        several = (self._most,) if self._all_metrics else ()
+        before = jax.tree.map(lambda leaf: jnp.zeros((*several, *leaf.shape), leaf.dtype), metrics)
         stepped: tuple[TrainState, Metrics] = jax.lax.fori_loop(0, count, one, (state, before))
         return stepped
+
+    def _batch(self, rows: Any, numbers: Int[jax.Array, " B"]) -> Any:
+        """The rows of one batch, split like a batch."""
+        home = self._one.layout.batch
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf[numbers], home), rows
+        )

@@ -70,6 +70,18 @@ class TrainStep:
             )
             return stepped
 
+    def gradients(self, state: TrainState, frozen: Any, batch: Any, key: jax.Array) -> Any:
+        """The gradients of the step that would be next, in the tree of the parameters; compiled for each call."""
+        with self.layout.active():
+            return jax.jit(self.gradients_of)(state, frozen, batch, key)[0]
+
+    def gradients_of(
+        self, state: TrainState, frozen: Any, batch: Any, key: jax.Array
+    ) -> tuple[Any, Metrics]:
+        """Gradients and metrics of the next step: what `update` starts with."""
+        step_key = jax.random.fold_in(key, state.step)
+        return self._gradient_fn(state.params, frozen, batch, step_key)
+
     def trace(self, state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
         """Traces the step for arrays, or for their shapes alone: ready to be lowered."""
         with self.layout.active():
@@ -98,8 +110,7 @@ class TrainStep:
         self, state: TrainState, frozen: Any, batch: Any, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
         """One update of the state, and its metrics: what is compiled, alone or as part of a larger program."""
-        step_key = jax.random.fold_in(key, state.step)
-        grads, metrics = self._gradient_fn(state.params, frozen, batch, step_key)
+        grads, metrics = self.gradients_of(state, frozen, batch, key)
         updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "gradient_norm": optax.global_norm(grads)}

@@ -13,9 +13,10 @@ import jax
 
 from delrec_jax import prng
 from delrec_jax.training.gradients import GradientFn
-from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.loop import fit
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
+from delrec_jax.training.run import Run
 from delrec_jax.training.sharding import Layout, own_share
 from delrec_jax.training.steps import EvalStep, TrainState, TrainStep, create_state
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,21 +35,19 @@ class Watch:
     Attributes:
       profile: START:STOP, the steps of each training run to trace with JAX; empty = none.
       trackers: TensorBoard and others that are told every row.
+      hang_after: seconds after which work that has not ended counts as hanging, see `watchdog`; 0 = never.
     """
 
     profile: str = ""
     trackers: Trackers = field(default_factory=Trackers)
+    hang_after: float = 0.0
 
     def __post_init__(self) -> None:
         parse_span(self.profile)
 
 
 class Watcher:
-    """Shows, times, records and traces one training run; a context manager.
-
-    Attributes:
-      rows: all rows so far, those of the checkpoint first.
-    """
+    """Shows, times, records and traces one training run; a context manager. `rows` are all so far."""
 
     def __init__(
         self,
@@ -84,7 +83,8 @@ class Watcher:
         self._monitor, self._done = monitor, start
         self._file = MetricsFile(None if quiet else directory / "metrics.jsonl", rows)
         self.rows = self._file.rows
-        self._telling = trackers.training(name, directory, tuple(self.rows), identity or {})
+        self._tell_of = partial(trackers.training, name, directory, identity=identity or {})
+        self._telling = ExitStack()
         self._bar: ProgressBar | None = None
         self._trace: StepTrace | None = None
         span = parse_span(watch.profile)
@@ -97,7 +97,9 @@ class Watcher:
 
     def __enter__(self) -> "Watcher":
         with ExitStack() as stack:
-            self._tell = stack.enter_context(self._telling)
+            self._tell = stack.enter_context(self._telling).enter_context(
+                self._tell_of(tuple(self.rows))
+            )
             if self._bar:
                 stack.enter_context(self._bar)
             stack.enter_context(told_of_compilations(self._pace.spoil))
@@ -134,14 +136,19 @@ class Watcher:
                 self._trace.stop(step)
         self._show()
 
+    def go_back(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Must be called when training goes back to an earlier step, with its rows: as if it had been resumed there."""
+        self._file = MetricsFile(self._file.path, rows)
+        self.rows, self._done = self._file.rows, step
+        self._telling.close()
+        self._tell = self._telling.enter_context(self._tell_of(tuple(rows)))
+
     def record(self, row: dict[str, Any]) -> None:
         """Adds timings and memory to a row and writes it; must be called after each evaluation.
 
-        `step_seconds` and `examples_per_second` are means over the train steps since the last row, without
-        evaluations and compilations. `goodput` is the share of the wall time since
-        the last row (or since this process began to train) that these steps took: the rest went into evaluations,
-        checkpoints, compilations and steps that waited for one. A row without such a step has none of the three.
-        `memory_gib` is `peak_memory_gib`.
+        `step_seconds` and `examples_per_second` are means over the train steps since the last row, without evaluations and
+        compilations. `goodput` is the share of the wall time since then (or since this process began to train) that these steps
+        took: the rest went into evaluations, checkpoints and compilations. A row without a step has none of the three.
 
         Args:
           row: must contain `step`.
@@ -209,8 +216,8 @@ class Watcher:
 class _Pace:
     """Wall time of train steps, summed over stretches at the ends of which the device is idle.
 
-    A stretch in which something was compiled is left out entirely: the device may have worked on earlier steps
-    meanwhile, so the compile time cannot be subtracted. The first step counts as such, whatever JAX reports.
+    A stretch with a compilation (as the first step is, whatever JAX reports) is left out entirely: the device may have worked
+    on earlier steps meanwhile, so the compile time cannot be subtracted.
     """
 
     def __init__(self, clock: Callable[[], float]):

@@ -126,7 +126,11 @@ class TeacherTraining:
             text=jax.ShapeDtypeStruct(text, np.float32) if text_width else None,
         )
         self._step = RowSteps(
-            self._task.step, self._rows, most=config.steps_per_call, share=self._task.share
+            self._task.step,
+            self._rows,
+            most=config.steps_per_call,
+            share=self._task.share,
+            all_metrics=bool(config.loop.on_spike),
         )
 
     def fit(

@@ -32,13 +32,15 @@ _FILES = ("data.manual_dir", "data.download_dir", "teacher.lists")
 PLACES = (
     *_FILES,
     "teacher.steps_per_call",
-    *("mesh", "distributed", "profile", "watch"),
+    *("mesh", "distributed", "profile", "watch", "hang_after"),
     "tensorboard",  # a setting of earlier versions, which their workdirs have
 )
 
-
 _NAMED = ("distill.tasks.",)
-"""Sections whose keys the user chooses."""
+"""Sections whose keys the user chooses, so that they may be gone."""
+
+_OFF = ".loop.on_spike"
+"""The end of a key that is there only if it is set (`config.to_dict`)."""
 
 
 class Workspace:
@@ -67,7 +69,8 @@ class Workspace:
         self._settings = to_dict(experiment)
         self._update = update
         told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
-        self.watch = Watch(experiment.profile, Trackers(experiment.watch, workdir, told))
+        trackers = Trackers(experiment.watch, workdir, told)
+        self.watch = Watch(experiment.profile, trackers, experiment.hang_after)
         path = workdir / "config.json"
         try:
             if path.exists():
@@ -83,11 +86,11 @@ class Workspace:
 
     def _check_same(self, path: Path) -> None:
         before = read_json(path)
-        named = [key for key in leaf_keys(before) if key.startswith(_NAMED)]  # may be gone now
+        gone = [key for key in leaf_keys(before) if key.startswith(_NAMED) or key.endswith(_OFF)]
         changed = differences(
             {
                 key: (value_at(before, key), value_at(self._settings, key))
-                for key in dict.fromkeys([*leaf_keys(self._settings), *named])
+                for key in dict.fromkeys([*leaf_keys(self._settings), *gone])
                 if not key.startswith(PLACES)
             }
         )

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import pytest
 from compiling import QUICK_ENVIRONMENT
+from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec
 
 from delrec_jax.training.watching import TIMINGS
@@ -146,9 +149,26 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(prepared):
     )
     found = run(prepared, *flags)
     assert found.returncode == 2
-    assert "teacher: the loss is not finite at step" in found.stderr
-    assert "teacher/model/checkpoints" in found.stderr and "Traceback" not in found.stderr
+    # Step 1 makes the parameters huge, and step 2 makes something of them that is not finite.
+    assert re.search(r"teacher: the \S.* is not finite at step [12], the first", found.stderr)
+    assert "teacher/model/checkpoints/0. Lower" in found.stderr
+    assert "Traceback" not in found.stderr
+    last = (prepared / "teacher" / "model" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["step"] == 4
     assert steps(prepared) == [0]
+
+
+def test_watching_for_spikes_changes_no_training_without_one(prepared, tiny_run, capsys):
+    spikes = ("--config.teacher.loop.on_spike=rollback", "--config.teacher.loop.spike.least=4")
+    delrec("teach", CONFIG, f"--workdir={prepared}", *TINY, *spikes, "--update")
+    for name in ("teacher/model/result.json", "teacher/model/metrics.jsonl"):
+        assert "rollbacks" in (prepared / name).read_text()
+        assert "rollbacks" not in (tiny_run / name).read_text()
+    ours, theirs = (
+        load_file(place / "teacher" / "model" / "result.safetensors")
+        for place in (prepared, tiny_run)
+    )
+    chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_two_runs_in_one_workdir(prepared, capsys):

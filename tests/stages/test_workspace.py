@@ -8,6 +8,7 @@ import pytest
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
 from delrec_jax.serving.run_parts import RunParts
+from delrec_jax.training.spikes import SpikeConfig
 from delrec_jax.workdir import workspace
 from delrec_jax.workdir.workspace import Workspace
 
@@ -137,3 +138,33 @@ def test_results_without_a_format_are_those_of_this_one(tmp_path):
     changed = replace(Experiment().candidates, num=7)
     other = Workspace(tmp_path, replace(Experiment(), candidates=changed), update=True)
     assert other.outdated("prepare") and not other.earlier_format("prepare")
+
+
+def watching_for_spikes(**spikes):
+    experiment = Experiment()
+    loop = replace(experiment.teacher.loop, **spikes)
+    return replace(experiment, teacher=replace(experiment.teacher, loop=loop))
+
+
+def test_what_is_off_or_only_ends_a_hang_is_no_part_of_a_workdir(tmp_path):
+    """Workdirs from before there was a watchdog stay valid."""
+    before = Workspace(tmp_path, Experiment())
+    assert "spike" not in (tmp_path / "config.json").read_text()
+    quiet = replace(
+        watching_for_spikes(spike=SpikeConfig(window=7, least=3)),
+        hang_after=before.watch.hang_after + 1,
+    )
+    now = Workspace(tmp_path, quiet)
+    assert now.fingerprint("teach") == before.fingerprint("teach")
+    assert now.identity("teach") == before.identity("teach")
+
+
+def test_what_is_done_about_spikes_is_part_of_a_workdir(tmp_path):
+    off, on = Experiment(), watching_for_spikes(on_spike="rollback")
+    for folder, first, second in (("on", off, on), ("off", on, off)):
+        ws = Workspace(tmp_path / folder, first)
+        with pytest.raises(UserError, match=r"another config: teacher\.loop\.on_spike"):
+            Workspace(tmp_path / folder, second)
+        other = Workspace(tmp_path / folder, second, update=True)
+        assert other.fingerprint("teach") != ws.fingerprint("teach")
+        assert other.fingerprint("prepare") == ws.fingerprint("prepare")

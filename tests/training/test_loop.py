@@ -18,10 +18,11 @@ from delrec_jax.data.pipeline import training_iterator
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.averaging import with_average
 from delrec_jax.training.gradients import mean_loss_gradients
-from delrec_jax.training.loop import Run, fit
+from delrec_jax.training.loop import fit
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.refreshing import Refresh
+from delrec_jax.training.run import Run
 from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.watching import TIMINGS
@@ -419,7 +420,7 @@ def test_a_loss_that_is_not_finite_names_the_run_and_the_step(tmp_path, bad):
         return losses * bad, weights, metrics
 
     with pytest.raises(
-        UserError, match=r"tiny/test: the loss is not finite at step 2.*learning_rate"
+        UserError, match=r"tiny/test: the loss is not finite at step 1, .*learning_rate"
     ):
         fit(make_run(tmp_path, loss=broken))
     assert not (tmp_path / "result.safetensors").exists()

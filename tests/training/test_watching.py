@@ -346,6 +346,30 @@ def test_rows_reach_the_trackers(tmp_path):
     assert heard.told[1]["memory_gib"] > 0
 
 
+def test_after_going_back_all_is_told_as_after_a_resume(tmp_path):
+    heard = Listening()
+    trackers = Trackers(kinds={"heard": Kind((), lambda *_: heard)})
+    with trackers, watch(tmp_path, Machine(), config=Watch(trackers=trackers)) as watcher:
+        for step in (0, 10, 20):
+            watcher.record({"step": step})
+        watcher.go_back(10, watcher.rows[:2])
+        watcher.record({"step": 15})
+    begun = [[row["step"] for row in told[2]] for told in heard.told if isinstance(told, tuple)]
+    assert begun == [[], [0, 10]]
+    others = [told for told in heard.told if not isinstance(told, tuple)]
+    assert [told if told == "end" else told["step"] for told in others] == [
+        0,
+        10,
+        20,
+        "end",
+        15,
+        "end",
+    ]
+    assert [row["step"] for row in watcher.rows] == [0, 10, 15]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 10, 15]
+
+
 def tiny_step(number, size):
     """Dispatches a computation that a trace shows as `number_<number>`."""
 

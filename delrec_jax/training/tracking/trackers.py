@@ -119,6 +119,11 @@ class Trackers:
         """Tells the main table of the report, by `SYSTEM/METRIC`."""
         self._each(lambda tracker: tracker.results(values))
 
+    def abandon(self) -> None:
+        """Ends them within a training run that will not end in order, so that they keep what they were told."""
+        self._each(lambda tracker: tracker.end())
+        self._each(lambda tracker: tracker.close(finished=False))
+
     def _each(self, action: Callable[[Tracker], None]) -> None:
         """Does it with every tracker; one that fails, for whatever reason, is told nothing more by this command."""
         for name, tracker in list(self._open.items()):
