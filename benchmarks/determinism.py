@@ -2,11 +2,10 @@
 
     .venv/bin/python benchmarks/determinism.py [--only NAME NAME] [--room=DIR [--as_they_are]]
 
-A shortened storefront run (every stage) is made once on two cores, and then once for each variant.
-Each is compared with the first: how many of the files that it leaves behind have other bytes (`faults.digests`: results of
-trainings, rank records, `metrics.json`, logs without timings), and how far losses and the metrics of `report/metrics.json` are
-apart. Writes `results/measured/determinism.json`. With `--room`, workdirs in that folder are used again, and those that are not
-finished go on; with `--as_they_are` they are compared as far as they came.
+A shortened storefront run (every stage) is made once on two cores, and then once for each variant. Each is compared with the
+first: how many of the files that it leaves behind have other bytes (`leftovers.digests`), and how far losses and the metrics of
+`report/metrics.json` are apart. Writes `results/measured/determinism.json`. With `--room`, workdirs in that folder are used
+again, and those that are not finished go on; with `--as_they_are` they are compared as far as they came.
 """
 
 import argparse
@@ -22,17 +21,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import faults
 import harness
+from leftovers import differing, digests
 
 NAME = "determinism"
 ROOT = Path(__file__).parents[1]
 SHORTENED = (
-    *faults.SHORTENED,
+    "--config.data.storefront.users=200",
     "--config.pretrain.loop.steps=100",
+    "--config.pretrain.loop.evaluate_every=50",
+    "--config.pretrain.loop.checkpoint_every=20",
+    "--config.pretrain.gate.attributes=0.0",
+    "--config.pretrain.gate.next_in_series=0.0",
     "--config.teacher.loop.steps=100",
+    "--config.teacher.loop.evaluate_every=50",
+    "--config.teacher.loop.checkpoint_every=20",
     "--config.distill.loop.steps=40",
+    "--config.distill.loop.evaluate_every=30",
+    "--config.distill.loop.checkpoint_every=10",
     "--config.tune.loop.steps=40",
+    "--config.tune.loop.evaluate_every=20",
+    "--config.tune.loop.checkpoint_every=10",
     "--config.tune.controls=('none',)",
     "--config.baselines.names=('popularity', 'tfidf')",
     "--config.baselines.hybrids=('teacher+tfidf', 'delrec+teacher')",
@@ -128,8 +137,8 @@ def row(variant: Variant, first: Path, found: Path) -> list[str]:
         return [variant.shown, "", *[""] * (len(LOGS) + len(GROUPS)), *values]
     files = "–"
     if now:
-        stored = faults.digests(first)
-        changed = faults.differing(stored, faults.digests(found))
+        stored = digests(first)
+        changed = differing(stored, digests(found))
         files = f"{len(changed)} of {len(stored)}"
     apart = [farthest(losses(first, log), losses(found, log), ".1e") for log in LOGS.values()]
     for systems in GROUPS.values():
@@ -179,7 +188,7 @@ def write(rows: list[list[str]]) -> None:
     told: dict[str, Any] = {
         "title": "One config on other cores and another processor",
         "note": "The storefront, shortened (200 users, 100 steps of pre-training and of the teacher, 40 of each stage). Files: "
-        "results of trainings, rank records, metrics and logs. Differences are those from the first run: of the logged losses, "
+        "all that a run leaves but for checkpoints and times. Differences are those from the first run: of the logged losses, "
         "and the largest of HR@1 and NDCG@10 over all protocols, where one user is 0.005. AVX2 is emulated by a flag; no other "
         "processor was tried. –: the run had not come so far.",
         "columns": [
