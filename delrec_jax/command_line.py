@@ -11,6 +11,8 @@ from delrec_jax.errors import UserError, one_line
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+_MOST = 2**31 - 1
+_LONGEST = 600  # characters of what absl says
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _FLAG = re.compile(r"--?[A-Za-z]")
 
@@ -61,7 +63,17 @@ def parse(
     rest = _read_flags(values, others, command)
     if rest and not folders:
         raise UserError(_not_a_flag(command, rest))
+    _refuse_unread(command, values)
     return values, overrides, rest
+
+
+def _refuse_unread(command: str, values: flags.FlagValues) -> None:
+    """Refuses a flag without effect, which is a misunderstanding."""
+    for flag in described():
+        if values[flag.name].present and flag.commands and command not in flag.commands:
+            raise UserError(
+                f"--{flag.name} is read by {', '.join(flag.commands)} only, so {command} would ignore it: leave it out"
+            )
 
 
 def _defined() -> flags.FlagValues:
@@ -71,9 +83,9 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
     flags.DEFINE_string("cache", "", "local copies of workdirs in buckets", flag_values=values)
     flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
-    flags.DEFINE_integer("n", 2, "prompts: examples per task", flag_values=values)
+    flags.DEFINE_integer("n", 2, "prompts: examples per task", 1, _MOST, flag_values=values)
     flags.DEFINE_string("history", "", "recommend: titles, separated by ;", flag_values=values)
-    flags.DEFINE_integer("k", 10, "recommend, rank: length of a list", flag_values=values)
+    flags.DEFINE_integer("k", 10, "recommend, rank: length of a list", 1, _MOST, flag_values=values)
     flags.DEFINE_string("input", "", "rank: a parquet file of histories", flag_values=values)
     flags.DEFINE_string("system", "", "rank: which; empty = the run's own", flag_values=values)
     flags.DEFINE_enum(
@@ -96,20 +108,20 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_string(
         "revision", "", "recommend, rank: branch, tag or commit", flag_values=values
     )
-    flags.DEFINE_integer("devices", 1, "plan: devices over all processes", flag_values=values)
-    flags.DEFINE_string("chip", "", "plan: the chip; empty = all known ones", flag_values=values)
-    flags.DEFINE_integer("items", 10_000, "plan: assumed number of items", flag_values=values)
-    flags.DEFINE_string("compile", "cpu", "plan: cpu, chip or no", flag_values=values)
+    flags.DEFINE_integer("devices", 1, "plan, study: devices over all processes", 1, _MOST, flag_values=values)
+    flags.DEFINE_string("chip", "", "plan, study: the chip; empty = all known ones", flag_values=values)
+    flags.DEFINE_integer("items", 10_000, "plan, study: assumed number of items", 1, _MOST, flag_values=values)
+    flags.DEFINE_string("compile", "cpu", "plan, study: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "a directory to write to", flag_values=values)
     flags.DEFINE_multi_string("prompt_from", [], "probe: other workdirs", flag_values=values)
-    flags.DEFINE_integer("users", 1000, "probe: validation users, at most", flag_values=values)
+    flags.DEFINE_integer("users", 1000, "probe: validation users, at most", 1, _MOST, flag_values=values)
     flags.DEFINE_string("reference", "", "compare: a label or system", flag_values=values)
     flags.DEFINE_string("systems", "*", "compare: patterns, by commas", flag_values=values)
     flags.DEFINE_string("metric", "NDCG@10", "compare: of the tests", flag_values=values)
     flags.DEFINE_string("protocol", "full", "compare: such as full@head", flag_values=values)
-    flags.DEFINE_integer("jobs", 1, "study: processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("jobs", 1, "study: processes", 1, _MOST, flag_values=values)
     flags.DEFINE_string("shard", "0/1", "study: I/N, every Nth run from I", flag_values=values)
-    flags.DEFINE_integer("search", 0, "study: trials", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("search", 0, "study: trials", 0, _MOST, flag_values=values)
     flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
     flags.DEFINE_bool("show_test", False, "study: all arms' test figures", flag_values=values)
     return values
@@ -149,7 +161,8 @@ def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> l
     try:
         rest: list[str] = values(["delrec", *arguments])[1:]
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"{place}: {one_line(error)}") from error
+        said = one_line(error, most=_LONGEST)
+        raise UserError(f"{place}: {said}; correct it, or see delrec --help") from error
     return rest
 
 
@@ -165,23 +178,47 @@ def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
     """
     from ml_collections import config_flags
 
-    from delrec_jax.config import leaf_keys, unknown_key
+    from delrec_jax.config import leaf_values, unknown_key
 
-    known = leaf_keys(config.to_dict())
-    for argument in overrides:
+    known = leaf_values(config.to_dict())
+    for argument, following in zip(overrides, [*overrides[1:], ""], strict=False):
         key = _OVERRIDE.match(argument)
-        if key and key[1] not in known:
-            hint = (
-                "; tasks are added in a config file" if key[1].startswith("distill.tasks.") else ""
-            )
-            raise UserError(unknown_key(key[1], known) + hint)
+        if key is None:
+            continue
+        if key[1] not in known:
+            raise UserError(unknown_key(key[1], list(known)))
+        _, stated, value = argument.partition("=")
+        _check_value(key[1], value if stated else following, known[key[1]])
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(
             "config", config, flag_values=values, sys_argv=["delrec", *overrides]
         )
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{' '.join(overrides)}: {one_line(error)}") from error
+        raise UserError(f"{' '.join(overrides)}: {one_line(error, most=_LONGEST)}; correct it") from error
     if rest := _read_flags(values, overrides, "config"):
         raise UserError(_not_a_flag("config", rest))
     return values.config
+
+
+def _check_value(key: str, text: str, default: object) -> None:
+    """Checks that a number is written as one; digits of other scripts, which Python takes for its own, are not.
+
+    Raises:
+      UserError: says what the key wants.
+    """
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return
+    wanted, read = ("a whole number", _whole) if isinstance(default, int) else ("a number", float)
+    try:
+        if not text.isascii() or "_" in text:
+            raise ValueError
+        read(text)
+    except ValueError as error:
+        raise UserError(
+            f"config.{key} is {text[:80]!r}, but it must be {wanted}, such as {default}"
+        ) from error
+
+
+def _whole(text: str) -> float:
+    return int(text, 16 if text.lower().startswith("0x") else 10)

@@ -18,6 +18,10 @@ PREEMPTED = 75
 HUNG = 70
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_PATH_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
+"""What a path that was given can be; a file that is missing is told where it is read."""
 
 
 @contextmanager
@@ -42,6 +46,9 @@ def reported() -> Iterator[None]:
                 f"{one_line(error)}: nothing more can be written; make room, then start the same command again",
                 2,
             )
+        if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
+            said = one_line(error, most=600)
+            _end(f"{said}: give a path that can be used, or correct its permissions", 2)
         from delrec_jax.distributed import lost_another
 
         if not lost_another(error):

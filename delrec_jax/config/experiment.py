@@ -14,6 +14,7 @@ from delrec_jax.config.baselines import BaselinesConfig
 from delrec_jax.config.delrec import TRAINED_CONTROLS, DistillConfig, TuneConfig
 from delrec_jax.config.language import LMConfig, PretrainConfig
 from delrec_jax.config.p2rec import ENSEMBLE, AugmentConfig, ParseConfig
+from delrec_jax.config.ranges import check_ranges
 from delrec_jax.config.teacher import TeacherConfig
 from delrec_jax.config.tree import at_least, build
 from delrec_jax.data.corpora import DataConfig
@@ -200,7 +201,9 @@ def from_config(config: ConfigDict) -> Experiment:
     """Builds the experiment from a config file's dictionary.
 
     Raises:
-      UserError: an unknown key (with the nearest one), a wrong type, or values that do not go together.
+      UserError: an unknown key (with the nearest one), a wrong type, a value out of its range, or values that do not go together.
     """
-    experiment: Experiment = build(Experiment, config.to_dict())
+    settings = config.to_dict()
+    check_ranges(settings)
+    experiment: Experiment = build(Experiment, settings)
     return experiment

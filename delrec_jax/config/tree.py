@@ -13,6 +13,8 @@ from typing import Any
 
 from delrec_jax.errors import UserError
 
+_LONGEST = 200  # characters of a key or value in a message
+
 
 def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     """Builds a dataclass; keys that are not given keep their defaults.
@@ -61,13 +63,19 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 
 def _wrong_type(key: str, value: Any, wanted: str) -> str:
-    return f"config.{key} is {value!r} ({type(value).__name__}), but it must be {wanted}"
+    shown = repr(value)
+    shown = shown if len(shown) <= _LONGEST else shown[:_LONGEST] + " ..."
+    return f"config.{key} is {shown} ({type(value).__name__}), but it must be {wanted}"
 
 
 def unknown_key(key: str, known: list[str]) -> str:
     """Returns the message for a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"config.{key} does not exist; did you mean config.{near[0]}?"
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    if inside:
+        return f"config.{key} is a section: change its keys one by one, such as config.{inside[0]}"
+    near = difflib.get_close_matches(key[:_LONGEST], known, n=1, cutoff=0.0)
+    hint = "; tasks are added in a config file" if key.startswith("distill.tasks.") else ""
+    return f"config.{key[:_LONGEST]} does not exist; did you mean config.{near[0]}?{hint}"
 
 
 def leaf_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

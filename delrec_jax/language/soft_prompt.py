@@ -19,6 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 from delrec_jax.errors import UserError
 from delrec_jax.language.token_table import look_up
 
+INITS = ("normal", "vocabulary", "text")
+"""How an untrained prompt starts."""
+
 
 def slot_ids(vocab_size: int, length: int) -> list[int]:
     """Returns the reserved ids of a prompt of `length` slots."""
@@ -86,7 +89,7 @@ def init_prompt(
                 "distill.init is 'text' but distill.init_text is empty: give it some words"
             )
         return table[jnp.resize(jnp.asarray(text_ids), (length,))].astype(jnp.float32)
-    raise UserError(f"distill.init is {kind!r}: use 'normal', 'vocabulary' or 'text'")
+    raise UserError(f"distill.init is {kind!r}: use one of {', '.join(INITS)}")
 
 
 def slot_rows(prompt: Any, guides: Float[Array, "B D"] | None) -> Any:

@@ -4,6 +4,10 @@ import dataclasses
 
 from delrec_jax.data.corpora.storefront_world import StorefrontConfig
 
+CORPORA = ("storefront", "movielens", "steam", "amazon", "atomic", "csv")
+REPEATS = ("first", "last", "keep")
+TIME_TIES = ("file", "item")
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

@@ -41,6 +41,9 @@ __all__ = [
     "sample_interactions",
 ]
 
+_WEIGHED = ("continuation", "drift", "popularity")
+"""What a user's profile weighs."""
+
 _RELEASE = 1_700_000_000  # Unix seconds; new releases are on sale from here on
 _DAY = 86_400
 _CHUNK = 2048  # users per block, which bounds the memory of [users, items] arrays
@@ -81,6 +84,19 @@ class StorefrontConfig:
     wanderer: tuple[float, ...] = (0.44, 0.28, 0.28)
     zipf: float = 1.0
     uniform: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.max_length < self.min_length:
+            raise UserError(
+                f"data.storefront.max_length is {self.max_length}, below data.storefront.min_length = {self.min_length}: raise "
+                "the one or lower the other"
+            )
+        for name in ("collector", "wanderer"):
+            weights = getattr(self, name)
+            if len(weights) != len(_WEIGHED) or sum(weights) <= 0:
+                raise UserError(
+                    f"data.storefront.{name} is {weights}: give the weights of {', '.join(_WEIGHED)}, not all of them 0"
+                )
 
     @property
     def num_items(self) -> int:

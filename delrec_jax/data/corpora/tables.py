@@ -13,6 +13,7 @@ import polars as pl
 from jaxtyping import Bool, Int32, Int64
 
 from delrec_jax import prng
+from delrec_jax.data.corpora.data_config import REPEATS, TIME_TIES
 from delrec_jax.data.corpora.raw import ITEM_COLUMNS, YEAR, RawTables
 from delrec_jax.data.corpora.times import times_are_positions
 from delrec_jax.data.corpora.titles import (
@@ -35,8 +36,6 @@ EMPTY_TITLE = "titles: empty, made from the id"
 LONG_TITLE = "titles: too long, cut"
 REPEATED_TITLE = "titles: repeated, made distinct"
 
-REPEATS = ("first", "last", "keep")
-TIME_TIES = ("file", "item")
 
 
 @dataclasses.dataclass(frozen=True)
