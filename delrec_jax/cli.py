@@ -167,8 +167,8 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
         path, _ = ready_configs.file_and_argument(values.config)
         if not path.is_file():
             raise UserError(
-                f"--config={path}: there is no such file; the ready ones are in {ready_configs.folder()}/, and their names are "
-                "enough: --config=storefront"
+                f"--config={path}: there is no such file; give the path of a config file, or the name of one in "
+                f"{ready_configs.folder()}/, such as --config=storefront"
             )
     elif command == "plan":
         raise UserError("--config is missing: delrec plan --config=FILE --devices=8")

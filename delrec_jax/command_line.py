@@ -58,7 +58,9 @@ def parse(
             [_long(argument) for argument in arguments], force_gnu=False
         )  # --flagfile=FILE
     except flags.Error as error:
-        raise UserError(f"{command}: {one_line(error)}") from error
+        raise UserError(
+            f"{command}: {one_line(error, most=_LONGEST)}; give a file with one flag a line"
+        ) from error
     overrides, others = _split(expanded)
     rest = _read_flags(values, others, command)
     if rest and not folders:

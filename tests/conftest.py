@@ -22,6 +22,14 @@ settings.load_profile("any machine")
 _QUICK_BEFORE = pytest.StashKey[bool]()
 
 
+def pytest_addoption(parser):
+    """For held-out damage: `pytest -m slow tests/fuzz --fuzz-seed=7 --fuzz-cases=2000`."""
+    group = parser.getgroup("damaged inputs (tests/fuzz)")
+    group.addoption("--fuzz-seed", type=int, default=0, help="from which cases are made")
+    group.addoption("--fuzz-cases", type=int, default=0, help="cases of each kind; 0 = as many as usual")
+    group.addoption("--fuzz-tally", default="", help="a JSON file that outcomes are counted in")
+
+
 def pytest_configure(config):
     open_cache(config)
     # Programs and their traces are millions of objects that stay: to look through them less often saves a tenth of the time.

@@ -32,6 +32,8 @@ def read_config(path: Path, argument: str | None = None) -> ConfigDict:
     """
     module = run_file(path, "config file", "configs/")
     given = () if argument is None else (argument,)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path}: defines no get_config(): a config file needs one that returns a ConfigDict")
     with code_of(path):
         _check_takes(module.get_config, path, given)
         config = module.get_config(*given)
@@ -69,8 +71,9 @@ def code_of(path: Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # `exit()` in it would end the command without a word
+        said = one_line(error, most=600)
+        raise UserError(f"{path}: {type(error).__name__}: {said}; correct the file") from error
 
 
 def _check_takes(get_config: Any, path: Path, given: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     known = {item.name for item in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            raise UserError(unknown_key(prefix + key, [prefix + name for name in known]))
+            raise UserError(unknown_key(f"{prefix}{key}", [prefix + name for name in known]))
     return cls(**{key: _value(hints[key], value, prefix + key) for key, value in values.items()})
 
 

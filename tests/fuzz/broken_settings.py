@@ -25,6 +25,8 @@ FREE_TEXT = {
     "distill.init_text": "words for the prompt",
     "lm.weights": "a directory or hub name, looked up by `pretrain`",
     "lm.tokenizer": "a directory or hub name, looked up by `pretrain`",
+    **{f"{stage}.adalora.targets": "globs, compared with the model's paths when it is made" for stage in ("tune", "parse")},
+    **{f"distill.tasks.{task}.code": "a part, looked up when texts are made" for task in ("ta", "rps")},
     "distributed.coordinator": "an address, refused without the two settings that go with it",
 }
 """Keys that take any text."""
@@ -113,11 +115,14 @@ def wrong_word(seed: int, number: int) -> Case:
 
 
 def word_case(word: str) -> Case:
-    name = word.partition("=")[0].lstrip("-") or word[:40]
+    name, _, value = word.partition("=")
+    name = name.lstrip("-").removeprefix("no")
+    # The plan itself looks these two up.
+    looked_up = name in ("chip", "compile")
     return Case(
         label=f"plan {word[:60]!r}",
-        attempt=lambda: accepted(CONFIG, word),
-        names=[name[:40], repr(name[:40])],
+        attempt=lambda: (printed if looked_up else accepted)(*("plan",) * looked_up, CONFIG, word),
+        names=[part[:40] for part in (name, value) if part] or [repr(word)],
         same=lambda found: found == base(),
     )
 
@@ -173,6 +178,6 @@ def file_case(write: Callable[[Path], Any], folder: Path, label: str = "") -> Ca
     return Case(
         label=f"config file {label or write.__name__}",
         attempt=lambda: accepted(f"--config={path}"),
-        names=[str(path)],
+        names=[str(path), "config."],
         same=lambda found: False,
     )

@@ -22,7 +22,7 @@ OUTCOMES = (REFUSED, SAME, RULED)
 _LONGEST = 2500  # characters of a message
 _LIMIT = 300  # seconds for one case on a busy machine; none takes more than a few
 _REMEDIES = re.compile(
-    r"\b(add|ask|check|choose|convert|copy|correct|define|delete|did you mean|download|export|fetch|fill|free|give|install|"
+    r"\b(add|ask|change|check|choose|convert|copy|correct|define|delete|did you mean|download|export|fetch|fill|free|give|install|"
     r"leave|load|lower|make|must|name|needs?|only|pack|point|put|raise|relax|remove|rename|restore|run|scale|set|save|shorten|"
     r"start|take|upgrade|use|wait|write)\b",
     re.IGNORECASE,
