@@ -49,8 +49,8 @@ class DistributedConfig:
         given = (bool(self.coordinator), self.num_processes > 0, self.process_id >= 0)
         if any(given) and not all(given):
             raise UserError(
-                f"distributed: coordinator {self.coordinator!r}, num_processes {self.num_processes} and process_id "
-                f"{self.process_id} go together: give all three, or none if SLURM, GKE or a TPU pod provides them"
+                f"distributed.coordinator {self.coordinator!r}, distributed.num_processes {self.num_processes} and "
+                f"distributed.process_id {self.process_id} go together: give all three, or none if SLURM, GKE or a TPU pod provides them"
             )
         if all(given) and self.process_id >= self.num_processes:
             raise UserError(

@@ -5,7 +5,8 @@ remedy. The command line prints it as one line and exits with status 2; every ot
 keeps its traceback.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 _SHOWN = 4  # how many differing settings a message names
@@ -46,3 +47,17 @@ def differences(values: Mapping[str, tuple[Any, Any]]) -> str:
     ]
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
+
+
+@contextmanager
+def without_panics() -> Iterator[None]:
+    """Turns a panic of a library in Rust (polars, tokenizers), which is no `Exception`, into a `ValueError`.
+
+    Their readers panic on some damaged files instead of raising an error.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(one_line(error, most=200)) from error

@@ -120,6 +120,8 @@ def _check_text(key: str, value: str) -> None:
         raise UserError(
             f"config.{key} has {len(value)} characters ({value[:40]!r} ...): give at most {_LONGEST}"
         )
+    if value.isspace():
+        raise UserError(f"config.{key} is {value!r}: give it a name, or '' for none")
     if not value.isprintable() and key != "distill.init_text":
         raise UserError(f"config.{key} is {value!r}, which has characters that cannot be seen: remove them")
     if key in _CHOICES and value not in _CHOICES[key]:

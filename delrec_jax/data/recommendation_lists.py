@@ -15,7 +15,7 @@ from delrec_jax.data.corpora.tables import positions_among
 from delrec_jax.data.corpora.text_rows import TextFormat
 from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown
 from delrec_jax.data.interactions import Corpus
-from delrec_jax.errors import UserError, one_line
+from delrec_jax.errors import UserError, one_line, without_panics
 
 COLUMNS = ("user_id", "length", "item_id", "score")
 
@@ -86,10 +86,11 @@ def _read(path: Path) -> TextTable:
     if path.suffix != ".parquet":
         raise UserError(f"{path}: lists are read from FILE.csv or FILE.parquet; convert it")
     try:
-        schema = pl.read_parquet_schema(path)
-        frame = pl.read_parquet(path, columns=[name for name in COLUMNS if name in schema])
-        frame = frame.cast(pl.String).fill_null("")
-    except (OSError, pl.exceptions.PolarsError) as error:
+        with without_panics():
+            schema = pl.read_parquet_schema(path)
+            frame = pl.read_parquet(path, columns=[name for name in COLUMNS if name in schema])
+            frame = frame.cast(pl.String).fill_null("")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise UserError(
             f"{path}: cannot be read as parquet with columns of numbers and text ({one_line(error, most=200)}); "
             "correct the path, or write the file again"

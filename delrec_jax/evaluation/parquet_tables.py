@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line, without_panics
 from delrec_jax.files import whole
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
@@ -33,10 +33,11 @@ def read_parquet(path: Path) -> pl.DataFrame:
             f"{path}: no such records file; run `delrec evaluate` on this workdir first"
         )
     try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        with without_panics():
+            return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise UserError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}); delete it and "
+            f"{path}: not a readable parquet file ({one_line(error, most=200)}); delete it and "
             "run `delrec evaluate` again"
         ) from error
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from delrec_jax.distributed import as_main_sees, is_main, on_main, place_among, wait_for_all
-from delrec_jax.errors import UserError, differences
+from delrec_jax.errors import UserError, differences, one_line, without_panics
 from delrec_jax.files import file_hash, whole
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.serving.titles import By
@@ -72,8 +72,8 @@ def rank_file(
     own = missing[index::count]
     with ProgressBar("rank", len(own)) as bar:
         for done, (number, file) in enumerate(own, start=1):
-            table = pl.scan_parquet(source).slice(number * PART, PART).collect()
             try:
+                table = _read(source, number * PART)
                 found = _ranked(recommender, table, number * PART, k=k, system=system, by=by)
             except UserError as error:
                 raise UserError(f"{source}, rows from {number * PART}: {error}") from error
@@ -83,15 +83,27 @@ def rank_file(
     wait_for_all()
 
 
+def _read(source: Path, first: int) -> pl.DataFrame:
+    """The next part of the rows."""
+    try:
+        with without_panics():
+            return pl.scan_parquet(source).slice(first, PART).collect()
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise UserError(f"cannot be read ({one_line(error, most=200)}); write the file again") from error
+
+
 def _check(source: Path) -> int:
     """Returns the number of rows of a file with the right columns."""
     if not source.is_file():
-        raise UserError(f"--input={source}: there is no such file")
+        raise UserError(f"--input={source}: there is no such file; give the path of a parquet file")
     try:
-        schema = pl.read_parquet_schema(source)
-        rows: int = pl.scan_parquet(source).select(pl.len()).collect().item()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"--input={source}: not a parquet file ({error})") from error
+        with without_panics():
+            schema = pl.read_parquet_schema(source)
+            rows: int = pl.scan_parquet(source).select(pl.len()).collect().item()
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise UserError(
+            f"--input={source}: not a parquet file ({one_line(error, most=200)}); write the file again"
+        ) from error
     lists = (pl.List, pl.Array)
     if not isinstance(schema.get(_HISTORY), lists):
         raise UserError(

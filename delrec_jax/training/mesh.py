@@ -103,7 +103,7 @@ def parse_rules(rules: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         axes = tuple(place.strip() for place in places.split(",") if place.strip())
         if not colon or not name or name in parsed or not set(axes) <= set(AXES):
             raise UserError(
-                f"mesh.rules has {rule!r}: a rule is 'logical axis: mesh axes', such as 'vocab: fsdp, tensor'; the mesh axes "
+                f"mesh.rules has {rule!r}: write 'logical axis: mesh axes', such as 'vocab: fsdp, tensor'; the mesh axes "
                 f"are {', '.join(AXES)}, and each logical axis has one rule"
             )
         parsed[name] = axes

@@ -81,12 +81,13 @@ def wrong_value(seed: int, number: int) -> Case:
 
 
 def value_case(key: str, value: str) -> Case:
+    below = key == "lm.embedding.recent_weight" and value in ("-0.5", "-1e-9")
     return Case(
         label=f"--config.{key}={value[:60]!r}",
         attempt=lambda: accepted(CONFIG, f"--config.{key}={value}"),
         names=[key, ".".join(key.split(".")[-2:])],
         same=lambda found: found == base(),
-        rule=FREE_TEXT.get(key, ""),
+        rule="a trained weight may start below 0" if below else FREE_TEXT.get(key, ""),
     )
 
 

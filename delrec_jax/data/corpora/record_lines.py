@@ -177,7 +177,7 @@ class _BadLines:
         if self.lines == self.reasons.total() == _FIRST_LINES:
             raise UserError(
                 f"{self.first}, and the {_FIRST_LINES - 1} lines after it are no better; this is "
-                "not a file of the edition asked for"
+                "not a file of the edition asked for: give the right one, or fetch it again"
             )
 
     def check_share(self) -> None:
