@@ -188,7 +188,9 @@ def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
         if key is None:
             continue
         if key[1] not in known:
-            raise UserError(unknown_key(key[1], list(known)))
+            added = key[1].startswith("distill.tasks.")
+            hint = "; tasks are added in a config file" if added else ""
+            raise UserError(unknown_key(key[1], list(known)) + hint)
         _, stated, value = argument.partition("=")
         _check_value(key[1], value if stated else following, known[key[1]])
     values = flags.FlagValues()

@@ -74,8 +74,7 @@ def unknown_key(key: str, known: list[str]) -> str:
     if inside:
         return f"config.{key} is a section: change its keys one by one, such as config.{inside[0]}"
     near = difflib.get_close_matches(key[:_LONGEST], known, n=1, cutoff=0.0)
-    hint = "; tasks are added in a config file" if key.startswith("distill.tasks.") else ""
-    return f"config.{key[:_LONGEST]} does not exist; did you mean config.{near[0]}?{hint}"
+    return f"config.{key[:_LONGEST]} does not exist; did you mean config.{near[0]}?"
 
 
 def leaf_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
