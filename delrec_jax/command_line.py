@@ -110,13 +110,21 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_string(
         "revision", "", "recommend, rank: branch, tag or commit", flag_values=values
     )
-    flags.DEFINE_integer("devices", 1, "plan, study: devices over all processes", 1, _MOST, flag_values=values)
-    flags.DEFINE_string("chip", "", "plan, study: the chip; empty = all known ones", flag_values=values)
-    flags.DEFINE_integer("items", 10_000, "plan, study: assumed number of items", 1, _MOST, flag_values=values)
+    flags.DEFINE_integer(
+        "devices", 1, "plan, study: devices over all processes", 1, _MOST, flag_values=values
+    )
+    flags.DEFINE_string(
+        "chip", "", "plan, study: the chip; empty = all known ones", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "items", 10_000, "plan, study: assumed number of items", 1, _MOST, flag_values=values
+    )
     flags.DEFINE_string("compile", "cpu", "plan, study: cpu, chip or no", flag_values=values)
     flags.DEFINE_string("output", "", "a directory to write to", flag_values=values)
     flags.DEFINE_multi_string("prompt_from", [], "probe: other workdirs", flag_values=values)
-    flags.DEFINE_integer("users", 1000, "probe: validation users, at most", 1, _MOST, flag_values=values)
+    flags.DEFINE_integer(
+        "users", 1000, "probe: validation users, at most", 1, _MOST, flag_values=values
+    )
     flags.DEFINE_string("reference", "", "compare: a label or system", flag_values=values)
     flags.DEFINE_string("systems", "*", "compare: patterns, by commas", flag_values=values)
     flags.DEFINE_string("metric", "NDCG@10", "compare: of the tests", flag_values=values)
@@ -199,7 +207,9 @@ def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
             "config", config, flag_values=values, sys_argv=["delrec", *overrides]
         )
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{' '.join(overrides)}: {one_line(error, most=_LONGEST)}; correct it") from error
+        raise UserError(
+            f"{' '.join(overrides)}: {one_line(error, most=_LONGEST)}; correct it"
+        ) from error
     if rest := _read_flags(values, overrides, "config"):
         raise UserError(_not_a_flag("config", rest))
     return values.config

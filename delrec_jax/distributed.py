@@ -50,7 +50,8 @@ class DistributedConfig:
         if any(given) and not all(given):
             raise UserError(
                 f"distributed.coordinator {self.coordinator!r}, distributed.num_processes {self.num_processes} and "
-                f"distributed.process_id {self.process_id} go together: give all three, or none if SLURM, GKE or a TPU pod provides them"
+                f"distributed.process_id {self.process_id} go together: give all three, or none if SLURM, GKE or a TPU pod "
+                "provides them"
             )
         if all(given) and self.process_id >= self.num_processes:
             raise UserError(

@@ -26,7 +26,9 @@ def pytest_addoption(parser):
     """For held-out damage: `pytest -m slow tests/fuzz --fuzz-seed=7 --fuzz-cases=2000`."""
     group = parser.getgroup("damaged inputs (tests/fuzz)")
     group.addoption("--fuzz-seed", type=int, default=0, help="from which cases are made")
-    group.addoption("--fuzz-cases", type=int, default=0, help="cases of each kind; 0 = as many as usual")
+    group.addoption(
+        "--fuzz-cases", type=int, default=0, help="cases of each kind; 0 = as many as usual"
+    )
     group.addoption("--fuzz-tally", default="", help="a JSON file that outcomes are counted in")
 
 

@@ -78,8 +78,14 @@ def test_flags_from_a_file(file, tmp_path):
             ["--config={file}:short", "--noconfig.prompts.show_candidats"],
             ["did you mean config.prompts.show_candidates?"],
         ),
-        (["--config={file}", "--config.distill.length=many"], ["config.distill.length is 'many'", "a whole number"]),
-        (["--config={file}", "--config.distill.length"], ["distill.length is ''", "a whole number"]),
+        (
+            ["--config={file}", "--config.distill.length=many"],
+            ["config.distill.length is 'many'", "a whole number"],
+        ),
+        (
+            ["--config={file}", "--config.distill.length"],
+            ["distill.length is ''", "a whole number"],
+        ),
         (["--config={file}", "more"], ["'more' is not a flag"]),
         (["--config={file}", "--config.prompts.show_candidates", "more"], ["'more' is not a flag"]),
         (["--flagfile=nowhere"], ["nowhere"]),

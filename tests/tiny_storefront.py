@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
 from delrec_jax.config import from_config
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 CONFIG = f"--config={ROOT / 'configs' / 'storefront.py'}"

@@ -201,7 +201,7 @@ def from_config(config: ConfigDict) -> Experiment:
     """Builds the experiment from a config file's dictionary.
 
     Raises:
-      UserError: an unknown key (with the nearest one), a wrong type, a value out of its range, or values that do not go together.
+      UserError: an unknown key (with the nearest one), a wrong type, a value out of range, or values that do not go together.
     """
     settings = config.to_dict()
     check_ranges(settings)

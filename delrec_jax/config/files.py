@@ -33,7 +33,9 @@ def read_config(path: Path, argument: str | None = None) -> ConfigDict:
     module = run_file(path, "config file", "configs/")
     given = () if argument is None else (argument,)
     if not hasattr(module, "get_config"):
-        raise UserError(f"{path}: defines no get_config(): a config file needs one that returns a ConfigDict")
+        raise UserError(
+            f"{path}: defines no get_config(): a config file needs one that returns a ConfigDict"
+        )
     with code_of(path):
         _check_takes(module.get_config, path, given)
         config = module.get_config(*given)

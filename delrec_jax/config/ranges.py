@@ -54,7 +54,11 @@ _RANGES: Mapping[str, str] = {
     "lm.vocab_size": "[1, ...]",
     "lm.sentinels": "[1, ...]",
     "lm.t5.num_decoder_layers": "[0, ...]",
-    **{f"lm.{family}.{kind}": "[1, ...]" for family in ("t5", "bert") for kind in ("*num_*", "*_size", "d_*", "max_*")},
+    **{
+        f"lm.{family}.{kind}": "[1, ...]"
+        for family in ("t5", "bert")
+        for kind in ("*num_*", "*_size", "d_*", "max_*")
+    },
     "prompts.max_tokens": "[1, ...]",
     "prompts.ta_example": "[1, ...]",
     "teacher.caser.heights": "[1, ...]",
@@ -106,7 +110,9 @@ def _parts(value: Any) -> Iterator[Any]:
 
 def _check_number(key: str, value: float) -> None:
     most = f"{_LARGEST[type(value)]:g}" if isinstance(value, float) else str(_LARGEST[int])
-    text = next((found for pattern, found in _RANGES.items() if fnmatchcase(key, pattern)), "[0, ...]")
+    text = next(
+        (found for pattern, found in _RANGES.items() if fnmatchcase(key, pattern)), "[0, ...]"
+    )
     text = text.replace("...", most)
     match = _INTERVAL.fullmatch(text)
     assert match is not None
@@ -123,6 +129,8 @@ def _check_text(key: str, value: str) -> None:
     if value.isspace():
         raise UserError(f"config.{key} is {value!r}: give it a name, or '' for none")
     if not value.isprintable() and key != "distill.init_text":
-        raise UserError(f"config.{key} is {value!r}, which has characters that cannot be seen: remove them")
+        raise UserError(
+            f"config.{key} is {value!r}, which has characters that cannot be seen: remove them"
+        )
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"config.{key} is {value!r}: use one of {', '.join(_CHOICES[key])}")

@@ -28,9 +28,10 @@ from delrec_jax.training.checkpoints import save_tree
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.fold_teachers import TrainingSource, training_source
+from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 REPORTED = ("random", "shuffled", "distilled")
 """The prompts whose agreement with the teacher is measured on held-out users, those that were made."""

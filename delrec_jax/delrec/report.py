@@ -22,9 +22,10 @@ from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import base_model
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 _METRIC = "HR@1"
 

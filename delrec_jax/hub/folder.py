@@ -42,10 +42,11 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, distilled_cell
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 _SYSTEMS = ("lm_no_prompt", "lm_supervised", "lm_readout", "lm_distilled_prompt", "delrec")
 

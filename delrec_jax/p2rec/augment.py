@@ -26,12 +26,13 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import full_rankers
 from delrec_jax.workdir.recommenders import PLAIN, Cell, ConventionalSystem
 from delrec_jax.workdir.teacher_training import SCORED_USERS, TeacherTraining
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 
 def augment(ws: Workspace, data: Data, language: Language) -> None:

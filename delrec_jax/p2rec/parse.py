@@ -27,9 +27,10 @@ from delrec_jax.p2rec.preferences import distribution_error
 from delrec_jax.training.task import run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 Examples = list[PreferenceText]
 

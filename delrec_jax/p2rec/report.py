@@ -31,9 +31,10 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.base_model import described_model
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 _METRIC = "NDCG@10"
 _MAPPED = 1500  # items per map: t-SNE of all would take minutes on a large catalogue

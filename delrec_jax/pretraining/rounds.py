@@ -21,7 +21,8 @@ from delrec_jax.training.sharding import place
 from delrec_jax.training.task import Task, run_task
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.json_files import write_json
+from delrec_jax.workdir.workspace import Workspace
 
 MakeBatch = Callable[[int, np.random.Generator], QuestionText]
 

@@ -21,7 +21,7 @@ from delrec_jax.serving.recommender import Recommender
 from delrec_jax.serving.titles import By
 from delrec_jax.training.mesh import OwnMesh
 from delrec_jax.training.writers import ProgressBar
-from delrec_jax.workdir.workspace import read_json, write_json
+from delrec_jax.workdir.json_files import read_json, write_json
 
 PART = 65_536
 """Histories per part: what an interruption may lose, and what is in memory at once."""
@@ -89,7 +89,9 @@ def _read(source: Path, first: int) -> pl.DataFrame:
         with without_panics():
             return pl.scan_parquet(source).slice(first, PART).collect()
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise UserError(f"cannot be read ({one_line(error, most=200)}); write the file again") from error
+        raise UserError(
+            f"cannot be read ({one_line(error, most=200)}); write the file again"
+        ) from error
 
 
 def _check(source: Path) -> int:

@@ -19,10 +19,11 @@ from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import LISTS, closed_form
 from delrec_jax.workdir import recommenders, title_vectors
 from delrec_jax.workdir.closed_forms import Choice, chosen, fitted, training_part
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 
 class RunParts:

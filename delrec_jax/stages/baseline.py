@@ -18,9 +18,10 @@ from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.cost import trained_systems
 from delrec_jax.workdir.evaluation import Evaluation
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import first_cell, list_source
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 _METRIC = "NDCG@10"
 

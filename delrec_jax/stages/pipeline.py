@@ -40,6 +40,7 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
     spec, inputs = ws.spec(stage), inputs or Inputs(ws)
     if stage != "report" and as_main_sees(lambda: ws.finished(stage)):
         if not as_main_sees(lambda: sources_changed(ws, stage)):
+            ws.check_intact(stage)
             say(f"{stage}: finished before, skipped")
             return
         say(f"{stage}: the source files have changed since; everything made from them is remade")

@@ -8,7 +8,8 @@ from delrec_jax.data.split_files import save_split
 from delrec_jax.data.split_kinds import make_split
 from delrec_jax.data.splits import Split
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.json_files import write_json
+from delrec_jax.workdir.workspace import Workspace
 
 
 def is_outdated(ws: Workspace) -> bool:

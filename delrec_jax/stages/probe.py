@@ -12,7 +12,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.json_files import write_json
+from delrec_jax.workdir.workspace import Workspace
 
 
 def probe(

@@ -11,6 +11,7 @@ from delrec_jax.stages.histories import check_lists
 from delrec_jax.teachers.registry import LISTS, NETWORKS, display_name, parts_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.hybrids import HybridWeights, Weighted
+from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.listed_teacher import read_listed, save_listed
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import (
@@ -21,7 +22,7 @@ from delrec_jax.workdir.recommenders import (
     taught_path,
 )
 from delrec_jax.workdir.teacher_training import TeacherTraining
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 # The default draw of users: what a teacher is must not depend on the settings of the baselines.
 _CHOOSING = BaselinesConfig()

@@ -22,8 +22,9 @@ from delrec_jax.studies.ranges import fitted
 from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
 from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
 from delrec_jax.studies.study import Study
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.stage_table import stages_of
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 RANKS = {"run": "evaluate", "baseline": "baseline"}
 """The stage that ranks the test users, by the study's command."""

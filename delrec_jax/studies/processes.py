@@ -8,7 +8,7 @@ from pathlib import Path
 from delrec_jax.config import to_dict
 from delrec_jax.results.provenance import commit
 from delrec_jax.studies.sharing import Job
-from delrec_jax.workdir.workspace import write_json
+from delrec_jax.workdir.json_files import write_json
 
 GRACE = 60.0
 """Seconds in which a process that is told to end may save its state."""

@@ -11,7 +11,8 @@ from delrec_jax.delrec.systems import TUNED
 from delrec_jax.errors import UserError
 from delrec_jax.studies.runs import StudyRun
 from delrec_jax.studies.study import Study
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.workspace import Workspace
 
 _TRAINED = {"teacher": ("teach", "model")} | {
     system: ("tune", prompt) for prompt, system in TUNED.items()

@@ -20,8 +20,9 @@ from delrec_jax.endings import reported
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.pipeline import run_stage, sources_changed
 from delrec_jax.studies import journal
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.session import WorkdirInUse, keep_compiled, session
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 BUSY = 3
 """Exit status if another process is using the run's workdir."""

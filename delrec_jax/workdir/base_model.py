@@ -16,9 +16,10 @@ from delrec_jax.language.tokenizer import Tokenizer
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.stage_table import METHODS
 from delrec_jax.workdir.weight_files import check_unchanged, hashed
-from delrec_jax.workdir.workspace import Workspace, read_json, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 OWN = "model/result.safetensors"
 """The path of our own model's parameters within the folder of `pretrain`: those of the round that passed the gate."""

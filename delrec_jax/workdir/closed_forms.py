@@ -12,8 +12,9 @@ from delrec_jax.teachers.item_to_item import RECENCY_GRID, ByRecency
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import ClosedForm, closed_form
 from delrec_jax.teachers.training_part import TrainingPart
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 Settings = Mapping[str, float]
 

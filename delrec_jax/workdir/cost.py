@@ -33,8 +33,9 @@ from delrec_jax.training.watching import (
     told_of_compilations,
 )
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.recommenders import PLAIN, Cell
-from delrec_jax.workdir.workspace import Workspace, write_json
+from delrec_jax.workdir.workspace import Workspace
 
 COST = "cost.json"
 

@@ -17,6 +17,7 @@ from delrec_jax.training.writers import say
 from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.cost import Costs, Key
 from delrec_jax.workdir.hybrids import Hybrid, HybridWeights
+from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_scorer import (
     AskedTexts,
     CatalogueSystem,
@@ -26,7 +27,6 @@ from delrec_jax.workdir.language_scorer import (
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols, RowHistories
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.workspace import write_json
 
 
 class Evaluation:

@@ -13,8 +13,9 @@ from delrec_jax.files import file_hash
 from delrec_jax.teachers.listed import ListedTeacher
 from delrec_jax.teachers.registry import LISTS
 from delrec_jax.training.checkpoints import load_tree, save_tree
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 
 def read_listed(path: Path, data: Data) -> ListedTeacher:

@@ -15,8 +15,8 @@ from pathlib import Path
 from delrec_jax.files import whole
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.bucket import NEW, Bucket, Stored, checksum
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.lease import LEASE, Lease
-from delrec_jax.workdir.workspace import read_json
 
 _MARKER = "stage.json"
 _COMMIT = "_CHECKPOINT_METADATA"

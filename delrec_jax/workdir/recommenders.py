@@ -37,13 +37,14 @@ from delrec_jax.workdir.closed_forms import (
     fitted,
     training_part,
 )
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.spread_scores import SpreadScores, compiled_scores, spread_over
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.validation import Validation
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 PLAIN, AUGMENTED = "teacher", "teacher_augmented"
 

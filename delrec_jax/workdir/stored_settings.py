@@ -6,7 +6,8 @@ from typing import Any
 
 from delrec_jax.errors import UserError
 from delrec_jax.workdir.bucket import SCHEME, Bucket
-from delrec_jax.workdir.workspace import PLACES, read_json
+from delrec_jax.workdir.json_files import read_settings
+from delrec_jax.workdir.workspace import PLACES
 
 _NAME = "config.json"
 
@@ -29,8 +30,7 @@ def _in_folder(folder: Path) -> dict[str, Any]:
     path = folder / _NAME
     if not path.exists():
         raise _missing(str(path))
-    settings: dict[str, Any] = read_json(path)
-    return settings
+    return read_settings(path)
 
 
 def _in_bucket(url: str) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def _in_bucket(url: str) -> dict[str, Any]:
     if found is None:
         raise _missing(f"{bucket.url}/{_NAME}")
     try:
-        settings: dict[str, Any] = json.loads(found[0])
-    except ValueError as error:
+        settings: dict[str, Any] = dict(json.loads(found[0]))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{bucket.url}/{_NAME}: cannot be read ({error}); give --config=FILE"
         ) from error

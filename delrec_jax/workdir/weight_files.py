@@ -12,7 +12,7 @@ from typing import Any
 from delrec_jax.distributed import as_main_sees, is_main
 from delrec_jax.errors import UserError
 from delrec_jax.language import hub
-from delrec_jax.workdir.workspace import read_json, write_json
+from delrec_jax.workdir.json_files import read_json, write_json
 
 NOTE = "weights_seen.json"
 _COARSE = 2 * 10**9  # nanoseconds: times of files are that coarse on some file systems

@@ -7,6 +7,7 @@ change affects are run again; so are those that depend on a file which has chang
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,9 +17,11 @@ from typing import Any
 from delrec_jax.config import Experiment, leaf_keys, leaf_values, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
-from delrec_jax.files import file_hash, write_text
+from delrec_jax.files import file_hash
 from delrec_jax.training.tracking.trackers import Trackers
 from delrec_jax.training.watching import Watch
+from delrec_jax.workdir import kept_files
+from delrec_jax.workdir.json_files import read_json, read_settings, write_json
 from delrec_jax.workdir.setting_values import own_parts, value_at
 from delrec_jax.workdir.stage_table import METHODS, Stage
 
@@ -68,6 +71,9 @@ class Workspace:
         self.stages = METHODS[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
+        self._intact: set[str] = (
+            set()
+        )  # stages whose files were checked by this process, or made by it
         told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
         trackers = Trackers(experiment.watch, workdir, told)
         self.watch = Watch(experiment.profile, trackers, experiment.hang_after)
@@ -82,10 +88,14 @@ class Workspace:
             raise UserError(
                 f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to"
             ) from error
+        if read_only:
+            for stage in self.stages:
+                if self.finished(stage):
+                    self.check_intact(stage)
         wait_for_all()
 
     def _check_same(self, path: Path) -> None:
-        before = read_json(path)
+        before = read_settings(path)
         gone = [key for key in leaf_keys(before) if key.startswith(_NAMED) or key.endswith(_OFF)]
         changed = differences(
             {
@@ -227,16 +237,32 @@ class Workspace:
                     f"{stage} needs the results of {name}, which are not in {self.root}: run `delrec {name}` with the same "
                     "flags first, or `delrec run` for all stages"
                 )
+            self.check_intact(name)
         wait_for_all()  # until every process has looked at what is about to change
         on_main(lambda: self._clear(stage))
         if self.saved is not None:
             self.saved()
         return self.folder(stage)
 
+    def check_intact(self, stage: str) -> None:
+        """Checks the files of a finished stage, and of those that it needs, once per process.
+
+        Raises:
+          UserError: one is missing, damaged or changed.
+        """
+        if stage in self._intact or not is_main():
+            return
+        for name in self.spec(stage).needs:
+            self.check_intact(name)
+        kept_files.check(self.folder(stage), self._marker(stage).get("files", {}), stage=stage)
+        self._intact.add(stage)
+
     def _clear(self, stage: str) -> None:
         folder = self.folder(stage)
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
-            (folder / "stage.json").unlink(missing_ok=True)  # first: what is left is not finished
+            (folder / kept_files.MARKER).unlink(
+                missing_ok=True
+            )  # first: what is left is not finished
             for old in folder.iterdir():  # the folder itself may be a link to one that runs share
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,14 +276,15 @@ class Workspace:
         def mark() -> None:
             results = [self.folder(stage) / name for name in self.spec(stage).results]
             self._mark(stage, finished=True, content=file_hash(*results))
+            self._intact.add(stage)
 
         on_main(mark)
         if self.saved is not None:
             self.saved()
 
     def _marker(self, stage: str) -> dict[str, Any]:
-        path = self.folder(stage) / "stage.json"
-        marker: dict[str, Any] = read_json(path) if path.exists() else {}
+        path = self.folder(stage) / kept_files.MARKER
+        marker = kept_files.checked(path, read_json(path)) if os.path.lexists(path) else {}
         found = marker.get("format", _FORMAT)
         if not isinstance(found, int) or found > _FORMAT:
             raise UserError(
@@ -273,28 +300,10 @@ class Workspace:
             "finished": finished,
             "content": content,
             "format": _FORMAT,
+            "files": kept_files.hashes(self.folder(stage)) if finished else {},
         }
-        write_json(self.folder(stage) / "stage.json", marker)
+        write_json(self.folder(stage) / kept_files.MARKER, kept_files.sealed(marker))
 
 
 def _sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a workdir.
-
-    Raises:
-      UserError: the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); delete it, and the stage is run again"
-        ) from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, completely or not at all."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True))

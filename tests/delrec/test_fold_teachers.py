@@ -14,9 +14,9 @@ from delrec_jax.errors import UserError
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.workdir.closed_forms import Choice, fitted, training_part
 from delrec_jax.workdir.fold_teachers import FoldTeachers, fold_teachers, training_source
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import load_teacher
-from delrec_jax.workdir.workspace import read_json
 
 FLAGS = ("--config.teacher.name=ease", "--config.teacher.folds=3")
 

@@ -1,6 +1,6 @@
 """Damaged sources of every format that is read, and damaged files of another system's lists.
 
-A source is made whole, one of its files is damaged (in an archive: the archive, or what is in it), and it is read into a corpus.
+A source is made whole, one of its files is damaged (in an archive: it, or what is in it), and it is read into a corpus.
 """
 
 import gzip
@@ -86,19 +86,32 @@ def write_dated_csv(folder: Path) -> None:
 
 def write_ml_100k(folder: Path) -> None:
     movies = [
-        (n + 1, f"Film {n} ({1990 + n})", f"{10 + n}-Jan-{1970 + n}", "", "url", *[int(g == n % 19) for g in range(19)])
+        (
+            n + 1,
+            f"Film {n} ({1990 + n})",
+            f"{10 + n}-Jan-{1970 + n}",
+            "",
+            "url",
+            *[int(g == n % 19) for g in range(19)],
+        )
         for n in range(ITEMS)
     ]
     ratings = [(u + 1, i + 1, 4, time_of(u, s)) for u, i, s in PAIRS]
     members = {"u.data": text(ratings, "\t"), "u.item": text(movies, "|")}
-    pack(folder / "ml-100k.zip", {f"ml-100k/{name}": found.encode("latin-1") for name, found in members.items()})
+    pack(
+        folder / "ml-100k.zip",
+        {f"ml-100k/{name}": found.encode("latin-1") for name, found in members.items()},
+    )
 
 
 def write_ml_1m(folder: Path) -> None:
     movies = [(n + 1, f"Film {n} ({1990 + n})", "Drama|Comedy") for n in range(ITEMS)]
     ratings = [(u + 1, i + 1, 4, time_of(u, s)) for u, i, s in PAIRS]
     members = {"ratings.dat": text(ratings, "::"), "movies.dat": text(movies, "::")}
-    pack(folder / "ml-1m.zip", {f"ml-1m/{name}": found.encode("latin-1") for name, found in members.items()})
+    pack(
+        folder / "ml-1m.zip",
+        {f"ml-1m/{name}": found.encode("latin-1") for name, found in members.items()},
+    )
 
 
 def pack(path: Path, members: Mapping[str, bytes]) -> None:
@@ -115,13 +128,25 @@ def write_amazon(folder: Path, edition: str) -> None:
         else ("reviewerID", "asin", "overall", "unixReviewTime")
     )
     reviews = [
-        {user: f"A{u}", item: f"B{i}", rating: 5.0, time: time_of(u, s) * (1000 if new else 1), "text": "good"}
+        {
+            user: f"A{u}",
+            item: f"B{i}",
+            rating: 5.0,
+            time: time_of(u, s) * (1000 if new else 1),
+            "text": "good",
+        }
         for u, i, s in PAIRS
     ]
     category = {"2014": "categories", "2018": "main_cat", "2023": "main_category"}[edition]
     value = [["Beauty", "Skin"]] if edition == "2014" else "Beauty"
     products = [
-        {item: f"B{n}", "title": f"Cr\u00e8me {n}", "store" if new else "brand": "Ann", category: value} for n in range(ITEMS)
+        {
+            item: f"B{n}",
+            "title": f"Cr\u00e8me {n}",
+            "store" if new else "brand": "Ann",
+            category: value,
+        }
+        for n in range(ITEMS)
     ]
     dump(folder / "reviews.json.gz", reviews, json.dumps)
     dump(folder / "meta.json.gz", products, repr if edition == "2014" else json.dumps)
@@ -129,10 +154,12 @@ def write_amazon(folder: Path, edition: str) -> None:
 
 def write_ucsd(folder: Path) -> None:
     reviews = [
-        {"username": f"ann{u}", "product_id": f"{i}", "date": f"201{s}-02-{10 + u}", "text": "it's"} for u, i, s in PAIRS
+        {"username": f"ann{u}", "product_id": f"{i}", "date": f"201{s}-02-{10 + u}", "text": "it's"}
+        for u, i, s in PAIRS
     ]
     games = [
-        {"app_name": f"Game {n}", "id": f"{n}", "genres": ["Action"], "release_date": "1998-11-08"} for n in range(ITEMS)
+        {"app_name": f"Game {n}", "id": f"{n}", "genres": ["Action"], "release_date": "1998-11-08"}
+        for n in range(ITEMS)
     ]
     dump(folder / "steam_reviews.json.gz", reviews, python2_repr)
     dump(folder / "steam_games.json.gz", games, python2_repr)
@@ -169,7 +196,9 @@ def write_lists(folder: Path) -> None:
 @cache
 def listed_corpus() -> Corpus:
     with TemporaryDirectory() as folder:
-        write_atomic(shop := Path(folder) / "shop" if (Path(folder) / "shop").mkdir() is None else Path())
+        write_atomic(
+            shop := Path(folder) / "shop" if (Path(folder) / "shop").mkdir() is None else Path()
+        )
         return corpus(read_atomic_tables(str(shop)))
 
 
@@ -179,7 +208,10 @@ def corpus(raw: Any) -> Corpus:
 
 def lists(path: Path) -> tuple[Any, ...]:
     found = read_recommendation_lists(path, listed_corpus())
-    return tuple(np.asarray(part).tobytes() for part in (found.users, found.lengths, found.offsets, found.items, found.scores))
+    return tuple(
+        np.asarray(part).tobytes()
+        for part in (found.users, found.lengths, found.offsets, found.items, found.scores)
+    )
 
 
 def amazon(folder: Path, edition: str) -> Corpus:
@@ -225,7 +257,9 @@ SOURCES: Mapping[str, Source] = {
 def content(found: Any) -> Any:
     """What is compared: a corpus' content and what it says it lacks, or the lists."""
     if isinstance(found, Corpus):
-        return fingerprint(found), {reason: count for reason, count in found.dropped.items() if count}
+        return fingerprint(found), {
+            reason: count for reason, count in found.dropped.items() if count
+        }
     return found
 
 
@@ -257,13 +291,21 @@ def damaged_source(seed: int, number: int, folder: Path) -> Case:
     return Case(
         label=f"{name}, {file}: {what}",
         attempt=lambda: content(source.read(shop)),
-        names=[str(shop), "corpus shop: no interaction is left", "corpus ml-", "corpus amazon", "corpus steam"],
+        names=[
+            str(shop),
+            "corpus shop: no interaction is left",
+            "corpus ml-",
+            "corpus amazon",
+            "corpus steam",
+        ],
         same=lambda found: found == healthy(name) or told(name, found),
         rule=rule,
     )
 
 
-def _damage(source: Source, shop: Path, file: str, kind: str, rng: np.random.Generator) -> tuple[str, str]:
+def _damage(
+    source: Source, shop: Path, file: str, kind: str, rng: np.random.Generator
+) -> tuple[str, str]:
     """Damages the file; returns what was done, and why other content may come of it."""
     path = shop / file
     if kind == "place":

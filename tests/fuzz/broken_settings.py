@@ -1,4 +1,4 @@
-"""Damaged command lines: every key of the config tree with values of another type or range, flags that do not exist, and others.
+"""Damaged command lines: every key of the config with values of another type or range, flags that do not exist, and others.
 
 Values are wrong by construction: whatever of them is accepted as another experiment must have a rule below.
 """
@@ -25,18 +25,74 @@ FREE_TEXT = {
     "distill.init_text": "words for the prompt",
     "lm.weights": "a directory or hub name, looked up by `pretrain`",
     "lm.tokenizer": "a directory or hub name, looked up by `pretrain`",
-    **{f"{stage}.adalora.targets": "globs, compared with the model's paths when it is made" for stage in ("tune", "parse")},
-    **{f"distill.tasks.{task}.code": "a part, looked up when texts are made" for task in ("ta", "rps")},
+    **{
+        f"{stage}.adalora.targets": "globs, compared with the model's paths when it is made"
+        for stage in ("tune", "parse")
+    },
+    **{
+        f"distill.tasks.{task}.code": "a part, looked up when texts are made"
+        for task in ("ta", "rps")
+    },
     "distributed.coordinator": "an address, refused without the two settings that go with it",
 }
 """Keys that take any text."""
 
-NO_NUMBERS = ("", "abc", "nan", "inf", "-inf", "1e400", "-1e400", "1,5", "--3", "None", "1 2", "1e", "()", "\u0661\u0662")
-NO_WHOLE_NUMBERS = (*NO_NUMBERS, "1.5", "2.0", "1e3", "True", "-7", "9" * 30, str(2**63), "-2147483649")
+NO_NUMBERS = (
+    "",
+    "abc",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "-1e400",
+    "1,5",
+    "--3",
+    "None",
+    "1 2",
+    "1e",
+    "()",
+    "\u0661\u0662",
+)
+NO_WHOLE_NUMBERS = (
+    *NO_NUMBERS,
+    "1.5",
+    "2.0",
+    "1e3",
+    "True",
+    "-7",
+    "9" * 30,
+    str(2**63),
+    "-2147483649",
+)
 NO_SHARES = (*NO_NUMBERS, "-0.5", "-1e-9", "1e39", "True")
 NO_TRUTHS = ("", "maybe", "2", "-1", "None", "yes please", "0.0", "\uff34rue")
-NO_NAMES = ("no such", "", " ", "None", "0", "SASREC", "\u0455asrec", "sasrec ", "mean\u200b", "x" * 5000, "../..", "a\tb", "\udcff")
-NO_TUPLES = ("no such", "(1,", "('no such',)", "{}", "[[1]]", "(('a',),)", "('teacher+teacher',)", "7", "(None,)", "(nan,)")
+NO_NAMES = (
+    "no such",
+    "",
+    " ",
+    "None",
+    "0",
+    "SASREC",
+    "\u0455asrec",
+    "sasrec ",
+    "mean\u200b",
+    "x" * 5000,
+    "../..",
+    "a\tb",
+    "\udcff",
+)
+NO_TUPLES = (
+    "no such",
+    "(1,",
+    "('no such',)",
+    "{}",
+    "[[1]]",
+    "(('a',),)",
+    "('teacher+teacher',)",
+    "7",
+    "(None,)",
+    "(nan,)",
+)
 
 
 @cache
@@ -92,17 +148,71 @@ def value_case(key: str, value: str) -> Case:
 
 
 FLAGS: Mapping[str, tuple[str, ...]] = {
-    "unknown flag": ("--wrokdir=w", "--workdirs=w", "--work-dir=w", "---workdir=w", "--w\u043erkdir=w", "--=3", "--config.=3"),
-    "flag of another command": ("--k=5", "--n=3", "--history=a", "--shard=0/2", "--port=80", "--metric=HR@1", "--format=hf"),
-    "number": ("--devices=0", "--devices=-4", "--devices=1e3", "--devices=", "--items=many", "--items=-1", "--items=" + "9" * 40),
+    "unknown flag": (
+        "--wrokdir=w",
+        "--workdirs=w",
+        "--work-dir=w",
+        "---workdir=w",
+        "--w\u043erkdir=w",
+        "--=3",
+        "--config.=3",
+    ),
+    "flag of another command": (
+        "--k=5",
+        "--n=3",
+        "--history=a",
+        "--shard=0/2",
+        "--port=80",
+        "--metric=HR@1",
+        "--format=hf",
+    ),
+    "number": (
+        "--devices=0",
+        "--devices=-4",
+        "--devices=1e3",
+        "--devices=",
+        "--items=many",
+        "--items=-1",
+        "--items=" + "9" * 40,
+    ),
     "word without a flag": ("more", "config=x", "\u2014\u2014workdir=w", "\u2013n=3", "", " "),
     "missing value": ("--config", "--devices", "--flagfile"),
-    "path": ("--config=", "--config=nowhere.py", "--config=/", "--config=" + "a" * 5000, "--config=a/" * 500, "--flagfile=/", "--flagfile="),
-    "choice": ("--chip=none such", "--chip=\u04bb100", "--compile=maybe", "--update=perhaps", "--noupdate=3"),
+    "path": (
+        "--config=",
+        "--config=nowhere.py",
+        "--config=/",
+        "--config=" + "a" * 5000,
+        "--config=a/" * 500,
+        "--flagfile=/",
+        "--flagfile=",
+    ),
+    "choice": (
+        "--chip=none such",
+        "--chip=\u04bb100",
+        "--compile=maybe",
+        "--update=perhaps",
+        "--noupdate=3",
+    ),
     "key": (
-        *("--config.tune=3", "--config.tune.optimizer=adam", "--config.tune..anchor=1", "--config.TUNE.anchor=1"),
-        *("--config.tune.anchor.x=1", "--config.t\u0443ne.anchor=1", "--config.seed", "--config.distill.tasks.new.share=1"),
-        *("--noconfig.seed", "--config.seed=1 --config.seed=2", "--config.update=1", "--config._fields=1", "--config.__class__=1"),
+        *(
+            "--config.tune=3",
+            "--config.tune.optimizer=adam",
+            "--config.tune..anchor=1",
+            "--config.TUNE.anchor=1",
+        ),
+        *(
+            "--config.tune.anchor.x=1",
+            "--config.t\u0443ne.anchor=1",
+            "--config.seed",
+            "--config.distill.tasks.new.share=1",
+        ),
+        *(
+            "--noconfig.seed",
+            "--config.seed=1 --config.seed=2",
+            "--config.update=1",
+            "--config._fields=1",
+            "--config.__class__=1",
+        ),
     ),
 }
 """Words after `delrec plan --config=FILE`, all of them wrong."""
@@ -129,10 +239,21 @@ def word_case(word: str) -> Case:
 
 
 CONTENTS: Mapping[str, tuple[bytes, ...]] = {
-    "no Python": (b"seed: 3\n", b"{", b"def get_config(:\n", b"\x00\x01\x02", b"import no_such_module\n", b"PK\x03\x04" * 50),
+    "no Python": (
+        b"seed: 3\n",
+        b"{",
+        b"def get_config(:\n",
+        b"\x00\x01\x02",
+        b"import no_such_module\n",
+        b"PK\x03\x04" * 50,
+    ),
     "no get_config": (b"", b"\n", b"config = 3\n", b"get_config = 3\n", b"def get_confg(): pass\n"),
     "wrong result": (
-        *(b"def get_config(): return None\n", b"def get_config(): return {}\n", b"def get_config(a, b): return a\n"),
+        *(
+            b"def get_config(): return None\n",
+            b"def get_config(): return {}\n",
+            b"def get_config(a, b): return a\n",
+        ),
         b"from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'sede': 3})\n",
         b"from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'seed': [3]})\n",
         b"from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'tune': 3})\n",
@@ -141,11 +262,29 @@ CONTENTS: Mapping[str, tuple[bytes, ...]] = {
         b"from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'lm': {'weights': b'x'}})\n",
     ),
     "raises": (
-        *(b"raise ValueError('a\\nb')\n", b"def get_config(): return 1 / 0\n", b"def get_config(): return get_config()\n"),
-        *(b"import sys\nsys.exit(3)\n", b"def get_config(): raise SystemExit\n", b"exit()\n", b"assert False\n"),
+        *(
+            b"raise ValueError('a\\nb')\n",
+            b"def get_config(): return 1 / 0\n",
+            b"def get_config(): return get_config()\n",
+        ),
+        *(
+            b"import sys\nsys.exit(3)\n",
+            b"def get_config(): raise SystemExit\n",
+            b"exit()\n",
+            b"assert False\n",
+        ),
     ),
-    "encoding": ("seed = '\u00e9'\n".encode("latin-1"), "x = 1\n".encode("utf-16"), b"# coding: nonsense\n", b"\xff\xfe"),
-    "deep": (b"(" * 300 + b")" * 300, b"x = " + b"[" * 150 + b"]" * 150 + b"\n", b"x = " + b"-" * 20_000 + b"1\n"),
+    "encoding": (
+        "seed = '\u00e9'\n".encode("latin-1"),
+        "x = 1\n".encode("utf-16"),
+        b"# coding: nonsense\n",
+        b"\xff\xfe",
+    ),
+    "deep": (
+        b"(" * 300 + b")" * 300,
+        b"x = " + b"[" * 150 + b"]" * 150 + b"\n",
+        b"x = " + b"-" * 20_000 + b"1\n",
+    ),
 }
 """What a config file may be instead of a config file."""
 

@@ -9,12 +9,38 @@ import numpy as np
 from verdicts import choice
 
 NUMBERS = (
-    *(b"nan", b"inf", b"-inf", b"1e400", b"-1", b"-0.5", b"1.5", b"9" * 400, b"0x7f", b"1,5", b"", b" ", b"--3"),
-    *("\u0661".encode(), "\uff11".encode(), b"1e3", b"NaN", b"Infinity", b"null", b"None", b"true", b"2" * 19),
+    *(
+        b"nan",
+        b"inf",
+        b"-inf",
+        b"1e400",
+        b"-1",
+        b"-0.5",
+        b"1.5",
+        b"9" * 400,
+        b"0x7f",
+        b"1,5",
+        b"",
+        b" ",
+        b"--3",
+    ),
+    *(
+        "\u0661".encode(),
+        "\uff11".encode(),
+        b"1e3",
+        b"NaN",
+        b"Infinity",
+        b"null",
+        b"None",
+        b"true",
+        b"2" * 19,
+    ),
 )
 
 OTHER_VALUE = "a value that became another valid value cannot be known for one"
-OTHER_ROWS = "a line that is missing or that comes again whole is a valid file, whose rows are counted"
+OTHER_ROWS = (
+    "a line that is missing or that comes again whole is a valid file, whose rows are counted"
+)
 OTHER_ORDER = "the order of lines is the order of equal times and of items, as the file says"
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
@@ -53,11 +79,16 @@ def emptied(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def blank(data: bytes, rng: np.random.Generator) -> bytes:
-    return choice(rng, (b"\n", b" ", b"\r\n\r\n", b"\xef\xbb\xbf", b"\t\n", b"\x00", b"{}", b"[]", b"null", b"0"))
+    return choice(
+        rng,
+        (b"\n", b" ", b"\r\n\r\n", b"\xef\xbb\xbf", b"\t\n", b"\x00", b"{}", b"[]", b"null", b"0"),
+    )
 
 
 def in_utf16(data: bytes, rng: np.random.Generator) -> bytes:
-    return data.decode("utf-8", "replace").encode(choice(rng, ("utf-16", "utf-16-le", "utf-16-be", "utf-32")))
+    return data.decode("utf-8", "replace").encode(
+        choice(rng, ("utf-16", "utf-16-le", "utf-16-be", "utf-32"))
+    )
 
 
 def with_byte_order_mark(data: bytes, rng: np.random.Generator) -> bytes:
@@ -87,15 +118,33 @@ def _in_a_line(data: bytes, rng: np.random.Generator, change: Callable[[bytes], 
 
 
 def bad_byte(data: bytes, rng: np.random.Generator) -> bytes:
-    wrong = choice(rng, (b"\xff", b"\xe9", b"\x00", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf5\x80\x80\x80", b"\x1a", b"\x1b[2J"))
+    wrong = choice(
+        rng,
+        (
+            b"\xff",
+            b"\xe9",
+            b"\x00",
+            b"\xed\xa0\x80",
+            b"\xc0\xaf",
+            b"\xf5\x80\x80\x80",
+            b"\x1a",
+            b"\x1b[2J",
+        ),
+    )
     place = rng.random()
-    return _in_a_line(data, rng, lambda line: line[: (cut := int(place * len(line)))] + wrong + line[cut:])
+    return _in_a_line(
+        data, rng, lambda line: line[: (cut := int(place * len(line)))] + wrong + line[cut:]
+    )
 
 
 def unseen_letter(data: bytes, rng: np.random.Generator) -> bytes:
-    letter = choice(rng, ("\u200b", "\u00a0", "\u202e", "\ufeff", "\u0430", "\u2028", "\x85", "\U000e0041")).encode()
+    letter = choice(
+        rng, ("\u200b", "\u00a0", "\u202e", "\ufeff", "\u0430", "\u2028", "\x85", "\U000e0041")
+    ).encode()
     place = rng.random()
-    return _in_a_line(data, rng, lambda line: line[: (cut := int(place * len(line)))] + letter + line[cut:])
+    return _in_a_line(
+        data, rng, lambda line: line[: (cut := int(place * len(line)))] + letter + line[cut:]
+    )
 
 
 def long_line(data: bytes, rng: np.random.Generator) -> bytes:
@@ -177,7 +226,16 @@ TEXT_DAMAGES: dict[Damage, str] = {
 }
 """Damages of text files, and why what is accepted after them may be another content; "" = it never may."""
 
-BINARY_DAMAGES = (truncated, bit_flipped, bytes_overwritten, zeros_inside, garbage_at_the_end, emptied, blank, twice_over)
+BINARY_DAMAGES = (
+    truncated,
+    bit_flipped,
+    bytes_overwritten,
+    zeros_inside,
+    garbage_at_the_end,
+    emptied,
+    blank,
+    twice_over,
+)
 
 
 def removed(path: Path) -> None:

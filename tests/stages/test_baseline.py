@@ -17,8 +17,9 @@ from delrec_jax.teachers.markov import MARKOV
 from delrec_jax.teachers.registry import CLOSED_FORMS
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.closed_forms import training_part
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 ITEMS, USERS = 30, 40
 CONFIG = """

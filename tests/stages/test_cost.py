@@ -7,7 +7,7 @@ import pytest
 
 from delrec_jax.results.beyond import COSTS, read_costs
 from delrec_jax.workdir.cost import Ranking, RankingClock
-from delrec_jax.workdir.workspace import read_json
+from delrec_jax.workdir.json_files import read_json
 
 
 def test_batches_that_compile_are_told_apart():

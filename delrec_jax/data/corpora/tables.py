@@ -37,7 +37,6 @@ LONG_TITLE = "titles: too long, cut"
 REPEATED_TITLE = "titles: repeated, made distinct"
 
 
-
 @dataclasses.dataclass(frozen=True)
 class RulesConfig:
     """What is kept of a source.

@@ -22,10 +22,11 @@ from delrec_jax.delrec.prompt_examples import make_examples
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.training.steps import EvalStep
 from delrec_jax.workdir.fold_teachers import training_source
+from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem, candidate_scores
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.workspace import Workspace, read_json
+from delrec_jax.workdir.workspace import Workspace
 
 AGREEMENT = "top-1 agreement"
 
