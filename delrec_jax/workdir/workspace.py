@@ -88,10 +88,8 @@ class Workspace:
             raise UserError(
                 f"--workdir={workdir}: cannot be used ({error}); give a folder that you can write to"
             ) from error
-        if read_only:
-            for stage in self.stages:
-                if self.finished(stage):
-                    self.check_intact(stage)
+        for stage in filter(self.finished, self.stages if read_only else ()):
+            self.check_intact(stage)
         wait_for_all()
 
     def _check_same(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What must be true of every damaged input: it is refused in one line that names the place and the remedy, or it changes nothing.
+"""What must be true of every damaged input: refused in one line that names the place and the remedy, or harmless.
 
 A case is made from (seed, kind, number) alone, so that a failure can be repeated: its message says with which options.
 """
@@ -22,8 +22,8 @@ OUTCOMES = (REFUSED, SAME, RULED)
 _LONGEST = 2500  # characters of a message
 _LIMIT = 300  # seconds for one case on a busy machine; none takes more than a few
 _REMEDIES = re.compile(
-    r"\b(add|ask|change|check|choose|convert|copy|correct|define|delete|did you mean|download|export|fetch|fill|free|give|install|"
-    r"leave|load|lower|make|must|name|needs?|only|pack|point|put|raise|relax|remove|rename|restore|run|scale|set|save|shorten|"
+    r"\b(add|ask|change|check|choose|convert|copy|correct|define|delete|did you mean|download|export|fetch|fill|free|give|"
+    r"install|leave|load|lower|make|must|name|needs?|only|pack|point|put|raise|relax|remove|rename|restore|run|scale|set|save|shorten|"
     r"start|take|upgrade|use|wait|write)\b",
     re.IGNORECASE,
 )
