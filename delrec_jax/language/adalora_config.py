@@ -49,13 +49,14 @@ class AdaLoRAConfig:
                     "such as 'q' or 'decoder/*/EncDecAttention/v'"
                 )
         for key, holds, wanted in (
-            ("alpha", self.alpha > 0, "positive"),
+            ("alpha", 0 < self.alpha < float("inf"), "positive"),
             ("dropout", 0 <= self.dropout < 1, "at least 0 and under 1"),
             ("warmup", self.warmup >= 0, "at least 0"),
             ("final", self.final >= 0, "at least 0"),
             ("interval", self.interval >= 1, "at least 1"),
             ("beta1", 0 < self.beta1 < 1, "between 0 and 1"),
             ("beta2", 0 < self.beta2 < 1, "between 0 and 1"),
+            ("orthogonality", 0 <= self.orthogonality < float("inf"), "at least 0"),
         ):
             if not holds:
                 raise UserError(f"adalora.{key} is {getattr(self, key)}: it must be {wanted}")

@@ -1,12 +1,13 @@
 """Adapters and soft prompt without the base model, as a portable directory that names the base model by hash.
 
     DIR/adapter.safetensors   adapters/PATH/{A,E,B} and prompt; one path per block, whether or not layers are scanned
-    DIR/adapter.json          base model, AdaLoRA's settings, rank pattern, prompt length, digest of the tensors
+    DIR/adapter.json          base model, AdaLoRA's settings, rank pattern, prompt length, digests of the tensors and of itself
 
 Each file appears complete or not at all. The JSON is written last and holds the digest of the tensors, so loading detects
 a save that was interrupted between the two files, and files that come from different saves.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -81,6 +82,7 @@ def save_adapter(
         "prompt_length": 0 if prompt is None else len(prompt),
         "tensors_sha256": file_hash(path / "adapter.safetensors"),
     }
+    description["description_sha256"] = _description_hash(description)
     write_text(path / "adapter.json", json.dumps(description, indent=1) + "\n")
 
 
@@ -123,18 +125,27 @@ def _read_description(file: Path) -> _Description:
     if not file.is_file():
         raise UserError(f"{file}: no such file; name a directory that an adapter was saved to")
     try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file}: damaged ({error}); {_AGAIN}") from error
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: damaged ({one_line(error, most=200)}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         told = found.get("format") if isinstance(found, dict) else None
         raise UserError(
             f"{file}: its format is {told!r}, and this version of delrec_jax reads {FORMAT!r}: it is no adapter, or one of "
             "another version; export it again with this version, or use that one"
         )
+    stated = found.get("description_sha256")  # earlier versions did not write it
+    if stated is not None and stated != _description_hash(found):
+        raise UserError(f"{file}: damaged or changed since it was saved; {_AGAIN}")
     try:
         base, settings = found["base"], found["adalora"]
         config = AdaLoRAConfig(**settings | {"targets": tuple(settings["targets"])})
         return _Description(base["name"], base["hash"], found["tensors_sha256"], config)
-    except (KeyError, TypeError, UserError) as error:
+    except (AttributeError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{file}: damaged ({error!r}); {_AGAIN}") from error
+
+
+def _description_hash(description: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of everything else that is described: alpha and ranks are part of what the adapters compute."""
+    content = {key: value for key, value in description.items() if key != "description_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,7 +7,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language import export, weights
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.bert_names import BERT_NAMES, leaves
-from delrec_jax.language.hub import CONFIG_FILE, read_json
+from delrec_jax.language.hub import CONFIG_FILE, check_blocks, read_json, stated_number
 from delrec_jax.padding import PAD_TOKEN
 
 # Keys with the same names in our config and in theirs.
@@ -44,17 +44,18 @@ def read_config(directory: Path) -> BertConfig:
         if raw.get(key, wanted) != wanted:
             raise UserError(f"{file}: {key} is {raw[key]!r}; only {wanted!r} can be read")
     for key in _SIZES:
-        if not isinstance(raw.get(key), int) or raw[key] < 1:
+        if type(raw.get(key)) is not int or not 1 <= raw[key] <= 2**31 - 1:
             raise UserError(f"{file}: {key} is {raw.get(key)!r}; download the model's own file")
     if raw["hidden_size"] % raw["num_attention_heads"]:
         raise UserError(
             f"{file}: hidden_size is {raw['hidden_size']}, which {raw['num_attention_heads']} heads cannot share; "
             "download the model's own file"
         )
+    check_blocks(file, "num_hidden_layers", raw["num_hidden_layers"])
     return BertConfig(
         **{key: raw[key] for key in _SIZES},
-        layer_norm_eps=raw.get("layer_norm_eps", 1e-12),
-        dropout_rate=raw.get("hidden_dropout_prob", 0.1),
+        layer_norm_eps=stated_number(file, raw, "layer_norm_eps", 1e-12, 1e-30, 0.1),
+        dropout_rate=stated_number(file, raw, "hidden_dropout_prob", 0.1, 0, 0.99),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from safetensors import SafetensorError, safe_open
 
 from delrec_jax.addresses import watch_hub
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash, read_object
 
 TOKENIZER_FILES = (
@@ -174,6 +174,33 @@ def read_json(file: Path) -> dict[str, Any]:
     )
 
 
+def stated_number(
+    file: Path, raw: Mapping[str, Any], key: str, default: float, low: float, high: float
+) -> Any:
+    """Returns a number of a `config.json`, or the default where the file leaves it out.
+
+    Raises:
+      UserError: it is no number from `low` to `high`, or has a fraction where the default has none.
+    """
+    value = raw.get(key, default)
+    kinds = (int,) if isinstance(default, int) else (int, float)
+    if type(value) not in kinds or not low <= value <= high:
+        raise UserError(f"{file}: {key} is {value!r}; download the model's own file")
+    return value
+
+
+def check_blocks(file: Path, key: str, blocks: int) -> None:
+    """Refuses more blocks than the weights beside the file have tensors, before a model of that depth is traced.
+
+    Raises:
+      UserError: as it says, or as in `stored_tensors`.
+    """
+    if blocks > (stored := len(stored_tensors(file.parent))):
+        raise UserError(
+            f"{file}: {key} is {blocks}, but the weights have only {stored} tensors; download the model's own file"
+        )
+
+
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     """Returns the tensors of a model directory by name, reading only the headers of its files.
 
@@ -258,7 +285,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
                 found[name] = StoredTensor(name, file, tuple(part.get_shape()))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"{file}: damaged ({error}; {file.stat().st_size} bytes); download it again (after `git clone`: `git lfs pull`)"
+            f"{file}: damaged ({one_line(error, most=300)}; {file.stat().st_size} bytes); download it again (after `git clone`: `git lfs pull`)"
         ) from None
     return found
 

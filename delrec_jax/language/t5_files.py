@@ -1,16 +1,24 @@
 """A T5 as a Hugging Face directory: its `config.json`, read and written, and its weights."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import export, weights
-from delrec_jax.language.hub import CONFIG_FILE, read_json, stored_tensors
+from delrec_jax.language.hub import (
+    CONFIG_FILE,
+    check_blocks,
+    read_json,
+    stated_number,
+    stored_tensors,
+)
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_names import HEAD_NAME, leaves, names_of
 from delrec_jax.padding import END_TOKEN, PAD_TOKEN
 
 _SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+_LARGEST = 2**31 - 1
 _ACTIVATION = {"gated-gelu": "gelu_new", "relu": "relu"}
 # Keys with the same names in our config and in theirs.
 _KEYS = (
@@ -51,17 +59,24 @@ def read_config(directory: Path) -> T5Config:
             f"{file}: model_type is {raw['model_type']!r}; lm.family=t5 reads only t5 (T5 v1.0, v1.1, Flan-T5)"
         )
     for key in _SIZES:
-        if not isinstance(raw.get(key), int) or raw[key] < 1:
+        if type(raw.get(key)) is not int or not 1 <= raw[key] <= _LARGEST:
             raise UserError(f"{file}: {key} is {raw.get(key)!r}; download the model's own file")
+    decoder = raw.get("num_decoder_layers")
+    if decoder is None:
+        decoder = raw["num_layers"]
+    if type(decoder) is not int or not 0 <= decoder <= _LARGEST:
+        raise UserError(f"{file}: num_decoder_layers is {decoder!r}; download the model's own file")
+    check_blocks(file, "num_layers + num_decoder_layers", raw["num_layers"] + decoder)
+    number = partial(stated_number, file, raw)
     # v1.0 files lack `tie_word_embeddings`, which then counts as true. `transformers` 5 has its own key.
     scaled = raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings") is not False)
     return T5Config(
         **{key: raw[key] for key in _SIZES},
-        num_decoder_layers=raw.get("num_decoder_layers") or raw["num_layers"],
-        relative_attention_num_buckets=raw.get("relative_attention_num_buckets", 32),
-        relative_attention_max_distance=raw.get("relative_attention_max_distance", 128),
-        dropout_rate=raw.get("dropout_rate", 0.1),
-        layer_norm_epsilon=raw.get("layer_norm_epsilon", 1e-6),
+        num_decoder_layers=decoder or raw["num_layers"],
+        relative_attention_num_buckets=number("relative_attention_num_buckets", 32, 4, _LARGEST),
+        relative_attention_max_distance=number("relative_attention_max_distance", 128, 4, _LARGEST),
+        dropout_rate=number("dropout_rate", 0.1, 0, 0.99),
+        layer_norm_epsilon=number("layer_norm_epsilon", 1e-6, 1e-30, 0.1),
         feed_forward_proj=_feed_forward(file, raw),
         tie_word_embeddings=HEAD_NAME not in stored_tensors(directory),
         scale_decoder_outputs=bool(scaled),
@@ -71,7 +86,7 @@ def read_config(directory: Path) -> T5Config:
 def _feed_forward(file: Path, raw: dict[str, Any]) -> str:
     """`relu` or `gated-gelu`; a file without the key means `relu` unless it says `is_gated_act`."""
     form: str = raw.get("feed_forward_proj", "gated-gelu" if raw.get("is_gated_act") else "relu")
-    activation = _ACTIVATION.get(form)
+    activation = _ACTIVATION.get(form) if isinstance(form, str) else None
     if activation is None or raw.get("dense_act_fn", activation) != activation:
         raise UserError(
             f"{file}: feed_forward_proj is {form!r} with dense_act_fn {raw.get('dense_act_fn')!r}; only 'relu' with 'relu' "

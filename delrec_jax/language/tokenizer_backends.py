@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from tokenizers import Tokenizer
 
-from delrec_jax.errors import UserError, one_line
+from delrec_jax.errors import UserError, one_line, without_panics
 from delrec_jax.files import read_object
 
 CONFIG = "tokenizer_config.json"
@@ -47,13 +47,14 @@ def open_backend(directory: Path) -> Backend:
     """Opens the tokenizer of a directory that has a `tokenizer.json`.
 
     Raises:
-      UserError: its files cannot be read, or name code that would have to be run.
+      UserError: its files are damaged, do not belong together, or name code that would have to be run.
     """
     config = directory / CONFIG
     remedy = "download the tokenizer again, or name another one by lm.tokenizer"
     own = config.is_file() and read_object(config, missing=remedy, remedy=remedy) == OWN
     try:
-        return OwnBackend(directory) if own else TransformersBackend(directory)
+        with without_panics():
+            return OwnBackend(directory) if own else TransformersBackend(directory)
     except Exception as error:  # both libraries raise many kinds, `tokenizers` bare ones
         raise UserError(
             f"{directory}: no tokenizer that can be read ({one_line(error, most=200)}); {remedy}"

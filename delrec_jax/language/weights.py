@@ -79,6 +79,7 @@ def _load_leaf(leaf: Leaf, tensors: dict[str, StoredTensor], sharding: Sharding)
             bounds = tuple(part.indices(size)[:2] for part, size in parts)
             if bounds not in pieces:  # devices that hold the same piece share one read
                 pieces[bounds] = _read(leaf, stored, bounds)
+                _require_finite(leaf, pieces[bounds], sources[0].file)
             return pieces[bounds]
 
         array = jax.make_array_from_callback(leaf.shape, sharding, piece)
@@ -99,6 +100,21 @@ def _read(leaf: Leaf, stored: Sequence[Any], bounds: Sequence[tuple[int, int]]) 
         else:
             target[...] = value
     return out
+
+
+def _require_finite(leaf: Leaf, values: np.ndarray, file: Path) -> None:
+    """Refuses NaN and infinity, of which a model makes NaN everywhere.
+
+    Raises:
+      UserError: names the tensor.
+    """
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _AT_ONCE):
+        if not np.isfinite(flat[start : start + _AT_ONCE]).all():
+            raise UserError(
+                f"{file}: {leaf.names[0]} has values that are not finite (NaN or infinity): the file is damaged, or they do not fit "
+                f"into {leaf.dtype}; download it again, or use another param_dtype"
+            )
 
 
 def _transpose(value: np.ndarray, target: np.ndarray) -> None:

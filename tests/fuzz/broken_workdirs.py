@@ -11,6 +11,8 @@ from damaged_bytes import BINARY_DAMAGES, PLACE_DAMAGES, TEXT_DAMAGES, replaced
 from tiny_storefront import CONFIG, TINY
 from verdicts import Case, choice, generator
 
+from delrec_jax.data.corpora import load_corpus
+
 LOOKED_AT = "only looked at, or kept to resume a training that is done: no command reads it"
 REMADE = "the page and its tables are made again from the records"
 ANOTHER_CONFIG = "settings that no stage read, or read only elsewhere, may be changed"
@@ -18,9 +20,9 @@ ANOTHER_CONFIG = "settings that no stage read, or read only elsewhere, may be ch
 _LOGS = (".jsonl", ".html", ".md", ".svg", ".png", ".csv", ".tex", ".txt")
 
 
-def commands(run: Path, output: Path) -> Mapping[str, tuple[str, ...]]:
+def commands(run: Path, output: Path, title: str = "") -> Mapping[str, tuple[str, ...]]:
     """Commands that read a finished run, by name."""
-    asked = ("--history=The First Harbor", "-k", "3")
+    asked = (f"--history={title}", "-k", "3")
     return {
         "recommend": ("recommend", f"--workdir={run}", *asked),
         "report": ("report", f"--workdir={run}"),
@@ -31,13 +33,17 @@ def commands(run: Path, output: Path) -> Mapping[str, tuple[str, ...]]:
 
 def files_of(run: Path) -> list[str]:
     """All files of a run, checkpoints included."""
-    return sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file() and ".lock" not in path.name)
+    return sorted(
+        path.relative_to(run).as_posix()
+        for path in run.rglob("*")
+        if path.is_file() and ".lock" not in path.name
+    )
 
 
-def result(run: Path, output: Path, command: str) -> Any:
+def result(run: Path, output: Path, command: str, title: str) -> Any:
     """What the command prints, without where the run is."""
     shutil.rmtree(output, ignore_errors=True)
-    text = printed(*commands(run, output)[command])
+    text = printed(*commands(run, output, title)[command])
     return text.replace(str(run), "RUN").replace(str(output), "OUTPUT")
 
 
@@ -47,12 +53,13 @@ class Runs:
     def __init__(self, whole: Path, other: Path, folder: Path):
         self.whole, self.other, self.folder = whole, other, folder
         self.files = files_of(whole)
+        self.title = load_corpus(whole / "data" / "corpus").catalogue.titles[0]
         self.expected: dict[str, Any] = {}
 
     def undamaged(self, command: str) -> Any:
         if command not in self.expected:
             copy = self.copy()
-            self.expected[command] = result(copy, self.folder / "out", command)
+            self.expected[command] = result(copy, self.folder / "out", command, self.title)
         return self.expected[command]
 
     def copy(self) -> Path:
@@ -64,14 +71,16 @@ def damaged_workdir(seed: int, number: int, runs: Runs, *, command: str = "") ->
     """One file of a run, damaged, and a command on the run."""
     rng = generator(seed, "workdirs", number)
     name = choice(rng, _weighted(runs.files))
-    command = command or choice(rng, ("recommend",) * 4 + ("report",) * 2 + ("export",) * 2 + ("run",))
+    command = command or choice(
+        rng, ("recommend",) * 4 + ("report",) * 2 + ("export",) * 2 + ("run",)
+    )
     expected = runs.undamaged(command)
     run = runs.copy()
     what = _damage(run / name, runs.other / name, rng)
     stage = name.partition("/")[0]
     return Case(
         label=f"{name}: {what}; {command}",
-        attempt=lambda: result(run, runs.folder / "out", command),
+        attempt=lambda: result(run, runs.folder / "out", command, runs.title),
         names=[str(run / name), str(run / stage), str(run)],
         same=lambda found: found == expected,
         rule=rule(name, command),
