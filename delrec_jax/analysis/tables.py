@@ -138,6 +138,11 @@ def read_metrics_json(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _all_numbers(row: dict[str, Any]) -> bool:
+    """Whether what was measured is numbers."""
+    return all(isinstance(value, int | float) for key, value in row.items() if key != "run")
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`: {"run": ..., "step": ..., measured values ...}.
 
@@ -154,11 +159,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict) or not {"run", "step"} <= set(row):
+        known = isinstance(row, dict) and isinstance(row.get("run"), str)
+        if not known or type(row.get("step")) is not int or not _all_numbers(row):
             raise UserError(
-                f"{path}, line {number}: not a JSON object with 'run' and 'step' ({line[:60]!r}); "
+                f"{path}, line {number}: not a JSON object with 'run', 'step' and numbers ({line[:60]!r}); "
                 "remove the line or run the stage again"
             )
         rows.append(row)

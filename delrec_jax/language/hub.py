@@ -285,7 +285,8 @@ def _header(file: Path) -> dict[str, StoredTensor]:
                 found[name] = StoredTensor(name, file, tuple(part.get_shape()))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"{file}: damaged ({one_line(error, most=300)}; {file.stat().st_size} bytes); download it again (after `git clone`: `git lfs pull`)"
+            f"{file}: damaged ({one_line(error, most=300)}; {file.stat().st_size} bytes); download it again "
+            "(after `git clone`: `git lfs pull`)"
         ) from None
     return found
 

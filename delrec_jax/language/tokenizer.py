@@ -54,8 +54,8 @@ class Tokenizer:
             first, last = special("cls"), special("sep")
             if pad != PAD_TOKEN or first is None or last is None:
                 raise UserError(
-                    f"{directory}: [PAD] is {pad}, [CLS] {first} and [SEP] {last}; a BERT tokenizer has all three, [PAD] as 0: use "
-                    "the model's own"
+                    f"{directory}: [PAD] is {pad}, [CLS] {first} and [SEP] {last}; a BERT tokenizer has all three, [PAD] as "
+                    "0: use the model's own"
                 )
             self.begin, self.end = (first,), (last,)
         elif (pad, end) != (PAD_TOKEN, END_TOKEN):

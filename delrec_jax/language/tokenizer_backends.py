@@ -54,11 +54,20 @@ def open_backend(directory: Path) -> Backend:
     own = config.is_file() and read_object(config, missing=remedy, remedy=remedy) == OWN
     try:
         with without_panics():
-            return OwnBackend(directory) if own else TransformersBackend(directory)
+            return _tried(OwnBackend(directory) if own else TransformersBackend(directory))
     except Exception as error:  # both libraries raise many kinds, `tokenizers` bare ones
         raise UserError(
             f"{directory}: no tokenizer that can be read ({one_line(error, most=200)}); {remedy}"
         ) from error
+
+
+def _tried(backend: Backend) -> Backend:
+    """The same, after a first use: some damage shows only then."""
+    for name in ("pad", "eos", "unk", "mask", "cls", "sep"):
+        backend.special(name)
+    backend.id_of("<extra_id_0>")
+    backend.encode(["a"])
+    return backend
 
 
 class OwnBackend:

@@ -112,8 +112,8 @@ def _require_finite(leaf: Leaf, values: np.ndarray, file: Path) -> None:
     for start in range(0, flat.size, _AT_ONCE):
         if not np.isfinite(flat[start : start + _AT_ONCE]).all():
             raise UserError(
-                f"{file}: {leaf.names[0]} has values that are not finite (NaN or infinity): the file is damaged, or they do not fit "
-                f"into {leaf.dtype}; download it again, or use another param_dtype"
+                f"{file}: {leaf.names[0]} has values that are not finite (NaN or infinity): it is damaged, or they do not "
+                f"fit into {leaf.dtype}; download it again, or use another param_dtype"
             )
 
 
