@@ -12,6 +12,7 @@ systems     one row per system, teacher and seed: the folders of its training ru
 These figures differ from run to run: nothing depends on them, and no table of a report shows them.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ import jax
 import numpy as np
 from safetensors import safe_open
 
-from delrec_jax.analysis.tables import read_log
 from delrec_jax.config.p2rec import ENSEMBLE
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.evaluation.ranking import RankFn, ScoreFn
 from delrec_jax.evaluation.systems import hybrid_parts
 from delrec_jax.training.watching import (
@@ -210,7 +211,12 @@ def _training_row(folder: Path, root: Path) -> dict[str, Any] | None:
     log, result = folder / "metrics.jsonl", folder / "result.safetensors"
     if not log.is_file() or not result.is_file():
         return None
-    rows = read_log(log)
+    try:
+        rows = [dict(json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{log}: cannot be read ({one_line(error, most=200)}); put back a copy of it, or remove it"
+        ) from error
     if not rows:
         return None
     seconds, examples = _timed(rows)

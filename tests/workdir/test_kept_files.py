@@ -81,7 +81,7 @@ def test_a_marker_says_what_it_said(tmp_path, change):
 
 @pytest.mark.parametrize("found", [[], None, 3, "x", {}, {"finished": True}])
 def test_something_else_is_no_marker(tmp_path, found):
-    with pytest.raises(UserError, match="stage.json: damaged"):
+    with pytest.raises(UserError, match=r"stage\.json: damaged"):
         kept_files.checked(tmp_path / "stage.json", found)
 
 
