@@ -81,7 +81,8 @@ class _Interval(NamedTuple):
     opens: str
     closes: str
 
-    def __contains__(self, value: float) -> bool:
+    def holds(self, value: float) -> bool:
+        """Whether a number is in it."""
         above = value > self.low if self.opens == "(" else value >= self.low
         return above and (value < self.high if self.closes == ")" else value <= self.high)
 
@@ -117,7 +118,7 @@ def _check_number(key: str, value: float) -> None:
     match = _INTERVAL.fullmatch(text)
     assert match is not None
     interval = _Interval(float(match[2]), float(match[3]), match[1], match[4])
-    if not math.isfinite(value) or value not in interval:
+    if not math.isfinite(value) or not interval.holds(value):
         raise UserError(f"config.{key} is {value}: it must be a number in {text}")
 
 

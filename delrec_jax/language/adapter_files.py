@@ -134,15 +134,16 @@ def _read_description(file: Path) -> _Description:
             f"{file}: its format is {told!r}, and this version of delrec_jax reads {FORMAT!r}: it is no adapter, or one of "
             "another version; export it again with this version, or use that one"
         )
-    stated = found.get("description_sha256")  # earlier versions did not write it
-    if stated is not None and stated != _description_hash(found):
-        raise UserError(f"{file}: damaged or changed since it was saved; {_AGAIN}")
     try:
         base, settings = found["base"], found["adalora"]
         config = AdaLoRAConfig(**settings | {"targets": tuple(settings["targets"])})
-        return _Description(base["name"], base["hash"], found["tensors_sha256"], config)
+        described = _Description(base["name"], base["hash"], found["tensors_sha256"], config)
     except (AttributeError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{file}: damaged ({error!r}); {_AGAIN}") from error
+    stated = found.get("description_sha256")  # earlier versions did not write it
+    if stated is not None and stated != _description_hash(found):
+        raise UserError(f"{file}: damaged or changed since it was saved; {_AGAIN}")
+    return described
 
 
 def _description_hash(description: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language import export, weights
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.bert_names import BERT_NAMES, leaves
-from delrec_jax.language.hub import CONFIG_FILE, check_blocks, read_json, stated_number
+from delrec_jax.language.hub import CONFIG_FILE, MOST_BLOCKS, read_json, stated_number
 from delrec_jax.padding import PAD_TOKEN
 
 # Keys with the same names in our config and in theirs.
@@ -51,7 +51,7 @@ def read_config(directory: Path) -> BertConfig:
             f"{file}: hidden_size is {raw['hidden_size']}, which {raw['num_attention_heads']} heads cannot share; "
             "download the model's own file"
         )
-    check_blocks(file, "num_hidden_layers", raw["num_hidden_layers"])
+    stated_number(file, raw, "num_hidden_layers", 0, 1, MOST_BLOCKS)
     return BertConfig(
         **{key: raw[key] for key in _SIZES},
         layer_norm_eps=stated_number(file, raw, "layer_norm_eps", 1e-12, 1e-30, 0.1),

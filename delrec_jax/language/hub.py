@@ -31,6 +31,8 @@ FETCHED = (
     "model*.safetensors",
     INDEX_FILE,
 )
+MOST_BLOCKS = 512
+"""Of a model; with more, a `config.json` is damaged, and a model of that depth would be traced for hours."""
 Shape = TypeVar("Shape")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors")  # nowhere else: an index is data from the hub
@@ -187,18 +189,6 @@ def stated_number(
     if type(value) not in kinds or not low <= value <= high:
         raise UserError(f"{file}: {key} is {value!r}; download the model's own file")
     return value
-
-
-def check_blocks(file: Path, key: str, blocks: int) -> None:
-    """Refuses more blocks than the weights beside the file have tensors, before a model of that depth is traced.
-
-    Raises:
-      UserError: as it says, or as in `stored_tensors`.
-    """
-    if blocks > (stored := len(stored_tensors(file.parent))):
-        raise UserError(
-            f"{file}: {key} is {blocks}, but the weights have only {stored} tensors; download the model's own file"
-        )
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:

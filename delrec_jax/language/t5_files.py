@@ -8,7 +8,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language import export, weights
 from delrec_jax.language.hub import (
     CONFIG_FILE,
-    check_blocks,
+    MOST_BLOCKS,
     read_json,
     stated_number,
     stored_tensors,
@@ -61,18 +61,14 @@ def read_config(directory: Path) -> T5Config:
     for key in _SIZES:
         if type(raw.get(key)) is not int or not 1 <= raw[key] <= _LARGEST:
             raise UserError(f"{file}: {key} is {raw.get(key)!r}; download the model's own file")
-    decoder = raw.get("num_decoder_layers")
-    if decoder is None:
-        decoder = raw["num_layers"]
-    if type(decoder) is not int or not 0 <= decoder <= _LARGEST:
-        raise UserError(f"{file}: num_decoder_layers is {decoder!r}; download the model's own file")
-    check_blocks(file, "num_layers + num_decoder_layers", raw["num_layers"] + decoder)
     number = partial(stated_number, file, raw)
+    blocks = number("num_layers", 0, 1, MOST_BLOCKS)
+    raw["num_decoder_layers"] = raw.get("num_decoder_layers") or blocks
     # v1.0 files lack `tie_word_embeddings`, which then counts as true. `transformers` 5 has its own key.
     scaled = raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings") is not False)
     return T5Config(
         **{key: raw[key] for key in _SIZES},
-        num_decoder_layers=decoder or raw["num_layers"],
+        num_decoder_layers=number("num_decoder_layers", blocks, 1, MOST_BLOCKS),
         relative_attention_num_buckets=number("relative_attention_num_buckets", 32, 4, _LARGEST),
         relative_attention_max_distance=number("relative_attention_max_distance", 128, 4, _LARGEST),
         dropout_rate=number("dropout_rate", 0.1, 0, 0.99),

@@ -224,6 +224,7 @@ def test_a_save_that_dies_leaves_no_part_and_is_never_taken_for_whole(
     monkeypatch.setattr(f"delrec_jax.language.adapter_files.{failing}", die)
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path, adapters=triplets(seed=1))
+    monkeypatch.undo()
     assert {file.name for file in tmp_path.iterdir()} == FILES
     if failing == "save_file":  # nothing was replaced yet: the first save still loads
         assert (tmp_path / "adapter.safetensors").read_bytes() == before
