@@ -64,12 +64,18 @@ def sealed(marker: Mapping[str, Any]) -> dict[str, Any]:
     return {**marker, "seal": _seal(marker)}
 
 
-def checked(path: Path, found: Any) -> dict[str, Any]:
+def checked(path: Path, found: Any, *, newest: int) -> dict[str, Any]:
     """Returns the content of a marker; those of earlier versions have no seal.
 
     Raises:
-      UserError: it is none, or was changed since it was written.
+      UserError: it is none, was changed since it was written, or has a later format than `newest`.
     """
+    number = found.get("format", newest) if isinstance(found, dict) else newest
+    if type(number) is not int or number > newest:
+        raise UserError(
+            f"{path}: results of format {number}, and this version of delrec_jax reads and writes format {newest}: upgrade "
+            "delrec_jax, or give another --workdir"
+        )
     known = isinstance(found, dict) and all(
         isinstance(found[key], kind) for key, kind in _TYPES.items() if key in found
     )

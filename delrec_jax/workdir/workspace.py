@@ -282,14 +282,9 @@ class Workspace:
 
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / kept_files.MARKER
-        marker = kept_files.checked(path, read_json(path)) if os.path.lexists(path) else {}
-        found = marker.get("format", _FORMAT)
-        if not isinstance(found, int) or found > _FORMAT:
-            raise UserError(
-                f"{path}: results of format {found}, and this version of delrec_jax reads and writes format {_FORMAT}: "
-                "upgrade delrec_jax, or give another --workdir"
-            )
-        return marker
+        if not os.path.lexists(path):
+            return {}
+        return kept_files.checked(path, read_json(path), newest=_FORMAT)
 
     def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
         marker = {
