@@ -75,8 +75,7 @@ class Workspace:
             set()
         )  # stages whose files were checked by this process, or made by it
         told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
-        trackers = Trackers(experiment.watch, workdir, told)
-        self.watch = Watch(experiment.profile, trackers, experiment.hang_after)
+        self.watch = Watch(experiment.profile, Trackers(experiment.watch, workdir, told), experiment.hang_after)
         path = workdir / "config.json"
         try:
             if path.exists():
@@ -282,9 +281,8 @@ class Workspace:
 
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / kept_files.MARKER
-        if not os.path.lexists(path):
-            return {}
-        return kept_files.checked(path, read_json(path), newest=_FORMAT)
+        there = os.path.lexists(path)
+        return kept_files.checked(path, read_json(path), newest=_FORMAT) if there else {}
 
     def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
         marker = {
