@@ -192,4 +192,4 @@ def test_three_users_of_the_chosen_group_are_printed(opened, run, request):
         assert page.locator(f"{rows}:visible").count() == wanted
         assert page.locator(f"{rows}[data-group={group}]:visible").count() == wanted
         pages = re.findall(rb"/Type\s*/Page\b", page.pdf())
-        assert 5 < len(pages) <= 20
+        assert 5 < len(pages) <= 22  # more with all users
