@@ -71,11 +71,11 @@ class Workspace:
         self.stages = METHODS[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
-        self._intact: set[str] = (
-            set()
-        )  # stages whose files were checked by this process, or made by it
+        self._intact: set[str] = set()  # stages whose files this process has checked or made
         told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
-        self.watch = Watch(experiment.profile, Trackers(experiment.watch, workdir, told), experiment.hang_after)
+        self.watch = Watch(
+            experiment.profile, Trackers(experiment.watch, workdir, told), experiment.hang_after
+        )
         path = workdir / "config.json"
         try:
             if path.exists():
@@ -257,9 +257,8 @@ class Workspace:
     def _clear(self, stage: str) -> None:
         folder = self.folder(stage)
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
-            (folder / kept_files.MARKER).unlink(
-                missing_ok=True
-            )  # first: what is left is not finished
+            # The marker first: what is left is not finished.
+            (folder / kept_files.MARKER).unlink(missing_ok=True)
             for old in folder.iterdir():  # the folder itself may be a link to one that runs share
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
