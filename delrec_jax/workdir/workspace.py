@@ -71,11 +71,11 @@ class Workspace:
         self.stages = METHODS[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
-        self._intact: set[str] = (
-            set()
-        )  # stages whose files were checked by this process, or made by it
+        self._intact: set[str] = set()  # checked or made by this process
         told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
-        self.watch = Watch(experiment.profile, Trackers(experiment.watch, workdir, told), experiment.hang_after)
+        self.watch = Watch(
+            experiment.profile, Trackers(experiment.watch, workdir, told), experiment.hang_after
+        )
         path = workdir / "config.json"
         try:
             if path.exists():
