@@ -41,9 +41,7 @@ __all__ = [
     "sample_interactions",
 ]
 
-_WEIGHED = ("continuation", "drift", "popularity")
-"""What a user's profile weighs."""
-
+_WEIGHED = ("continuation", "drift", "popularity")  # by a profile
 _RELEASE = 1_700_000_000  # Unix seconds; new releases are on sale from here on
 _DAY = 86_400
 _CHUNK = 2048  # users per block, which bounds the memory of [users, items] arrays
