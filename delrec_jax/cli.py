@@ -94,7 +94,7 @@ def _dispatch(arguments: list[str]) -> None:
     if command == "compare":
         _compare(folders, values, overrides, shlex.join(["delrec", *arguments]))
         return
-    if reads_shared(command, values):
+    if reads_shared(values):
         run_shared(command, values)
         return
     _check_given(command, values, overrides)

@@ -6,20 +6,16 @@ from absl import flags
 
 from delrec_jax.errors import UserError
 
-ASKING = ("recommend", "rank")
 
-
-def reads_shared(command: str, values: flags.FlagValues) -> bool:
+def reads_shared(values: flags.FlagValues) -> bool:
     """Returns whether a command is about a shared folder, and not about a workdir.
+
+    Only commands that can be have the flags that say so.
 
     Raises:
       UserError: both are given, or flags that do not go together.
     """
     place, folder = values["from"].value, values.folder
-    if place and command not in ASKING:
-        raise UserError(f"--from={place}: only {' and '.join(ASKING)} read a shared folder")
-    if folder and command != "push":
-        raise UserError(f"--folder={folder}: only push uploads a folder")
     if not (place or folder):
         if values.revision:
             raise UserError(f"--revision={values.revision}: give --from=USER/NAME too")
