@@ -1,5 +1,6 @@
 """The flags of a tiny storefront run, and its workdir opened as the commands open it."""
 
+import json
 import sys
 from pathlib import Path
 from unittest import mock
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 
 from delrec_jax.cli import main
 from delrec_jax.config import from_config
+from delrec_jax.workdir import kept_files
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.workspace import Workspace
 
@@ -73,6 +75,15 @@ def delrec(*arguments: str) -> None:
     """A command as its console script gives it: `ml_collections` reads overrides from `sys.argv`."""
     with mock.patch.object(sys, "argv", ["delrec", *arguments]):
         main()
+
+
+def mark_again(workdir: Path, stage: str) -> None:
+    """Makes a finished stage's marker that of its files as they are now, as if it had left them so."""
+    folder = open_workspace(workdir).folder(stage)
+    marker = json.loads((folder / kept_files.MARKER).read_text())
+    del marker["seal"]
+    marker["files"] = kept_files.hashes(folder)
+    (folder / kept_files.MARKER).write_text(json.dumps(kept_files.sealed(marker)))
 
 
 def open_workspace(workdir: Path) -> Workspace:

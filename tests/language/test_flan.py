@@ -77,7 +77,7 @@ def test_a_directory_is_read(tmp_path):
 
 
 def test_a_directory_without_a_model_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserError, match=r"no config\.json there"):
+    with pytest.raises(UserError, match=r"config\.json: not there"):
         pretrained_shape(str(tmp_path))
 
 

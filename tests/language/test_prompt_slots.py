@@ -124,7 +124,7 @@ def test_text_prompts_need_words(text_ids):
 
 
 def test_an_unknown_start_is_named():
-    with pytest.raises(UserError, match=r"distill.init is 'zeros': use 'normal'"):
+    with pytest.raises(UserError, match=r"distill.init is 'zeros': use one of normal"):
         init_prompt("zeros", TABLE, 2, jax.random.key(0))
 
 

@@ -482,7 +482,7 @@ def test_the_fingerprint_is_of_every_byte(tmp_path):
         )
         assert hub.fingerprint(tmp_path / "b") != first, name
         file.write_bytes(before)
-    with pytest.raises(UserError, match=r"no config\.json there"):
+    with pytest.raises(UserError, match=r"config\.json: not there"):
         (tmp_path / "b" / "config.json").unlink()
         hub.fingerprint(tmp_path / "b")
 

@@ -38,10 +38,10 @@ def rows(path):
 
 def test_two_processes_train_as_one(tiny_run, tmp_path):
     workdir, log = begin(tiny_run, tmp_path / "two", "data", "lm", "teacher"), tmp_path / "log"
-    shared = ("--config.mesh.data=1", "--config.mesh.fsdp=2", "--config.tune.controls=()")
+    shared = ("--config.mesh.data=1", "--config.mesh.fsdp=2")
     # Copies of the weights in stage 1, shared weights in stage 2: another mesh in between is allowed.
     for stage, mesh in (("distill", ()), ("tune", shared)):
-        both = start(stage, workdir, log, *mesh)
+        both = start(stage, workdir, log, "--config.tune.controls=()", *mesh)
         assert [one.wait(DEADLINE) for one in both] == [0, 0], said(log, 0) + said(log, 1)
     for name in ("prompt/distilled", "prompt/true", "adapter/distilled"):
         found = rows(workdir / name / "metrics.jsonl")

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from ml_collections import ConfigDict
+from tiny_storefront import mark_again
 
 from delrec_jax.cli import main
 from delrec_jax.config import BaselinesConfig, from_config
@@ -176,6 +177,7 @@ def test_candidates_of_other_users_are_refused(tmp_path, capsys):
     delrec("prepare", tmp_path, "--config.split.kind=by_user")
     folder = tmp_path / "run" / "data"
     (folder / "candidates_test.npz").write_bytes((folder / "candidates_valid.npz").read_bytes())
+    mark_again(tmp_path / "run", "prepare")
     with pytest.raises(SystemExit):
         delrec("baseline", tmp_path, "--config.split.kind=by_user")
     assert "candidates_test.npz: its users are not those of" in capsys.readouterr().err

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
-from tiny_storefront import delrec, open_workspace
+from tiny_storefront import delrec, mark_again, open_workspace
 from watching import same, stored
 
+from delrec_jax.files import file_hash
 from delrec_jax.language import t5_files, weights
 from delrec_jax.language.adapter_files import load_adapter
 from delrec_jax.language.mean_scoring import MEAN
@@ -38,6 +39,10 @@ def tuned(tiny_run, tmp_path_factory):
         if name.endswith("E"):
             tensors[name][:REMOVED] = 0
     save_file(tensors, file)
+    told = file.with_suffix(".json")
+    about = json.loads(told.read_text()) | {"sha256": file_hash(file)}
+    told.write_text(json.dumps(about))
+    mark_again(workdir, "tune")
     return workdir
 
 

@@ -198,7 +198,7 @@ def test_weights_that_are_not_there(tiny_run, tmp_path, capsys):
         in line
     )
     line = refusal(capsys, "pretrain", *flags, "--update", f"--config.lm.weights={empty}")
-    assert f"{empty}: no config.json" in line
+    assert f"{empty}/config.json: not there" in line
 
 
 def test_a_tokenizer_without_weights_is_refused_before_any_stage(tmp_path, capsys):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from safetensors.numpy import load_file
-from tiny_storefront import delrec, open_workspace
+from tiny_storefront import delrec, mark_again, open_workspace
 
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.delrec import systems
@@ -22,8 +22,9 @@ FIGURES = ("value", "ci_low", "ci_high", "change", "change_low", "change_high")
 def other(tiny_run, tmp_path_factory):
     """A run like the tiny one, whose distilled prompt is its random one."""
     workdir = shutil.copytree(tiny_run, tmp_path_factory.mktemp("other") / "run")
-    names = [workdir / "prompt" / name / "result.safetensors" for name in ("random", "distilled")]
-    shutil.copyfile(*names)
+    for file in ("result.safetensors", "result.json"):
+        shutil.copyfile(*(workdir / "prompt" / name / file for name in ("random", "distilled")))
+    mark_again(workdir, "distill")
     return workdir
 
 
@@ -128,7 +129,7 @@ def test_where_candidates_are_stated_these_are_ranked(sequence_run, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--users=0"], "--users=0: ask at least 1"),
+        (["--users=0"], "--users=0: 0 is not an integer in the range"),
         (["--prompt_from={nowhere}"], "no config.json there"),
         (["--prompt_from={first_run}"], "belongs to another language model (SHA-256 "),
         (["--prompt_from={p2rec_run}"], "no finished `delrec distill` there"),

@@ -177,7 +177,7 @@ def test_recommend_answers_titles_typed_in(tiny_run, capsys):
         ),
         (["recommend", "--history=1234"], ["no item is called '1234'", "no title is similar"]),
         (["recommend", "--history="], ["--history is empty"]),
-        (["recommend", "--history=x", "-k", "0"], ["no item is called"]),
+        (["recommend", "--history=x", "-k", "0"], ["--k=0: 0 is not an integer in the range"]),
         (
             ["run", CONFIG, *TINY, "--config.distill.lenght=4"],
             ["distill.lenght does not exist", "distill.length"],
