@@ -78,7 +78,7 @@ def fault(done: subprocess.CompletedProcess[str]) -> str:
     lines = done.stderr.splitlines()
     last = lines[-1] if lines else ""
     if "Traceback" in done.stderr:
-        return f"traceback: {last[:200]}"
+        return "traceback: " + " | ".join(lines[-12:])
     if done.returncode != 2:
         return f"status {done.returncode}"
     if not last.startswith("delrec: ") or not any(word in last for word in REMEDIES):
