@@ -30,7 +30,7 @@ from compiling import QUICK_ENVIRONMENT  # noqa: E402  (the path comes first)
 from tiny_storefront import CONFIG, TINY  # noqa: E402
 
 FIRST = 0.02  # the smallest room, as a share of what the run needs
-SPARE = 1.15  # the largest: a resumed run keeps a checkpoint more than an undisturbed one
+SPARE = 1.6  # the largest: a resumed run keeps checkpoints more, and what was half written, until its stage ends
 LIMITS = {"bytes": "size", "files": "nr_inodes"}
 REMEDIES = ("make room", "free some space")
 SLOW = 3600.0  # seconds that one start may take, on a busy machine
@@ -77,12 +77,12 @@ def fault(done: subprocess.CompletedProcess[str]) -> str:
     """What is wrong with how a start on a full disk ended, or ""."""
     lines = done.stderr.splitlines()
     last = lines[-1] if lines else ""
-    if "Traceback" in done.stderr:
-        return "traceback: " + " | ".join(lines[-12:])
     if done.returncode != 2:
         return f"status {done.returncode}"
     if not last.startswith("delrec: ") or not any(word in last for word in REMEDIES):
         return f"said: {last[:200]}"
+    if "Traceback" in done.stderr:
+        return "traceback: " + " | ".join(lines[-30:])
     return ""
 
 
