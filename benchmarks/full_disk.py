@@ -82,7 +82,7 @@ def fault(done: subprocess.CompletedProcess[str]) -> str:
     if not last.startswith("delrec: ") or not any(word in last for word in REMEDIES):
         return f"said: {last[:200]}"
     if "Traceback" in done.stderr:
-        return "traceback: " + " | ".join(lines[-30:])
+        return f"traceback: {lines[-2][:200]}"
     return ""
 
 

@@ -54,6 +54,11 @@ def file_hash(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def json_hash(content: Any) -> str:
+    """Returns the SHA-256 (hex) of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_object(file: Path, *, missing: str, remedy: str) -> dict[str, Any]:
     """Reads the object in a JSON file that may come from anywhere.
 

@@ -7,7 +7,6 @@ Each file appears complete or not at all. The JSON is written last and holds the
 a save that was interrupted between the two files, and files that come from different saves.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from delrec_jax.errors import UserError, one_line
-from delrec_jax.files import file_hash, whole, write_text
+from delrec_jax.files import file_hash, json_hash, whole, write_text
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.layers import unstack_layers
 
@@ -148,5 +147,6 @@ def _read_description(file: Path) -> _Description:
 
 def _description_hash(description: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of everything else that is described: alpha and ranks are part of what the adapters compute."""
-    content = {key: value for key, value in description.items() if key != "description_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_hash(
+        {key: value for key, value in description.items() if key != "description_sha256"}
+    )

@@ -26,7 +26,6 @@ from delrec_jax.training.written import (
     UNFINISHED,
     check_described,
     described,
-    described_leaf,
     tidy,
     write_sums,
 )
@@ -258,7 +257,7 @@ def save_tree(path: Path, tree: Any, meta: dict[str, Any]) -> None:
         arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
         with whole(path) as partial:
             save_file(arrays, partial)
-            about = {"parameters": _leaves(arrays), "sha256": file_hash(partial)}
+            about = {"parameters": described(arrays), "sha256": file_hash(partial)}
             told = json.dumps({**meta, **about}, indent=1, sort_keys=True)
             write_text(path.with_suffix(".json"), told)
     wait_for_all()
@@ -278,7 +277,7 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{path}: cannot be read ({error}); delete the stage's directory and run the stage again"
         ) from error
     if "parameters" in meta:  # earlier versions did not say
-        check_described(path, _leaves(flat), meta["parameters"])
+        check_described(path, described(flat), meta["parameters"])
     if "sha256" in meta and file_hash(path) != meta["sha256"]:
         raise UserError(
             f"{path}: is not the file that was written (its SHA-256 differs from the one in {path.with_suffix('.json').name}); "
@@ -286,10 +285,6 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     told = {key: value for key, value in meta.items() if key not in _ABOUT}
     return traverse_util.unflatten_dict(flat, sep="/"), told
-
-
-def _leaves(arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    return {name: described_leaf(array) for name, array in sorted(arrays.items())}
 
 
 def _cause(error: BaseException) -> str:

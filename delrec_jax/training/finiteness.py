@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delrec_jax.training.sharding import Layout
+from delrec_jax.training.sharding import Layout, key_names
 
 _NORM = "gradient_norm"
 
@@ -96,7 +96,7 @@ def first_bad_leaf(tree: Any, layout: Layout) -> str | None:
       layout: where they are placed.
     """
     found = [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        ("/".join(key_names(path)), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]

@@ -16,6 +16,7 @@ import numpy as np
 from delrec_jax.distributed import as_main_sees, is_main, wait_for_all
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, write_text
+from delrec_jax.training.sharding import key_names
 from delrec_jax.training.writers import say
 
 SUMS = "sums.json"
@@ -102,14 +103,9 @@ def tidy(directory: Path) -> None:
 def described(tree: Any) -> dict[str, str]:
     """Returns the type and shape of each leaf of a tree of arrays by its path, such as `params/w: float32 [4, 6]`."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): described_leaf(leaf)
+        "/".join(key_names(path)): f"{np.dtype(leaf.dtype).name} {list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def described_leaf(leaf: Any) -> str:
-    """Returns an array's type and shape."""
-    return f"{np.dtype(leaf.dtype).name} {list(leaf.shape)}"
 
 
 def check_described(place: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:

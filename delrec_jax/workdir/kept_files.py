@@ -4,14 +4,12 @@ A bit that flips in a file of numbers gives other numbers. What is kept only to 
 (logs, pages), and what carries a hash of its own is left out, as is what later commands may write beside it.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash
+from delrec_jax.files import file_hash, json_hash
 
 MARKER = "stage.json"
 _READ = (".safetensors", ".npz", ".parquet", ".json")
@@ -88,5 +86,4 @@ def checked(path: Path, found: Any, *, newest: int) -> dict[str, Any]:
 
 
 def _seal(marker: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in marker.items() if key != "seal"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_hash({key: value for key, value in marker.items() if key != "seal"})

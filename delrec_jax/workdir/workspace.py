@@ -5,8 +5,6 @@ fingerprint is skipped, an interrupted one resumes. A workdir of another config 
 change affects are run again; so are those that depend on a file which has changed.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from typing import Any
 from delrec_jax.config import Experiment, leaf_keys, leaf_values, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
-from delrec_jax.files import file_hash
+from delrec_jax.files import file_hash, json_hash
 from delrec_jax.training.tracking.trackers import Trackers
 from delrec_jax.training.watching import Watch
 from delrec_jax.workdir import kept_files
@@ -135,7 +133,7 @@ class Workspace:
         before = {name: (self.fingerprint(name, written_as), self.content(name)) for name in needs}
         number = _FORMAT if written_as is None else written_as
         content = {**self._read_by(stage), "format": number, "needs": before}
-        return _sha256(content)
+        return json_hash(content)
 
     def plan_key(self, stage: str) -> str:
         """Returns the SHA-256 of all settings that a stage's files depend on, known before anything has run.
@@ -153,7 +151,7 @@ class Workspace:
             },
             "needs": {name: self.plan_key(name) for name in spec.needs},
         }
-        return _sha256(content)
+        return json_hash(content)
 
     def _read_by(self, stage: str) -> dict[str, Any]:
         """What a stage itself reads of the settings and of the user's own files."""
@@ -293,7 +291,3 @@ class Workspace:
             "files": kept_files.hashes(self.folder(stage)) if finished else {},
         }
         write_json(self.folder(stage) / kept_files.MARKER, kept_files.sealed(marker))
-
-
-def _sha256(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,6 @@
 What prepares and reads them (TFDS, a reader for each kind of source) is loaded when it is called: configs need none of it.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from delrec_jax.data.corpora.data_config import DataConfig as DataConfig
 from delrec_jax.data.corpora.quick_copy import FILE, load_copy, save_copy
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash, write_text
+from delrec_jax.files import file_hash, json_hash, write_text
 
 if TYPE_CHECKING:
     from delrec_jax.data.corpora.sources import Source
@@ -96,4 +95,4 @@ def _load_records(place: Path) -> Corpus:
 def _key(config: DataConfig, source: "Source") -> str:
     files = [(path.name, file_hash(path)) for path in source.files if path.is_file()]
     content: list[Any] = [config.corpus, dict(source.content), files]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(content)[:16]

@@ -35,10 +35,10 @@ LONGEST_LINE = 1 << 26
 _CHUNK = 1 << 20
 _LISTED = 20
 _GZIP_MAGIC = b"\x1f\x8b"
-# A damaged header makes zipfile raise many things: an unknown format version, a name that no codec reads, an encrypted
-# member (RuntimeError), an offset before the start of the file.
 # zipfile unpacks these piece by piece; of bzip2 and LZMA, one piece of a megabyte can hold a terabyte.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# A damaged header makes zipfile raise many things: an unknown format version, a name that no codec reads, an encrypted
+# member (RuntimeError), an offset before the start of the file.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError)
 
 

@@ -9,7 +9,6 @@ Another run of the tracker begins where the results would not belong together: w
 (`--update`), or a training run starts again from other data or other results of earlier stages.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from delrec_jax.errors import UserError, one_line
-from delrec_jax.files import write_text
+from delrec_jax.files import json_hash, write_text
 from delrec_jax.training.tracking.tracker import Row, numbers
 
 PROJECT = "delrec-jax"
@@ -113,7 +112,7 @@ class RemoteTracker:
         self, training: str, directory: Path, rows: Sequence[Row], identity: Mapping[str, Any]
     ) -> None:
         """Sends the rows of the checkpoint that were not sent before."""
-        digest, self._training = _digest(identity), training
+        digest, self._training = json_hash(identity), training
         before = self._state.trainings.get(training)
         if before is not None and before.identity != digest:
             self.close(finished=True)
@@ -137,7 +136,7 @@ class RemoteTracker:
 
     def results(self, values: Mapping[str, float]) -> None:
         """Sends the results unless these were the last that were sent."""
-        digest, state = _digest(values), self._state
+        digest, state = json_hash(values), self._state
         if digest != state.results:
             self._opened().results(values, number=state.results_sent)
             state.results, state.results_sent = digest, state.results_sent + 1
@@ -167,7 +166,7 @@ class RemoteTracker:
         return self._run
 
     def _fresh(self) -> _State:
-        return _State(_digest(self._settings))
+        return _State(json_hash(self._settings))
 
     def _read(self) -> _State:
         """The state of before, if it is that of the same settings; a file that cannot be read is as good as none."""
@@ -182,7 +181,3 @@ class RemoteTracker:
 
     def _save(self) -> None:
         write_text(self._path, json.dumps(asdict(self._state), indent=1, sort_keys=True) + "\n")
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
