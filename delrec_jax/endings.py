@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from delrec_jax.errors import Preempted, UserError, one_line
+from delrec_jax.errors import Preempted, UserError, one_line, out_of_memory
 from delrec_jax.printable import printable
 
 INTERRUPTED = 130
@@ -33,8 +33,8 @@ _PATH_ERRORS = (
 def reported() -> Iterator[None]:
     """Ends the process with one line and a status for errors that are not bugs of this package; bugs keep their traceback.
 
-    0: done; 2: a mistake of the user, or a disk that cannot be written to; 69: another process of the run was lost; 75: told
-    to end (SIGTERM); 130: interrupted. A training that hangs ends with 70 (`training.watchdog`). After 69, 70, 75 and 130 the
+    0: done; 2: a mistake of the user, or too little disk or memory; 69: another process of the run was lost; 75: told to end
+    (SIGTERM); 130: interrupted. A training that hangs ends with 70 (`training.watchdog`). After 69, 70, 75 and 130 the
     same command resumes from the last checkpoint.
     """
     try:
@@ -54,6 +54,11 @@ def reported() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
             said = one_line(error, most=600)
             _end(f"{said}: give a path that can be used, or correct its permissions", 2)
+        if out_of_memory(error):
+            _end(
+                f"out of memory ({one_line(error, most=200)}): it needs a larger machine, or more devices",
+                2,
+            )
         from delrec_jax.distributed import lost_another
 
         if not lost_another(error):

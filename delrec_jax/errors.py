@@ -9,6 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+_MEMORY = (
+    "Out of memory",
+    "out of memory",
+    "allocat",
+)  # XLA's words for CPU and GPU, and TPU's ("Attempting to allocate")
 _SHOWN = 4  # how many differing settings a message names
 
 
@@ -36,6 +41,18 @@ def one_line(error: BaseException, *, most: int | None = None) -> str:
     """Returns an error's message in one line of at most `most` characters, or its type if it has no message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if most is None or len(text) <= most else text[:most] + " ..."
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the host or of a device was too small; XLA tells it in words (its code means a full disk as well)."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error)
+    return (
+        "RESOURCE_EXHAUSTED" in said
+        and "No space left" not in said
+        and any(sign in said for sign in _MEMORY)
+    )
 
 
 def differences(values: Mapping[str, tuple[Any, Any]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.stages.baseline import print_baseline
+from delrec_jax.stages.exhausted import memory_told
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.training.writers import say
@@ -51,10 +52,11 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
     started = time.monotonic()
     ws.begin(stage)
     run = _function(spec)
-    if stage == "prepare":  # it only handles tables and files, so one process is enough
-        on_main(lambda: run(ws))
-    else:
-        run(ws, *(getattr(inputs, name) for name in spec.reads))
+    with memory_told(stage, spec, ws.experiment):
+        if stage == "prepare":  # it only handles tables and files, so one process is enough
+            on_main(lambda: run(ws))
+        else:
+            run(ws, *(getattr(inputs, name) for name in spec.reads))
     ws.finish(stage)
     say(f"{stage}: done in {time.monotonic() - started:.0f} s")
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
-from delrec_jax.errors import UserError, differences, one_line
+from delrec_jax.errors import UserError, differences, one_line, out_of_memory
 from delrec_jax.files import file_hash, whole, write_text
 from delrec_jax.training.written import (
     UNFINISHED,
@@ -291,4 +291,6 @@ def _cause(error: BaseException) -> str:
     """The cause of an error in one short line, without the pages of text that the libraries in between add."""
     text = one_line(error)
     full = any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "quota exceeded"))
-    return ("the disk is full: " if full else "") + one_line(error, most=200)
+    return ("the disk is full: " if full and not out_of_memory(error) else "") + one_line(
+        error, most=200
+    )
