@@ -165,7 +165,15 @@ def _ordered(clone: Path, file: str, tests: tuple[str, ...]) -> tuple[str, ...]:
 
 def _tested(clone: Path, tests: tuple[str, ...]) -> str:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK]
-    environment = {**os.environ, "PYTHONPATH": str(clone), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(clone),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # One cache of programs for all: a fault that changes a program is compiled anew, the others need not be.
+        "JAX_COMPILATION_CACHE_DIR": str(clone.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     try:
         status = subprocess.run(
             [*command, *tests], cwd=clone, env=environment, capture_output=True, timeout=LIMIT
