@@ -1,6 +1,6 @@
 """Is a run that the system kills for want of memory finished by the same command? A tiny run whose memory grows by steps.
 
-    sudo .venv/bin/python benchmarks/out_of_memory.py [--quick] [--steps=30]
+    sudo .venv/bin/python benchmarks/out_of_memory.py [--quick] [--steps=100]
 
 The tests' tiny storefront runs of DELRec and of P2Rec, every stage, are made once in a control group of their own without a
 limit, which tells the most memory that each needs. Then each begins again under a fraction of that and is started again after
@@ -135,10 +135,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="five steps")
-    parser.add_argument("--steps", type=int, default=30, help="how many times the memory grows")
+    parser.add_argument("--quick", action="store_true", help="ten steps")
+    parser.add_argument("--steps", type=int, default=100, help="how many times the memory grows")
     options = parser.parse_args()
-    steps = 5 if options.quick else options.steps
+    steps = 10 if options.quick else options.steps
     with tempfile.TemporaryDirectory() as room:
         found = {method: tried(method, steps, Path(room)) for method in FLAGS}
     harness.save(

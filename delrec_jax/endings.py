@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 
 from delrec_jax.errors import Preempted, UserError, one_line, out_of_memory
 from delrec_jax.printable import printable
@@ -38,7 +39,8 @@ def reported() -> Iterator[None]:
     same command resumes from the last checkpoint.
     """
     try:
-        yield
+        with _late_callbacks_quiet():
+            yield
     except UserError as error:
         _end(str(error), error.status)
     except KeyboardInterrupt:
@@ -68,6 +70,26 @@ def reported() -> Iterator[None]:
             f"another process of this run was lost ({said}); start all of them again: the run resumes from the last checkpoint",
             69,
         )
+
+
+@contextmanager
+def _late_callbacks_quiet() -> Iterator[None]:
+    """Prints no traceback of a thread that answers an event loop which is gone.
+
+    TensorStore's do when a disk is full and Orbax stops waiting at the first failed write; the failure itself is raised where
+    the write was begun.
+    """
+    before = sys.excepthook
+
+    def shown(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if kind is not RuntimeError or str(error) != "Event loop is closed":
+            before(kind, error, trace)
+
+    sys.excepthook = shown
+    try:
+        yield
+    finally:
+        sys.excepthook = before
 
 
 def _cannot_write(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import pytest
 
@@ -25,6 +26,17 @@ def test_a_full_disk_is_told_in_one_line_whichever_library_found_it(error, capsy
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("delrec: ") and "a file" in line and "make room" in line
+
+
+def test_what_other_threads_say_to_an_event_loop_that_is_gone_is_not_printed(capsys):
+    before = sys.excepthook
+    with pytest.raises(SystemExit), reported():
+        for said in ("Event loop is closed", "another one"):
+            sys.excepthook(RuntimeError, RuntimeError(said), None)  # as PyErr_Print calls it
+        raise OSError(errno.ENOSPC, FULL, "a file")
+    assert sys.excepthook is before
+    traceback, line = capsys.readouterr().err.splitlines()
+    assert traceback == "RuntimeError: another one" and line.startswith("delrec: ")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "gone"), RuntimeError("a bug")])
