@@ -15,6 +15,7 @@ with the distilled one, DELRec, the teacher if it is a network, and hybrids of t
 interactions, and stay where these are; so do the tuned controls.
 """
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +97,7 @@ def export_shared(ws: Workspace, output: Path, choices: Choices) -> None:
         titles_sha256=titles_hash(parts.catalogue.titles),
         files={},
     )
-    with whole(output.resolve()) as folder:
+    with whole(Path(os.path.realpath(output))) as folder:
         folder.mkdir()
         write_json(folder / "config.json", settings)
         write_catalogue(folder / "catalogue.json", parts.catalogue, titles=choices.titles)

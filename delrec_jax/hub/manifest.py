@@ -1,6 +1,7 @@
 """`delrec.json`, the list of what a shared folder holds: read strictly, before anything else in the folder is opened."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -155,7 +156,8 @@ def _stays(folder: Path, file: Path) -> bool:
     homes = [folder.resolve()]
     if folder.parent.name == "snapshots":
         homes.append(folder.resolve().parents[1] / "blobs")
-    return any(file.resolve().is_relative_to(home) for home in homes)
+    place = Path(os.path.realpath(file))  # not resolve(), which fails at a link to itself
+    return any(place.is_relative_to(home) for home in homes)
 
 
 def remedy(file: Path) -> str:

@@ -1,6 +1,7 @@
 """Writes a model in memory as a directory that `transformers` loads and `weights.load` reads back bit for bit."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def export_model(
       UserError: `directory` is not empty, or `tokenizer_dir` holds no tokenizer.
       ValueError: the parameters are not the wanted leaves.
     """
-    directory = directory.resolve()
+    directory = Path(os.path.realpath(directory))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: already exists; remove it, or export to another directory")
     copied = _tokenizer_files(tokenizer_dir)
