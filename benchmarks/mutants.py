@@ -1,13 +1,16 @@
 """Would the tests notice? Small faults put into the code, one at a time, each tried by its tests in a fresh process.
 
-    .venv/bin/pip install cosmic-ray
+    .venv/bin/pip install cosmic-ray coverage
     .venv/bin/python benchmarks/mutants.py --runs=FOLDER [--count=400] [--seed=0] [--minutes=M] [--list]
 
 The faults are cosmic-ray's (another operator, another number, a negated condition, a loop that does nothing, a removed
 decorator and so on) at places drawn by the seed from `PARTS`: evaluation, splits, candidates, prompts, language models and
 losses. One fault is drawn for each place. Left out: type annotations, which nothing runs, and shifts, bit operators, powers
-and remainders in place of arithmetic, which almost any test would notice. A fault is killed if pytest fails, or takes ten
-times longer than without it; its own test file comes first, and the first failure ends the process.
+and remainders in place of arithmetic, which almost any test would notice.
+
+First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to those files that
+execute the function around it, the quickest first, until one fails, or takes ten times longer than without it: then the fault
+is killed.
 
 FOLDER keeps a clone of the commit at hand and a line per fault, so that the same command goes on where it was stopped;
 `--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some cannot be
@@ -31,23 +34,27 @@ from cosmic_ray.commands import init
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
+from covering import PYTEST, chosen, covered, test_files
 
 ROOT = Path(__file__).parents[1]
-PARTS = {
-    "delrec_jax/evaluation/*.py": ("tests/evaluation", "tests/results"),
-    "delrec_jax/data/split*.py": ("tests/data",),
-    "delrec_jax/data/candidates.py": ("tests/data",),
-    "delrec_jax/data/prompts.py": ("tests/data",),
-    "delrec_jax/data/templates.py": ("tests/data",),
-    "delrec_jax/language/*.py": ("tests/language", "tests/stages/test_bert_run.py"),
-    "delrec_jax/teachers/losses.py": ("tests/teachers",),
-    "delrec_jax/pretraining/bag_loss.py": ("tests/pretraining",),
-}
-"""Code, and the tests that should notice a fault in it; `WIDER` are asked about what these let through."""
-WIDER = ("tests/stages/test_tiny_run.py", "tests/delrec", "tests/stages/test_verbalizers.py")
-QUICK = "not slow and not real_data and not parity and not gpu"
+PARTS = (
+    "delrec_jax/evaluation/*.py",
+    "delrec_jax/data/split*.py",
+    "delrec_jax/data/candidates.py",
+    "delrec_jax/data/prompts.py",
+    "delrec_jax/data/templates.py",
+    "delrec_jax/language/*.py",
+    "delrec_jax/teachers/losses.py",
+    "delrec_jax/pretraining/bag_loss.py",
+)
+TESTS = (
+    *("tests/data", "tests/evaluation", "tests/results", "tests/language", "tests/teachers"),
+    *("tests/pretraining", "tests/delrec", "tests/stages/test_bert_run.py"),
+    *("tests/stages/test_tiny_run.py", "tests/stages/test_verbalizers.py"),
+)
+"""Those that are asked; of all others, most run whole pipelines."""
 OBVIOUS = ("RShift", "LShift", "BitOr", "BitAnd", "BitXor", "Pow", "FloorDiv", "Mod")
-LIMIT = 1800.0  # seconds: ten times what the slowest of these tests take on a busy machine
+SLOWER, SPARE = 10.0, 120.0  # times what tests take without a fault, and seconds, on a busy machine
 
 
 class Fault(NamedTuple):
@@ -69,18 +76,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--list", action="store_true", help="only print the faults")
     options = parser.parse_args()
-    clone = cloned(options.runs.resolve())
+    options.runs = options.runs.resolve()
+    clone = cloned(options.runs)
     faults = drawn(clone, options.count, options.seed)
     if options.list:
         print("\n".join(map(str, faults)))
         return
+    found = covered(
+        clone, test_files(clone, TESTS), _environment(clone), clone.parent / "covered.json"
+    )
     log, ends = options.runs / "faults.jsonl", time.monotonic() + 60 * options.minutes
     done = {_identity(row): row for row in _rows(log)}
     with log.open("a") as file:
         for fault in faults:
             if time.monotonic() > ends or _identity(fault._asdict()) in done:
                 continue
-            row = {**fault._asdict(), **tried(clone, fault)}
+            row = {**fault._asdict(), **tried(clone, fault, found)}
             done[_identity(row)] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -144,28 +155,37 @@ def _annotations(file: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     return found
 
 
-def tried(clone: Path, fault: Fault) -> dict[str, Any]:
-    """Puts the fault into the clone and runs its tests; how it ended, how long it took, and what the fault was."""
-    tests = next(tests for pattern, tests in PARTS.items() if Path(fault.file).match(pattern))
-    started = time.monotonic()
+def tried(clone: Path, fault: Fault, found: dict[str, Any]) -> dict[str, Any]:
+    """Puts the fault into the clone and runs its tests; how it ended, after how many files and seconds, what the fault was."""
+    tests = chosen(found, clone, fault.file, fault.place[0])
+    started, outcome, asked = time.monotonic(), "survived", 0
     with use_mutation(clone / fault.file, get_operator(fault.operator)(), fault.occurrence):
         changed = _git(clone, "diff", "--unified=0").splitlines()
-        outcome = _tested(clone, _ordered(clone, fault.file, tests))
-        if outcome == "survived":
-            outcome = _tested(clone, WIDER)
+        for test in tests:
+            outcome, asked = (
+                _tested(clone, test, SPARE + SLOWER * found[test]["seconds"]),
+                asked + 1,
+            )
+            if outcome != "survived":
+                break
     lines = [line for line in changed if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    return {"outcome": outcome, "seconds": round(time.monotonic() - started), "change": lines}
+    seconds = round(time.monotonic() - started)
+    return {"outcome": outcome, "files_of_tests": asked, "seconds": seconds, "change": lines}
 
 
-def _ordered(clone: Path, file: str, tests: tuple[str, ...]) -> tuple[str, ...]:
-    """The file of tests with the module's name first, if there is one."""
-    own = clone / tests[0] / f"test_{Path(file).stem}.py"
-    return (str(own.relative_to(clone)), *tests) if own.exists() else tests
+def _tested(clone: Path, test: str, limit: float) -> str:
+    command = [sys.executable, *PYTEST, test]
+    try:
+        status = subprocess.run(
+            command, cwd=clone, env=_environment(clone), capture_output=True, timeout=limit
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    return "survived" if status == 0 else "killed"
 
 
-def _tested(clone: Path, tests: tuple[str, ...]) -> str:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK]
-    environment = {
+def _environment(clone: Path) -> dict[str, str]:
+    return {
         **os.environ,
         "PYTHONPATH": str(clone),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -174,13 +194,6 @@ def _tested(clone: Path, tests: tuple[str, ...]) -> str:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    try:
-        status = subprocess.run(
-            [*command, *tests], cwd=clone, env=environment, capture_output=True, timeout=LIMIT
-        ).returncode
-    except subprocess.TimeoutExpired:
-        return "timeout"
-    return "survived" if status == 0 else "killed"
 
 
 def _save(faults: list[Fault], rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -188,7 +201,7 @@ def _save(faults: list[Fault], rows: list[dict[str, Any]], options: argparse.Nam
     killed = len(rows) - len(survived)
     harness.save(
         "mutants",
-        {"count": options.count, "seed": options.seed, "tests": PARTS, "wider": WIDER},
+        {"count": options.count, "seed": options.seed, "parts": PARTS, "tests": TESTS},
         {"tried": len(rows), "killed": killed, "drawn": len(faults), "survived": survived},
     )
     print(f"mutants: {killed} of {len(rows)} killed ({len(faults)} drawn)")
