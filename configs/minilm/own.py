@@ -2,7 +2,7 @@
 
 Command: delrec run --config=configs/minilm/own.py --config.data.path=PATH/TO/FOLDER --workdir=runs/own
 Data: interactions.csv (user, item, time) and items.csv (item, title) in one folder.
-Hardware and time: as configs/minilm/office.py for a corpus of that size (5,000 users: 43 minutes on 2 CPU cores), half of it
+Hardware and time: as configs/minilm/office.py for a corpus of that size (3,200 users: 43 minutes on 2 CPU cores), half of it
       for the controls, which --config.tune.controls="()" and --config.distill.controls="()" leave out.
 """
 

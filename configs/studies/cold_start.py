@@ -2,7 +2,8 @@
 
 Question: DELRec, its teacher and their hybrid by the length of the user's history and by how often the target occurs in
 training; items that do not occur are those of a cold start.
-Arms: `full`, and `items=1` to `items=4`: the language model reads only the latest items, as if the user were new.
+Arms: `full`, and `items=1` to `items=4` without the base's own number (4 on the storefront): the language model reads only
+the latest items, as if the user were new.
 Command: delrec study --config=configs/studies/cold_start.py --workdir=runs/cold_start      (or NAME.py:BASE)
 Time: 4 arms x 3 seeds; all but `full` have a language model of their own on the storefront. Not run in full yet.
 """

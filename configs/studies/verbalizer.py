@@ -1,7 +1,8 @@
 """How should a language model's answer become scores of items?
 
-Question: DELRec by verbalizer: the mean of a title's first tokens or the first alone, over the whole catalogue from one pass.
-Arms: `mean` and `first`; `sequence` and `index` score stated candidates only and are arms of `main.py`.
+Question: DELRec by verbalizer: the mean over a title's tokens or its first token alone, over the whole catalogue from one pass.
+Arms: `mean` and `first`. `sequence` and `index` score stated candidates only: `index` is in the arm `llamarec` of `rivals.py`,
+`sequence` in no study.
 Command: delrec study --config=configs/studies/verbalizer.py --workdir=runs/verbalizer      (or NAME.py:BASE)
 Time: 2 arms x 3 seeds, each with its own language model on the storefront. Not run in full yet.
 """
