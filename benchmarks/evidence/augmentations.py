@@ -113,12 +113,12 @@ def stage(corpus: Corpus, workdir: str, name: str, *flags: str, writes: str) -> 
     return Command(f"p2rec_{corpus.name}", workdir, words, writes)
 
 
-def base(corpus: Corpus) -> list[Command]:
-    """What all ways share, with one seed."""
+def base(corpus: Corpus, seeds: int = 1) -> list[Command]:
+    """What all ways share; with all seeds where the way is known, since `parse` begins anew with another number of them."""
     folders = {"prepare": "data", "pretrain": "lm", "teach": "teacher", "parse": "preference"}
     workdir = f"p2rec_{corpus.name}-base"
     return [
-        stage(corpus, workdir, name, "--config.parse.seeds=1", writes=folders[name])
+        stage(corpus, workdir, name, f"--config.parse.seeds={seeds}", writes=folders[name])
         for name in _FIRST
     ]
 
@@ -165,7 +165,9 @@ def run_corpus(
         UserError: a command failed; its log says why.
     """
     begin = [
-        command for command in base(corpus) if not finished(runs / command.workdir / command.writes)
+        command
+        for command in base(corpus, seeds if way else 1)
+        if not finished(runs / command.workdir / command.writes)
     ]
     _run(begin, data, runs, weights)
     folder = results / f"p2rec_{corpus.name}"
