@@ -4,7 +4,8 @@ Command: delrec run --config=configs/ml100k_mini.py --config.data.path=PATH/TO/m
 Data: RecBole's atomic files of MovieLens-100K (ml-100k.inter, ml-100k.item).
 Hardware and time: 2 CPU cores, 28 minutes alongside other jobs.
 Expect: SASRec full NDCG@10 0.100 +- 0.014; HR@1 of 20: SASRec 0.48, DELRec and the LM without a prompt 0.37, each
-+- 0.03 (docs/results/older.md: older code, and another schedule of the teacher): a negative result. The distilled prompt only makes up for the harm of having a prompt.
++- 0.03 (docs/results/older.md: older code, and another schedule of the teacher): a negative result. The distilled
+prompt only makes up for the harm of having a prompt.
 """
 
 from ml_collections import ConfigDict

@@ -73,9 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["recommend"]:
         gc.disable()  # one answer leaves little garbage, and looking for it takes an eighth of the time
+    if sys.stdout.errors == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     try:
         with reported():
             _dispatch(arguments)
+            sys.stdout.flush()
     finally:
         gc.enable()
 
@@ -183,15 +186,13 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
 
 def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
     """Builds the experiment from the config file and its overrides, or else from the workdir's own config."""
-    from ml_collections import ConfigDict
-
-    from delrec_jax.config import from_config, read_config
+    from delrec_jax.config import as_config, from_config, read_config
 
     if values.config is None:
         from delrec_jax.workdir.stored_settings import stored_settings
 
         stored = stored_settings(values.workdir)
-        return from_config(ConfigDict(stored, convert_dict=True))
+        return from_config(as_config(stored, f"{values.workdir}/config.json"))
     return from_config(
         overridden(read_config(*ready_configs.file_and_argument(values.config)), overrides)
     )

@@ -57,7 +57,7 @@ def parse(
         expanded = values.read_flags_from_files(
             [_long(argument) for argument in arguments], force_gnu=False
         )  # --flagfile=FILE
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # a file that is not text
         raise UserError(
             f"{command}: {one_line(error, most=_LONGEST)}; give a file with one flag a line"
         ) from error

@@ -5,6 +5,7 @@ It imports nothing heavy, so that help and a typo in a flag stay quick.
 
 import errno
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,11 +17,13 @@ from delrec_jax.printable import printable
 
 INTERRUPTED = 130
 PREEMPTED = 75
+UNREAD = 141  # as shells tell that a process got SIGPIPE
 HUNG = 70
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _PATH_ERRORS = (
     errno.EACCES,
+    errno.EEXIST,
     errno.EPERM,
     errno.EISDIR,
     errno.ENOTDIR,
@@ -35,8 +38,8 @@ def reported() -> Iterator[None]:
     """Ends the process with one line and a status for errors that are not bugs of this package; bugs keep their traceback.
 
     0: done; 2: a mistake of the user, or too little disk or memory; 69: another process of the run was lost; 75: told to end
-    (SIGTERM); 130: interrupted. A training that hangs ends with 70 (`training.watchdog`). After 69, 70, 75 and 130 the
-    same command resumes from the last checkpoint.
+    (SIGTERM); 130: interrupted; 141: nobody reads what it prints (`delrec ... | head`). A training that hangs ends with 70
+    (`training.watchdog`). After 69, 70, 75 and 130 the same command resumes from the last checkpoint.
     """
     try:
         with _late_callbacks_quiet():
@@ -47,6 +50,10 @@ def reported() -> Iterator[None]:
         _end("interrupted; the same command resumes from the last checkpoint", INTERRUPTED)
     except Preempted as notice:
         _end(f"told to end; {notice}; the same command resumes from there", PREEMPTED)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        sys.exit(UNREAD)
     except Exception as error:
         if _cannot_write(error):
             _end(
@@ -90,6 +97,20 @@ def _late_callbacks_quiet() -> Iterator[None]:
         yield
     finally:
         sys.excepthook = before
+
+
+def _nobody_reads() -> bool:
+    """Whether what stdout is piped into has ended; if so, nothing more is written there, not even at the exit."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        return False
+    asked = select.poll()
+    asked.register(descriptor, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return True
 
 
 def _cannot_write(error: Exception) -> bool:

@@ -39,6 +39,20 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def expanded(path: str | Path) -> Path:
+    """Returns a path of the user's, `~` replaced.
+
+    Raises:
+      UserError: there is no such home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: there is no such home directory; write the whole path, or set HOME"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file in UTF-8, completely or not at all."""
     with whole(path) as partial:

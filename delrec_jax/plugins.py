@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from delrec_jax.errors import UserError, one_line
-from delrec_jax.files import file_hash
+from delrec_jax.files import expanded, file_hash
 
 Part = TypeVar("Part")
 _HASH = "__file_hash__"
@@ -86,7 +86,7 @@ def _load(place: str, *, key: str, name: str) -> ModuleType:
 
 def _load_file(path: Path) -> ModuleType:
     """Loads a file once per process: classes of a second copy would not be those of the first."""
-    place = path.expanduser().resolve()
+    place = expanded(path).resolve()
     title = f"delrec_plugin_{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
     if title in sys.modules:
         return sys.modules[title]

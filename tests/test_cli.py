@@ -60,6 +60,19 @@ def test_overrides_come_after_the_ablation(file):
     assert (experiment.prompts.max_history, values.devices) == (3, 4)
 
 
+def test_a_file_of_flags_that_is_no_text_is_told(capsys, tmp_path):
+    (tmp_path / "flags").write_bytes(b"\x7fELF\xff\xfe")
+    assert "give a file with one flag a line" in mistake(
+        capsys, "run", f"--flagfile={tmp_path / 'flags'}"
+    )
+
+
+def test_a_key_with_a_dot_in_a_workdir_is_told(capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"data.corpus": "csv"}')
+    said = mistake(capsys, "recommend", f"--workdir={tmp_path}", "--history=A")
+    assert f"{tmp_path}/config.json: " in said and "put back a copy" in said
+
+
 def test_flags_from_a_file(file, tmp_path):
     (tmp_path / "flags").write_text(f"--config={file}:short\n--config.seed=2\n--devices=3\n")
     experiment, values = asked_for(f"--flagfile={tmp_path / 'flags'}")

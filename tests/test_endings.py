@@ -2,11 +2,13 @@
 
 import errno
 import os
+import subprocess
 import sys
 
 import pytest
 
 from delrec_jax.endings import reported
+from delrec_jax.files import write_text
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -43,3 +45,35 @@ def test_what_other_threads_say_to_an_event_loop_that_is_gone_is_not_printed(cap
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)), reported():
         raise error
+
+
+def test_whoever_reads_may_stop_reading():
+    """`delrec --help | true`: no traceback, neither at once nor when the process ends."""
+    command = f'"{sys.executable}" -m delrec_jax.cli --help | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == "" and done.returncode in (
+        0,
+        141,
+    )  # it may have written everything before
+
+
+def test_letters_that_the_terminal_has_not_are_written_as_codes():
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from delrec_jax import cli; cli.USAGE = '\u2013 \u00b1'; cli.main(['--help'])",
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout == "\\u2013 \\xb1\n", done.stderr
+
+
+def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit), reported():
+        write_text(tmp_path / "file" / "x.json", "{}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("delrec: ") and str(tmp_path / "file") in line

@@ -5,9 +5,9 @@ Command: delrec run --config=configs/p2rec/minilm_office.py --config.data.path=P
          (SASRec alone, which is what decides: --config.augment.teachers="('sasrec',)")
 Data: atomic files (office-products.inter, office-products.item).
 Hardware and time: SASRec alone with three seeds and all controls 31 minutes on 2 CPU cores.
-Expect, `full` NDCG@10, mean and standard deviation of three seeds (docs/results/p2rec_encoder.md): SASRec 0.083 +- 0.001, augmented
-0.099 +- 0.002; with the untuned encoder 0.095 +- 0.001, with shuffled titles or random vectors 0.083; TF-IDF 0.082, EASE
-0.111.
+Expect, `full` NDCG@10, mean and standard deviation of three seeds (docs/results/p2rec_encoder.md): SASRec 0.083 +- 0.001,
+augmented 0.099 +- 0.002; with the untuned encoder 0.095 +- 0.001, with shuffled titles or random vectors 0.083; TF-IDF
+0.082, EASE 0.111.
 """
 
 from ml_collections import ConfigDict

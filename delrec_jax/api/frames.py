@@ -27,7 +27,7 @@ def from_frame(interactions: Any, items: Any, folder: Place) -> dict[str, str]:
       Overrides for `load_config`: `load_config("minilm/own", **from_frame(interactions, items, "shop"))`.
 
     Raises:
-      UserError: one of them is not a frame, or the folder cannot be written.
+      UserError: one of them is not a frame or has a column of lists or objects, or the folder cannot be written.
     """
     place = Path(folder)
     try:
@@ -38,6 +38,7 @@ def from_frame(interactions: Any, items: Any, folder: Place) -> dict[str, str]:
         csv_paths(str(place)), (interactions, items), ("interactions", "items"), strict=True
     ):
         table = _in_utc(_table(frame, name))
+        _refuse_nested(table, name)
         with whole(path) as partial:
             table.write_csv(partial, datetime_format=_TIME)
     return {"data.corpus": "csv", "data.path": str(place)}
@@ -65,4 +66,17 @@ def _column(column: Any) -> pl.Series:
     values = column.to_numpy()
     if values.dtype.kind in "iufbM":  # numbers, truth values, dates
         return pl.Series(values)
-    return pl.Series([None if value is None or value != value else str(value) for value in values])
+    return pl.Series([None if _missing(value) else str(value) for value in values], dtype=pl.String)
+
+
+def _missing(value: Any) -> bool:
+    """Whether it is None, NaN, or pandas' NA, which has no truth value."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
+def _refuse_nested(table: pl.DataFrame, name: str) -> None:
+    nested = [key for key, kind in table.schema.items() if kind.is_nested() or kind == pl.Object]
+    if nested:
+        raise UserError(
+            f"{name}: column {nested[0]!r} holds {table.schema[nested[0]]}: give numbers or text, or leave the column out"
+        )

@@ -8,7 +8,14 @@ from ml_collections import ConfigDict
 
 from delrec_jax import ready_configs
 from delrec_jax.api.frames import Place
-from delrec_jax.config import Experiment, from_config, leaf_keys, read_config, unknown_key
+from delrec_jax.config import (
+    Experiment,
+    as_config,
+    from_config,
+    leaf_keys,
+    read_config,
+    unknown_key,
+)
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.hub.fetched import is_shared, open_shared
 from delrec_jax.serving.recommender import Recommender
@@ -107,7 +114,7 @@ def load(
         return open_shared(str(place), revision=revision, base=str(base), titles=titles)
     if revision or base or titles:
         raise UserError(f"{place}: revision, base and titles are for shared models, USER/NAME")
-    settings = ConfigDict(stored_settings(place), convert_dict=True)
+    settings = as_config(stored_settings(place), f"{place}/config.json")
     with opened(str(place), from_config(settings), reads=True) as workspace:
         return Recommender(workspace)
 

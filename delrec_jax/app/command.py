@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from delrec_jax.addresses import is_loopback
 from delrec_jax.app import page
 from delrec_jax.app.answers import Answers
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.workdir.recommenders import first_cell
@@ -77,10 +77,11 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(
-            f"--host={host} --port={port}: cannot be listened at ({reason}); give another --port, or --port=0 for a free one"
+            f"--host={host} --port={port}: cannot be listened at ({reason}); give a name or address of this machine, another "
+            "--port, or --port=0 for a free one"
         ) from error
 
 

@@ -16,7 +16,7 @@ from delrec_jax.config.experiment import (
     from_config,
     to_dict,
 )
-from delrec_jax.config.files import ablated, base_config, read_config
+from delrec_jax.config.files import ablated, as_config, base_config, read_config
 from delrec_jax.config.language import GateConfig, LMConfig, PretrainConfig, PretrainTextConfig
 from delrec_jax.config.p2rec import AugmentConfig, ParseConfig
 from delrec_jax.config.teacher import TeacherConfig
@@ -39,6 +39,7 @@ __all__ = [
     "TeacherConfig",
     "TuneConfig",
     "ablated",
+    "as_config",
     "base_config",
     "default_config",
     "from_config",

@@ -20,6 +20,24 @@ from delrec_jax.config.tree import leaf_keys, unknown_key
 from delrec_jax.errors import UserError, one_line
 
 
+def as_config(settings: Mapping[str, Any], place: str) -> ConfigDict:
+    """Returns stored settings as a config.
+
+    Args:
+      settings: a `config.json`.
+      place: where they are from, for the message.
+
+    Raises:
+      UserError: a key that no config can have.
+    """
+    try:
+        return ConfigDict(dict(settings), convert_dict=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{place}: {one_line(error, most=200)}; put back a copy of it, or give a config"
+        ) from error
+
+
 def read_config(path: Path, argument: str | None = None) -> ConfigDict:
     """Returns what `get_config` of a config file returns.
 

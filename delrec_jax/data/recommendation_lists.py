@@ -88,7 +88,8 @@ def _read(path: Path) -> TextTable:
     try:
         with without_panics():
             schema = pl.read_parquet_schema(path)
-            frame = pl.read_parquet(path, columns=[name for name in COLUMNS if name in schema])
+            known = [name for name in COLUMNS if name in schema]
+            frame = pl.read_parquet(path, columns=known, glob=False)
             frame = frame.cast(pl.String).fill_null("")
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise UserError(

@@ -19,6 +19,7 @@ from delrec_jax.delrec import files, first_look, systems
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
+from delrec_jax.files import write_text
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import base_model
@@ -52,7 +53,7 @@ def _write(ws: Workspace, rows: list[dict[str, Any]], page: ReportData) -> None:
     write_report(folder / "index.html", page)
     shown = [*blocks.result_blocks(rows), *beyond_blocks(page.beyond)]
     texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
-    (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
+    write_text(folder / "tables.md", "\n\n".join(texts) + "\n")
     agreement = [blocks.agreement_block(page.agreement)] if page.agreement else []
     protocol = _main_protocol(rows, ws.experiment)
     note = terminal.seen_and_unseen(rows, protocol)

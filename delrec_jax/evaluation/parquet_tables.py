@@ -34,7 +34,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
         )
     try:
         with without_panics():
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable parquet file ({one_line(error, most=200)}); delete it and "

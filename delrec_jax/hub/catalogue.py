@@ -1,11 +1,12 @@
 """`catalogue.json` of a shared folder: the ids of the items and, unless they were left out, their titles."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from delrec_jax.data.corpora.text_rows import TextFormat
+from delrec_jax.data.corpora.text_table import read_text_table
 from delrec_jax.data.interactions import Catalogue
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
@@ -56,17 +57,12 @@ def read_titles(file: Path) -> dict[str, str]:
     """Reads titles by id from a CSV file with the columns item and title.
 
     Raises:
-      UserError: no such file, or without these columns.
+      UserError: no such file, without these columns, or an item without a title or with two.
     """
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            return {row[_ITEM]: row[_TITLE] for row in csv.DictReader(lines)}
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"--titles={file}: cannot be read ({error})") from error
-    except KeyError as error:
-        raise UserError(
-            f"--titles={file}: no column {error}; it needs {_ITEM} and {_TITLE}"
-        ) from error
+    table = read_text_table(file, form=TextFormat(separator=",", quoted=True))
+    table.require(_ITEM, _TITLE)
+    table.require_unique(_ITEM)
+    return dict(zip(table.frame[_ITEM], table.frame[_TITLE], strict=True))
 
 
 def _given(file: Path, ids: list[object], given: Mapping[str, str] | None) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
 from delrec_jax.hub.manifest import MANIFEST, read_manifest
 from delrec_jax.hub.opened import FolderParts
 from delrec_jax.hub.refusals import told
@@ -15,7 +16,7 @@ _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 def is_shared(place: str) -> bool:
     """Returns whether this names a shared folder, here or on the hub, and not a workdir: USER/NAME that is no folder here."""
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.exists():
         return (path / MANIFEST).is_file()
     return _NAME.fullmatch(place) is not None
@@ -39,7 +40,7 @@ def open_shared(
     Raises:
       UserError: there is none, it cannot be fetched, or it is damaged or of another version.
     """
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.exists() and revision:
         raise UserError(f"{place}: a folder on this machine, which has no revision={revision}")
     folder = path if path.exists() else fetch(place, revision)

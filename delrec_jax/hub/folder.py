@@ -27,7 +27,7 @@ import delrec_jax
 from delrec_jax.analysis.tables import read_metrics_json, write_metrics_json
 from delrec_jax.delrec.report import notes
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash, whole, write_text
+from delrec_jax.files import expanded, file_hash, whole, write_text
 from delrec_jax.hub.card import Facts, model_card
 from delrec_jax.hub.catalogue import titles_hash, write_catalogue
 from delrec_jax.hub.manifest import CARD, FORMAT, Manifest, SharedBase, SharedSystem, write_manifest
@@ -119,9 +119,9 @@ def _base(ws: Workspace, name: str) -> SharedBase:
     weights = ws.experiment.lm.weights
     if not weights:
         return SharedBase("", "", "")
-    local = Path(weights).expanduser().is_dir()
+    local = expanded(weights).is_dir()
     commit = "" if name or local else hub.commit_of(hub.resolve(weights)) or ""
-    known = name or (Path(weights).expanduser().resolve().name if local else weights)
+    known = name or (expanded(weights).resolve().name if local else weights)
     return SharedBase(known, commit, base_model.fingerprint(ws))
 
 

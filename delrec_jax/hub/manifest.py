@@ -129,7 +129,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     for name in (MANIFEST, CARD, *manifest.files):
         if not _stays(folder, folder / name):
             raise UserError(
-                f"{folder / name}: a link to {(folder / name).resolve()}, outside the folder; {remedy(folder / name)}"
+                f"{folder / name}: a link to {os.path.realpath(folder / name)}, outside the folder; {remedy(folder / name)}"
             )
     for name, expected in manifest.files.items():
         file = folder / name

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.hub.card import PLACEHOLDER
-from delrec_jax.hub.manifest import CARD, MANIFEST, check_files, read_manifest
+from delrec_jax.hub.manifest import CARD, MANIFEST, check_files, read_manifest, remedy
 from delrec_jax.hub.refusals import told
 from delrec_jax.training.writers import say
 
@@ -51,6 +51,7 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
     check_repo(repo)
     manifest = read_manifest(folder / MANIFEST)
     check_files(folder, manifest)
+    card = _card(folder, repo)
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
@@ -58,7 +59,6 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
         api.create_repo(repo, private=private or None, exist_ok=True)
         info = api.model_info(repo)
         there = _checked(info, repo, private=private)
-        card = (folder / CARD).read_text(encoding="utf-8").replace(PLACEHOLDER, repo)
         files = [MANIFEST, *manifest.files]
         operations: list[Any] = [CommitOperationAdd(CARD, card.encode())]
         operations += [CommitOperationAdd(name, str(folder / name)) for name in files]
@@ -69,6 +69,15 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
         )
     say(f"{repo}: {made.commit_url}")
     return str(made.commit_url)
+
+
+def _card(folder: Path, repo: str) -> str:
+    try:
+        return (folder / CARD).read_text(encoding="utf-8").replace(PLACEHOLDER, repo)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / CARD}: cannot be read ({one_line(error)}); {remedy(folder)}"
+        ) from error
 
 
 def _checked(info: Any, repo: str, *, private: bool) -> set[str]:

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from delrec_jax.config import Experiment, from_config, leaf_values, to_dict
+from delrec_jax.config import Experiment, as_config, from_config, leaf_values, to_dict
 from delrec_jax.errors import UserError
 from delrec_jax.hub.manifest import read_part
 from delrec_jax.plugins import is_own
@@ -47,7 +45,7 @@ def read_settings(file: Path) -> Experiment:
     for key, value in _own_code(settings):
         raise UserError(f"{file}: {key} is {value!r}, which names code: it is not loaded")
     try:
-        return from_config(ConfigDict(settings, convert_dict=True))
+        return from_config(as_config(settings, "config.json"))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
 

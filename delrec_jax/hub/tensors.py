@@ -30,7 +30,7 @@ def read_tensors(file: Path) -> Tree:
     """
     try:
         found: Tree = traverse_util.unflatten_dict(load_file(file), sep="/")
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {remedy(file)}") from error
     return found
 
@@ -46,6 +46,8 @@ def check_shapes(file: Path, found: Tree, expected: Tree) -> None:
     Raises:
       UserError: a tensor is missing, unknown, or of another shape.
     """
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: an array stands where a system's tensors belong; {remedy(file)}")
     there, wanted = (
         {
             name: tuple(leaf.shape)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from delrec_jax.addresses import watch_hub
 from delrec_jax.errors import UserError, one_line
-from delrec_jax.files import file_hash, read_object
+from delrec_jax.files import expanded, file_hash, read_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -64,7 +64,7 @@ def resolve(name_or_dir: str | Path, revision: str | None = None) -> Path:
     Raises:
       UserError: neither a directory nor a model that can be fetched.
     """
-    path = Path(name_or_dir).expanduser()
+    path = expanded(name_or_dir)
     if path.is_dir():
         return path
     if path.exists():
@@ -136,7 +136,7 @@ def known_shape(
     Raises:
       UserError: it was found in none of the three, or the directory cannot be read.
     """
-    directory = Path(name_or_dir).expanduser()
+    directory = expanded(name_or_dir)
     if directory.is_dir():
         return read(directory), str(directory)
     if (cached := _in_cache(name_or_dir, read)) is not None:

@@ -135,7 +135,7 @@ def export_peft(
         readme += _PROMPT_README.replace("{length}", str(len(prompt))).replace(
             "{rest_of_call}", rest_of_call
         )
-    (path / "README.md").write_text(readme)
+    (path / "README.md").write_text(readme, encoding="utf-8")
     text = json.dumps(shared | settings, indent=2, sort_keys=True)
     (path / "adapter_config.json").write_text(text + "\n")
 

@@ -23,6 +23,7 @@ from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
+from delrec_jax.files import write_text
 from delrec_jax.p2rec import files, first_look
 from delrec_jax.p2rec.cells import RANDOM, UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
@@ -68,7 +69,7 @@ def _write(ws: Workspace, data: Data) -> None:
         validation_block(read_json(ws.folder("augment") / "augment.json")),
     ]
     texts = [*map(blocks.to_markdown, shown), *([] if page.beyond else [NOT_RECORDED])]
-    (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
+    write_text(folder / "tables.md", "\n\n".join(texts) + "\n")
     terminal.print_report(shown, [], folder / "index.html")
     ws.watch.trackers.results(tables.main_values(rows, "full"))
 

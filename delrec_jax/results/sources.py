@@ -4,7 +4,6 @@ Cells of several workdirs lie side by side if they were measured on the same tes
 (`names.UNTRAINED`) is kept once, if all workdirs agree on it for every user.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +22,17 @@ from delrec_jax.evaluation.records import (
     wide_expected,
 )
 from delrec_jax.evaluation.systems import SYSTEMS
+from delrec_jax.files import read_object
 from delrec_jax.results import names
+from delrec_jax.workdir import kept_files
+from delrec_jax.workdir.json_files import read_json
 
 PER_USER = ("user", "target", "rank", "ties", "candidates", "cold", "head")
 """The columns of rank records that differ between users; all others belong to the run."""
 
 _OF_RUN = tuple(name for name in RECORD_SCHEMA if name not in PER_USER)
 _LABEL = re.compile(r"[\w.+-]+")  # patterns of systems give other signs a meaning
-_FOLDERS = ("records", "baseline")  # of `delrec evaluate`, of `delrec baseline`
+_FOLDERS = {"records": "evaluate", "baseline": "baseline"}  # folder -> the stage that writes it
 
 
 class Key(NamedTuple):
@@ -96,7 +98,7 @@ class Source:
         told = {"workdir": self.workdir.resolve().name}
         return [
             told | one | {"system": names.labeled(one["system"], self.label)}
-            for one in json.loads(path.read_text())
+            for one in read_json(path)
         ]
 
 
@@ -113,7 +115,7 @@ def sources_of(label: str, folder: Path) -> list[Source]:
     """The records files of one workdir.
 
     Raises:
-        UserError: it has no finished evaluation.
+        UserError: it has no finished evaluation, or files of it have changed since.
     """
     files = [folder / name / "records.parquet" for name in _FOLDERS]
     there = [file for file in files if finished(file.parent) and file.is_file()]
@@ -121,6 +123,10 @@ def sources_of(label: str, folder: Path) -> list[Source]:
         raise UserError(
             f"{folder}: neither {' nor '.join(f'{name}/' for name in _FOLDERS)} holds the records of a finished "
             "evaluation; run `delrec evaluate` or `delrec baseline` there, or leave the workdir out"
+        )
+    for file in there:
+        kept_files.check(
+            file.parent, _marker(file.parent).get("files", {}), stage=_FOLDERS[file.parent.name]
         )
     return [Source(folder, label, file) for file in there]
 
@@ -140,8 +146,16 @@ def _label_and_folder(text: str) -> tuple[str, Path]:
 
 def finished(folder: Path) -> bool:
     """Whether the stage that writes to a folder has finished."""
-    marker = folder / "stage.json"
-    return marker.is_file() and bool(json.loads(marker.read_text()).get("finished"))
+    return bool(_marker(folder).get("finished"))
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    path = folder / kept_files.MARKER
+    if not path.is_file():
+        return {}
+    return read_object(
+        path, missing="", remedy=f"put back a copy of it, or delete {folder} and make it again"
+    )
 
 
 def gather(found: Sequence[Source]) -> dict[Key, Cell]:

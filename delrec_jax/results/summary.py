@@ -17,6 +17,7 @@ from delrec_jax.results.aggregate import FEWEST, aggregates
 from delrec_jax.results.pairs import comparisons, parse
 from delrec_jax.results.provenance import provenance
 from delrec_jax.results.sources import PER_USER, Cell, Key, Source, gather, sources
+from delrec_jax.workdir.json_files import read_settings
 
 BEST_PARTS = "hybrids"  # as a pair: each hybrid against the best of its parts
 
@@ -135,7 +136,7 @@ def _refuse_inside(value: Any, where: str, users: int) -> None:
 
 def _refuse_rows_of_others(found: Iterable[Source], corpus: str) -> None:
     """Both the records and the config must say that the corpus was generated: a file may have any name."""
-    configs = [json.loads((source.workdir / "config.json").read_text()) for source in found]
+    configs = [read_settings(source.workdir / "config.json") for source in found]
     kinds = {config["data"]["corpus"] for config in configs}
     if {corpus, *kinds} != {"storefront"}:
         raise UserError(

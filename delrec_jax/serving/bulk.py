@@ -16,12 +16,12 @@ import polars as pl
 
 from delrec_jax.distributed import as_main_sees, is_main, on_main, place_among, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line, without_panics
-from delrec_jax.files import file_hash, whole
+from delrec_jax.files import file_hash, read_object, whole
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.serving.titles import By
 from delrec_jax.training.mesh import OwnMesh
 from delrec_jax.training.writers import ProgressBar
-from delrec_jax.workdir.json_files import read_json, write_json
+from delrec_jax.workdir.json_files import write_json
 
 PART = 65_536
 """Histories per part: what an interruption may lose, and what is in memory at once."""
@@ -87,7 +87,7 @@ def _read(source: Path, first: int) -> pl.DataFrame:
     """The next part of the rows."""
     try:
         with without_panics():
-            return pl.scan_parquet(source).slice(first, PART).collect()
+            return pl.scan_parquet(source, glob=False).slice(first, PART).collect()
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise UserError(
             f"cannot be read ({one_line(error, most=200)}); write the file again"
@@ -101,7 +101,7 @@ def _check(source: Path) -> int:
     try:
         with without_panics():
             schema = pl.read_parquet_schema(source)
-            rows: int = pl.scan_parquet(source).select(pl.len()).collect().item()
+            rows: int = pl.scan_parquet(source, glob=False).select(pl.len()).collect().item()
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise UserError(
             f"--input={source}: not a parquet file ({one_line(error, most=200)}); write the file again"
@@ -121,12 +121,16 @@ def _check(source: Path) -> int:
 def _begin(output: Path, asked: dict[str, Any]) -> None:
     file = output / "asked.json"
     if file.exists():
-        before = read_json(file)
+        before = read_object(file, missing="", remedy="give another --output, or empty this folder")
         changed = differences({key: (before.get(key), value) for key, value in asked.items()})
         if changed:
             raise UserError(
                 f"--output={output} answers another question: {changed}; give another folder"
             )
+    elif any(output.glob("part-*.parquet")):
+        raise UserError(
+            f"--output={output}: has lists, but no {file.name} that says whose; give another folder, or empty this one"
+        )
     output.mkdir(parents=True, exist_ok=True)
     write_json(file, asked)
 

@@ -1,5 +1,7 @@
 """`delrec recommend`: takes a history of titles and prints ranked lists of titles."""
 
+import re
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,15 +13,16 @@ from delrec_jax.teachers.registry import LISTS, display_name
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
 
+_BETWEEN = re.compile(r"(?<!\\);")  # `\;` is a semicolon of a title
 _SHOWN = ("delrec", AUGMENTED, PLAIN)
 
 
 def recommend(recommender: Recommender, history: str, count: int) -> None:
-    """Prints the best unseen items for a history of titles, by the method's systems and by the plain teacher.
+    r"""Prints the best unseen items for a history of titles, by the method's systems and by the plain teacher.
 
     Args:
       recommender: whom to ask.
-      history: titles, separated by `;`, oldest first.
+      history: titles, separated by `;`, oldest first; `\;` is a semicolon within a title.
       count: length of the lists.
 
     Raises:
@@ -30,7 +33,7 @@ def recommend(recommender: Recommender, history: str, count: int) -> None:
         raise UserError(
             f"recommend needs a finished run in {recommender.parts.place}: run `delrec run` with this --workdir first"
         )
-    titles = [title for title in history.split(";") if title.strip()]
+    titles = [title.replace(r"\;", ";") for title in _BETWEEN.split(history) if title.strip()]
     if not titles:
         raise UserError('--history is empty: give titles, such as --history="Toy Story; Heat"')
     items = recommender.items(titles, place="--history")

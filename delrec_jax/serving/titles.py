@@ -37,16 +37,30 @@ class Names:
         """
         if isinstance(named, str):
             raise UserError(f"{place}: {named!r} is one text; give a list of {by}s")
-        known = self._ids if by == "id" else self._titles
-        found = []
-        for name in named:
-            key = str(name) if by == "id" else str(name).strip().casefold()
-            if key not in known:
-                raise UserError(f"{place}: no item {self._unknown(str(name), by)}")
-            found.append(known[key])
+        if named is None or any(name is None for name in named):
+            raise UserError(
+                f"{place}: has an empty value (null): give lists of {by}s only, or leave the row out"
+            )
+        found = [self._item(str(name), by, place) for name in named]
         if not found:
             raise UserError(f"{place} is empty: give at least one {by}")
         return np.array(found, np.int32)
+
+    def _item(self, name: str, by: By, place: str) -> int:
+        """The item of this id or title; a title that is written as in the catalogue is that one's alone."""
+        if by == "id":
+            item = self._ids.get(name)
+        elif (item := self._exact.get(name.strip())) is None:
+            several = self._titles.get(name.strip().casefold(), ())
+            if len(several) > 1:
+                titles = "; ".join(self.catalogue.titles[one] for one in several)
+                raise UserError(
+                    f"{place}: {name!r} names several items, which only case tells apart; write the one that is meant: {titles}"
+                )
+            item = several[0] if several else None
+        if item is None:
+            raise UserError(f"{place}: no item {self._unknown(name, by)}")
+        return item
 
     def _unknown(self, name: str, by: By) -> str:
         if by == "id":
@@ -54,13 +68,20 @@ class Names:
         near = difflib.get_close_matches(
             name.strip().casefold(), self._titles, n=_NEAREST, cutoff=0.3
         )
-        titles = "; ".join(self.catalogue.titles[self._titles[key]] for key in near)
+        titles = "; ".join(self.catalogue.titles[self._titles[key][0]] for key in near)
         hint = f"the nearest are: {titles}" if near else "no title is similar"
         return f"is called {name!r}; {hint}"
 
     @cached_property
-    def _titles(self) -> Mapping[str, int]:
-        return {title.casefold(): item for item, title in enumerate(self.catalogue.titles)}
+    def _exact(self) -> Mapping[str, int]:
+        return {title: item for item, title in enumerate(self.catalogue.titles)}
+
+    @cached_property
+    def _titles(self) -> Mapping[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for item, title in enumerate(self.catalogue.titles):
+            found.setdefault(title.casefold(), []).append(item)
+        return found
 
     @cached_property
     def _ids(self) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from delrec_jax.analysis.comparison_blocks import comparison_block
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation.beyond_accuracy import read_rows
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
+from delrec_jax.files import write_text
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.cost import trained_systems
@@ -50,7 +51,7 @@ def _write(ws: Workspace, run: Evaluation, notes: Iterable[str]) -> None:
     shown = [*blocks.result_blocks(rows), comparison_block(compared), *beyond]
     warnings = [f"WARNING: {warning}" for warning in notes]
     texts = [*map(blocks.to_markdown, shown), *warnings]
-    (folder / "tables.md").write_text("\n\n".join(texts) + "\n")
+    write_text(folder / "tables.md", "\n\n".join(texts) + "\n")
 
 
 def _pairs(run: Evaluation) -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ def _show_preferences(ws: Workspace, data: Data, texts: Texts, count: int) -> No
         best = np.argsort(-target, kind="stable")[:_SHOWN]
         print("target: " + ", ".join(f"category {k}: {target[k]:.3f}" for k in best))
         print()
-    for item in range(count):
+    for item in range(min(count, data.num_items)):
         ids = preference_text(pieces, np.array([item])).ids
         print(f"== Information augmentation, item {item}: {len(ids)} tokens")
         print(" ".join(_token(texts, int(token)) for token in ids))

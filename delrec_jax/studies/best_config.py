@@ -1,12 +1,14 @@
 """The best trial of a search as a config file: the base, and what the trial changes of it."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from delrec_jax.config import Experiment, from_config, leaf_values, read_config, to_dict
+from delrec_jax.config import Experiment, from_config, leaf_values, read_config
 from delrec_jax.files import write_text
 
 _TEXT = '''"""{about}
@@ -66,9 +68,14 @@ def changed(base: ConfigDict, experiment: Experiment) -> dict[str, Any]:
       base: a config.
       experiment: with the same keys.
     """
-    before, now = leaf_values(to_dict(from_config(base))), leaf_values(to_dict(experiment))
+    before, now = _leaves(from_config(base)), _leaves(experiment)
     return {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in now.items()
         if value != before[key]
     }
+
+
+def _leaves(experiment: Experiment) -> dict[str, Any]:
+    """All values by dotted key, with those that `config.to_dict` leaves out where they are off."""
+    return dict(leaf_values(json.loads(json.dumps(asdict(experiment)))))

@@ -14,7 +14,7 @@ _COST = "seconds_per_user"
 
 
 def figures(study: Study, summary: Mapping[str, Any], costs: Sequence[Row]) -> tuple[Figure, ...]:
-    """All figures that the arms allow: curves for one axis, maps for two, bars for arms without axes; and costs, if known.
+    """All figures that the arms allow: curves for one axis, maps for two that some arm crosses, else bars; and costs, if known.
 
     Args:
       study: the arms and their places.
@@ -30,7 +30,7 @@ def figures(study: Study, summary: Mapping[str, Any], costs: Sequence[Row]) -> t
     found: list[Figure]
     if len(axes) == 1:
         found = [_curves(study, rows, axes.pop())]
-    elif len(axes) == 2:
+    elif len(axes) == 2 and any(axes <= arm.at.keys() for arm in study.arms):
         found = [_map(study, rows, system) for system in study.systems]
     else:
         found = [bars(rows, study.metric, study.protocol)]
@@ -73,7 +73,7 @@ def _map(study: Study, rows: Sequence[Row], system: str) -> HeatMap:
     cells = {
         (arm.at[first], arm.at[second]): by_arm[arm.name][study.metric]["mean"]
         for arm in study.arms
-        if arm.name in by_arm
+        if {first, second} <= arm.at.keys() and arm.name in by_arm
     }
     row_values, column_values = _values(study, first), _values(study, second)
     grid = tuple(tuple(cells.get((row, column)) for column in column_values) for row in row_values)

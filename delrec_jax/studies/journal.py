@@ -19,7 +19,7 @@ def note(root: Path, **facts: Any) -> None:
       root: the study's workdir.
       facts: what happened.
     """
-    line = json.dumps(facts, sort_keys=True) + "\n"
+    line = _after_torn(root / NAME) + json.dumps(facts, sort_keys=True) + "\n"
     # One write to a file that is open for appending: lines of this length stay whole.
     descriptor = os.open(root / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
@@ -28,11 +28,21 @@ def note(root: Path, **facts: Any) -> None:
         os.close(descriptor)
 
 
+def _after_torn(path: Path) -> str:
+    """A line end where a killed process left its line unfinished: what follows is another line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return "" if file.read() == b"\n" else "\n"
+    except OSError:  # none yet, or an empty one
+        return ""
+
+
 def read(root: Path) -> list[dict[str, Any]]:
-    """All lines, oldest first; a last line that a killed process left unfinished is passed over.
+    """All lines, oldest first; what a killed process left unfinished is passed over.
 
     Raises:
-      UserError: the file is not text, or a line is not JSON.
+      UserError: the file is not text, or a line is not what `note` writes.
     """
     path = root / NAME
     if not path.exists():
@@ -42,14 +52,22 @@ def read(root: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{path}: not text ({error}); remove it") from error
     found = []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or _torn(line):
+            continue
         try:
-            found.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
-            if not line.endswith("\n"):
-                break
             raise UserError(f"{path}, line {number}: not JSON ({error}); remove it") from error
+        if not isinstance(row, dict) or not {"stage", "seconds"} <= row.keys():
+            raise UserError(f"{path}, line {number}: no stage with its seconds; remove it")
+        found.append(row)
     return found
+
+
+def _torn(line: str) -> bool:
+    """Whether a line is the beginning of one, which a killed process or a full disk left."""
+    return line.startswith("{") and not line.rstrip().endswith("}")
 
 
 def seconds_left(lines: Iterable[dict[str, Any]], stages: Iterable[str], jobs: int) -> float | None:

@@ -5,6 +5,7 @@ that would have run in one go (where trials run one at a time).
 """
 
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delrec_jax import prng
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line
 from delrec_jax.studies.opening import changes
 from delrec_jax.studies.ranges import Range, drawn, suggest
 
@@ -73,21 +74,32 @@ class Trials:
         Raises:
           UserError: optuna is not installed, or the journal is another search's.
         """
-        library = _imported()
+        _imported()
         _mend(path)
         self._ranges, self._seed = tuple(ranges), seed
-        backend = library.storages.journal.JournalFileBackend(str(path))
-        self._storage: optuna.storages.BaseStorage = library.storages.JournalStorage(backend)
-        self._study: optuna.Study = library.create_study(
-            storage=self._storage,
-            study_name=_NAME,
-            direction="maximize",
-            load_if_exists=True,
-            sampler=self._sampler(0),
-            pruner=library.pruners.MedianPruner(_BEFORE_PRUNING, warm_up),
-        )
+        self._study: optuna.Study = self._opened(path, warm_up)
         self._claim(path, dict(asked or {}))
         self._trials: dict[int, optuna.Trial] = {}
+
+    def _opened(self, path: Path, warm_up: int) -> "optuna.Study":
+        library = _imported()
+        try:
+            backend = library.storages.journal.JournalFileBackend(str(path))
+            self._storage: optuna.storages.BaseStorage = library.storages.JournalStorage(backend)
+            study: optuna.Study = library.create_study(
+                storage=self._storage,
+                study_name=_NAME,
+                direction="maximize",
+                load_if_exists=True,
+                sampler=self._sampler(0),
+                pruner=library.pruners.MedianPruner(_BEFORE_PRUNING, warm_up),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+            raise UserError(
+                f"{path}: damaged ({one_line(error, most=200)}); put back a copy of it, remove the line, or give another "
+                "--workdir"
+            ) from error
+        return study
 
     def _claim(self, path: Path, asked: dict[str, Any]) -> None:
         before = self._study.user_attrs.get("asked", asked)
@@ -193,4 +205,4 @@ def _mend(path: Path) -> None:
     """Removes what a process that was killed while writing left: a lock, and the beginning of a line."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
-        path.write_bytes(content[: content.rfind(b"\n") + 1])
+        os.truncate(path, content.rfind(b"\n") + 1)

@@ -15,6 +15,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.prompts import Pieces, tokenise_pieces
 from delrec_jax.data.read_texts import with_owners, with_title_slots
 from delrec_jax.data.templates import Template
+from delrec_jax.errors import UserError
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.soft_prompt import slot_ids
@@ -227,6 +228,11 @@ def _ranker(
 ) -> Ranker:
     cut = pieces.config.max_title_tokens > 0
     ids = tokenizer.encode_many(titles) if cut else [title.tolist() for title in pieces.titles]
+    if empty := [item for item, tokens in enumerate(ids) if not len(tokens)]:
+        raise UserError(
+            f"title {titles[empty[0]]!r}: this language model's tokenizer makes no token of it ({len(empty)} such titles); "
+            "correct it in the file of the items, or take another language model"
+        )
     tokens, weights = title_matrix(ids)
     verbalizer = find_verbalizer(config.lm.verbalizer)
     verbalizer = verbalizer.configured(config.lm, pieces.begin.tolist(), pieces.end.tolist())

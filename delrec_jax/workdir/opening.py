@@ -11,6 +11,7 @@ from pathlib import Path
 from delrec_jax.config import Experiment
 from delrec_jax.distributed import all_see, is_main, main_number, on_main, wait_for_all
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
 from delrec_jax.training.mesh import own_mesh
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.bucket import SCHEME, Bucket
@@ -61,8 +62,8 @@ def opened(
 
 def local_copy(url: str, cache: str) -> Path:
     """Returns the folder that stands for a workdir in a bucket on this machine."""
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    base = Path(cache) if cache else own / "delrec_jax" / "workdirs"
+    own = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    base = Path(cache) if cache else expanded(own) / "delrec_jax" / "workdirs"
     name = url.rstrip("/")
     return base / f"{name.rpartition('/')[2]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 

@@ -258,7 +258,7 @@ class Workspace:
             # The marker first: what is left is not finished.
             (folder / kept_files.MARKER).unlink(missing_ok=True)
             for old in folder.iterdir():  # the folder itself may be a link to one that runs share
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.rglob(".*.partial-*"):  # by a process that was killed while writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()

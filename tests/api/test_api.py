@@ -134,6 +134,31 @@ def test_what_is_no_frame_is_refused(tmp_path):
         delrec.from_frame(TABLES["polars"], [1, 2], tmp_path)
 
 
+def test_a_column_of_lists_is_refused_by_name(tmp_path):
+    items = pl.DataFrame({"item": ["x"], "title": ["T"], "genres": [["a", "b"]]})
+    with pytest.raises(delrec.UserError, match="items: column 'genres' holds List"):
+        delrec.from_frame(TABLES["polars"], items, tmp_path)
+
+
+def test_what_pandas_calls_missing_is_an_empty_cell(tmp_path):
+    class NAType:
+        """pandas.NA has no truth value, and says so when it is compared."""
+
+        def __ne__(self, other):
+            return self
+
+        def __bool__(self):
+            raise TypeError("boolean value of NA is ambiguous")
+
+    items = Pandas({"item": ([7, 8, 9], np.int64), "title": (["A", NAType(), None], object)})
+    settings = delrec.from_frame(TABLES["polars"], items, tmp_path / "shop")
+    assert read_csv_pair(*csv_paths(settings["data.path"])).items["title"].to_list() == [
+        "A",
+        "",
+        "",
+    ]
+
+
 FIT = {
     "pretrain.text.full": 0.0,
     "pretrain.text.recent": 1.0,

@@ -58,6 +58,9 @@ def test_a_taken_port_or_a_strange_host_is_refused():
             command.bound("127.0.0.1", port)
     with pytest.raises(UserError, match="--host=no such host --port=0"):
         command.bound("no such host", 0)
+    for host in ("a..b", "x" * 64):
+        with pytest.raises(UserError, match="give a name or address of this machine"):
+            command.bound(host, 0)
 
 
 def test_a_free_port_is_bound_where_it_was_asked_for():

@@ -117,6 +117,7 @@ NOTHING = "corpus shop: no interaction is left of 6 .*without title row: 6.*same
         ("ann\t3\t100", "ann\t3\t-1", LINE + ", column 'timestamp': '-1' is not a time; give"),
         ("ann\t3\t100", "ann\tgood\t100", LINE + ", column 'rating': 'good' is not.*correct it"),
         ("ann\t3\t100", "\t3\t100", LINE + ", column 'user_id': empty cell; fill"),
+        ("ann\t3\t100", "ann \t3\t100", LINE + ", column 'user_id': 'ann ' has white space"),
         ("1", "7", NOTHING),
     ],
 )

@@ -1,4 +1,5 @@
 import datetime
+import os
 from pathlib import Path
 
 import polars as pl
@@ -172,6 +173,8 @@ def test_a_time_that_could_mean_two_things_is_refused(tmp_path, header, times, w
         ("user,item,time,stars\na,b,1,x\n", ITEMS, ("line 2", "'stars'", "'x'")),
         (INTERACTIONS, "item,shelf\na,x\n", ("items.csv, line 1", "no column 'title'")),
         (INTERACTIONS, ITEMS + "a,Twice,,\n", ("items.csv, line 5", "'a'", "already")),
+        ("user,item,time\na,b,1\na ,b,2\n", ITEMS, ("line 3, column 'user': 'a '", "white space")),
+        (INTERACTIONS, ITEMS + " a,Twice,,\n", ("line 5, column 'item': ' a'", "white space")),
     ],
 )
 def test_faults_are_named_by_file_and_line(tmp_path, interactions, items, words):
@@ -191,3 +194,16 @@ def test_the_path_must_be_a_folder_with_both_files(tmp_path):
     files[1].unlink()
     with pytest.raises(UserError, match=r"items\.csv: no such file"):
         read_csv_pair(*files)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    interactions, items = write(tmp_path)
+    interactions.unlink()
+    os.mkfifo(interactions)
+    with pytest.raises(UserError, match=r"interactions\.csv: a pipe or a device; give a file"):
+        read_csv_pair(interactions, items)
+
+
+def test_a_home_that_nobody_has_is_told():
+    with pytest.raises(UserError, match="~nobody-here/shop: there is no such home directory"):
+        csv_paths("~nobody-here/shop")

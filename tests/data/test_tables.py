@@ -285,6 +285,9 @@ def test_whole_seconds_keep_the_order_of_fractions_and_every_other_place(rows):
         ("Q&amp;amp;A &#39;x&#39;", "Q&A 'x'"),
         (", The", ", The"),
         (" ", ""),
+        ("\u200b \ufeff\u00ad", ""),  # nothing that can be seen, and no token
+        ("&#8203;\u0301", ""),
+        ("\u200bA", "\u200bA"),
     ],
 )
 def test_clean_title(written, expected):

@@ -103,6 +103,17 @@ def test_a_link_out_of_the_folder_is_neither_read_nor_uploaded(folder, tmp_path,
         push(folder, "ann/shop")
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_link_to_itself_is_told(folder, tmp_path, inside):
+    name = NAMES[0]
+    (folder / name).unlink()
+    place = folder / name if inside else tmp_path / "loop"
+    place.symlink_to(place)
+    if not inside:
+        (folder / name).symlink_to(place)
+    assert ("not there" if inside else "outside the folder") in refusal(folder)
+
+
 def test_a_folder_that_is_itself_a_link_is_read(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder, target_is_directory=True)
     check_files(tmp_path / "link", read_manifest(folder / "delrec.json"))

@@ -18,6 +18,7 @@ import delrec_jax
 from delrec_jax.analysis.tables import read_metrics_json
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash
+from delrec_jax.hub.catalogue import read_titles
 from delrec_jax.hub.folder import Choices, export_shared
 from delrec_jax.hub.manifest import FORMAT
 from delrec_jax.hub.settings import shared_settings
@@ -132,7 +133,42 @@ def test_titles_from_a_file(tiny_run, tmp_path, capsys):
     (tmp_path / "items.csv").write_text("id,name\n")
     with pytest.raises(SystemExit):
         delrec("recommend", *given, f"--titles={tmp_path / 'none.csv'}")
-    assert "none.csv: cannot be read" in capsys.readouterr().err
+    assert "none.csv: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\ufeffitem,title\n1,A\n", {"1": "A"}),
+        ("item,title\n1\n", "line 2"),
+        ("item,title\n1,\n", "line 2, column 'title': empty cell"),
+        ("item,title\n1,A\n1,B\n", "line 3, column 'item': '1' has a row already"),
+        ("id,name\n1,A\n", "no column 'item'"),
+    ],
+)
+def test_titles_in_a_file_are_read_strictly(tmp_path, text, found):
+    (tmp_path / "items.csv").write_text(text, encoding="utf-8")
+    if isinstance(found, dict):
+        assert read_titles(tmp_path / "items.csv") == found
+        return
+    with pytest.raises(UserError, match=found):
+        read_titles(tmp_path / "items.csv")
+
+
+@pytest.mark.parametrize("tree", [{"delrec": 1}, {"delrec": 1, "delrec/prompt": 2}])
+def test_arrays_that_stand_where_tensors_of_a_system_belong_are_told(folder, tree):
+    arrays = {name: np.zeros(2, np.float32) for name in tree}
+    save_file(arrays, folder / "systems.safetensors")
+    rehashed(folder, "systems.safetensors")
+    with pytest.raises(UserError, match=r"systems\.safetensors: (cannot be read|an array stands)"):
+        delrec_jax.load(folder).recommend([delrec_jax.load(folder).titles[0]], k=1)
+
+
+@pytest.mark.parametrize("name", ["data.corpus", "seed.x"])
+def test_a_key_with_a_dot_is_told(folder, name):
+    rewritten(folder, "config.json", lambda settings: settings.update({name: 1}))
+    with pytest.raises(UserError, match=r"config\.json: .*dots in field names"):
+        delrec_jax.load(folder)
 
 
 def test_a_file_of_histories_is_ranked_by_a_folder(shared_folder, tiny_run, tmp_path):

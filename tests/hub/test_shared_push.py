@@ -176,6 +176,14 @@ def test_a_damaged_folder_is_not_uploaded(hub, shared_folder, tmp_path):
     assert hub.log == []
 
 
+def test_without_its_card_nothing_is_made_on_the_hub(hub, shared_folder, tmp_path):
+    folder = shutil.copytree(shared_folder, tmp_path / "folder")
+    (folder / "README.md").unlink()
+    with pytest.raises(UserError, match=r"README\.md: cannot be read"):
+        push(folder, REPO)
+    assert hub.log == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

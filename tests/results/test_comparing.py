@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from evidence_workdirs import HALF, SOME, THIRD, USERS, make_two_seeds, workdir
 
 from delrec_jax.cli import main
 from delrec_jax.evaluation.significance import holm, sign_flip_p_value
+from delrec_jax.files import file_hash
 from delrec_jax.results.comparing import Asked, blocks, summarized
 from delrec_jax.results.sources import gather, sources
 
@@ -157,6 +159,28 @@ def test_runs_of_other_users_are_refused(arms, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compare", *arms, f"other={other}"])
     assert "has other test users" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null"])
+def test_a_damaged_marker_is_named(arms, capsys, content):
+    (Path(arms[0].partition("=")[2]) / "records" / "stage.json").write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", *arms])
+    assert "stage.json: " in (err := capsys.readouterr().err) and "put back a copy" in err
+
+
+def test_records_that_were_exchanged_are_named(arms, capsys):
+    folder = Path(arms[0].partition("=")[2]) / "records"
+    files = {"records.parquet": file_hash(folder / "records.parquet")}
+    (folder / "stage.json").write_text(json.dumps({"finished": True, "files": files}))
+    main(["compare", *arms])
+    capsys.readouterr()
+    other = Path(arms[1].partition("=")[2]) / "records" / "records.parquet"
+    (folder / "records.parquet").write_bytes(other.read_bytes())
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", *arms])
+    err = capsys.readouterr().err
+    assert "records.parquet: damaged or changed" in err and "`delrec evaluate` again" in err
 
 
 def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):

@@ -74,6 +74,8 @@ def test_titles_and_candidates(rank, tiny_run):
         (pl.DataFrame({"history": ["a"]}), ["columns history", "a list of items per row"]),
         (pl.DataFrame({"history": [["nobody"]]}), ["rows from 0", "has the id 'nobody'"]),
         (pl.DataFrame({"history": [["0"]], "candidates": ["a"]}), ["'candidates' must hold"]),
+        (pl.DataFrame({"history": [["0"], None]}), ["has an empty value (null)"]),
+        (pl.DataFrame({"history": [["0", None]]}), ["has an empty value (null)"]),
     ],
 )
 def test_bad_files_are_one_clear_line(rank, capsys, table, words):
@@ -88,3 +90,32 @@ def test_what_is_missing_is_named(tiny_run, tmp_path, capsys):
         with pytest.raises(SystemExit):
             delrec("rank", f"--workdir={tiny_run}", *flags)
         assert word in capsys.readouterr().err
+
+
+def test_signs_of_a_pattern_in_a_name_are_only_a_name(rank, asked, tmp_path, tiny_run):
+    """Polars would take `lists[1]` for `lists1`."""
+    first, _ = rank("-k", "2", "--system=ease")
+    (tmp_path / "h1.parquet").write_bytes((tmp_path / "asked.parquet").read_bytes())
+    asked.head(1).write_parquet(tmp_path / "h[1].parquet")
+    given = f"--input={tmp_path / 'h[1].parquet'}", f"--output={tmp_path / 'of one'}"
+    delrec("rank", f"--workdir={tiny_run}", *given, "-k", "2", "--system=ease")
+    (part,) = (tmp_path / "of one").glob("*.parquet")
+    assert pl.read_parquet(part).equals(first.head(2))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "asked.json").write_text("[]"), "holds no JSON object"),
+        (lambda folder: (folder / "asked.json").unlink(), "no asked.json that says whose"),
+    ],
+)
+def test_lists_that_do_not_say_whose_they_are_are_not_added_to(
+    rank, tmp_path, capsys, damage, words
+):
+    rank("-k", "2", "--system=ease")
+    damage(tmp_path / "lists")
+    with pytest.raises(SystemExit) as ended:
+        rank("-k", "2", "--system=ease")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("delrec:")]
+    assert ended.value.code == 2 and words in line

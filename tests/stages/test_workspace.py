@@ -40,6 +40,22 @@ def test_an_interrupted_stage_is_not_finished_although_all_its_files_are_there(t
     assert ws.begin("teach").is_dir()
 
 
+def test_a_folder_that_was_moved_elsewhere_and_linked_is_only_unlinked(tmp_path):
+    ws = Workspace(tmp_path / "run", Experiment())
+    folder = write_results(ws, "prepare")
+    ws.finish("prepare")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "mine").touch()
+    (folder / "large").symlink_to(tmp_path / "scratch", target_is_directory=True)
+    other = Workspace(
+        tmp_path / "run",
+        replace(Experiment(), candidates=replace(Experiment().candidates, num=7)),
+        update=True,
+    )
+    assert not (other.begin("prepare") / "large").exists()
+    assert (tmp_path / "scratch" / "mine").exists()
+
+
 def test_a_finished_stage_without_one_of_its_files_is_not_finished(tmp_path):
     ws = Workspace(tmp_path, Experiment())
     folder = write_results(ws, "prepare")

@@ -315,6 +315,15 @@ def test_the_best_trial_is_a_config_of_all_its_settings(tmp_path, monkeypatch):
     assert "distill.controls" not in stated and trial.distill.controls == ()
 
 
+@pytest.mark.parametrize(("base", "best"), [("", "stop"), ("stop", ""), ("stop", "rollback")])
+def test_what_is_off_by_default_is_stated_where_it_changes(base, best):
+    config = read_config(ROOT / "configs" / "storefront.py")
+    config.tune.loop.on_spike = base
+    wanted = read_config(ROOT / "configs" / "storefront.py")
+    wanted.tune.loop.on_spike = best
+    assert changed(config, from_config(wanted)) == {"tune.loop.on_spike": best}
+
+
 @pytest.mark.slow
 def test_a_search_for_a_teacher_trains_once_per_trial_and_ranks_no_test_user(tmp_path):
     path, root = study_file(tmp_path, RANGES_OF_TEACHER), tmp_path / "s"

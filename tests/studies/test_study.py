@@ -7,9 +7,12 @@ import pytest
 from study_files import WIDTHS, study_file, tiny_base
 from tiny_storefront import ROOT
 
+from delrec_jax.analysis.axis_plots import HeatMap
+from delrec_jax.analysis.study_plots import Bars
 from delrec_jax.config import read_config
 from delrec_jax.errors import UserError
 from delrec_jax.studies.command import parse_shard
+from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile, study_runs
 from delrec_jax.studies.selection import best_arm
@@ -128,6 +131,28 @@ def test_a_workdir_belongs_to_one_study(tmp_path):
 def test_the_best_arm_is_that_of_the_best_mean_over_seeds():
     assert best_arm({"a": [0.3, 0.1], "b": [0.2, 0.2], "c": [0.25, 0.2]}) == "c"
     assert best_arm({"a": [0.2], "b": [0.2]}) == "a"
+
+
+def test_arms_on_two_axes_that_none_crosses_are_drawn_as_bars():
+    """And where some arms cross both, those that do not are left out of the map."""
+    lengths, items = along("distill.length", (4, 8)), along("distill.top_h", (3, 6))
+    crossed = grid(lengths, items)
+    reference = Arm("full")
+    for arms, kind in (((reference, *lengths, *items), Bars), ((reference, *crossed), HeatMap)):
+        shown = Study("Which?", arms=arms, reference="full", systems=("delrec",))
+        rows = [
+            {
+                "protocol": shown.protocol,
+                "group": "all",
+                "system": f"delrec/{arm.name}",
+                "label": arm.name,
+                "teacher": "sasrec",
+            }
+            | {shown.metric: {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": 0.0}}
+            for arm in arms
+        ]
+        (figure,) = figures(shown, {"systems": rows}, [])
+        assert isinstance(figure, kind)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -63,7 +63,7 @@ def source_changed(config: DataConfig, directory: Path) -> bool:
     try:
         source = find_source(config)
         prepared = json.loads((directory / _POINTER).read_text())["source"]
-    except (UserError, OSError, ValueError, KeyError):
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return False
     return all(path.is_file() for path in source.files) and _key(config, source) != prepared
 
@@ -78,7 +78,7 @@ def load_corpus(directory: Path) -> Corpus:
         pointer = json.loads((directory / _POINTER).read_text())
         copy = directory / pointer["source"] / FILE
         return load_copy(copy) if copy.exists() else _load_records(directory / pointer["records"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{directory}: no prepared corpus can be read ({error}); delete the folder and run `delrec prepare` again"
         ) from error

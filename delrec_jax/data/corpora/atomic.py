@@ -13,6 +13,7 @@ from delrec_jax.data.corpora.text_table import TextTable
 from delrec_jax.data.corpora.times import whole_seconds
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
 
 _TITLE_COLUMNS = ("title", "movie_title", "name")
 _RELEASE_YEAR = "release_year"
@@ -53,7 +54,7 @@ def atomic_paths(path: str) -> tuple[Path, Path]:
             "data.path: empty; corpus 'atomic' needs a folder NAME with NAME.inter and NAME.item "
             "in it, or their common prefix"
         )
-    prefix = Path(path).expanduser()
+    prefix = expanded(path)
     if prefix.is_dir():
         prefix = prefix / prefix.resolve().name
     return prefix.with_name(prefix.name + ".inter"), prefix.with_name(prefix.name + ".item")
@@ -91,7 +92,8 @@ def read_atomic_tables(path: str) -> RawTables:
 
 def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
     table = read_atomic_table(path)
-    table.require("user_id", "item_id", "timestamp")
+    table.require_ids("user_id", "item_id")
+    table.require("timestamp")
     columns = {
         "user": table.frame["user_id"],
         "item": table.frame["item_id"],
@@ -105,7 +107,7 @@ def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
 def _read_items(path: Path) -> tuple[pl.DataFrame, TextTable]:
     """The items with title, year if there is one, and all other columns."""
     table = read_atomic_table(path)
-    table.require("item_id")
+    table.require_ids("item_id")
     columns = table.frame.columns
     title = next((name for name in _TITLE_COLUMNS if name in columns), None)
     if title is None:

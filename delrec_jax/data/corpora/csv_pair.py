@@ -20,6 +20,7 @@ from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown
 from delrec_jax.data.corpora.times import whole_seconds
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
 
 _INTERACTIONS, _ITEMS = "interactions.csv", "items.csv"
 _DATES = ("date", "datetime")
@@ -61,7 +62,7 @@ def csv_paths(path: str) -> tuple[Path, Path]:
     Raises:
       UserError: if `path` is not a folder.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not path or not folder.is_dir():
         raise UserError(
             f"data.path: {path!r} is not a folder; corpus 'csv' needs one with {_INTERACTIONS} and "
@@ -86,7 +87,8 @@ def read_csv_pair(interactions: Path, items: Path) -> RawTables:
     """
     events = _read(interactions)
     user, item, time = (_column(events, role) for role in ("user", "item", "time"))
-    events.require(user, item, time)
+    events.require_ids(user, item)
+    events.require(time)
     times, unit = read_times(events, time, is_date=_folded(time) in _DATES)
     columns = {"user": events.frame[user], "item": events.frame[item], "time": times}
     if rating := _column(events, "rating", optional=True):
@@ -106,7 +108,7 @@ def _items(path: Path) -> tuple[pl.DataFrame, TextTable]:
     table = _read(path)
     item, title = _column(table, "item"), _column(table, "title")
     year = _column(table, YEAR, optional=True)
-    table.require(item)
+    table.require_ids(item)
     table.require_unique(item)
     names = {item: "item", title: "title"}
     others = [column for column in table.frame.columns if column not in names]

@@ -15,6 +15,7 @@ from delrec_jax.data.corpora.resource import Resource
 from delrec_jax.data.corpora.storefront import StorefrontCorpus, StorefrontSettings
 from delrec_jax.data.corpora.tables import RulesConfig
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
 
 CACHE = "~/.cache/delrec_jax"
 
@@ -169,8 +170,8 @@ def _fetched(config: DataConfig, resources: Sequence[Resource]) -> tuple[Path, .
     """The user's files, or those of the cache, which has a folder per edition because their files share names."""
     from delrec_jax.data.corpora.download import fetch  # its libraries are for downloads alone
 
-    cache = Path(config.download_dir or CACHE).expanduser() / f"{config.corpus}-{config.edition}"
-    manual = Path(config.manual_dir).expanduser() if config.manual_dir else None
+    cache = expanded(config.download_dir or CACHE) / f"{config.corpus}-{config.edition}"
+    manual = expanded(config.manual_dir) if config.manual_dir else None
     return tuple(fetch(resource, cache, manual_dir=manual) for resource in resources)
 
 
@@ -178,7 +179,7 @@ def _frames_at_hand(
     config: DataConfig, resources: Sequence[Resource], *, every: bool
 ) -> tuple[Path, ...]:
     """The LLaRA frames that the user has, gzipped or not, and the file of names; one frame is enough unless `every`."""
-    folder = Path(config.manual_dir).expanduser()
+    folder = expanded(config.manual_dir)
     names = [resource.file_name for resource in resources]
     found = [
         path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()

@@ -54,6 +54,22 @@ class TextTable:
                     f"{self.place(blank[0], column)}: empty cell; fill it in or remove the line"
                 )
 
+    def require_ids(self, *columns: str) -> None:
+        """Checks as `require` does, and that no cell has white space around it: "7 " would be somebody else than "7".
+
+        Raises:
+          UserError: naming the first such cell.
+        """
+        self.require(*columns)
+        for column in columns:
+            ids = self.frame[column]
+            odd = (ids != ids.str.strip_chars()).arg_true()
+            if len(odd):
+                raise UserError(
+                    f"{self.place(odd[0], column)}: {shown(ids[odd[0]])} has white space around it, so it would be another id; "
+                    "remove it"
+                )
+
     def numbers(self, column: str) -> pl.Series:
         """A column of numbers: Int64 where all are written as integers, else Float64.
 
@@ -172,6 +188,8 @@ def shown(value: object, longest: int = 80) -> str:
 
 
 def _read(path: Path) -> bytes:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: a pipe or a device; give a file")
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

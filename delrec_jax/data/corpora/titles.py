@@ -6,6 +6,7 @@ The" is a phrase that no text contains.
 
 import html
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from delrec_jax.data.interactions import untitled
 LONGEST_TITLE = 1000
 """In characters; anything longer is not a title but a page or a damaged line."""
 
+# Control, format and private characters, accents on nothing: tokenizers leave nothing of them.
+_UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs", "Mn", "Zs")
 _ENCODED = 4  # how often entities may have been encoded; a bound, since each pass decodes one layer
 
 # "Matrix, The", but not "Lion, The Witch and the Wardrobe".
@@ -35,12 +38,14 @@ def clean_title(raw: str) -> str:
       raw: The source's title; entities may be encoded more than once.
 
     Returns:
-      The title, "" if nothing is left.
+      The title, "" if nothing that can be seen is left.
     """
     for _ in range(_ENCODED):
         if "&" in raw:
             raw = html.unescape(raw)
     title = " ".join(raw.split())
+    if all(unicodedata.category(letter) in _UNSEEN for letter in title):
+        return ""
     if ", " not in title or len(title) > LONGEST_TITLE:
         return title
     match = _NAME_AND_BRACKETS.fullmatch(title)

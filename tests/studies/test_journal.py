@@ -1,0 +1,48 @@
+"""A study's journal and a search's, damaged: what is whole is kept, and a line that is none is named."""
+
+import json
+
+import pytest
+
+from delrec_jax.errors import UserError
+from delrec_jax.studies import journal
+from delrec_jax.studies.trials import Trials
+
+ROW = {"stage": "teach", "seconds": 2.5}
+
+
+def test_a_torn_line_is_passed_over_and_the_next_one_is_a_line_of_its_own(tmp_path):
+    journal.note(tmp_path, **ROW)
+    with (tmp_path / journal.NAME).open("a") as file:
+        file.write('{"stage": "tu')
+    assert journal.read(tmp_path) == [ROW]
+    journal.note(tmp_path, **ROW)
+    assert journal.read(tmp_path) == [ROW, ROW]
+
+
+@pytest.mark.parametrize("line", ["null", "{}", "[]", "7", '{"stage": "teach"}', "garbage"])
+def test_a_line_that_note_did_not_write_is_named(tmp_path, line):
+    (tmp_path / journal.NAME).write_text(f"{json.dumps(ROW)}\n\n{line}\n")
+    with pytest.raises(UserError, match="line 3: no"):
+        journal.read(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[]", b"\xff\xfe", b"{}"])
+def test_a_damaged_line_of_a_search_is_told(tmp_path, line):
+    path = tmp_path / "search.log"
+    Trials(path, (), seed=0)
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(UserError, match=r"search.log: damaged .*put back a copy"):
+        Trials(path, (), seed=0)
+
+
+def test_what_is_whole_of_a_search_stays_when_its_last_line_is_torn(tmp_path):
+    path = tmp_path / "search.log"
+    Trials(path, (), seed=0)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 1')
+    Trials(path, (), seed=0)
+    assert (
+        path.read_bytes().startswith(whole)
+        and b'{"op_code": 1' not in path.read_bytes()[len(whole) : len(whole) + 13]
+    )
