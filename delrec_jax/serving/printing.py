@@ -33,7 +33,7 @@ def recommend(recommender: Recommender, history: str, count: int) -> None:
         raise UserError(
             f"recommend needs a finished run in {recommender.parts.place}: run `delrec run` with this --workdir first"
         )
-    titles = [title.replace(r"\;", ";") for title in _BETWEEN.split(history) if title.strip()]
+    titles = split_history(history)
     if not titles:
         raise UserError('--history is empty: give titles, such as --history="Toy Story; Heat"')
     items = recommender.items(titles, place="--history")
@@ -46,6 +46,11 @@ def recommend(recommender: Recommender, history: str, count: int) -> None:
         # Text, not str: rich would read the brackets of a title as markup.
         table.add_row(str(rank + 1), *(Text(printable(recommender.titles[item])) for item in best))
     Console().print(table)
+
+
+def split_history(history: str) -> list[str]:
+    """The titles of `--history`, with the spaces around them."""
+    return [title.replace(r"\;", ";") for title in _BETWEEN.split(history) if title.strip()]
 
 
 def _label(recommender: Recommender, name: str) -> str:
