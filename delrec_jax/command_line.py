@@ -87,10 +87,7 @@ def _defined() -> flags.FlagValues:
     flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
     flags.DEFINE_integer("n", 2, "prompts: examples per task", 1, _MOST, flag_values=values)
     flags.DEFINE_string(
-        "history",
-        "",
-        "recommend: titles, separated by ; (a semicolon within a title: \\;)",
-        flag_values=values,
+        "history", "", r"recommend: titles, separated by ; (\; within one)", flag_values=values
     )
     flags.DEFINE_integer("k", 10, "recommend, rank: length of a list", 1, _MOST, flag_values=values)
     flags.DEFINE_string("input", "", "rank: a parquet file of histories", flag_values=values)

@@ -32,7 +32,7 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     "app": {"analysis", "serving", "teachers", "workdir"},
     "hub": LOW | {"analysis", "config", "delrec", "serving", "stages", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
-    "results": {"evaluation", "analysis"},
+    "results": {"evaluation", "analysis", "workdir.kept_files", "workdir.json_files"},
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
     "command_line": {"config"},
     "api": {*("data", "config", "hub", "serving", "stages", "workdir")},

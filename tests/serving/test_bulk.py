@@ -74,7 +74,7 @@ def test_titles_and_candidates(rank, tiny_run):
         (pl.DataFrame({"history": ["a"]}), ["columns history", "a list of items per row"]),
         (pl.DataFrame({"history": [["nobody"]]}), ["rows from 0", "has the id 'nobody'"]),
         (pl.DataFrame({"history": [["0"]], "candidates": ["a"]}), ["'candidates' must hold"]),
-        (pl.DataFrame({"history": [["0"], None]}), ["has an empty value (null)"]),
+        (pl.DataFrame({"history": [None, ["0"]]}), ["has an empty value (null)"]),
         (pl.DataFrame({"history": [["0", None]]}), ["has an empty value (null)"]),
     ],
 )
