@@ -1,6 +1,6 @@
 """AdaLoRA's triplets: where they sit, what they add, the penalty, merging."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
@@ -360,4 +360,27 @@ def test_settings_at_their_limits_are_taken():
 )
 def test_impossible_settings_are_named(values, message):
     with pytest.raises(UserError, match=message):
+        AdaLoRAConfig(**values)
+
+
+def test_settings_start_as_documented():
+    assert asdict(AdaLoRAConfig()) == {
+        **{"targets": ("q", "v"), "init_rank": 12, "target_rank": 8, "alpha": 32.0},
+        **{"dropout": 0.05, "warmup": 0.1, "final": 0.3, "interval": 10},
+        **{"beta1": 0.85, "beta2": 0.85, "orthogonality": 0.5},
+    }
+    at = AdaLoRAConfig(init_rank=1, target_rank=1, orthogonality=0.0)
+    assert (at.init_rank, at.orthogonality) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"alpha": -1.0}, {"alpha": float("inf")}, {"dropout": 1.5}, {"beta1": 0.0}),
+        *({"beta1": -0.5}, {"beta1": 1.5}, {"beta2": 1.0}, {"beta2": 1.5}, {"beta2": -0.5}),
+        *({"orthogonality": -0.5}, {"orthogonality": float("inf")}, {"warmup": 0.6, "final": 0.7}),
+    ],
+)
+def test_settings_beyond_their_limits_are_refused(values):
+    with pytest.raises(UserError, match=f"adalora.{next(iter(values))}"):
         AdaLoRAConfig(**values)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from scipy.special import erf
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # as a script on eight devices
@@ -97,6 +98,13 @@ def test_what_is_written_is_read_again_bit_for_bit(tmp_path):
         ({"is_decoder": True}, "is_decoder is True; only False"),
         ({"intermediate_size": 0}, "intermediate_size is 0; download"),
         ({"num_attention_heads": 5}, "hidden_size is 12, which 5 heads cannot share"),
+        ({"vocab_size": 2**31}, "vocab_size is 2147483648; download"),
+        ({"vocab_size": "40"}, "vocab_size is '40'; download"),
+        ({"num_hidden_layers": 513}, "num_hidden_layers is 513"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_eps is 0.0"),
+        ({"layer_norm_eps": 0.2}, "layer_norm_eps is 0.2"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0"),
+        ({"hidden_dropout_prob": -0.5}, "hidden_dropout_prob is -0.5"),
     ],
 )
 def test_configs_that_cannot_be_read(tmp_path, keys, message):
@@ -267,3 +275,71 @@ def test_eight_devices_compute_what_one_does(tmp_path, on_devices):
 if __name__ == "__main__":
     meshes = {"1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2)}
     print(json.dumps({name: on_mesh(Path(sys.argv[1]), mesh) for name, mesh in meshes.items()}))
+
+
+def numpy_states(config, params, ids):
+    """BERT again in NumPy: one text without padding."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+
+    def norm(x, w):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + config.layer_norm_eps)
+        return x * w["weight"] + w["bias"]
+
+    def dense(x, w):
+        return x @ w["kernel"] + w["bias"]
+
+    rows = np.concatenate([p["words"]["embedding"], PROMPT])
+    x = rows[ids] + p["positions"]["embedding"][: len(ids)] + p["types"]["embedding"][0]
+    x = norm(x, p["embedding_norm"])
+    for index in range(config.num_hidden_layers):
+        w = p["encoder"][f"block_{index}"]
+        attention, forward = w["SelfAttention"], w["FeedForward"]
+        q, k, v = (dense(x, attention[n]).reshape(len(ids), heads, width) for n in "qkv")
+        logits = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(width)
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        out = np.einsum("hqk,khd->qhd", weights, v).reshape(len(ids), -1)
+        x = norm(x + dense(out, attention["o"]), w["attention_norm"])
+        hidden = dense(x, forward["wi"])
+        hidden = hidden * 0.5 * (1 + erf(hidden / np.sqrt(2)))
+        x = norm(x + dense(hidden, forward["wo"]), w["ff_norm"])
+    return x
+
+
+def test_states_equal_a_second_implementation():
+    config, params = replace(TINY, layer_norm_eps=0.5), visible_params()
+    states, mask = BertModel(config).encode(params, IDS, prompt=PROMPT)
+    for row, ids in enumerate(IDS):
+        wanted = numpy_states(config, params, ids[ids != 0])
+        np.testing.assert_allclose(states[row][mask[row]], wanted, rtol=0, atol=5e-5)
+
+
+def test_what_a_file_leaves_out_has_berts_own_value(tmp_path):
+    raw = {k: v for k, v in RAW.items() if k not in ("layer_norm_eps", "hidden_dropout_prob")}
+    found = read_config(write_bert(tmp_path / "m", raw, {"x": np.ones(1, np.float32)}))
+    assert (found.layer_norm_eps, found.dropout_rate) == (1e-12, 0.1)
+    most = RAW | {"vocab_size": 2**31 - 1, "num_hidden_layers": 512, "layer_norm_eps": 0.1}
+    found = read_config(write_bert(tmp_path / "n", most, {"x": np.ones(1, np.float32)}))
+    assert (found.vocab_size, found.num_hidden_layers) == (2**31 - 1, 512)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"dropout_rate": -0.1},
+        {"dropout_rate": 1.0},
+        {"num_attention_heads": 0},
+        {"hidden_size": 10, "num_attention_heads": 4},
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused(keys):
+    with pytest.raises(UserError, match=r"lm\.bert\."):
+        BertConfig(**keys)
+    assert BertConfig(dropout_rate=0.0, num_attention_heads=1).head_width == 384
+
+
+@pytest.mark.parametrize(("size", "heads"), [("small", 12), ("base", 12), ("large", 16)])
+def test_published_heads(size, heads):
+    assert PUBLISHED[f"intfloat/e5-{size}-v2"].num_attention_heads == heads

@@ -1,6 +1,6 @@
 """The verbalizer `embedding` against a loop in NumPy, on a toy encoder whose states are known."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from delrec_jax.config import LMConfig
 from delrec_jax.errors import UserError
 from delrec_jax.language.embedding_config import EmbeddingConfig
 from delrec_jax.language.family import LanguageModel
+from delrec_jax.language.pooling import mean_pooled, weighted_pooled
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.title_ages import latest_items, shown_items, title_ages
 from delrec_jax.language.verbalizer import title_matrix
@@ -170,3 +171,35 @@ def test_settings_that_cannot_work_are_refused(wrong, message):
     with pytest.raises(UserError) as refused:
         replace(EmbeddingConfig(), **wrong)
     assert message in str(refused.value)
+
+
+def test_settings_start_as_documented_and_reach_their_limits():
+    assert asdict(EmbeddingConfig()) == {
+        **{"pooling": "recency", "decay": 0.6, "rest": 0.3, "recent": 2, "recent_weight": 1.0},
+        **{"scale": 20.0, "mapped": True, "item_bias": False, "item_residual": False},
+    }
+    assert EmbeddingConfig(decay=1.0, rest=0.0, recent=0).decay == 1
+    for wrong in ({"decay": 1.5}, {"decay": -0.5}, {"scale": -1.0}):
+        with pytest.raises(UserError, match=r"lm\.embedding\."):
+            EmbeddingConfig(**wrong)
+
+
+def test_a_text_without_titles_is_what_it_says():
+    nobody = np.zeros_like(OWNERS)
+    found = ranker(pooling="mean").catalogue_scores(TABLE, IDS, owners=nobody)
+    alone = ranker(pooling="mean", recent=0).catalogue_scores(TABLE, IDS, owners=nobody)
+    np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_pool_is_zero_and_what_weighs_nothing_is_not_read():
+    states, none = jnp.ones((2, 3, WIDTH)), jnp.zeros((2, 3))
+    assert not np.asarray(mean_pooled(states, none > 0)).any()
+    assert not np.asarray(weighted_pooled(states, none)).any()
+    found = weighted_pooled(states.at[:, 0].set(jnp.nan), none.at[:, 1].set(0.5))
+    np.testing.assert_allclose(found, np.ones((2, WIDTH)))
+
+
+def test_a_model_that_says_no_more_has_neutral_properties():
+    toy = Toy()
+    assert (toy.dropout_rate, toy.longest_text, toy.closed) == (0.0, 0, ())
+    assert toy.running == "kept and computed in float32"

@@ -12,8 +12,12 @@ from safetensors.numpy import load_file
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import export
+from delrec_jax.language.adalora import scaling
+from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.peft_export import PeftBase, export_peft
 from delrec_jax.language.t5_files import export_model, load, read_config
+from delrec_jax.language.t5_names import T5_NAMES
 from delrec_jax.language.weights import params_hash
 
 
@@ -184,3 +188,66 @@ def test_parameters_of_another_config(gated, v10, tmp_path):
     with pytest.raises(ValueError, match=r"DenseReluDense\.wi_0\.weight"):
         export_model(gated[1], wider, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+def of_peft(entries, inner, outer):
+    draw = np.random.default_rng(inner).normal
+    a, b = draw(size=(inner, 3)), draw(size=(3, outer))
+    return {"A": a.astype("f4"), "E": np.array(entries, "f4"), "B": b.astype("f4")}
+
+
+Q, V = of_peft([0.5, 0, -2], 4, 5), of_peft([0, 0, 0], 4, 6)
+ADAPTED = {
+    "encoder": {"block_0": {"SelfAttention": {"q": Q}}},
+    "decoder": {"block_1": {"EncDecAttention": {"v": V}}},
+}
+MODULES = {
+    "decoder.block.1.layer.1.EncDecAttention.v": V,
+    "encoder.block.0.layer.0.SelfAttention.q": Q,
+}
+OF_PEFT = AdaLoRAConfig(init_rank=3, target_rank=2, alpha=6.0, dropout=0.2)
+
+
+def to_peft(path, form, prompt=None, answers=True):
+    base = PeftBase(T5_NAMES, "SomeClass", answers=answers)
+    parts = {"adapters": ADAPTED, "config": OF_PEFT, "base_name": "mini"}
+    export_peft(path, base, prompt=prompt, form=form, **parts)
+    return json.loads((path / "adapter_config.json").read_text())
+
+
+@pytest.mark.parametrize("form", ["adalora", "lora"])
+def test_peft_adds_what_our_adapters_add(tmp_path, form):
+    settings = to_peft(tmp_path, form)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert settings["target_modules"] == list(MODULES) and settings["inference_mode"] is True
+    assert (settings["task_type"], settings["lora_dropout"]) == ("SEQ_2_SEQ_LM", 0.2)
+    for module, ours in MODULES.items():
+        wanted = (ours["A"] * ours["E"] * scaling(OF_PEFT)) @ ours["B"]
+        stem = f"base_model.model.{module}.lora_"
+        if form == "adalora":
+            a, e, b = (tensors[stem + name] for name in "AEB")
+            assert settings["rank_pattern"][f"{module}.lora_E"] == (ours["E"] != 0).tolist()
+            found = settings["lora_alpha"] / (settings["init_r"] + 1e-5) * (b @ (a * e))
+        else:
+            a, b = (tensors[f"{stem}{name}.weight"] for name in "AB")
+            rank = max(1, int((ours["E"] != 0).sum()))
+            assert settings["rank_pattern"][module] == settings["alpha_pattern"][module] == rank
+            found = b @ a
+            assert len(a) == rank
+        np.testing.assert_allclose(found.T, wanted, atol=1e-6)
+    if form == "adalora":
+        assert [settings[key] for key in ("tinit", "tfinal", "total_step")] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_prompt_lies_beside_an_adapter_for_peft_and_goes_with_the_next(tmp_path, answers):
+    prompt = np.ones((2, 4), np.float32)
+    kind = to_peft(tmp_path, "lora", prompt, answers)["task_type"]
+    assert kind == ("SEQ_2_SEQ_LM" if answers else "FEATURE_EXTRACTION")
+    text = (tmp_path / "README.md").read_text()
+    assert "prompt of 2 vectors" in text and ("decoder_input_ids" in text) == answers
+    np.testing.assert_array_equal(load_file(tmp_path / export.PROMPT_FILE)["prompt"], prompt)
+    to_peft(tmp_path, "lora")
+    assert not (tmp_path / export.PROMPT_FILE).exists()
+    with pytest.raises(UserError, match="export form 'ia3': use one of adalora, lora"):
+        to_peft(tmp_path, "ia3")

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.hub import StoredTensor, resolve, stored_tensors
+from delrec_jax.language.hub import StoredTensor, resolve, stated_number, stored_tensors
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "some-one/tiny-t5"
@@ -323,3 +323,21 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path, name):
 def test_nothing_there(tmp_path):
     with pytest.raises(UserError, match=r"no model\.safetensors and no model\.safetensors\.index"):
         stored_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "taken"),
+    [
+        *((4, 6, True), (8, 6, True), (3, 6, False), (9, 6, False), (5.0, 6, False)),
+        *((True, 6, False), ("5", 6, False), (None, 6, False), (5, 6.0, True), (4.5, 6.0, True)),
+        *((float("nan"), 6.0, False), (8.5, 6.0, False), (3.5, 6.0, False)),
+    ],
+)
+def test_a_number_of_a_config_lies_within_its_limits(value, default, taken):
+    file = Path("config.json")
+    assert stated_number(file, {}, "size", default, 4, 8) == default
+    if taken:
+        assert stated_number(file, {"size": value}, "size", default, 4, 8) == value
+        return
+    with pytest.raises(UserError, match=r"config\.json: size is "):
+        stated_number(file, {"size": value}, "size", default, 4, 8)

@@ -61,6 +61,10 @@ def test_every_array_has_a_name_for_every_axis(scan, gated, tied):
         ("prompt", (10, 8), (None, None)),
         ("projection/kernel", (8, 20), ("embed", None)),
         ("projection/bias", (20,), (None,)),
+        ("readout/item_residual", (100, 8), ("items", None)),
+        ("readout/item_bias", (100,), ("items",)),
+        ("encoder/block_0/SelfAttention/q/scale", (8,), ("heads",)),
+        ("encoder/blocks/SelfAttention/q/scale", (2, 8), ("layers", "heads")),
     ],
 )
 def test_names_by_hand(path, shape, axes):

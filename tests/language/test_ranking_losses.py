@@ -8,6 +8,8 @@ from delrec_jax.language.ranking_losses import (
     candidate_cross_entropy,
     catalogue_cross_entropy,
     divergence,
+    listed_cross_entropy,
+    open_items,
 )
 
 
@@ -71,3 +73,22 @@ def test_divergence_by_hand():
     after = np.log(np.array([[0.25, 0.75], [0.9, 0.1]], np.float32)) - 1.0
     expected = [0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75), 0.0]
     np.testing.assert_allclose(divergence(before, after), expected, atol=1e-6)
+
+
+KNOWN = np.array([True, True, False, True])
+
+
+def test_what_is_shown_or_unknown_does_not_compete():
+    owners = jnp.array([[0, 1, 1, 0, 3], [0, 0, 0, 0, 0]])  # items 0 and 2, then none
+    np.testing.assert_array_equal(open_items(KNOWN, owners), [[0, 1, 0, 1], KNOWN])
+    np.testing.assert_array_equal(open_items(KNOWN, None), [KNOWN])
+
+
+def test_listed_loss_by_hand():
+    scores = jnp.log(jnp.array([[1.0, 2.0, 5.0, 8.0]] * 2))
+    competing = jnp.array([[True, False, False, True], [False, False, False, False]])
+    candidates = jnp.array([[1, 3], [2, 0]])
+    targets = jnp.array([[0.25, 0.75], [1.0, 0.0]])
+    found = listed_cross_entropy(scores, competing, candidates, targets)
+    expected = [-(0.25 * np.log(2 / 11) + 0.75 * np.log(8 / 11)), np.log(6 / 5)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -14,6 +14,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language import weights
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import AnsweringModel, answering
 from delrec_jax.language.flan import FLAN_T5
@@ -99,3 +100,21 @@ def test_a_plan_counts_the_encoder_alone():
 def test_settings_that_contradict_themselves(keys, message):
     with pytest.raises(UserError, match=message):
         LMConfig(**keys)
+
+
+@pytest.mark.parametrize("attention", ["xla", "cudnn"])
+@pytest.mark.parametrize(
+    ("family", "name", "shape", "decoder"),
+    [("t5", "google/flan-t5-small", T5Config, 8), ("bert", "intfloat/e5-small-v2", BertConfig, 0)],
+)
+def test_a_plan_counts_the_fused_kernel_and_compiles_without(
+    family, name, shape, decoder, attention
+):
+    running = {family: shape(dtype="bfloat16", attention=attention)}
+    model, _ = find_family(family).planned(LMConfig(family=family, weights=name, **running))
+    fused, sizes = attention == "cudnn", model.sizes
+    assert model.config.attention == "xla" and sizes.fused is fused
+    assert model.running.endswith(", attention cudnn") is fused
+    assert type(model)(replace(model.config, attention=attention)).sizes.fused is fused
+    assert (sizes.activation_bytes, sizes.weight_bytes, sizes.opening) == (2, 4, 1)
+    assert sizes.decoder_blocks == decoder

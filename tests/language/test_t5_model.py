@@ -449,3 +449,20 @@ def test_tuning_adapters_never_copies_the_base_weights(scan_layers, remat):
     assert blocks > 4 * 2**20
     # One block at a time may be sliced out of the stack; a copy of all would be `blocks`.
     assert memory.temp_size_in_bytes < 0.3 * blocks
+
+
+@pytest.mark.parametrize("form", ["gated-gelu", "relu"])
+def test_weights_start_with_mesh_tensorflows_spread(form):
+    sizes = {"vocab_size": 300, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 3}
+    layers = {"num_layers": 1, "num_decoder_layers": 1, "feed_forward_proj": form}
+    ids = jnp.ones((1, 2), jnp.int32)
+    params = jax.jit(T5(T5Config(**sizes, **layers)).init)(jax.random.key(0), ids, ids)["params"]
+    wanted = dict.fromkeys(("k", "v", "wi", "wi_0", "wi_1", "lm_head"), 1 / 8)
+    wanted |= {"q": (64 * 16) ** -0.5, "o": 48**-0.5, "wo": 128**-0.5, "shared": 1.0}
+    wanted |= {"relative_attention_bias": 1 / 8}
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        if path[-1] == "weight":
+            assert (leaf == 1).all()
+        else:
+            rough = 0.35 if path[-2] == "relative_attention_bias" else 0.1
+            np.testing.assert_allclose(leaf.std(), wanted[path[-2]], rtol=rough, err_msg=str(path))

@@ -1,5 +1,6 @@
 """Relative buckets, the norm and attention, against hand-worked values and the library's own function."""
 
+import inspect
 from dataclasses import replace
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import attention as attention_module
+from delrec_jax.language import fused_attention
 from delrec_jax.language.attention import RelativeBias, attend_by_xla, relative_position_bucket
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.fused_attention import attend_by_cudnn
@@ -206,3 +208,76 @@ def test_the_flag_chooses_the_kernel_of_the_encoder_alone(attention, monkeypatch
     met.clear()
     jax.eval_shape(T5(config).apply, params, ids, answer)
     assert met == ([(2, 6, 2, 8)] * 2 if attention == "cudnn" else [])
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "fit"), [(4, 6, True), (3, 4, False), (4, 3, False), (5, 5, False)]
+)
+def test_cudnn_fits_even_numbers_alone(queries, keys, fit):
+    assert fused_attention.fits(queries, keys) is fit
+
+
+def test_cudnn_is_told_the_lengths_of_texts(monkeypatch):
+    q, k, v, bias, mask = attention_inputs(jnp.bfloat16)
+    told = []
+    monkeypatch.setattr(fused_attention, "_attend", lambda *given: told.append(given))
+    mask = mask.at[2].set(False)  # nothing but padding: its first token is attended to
+    attend_by_cudnn(q, k, v, bias, mask)
+    attend_by_cudnn(q[:, :4], k, v, None, mask, padded_queries=False)
+    (*_, narrow, own), (*_, none, cross) = told
+    assert narrow.dtype == jnp.bfloat16 and none is None
+    assert [lengths.tolist() for lengths in own] == [[16, 9, 1]] * 2
+    assert [lengths.tolist() for lengths in cross] == [[4, 4, 4], [16, 9, 1]]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_cudnn_is_asked_for(monkeypatch, trained):
+    q, k, v, bias, _ = attention_inputs(jnp.bfloat16)
+    lengths, asked = (jnp.full(3, 16), jnp.full(3, 9)), {}
+
+    def beneath(*arguments):
+        asked.update(zip(fused_attention._KNOWN, arguments, strict=True))
+
+    def public(*arguments, **options):
+        asked.update(options, bias=arguments[3])
+
+    library = fused_attention.jax_cudnn
+    beneath.__signature__ = inspect.signature(library._dot_product_attention)
+    monkeypatch.setattr(library, "_dot_product_attention", beneath)
+    monkeypatch.setattr(library, "check_cudnn_version", lambda: 91200)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", public)
+    fused_attention._cudnn(q, k, v, bias, lengths, bias_gradient=trained)
+    assert asked["scale"] == 1.0 and asked["bias"] is bias
+    if trained:
+        assert asked["implementation"] == "cudnn" and asked["query_seq_lengths"] is lengths[0]
+        return
+    assert asked["q_seqlen"] is lengths[0] and asked["kv_seqlen"] is lengths[1]
+    assert asked["dropout_rate"] == 0 and asked["return_residual"] is False
+    assert asked["variadic_args"] == (True, False)
+    assert asked["q_offsets"].size == asked["page_table_v"].size == 0
+
+
+def test_queries_of_long_answers_are_no_padded_text(monkeypatch):
+    met = []
+
+    def spy(q, k, v, bias, mask, *, padded_queries=True):
+        met.append((q.shape[1], k.shape[1], bias is None, padded_queries))
+        return attend_by_xla(q, k, v, bias, mask)
+
+    monkeypatch.setattr(attention_module, "attend_by_cudnn", spy)
+    sizes = {"vocab_size": 20, "d_model": 8, "d_kv": 8, "d_ff": 8, "num_heads": 2}
+    layers = {"num_layers": 1, "num_decoder_layers": 1}
+    module = T5(T5Config(**sizes, **layers, dtype="bfloat16", attention="cudnn"))
+    ids, answer = jnp.ones((2, 6), jnp.int32), jnp.ones((2, 10), jnp.int32)
+    params = jax.eval_shape(module.init, jax.random.key(0), ids, answer)
+    met.clear()
+    jax.eval_shape(module.apply, params, ids, answer)
+    assert met == [(6, 6, False, True), (10, 6, True, False)]
+
+
+def test_cudnn_takes_heads_up_to_256():
+    taken = {"attention": "cudnn", "dtype": "bfloat16"}
+    assert T5Config(**taken, d_kv=256).d_kv == 256
+    for width in (257, 264):
+        with pytest.raises(UserError, match=f"this model's is {width}: use 'xla'"):
+            T5Config(**taken, d_kv=width)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.tokenizer import UNK, Tokenizer, train_tokenizer
+from delrec_jax.language.tokenizer import CODE_NAMES, UNK, Tokenizer, train_tokenizer
 from delrec_jax.language.tokenizer_backends import (
     OwnBackend,
     TransformersBackend,
@@ -185,3 +185,18 @@ def test_any_other_tokenizer_is_read_by_transformers(trained, tmp_path):
     assert isinstance(open_backend(tmp_path), TransformersBackend)
     (tmp_path / "tokenizer_config.json").unlink()
     assert isinstance(open_backend(tmp_path), TransformersBackend)
+
+
+def test_a_code_of_two_tokens_or_none_is_passed_over():
+    ids = {"A": [5], "B": [5, 6], "C": [UNK], "D": [5], "E": [7], "1": [8]}
+
+    class Stub:
+        def encode(self, texts):
+            return [ids.get(text, [3, 4]) for text in texts]
+
+    tokenizer = object.__new__(Tokenizer)
+    tokenizer._backend, tokenizer._unknown, tokenizer.name = Stub(), UNK, "stub"
+    assert tokenizer.codes(3) == [5, 7, 8]
+    with pytest.raises(UserError, match="only 3 one-token codes, but 4"):
+        tokenizer.codes(4)
+    assert CODE_NAMES[25:28] == ["Z", "1", "2"] and CODE_NAMES[-1] == "999"

@@ -1,5 +1,6 @@
 """Item scores against the definition: log-probabilities of a title's tokens, or of its code, at MASK."""
 
+import types
 from dataclasses import replace
 from functools import partial
 
@@ -17,9 +18,10 @@ from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.answering import answer_states, hidden_at_masks
 from delrec_jax.language.mean_scoring import averaged_rows
 from delrec_jax.language.ranker import Ranker
+from delrec_jax.language.readout import distilled_part, with_readout
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_model import T5Model
-from delrec_jax.language.verbalizer import first_same_title, shared_titles, title_matrix
+from delrec_jax.language.verbalizer import Verbalizer, first_same_title, shared_titles, title_matrix
 from delrec_jax.language.verbalizers import VERBALIZERS, find_verbalizer
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
@@ -32,7 +34,7 @@ MASK = 39
 TITLES = [[4], [7, 7, 9], [3, 4, 5, 6], [9, 7], [11, 4]]
 CODES = (20, 31, 22)
 # Those that read answers; `embedding` reads states (test_embedding_scores.py).
-ANSWERED = [name for name, verbalizer in VERBALIZERS.items() if not verbalizer.encodes_titles]
+ANSWERED = ["first", "mean", "sequence", "index"]
 IDS = jnp.asarray([[5, 9, MASK, 7, 1], [3, 8, MASK, 1, 0]])
 
 
@@ -323,3 +325,38 @@ def test_prompt_adapters_and_dropout_reach_the_model(gated):
     ):
         for before, after in zip(base, scores(change), strict=True):
             assert np.abs(before - after).max() > 1e-3
+
+
+TRAITS = {  # ranks the catalogue, lists codes, shows examples, logits, encodes titles, reads owners
+    "first": (True, False, False, 0, False, False),
+    "mean": (True, False, True, 0, False, False),
+    "sequence": (False, False, False, 2**24, False, False),
+    "index": (False, True, False, 0, False, False),
+    "embedding": (True, False, True, 0, True, True),
+}
+
+
+def test_what_each_verbalizer_says_of_itself():
+    names = ("ranks_catalogue", "lists_codes", "shows_examples", "max_logits")
+    names += ("encodes_titles", "reads_owners")
+    assert {
+        kind: tuple(getattr(one, name) for name in names) for kind, one in VERBALIZERS.items()
+    } == TRAITS
+    answers = {kind: one.answers(20, 7) for kind, one in VERBALIZERS.items()}
+    assert answers == dict.fromkeys(VERBALIZERS, (1, 1)) | {"sequence": (20, 7)}
+
+
+@pytest.mark.parametrize("method", ["key", "candidate_scores"])
+def test_a_verbalizer_without_its_methods_cannot_be_made(method):
+    given = dict.fromkeys(("key", "candidate_scores"), lambda self, *rest: None)
+    del given[method]
+    half = types.new_class("Half", (Verbalizer,), exec_body=lambda names: names.update(given))
+    with pytest.raises(TypeError, match=method):
+        half()
+
+
+def test_a_readout_is_a_branch_only_where_there_is_one():
+    assert with_readout({"prompt": 1}, {}) == {"prompt": 1}
+    assert with_readout({"prompt": 1}, {"map": 2}) == {"prompt": 1, "readout": {"map": 2}}
+    part = distilled_part(VERBALIZERS["embedding"], {"log_scale": 1, "map": 2})
+    assert part == {"log_scale": 1}

@@ -427,6 +427,15 @@ def test_tying_follows_the_weights_and_the_scale_the_file(tmp_path, keys, scaled
         ({"d_kv": None}, "d_kv is None"),
         ({"d_ff": "1024"}, "d_ff is '1024'"),
         ({"num_layers": 0}, "num_layers is 0"),
+        ({"vocab_size": 2**31}, "vocab_size is 2147483648"),
+        ({"num_layers": 513}, "num_layers is 513"),
+        ({"num_decoder_layers": 513}, "num_decoder_layers is 513"),
+        ({"relative_attention_num_buckets": 3}, "relative_attention_num_buckets is 3"),
+        ({"relative_attention_max_distance": 3}, "relative_attention_max_distance is 3"),
+        ({"dropout_rate": 1.0}, "dropout_rate is 1.0"),
+        ({"dropout_rate": -0.5}, "dropout_rate is -0.5"),
+        ({"layer_norm_epsilon": 0.0}, "layer_norm_epsilon is 0.0"),
+        ({"layer_norm_epsilon": 0.2}, "layer_norm_epsilon is 0.2"),
     ],
 )
 def test_configs_that_cannot_be_read(tmp_path, keys, message):
@@ -528,3 +537,30 @@ def test_the_hash_of_parameters_sees_a_change(tmp_path):
 
 if __name__ == "__main__":
     print(json.dumps(report(Path(sys.argv[1]))))
+
+
+def test_configs_at_their_limits_are_read(tmp_path):
+    keys = {"vocab_size": 2**31 - 1, "num_layers": 512, "num_decoder_layers": 512}
+    keys |= {"relative_attention_num_buckets": 4, "relative_attention_max_distance": 4}
+    found = config_of(tmp_path, V10 | keys | {"dropout_rate": 0, "layer_norm_epsilon": 0.1})
+    assert {name: getattr(found, name) for name in keys} == keys and found.dropout_rate == 0
+
+
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1)])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_values_that_are_not_finite_name_their_tensor(tmp_path, monkeypatch, bad, place):
+    monkeypatch.setattr(weights, "_AT_ONCE", 7)
+    tensors = random_tensors(V10)
+    tensors["shared.weight"][place] = bad
+    with pytest.raises(UserError, match=r"shared\.weight has values that are not finite"):
+        loaded(write(tmp_path / "m", V10, tensors))
+
+
+def test_a_table_of_another_shape_differs(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_AT_ONCE", 1)  # fewer than a row has
+    tensors = random_tensors(V10)
+    name = "encoder.embed_tokens.weight"
+    loaded(write(tmp_path / "same", V10, tensors | {name: tensors["shared.weight"].copy()}))
+    longer = np.concatenate([tensors["shared.weight"], np.zeros((1, 16), np.float32)])
+    with pytest.raises(UserError, match=r"differs from shared\.weight"):
+        loaded(write(tmp_path / "other", V10, tensors | {name: longer}))
