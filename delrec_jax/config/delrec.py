@@ -114,6 +114,12 @@ class DistillConfig:
         }
         for name, fewest in least.items():
             at_least(f"distill.{name}", getattr(self, name), fewest)
+        left = 1 - self.train_users - self.valid_users
+        if self.train_users <= 0 or self.valid_users <= 0 or left < 1e-9:
+            raise UserError(
+                f"distill.train_users is {self.train_users} and distill.valid_users {self.valid_users}: both must be above 0, "
+                "and leave users to report on"
+            )
         if self.top_h > self.num_candidates:
             raise UserError(
                 f"distill.top_h is {self.top_h}, but a text has only distill.num_candidates = {self.num_candidates} "

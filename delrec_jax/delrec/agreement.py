@@ -138,10 +138,16 @@ def means_by_user(
     return found
 
 
+def mean_said(values: Float[np.ndarray, "N"]) -> float:
+    """The mean over texts with a value; 0 if none has one."""
+    said = values[~np.isnan(values)]
+    return float(said.mean()) if len(said) else 0.0
+
+
 def agreement_rows(
     prompt: str, reading: Reading, users: np.ndarray, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Each measure's mean over users with a bootstrap interval, as `agreement.json` stores them.
+    """Each measure's mean over users with a bootstrap interval, as `agreement.json` stores them; none if no text says it.
 
     Args:
       prompt: name of the prompt.
@@ -151,7 +157,11 @@ def agreement_rows(
     """
     rows = []
     for name, title in MEASURES.items():
-        values = means_by_user(getattr(reading, name), users)
+        found = getattr(reading, name)
+        said = ~np.isnan(found)  # a list that one of the two ties entirely has no order
+        if not said.any():
+            continue
+        values = means_by_user(found[said], users[said])
         value = bootstrap_interval(values, seed=seed)
         rows.append(
             {

@@ -10,8 +10,8 @@ from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files, systems, title_slots
-from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam
-from delrec_jax.delrec.distilling_task import Prompt, PromptStart, distilling_task
+from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam, mean_said
+from delrec_jax.delrec.distilling_task import RANDOM, Prompt, PromptStart, distilling_task
 from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.delrec.prompt_examples import (
     PromptExamples,
@@ -129,7 +129,7 @@ class PromptTraining:
 
     def start(self, name: str) -> Prompt:
         """An untrained prompt; `random` and the start of the trained prompts come from different streams."""
-        stream = "prompt/random" if name == "random" else "prompt/init"
+        stream = RANDOM if name == "random" else "prompt/init"
         table = self._language.model.table(self._language.params)
         vectors = title_slots.held_vectors(self._ws, self._language).get(title_slots.VECTORS)
         return self._start.prompt(table, self._ws.experiment.seed, stream, vectors=vectors)
@@ -171,13 +171,10 @@ class PromptTraining:
         def evaluate(params: Any) -> dict[str, float]:
             """Agreement with the teacher on the validation users, and the value that selects."""
             reading = self._read(params, asked)
-            metrics = {
-                "valid/agreement": float(reading.agreement.mean()),
-                "valid/kendall_tau": float(reading.kendall_tau.mean()),
-                "valid/likelihood": float(reading.likelihood.mean()),
-            }
+            measures = ("agreement", "kendall_tau", "likelihood")
+            metrics = {f"valid/{name}": mean_said(getattr(reading, name)) for name in measures}
             selected = reading if own is None else self._read(params, own)
-            return metrics | {"valid/selection": float(getattr(selected, measure).mean())}
+            return metrics | {"valid/selection": mean_said(getattr(selected, measure))}
 
         return evaluate
 

@@ -32,6 +32,10 @@ Prompt = jax.Array | dict[str, Any]
 """What trains of a prompt: one of the forms of `language.soft_prompt`, or the projector of `title_slots`."""
 
 
+RANDOM = "prompt/random"
+"""The stream of the control that is never trained."""
+
+
 @dataclass(frozen=True)
 class PromptStart:
     """What an untrained prompt is made from, apart from the token table: the tokens of `distill.init_text`."""
@@ -54,13 +58,18 @@ class PromptStart:
         if config.titled:
             return title_slots.init_projector(table, vectors.shape[1], key)
         if not config.guided:
-            return self._shared(table, key)
+            return self._shared(table, key, stream)
         guided = init_guided(table, config.length, config.user_rank, jax.random.fold_in(key, 1))
-        return guided | ({"shared": self._shared(table, key)} if config.prompt == "both" else {})
+        return guided | (
+            {"shared": self._shared(table, key, stream)} if config.prompt == "both" else {}
+        )
 
-    def _shared(self, table: jax.Array, key: jax.Array) -> jax.Array:
+    def _shared(self, table: jax.Array, key: jax.Array, stream: str) -> jax.Array:
         config = self.experiment.distill
-        return init_prompt(config.init, table, config.length, key, text_ids=list(self.words))
+        # Words are the same in every stream: the random prompt would be no control, but the start of the trained ones.
+        words = config.init == "text" and stream != RANDOM
+        kind = "normal" if config.init == "text" and not words else config.init
+        return init_prompt(kind, table, config.length, key, text_ids=list(self.words))
 
     def shapes(self, ranker: Ranker) -> Any:
         """The shapes of a prompt as the texts of this language model read it (`title_slots.readable`)."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.delrec import title_slots
+from delrec_jax.delrec.anchor import BEFORE
 from delrec_jax.delrec.beside import Beside, beside_of, with_teacher
 from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
@@ -28,7 +29,7 @@ from delrec_jax.language.readout import with_readout
 from delrec_jax.training.gradients import LossFn, Metrics, mean_loss_gradients
 from delrec_jax.training.optimizers import make_optimizer, with_own_rate
 from delrec_jax.training.sharding import Layout
-from delrec_jax.training.task import Scoring, Task
+from delrec_jax.training.task import Scoring, Task, shapes_of
 from delrec_jax.workdir.language_scorer import (
     CATALOGUE_AXES,
     AskedTexts,
@@ -61,6 +62,7 @@ def tuning_task(
     config, beside = experiment.tune, beside_of(experiment, known)
     untrained = PromptStart(experiment, words=(0,))
     frozen = {**frozen, "prompt": untrained.shapes(ranker)}
+    frozen |= {BEFORE: shapes_of(ranker.readout())}
 
     def start(frozen: Any, seed: int) -> Any:
         """New adapters, which do not change the model's output yet, and what else trains: readout, and perhaps the prompt."""
@@ -172,6 +174,7 @@ def ranking_loss(
             if config.anchor:
                 before = batch.before
                 if before is None:
+                    fixed["readout"] = frozen.get(BEFORE) or None
                     before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
                 losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty

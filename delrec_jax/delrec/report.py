@@ -142,7 +142,7 @@ def _curves(log: list[dict[str, Any]]) -> list[Curve]:
             prompts,
         ),
         Curve("loss", "Stage 2: training loss", adapters),
-        Curve("valid/HR@1", "Stage 2: validation HR@1 among candidates", adapters),
+        Curve("valid/HR@1", "Stage 2: validation HR@1 of the next item", adapters),
     ]
     logged = {(row["run"], key) for row in log for key in row}
     return [

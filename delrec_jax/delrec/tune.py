@@ -13,7 +13,7 @@ from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.delrec import files, systems, title_slots
-from delrec_jax.delrec.anchor import ScoresBefore, worth_keeping
+from delrec_jax.delrec.anchor import BEFORE, ScoresBefore, worth_keeping
 from delrec_jax.delrec.beside import beside_of, with_teacher
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import tuning_task
@@ -32,6 +32,7 @@ from delrec_jax.evaluation.ranking import (
     rank_users,
     seen_items,
 )
+from delrec_jax.language.adalora import rank_pattern
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import place
@@ -117,13 +118,16 @@ class Tuning:
             fold_of=None if self._folds is None else self._folds.fold_of,
         )
         frozen = {**self._held, "prompt": system.prompt}
+        started = self._start(frozen, name)
+        # A copy: what trains is given away to the step.
+        frozen[BEFORE] = self._language.put(jax.tree.map(np.array, started.get("readout", {})))
         examples = self._with_scores_before(examples, frozen, name)
         if self._training_teacher is not None:
             home = task.layout.of({"teacher": self._training_teacher})["teacher"]
             frozen["teacher"] = place(self._training_teacher, home)
         _, result = run_task(
             task,
-            self._start(frozen, name),
+            started,
             name=f"adapter/{name}",
             directory=self._ws.folder("tune") / name,
             frozen=frozen,
@@ -282,7 +286,10 @@ class Tuning:
         return rank
 
 
-def _ranks(state: TrainState) -> dict[str, Any]:
-    """The rank of each adapter at the end of training, stored with the adapters."""
-    ranks = ranks_in_use(allocation_state(state.opt_state))
-    return {"ranks": {path: int(rank) for path, rank in ranks.items()}}
+def _ranks(kept: Any, state: TrainState) -> dict[str, Any]:
+    """The ranks in use by the adapters that are kept, and those that the budget left at the end of training."""
+    last = ranks_in_use(allocation_state(state.opt_state))
+    return {
+        "ranks": rank_pattern(kept["adapters"]),
+        "ranks_at_the_end": {path: int(rank) for path, rank in last.items()},
+    }

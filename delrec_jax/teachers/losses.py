@@ -10,11 +10,12 @@ The last two cost O(negatives) per label instead of O(catalogue), for catalogues
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
@@ -63,6 +64,7 @@ def next_item_loss(
     *,
     config: LossConfig,
     key: jax.Array,
+    ways: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The loss summed over all labels, and the number of labels.
 
@@ -72,6 +74,7 @@ def next_item_loss(
         labels: the item that comes next; -1 where there is none.
         config: which loss.
         key: random key that draws the negatives.
+        ways: over how many devices the rows of `states` are divided.
 
     Returns:
         `(sum, count)`, the sum in nats.
@@ -80,7 +83,7 @@ def next_item_loss(
     count = (labels >= 0).sum().astype(jnp.float32)
     if config.name == "cross_entropy":
         flat = states.reshape(-1, states.shape[-1])  # [B * L, D]
-        return cross_entropy_sum(flat, table, labels.reshape(-1)), count
+        return cross_entropy_sum(flat, table, labels.reshape(-1), ways), count
     others = table.shape[0] - 1
     drawn = jax.random.randint(key, (len(states), config.negatives), 0, table.shape[0])  # [B, K]
     positive, negative, usable = _scores_of(states, table, labels, drawn)
@@ -92,29 +95,31 @@ def next_item_loss(
     return jnp.where(labels >= 0, losses, 0.0).sum(), count
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def cross_entropy_sum(
-    states: Float[Array, "N D"], table: Float[Array, "I D"], labels: Int[Array, "N"]
+    states: Float[Array, "N D"],
+    table: Float[Array, "I D"],
+    labels: Int[Array, "N"],
+    ways: int = 1,
 ) -> Float[Array, ""]:
     """-log softmax(states @ table.T)[labels], summed over labels >= 0, without ever holding all scores.
 
     Loss and gradient are computed in one pass over chunks of labels: once the loss is known, the gradient needs nothing else
     except the factor that the chain rule brings later. Differentiable once, with respect to `states` and `table`.
+
+    If N divides over `ways` devices, each chunk has the same number of every device's rows, so that each computes its own.
     """
-    return _cross_entropy_pass(states, table, labels)[0]
+    return _cross_entropy_pass(states, table, labels, ways)[0]
 
 
 def _cross_entropy_pass(
-    states: Float[Array, "N D"], table: Float[Array, "I D"], labels: Int[Array, "N"]
+    states: Float[Array, "N D"], table: Float[Array, "I D"], labels: Int[Array, "N"], ways: int
 ) -> tuple[Float[Array, ""], Float[Array, "N D"], Float[Array, "I D"]]:
     """The summed loss and its gradients to `states` and to `table`, in float32."""
-    count, width = states.shape
+    count = len(states)
     most = max(1, min(count, CHUNK_ROWS, CHUNK_SCORES // table.shape[0]))
     chunks = -(-count // most)
-    chunk = -(-count // chunks)  # as equal as possible: at most chunks - 1 rows are padding
-    padding = chunks * chunk - count
-    rows = jnp.pad(states.astype(jnp.float32), ((0, padding), (0, 0)))
-    wanted = jnp.pad(labels, (0, padding), constant_values=PAD_ITEM)
+    ways = ways if count % ways == 0 else 1
     output = table.astype(jnp.float32)
 
     def one(table_gradient: Array, part: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
@@ -135,25 +140,48 @@ def _cross_entropy_pass(
             row_gradient,  # [chunk, D]
         )
 
-    parts = (rows.reshape(chunks, chunk, width), wanted.reshape(chunks, chunk))
+    parts = (
+        _dealt(states.astype(jnp.float32), chunks, ways),
+        _dealt(labels, chunks, ways, padding=PAD_ITEM),
+    )
     table_gradient, (losses, row_gradient) = jax.lax.scan(one, jnp.zeros_like(output), parts)
     # The labels' own share is added once, not chunk by chunk: the scatter then writes only a few rows.
     known = (labels >= 0)[:, None]
     table_gradient = table_gradient.at[jnp.maximum(labels, 0)].add(
         jnp.where(known, -states.astype(jnp.float32), 0.0)
     )
-    return losses.sum(), row_gradient.reshape(-1, width)[:count], table_gradient
+    return losses.sum(), _gathered(row_gradient, count, ways), table_gradient
+
+
+def _dealt(values: Shaped[Array, "N ..."], chunks: int, ways: int, *, padding: int = 0) -> Array:
+    """The rows in chunks [chunks, chunk, ...] as equal as possible, each with the same share of every device's rows."""
+    own = values.reshape(ways, -1, *values.shape[1:])  # [ways, N / ways, ...]
+    share = -(-own.shape[1] // chunks)
+    ends = [(0, 0), (0, chunks * share - own.shape[1]), *[(0, 0)] * (values.ndim - 1)]
+    own = jnp.pad(own, ends, constant_values=padding).reshape(
+        ways, chunks, share, *values.shape[1:]
+    )
+    return jnp.swapaxes(own, 0, 1).reshape(chunks, ways * share, *values.shape[1:])
+
+
+def _gathered(
+    chunked: Float[Array, "chunks chunk D"], count: int, ways: int
+) -> Float[Array, "N D"]:
+    """The rows in their own order again, without padding."""
+    chunks, chunk, width = chunked.shape
+    own = jnp.swapaxes(chunked.reshape(chunks, ways, chunk // ways, width), 0, 1)
+    return own.reshape(ways, -1, width)[:, : count // ways].reshape(count, width)
 
 
 def _cross_entropy_forward(
-    states: Array, table: Array, labels: Array
+    states: Array, table: Array, labels: Array, ways: int
 ) -> tuple[Array, tuple[Array, Array]]:
-    loss, row_gradient, table_gradient = _cross_entropy_pass(states, table, labels)
+    loss, row_gradient, table_gradient = _cross_entropy_pass(states, table, labels, ways)
     return loss, (row_gradient.astype(states.dtype), table_gradient.astype(table.dtype))
 
 
 def _cross_entropy_backward(
-    gradients: tuple[Array, Array], factor: Array
+    ways: int, gradients: tuple[Array, Array], factor: Array
 ) -> tuple[Array, Array, None]:
     row_gradient, table_gradient = gradients
     return row_gradient * factor, table_gradient * factor, None

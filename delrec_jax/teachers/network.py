@@ -6,10 +6,10 @@ A network is a Linen module with
     last(items [B, L]) -> state [B, D]                                                  at the last position, for scores
     table() -> [I, D]                                                                   one output vector per item
 
-whose state at a position depends only on the items of its segment up to that position. Scores are `states @ table.T`, plus one
-bias per item where the parameters have an `output_bias` of their own (`init_params`): it learns how popular an item is, so
-that the vectors need not. A new teacher is a new module of that form: loss, training rows, selection, lists and evaluation are
-the same for all.
+whose state at a position depends only on the items of its segment up to that position and, in SASRec, on how many follow.
+Scores are `states @ table.T`, plus one bias per item where the parameters have an `output_bias` of their own (`init_params`):
+it learns how popular an item is, so that the vectors need not. A new teacher is a new module of that form: loss, training
+rows, selection, lists and evaluation are the same for all.
 
 A network whose `item_table` is made from text vectors is given them as `text` [I, E] in addition to its parameters, and
 becomes an ordinary one again when it is `baked`.
@@ -149,6 +149,7 @@ def sequence_loss(
     deterministic: bool = False,
     text: Float[Array, "I E"] | None = None,
     known: Bool[np.ndarray, " I"] | None = None,
+    ways: int = 1,
 ) -> tuple[Float[Array, "1"], Float[Array, "1"]]:
     """The mean loss of a batch over all positions that have a label, and the number of labels.
 
@@ -166,6 +167,7 @@ def sequence_loss(
         known: items with a training interaction; only these are negatives. A constant of the compiled step. Without it, a
             network that reads texts would learn that whatever the text of a new item says is a sign against it. Every label
             must be known (`check_labels`); an unknown one would count as no label.
+        ways: over how many devices the batch is divided.
     """
     dropout, negatives = jax.random.split(key)
 
@@ -184,7 +186,7 @@ def sequence_loss(
         states = jnp.concatenate([states, jnp.ones_like(states[..., :1])], axis=-1)  # [B, L, D + 1]
         table = jnp.concatenate([table, params[OUTPUT_BIAS][:, None]], axis=-1)  # [I, D + 1]
     table, labels = _among_known(table, batch.labels, known)
-    total, count = next_item_loss(states, table, labels, config=config, key=negatives)
+    total, count = next_item_loss(states, table, labels, config=config, key=negatives, ways=ways)
     return (total / jnp.maximum(count, 1.0))[None], count[None]
 
 

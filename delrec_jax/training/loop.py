@@ -52,7 +52,8 @@ def fit(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
                 trained = _Training(run, checkpoints, stop, watchdog)
                 trained.go()
                 watchdog.begin("writing the last checkpoints", trained.steps.at)
-                chosen, meta = trained.chosen(), trained.description()
+                chosen = trained.chosen()
+                meta = trained.description(chosen)
             watchdog.begin("storing the result", trained.steps.at)
             save_tree(result, chosen, meta)
         return load_tree(result)
@@ -115,7 +116,7 @@ class _Training:
         assert restored is not None
         return _weights(restored[0])
 
-    def description(self) -> dict[str, Any]:
+    def description(self, chosen: Any) -> dict[str, Any]:
         """What is stored with these parameters."""
         goes_back = self.run.config.on_spike == "rollback"
         return {
@@ -124,7 +125,7 @@ class _Training:
             "steps": self.steps.at,
             "monitor": self.run.monitor,
             **({"rollbacks": self.progress.rollbacks} if goes_back else {}),
-            **self.run.summary(self.steps.state),
+            **self.run.summary(chosen, self.steps.state),
         }
 
     def _evaluate(self, watcher: Watcher, metrics: Metrics) -> None:

@@ -36,7 +36,7 @@ class Run:
       share: the share of every batch that `batches` yields, see `sharding.own_share`.
       identity: what the run depends on, by key; a run with another identity refuses its checkpoints.
       watch: traces, and trackers such as TensorBoard.
-      summary: final state -> what else to store with the result.
+      summary: (the parameters that are kept, final state) -> what else to store with the result.
       refresh: what of `frozen` is made again from time to time.
       block: 0, where `step` is one update by one placed batch; otherwise `step` is a `RowSteps`, which takes the batches of
         this many updates at once, or of fewer where the loop has something to do in between (`row_steps.steps_ahead`). Where
@@ -59,7 +59,7 @@ class Run:
     share: tuple[int, int] = (0, 1)
     identity: Mapping[str, Any] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
-    summary: Callable[[TrainState], dict[str, Any]] = lambda state: {}
+    summary: Callable[[Any, TrainState], dict[str, Any]] = lambda kept, state: {}
     refresh: Refresh | None = None
     block: int = 0
     saved: Callable[[], None] | None = None

@@ -73,7 +73,8 @@ def teaching_task(
         config=config,
         layout=layout,
         gradients=mean_loss_gradients(
-            teacher_loss(config, module, known=known), config.optimizer.accumulate
+            teacher_loss(config, module, known=known, ways=layout.ways),
+            config.optimizer.accumulate,
         ),
         optimizer=make_optimizer(config.optimizer, config.loop.steps),
         start=start,
@@ -210,13 +211,16 @@ class TeacherTraining:
         return evaluate
 
 
-def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None = None) -> LossFn:
+def teacher_loss(
+    config: TeacherConfig, module: Any, *, known: np.ndarray | None = None, ways: int = 1
+) -> LossFn:
     """Returns the loss of a batch of training rows, in the form that `mean_loss_gradients` takes.
 
     Args:
       config: the kind of loss.
       module: the network.
       known: bool [I], the items that are negatives; None = all of them.
+      ways: over how many devices a batch is divided.
     """
 
     def loss(
@@ -231,6 +235,7 @@ def teacher_loss(config: TeacherConfig, module: Any, *, known: np.ndarray | None
             key=key,
             text=None if frozen is None else frozen["text"],
             known=known,
+            ways=ways,
         )
         return means, counts, {}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from delrec_jax.config import TuneConfig
+from delrec_jax.delrec.anchor import BEFORE
 from delrec_jax.delrec.beside import Beside, padded_history, standardised
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.next_item import ranking_loss
@@ -138,3 +139,22 @@ def test_settings_that_cannot_work_are_refused(wrong, message):
     with pytest.raises(UserError) as refused:
         TuneConfig(**wrong)
     assert message in str(refused.value)
+
+
+def test_the_anchor_holds_on_to_the_readout_that_stage_2_begins_with():
+    """Not to the start of the config, which stage 1 has left."""
+    told = []
+
+    class Asked(Model):
+        def catalogue_scores(self, params, ids, *, readout=None, adapters=None, **_):
+            told.append(readout)
+            return jnp.asarray(LM)
+
+    own, first = {"log_scale": 1.0}, {"log_scale": 2.0}
+    frozen = {"params": None, "vectors": None, "prompt": None}
+    adapters = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
+    loss = ranking_loss(Asked(), KNOWN, TuneConfig(anchor=1.0))
+    for before, expected in ((first, first), ({}, None)):
+        told.clear()
+        loss({"adapters": adapters, "readout": own}, {**frozen, BEFORE: before}, CATALOGUE, None)
+        assert told == [own, expected]

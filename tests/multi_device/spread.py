@@ -6,12 +6,14 @@ Scores are sums of small whole numbers, exact in any order, with many ties; so w
 import json
 import re
 from types import SimpleNamespace
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax.evaluation import ranking
+from delrec_jax.teachers import losses
 from delrec_jax.teachers.best_items import _over_mesh, best_items
 from delrec_jax.teachers.item_to_item import ItemToItem, VectorSimilarity, recency
 from delrec_jax.teachers.lists import ListSettings, distillation_lists, top_lists
@@ -143,6 +145,30 @@ def report(mesh, items):
     }
 
 
+def teacher_loss(mesh):
+    """What devices exchange in a teacher's loss of 400 rows, five chunks, and the rows of scores that each has at once."""
+    layout = make_layout(mesh, axes_of)
+
+    def gradients(states, table, labels):
+        def summed(states, table):
+            flat = states.reshape(-1, 4)
+            return losses.cross_entropy_sum(flat, table, labels.reshape(-1), layout.ways)
+
+        return jax.grad(summed, (0, 1))(states, table)
+
+    shapes = (
+        jax.ShapeDtypeStruct(shape, kind)
+        for shape, kind in (((40, 10, 4), "f4"), ((61, 4), "f4"), ((40, 10), "i4"))
+    )
+    placed = (layout.batch, layout.whole, layout.batch)
+    with mock.patch.object(losses, "CHUNK_ROWS", 80):
+        text = jax.jit(gradients, in_shardings=placed).lower(*shapes).compile().as_text()
+    return {
+        "gathered": len(re.findall(r"all-gather\(", text)),
+        "rows": sorted(set(re.findall(r"f32\[(\d+),61\]", text))),
+    }
+
+
 if __name__ == "__main__":
     meshes = {"8x1x1": MeshConfig(), "2x2x2": MeshConfig(2, 2, 2), "1x4x2": MeshConfig(1, 4, 2)}
     found = {
@@ -151,4 +177,5 @@ if __name__ == "__main__":
         for items in (64, 61)
     }
     layout = spread_over(SimpleNamespace(mesh=MeshConfig()))
+    found["loss"] = {name: teacher_loss(mesh) for name, mesh in meshes.items()}
     print(json.dumps(found | {"devices": jax.device_count(), "mesh": dict(layout.mesh.shape)}))

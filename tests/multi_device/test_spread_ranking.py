@@ -44,3 +44,9 @@ def test_no_device_holds_all_scores(found, case):
 def test_many_devices_are_used_and_one_is_left_alone(found):
     assert found["mesh"] == {"data": 8, "fsdp": 1, "tensor": 1}
     assert spread_over(SimpleNamespace(mesh=MeshConfig())) is None
+
+
+@pytest.mark.parametrize(("mesh", "ways"), [("8x1x1", 8), ("2x2x2", 4), ("1x4x2", 4)])
+def test_each_device_computes_the_teachers_loss_of_its_own_rows(found, mesh, ways):
+    """A chunk has 80 rows; no row leaves its device."""
+    assert found["loss"][mesh] == {"gathered": 0, "rows": [str(80 // ways)]}

@@ -126,9 +126,23 @@ def test_the_language_model_is_no_part_of_what_stages_one_and_two_store(tiny_run
 
 def test_ranks_have_moved_to_the_target_budget(tiny_run):
     meta = json.loads((tiny_run / "adapter" / "distilled" / "result.json").read_text())
-    ranks = list(meta["ranks"].values())
+    ranks = list(meta["ranks_at_the_end"].values())
     assert np.mean(ranks) <= 8 and max(ranks) <= 12
     assert len(set(ranks)) > 1, "an even pattern means that importance played no part"
+
+
+def test_the_ranks_that_are_told_are_those_of_the_adapters_that_are_kept(tiny_run):
+    """Here those of step 0, which use nothing yet."""
+    for folder in (tiny_run / "adapter").glob("*/result.json"):
+        meta, kept = json.loads(folder.read_text()), load_file(folder.with_suffix(".safetensors"))
+        used = {
+            name.removesuffix("/E"): int((value != 0).sum())
+            for name, value in kept.items()
+            if name.endswith("/E")
+        }
+        assert {name.removeprefix("adapters/"): rank for name, rank in used.items()} == meta[
+            "ranks"
+        ]
 
 
 def test_agreement_is_reported_for_four_prompts(tiny_run):

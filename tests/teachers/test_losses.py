@@ -1,5 +1,6 @@
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +175,53 @@ def test_negatives_follow_the_key(case):
 def test_bad_settings_are_errors(change, message):
     with pytest.raises(UserError, match=message):
         LossConfig(**change)
+
+
+def test_settings_at_their_limits_and_beyond():
+    assert LossConfig("gbce", negatives=1, calibration=1.0).negatives == 1
+    assert LossConfig("gbce", calibration=0.0).calibration == 0
+    with pytest.raises(UserError, match=r"calibration is -0\.5"):
+        LossConfig("gbce", calibration=-0.5)
+    with pytest.raises(UserError, match="cross_entropy draws no negatives"):
+        LossConfig(calibration=0.5)
+
+
+def test_a_catalogue_larger_than_a_chunk_is_scored_row_by_row(case, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_SCORES", ITEMS - 1)
+    total, _ = next_item_loss(*case, config=LossConfig(), key=jax.random.key(0))
+    np.testing.assert_allclose(total, plain(*case), rtol=1e-5)
+
+
+def test_one_usable_negative_stands_for_all_others():
+    usable = jnp.array([[[True, False]]])
+    found = losses.sampled_softmax(jnp.array([[0.3]]), jnp.array([[[1.0, 5.0]]]), usable, others=12)
+    expected = np.log(np.exp(0.3) + 12 * np.exp(1.0)) - 0.3
+    np.testing.assert_allclose(found, [[expected]], rtol=1e-5)
+
+
+def test_more_negatives_than_items_are_a_rate_of_one():
+    assert losses.gbce_beta(3.0, 0.75) == losses.gbce_beta(1.0, 0.75) == 1.0
+
+
+@pytest.mark.parametrize("ways", [1, 2, 3, 4, 6, 12])
+def test_chunks_have_a_share_of_every_device_and_lose_no_row(ways, monkeypatch):
+    rows = np.arange(1, 25, dtype=np.float32)[:, None] * [1, 10]
+    for chunks in (1, 2, 3, 5):
+        dealt = np.asarray(losses._dealt(jnp.asarray(rows), chunks, ways))
+        shares = dealt[..., 0].reshape(chunks, ways, -1)
+        for device in range(ways):  # its own rows alone, and zeros
+            own = set(rows[device * 24 // ways : (device + 1) * 24 // ways, 0])
+            assert set(shares[:, device].flat) - {0} == own
+        np.testing.assert_array_equal(losses._gathered(jnp.asarray(dealt), 24, ways), rows)
+
+
+def test_the_loss_is_the_same_over_any_number_of_devices(case, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_ROWS", 4)
+    states, table, labels = case
+    flat = states.reshape(-1, states.shape[-1])
+    asked = jax.value_and_grad(losses.cross_entropy_sum, argnums=(0, 1))
+    one, first = asked(flat, table, labels.reshape(-1))
+    for ways in (2, 3, 7):  # whatever divides or not
+        other, gradients = asked(flat, table, labels.reshape(-1), ways)
+        np.testing.assert_allclose(other, one, rtol=1e-6)
+        chex.assert_trees_all_close(gradients, first, rtol=1e-5, atol=1e-6)

@@ -167,7 +167,7 @@ def test_the_average_is_evaluated_and_kept_where_the_optimizer_has_one(tmp_path,
     run = dataclasses.replace(
         run,
         evaluate=lambda params: seen.append(np.array(params["w"])) or closeness(params),
-        summary=lambda state: {
+        summary=lambda kept, state: {
             "average": np.array(state.opt_state.average["w"]).tolist(),
             "present": np.array(state.params["w"]).tolist(),
         },
@@ -210,9 +210,12 @@ def test_out_of_time_stops_and_still_measures_the_end(tmp_path):
 
 
 def test_what_summary_adds(tmp_path):
-    run = make_run(tmp_path, summary=lambda state: {"twice": 2 * int(state.step)})
-    _, meta = fit(run)
-    assert meta["twice"] == 18
+    run = make_run(
+        tmp_path,
+        summary=lambda kept, state: {"twice": 2 * int(state.step), "kept": float(kept["w"].sum())},
+    )
+    params, meta = fit(run)
+    assert meta["twice"] == 18 and meta["kept"] == pytest.approx(float(params["w"].sum()))
 
 
 def test_a_finished_result_is_not_computed_again(finished):
