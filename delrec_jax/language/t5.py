@@ -235,10 +235,13 @@ class T5(nn.Module):
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Returns vocabulary logits in float32."""
+        hidden = hidden.astype(
+            jnp.float32
+        )  # in 16 bits a product would be rounded before it is float32
         with matmul_precision(self.config):
             if self.config.tie_word_embeddings:
-                return self.shared.attend(hidden).astype(jnp.float32)
-            return self.lm_head(hidden, hidden).astype(jnp.float32)
+                return jnp.dot(hidden, self.shared.embedding.astype(jnp.float32).T)
+            return self.lm_head(hidden, hidden)
 
     def __call__(
         self, ids: Int[Array, "B T"], decoder_ids: Int[Array, "B U"]

@@ -1,5 +1,5 @@
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -593,3 +593,21 @@ def test_ta_is_asked_only_where_the_answer_stands_nowhere_else():
     # Asked for i_{n-1}: 4, 1 (seen before), 7 of the first 6, 7 and 8 items.
     assert ta_ends([0, 1, 2, 3, 4, 1, 7, 8], config).tolist() == [6, 8]
     assert ta_ends([0, 1, 2, 3, 9, 9], config).tolist() == []
+
+
+@pytest.mark.parametrize(("length", "left"), [(300, 11), (257, 11), (256, 10), (9, 1), (8, 0)])
+def test_the_cuts_of_a_long_title(length, left):
+    long = " ".join(f"w{place}" for place in range(length))
+    _, pieces = make(titles=[long, *TITLES[1:]])
+    cuts = [256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8]
+    assert [len(one.titles[0]) for one in pieces.shorter] == cuts[11 - left :]
+
+
+def test_settings_start_as_documented():
+    off = ("show_candidates", "show_ranks", "cut_to_fit", "pattern_first", "end_of_text")
+    assert asdict(PromptConfig()) == {
+        **{"wording": "paper", "max_tokens": 512, "max_history": 50, "max_title_tokens": 0},
+        **{"ta_example": 4, **dict.fromkeys(off, False)},
+    }
+    with pytest.raises(UserError, match=r"prompts\.max_history is 0"):
+        PromptConfig(max_history=0)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -259,3 +260,53 @@ def test_partition_depends_on_the_seed_and_rejects_bad_shares():
         partition_users(users, {"a": 1.5, "b": -0.5}, 0)
     with pytest.raises(UserError, match="leave 'b' empty"):
         partition_users(users[:3], {"a": 0.9, "b": 0.1}, 0)
+
+
+def test_splits_start_as_documented():
+    assert dataclasses.asdict(SplitConfig()) == {
+        **{"kind": "leave_one_out", "valid_from": 0.8, "test_from": 0.9},
+        **{"valid_users": 0.1, "test_users": 0.1, "label_users": 0, "seed": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"valid_from": 0.5},
+            "split.valid_from is 0.5, but split.kind=leave_one_out does not read",
+        ),
+        ({"kind": "global_temporal", "valid_from": -0.1}, "0 < valid_from < test_from < 1"),
+        ({"kind": "global_temporal", "test_from": 0.7}, "0 < valid_from < test_from < 1"),
+        ({"kind": "global_temporal", "test_from": 1.5}, "0 < valid_from < test_from < 1"),
+        ({"kind": "by_user", "test_users": -0.1}, "must be above 0"),
+        (
+            {"kind": "by_user", "valid_users": 0.6, "test_users": 0.6},
+            "must leave users to train on",
+        ),
+    ],
+)
+def test_shares_and_dates_beyond_their_limits_are_refused(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        SplitConfig(**settings)
+
+
+def test_limits_of_labels_warnings_and_shares():
+    corpus = corpus_of(make_interactions([[1, 2, 3]] * 40))
+    assert len(make_split(corpus, SplitConfig(label_users=40)).training_users) == 40
+    for users, told in ((999, 2), (1000, 0), (1001, 0)):
+        assert len(leave_one_out(make_interactions([[0, 1, 2]] * users)).warnings()) == told
+    parts = partition_users(np.arange(5, dtype=np.int32), {"a": 1.0, "b": 0.0}, 0)
+    assert [len(part) for part in parts.values()] == [5, 0]
+
+
+def test_the_last_of_all_times_can_be_the_second_date():
+    times = [np.array(pair) for pair in ([0, 3], [1, 4], [2, 5])]
+    config = SplitConfig(kind="global_temporal", valid_from=0.5, test_from=0.9)
+    split = global_temporal(make_interactions([[0, 1], [2, 3], [4, 5]], times), config)
+    assert split.users("valid").tolist() == [0, 1] and split.users("test").tolist() == [2]
+
+
+def test_items_seen_several_times_are_counted_once_for_each_user():
+    split = leave_one_out(make_interactions([[5, 5, 5, 1, 2], [0, 0, 3, 4]]))
+    assert split.seen_counts("test").tolist() == [2, 2]

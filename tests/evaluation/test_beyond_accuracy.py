@@ -109,3 +109,38 @@ def test_lists_come_back_from_their_files_and_are_not_recorded_without_them(tmp_
 def test_impossible_lists_are_refused(system, items, message):
     with pytest.raises(UserError, match=message):
         lists_table(system, "", 0, users=np.zeros(len(items), int), items=padded(items))
+
+
+def test_catalogues_of_one_and_two_items():
+    assert beyond.concentration(np.array([[0]]), 1) == 0
+    assert beyond.concentration(np.array([[1]]), 2) == 1
+    assert beyond.popularity_percentiles(np.array([5])).tolist() == [0]
+    assert beyond.popularity_percentiles(np.array([1, 2])).tolist() == [0, 1]
+    with pytest.raises(UserError, match="2 users of one system, 4 of the other"):
+        beyond.agreement(LISTS[:2], LISTS)
+
+
+def test_empty_lists_are_not_counted_and_a_system_called_like_the_teacher_is_compared():
+    runs = {"teacher": [[0, 1], [2, 3]], "teacher_augmented": [[0, 1], [-1, -1]]}
+    table = pl.concat(
+        [
+            lists_table(name, "sasrec", 1, users=np.arange(2), items=padded(lists))
+            for name, lists in runs.items()
+        ]
+    )
+    targets, teacher, other = beyond.measure_rows(table, COUNTS, np.array([0, 3]))
+    assert (targets["teacher"], targets["seed"], targets["users"]) == ("", -1, 2)
+    assert (teacher["users"], teacher["jaccard"]) == (2, None)
+    assert (other["users"], other["jaccard"], other["same_first"]) == (1, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("items", "row"), [([1, 1, 2, 3], 0), ([0, 1, 2, 2], 3)])
+def test_items_out_of_order_are_refused(tmp_path, items, row):
+    table = lists_table("teacher", "", 0, users=np.array([5]), items=padded([[0, 1]]))
+    assert table.schema["items"] == pl.Array(pl.Int32, 10)
+    write_lists(tmp_path, table, interactions=COUNTS)
+    spoilt = pl.DataFrame({"item": items, "interactions": COUNTS})
+    spoilt = spoilt.cast({"item": pl.Int32, "interactions": pl.Int64})
+    spoilt.write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(UserError, match=rf"items\.parquet: column 'item', row {row}:"):
+        read_lists(tmp_path)

@@ -124,10 +124,11 @@ def test_bootstrap_equals_scipy_on_the_same_draws():
     np.testing.assert_allclose([one.high for one in ours], theirs.high)
 
 
-def test_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
+@pytest.mark.parametrize("elements", [1, 50 * 7])
+def test_bootstrap_does_not_depend_on_its_chunks(monkeypatch, elements):
     values = np.random.default_rng(1).random(50)
     whole = metrics.bootstrap_interval(values, seed=1, resamples=99)
-    monkeypatch.setattr(metrics, "_CHUNK_ELEMENTS", 50 * 7)
+    monkeypatch.setattr(metrics, "_CHUNK_ELEMENTS", elements)
     assert metrics.bootstrap_interval(values, seed=1, resamples=99) == whole
     assert metrics.bootstrap_interval(values, seed=2, resamples=99) != whole
 
@@ -179,3 +180,17 @@ def test_bootstrap_over_seeds_is_that_over_users_where_seeds_agree_and_wider_whe
 def test_bootstrap_over_seeds_needs_two_seeds_and_users(shape):
     with pytest.raises(UserError, match="at least two seeds"):
         metrics.bootstrap_intervals_over_seeds(np.zeros(shape), seed=0)
+
+
+def test_an_interval_has_2000_resamples_and_the_head_is_a_fifth():
+    values = np.random.default_rng(1).random(50)
+    (same,) = metrics.bootstrap_intervals(values[:, None], seed=1, resamples=2000, level=0.95)
+    assert metrics.bootstrap_interval(values, seed=1) == same
+    assert np.flatnonzero(metrics.head_items(np.arange(10))).tolist() == [8, 9]
+
+
+def test_the_first_wrong_row_is_named():
+    with pytest.raises(UserError, match=r"row 1 is 0\.5"):
+        metrics.metrics_of_ranks(np.array([1, 0.5, 0]))
+    with pytest.raises(UserError, match=r"row 1 sums to 1\.4"):
+        metrics.expected_metrics(np.array([[0.5, 0.5], [0.7, 0.7], [0.9, 0.9]]))

@@ -5,6 +5,7 @@ import pytest
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import records as rec
 from delrec_jax.evaluation.metrics import expected_metrics
+from delrec_jax.evaluation.systems import is_system, system_order
 
 
 def table(system="teacher", ranks=(1.0, 2.5, np.inf), **key):
@@ -125,3 +126,56 @@ def test_expected_values_survive_the_file_and_come_back_wide(tmp_path):
         rec.write_expected(tmp_path / "f", expected.with_columns(pl.lit(1.5).alias("value")))
     with pytest.raises(UserError, match="column 'metric'"):
         rec.write_expected(tmp_path / "f", expected.with_columns(pl.lit("AUC").alias("metric")))
+
+
+def test_a_folder_may_be_called_like_a_pattern_and_the_first_wrong_row_is_named(tmp_path):
+    path = tmp_path / "seed[1]" / "records.parquet"
+    rec.write_records(path, table())
+    assert rec.read_records(path).equals(table())
+    table().with_columns(pl.Series("rank", [1.0, 0.5, 0.25])).write_parquet(path)
+    with pytest.raises(UserError, match=r"column 'rank', row 1: found 0\.5"):
+        rec.read_records(path)
+
+
+def test_what_a_key_leaves_out():
+    key = rec.RecordKey("toy", "by_user", "full", "teacher")
+    assert (key.teacher, key.seed, key.step, key.beside, key.candidate_hash) == ("", 0, -1, "", "")
+
+
+def test_a_summary_draws_by_seed_0():
+    values = rec.metric_values(table(ranks=1.0 + np.arange(40) % 13))
+    found = rec.summarise(values, ["system"])
+    assert found.equals(rec.summarise(values, ["system"], seed=0))
+    assert not found.equals(rec.summarise(values, ["system"], seed=1))
+
+
+def test_expected_values_lie_from_0_to_1():
+    values = {name: np.array([0.0, 1.0]) for name in rec.METRICS}
+    cold = np.zeros(2, bool)
+    rec.expected_table("full", users=np.arange(2), values=values, cold=cold)
+    for wrong in (-0.5, 1.001):
+        with pytest.raises(UserError, match="column 'value'"):
+            spoilt = values | {"MRR": np.array([0.5, wrong])}
+            rec.expected_table("full", users=np.arange(2), values=spoilt, cold=cold)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("hybrid(teacher+tfidf)", True),
+        ("hybrid(teacher)", False),
+        ("hybrid(teacher+tfidf", False),
+        ("teacher+tfidf)", False),
+        ("hybrid(teacher+oracle)", False),
+        ("hybrid(teacher+x)", False),
+        ("oracle", True),
+        ("x", False),
+    ],
+)
+def test_names_of_systems(name, known):
+    assert is_system(name) is known
+
+
+def test_hybrids_stand_before_the_oracle_and_shorter_ones_first():
+    ordered = ["ease", "delrec", "hybrid(teacher+tfidf)", "hybrid(popularity+tfidf+ease)", "oracle"]
+    assert sorted(reversed(ordered), key=system_order) == ordered

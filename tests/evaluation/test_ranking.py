@@ -218,3 +218,12 @@ def test_close_float64_scores_do_not_become_ties():
         lambda u: scores[u], {"full": ranking.full_ranker(np.array([0]))}, num_users=1, batch_size=1
     )["full"]
     assert (ranks.rank[0], ranks.ties[0]) == (2.0, 0)
+
+
+def test_the_first_of_several_broken_rows_is_named_and_a_broken_miss_is_no_miss():
+    scores = np.zeros((4, 2), np.float32)
+    scores[1:3] = np.nan
+    with pytest.raises(UserError, match=r"2 of 4 users.*first at row 1"):
+        ranking.check_finite(scores, what="teacher")
+    rank, ties = ranking.rank_candidates(scores[:2], np.array([[0, 1]] * 2), np.array([5, 5]))
+    assert rank[0] == np.inf and np.isnan(rank[1]) and ties.tolist() == [0, 0]

@@ -214,3 +214,20 @@ def test_standard_pairs_and_the_family():
 def test_the_effect_size_is_the_mean_in_standard_deviations(differences, d):
     found = sig.standardized_difference(np.array(differences, float))
     assert found is None if d is None else found == pytest.approx(d)
+
+
+def test_few_elements_at_once_are_the_same_and_10000_patterns_are_usual(monkeypatch):
+    differences = np.random.default_rng(0).normal(0.1, 1, 40)
+    usual = sig.sign_flip_p_value(differences, seed=3)
+    assert usual == sig.sign_flip_p_value(differences, seed=3, resamples=10_000)
+    whole = sig.sign_flip_p_value(differences, seed=3, resamples=50)
+    monkeypatch.setattr(sig, "_CHUNK_ELEMENTS", 1)
+    assert sig.sign_flip_p_value(differences, seed=3, resamples=50) == whole
+
+
+def test_comparisons_use_seed_0_and_10000_patterns():
+    ranks = np.random.default_rng(1).integers(1, 9, (2, 30))
+    records = pl.concat([table("delrec", ranks[0]), table("teacher", ranks[1])])
+    one = sig.compare(records, "delrec", "teacher", "MRR")
+    assert one == sig.compare(records, "delrec", "teacher", "MRR", seed=0, resamples=10_000)
+    assert sig.compare_family(records, [("delrec", "teacher")], "MRR") == [one]

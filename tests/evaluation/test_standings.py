@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.metrics import metrics_of_ranks
+from delrec_jax.evaluation.metrics import bootstrap_interval, metrics_of_ranks
 from delrec_jax.evaluation.records import RecordKey, record_table
 from delrec_jax.evaluation.shown_users import FOUND, GROUPS, choose_users
 from delrec_jax.evaluation.significance import compare
@@ -109,3 +109,41 @@ def test_shown_users_are_drawn_from_the_group_that_they_are_in(records):
     )
     others = choose_users(own, "delrec", "teacher", protocol="full", most=4, seed=1)
     assert others.users != chosen.users and "at random (seed 1)" in others.rule
+
+
+def test_standings_are_ordered_without_the_oracle_and_their_intervals_drawn_by_seed_0(records):
+    oracle = records.filter(system="teacher").with_columns(pl.lit("oracle").alias("system"))
+    found = standings(pl.concat([oracle, records]), "MRR", protocol="full")
+    assert [(one.teacher, one.system) for one in found] == [
+        *(("", name) for name in ("popularity", "markov", "lm_embeddings")),
+        *(("gru4rec", "delrec"), ("sasrec", "teacher"), ("sasrec", "delrec")),
+    ]
+    both = [metrics_of_ranks(ranks("delrec", seed))["MRR"] for seed in (0, 1)]
+    interval = bootstrap_interval(np.mean(both, axis=0), seed=0)
+    assert (found[-1].ci_low, found[-1].ci_high) == pytest.approx((interval.low, interval.high))
+    pair = (records, "delrec", "markov", "MRR")
+    assert compare_with_baseline(*pair) == compare_with_baseline(*pair, seed=0, resamples=10_000)
+
+
+def test_the_first_five_are_found_and_twelve_of_a_group_are_shown():
+    users = np.arange(20)
+    rows = pl.concat(
+        [
+            record_table(
+                RecordKey("toy", "leave_one_out", "full", system, "sasrec"),
+                users=users,
+                targets=users,
+                ranks=np.full(20, rank),
+                ties=np.zeros(20, int),
+                candidates=20,
+                cold=np.zeros(20, bool),
+                head=np.zeros(20, bool),
+            )
+            for system, rank in (("delrec", 5.0), ("teacher", 6.0))
+        ]
+    )
+    chosen = choose_users(rows, "delrec", "teacher", protocol="full")
+    assert chosen.counts == {"ours_only": 20, "theirs_only": 0, "both": 0, "neither": 0}
+    shown = chosen.users["ours_only"]
+    assert len(shown) == chosen.most == 12 and chosen.seed == 0
+    assert chosen.histories(lambda user: np.array([user, 7])) == {user: [user, 7] for user in shown}

@@ -466,3 +466,16 @@ def test_weights_start_with_mesh_tensorflows_spread(form):
         else:
             rough = 0.35 if path[-2] == "relative_attention_bias" else 0.1
             np.testing.assert_allclose(leaf.std(), wanted[path[-2]], rtol=rough, err_msg=str(path))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kept", ["float32", "bfloat16"])
+def test_logits_of_a_model_in_16_bits_are_not_rounded_to_16_bits(tied, kept):
+    sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2}
+    layers = {"num_layers": 1, "num_decoder_layers": 1, "tie_word_embeddings": tied}
+    module = T5(T5Config(**sizes, **layers, dtype="bfloat16", param_dtype=kept))
+    ids = jnp.arange(1, 9, dtype=jnp.int32)[None]
+    variables = jax.jit(module.init)(jax.random.key(0), ids, ids)
+    found = jax.jit(module.apply)(variables, ids, ids)
+    assert found.dtype == jnp.float32
+    assert (found != found.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.5
