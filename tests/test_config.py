@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from delrec_jax.config import (
     Experiment,
+    TeacherConfig,
     default_config,
     from_config,
     leaf_keys,
@@ -225,3 +226,9 @@ def test_stage_2_can_do_without_the_controls_of_stage_1():
     config = default_config()
     config.distill.controls, config.tune.controls = (), ("none", "random")
     assert from_config(config).distill.controls == ()
+
+
+def test_histories_are_padded_for_networks_alone():
+    sasrec, markov = TeacherConfig(), TeacherConfig(name="markov")
+    assert [sasrec.reads(longest) for longest in (0, 7, 10_000)] == [sasrec.max_length] * 3
+    assert [markov.reads(longest) for longest in (0, 7, 10_000)] == [1, 7, markov.max_length]

@@ -103,3 +103,10 @@ class TeacherConfig:
         if self.name == registry.LISTS:
             return 0
         return registry.max_length(self.name, self.shape.max_length if self.network else 0)
+
+    def reads(self, longest: int) -> int:
+        """Returns the length that histories of at most `longest` items are padded to for this teacher.
+
+        What is no network costs as much as its padding, and has no positions that would change with it.
+        """
+        return self.max_length if self.network else min(self.max_length, max(1, longest))

@@ -77,7 +77,8 @@ class Guides:
         """
         longest = max(map(len, histories), default=1)
         seen = np.full((len(histories), longest), PAD_ITEM, np.int32)
-        read = np.full((len(histories), self._experiment.teacher.max_length), PAD_ITEM, np.int32)
+        length = self._experiment.teacher.reads(longest)
+        read = np.full((len(histories), length), PAD_ITEM, np.int32)
         for row, history in enumerate(histories):
             seen[row, : len(history)] = history
             recent = history[-read.shape[1] :]

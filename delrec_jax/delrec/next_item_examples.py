@@ -118,7 +118,8 @@ def next_item_examples(
     """The examples of the training users' latest labels, at most `tune.positions` per user, with this pattern in the texts."""
     train, users = data.split.train, data.split.training_users
     rows = latest_rows(train, users, experiment.tune.positions, labelled=True)
-    longest = max(int(rows.ends.max(initial=0)), experiment.teacher.max_length)
+    longest = int(rows.ends.max(initial=0))
+    longest = max(longest, experiment.teacher.reads(longest))
     pairs = zip(rows.users, rows.ends, strict=True)
     after = [train.history(int(user))[:end] for user, end in pairs] if guides else []
     return NextItemExamples(

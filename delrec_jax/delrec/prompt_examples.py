@@ -123,7 +123,7 @@ def make_lists(
         return teacher.distillation_lists(
             rows.users, rows.ends, settings=settings, allowed=allowed, seen=seen
         )
-    length = experiment.teacher.max_length
+    length = experiment.teacher.reads(int(rows.ends.max(initial=0)))
     histories = np.full((len(rows.users), length), PAD_ITEM, np.int32)
     for index, end in enumerate(rows.ends):
         histories[index, max(0, length - end) :] = seen[index, max(0, end - length) : end]

@@ -262,7 +262,8 @@ class Tuning:
         if beside is None:
             return None
         longest = int(split.history_lengths("valid").max())
-        histories = padded_histories(split, "valid", max(longest, beside.max_length))
+        length = max(longest, self._ws.experiment.teacher.reads(longest))
+        histories = padded_histories(split, "valid", length)
         layout = with_teacher(self._language.layout)
         scores = EvalStep(
             lambda held, rows: beside.scores(held["teacher"], rows), layout, CATALOGUE_AXES

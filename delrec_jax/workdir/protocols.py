@@ -127,7 +127,8 @@ class Protocols:
             asked, key = (self.users, self.split.history_lengths("test")), "candidates.rerank"
             items = teacher.top_lists(*asked, top_h=count, key=key, allowed=allowed, seen=seen)
         else:
-            histories = padded_histories(self.split, "test", self._experiment.teacher.max_length)
+            length = self._experiment.teacher.reads(longest)
+            histories = padded_histories(self.split, "test", length)
             items, _ = top_lists(teacher, histories, top_h=count, allowed=allowed, seen=seen)
         ids = self.split.interactions.user_ids
         names = [ids[user] for user in self.users]
