@@ -404,13 +404,6 @@ def test_opening_and_question_are_the_two_halves_of_a_text(task, first, slots):
     assert words.decode(halves[0]).endswith("; Casino")
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_pieces_are_the_tokens_of_the_whole_text(task):
-    words, pieces = make()
-    text = build(task, pieces, words.array("P0 P1"))
-    assert words.encode(words.decode(text)) == text.tolist()
-
-
 # What `prompts` did before it gathered: a loop over items, one array a title.
 def naive_join(pieces, items, codes=None):
     parts = []

@@ -39,7 +39,6 @@ COUNTS = {
     + 24 * (8 * 4096 * 4096 + 3 * 4096 * 10240 + 3 * 4096)
     + 2 * (32 * 64 + 4096),
 }
-MILLIONS = {"small": 77, "base": 248, "large": 783, "xl": 2850, "xxl": 11135}
 
 
 @pytest.mark.parametrize("size", COUNTS)
@@ -47,7 +46,6 @@ def test_parameters_are_as_many_as_published(size):
     shape = FLAN_T5[f"google/flan-t5-{size}"]
     counted = sum(prod(leaf.shape) for leaf in leaves(replace(shape, scan_layers=True)))
     assert counted == COUNTS[size]
-    assert round(counted / 1e6) == MILLIONS[size]
 
 
 def write_model(folder, d_model):
