@@ -69,7 +69,7 @@ class ScoresBefore:
         """
         texts = [examples.labelled(row, examples.pattern) for row in range(len(examples))]
         lengths = np.array([bucket_length(len(text.ids), self._buckets) for text in texts])
-        held = {name: frozen[name] for name in _READ} | {"readout": frozen[BEFORE] or None}
+        held = {name: frozen[name] for name in _READ} | {"readout": frozen.get(BEFORE)}
         scores: np.ndarray | None = None
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)

@@ -62,7 +62,8 @@ def tuning_task(
     config, beside = experiment.tune, beside_of(experiment, known)
     untrained = PromptStart(experiment, words=(0,))
     frozen = {**frozen, "prompt": untrained.shapes(ranker)}
-    frozen |= {BEFORE: shapes_of(ranker.readout())}
+    if own := ranker.readout():
+        frozen |= {BEFORE: shapes_of(own)}
 
     def start(frozen: Any, seed: int) -> Any:
         """New adapters, which do not change the model's output yet, and what else trains: readout, and perhaps the prompt."""
@@ -174,7 +175,7 @@ def ranking_loss(
             if config.anchor:
                 before = batch.before
                 if before is None:
-                    fixed["readout"] = frozen.get(BEFORE) or None
+                    fixed["readout"] = frozen.get(BEFORE)
                     before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
                 losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty

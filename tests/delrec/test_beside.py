@@ -154,7 +154,7 @@ def test_the_anchor_holds_on_to_the_readout_that_stage_2_begins_with():
     frozen = {"params": None, "vectors": None, "prompt": None}
     adapters = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
     loss = ranking_loss(Asked(), KNOWN, TuneConfig(anchor=1.0))
-    for before, expected in ((first, first), ({}, None)):
+    for before, expected in (({BEFORE: first}, first), ({}, None)):
         told.clear()
-        loss({"adapters": adapters, "readout": own}, {**frozen, BEFORE: before}, CATALOGUE, None)
+        loss({"adapters": adapters, "readout": own}, {**frozen, **before}, CATALOGUE, None)
         assert told == [own, expected]

@@ -26,7 +26,9 @@ def scores(histories):
 def guides(**settings):
     only = {"rps": TaskShare(share=1.0, weight=1.0)}
     config = DistillConfig(prompt="user", tasks=only, top_h=3, num_candidates=4, **settings)
-    experiment = SimpleNamespace(distill=config, teacher=SimpleNamespace(max_length=LONGEST))
+    experiment = SimpleNamespace(
+        distill=config, teacher=SimpleNamespace(reads=lambda longest: LONGEST)
+    )
     split = SimpleNamespace(cold_items=lambda count: COLD)
     data = SimpleNamespace(split=split, num_items=ITEMS)
     asked = []
