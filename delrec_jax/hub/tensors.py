@@ -26,12 +26,16 @@ def read_tensors(file: Path) -> Tree:
     """Reads a tree, on the host.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or a tensor has values that are not finite.
     """
     try:
-        found: Tree = traverse_util.unflatten_dict(load_file(file), sep="/")
+        flat = load_file(file)
+        found: Tree = traverse_util.unflatten_dict(flat, sep="/")
     except (OSError, SafetensorError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {remedy(file)}") from error
+    for name, value in flat.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"{file}: {name} has values that are not finite; {remedy(file)}")
     return found
 
 

@@ -164,6 +164,17 @@ def test_arrays_that_stand_where_tensors_of_a_system_belong_are_told(folder, tre
         delrec_jax.load(folder).recommend([delrec_jax.load(folder).titles[0]], k=1)
 
 
+def test_values_that_are_not_finite_are_told(folder):
+    """Even where nothing reads them, as in a direction that the ranks leave out."""
+    arrays = load_file(folder / "systems.safetensors")
+    name = next(name for name in arrays if name.startswith("delrec/") and name.endswith("/B"))
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    save_file(arrays, folder / "systems.safetensors")
+    rehashed(folder, "systems.safetensors")
+    with pytest.raises(UserError, match=f"{name} has values that are not finite"):
+        delrec_jax.load(folder).recommend([delrec_jax.load(folder).titles[0]], k=1)
+
+
 @pytest.mark.parametrize("name", ["data.corpus", "seed.x"])
 def test_a_key_with_a_dot_is_told(folder, name):
     rewritten(folder, "config.json", lambda settings: settings.update({name: 1}))
