@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from delrec_jax.config import (
+    DistillConfig,
     Experiment,
     TeacherConfig,
     default_config,
@@ -232,3 +233,13 @@ def test_histories_are_padded_for_networks_alone():
     sasrec, markov = TeacherConfig(), TeacherConfig(name="markov")
     assert [sasrec.reads(longest) for longest in (0, 7, 10_000)] == [sasrec.max_length] * 3
     assert [markov.reads(longest) for longest in (0, 7, 10_000)] == [1, 7, markov.max_length]
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.9, 0.1), (0.7, 0.3), (0.0, 0.1), (0.7, 0.0), (-0.1, 0.5), (0.6, 0.6)]
+)
+def test_a_prompt_has_users_to_train_to_select_and_to_be_reported_on(shares):
+    train, valid = shares
+    with pytest.raises(UserError, match=r"distill\.train_users is .*leave users to report on"):
+        DistillConfig(train_users=train, valid_users=valid)
+    assert DistillConfig(train_users=0.8, valid_users=0.1).train_users == 0.8

@@ -1,0 +1,39 @@
+"""Stage 1's starts, and what is said of lists that have no order."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from delrec_jax.config import DistillConfig
+from delrec_jax.delrec.agreement import agreement_rows, mean_said
+from delrec_jax.delrec.distilling_task import RANDOM, PromptStart
+
+TABLE = jax.random.normal(jax.random.key(0), (30, 4))
+
+
+@pytest.mark.parametrize("init", ["text", "vocabulary", "normal"])
+def test_the_random_control_is_not_the_start_of_the_trained_prompts(init):
+    config = replace(DistillConfig(), init=init, length=5)
+    start = PromptStart(SimpleNamespace(distill=config), words=(3, 7))
+    trained, control = (start.prompt(TABLE, 0, stream) for stream in ("prompt/init", RANDOM))
+    assert not np.allclose(trained, control)
+    rows = [any(np.array_equal(row, one) for one in TABLE) for row in np.asarray(control)]
+    assert all(rows) is (
+        init == "vocabulary"
+    )  # the control is made of words only where it draws them
+
+
+def test_lists_that_tie_entirely_say_nothing_of_the_order():
+    tau = np.array([0.5, np.nan, 0.1, np.nan, 0.3])
+    reading = SimpleNamespace(agreement=np.array([1.0, 0, 1, 0, 1]), kendall_tau=tau)
+    users = np.array([0, 0, 1, 2, 2])
+    first, second = agreement_rows("distilled", reading, users, seed=0)
+    assert (first["users"], second["users"]) == (3, 3)
+    assert second["value"] == pytest.approx((0.5 + 0.1 + 0.3) / 3)
+    assert mean_said(tau) == pytest.approx(0.3)
+    none = SimpleNamespace(agreement=np.ones(2), kendall_tau=np.full(2, np.nan))
+    (only,) = agreement_rows("distilled", none, np.arange(2), seed=0)
+    assert only["measure"] == first["measure"] and mean_said(none.kendall_tau) == 0
