@@ -50,14 +50,9 @@ def mounted(option: str) -> Iterator[Path]:
 def run(workdir: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     """`delrec run`, compiled as the tests compile; nothing but the workdir is on the small disk."""
     console = Path(sys.executable).with_name("delrec")
-    kept = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
     return subprocess.run(
         [console, "run", CONFIG, f"--workdir={workdir}", *TINY],
-        env={**os.environ, **QUICK_ENVIRONMENT, **kept},
+        env={**os.environ, **QUICK_ENVIRONMENT, **harness.cached(cache)},
         capture_output=True,
         text=True,
         timeout=SLOW,

@@ -38,6 +38,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def cached(place: Path) -> dict[str, str]:
+    """The environment of a process that keeps all compiled programs in a folder."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(place),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def interleave(
     cases: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:

@@ -190,9 +190,7 @@ def _environment(clone: Path) -> dict[str, str]:
         "PYTHONPATH": str(clone),
         "PYTHONDONTWRITEBYTECODE": "1",
         # One cache of programs for all: a fault that changes a program is compiled anew, the others need not be.
-        "JAX_COMPILATION_CACHE_DIR": str(clone.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        **harness.cached(clone.parent / "compiled"),
     }
 
 

@@ -75,15 +75,10 @@ def group(limit: int | None) -> Iterator[Group]:
 
 def run(method: str, workdir: Path, cache: Path, enter: Callable[[], None]) -> tuple[int, str]:
     """`delrec run` in a group, compiled as the tests compile: its status and the last line that it said."""
-    kept = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
     console = str(Path(sys.executable).with_name("delrec"))
     done = subprocess.run(
         [console, "run", CONFIG, f"--workdir={workdir}", *FLAGS[method]],
-        env={**os.environ, **QUICK_ENVIRONMENT, **kept},
+        env={**os.environ, **QUICK_ENVIRONMENT, **harness.cached(cache)},
         capture_output=True,
         text=True,
         preexec_fn=enter,

@@ -9,11 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-_MEMORY = (
-    "Out of memory",
-    "out of memory",
-    "allocat",
-)  # XLA's words for CPU and GPU, and TPU's ("Attempting to allocate")
+# XLA's words for CPU and GPU, and TPU's ("Attempting to allocate").
+_MEMORY = ("Out of memory", "out of memory", "allocat")
 _SHOWN = 4  # how many differing settings a message names
 
 

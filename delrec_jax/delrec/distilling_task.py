@@ -67,8 +67,7 @@ class PromptStart:
     def _shared(self, table: jax.Array, key: jax.Array, stream: str) -> jax.Array:
         config = self.experiment.distill
         # Words are the same in every stream: the random prompt would be no control, but the start of the trained ones.
-        words = config.init == "text" and stream != RANDOM
-        kind = "normal" if config.init == "text" and not words else config.init
+        kind = "normal" if (config.init, stream) == ("text", RANDOM) else config.init
         return init_prompt(kind, table, config.length, key, text_ids=list(self.words))
 
     def shapes(self, ranker: Ranker) -> Any:

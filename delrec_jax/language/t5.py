@@ -235,9 +235,8 @@ class T5(nn.Module):
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Returns vocabulary logits in float32."""
-        hidden = hidden.astype(
-            jnp.float32
-        )  # in 16 bits a product would be rounded before it is float32
+        # In 16 bits a product would be rounded before it is float32.
+        hidden = hidden.astype(jnp.float32)
         with matmul_precision(self.config):
             if self.config.tie_word_embeddings:
                 return jnp.dot(hidden, self.shared.embedding.astype(jnp.float32).T)

@@ -291,6 +291,5 @@ def _cause(error: BaseException) -> str:
     """The cause of an error in one short line, without the pages of text that the libraries in between add."""
     text = one_line(error)
     full = any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "quota exceeded"))
-    return ("the disk is full: " if full and not out_of_memory(error) else "") + one_line(
-        error, most=200
-    )
+    full = full and not out_of_memory(error)
+    return ("the disk is full: " if full else "") + one_line(error, most=200)
