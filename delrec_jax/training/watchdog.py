@@ -5,7 +5,6 @@ most, and no tick counts much more than its length: a process that was stopped f
 and no clock that is set back or forward matters. A native function that never lets other threads run would stop it too.
 """
 
-import faulthandler
 import logging
 import sys
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import jax
 
@@ -66,6 +66,7 @@ class Watchdog:
         """
         self._name, self._directory, self._limit = name, directory, hang_after
         self._flush, self._clock, self._end = flush, clock, end
+        self._trains = threading.get_ident()
         self._tick = min(_LONGEST_TICK, hang_after / 10)
         self._work: _Work | None = None
         self._behind: _Work | None = None
@@ -162,14 +163,13 @@ class Watchdog:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a") as file:
                     file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {_hangs(self._name, work)}\n")
-                    file.flush()
-                    faulthandler.dump_traceback(file)
+                    file.write(_stacks(self._trains))
                 written.set()
 
         bounded(write)
         if written.is_set():
             return f"are in {path}"
-        bounded(lambda: faulthandler.dump_traceback(2))
+        bounded(lambda: print(_stacks(self._trains), file=sys.stderr, flush=True))
         return f"are above, as {path} could not be written"
 
     def _message(self, work: _Work, place: str) -> str:
@@ -183,6 +183,25 @@ class Watchdog:
 
 def _hangs(name: str, work: _Work) -> str:
     return f"{name}: {work.what} hangs at step {work.step}: no end for {work.waited:.0f} s"
+
+
+def _stacks(first: int) -> str:
+    """The stack of every thread that runs Python, the latest call first, and before all others the thread of this number.
+
+    `faulthandler` stops after 100 threads and begins with the youngest, so that the thread that trains may be missing.
+    """
+    frames, names = sys._current_frames(), {thread.ident: thread.name for thread in threading.enumerate()}
+    order = sorted(frames, key=lambda thread: thread != first)
+    return "\n".join(f"Thread {names.get(thread, thread)}:\n{_calls(frames[thread])}" for thread in order)
+
+
+def _calls(frame: FrameType | None) -> str:
+    """Without the lines of the source: they would have to be read from a disk, which may be what hangs."""
+    calls = ""
+    while frame is not None:
+        calls += f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_qualname}\n'
+        frame = frame.f_back
+    return calls
 
 
 def _flush_streams() -> None:

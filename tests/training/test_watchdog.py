@@ -183,6 +183,21 @@ def test_stacks_that_cannot_be_written_go_to_stderr(tmp_path, capfd):
     assert "test_stacks_that_cannot_be_written_go_to_stderr" in capfd.readouterr().err
 
 
+def test_the_thread_that_trains_comes_first_however_many_there_are(tmp_path):
+    """JAX, Orbax and TFDS may have more threads than the 100 at which `faulthandler` stops."""
+    over = threading.Event()
+    others = [threading.Thread(target=over.wait, name=f"other {number}", daemon=True) for number in range(120)]
+    for other in others:
+        other.start()
+    dog = Dog(tmp_path, 20)
+    dog.begin("a train step", 1)
+    dog.pass_by(FIRST * 20 + 1)
+    over.set()
+    first, *rest = (tmp_path / "hang.txt").read_text().split("\nThread ")[1:]
+    assert first.startswith("MainThread:") and "test_the_thread_that_trains_comes_first" in first
+    assert {other.name for other in others} <= {stack.partition(":")[0] for stack in rest}
+
+
 def test_an_earlier_hang_is_not_forgotten(tmp_path):
     for step in (1, 2):
         dog = Dog(tmp_path, 20)
