@@ -57,9 +57,12 @@ class EvaluateConfig:
 
     Attributes:
       batch_size: texts per batch.
+      users: number of test users that are ranked, at most, drawn by their ids: the same ones for every system and seed, and
+        all of a smaller draw are in a larger one; 0 = all.
     """
 
     batch_size: int = 128
+    users: int = 0
 
     def __post_init__(self) -> None:
         at_least("evaluate.batch_size", self.batch_size, 1)

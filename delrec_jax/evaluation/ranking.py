@@ -264,23 +264,23 @@ def rank_users(
         score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect, perhaps split over
             a mesh: then ranks are computed there, and gathered from all processes in the end.
         rankers: protocol -> ranker, from `full_ranker` or `candidate_ranker`.
-        num_users: rows 0..num_users-1 are ranked.
+        num_users: rows 0..num_users-1 are there to be ranked.
         batch_size: users per call; the last batch is padded, and its padding dropped.
         what: name of the system in error messages.
-        order: all user rows, in the order in which they are scored (such as by length of history,
-            so that batches need little padding); None is the order of the rows.
+        order: the user rows that are ranked, each once, in the order in which they are scored (such as by
+            length of history, so that batches need little padding); None is all rows, ascending.
 
     Returns:
-        Protocol -> ranks of all users, in the order of the rows whatever `order` is.
+        Protocol -> ranks of these users, in ascending order of their rows whatever `order` is.
 
     Raises:
         UserError: there is no user, or scores cannot be ranked.
     """
-    if num_users < 1:
+    order = np.arange(num_users) if order is None else order
+    if not len(order):
         raise UserError(f"{what}: 0 users to rank; the evaluated part of the split is empty")
     parts: dict[str, list[tuple[Array, Array]]] = {protocol: [] for protocol in rankers}
-    order = np.arange(num_users) if order is None else order
-    for places, _ in fixed_batches(num_users, batch_size):
+    for places, _ in fixed_batches(len(order), batch_size):
         users = order[places]
         scores = _to_device(score_fn(users), what=what)
         for protocol, ranker in rankers.items():
@@ -293,8 +293,8 @@ def rank_users(
 
 def _collect(parts: list[tuple[Array, Array]], order: np.ndarray, *, what: str) -> Ranks:
     """Joins batches on the host, in the order of the rows, without the padding of the last batch."""
-    rank, ties = np.empty(len(order), np.float64), np.empty(len(order), np.int32)
-    rank[order] = np.concatenate([on_host(rank) for rank, _ in parts])[: len(order)]
-    ties[order] = np.concatenate([on_host(ties) for _, ties in parts])[: len(order)]
+    ascending = np.argsort(order)
+    rank = np.concatenate([on_host(rank) for rank, _ in parts])[ascending].astype(np.float64)
+    ties = np.concatenate([on_host(ties) for _, ties in parts])[ascending].astype(np.int32)
     _refuse_broken(np.isnan(rank), what=what)
     return Ranks(rank=rank, ties=ties)

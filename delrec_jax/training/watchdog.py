@@ -190,9 +190,12 @@ def _stacks(first: int) -> str:
 
     `faulthandler` stops after 100 threads and begins with the youngest, so that the thread that trains may be missing.
     """
-    frames, names = sys._current_frames(), {thread.ident: thread.name for thread in threading.enumerate()}
-    order = sorted(frames, key=lambda thread: thread != first)
-    return "\n".join(f"Thread {names.get(thread, thread)}:\n{_calls(frames[thread])}" for thread in order)
+    frames = sys._current_frames()
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"Thread {names.get(thread, thread)}:\n{_calls(frames[thread])}"
+        for thread in sorted(frames, key=lambda thread: thread != first)
+    )
 
 
 def _calls(frame: FrameType | None) -> str:

@@ -141,14 +141,16 @@ class Evaluation:
         exact = next_item_distributions(world, self.histories, released=True)
         rankers = self.protocols.rankers(full_scores=True)
         self._rank("oracle", lambda rows: exact[rows], rankers)
+        rows = self.protocols.rows
         for protocol, (candidates, _) in self.protocols.candidates.items():
             chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
+            chosen = chosen[rows]
             if protocol.startswith("sampled"):
                 # Negatives are drawn uniformly, so each candidate is the target in proportion to its probability.
                 chosen = chosen / chosen.sum(1, keepdims=True)
             values = metrics.expected_metrics(chosen)
             table = records.expected_table(
-                protocol, users=self.protocols.users, values=values, cold=self.protocols.cold
+                protocol, users=self.protocols.users, values=values, cold=self.protocols.cold[rows]
             )
             self.expected.append(table)
 
@@ -162,7 +164,7 @@ class Evaluation:
         trained: Sequence[Path] = (),
         **names: Any,
     ) -> None:
-        users = len(self.protocols.users)
+        rows = self.protocols.rows
         best = BestLists(self._seen, self.data.num_items)
         kept = {"full": best.beside(rankers["full"])} if "full" in rankers else {}
         key = self.protocols.record_key(system, **names)
@@ -171,20 +173,21 @@ class Evaluation:
             found = ranking.rank_users(
                 clock.scoring(score_users),
                 {name: clock.ranking(ranker) for name, ranker in {**rankers, **kept}.items()},
-                num_users=users,
-                batch_size=min(self._batch_size, users),
+                num_users=len(self.protocols.targets),
+                batch_size=min(self._batch_size, len(rows)),
                 what=system,
-                order=order,
+                order=rows if order is None else order[np.isin(order, rows)],
             )
         self.tables += self.protocols.records(found, key)
         if kept:
-            items = best.collect()
+            items = best.collect()[rows]
             self.lists.append(
                 top_lists.lists_table(*identity, users=self.protocols.users, items=items)
             )
 
     def write(self, folder: Path, *, root: Path) -> None:
         """Writes the records, and what lies beside them, into a folder of the workdir `root`."""
+        rows = self.protocols.rows
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
         write_json(folder / "hybrids.json", self.hybrids)
         top_lists.write_lists(
@@ -193,8 +196,8 @@ class Evaluation:
         user_facts.write_user_facts(
             folder,
             users=self.protocols.users,
-            history=self.data.split.history_lengths("test"),
-            target_count=self.protocols.interactions[self.protocols.targets],
+            history=self.data.split.history_lengths("test")[rows],
+            target_count=self.protocols.interactions[self.protocols.targets[rows]],
         )
         self._costs.write(folder, root=root)
         if self.expected:

@@ -80,10 +80,24 @@ def drawn_order(items: np.ndarray, names: Sequence[str], *, seed: int) -> np.nda
     return ordered
 
 
+def drawn_rows(names: Sequence[str], count: int) -> np.ndarray:
+    """Returns the rows of `count` of these users in ascending order, int [R]; of all if `count` is 0 or as large.
+
+    Who is drawn depends on the names alone, and a larger draw holds every smaller one.
+    """
+    if not 0 < count < len(names):
+        return np.arange(len(names))
+    return np.sort(np.argsort(stream_keys("evaluate/users", names), kind="stable")[:count])
+
+
 class Protocols:
     """All protocols of the test part, and the records of what is ranked under them.
 
+    Arrays marked [E] have a row for each test user, whether ranked or not.
+
     Attributes:
+      rows: int [R], the rows of the test users that are ranked, ascending: all of them, or a draw (`evaluate.users`).
+      users: int [R], these users.
       candidates: for each protocol, its candidates [E, C] and their hash; None and "" for the whole catalogue.
       interactions: int [I], the interactions of each item in the training part.
       cold: bool [E], which targets do not occur in the training part.
@@ -92,8 +106,11 @@ class Protocols:
 
     def __init__(self, experiment: Experiment, data: Data):
         self._experiment, self._data = experiment, data
-        self.split = data.split
-        self.users, self.targets = data.split.users("test"), data.split.target("test")
+        self.split, self.targets = data.split, data.split.target("test")
+        self._everyone, ids = data.split.users("test"), data.split.interactions.user_ids
+        self._names = [ids[user] for user in self._everyone]
+        self.rows = drawn_rows(self._names, experiment.evaluate.users)
+        self.users = self._everyone[self.rows]
         self.interactions = counts = data.split.train_counts(data.num_items)
         self.cold = counts[self.targets] == 0
         self.head = metrics.head_items(counts)[self.targets]
@@ -124,15 +141,13 @@ class Protocols:
         allowed = np.ones(self._data.num_items, bool)
         seen = padded_histories(self.split, "test", longest)
         if isinstance(teacher, ListedTeacher):
-            asked, key = (self.users, self.split.history_lengths("test")), "candidates.rerank"
+            asked, key = (self._everyone, self.split.history_lengths("test")), "candidates.rerank"
             items = teacher.top_lists(*asked, top_h=count, key=key, allowed=allowed, seen=seen)
         else:
             length = self._experiment.teacher.reads(longest)
             histories = padded_histories(self.split, "test", length)
             items, _ = top_lists(teacher, histories, top_h=count, allowed=allowed, seen=seen)
-        ids = self.split.interactions.user_ids
-        names = [ids[user] for user in self.users]
-        items = drawn_order(items, names, seed=self._experiment.candidates.seed)
+        items = drawn_order(items, self._names, seed=self._experiment.candidates.seed)
         self.candidates[f"rerank-{count}"] = (items, inputs_hash(items))
 
     def rankers(self, *, full_scores: bool) -> Mapping[str, RankFn]:
@@ -173,15 +188,15 @@ class Protocols:
     def _record(self, key: RecordKey, ranks: Ranks) -> pl.DataFrame:
         items, digest = self.candidates[key.protocol]
         # A target that the user has already had (data.repeats=keep) is ranked as well.
-        ranked = self._unseen + self._met_before
+        ranked = (self._unseen + self._met_before)[self.rows]
         everything = ranked if key.protocol == "full" else self._data.num_items
         return records.record_table(
             replace(key, candidate_hash=digest),
             users=self.users,
-            targets=self.targets,
+            targets=self.targets[self.rows],
             ranks=ranks.rank,
             ties=ranks.ties,
             candidates=everything if items is None else items.shape[1],
-            cold=self.cold,
-            head=self.head,
+            cold=self.cold[self.rows],
+            head=self.head[self.rows],
         )

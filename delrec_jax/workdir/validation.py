@@ -1,14 +1,12 @@
 """Settings and weights by validation: the NDCG@10 of a system on some of the validation users."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.evaluation.ranking import ScoreFn, rank_users
 from delrec_jax.workdir.protocols import full_rankers
 
 BATCH = 512
@@ -28,13 +26,13 @@ class Validation:
         rows = prng.generator(config.seed, "baselines/users").permutation(len(lengths))
         rows = np.sort(rows[: config.users])
         self.rows = rows[np.argsort(lengths[rows], kind="stable")]
-        self.split = split
+        self.split, self._num_users = split, len(lengths)
         self._rank = full_rankers(split, "valid")["full"]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def ndcg(self, scores: Callable[[np.ndarray], object], what: str) -> float:
+    def ndcg(self, scores: ScoreFn, what: str) -> float:
         """Returns the mean NDCG@10 over the whole catalogue without seen items.
 
         Args:
@@ -42,10 +40,11 @@ class Validation:
           what: name of the system, for messages.
         """
         found = rank_users(
-            lambda places: scores(self.rows[places]),  # type: ignore[arg-type, return-value]
-            {"full": lambda scored, places: self._rank(scored, self.rows[places])},
-            num_users=len(self),
+            scores,
+            {"full": self._rank},
+            num_users=self._num_users,
             batch_size=min(BATCH, len(self)),
             what=what,
+            order=self.rows,
         )
         return float(metrics_of_ranks(found["full"].rank)["NDCG@10"].mean())

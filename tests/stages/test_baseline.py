@@ -183,6 +183,27 @@ def test_candidates_of_other_users_are_refused(tmp_path, capsys):
     assert "candidates_test.npz: its users are not those of" in capsys.readouterr().err
 
 
+def test_drawn_users_have_the_ranks_and_lists_that_they_have_among_all(tmp_path, capsys):
+    write_shop(tmp_path / "shop", repeats=True)
+    folder, flag = tmp_path / "run" / "baseline", "--config.data.repeats=keep"
+    tables = {}
+    for users in (0, 18, 11, 1000):
+        delrec("baseline", tmp_path, flag, f"--config.evaluate.users={users}", "--update")
+        tables[users] = {
+            "records": pl.read_parquet(folder / "records.parquet"),
+            "lists": read_lists(folder)[0],
+            "facts": pl.read_parquet(folder / "users.parquet"),
+        }
+    drawn = {users: set(found["facts"]["user"]) for users, found in tables.items()}
+    assert [len(one) for one in drawn.values()] == [USERS, 18, 11, USERS]
+    assert drawn[11] < drawn[18] and drawn[18] != set(range(18))
+    for users, own in drawn.items():
+        for name, whole in tables[0].items():
+            by = [key for key in ("system", "protocol", "user") if key in whole.columns]
+            expected = whole.filter(pl.col("user").is_in(own)).sort(by)
+            assert tables[users][name].sort(by).equals(expected), (users, name)
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

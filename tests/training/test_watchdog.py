@@ -186,7 +186,10 @@ def test_stacks_that_cannot_be_written_go_to_stderr(tmp_path, capfd):
 def test_the_thread_that_trains_comes_first_however_many_there_are(tmp_path):
     """JAX, Orbax and TFDS may have more threads than the 100 at which `faulthandler` stops."""
     over = threading.Event()
-    others = [threading.Thread(target=over.wait, name=f"other {number}", daemon=True) for number in range(120)]
+    others = [
+        threading.Thread(target=over.wait, name=f"other {number}", daemon=True)
+        for number in range(120)
+    ]
     for other in others:
         other.start()
     dog = Dog(tmp_path, 20)
