@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from delrec_jax.delrec.agreement import kendall_tau
-from delrec_jax.evaluation.ranking import full_ranker, rank_users
+from delrec_jax.evaluation.user_ranks import full_ranker, rank_users
 from delrec_jax.random_items import other_items
 from delrec_jax.teachers.lists import ListSettings, drawn_negatives
 from delrec_jax.training.sharding import MeshConfig, make_layout, place

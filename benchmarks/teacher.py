@@ -27,7 +27,7 @@ from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic
 from delrec_jax.data.interactions import Interactions, from_rows
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.data.splits import Split
-from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.network import NetworkTeacher, axes_of, init_params, sequence_loss
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import Record, milliseconds
 
-from delrec_jax.evaluation.ranking import full_ranker, rank_unseen, rank_users
+from delrec_jax.evaluation.ranking import rank_unseen
+from delrec_jax.evaluation.user_ranks import full_ranker, rank_users
 
 _WIDTH, _SEEN = 512, 100
 

@@ -24,14 +24,8 @@ from delrec_jax.delrec.next_item_examples import (
 )
 from delrec_jax.distributed import as_main_sees
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import (
-    RankFn,
-    candidate_ranker,
-    gather_candidates,
-    rank_full,
-    rank_users,
-    seen_items,
-)
+from delrec_jax.evaluation.ranking import gather_candidates, rank_full, seen_items
+from delrec_jax.evaluation.user_ranks import RankFn, candidate_ranker, rank_users
 from delrec_jax.language.adalora import rank_pattern
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh

@@ -15,7 +15,7 @@ from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.files import file_hash
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import cells

@@ -19,7 +19,7 @@ from delrec_jax.data.pipeline import make_buckets, pad_texts
 from delrec_jax.data.splits import padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import full_ranker, rank_users
+from delrec_jax.evaluation.user_ranks import full_ranker, rank_users
 from delrec_jax.language.family import answering
 from delrec_jax.language.mean_scoring import averaged_rows, mean_scores
 from delrec_jax.language.ranker import Ranker

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from delrec_jax.distributed import on_host
-from delrec_jax.evaluation.ranking import RankFn
 from delrec_jax.evaluation.top_lists import LENGTH
+from delrec_jax.evaluation.user_ranks import RankFn
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.best_items import best_items
 from delrec_jax.workdir.protocols import RowHistories

@@ -7,16 +7,15 @@ memory      peak GiB so far of this process, and of its fullest device if the ba
 training    one row per training run: its folder and name in `metrics.jsonl`, steps, seconds in all, seconds and examples of the
             steps that could be timed (`training.watching`: without evaluations and compilations), trained parameters
 systems     one row per system, teacher and seed: the folders of its training runs (`trained`); ranked users and passes; seconds
-            of the first batch of every pass and of those in which something was compiled; seconds and users of all others
+            of the first batch of every pass and of those in which something was compiled; seconds and users of all others.
+            A hybrid's batch has the seconds of its parts too, although hybrids are ranked together and share them
 
 These figures differ from run to run: nothing depends on them, and no table of a report shows them.
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +25,11 @@ from safetensors import safe_open
 
 from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.errors import UserError, one_line
-from delrec_jax.evaluation.ranking import RankFn, ScoreFn
 from delrec_jax.evaluation.systems import hybrid_parts
-from delrec_jax.training.watching import (
-    device_memory_gib,
-    process_memory_gib,
-    told_of_compilations,
-)
+from delrec_jax.training.watching import device_memory_gib, process_memory_gib
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.json_files import write_json
+from delrec_jax.workdir.ranking_times import Ranking, RankingClock
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.workspace import Workspace
 
@@ -47,80 +42,6 @@ class Key(NamedTuple):
     system: str
     teacher: str
     seed: int
-
-
-@dataclass
-class Ranking:
-    """Times of ranking one system; a pass scores every user once, for as many protocols as it can serve."""
-
-    users: int = 0
-    passes: int = 0
-    first_seconds: float = 0.0
-    seconds: float = 0.0
-    timed_users: int = 0
-    trained: tuple[Path, ...] = field(default=())
-
-
-class RankingClock:
-    """Times the batches of one pass, from one moment when the device is idle to the next.
-
-    The first batch is told apart, as is every batch in which something was compiled: histories of another length are another
-    program. In the first, a system also prepares what it needs once, such as the texts of all users.
-    """
-
-    def __init__(self, found: Ranking, clock: Callable[[], float] = time.perf_counter):
-        """Adds to `found`."""
-        self._found, self._clock = found, clock
-        self._made: list[Any] = []
-        self._users, self._apart, self._since = 0, True, 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """For the whole pass."""
-        with told_of_compilations(self._compiled):
-            yield
-            self._settle()
-        self._found.passes += 1
-
-    def scoring(self, score_users: ScoreFn) -> ScoreFn:
-        """The same scores; a batch begins when they are asked for, and ends when the next begins or the pass ends."""
-
-        def score(users: np.ndarray) -> Any:
-            """Scores a batch."""
-            self._settle()
-            self._users = len(np.unique(users))  # the padding of the last batch repeats a user
-            scores = score_users(users)
-            self._made.append(scores)
-            return scores
-
-        return score
-
-    def ranking(self, ranker: RankFn) -> RankFn:
-        """The same ranker, whose work belongs to the batch."""
-
-        def rank(scores: jax.Array, users: np.ndarray) -> tuple[jax.Array, jax.Array]:
-            """Ranks a batch."""
-            found = ranker(scores, users)
-            self._made.append(found)
-            return found
-
-        return rank
-
-    def _compiled(self) -> None:
-        self._apart = True
-
-    def _settle(self) -> None:
-        if self._made:
-            jax.block_until_ready(self._made)
-            seconds = self._clock() - self._since
-            self._found.users += self._users
-            if self._apart:
-                self._found.first_seconds += seconds
-            else:
-                self._found.seconds += seconds
-                self._found.timed_users += self._users
-            self._made, self._apart = [], False
-        self._since = self._clock()
 
 
 class Costs:
@@ -137,10 +58,13 @@ class Costs:
           key: the system.
           trained: the folders of the training runs that made it.
         """
-        found = self._systems.setdefault(key, Ranking(trained=tuple(trained)))
-        clock = RankingClock(found)
+        clock = RankingClock(self.of(key, trained))
         with clock.running():
             yield clock
+
+    def of(self, key: Key, trained: Sequence[Path] = ()) -> Ranking:
+        """The times of a system, to be added to; arguments as for `of_pass`."""
+        return self._systems.setdefault(key, Ranking(trained=tuple(trained)))
 
     def write(self, folder: Path, *, root: Path) -> None:
         """Writes `cost.json`; folders of training runs are named relative to the workdir `root`."""

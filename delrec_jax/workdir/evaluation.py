@@ -1,7 +1,7 @@
 """Ranks every system under every protocol into rank records, one per user: what all methods share of `delrec evaluate`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import polars as pl
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
-from delrec_jax.evaluation import metrics, ranking, records, top_lists, user_facts
-from delrec_jax.evaluation.ranking import RankFn, ScoreFn
+from delrec_jax.evaluation import metrics, records, top_lists, user_facts, user_ranks
+from delrec_jax.evaluation.records import RecordKey
+from delrec_jax.evaluation.user_ranks import RankFn, Ranks, ScoreFn
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.cost import Costs, Key
-from delrec_jax.workdir.hybrids import Hybrid, HybridWeights
+from delrec_jax.workdir.hybrids import HybridWeights
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_scorer import (
     AskedTexts,
@@ -27,6 +28,27 @@ from delrec_jax.workdir.language_scorer import (
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols, RowHistories
 from delrec_jax.workdir.systems import System
+from delrec_jax.workdir.together import Together
+
+
+@dataclass(frozen=True)
+class _Collector:
+    """What is kept of one system beside its ranks, and under which names."""
+
+    key: RecordKey
+    best: BestLists
+
+    @property
+    def identity(self) -> Key:
+        """The system as `cost.json` and the lists name it."""
+        return Key(self.key.system, self.key.teacher, self.key.seed)
+
+    def beside(self, rankers: Mapping[str, RankFn]) -> dict[str, RankFn]:
+        """The same rankers; with that of `full`, the best items of every batch are kept."""
+        return {
+            name: self.best.beside(ranker) if name == "full" else ranker
+            for name, ranker in rankers.items()
+        }
 
 
 class Evaluation:
@@ -77,18 +99,34 @@ class Evaluation:
         """
         config, split = self._experiment.baselines, self.data.split
         weights = HybridWeights(split, config, systems)
+        chosen = {}
         for name, parts in config.hybrid_parts.items():
             if missing := [part for part in parts if part not in systems]:
                 if tell:
                     say(f"  {name} is left out: {', '.join(missing)} cannot be part of it here")
                 continue
             found = weights.choose(parts)
-            self.rank_system(name, Hybrid(split, systems, found.weights), **names)
+            chosen[name] = found.weights
             told = ", ".join(f"{part} {weight:g}" for part, weight in found.weights.items())
             say(f"  {name}: weights {told}; validation NDCG@10 {found.valid_ndcg10:.4f}")
             self.hybrids.append(
                 {"system": name, **names, **asdict(found), "best_part": found.best_part}
             )
+        if chosen:
+            self._rank_together(Together(split, systems, chosen), chosen, **names)
+
+    def _rank_together(self, pass_over: Together, hybrids: Iterable[str], **names: Any) -> None:
+        collectors = {name: self._collector(name, **names) for name in hybrids}
+        rankers = self.protocols.rankers(full_scores=True)
+        order = self._ranked(pass_over.order())
+        found = pass_over.rank(
+            {name: one.beside(rankers) for name, one in collectors.items()},
+            {name: self._costs.of(one.identity) for name, one in collectors.items()},
+            order=order,
+            batch_size=min(self._batch_size, len(order)),
+        )
+        for name, collector in collectors.items():
+            self._keep(found[name], collector)
 
     @property
     def hybrid_pairs(self) -> list[tuple[str, str]]:
@@ -164,25 +202,33 @@ class Evaluation:
         trained: Sequence[Path] = (),
         **names: Any,
     ) -> None:
-        rows = self.protocols.rows
-        best = BestLists(self._seen, self.data.num_items)
-        kept = {"full": best.beside(rankers["full"])} if "full" in rankers else {}
-        key = self.protocols.record_key(system, **names)
-        identity = Key(key.system, key.teacher, key.seed)
-        with self._costs.of_pass(identity, trained) as clock:
-            found = ranking.rank_users(
+        collector, order = self._collector(system, **names), self._ranked(order)
+        with self._costs.of_pass(collector.identity, trained) as clock:
+            found = user_ranks.rank_users(
                 clock.scoring(score_users),
-                {name: clock.ranking(ranker) for name, ranker in {**rankers, **kept}.items()},
+                {name: clock.ranking(ranker) for name, ranker in collector.beside(rankers).items()},
                 num_users=len(self.protocols.targets),
-                batch_size=min(self._batch_size, len(rows)),
+                batch_size=min(self._batch_size, len(order)),
                 what=system,
-                order=rows if order is None else order[np.isin(order, rows)],
+                order=order,
             )
-        self.tables += self.protocols.records(found, key)
-        if kept:
-            items = best.collect()[rows]
+        self._keep(found, collector)
+
+    def _ranked(self, order: np.ndarray | None) -> np.ndarray:
+        """The rows that are ranked, in this order of all rows, or else ascending."""
+        rows = self.protocols.rows
+        return rows if order is None else order[np.isin(order, rows)]
+
+    def _collector(self, system: str, **names: Any) -> "_Collector":
+        key = self.protocols.record_key(system, **names)
+        return _Collector(key, BestLists(self._seen, self.data.num_items))
+
+    def _keep(self, found: Mapping[str, Ranks], collector: "_Collector") -> None:
+        self.tables += self.protocols.records(found, collector.key)
+        if "full" in found:
+            items = collector.best.collect()[self.protocols.rows]
             self.lists.append(
-                top_lists.lists_table(*identity, users=self.protocols.users, items=items)
+                top_lists.lists_table(*collector.identity, users=self.protocols.users, items=items)
             )
 
     def write(self, folder: Path, *, root: Path) -> None:

@@ -7,7 +7,7 @@ and equal weights are hard to beat. (On MovieLens-100K, weights that half of the
 for the other half than the best weights without this rule.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,21 +60,50 @@ class Hybrid:
 
     def __init__(self, split: Split, systems: Mapping[str, System], weights: Mapping[str, float]):
         """Computes nothing yet; a system with weight 0 is never asked."""
-        self._seen = _Seen(split)
-        self._parts = [(weights[name], systems[name]) for name in weights if weights[name]]
+        self._weights = weights
+        self._standardised = StandardisedScores(split, systems)
 
     def scores(self, part: Part, rows: np.ndarray) -> Any:
         """The sum of standardized scores [B, I]."""
-        sums: Any = 0.0
-        for weight, system in self._parts:
-            found = jnp.asarray(system.scores(part, rows))
-            seen = self._seen(part, rows, found.shape[1])
-            sums = sums + weight * _standardised(found, ~seen)
-        return sums
+        asked = asked_parts(self._weights)
+        return weighted_sum(
+            {name: self._standardised(name, part, rows) for name in asked}, self._weights
+        )
 
     def order(self, part: Part) -> np.ndarray | None:
         """The order of its first system that has one."""
-        orders = (system.order(part) for _, system in self._parts)
+        return self._standardised.order(asked_parts(self._weights), part)
+
+
+def asked_parts(weights: Mapping[str, float]) -> list[str]:
+    """The systems of a hybrid that have a weight."""
+    return [name for name, weight in weights.items() if weight]
+
+
+def weighted_sum(scores: Mapping[str, Array], weights: Mapping[str, float]) -> Any:
+    """A hybrid's scores [B, I], from the standardized scores of (at least) the systems that have a weight."""
+    sums: Any = 0.0
+    for name in asked_parts(weights):
+        sums = sums + weights[name] * scores[name]
+    return sums
+
+
+class StandardisedScores:
+    """Standardizes the scores of systems, for each user over the items that the user has not seen."""
+
+    def __init__(self, split: Split, systems: Mapping[str, System]):
+        """Asks no system yet."""
+        self._systems, self._seen = systems, _Seen(split)
+
+    def __call__(self, name: str, part: Part, rows: np.ndarray) -> Float[Array, "B I"]:
+        """The standardized scores of one system."""
+        found = jnp.asarray(self._systems[name].scores(part, rows))
+        scores: Array = _standardised(found, ~self._seen(part, rows, found.shape[1]))
+        return scores
+
+    def order(self, names: Iterable[str], part: Part) -> np.ndarray | None:
+        """The order of the first of these systems that has one."""
+        orders = (self._systems[name].order(part) for name in names)
         return next((order for order in orders if order is not None), None)
 
 

@@ -15,9 +15,9 @@ import polars as pl
 from delrec_jax.config import Experiment
 from delrec_jax.data.splits import Part, Split, padded_histories
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation import metrics, ranking, records
-from delrec_jax.evaluation.ranking import RankFn, Ranks
+from delrec_jax.evaluation import metrics, records, user_ranks
 from delrec_jax.evaluation.records import RecordKey
+from delrec_jax.evaluation.user_ranks import RankFn, Ranks
 from delrec_jax.random_items import distinct_items, stream_keys
 from delrec_jax.teachers.list_files import inputs_hash
 from delrec_jax.teachers.listed import ListedTeacher, ListSource
@@ -58,8 +58,8 @@ def full_rankers(split: Split, part: Part) -> dict[str, RankFn]:
     """Returns the rankers of the two protocols over the whole catalogue, by name."""
     targets = split.target(part)
     return {
-        "full": ranking.full_ranker(targets, RowHistories(split, part)),
-        "full_with_seen": ranking.full_ranker(targets),
+        "full": user_ranks.full_ranker(targets, RowHistories(split, part)),
+        "full_with_seen": user_ranks.full_ranker(targets),
     }
 
 
@@ -153,7 +153,7 @@ class Protocols:
     def rankers(self, *, full_scores: bool) -> Mapping[str, RankFn]:
         """Returns rankers by protocol: all of them on catalogue scores, or those with candidates on candidate scores."""
         chosen = {
-            protocol: ranking.candidate_ranker(self.targets, items, full_scores=full_scores)
+            protocol: user_ranks.candidate_ranker(self.targets, items, full_scores=full_scores)
             for protocol, (items, _) in self.candidates.items()
             if items is not None
         }

@@ -14,7 +14,7 @@ from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.pipeline import row_iterator
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.network import (
     NetworkTeacher,
     axes_of,

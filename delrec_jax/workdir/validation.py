@@ -6,7 +6,7 @@ from delrec_jax import prng
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.ranking import ScoreFn, rank_users
+from delrec_jax.evaluation.user_ranks import ScoreFn, rank_users
 from delrec_jax.workdir.protocols import full_rankers
 
 BATCH = 512

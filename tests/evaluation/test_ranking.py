@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation import ranking
+from delrec_jax.evaluation import ranking, user_ranks
 
 
 def brute_rank(scores, target, left_out=()):
@@ -90,7 +90,7 @@ def test_ranking_without_a_history_equals_brute_force(seed):
     targets = generator.integers(0, 7, 5)
     histories = generator.integers(-1, 7, (5, 6))  # padding anywhere, repeats, sometimes the target
     for given_histories in (histories, lambda rows: histories[rows]):
-        ranker = ranking.full_ranker(targets, given_histories)
+        ranker = user_ranks.full_ranker(targets, given_histories)
         rank, ties = ranker(jnp.asarray(scores), np.arange(5))
         for row in range(5):
             expected = brute_rank(scores[row], targets[row], set(histories[row].tolist()) - {-1})
@@ -107,10 +107,10 @@ def test_ranks_come_back_by_row_whatever_the_order_of_scoring():
         return scores[rows]
 
     call = {"num_users": 7, "batch_size": 3}
-    plain = ranking.rank_users(score, {"full": ranking.full_ranker(targets)}, **call)["full"]
+    plain = user_ranks.rank_users(score, {"full": user_ranks.full_ranker(targets)}, **call)["full"]
     order = np.array([6, 0, 5, 1, 4, 2, 3])
-    rankers = {"full": ranking.full_ranker(targets)}
-    found = ranking.rank_users(score, rankers, order=order, **call)["full"]
+    rankers = {"full": user_ranks.full_ranker(targets)}
+    found = user_ranks.rank_users(score, rankers, order=order, **call)["full"]
     assert asked[3][:3] == [6, 0, 5]
     np.testing.assert_array_equal(found.rank, plain.rank)
     np.testing.assert_array_equal(found.ties, plain.ties)
@@ -127,20 +127,24 @@ def test_broken_scores_are_refused_with_the_row(bad):
     scores = np.zeros((3, 4), np.float32)
     scores[1, 2] = bad
     with pytest.raises(UserError, match=r"teacher.*1 of 3 users.*row 1"):
-        ranking.check_finite(scores, what="teacher")
-    ranker = {"full": ranking.full_ranker(np.zeros(3, int))}
+        user_ranks.check_finite(scores, what="teacher")
+    ranker = {"full": user_ranks.full_ranker(np.zeros(3, int))}
     with pytest.raises(UserError, match=r"teacher, full.*1 of 3 users.*row 1"):
-        ranking.rank_users(lambda u: scores[u], ranker, num_users=3, batch_size=2, what="teacher")
-    few = {"few": ranking.candidate_ranker(np.zeros(3, int), np.tile(np.arange(4), (3, 1)))}
+        user_ranks.rank_users(
+            lambda u: scores[u], ranker, num_users=3, batch_size=2, what="teacher"
+        )
+    few = {"few": user_ranks.candidate_ranker(np.zeros(3, int), np.tile(np.arange(4), (3, 1)))}
     with pytest.raises(UserError, match="teacher, few"):
-        ranking.rank_users(lambda u: scores[u], few, num_users=3, batch_size=2, what="teacher")
+        user_ranks.rank_users(lambda u: scores[u], few, num_users=3, batch_size=2, what="teacher")
 
 
 def test_a_target_outside_the_catalogue_is_refused():
     for target in (-1, 4):
-        ranker = {"full": ranking.full_ranker(np.full(2, target))}
+        ranker = {"full": user_ranks.full_ranker(np.full(2, target))}
         with pytest.raises(UserError, match="outside the catalogue"):
-            ranking.rank_users(lambda u: np.zeros((len(u), 4)), ranker, num_users=2, batch_size=2)
+            user_ranks.rank_users(
+                lambda u: np.zeros((len(u), 4)), ranker, num_users=2, batch_size=2
+            )
 
 
 SCORES, ROWS, PAIRS = np.zeros((3, 4)), np.zeros(3, int), np.zeros((3, 2), int)
@@ -165,7 +169,7 @@ def test_rows_that_do_not_belong_together_are_refused(rank, arguments):
 
 def test_no_users_is_an_error():
     with pytest.raises(UserError, match="0 users"):
-        ranking.rank_users(lambda u: np.zeros((len(u), 4)), {}, num_users=0, batch_size=2)
+        user_ranks.rank_users(lambda u: np.zeros((len(u), 4)), {}, num_users=0, batch_size=2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
@@ -176,10 +180,10 @@ def test_the_driver_drops_filling_and_gives_every_batch_size_the_same_ranks(batc
     histories = np.array([[-1, (t + 1) % 9, (t + 2) % 9] for t in targets])
     candidates = np.stack([generator.permutation(9)[:4] for _ in range(7)])
     rankers = {
-        "full": ranking.full_ranker(targets, histories),
-        "some": ranking.candidate_ranker(targets, candidates, full_scores=True),
+        "full": user_ranks.full_ranker(targets, histories),
+        "some": user_ranks.candidate_ranker(targets, candidates, full_scores=True),
     }
-    ranks = ranking.rank_users(
+    ranks = user_ranks.rank_users(
         lambda users: scores[users], rankers, num_users=7, batch_size=batch_size
     )
     for user in range(7):
@@ -207,15 +211,18 @@ def test_one_shape_compiles_and_each_user_is_scored_once_for_all_protocols():
         return model(users)
 
     targets = np.arange(5)
-    rankers = {name: ranking.full_ranker(targets) for name in ("a", "b")}
-    ranking.rank_users(score, rankers, num_users=5, batch_size=2)
+    rankers = {name: user_ranks.full_ranker(targets) for name in ("a", "b")}
+    user_ranks.rank_users(score, rankers, num_users=5, batch_size=2)
     assert [call.tolist() for call in calls] == [[0, 1], [2, 3], [4, 4]]
 
 
 def test_close_float64_scores_do_not_become_ties():
     scores = np.array([[1.0, 1.0 + 1e-12, 0.5]])
-    ranks = ranking.rank_users(
-        lambda u: scores[u], {"full": ranking.full_ranker(np.array([0]))}, num_users=1, batch_size=1
+    ranks = user_ranks.rank_users(
+        lambda u: scores[u],
+        {"full": user_ranks.full_ranker(np.array([0]))},
+        num_users=1,
+        batch_size=1,
     )["full"]
     assert (ranks.rank[0], ranks.ties[0]) == (2.0, 0)
 
@@ -224,6 +231,6 @@ def test_the_first_of_several_broken_rows_is_named_and_a_broken_miss_is_no_miss(
     scores = np.zeros((4, 2), np.float32)
     scores[1:3] = np.nan
     with pytest.raises(UserError, match=r"2 of 4 users.*first at row 1"):
-        ranking.check_finite(scores, what="teacher")
+        user_ranks.check_finite(scores, what="teacher")
     rank, ties = ranking.rank_candidates(scores[:2], np.array([[0, 1]] * 2), np.array([5, 5]))
     assert rank[0] == np.inf and np.isnan(rank[1]) and ties.tolist() == [0, 0]

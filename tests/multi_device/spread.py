@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delrec_jax.evaluation import ranking
+from delrec_jax.evaluation import ranking, user_ranks
 from delrec_jax.teachers import losses
 from delrec_jax.teachers.best_items import _over_mesh, best_items
 from delrec_jax.teachers.item_to_item import ItemToItem, VectorSimilarity, recency
@@ -53,14 +53,14 @@ class Rows:
 def ranks(score, items, rng):
     histories, targets, candidates = asked(rng, items)
     rankers = {
-        "full": ranking.full_ranker(targets, histories),
-        "with seen": ranking.full_ranker(targets),
-        "some": ranking.candidate_ranker(targets, candidates, full_scores=True),
+        "full": user_ranks.full_ranker(targets, histories),
+        "with seen": user_ranks.full_ranker(targets),
+        "some": user_ranks.candidate_ranker(targets, candidates, full_scores=True),
     }
     best = BestLists(Rows(histories), items)
     rankers["full"] = best.beside(rankers["full"])
     # 50 users in batches of 20, which do not divide over eight devices either.
-    found = ranking.rank_users(
+    found = user_ranks.rank_users(
         lambda rows: score(histories[rows]), rankers, num_users=USERS, batch_size=20
     )
     values = {name: [one.rank.tolist(), one.ties.tolist()] for name, one in found.items()}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from delrec_jax.results.beyond import COSTS, read_costs
-from delrec_jax.workdir.cost import Ranking, RankingClock
 from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.ranking_times import Ranking, RankingClock
 
 
 def test_batches_that_compile_are_told_apart():

@@ -11,7 +11,7 @@ from delrec_jax.config.experiment import CandidatesConfig
 from delrec_jax.data.candidates import sampled_candidates
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.split_kinds import leave_one_out
-from delrec_jax.evaluation.ranking import rank_users
+from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.workdir import protocols
 
 USERS, ITEMS, M = 2000, 40, 5

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from delrec_jax import prng
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import bootstrap_interval, metrics_of_ranks
-from delrec_jax.evaluation.ranking import candidate_ranker, gather_candidates, rank_users
+from delrec_jax.evaluation.ranking import gather_candidates
+from delrec_jax.evaluation.user_ranks import candidate_ranker, rank_users
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.protocols import full_rankers
