@@ -7,7 +7,7 @@ import pytest
 
 from delrec_jax.results.beyond import COSTS, read_costs
 from delrec_jax.workdir.json_files import read_json
-from delrec_jax.workdir.ranking_times import Ranking, RankingClock
+from delrec_jax.workdir.ranking_times import Ranking, RankingClock, Stopwatch
 
 
 def test_batches_that_compile_are_told_apart():
@@ -28,6 +28,20 @@ def test_batches_that_compile_are_told_apart():
             rank(score(np.array(users)), np.array(users))
     assert (found.first_seconds, found.seconds) == (12, 5)
     assert (found.users, found.timed_users, found.passes) == (7, 3, 1)
+
+
+def test_a_stopwatch_tells_what_compiles():
+    now = [0.0]
+
+    def work(x, seconds):
+        now[0] += seconds
+        return jax.jit(lambda y: y * 17.25)(x) if seconds > 1 else x
+
+    with Stopwatch(lambda: now[0]).running() as stopwatch:
+        found = [stopwatch(work, jnp.ones(5), seconds) for seconds in (1, 2, 1)]
+    assert [one.seconds for one in found] == [1, 2, 1]
+    assert [one.compiled for one in found] == [False, True, False]
+    assert found[1].made.tolist() == [17.25] * 5
 
 
 def test_a_run_tells_the_costs_of_every_system(tiny_run):

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.interactions import from_rows
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.standardised import standardised
 from delrec_jax.workdir.hybrids import WEIGHTS, Hybrid, HybridWeights
+from delrec_jax.workdir.protocols import full_rankers
+from delrec_jax.workdir.ranking_times import Ranking, Stopwatch, Timed
+from delrec_jax.workdir.together import Together
 
 ITEMS, USERS = 15, 40
 
@@ -151,6 +156,53 @@ def test_a_hybrid_adds_what_its_systems_say_and_asks_none_without_weight(split, 
         wanted += 0.5 * z(systems["markov"].test[row].astype(float), history)
         np.testing.assert_allclose(found[place], wanted, atol=1e-3)
     assert systems["tfidf"].asked == 0
+
+
+def test_hybrids_are_ranked_together_as_alone_and_each_of_their_systems_is_asked_once(
+    split, systems
+):
+    hybrids = {
+        "one": {"ease": 1.0, "markov": 0.5},
+        "two": {"markov": 2.0, "tfidf": 0.0, "ease": 0.3},
+        "three": {"tfidf": 1.0, "ease": 1.0},
+    }
+    rankers, times = full_rankers(split, "test"), {name: Ranking() for name in hybrids}
+    order, size = np.random.default_rng(2).permutation(USERS)[:25], 8
+    for table in systems.values():
+        table.asked = 0
+    found = Together(split, systems, hybrids).rank(
+        dict.fromkeys(hybrids, rankers), times, order=order, batch_size=size
+    )
+    assert [systems[name].asked for name in ("ease", "markov", "tfidf")] == [4, 4, 4]
+    for name, weights in hybrids.items():
+        alone = Hybrid(split, systems, weights)
+        ranks = rank_users(
+            partial(alone.scores, "test"), rankers, num_users=USERS, batch_size=USERS
+        )
+        for protocol, one in ranks.items():
+            rows = np.sort(order)
+            np.testing.assert_array_equal(found[name][protocol].rank, one.rank[rows])
+            np.testing.assert_array_equal(found[name][protocol].ties, one.ties[rows])
+        assert (times[name].users, times[name].passes) == (25, 1)
+    assert len({one["full"].rank.tobytes() for one in found.values()}) == 3
+
+
+def test_a_hybrids_time_is_that_of_all_its_systems_and_of_its_own_sum(split, systems, monkeypatch):
+    """Each part takes a second and each sum a tenth; nothing compiles."""
+    seconds = {"StandardisedScores": 1.0, "function": 0.1}
+
+    def timed(_, work, *given):
+        return Timed(work(*given), seconds[type(work).__name__], compiled=False)
+
+    monkeypatch.setattr(Stopwatch, "__call__", timed)
+    hybrids = {"pair": {"ease": 1.0, "markov": 1.0}, "all": dict.fromkeys(systems, 1.0)}
+    rankers, times = full_rankers(split, "test"), {name: Ranking() for name in hybrids}
+    Together(split, systems, hybrids).rank(
+        dict.fromkeys(hybrids, rankers), times, order=np.arange(USERS), batch_size=20
+    )
+    assert [one.first_seconds for one in times.values()] == pytest.approx([2.1, 3.1])
+    assert [one.seconds for one in times.values()] == pytest.approx([2.1, 3.1])
+    assert [one.timed_users for one in times.values()] == [20, 20]
 
 
 @pytest.mark.parametrize("text", ["ease", "ease+ease", "ease+esae", "oracle+ease", "", "+"])
