@@ -1,13 +1,14 @@
 """P2Rec's ways of augmentation: each tried with one seed on validation items, the best one run with three seeds on test items.
 
     python benchmarks/evidence/augmentations.py --data=FOLDER --runs=FOLDER [--only=office,...] [--weights=FOLDER]
-        [--ways | --way=NAME] [--controls=random,...] [--seeds=3] [--list]
+        [--ways | --way=NAME] [--controls=random,...|none] [--seeds=3] [--apart=NAME] [--list]
 
 Everything up to `parse` is made once for a corpus; the workdir of each way begins as a copy of it. `--ways` ends after the
 choice: `results/p2rec_NAME/ways.json` has the validation NDCG@10 of each way, and no test item has been ranked. Without it, the
 best way is then run with three seeds and all controls, and collected in `results/p2rec_NAME/summary.json`. `--way` names the
 way instead, for a corpus too large to try them all: take one that another corpus chose; `--controls` leaves some out, and
-`--seeds` does with fewer. Resumable as `run.py`, and with the same journal.
+`--seeds` does with fewer. With `--way` and `--apart=NAME` each seed has a workdir of its own, and `results/p2rec_NAME/` has
+the seeds that are finished. Resumable as `run.py`, and with the same journal.
 """
 
 import argparse
@@ -36,6 +37,9 @@ _COMPARE = (
     "teacher_augmented,teacher_augmented_*",
     "*,teacher",
     "hybrids",
+    "hybrid(*teacher_augmented+markov+ease+tfidf),hybrid(teacher+markov+ease+tfidf)",
+    "hybrid(*teacher_augmented+markov+ease+tfidf),hybrid(markov+ease+tfidf)",
+    "hybrid(teacher_augmented+tfidf),hybrid(teacher+tfidf)",
 )
 
 
@@ -133,11 +137,24 @@ def trial(corpus: Corpus, way: str) -> Command:
 
 
 def best(corpus: Corpus, way: str, controls: str = "", seeds: int = 3) -> Command:
-    """The chosen way with all seeds and the test items, with the named controls, or with all."""
-    named = tuple(filter(None, controls.split(",")))
-    fewer = (f"--config.augment.controls={named}",) if named else ()
-    flags = (f"--config.parse.seeds={seeds}", *fewer, *_flags(corpus, corpus.ways[way]))
+    """The chosen way with all seeds and the test items, with the named controls, with none, or (unnamed) with all."""
+    flags = (f"--config.parse.seeds={seeds}", *_controls(controls))
+    flags += _flags(corpus, corpus.ways[way])
     return stage(corpus, f"p2rec_{corpus.name}-best", "run", *flags, writes="records")
+
+
+def one_seed(corpus: Corpus, way: str, seed: int, *, name: str, controls: str = "") -> Command:
+    """The same with one seed, in a workdir named after `name`."""
+    flags = (f"--config.seed={seed}", "--config.parse.seeds=1", *_controls(controls))
+    flags += _flags(corpus, corpus.ways[way])
+    return stage(corpus, f"p2rec_{name}-{seed}", "run", *flags, writes="records")
+
+
+def _controls(named: str) -> tuple[str, ...]:
+    if named == "none":
+        return (_NO_CONTROLS,)
+    chosen = tuple(filter(None, named.split(",")))
+    return (f"--config.augment.controls={chosen}",) if chosen else ()
 
 
 def _flags(corpus: Corpus, way: Way) -> tuple[str, ...]:
@@ -178,6 +195,32 @@ def run_corpus(
     _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
     _run([command], data, runs, weights)
     print(collect(folder, [str(runs / command.workdir)], compare=_COMPARE))
+
+
+def run_apart(
+    corpus: Corpus,
+    data: Path,
+    runs: Path,
+    results: Path,
+    *,
+    weights: str,
+    way: str,
+    name: str,
+    controls: str = "",
+    seeds: int = 3,
+) -> None:
+    """Runs the seeds of one way one by one, each from a copy of the first, and collects after each what is there.
+
+    Raises:
+        UserError: a command failed; its log says why.
+    """
+    commands = [one_seed(corpus, way, seed, name=name, controls=controls) for seed in range(seeds)]
+    for number, command in enumerate(commands):
+        if number:
+            _copy(runs / commands[0].workdir, runs / command.workdir)
+        _run([command], data, runs, weights)
+        workdirs = [str(runs / one.workdir) for one in commands[: number + 1]]
+        print(collect(results / f"p2rec_{name}", workdirs, compare=_COMPARE))
 
 
 def _choose(corpus: Corpus, data: Path, runs: Path, folder: Path, weights: str) -> str:
@@ -248,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--seeds", type=int, default=3)
     choice.add_argument("--way", help="run this one, without trying the others")
     options.add_argument("--controls", default="", help="default: all")
+    options.add_argument("--apart", metavar="NAME", help="seeds in workdirs of their own")
     options.add_argument("--list", action="store_true", help="print the commands, run nothing")
     values = options.parse_args(argv)
     chosen = [corpus for corpus in CORPORA if corpus.name in values.only.split(",")]
@@ -261,19 +305,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     for corpus in chosen:
         if values.way not in (None, *corpus.ways):
             options.error(f"--way: {corpus.name} has {', '.join(map(repr, corpus.ways))}")
+    if values.apart and (values.way is None or len(chosen) > 1):
+        options.error("--apart needs --way and one corpus")
+    places = (values.data.resolve(), values.runs.resolve(), values.results)
+    asked = {
+        "weights": values.weights,
+        "way": values.way,
+        "controls": values.controls,
+        "seeds": values.seeds,
+    }
     try:
         for corpus in chosen:
-            run_corpus(
-                corpus,
-                values.data.resolve(),
-                values.runs.resolve(),
-                values.results,
-                weights=values.weights,
-                only_ways=values.ways,
-                way=values.way,
-                controls=values.controls,
-                seeds=values.seeds,
-            )
+            if values.apart:
+                run_apart(corpus, *places, **asked, name=values.apart)
+            else:
+                run_corpus(corpus, *places, **asked, only_ways=values.ways)
     except UserError as error:
         print(f"augmentations: {error}", file=sys.stderr)
         sys.exit(2)

@@ -21,4 +21,10 @@ def get_config() -> ConfigDict:
     config.parse.max_tokens = 256
     config.parse.optimizer.learning_rate = 1e-3
     config.augment.update(way="initialise", reduce="half_whitened", start_std=0.1)
+    config.baselines.hybrids += (
+        "teacher_augmented+tfidf",
+        "markov+ease+teacher_augmented",
+        "teacher_augmented+markov+ease+tfidf",
+        "teacher+teacher_augmented+markov+ease+tfidf",
+    )
     return config
