@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from delrec_jax.config import Experiment
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.teachers.compiled import CompiledScores
 from delrec_jax.teachers.item_to_item import unit_vectors
 from delrec_jax.teachers.list_files import inputs_hash
 from delrec_jax.teachers.lists import top_lists
@@ -24,6 +25,9 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
+
+_BATCH = 256
+"""Histories of which the teacher is asked at once; fewer if there are no more."""
 
 
 class Guides:
@@ -105,11 +109,12 @@ class Guides:
 
         config = self._experiment.distill
         items, scores = top_lists(
-            teacher.scores,
+            CompiledScores(teacher),
             read,
             top_h=config.top_h,
             allowed=~self._data.split.cold_items(self._data.num_items),
             seen=seen,
+            batch_size=min(_BATCH, max(1, len(read))),
         )
         shares = softmax(scores.astype(np.float64) / config.temperature, axis=1)  # [N, h]
         guides = np.zeros((len(items), self._titles.shape[1]))

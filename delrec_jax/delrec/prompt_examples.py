@@ -23,6 +23,7 @@ from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
 from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users, seen_before
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
+from delrec_jax.teachers.compiled import CompiledScores
 from delrec_jax.teachers.listed import ListedTeacher
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
 from delrec_jax.teachers.protocol import Teacher
@@ -113,7 +114,7 @@ def make_lists(
 
         def ask(one: Teacher, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             asked = Rows(rows.users[chosen], rows.ends[chosen])
-            found = make_lists(experiment, split, num_items, asked, one.scores)
+            found = make_lists(experiment, split, num_items, asked, CompiledScores(one))
             return found.items, found.scores
 
         return TeacherLists(*teacher.gathered(rows.users, ask))

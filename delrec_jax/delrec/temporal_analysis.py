@@ -4,6 +4,9 @@ A solved example from the same user comes first in the text. The loss is the cro
 among candidates.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from delrec_jax.data.prompts import (
@@ -17,6 +20,22 @@ from delrec_jax.data.prompts import (
 from delrec_jax.data.templates import CANDIDATES, PATTERN, Field, Template
 from delrec_jax.data.title_tokens import Ids, Items
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
+
+
+@dataclass(frozen=True)
+class GapPositions:
+    """Where TA can be asked.
+
+    Attributes:
+      users: int64 [U], the users who can be asked.
+      ends: for each of them, the lengths of their training part at which they can.
+    """
+
+    users: np.ndarray
+    ends: Mapping[int, Ids]
+
+    def __len__(self) -> int:
+        return len(self.users)
 
 
 class TemporalAnalysis:
@@ -41,27 +60,28 @@ class TemporalAnalysis:
         Field.MASK,
     )
 
-    def positions(self, material: Material) -> dict[int, Ids]:
-        """For each user, the lengths of their training part at which TA can be asked; users without any are left out."""
+    def positions(self, material: Material) -> GapPositions:
+        """Finds them once for all examples; users without any are left out."""
         ends = {
             int(user): ta_ends(material.train.history(int(user)), material.config.prompts)
             for user in material.users
         }
-        return {user: found for user, found in ends.items() if len(found)}
+        asked = {user: found for user, found in ends.items() if len(found)}
+        return GapPositions(np.array(list(asked), np.int64), asked)
 
     def example(
-        self, material: Material, positions: dict[int, Ids], row: int, rng: np.random.Generator
+        self, material: Material, positions: GapPositions, row: int, rng: np.random.Generator
     ) -> PromptExample:
         """An example of a user drawn uniformly from those who can be asked."""
-        user = int(rng.choice(np.array(list(positions), np.int64)))
+        user = int(rng.choice(positions.users))
         return ta_example(material, positions, user, rng)
 
 
 def ta_example(
-    material: Material, positions: dict[int, Ids], user: int, rng: np.random.Generator
+    material: Material, positions: GapPositions, user: int, rng: np.random.Generator
 ) -> PromptExample:
     """A TA example of this user, at a random position in their training part."""
-    sequence, ends = material.train.history(user), positions[user]
+    sequence, ends = material.train.history(user), positions.ends[user]
     end = int(ends[rng.integers(0, len(ends))])
     label = int(sequence[end - 2])
     candidates = labelled_candidates(material, label, sequence, rng)

@@ -33,7 +33,7 @@ from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import Row, bytes_per_device
-from delrec_jax.teachers.losses import CHUNK_SCORES
+from delrec_jax.teachers.losses import rows_per_chunk
 from delrec_jax.training.task import Task
 
 _STEP_BLOCKS, _SCORING_BLOCKS, _KEPT_BLOCKS, _KEPT_FUSED = 1.5, 0.6, 1.2, 1.5
@@ -140,7 +140,7 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     rows = -(-planned.rows // (planned.parts * ways))
     scored = 0 if planned.scoring is None else _rows(planned.scoring.rows)
     if planned.stage == "teach":
-        passes = _teacher(experiment, rows) + 2 * trained
+        passes = _teacher(experiment, rows, assumed.items) + 2 * trained
         return Temporaries(passes, 4 * assumed.items * 3 * scored // ways)
     part = part_of(experiment, planned, assumed)
     gathered = float(part.weights()) if planned.layout.mesh.shape["fsdp"] > 1 else 0.0
@@ -273,11 +273,12 @@ def _rows(batch: Any) -> int:
     return rows
 
 
-def _teacher(experiment: Experiment, rows: int) -> int:
+def _teacher(experiment: Experiment, rows: int, items: int) -> int:
     """Estimates 16 values per position, layer and channel, attention, and three chunks of scores, all in float32."""
     config: Any = experiment.teacher.shape
     length: int = config.max_length
     width: int = max(config.width, getattr(config, "hidden", 0))
     values: int = 16 * width + 2 * getattr(config, "heads", 0) * length
     layers: int = getattr(config, "layers", 1)
-    return 4 * (rows * length * layers * values + 3 * CHUNK_SCORES)
+    scores = rows_per_chunk(items, config.width) * items
+    return 4 * (rows * length * layers * values + 3 * scores)

@@ -7,6 +7,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.registry import closed_form
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.closed_forms import training_part
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import choose_settings
@@ -15,11 +16,11 @@ from delrec_jax.workdir.workspace import Workspace
 
 def fit(ws: Workspace, data: Data) -> None:
     """Writes `settings.json`; a recommender that cannot be fitted to this corpus is left out, with the reason."""
-    config, found = ws.experiment.baselines, {}
+    config, train, found = ws.experiment.baselines, training_part(data), {}
     for name in config.names:
         started, title = time.monotonic(), closed_form(name).title
         try:
-            choice = choose_settings(name, data, config)
+            choice = choose_settings(name, data, config, train)
         except UserError as error:
             found[name] = {"left_out": str(error)}
             say(f"  {title} is left out: {error}")

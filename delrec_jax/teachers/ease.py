@@ -33,7 +33,7 @@ class EASE:
           UserError: the catalogue is too large.
         """
         check_catalogue("EASE", train.num_items)
-        return ItemToItem(recency=recency(), matrix=ease_weights(train.together(), penalty))
+        return ItemToItem(recency=recency(), matrix=ease_weights(train.together, penalty))
 
 
 @jax.jit

@@ -28,6 +28,15 @@ CHUNK_SCORES = 2_500_000
 CHUNK_ROWS = 400
 
 
+def rows_per_chunk(items: int, width: int) -> int:
+    """Labels per chunk, for a catalogue of so many items with vectors [width].
+
+    Each chunk reads and writes the gradient [items, width], so with large catalogues a chunk has at least as many scores as
+    that has values: with 200,000 items and a width of 64, 48 labels take two thirds of the time of 12.
+    """
+    return max(1, min(CHUNK_ROWS, max(CHUNK_SCORES // items, width)))
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """Which loss to train with.
@@ -117,7 +126,7 @@ def _cross_entropy_pass(
 ) -> tuple[Float[Array, ""], Float[Array, "N D"], Float[Array, "I D"]]:
     """The summed loss and its gradients to `states` and to `table`, in float32."""
     count = len(states)
-    most = max(1, min(count, CHUNK_ROWS, CHUNK_SCORES // table.shape[0]))
+    most = min(count, rows_per_chunk(*table.shape))
     chunks = -(-count // most)
     ways = ways if count % ways == 0 else 1
     output = table.astype(jnp.float32)

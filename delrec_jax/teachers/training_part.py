@@ -1,6 +1,7 @@
 """The training part of a corpus as the recommenders see it that are computed from it directly."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -37,8 +38,9 @@ class TrainingPart:
         lengths = np.diff(self.offsets)
         return np.repeat(np.arange(len(lengths)), lengths)
 
+    @cached_property
     def together(self) -> Float[np.ndarray, "I I"]:
-        """How many users have both items; on the diagonal, how many have the item."""
+        """How many users have both items; on the diagonal, how many have the item. Counted once for all settings."""
         from scipy import sparse  # imported late: a tenth of a second
 
         shape = (len(self.offsets) - 1, self.num_items)

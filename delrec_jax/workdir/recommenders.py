@@ -9,7 +9,6 @@ augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augmen
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
-from delrec_jax.workdir.spread_scores import SpreadScores, compiled_scores, spread_over
+from delrec_jax.workdir.spread_scores import placed_scores, spread_over
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.validation import Validation
 from delrec_jax.workdir.workspace import Workspace
@@ -190,9 +189,7 @@ class ConventionalSystem:
           layout: the mesh that it is scored on (`spread_scores`); None = one device.
         """
         self._split, self._longest, self._read = split, longest, {}
-        self._scores = (
-            partial(compiled_scores, teacher) if layout is None else SpreadScores(teacher, layout)
-        )
+        self._scores = placed_scores(teacher, layout)
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
         """Scores the catalogue [B, I] for rows of a part; over a mesh, the scores stay split."""
@@ -209,7 +206,9 @@ class ConventionalSystem:
         return self._read[part]
 
 
-def choose_settings(name: str, data: Data, config: BaselinesConfig) -> Choice:
+def choose_settings(
+    name: str, data: Data, config: BaselinesConfig, train: TrainingPart | None = None
+) -> Choice:
     """Chooses the settings of a recommender in closed form, by the NDCG@10 of validation users.
 
     Raises:
@@ -222,7 +221,7 @@ def choose_settings(name: str, data: Data, config: BaselinesConfig) -> Choice:
         system = ConventionalSystem(teacher, data.split, form.max_length)
         return validation.ndcg(lambda rows: system.scores("valid", rows), form.title)
 
-    return choose(form, training_part(data), ndcg)
+    return choose(form, train or training_part(data), ndcg)
 
 
 def list_source(ws: Workspace, data: Data, cell: Cell | None = None) -> ListSource:
@@ -237,7 +236,7 @@ def list_source(ws: Workspace, data: Data, cell: Cell | None = None) -> ListSour
     if listed := listed_teacher(ws, data):
         return listed
     teacher, layout = load_cell(ws, data, cell), spread_over(ws.experiment)
-    return teacher.scores if layout is None else SpreadScores(teacher, layout)
+    return placed_scores(teacher, layout)
 
 
 def baseline_systems(ws: Workspace, data: Data) -> dict[str, ConventionalSystem]:

@@ -1,10 +1,8 @@
-"""Scores of conventional recommenders, on one device or spread over a mesh.
+"""Scores of conventional recommenders, on one device (`teachers.compiled`) or spread over a mesh.
 
 Over a mesh, each device scores its share of the users; arrays with one row (or column) per item, and the scores' columns, are
 split by the rule for `items`. The scores stay where they are: ranks and best items are computed there, and only those travel.
 """
-
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,19 +10,10 @@ from jaxtyping import Int
 
 from delrec_jax.config import Experiment
 from delrec_jax.teachers import network
-from delrec_jax.teachers.protocol import Teacher
+from delrec_jax.teachers.compiled import CompiledScores
+from delrec_jax.teachers.protocol import PlacedScores, Teacher
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.steps import EvalStep
-
-
-@jax.jit
-def compiled_scores(teacher: Any, histories: Any) -> jax.Array:
-    """Scores histories [B, L], left-padded with -1: [B, I].
-
-    The teacher is an argument so that recommenders of one shape share a compiled program.
-    """
-    scores: jax.Array = teacher.scores(histories)
-    return scores
 
 
 def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str | None, ...]:
@@ -59,6 +48,11 @@ class SpreadScores:
     def rows(self, wanted: int) -> int:
         """Returns the size of the smallest batch of at least `wanted` histories that divides over the mesh."""
         return self._step.layout.rows(wanted)
+
+
+def placed_scores(teacher: Teacher, layout: Layout | None) -> PlacedScores:
+    """Returns a recommender's scores over this mesh; None = on one device."""
+    return CompiledScores(teacher) if layout is None else SpreadScores(teacher, layout)
 
 
 def spread_over(experiment: Experiment) -> Layout | None:

@@ -186,7 +186,12 @@ def test_settings_at_their_limits_and_beyond():
         LossConfig(calibration=0.5)
 
 
-def test_a_catalogue_larger_than_a_chunk_is_scored_row_by_row(case, monkeypatch):
+def test_a_chunk_has_as_many_labels_as_its_share_of_the_tables_gradient_is_worth():
+    found = [losses.rows_per_chunk(items, 64) for items in (100, 12_101, 200_000, 5_000_000)]
+    assert found == [400, 206, 64, 64]
+
+
+def test_a_catalogue_larger_than_a_chunk_is_scored_in_few_rows(case, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_SCORES", ITEMS - 1)
     total, _ = next_item_loss(*case, config=LossConfig(), key=jax.random.key(0))
     np.testing.assert_allclose(total, plain(*case), rtol=1e-5)

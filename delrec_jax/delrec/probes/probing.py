@@ -36,7 +36,7 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_teacher
-from delrec_jax.workdir.spread_scores import SpreadScores, compiled_scores, spread_over
+from delrec_jax.workdir.spread_scores import placed_scores, spread_over
 from delrec_jax.workdir.workspace import Workspace
 
 _SLOT_SHARE = 4
@@ -113,9 +113,7 @@ class Probing:
     def _teacher(self) -> Asked:
         """The recommender that was distilled."""
         teacher, layout = load_teacher(self.ws, self._data), spread_over(self.ws.experiment)
-        scores: Callable[[np.ndarray], Any] = (
-            partial(compiled_scores, teacher) if layout is None else SpreadScores(teacher, layout)
-        )
+        scores = placed_scores(teacher, layout)
         return asked_recommender(scores, self.ws.experiment.teacher.max_length, self.users)
 
     def slots(self) -> list[dict[str, Any]] | None:
