@@ -5,7 +5,8 @@ LlamaRec's lists and LLMSeqSim's title vectors do?
 Arms: `full` (DELRec; `lm_embeddings` beside it is LLMSeqSim), `llara` (the teacher's vector after each title; projector and
 LoRA train together on labels) and `llamarec` (LoRA on lists of candidates scored by their letters, without a prompt).
 Command: delrec study --config=configs/studies/rivals.py --workdir=runs/rivals      (or NAME.py:BASE)
-Time: 3 arms x 3 seeds that share corpus and teachers; meant for one 80 GB GPU with Flan-T5 large. Not run in full yet.
+Time: 3 arms x 3 seeds that share corpus and teachers; 26 minutes on two cores beside other work on the storefront
+(docs/results/study_rivals.md); meant for one 80 GB GPU with Flan-T5 large.
 
 The rivals are their ideas on this base, not their authors' code: LLaRA and LlamaRec tune Llama 2, with prompts of their own.
 """
