@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
-from delrec_jax.evaluation.metrics import METRICS, bootstrap_intervals, metrics_of_ranks
+from delrec_jax.evaluation.metrics import METRICS, Interval, bootstrap_intervals, metrics_of_ranks
 from delrec_jax.evaluation.parquet_tables import (
     Schema,
     check_schema,
@@ -40,6 +40,8 @@ __all__ = [
     "write_expected",
     "write_records",
 ]
+
+_GROUPS_AT_ONCE = 32  # groups of users whose intervals are computed together: bounds memory
 
 RECORD_SCHEMA: Schema = {
     "user": pl.Int32,  # index
@@ -197,14 +199,29 @@ def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.D
     """
     rows = []
     # Sorted, so that the order of the rows in a file cannot change an interval.
-    for group in values.sort(*by, "user").partition_by(by, maintain_order=True):
-        intervals = bootstrap_intervals(group.select(METRICS).to_numpy(), seed=seed)
+    groups = values.sort(*by, "user").partition_by(by, maintain_order=True)
+    for group, intervals in zip(groups, _group_intervals(groups, seed), strict=True):
         shared = {name: group[name][0] for name in by} | {"users": len(group)}
         for metric, one in zip(METRICS, intervals, strict=True):
             measured = {"value": one.value, "ci_low": one.low, "ci_high": one.high}
             rows.append(shared | {"metric": metric} | measured)
     columns = [*by, "metric", "value", "ci_low", "ci_high", "users"]
     return pl.DataFrame(rows, infer_schema_length=None).select(columns) if rows else pl.DataFrame()
+
+
+def _group_intervals(groups: Sequence[pl.DataFrame], seed: int) -> list[list[Interval]]:
+    """The intervals of each group's metrics. Groups of one size share their draws, which are made once."""
+    found: list[list[Interval]] = [[] for _ in groups]
+    sizes = [len(group) for group in groups]
+    for size in dict.fromkeys(sizes):
+        same = [place for place, its in enumerate(sizes) if its == size]
+        for start in range(0, len(same), _GROUPS_AT_ONCE):
+            places = same[start : start + _GROUPS_AT_ONCE]
+            columns = [groups[place].select(METRICS).to_numpy() for place in places]
+            intervals = bootstrap_intervals(np.concatenate(columns, axis=1), seed=seed)
+            for number, place in enumerate(places):
+                found[place] = intervals[number * len(METRICS) : (number + 1) * len(METRICS)]
+    return found
 
 
 def _checked_records(table: pl.DataFrame, *, where: str) -> pl.DataFrame:

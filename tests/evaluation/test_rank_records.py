@@ -113,6 +113,16 @@ def test_summary_is_mean_and_interval_of_each_group_and_ignores_row_order():
     assert summary.filter(system="delrec", metric="HR@1")["value"][0] == pytest.approx(2 / 3)
 
 
+def test_groups_of_other_sizes_are_summarized_as_if_each_were_alone(monkeypatch):
+    monkeypatch.setattr(rec, "_GROUPS_AT_ONCE", 2)
+    random, rows = np.random.default_rng(0), []
+    for seed, users in enumerate((30, 12, 30, 30, 12, 7)):
+        rows.append(table(seed=seed, ranks=1.0 + random.integers(0, 15, users)))
+    found = rec.summarise(rec.metric_values(pl.concat(rows)), ["seed"])
+    alone = [rec.summarise(rec.metric_values(one), ["seed"]) for one in rows]
+    assert found.equals(pl.concat(alone))
+
+
 def test_expected_values_survive_the_file_and_come_back_wide(tmp_path):
     values = expected_metrics(np.array([[0.6, 0.4], [0.3, 0.7]]))
     cold = np.array([False, True])
