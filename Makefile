@@ -68,6 +68,11 @@ format: $(VENV)/.installed  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# Beside other work, before `make parity`, which does it too.
+$(PARITY_VENV)/.torch: $(PARITY_VENV)/.installed
+	$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" peft
+	@touch $@
+
 # torch and peft come in one pip call, so that the exact version binds peft's choice too. Only a
 # torch that cannot be had here skips the tests; anything else that fails is a failure.
 parity: $(PARITY_VENV)/.installed  ## compare with PyTorch transformers and peft, in their own environment
