@@ -186,13 +186,12 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
 
 def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
     """Builds the experiment from the config file and its overrides, or else from the workdir's own config."""
-    from delrec_jax.config import as_config, from_config, read_config
+    from delrec_jax.config import from_config, read_config
 
     if values.config is None:
-        from delrec_jax.workdir.stored_settings import stored_settings
+        from delrec_jax.workdir.stored_settings import stored_experiment
 
-        stored = stored_settings(values.workdir)
-        return from_config(as_config(stored, f"{values.workdir}/config.json"))
+        return stored_experiment(values.workdir)
     return from_config(
         overridden(read_config(*ready_configs.file_and_argument(values.config)), overrides)
     )
