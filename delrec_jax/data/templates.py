@@ -60,7 +60,7 @@ NEXT_ITEM_TEMPLATE: Template = (
     ". The next {noun} the user will {verb} is :",
     Field.MASK,
 )
-"""DELRec's LLM-based Sequential Recommendation (LSR, method.md)."""
+"""DELRec's LLM-based Sequential Recommendation (LSR; method.md, stage 2)."""
 
 WORDINGS = ("paper", "brief")
 """Sentences as in the paper, or a few words each, which encoders of short texts read faster."""

@@ -1,4 +1,4 @@
-"""Hugging Face's names of a model's tensors and the paths of our tree: one table per family, read in both directions.
+"""Hugging Face's names of a model's tensors and the paths of our tree: one table per family.
 
 The two templates of a row share their fields, so each is a pattern to match in one direction and a template to fill in the
 other. The table's paths are those of the unrolled layout (layers.py); a `Leaf` knows the names of the tensors that it is made
