@@ -146,7 +146,7 @@ def _validated(study: Study, system: str, experiment: Experiment) -> tuple[str, 
 def _unread(stage: str, system: str) -> dict[str, Any]:
     """No controls but the one that is searched for, if it is one."""
     if stage == "tune":
-        own = tuple(p for p, one in TUNED.items() if one == system != "delrec")
+        own = () if system == "delrec" else (TUNED[system],)
         trained = tuple(prompt for prompt in own if prompt in TRAINED_CONTROLS)
         return {"tune.controls": own, "distill.controls": trained}
     if stage == "augment":
