@@ -35,7 +35,7 @@ def shared_settings(experiment: Experiment, base: str) -> dict[str, Any]:
     return settings
 
 
-def read_settings(file: Path) -> Experiment:
+def read_shared_settings(file: Path) -> Experiment:
     """Reads the settings, and has the config's own classes check them.
 
     Raises:

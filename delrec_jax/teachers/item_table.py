@@ -28,7 +28,7 @@ _GELU_SQUARE = 0.425
 class ItemTable(nn.Module):
     """One vector per item.
 
-    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.standardised`). Every mode but `halves`,
+    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.unit_variance`). Every mode but `halves`,
     which takes them as they are, then starts with a table of the same scale as a plain one, however many columns they have.
 
     Attributes:

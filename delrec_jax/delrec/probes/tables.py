@@ -32,7 +32,7 @@ def probe_blocks(found: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def probe_sentence(found: Mapping[str, Any]) -> str:
     """Returns one sentence on the prompt that was probed.
 
     Args:
