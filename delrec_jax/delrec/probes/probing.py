@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.delrec import files, systems
+from delrec_jax.delrec.agreement import MEASURES
 from delrec_jax.delrec.guides import make_guides
-from delrec_jax.delrec.probes.held_out import AGREEMENT, HeldOutUsers, teacher_agreement
+from delrec_jax.delrec.probes.held_out import HeldOutUsers, teacher_agreement
 from delrec_jax.delrec.probes.nearest_words import nearest_words
 from delrec_jax.delrec.probes.order_sensitivity import order_sensitivity
 from delrec_jax.delrec.probes.prompt_transfer import (
@@ -191,7 +192,7 @@ class Probing:
             f"{METRIC} of {name}": partial(ranking, system, name) for name, system in models.items()
         }
         frozen = self._models[DISTILLED_SYSTEM]
-        found[AGREEMENT] = lambda carried: self.heldout.agreement(
+        found[MEASURES["agreement"]] = lambda carried: self.heldout.agreement(
             with_prompt(frozen, carried), texts
         )
         return found
