@@ -159,7 +159,7 @@ def test_another_process_compares_the_sizes_of_its_own_copy(pretrained, tmp_path
         check_unchanged(tmp_path, base, name="base", begun=own)
         (base / "config.json").write_bytes(b" " + (base / "config.json").read_bytes())
         with pytest.raises(
-            UserError, match=r"base/config\.json has not the \d+ bytes that process 0"
+            UserError, match=r"base/config\.json does not have the \d+ bytes that process 0"
         ):
             check_unchanged(tmp_path, base, name="base", begun=own)
         same.return_value = False
