@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
-from hf_paths import our_path
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
@@ -125,6 +124,8 @@ def raw(request):
 
 
 def test_every_name_has_its_path_and_back(raw):
+    from hf_paths import our_path  # not found where this file is a script
+
     for name, (path, _) in expected(raw).items():
         parts = tuple(path.split("/"))
         transposed = path.endswith("kernel")
@@ -141,6 +142,8 @@ def test_the_table_covers_the_model_and_no_more(raw, tmp_path):
 
 
 def test_names_that_are_not_t5s():
+    from hf_paths import our_path
+
     for alias in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
         assert our_path(T5_NAMES, alias) == (("shared", "embedding"), False)
     for name in (
