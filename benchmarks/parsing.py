@@ -25,9 +25,7 @@ from typing import Any
 import harness
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from delrec_jax.config import from_config
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import PER_TOKEN, collate, make_buckets, training_iterator
 from delrec_jax.delrec.labelled_texts import LabelledText
@@ -46,7 +44,8 @@ from delrec_jax.training.sharding import place_batch
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data, load_data
-from delrec_jax.workdir.workspace import Workspace, stored_settings
+from delrec_jax.workdir.stored_settings import stored_experiment
+from delrec_jax.workdir.workspace import Workspace
 
 NAME = "parsing"
 PLANNED = 1000  # steps of the optimizer's schedule, which do not affect the time
@@ -167,8 +166,7 @@ def main() -> None:
     options.add_argument("--quick", action="store_true")
     values = options.parse_args()
     steps, rounds = (2, 2) if values.quick else (8, 3)
-    settings = ConfigDict(stored_settings(Path(values.workdir)), convert_dict=True)
-    ws = Workspace(Path(values.workdir), from_config(settings))
+    ws = Workspace(Path(values.workdir), stored_experiment(values.workdir))
     data = load_data(ws)
     language = Inputs(ws).language
     held = {

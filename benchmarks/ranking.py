@@ -96,7 +96,7 @@ class Batch:
         self.ids = np.where(np.arange(length) < ends[:, None], words, 0)
         self.candidates = rng.integers(0, SMALL, (settings.users, settings.candidates))
         self.settings, self.catalogues, self.model = settings, catalogues, model
-        self.params = ranking_peer.same_weights(model) if model else _random_weights()
+        self.params = _torch_weights(model) if model else _random_weights()
 
     def ours(self, config: T5Config) -> Cases:
         """Our cases; item vectors are computed beforehand, as in an evaluation."""
@@ -157,6 +157,10 @@ class Batch:
         """How many users one run of a case ranks."""
         slow = side == "peer" and case == f"mean-catalogue-{LARGE}"
         return self.settings.slow_users if slow else self.settings.users
+
+
+def _torch_weights(model: Any) -> Any:
+    return ranking_peer.same_weights(model, jax.eval_shape(_random_weights))
 
 
 def _random_weights() -> Any:

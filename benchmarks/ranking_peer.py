@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_names import T5_NAMES
+from delrec_jax.language.weight_names import named_leaves
 
 START = 0
 _SHAPE = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
@@ -43,13 +44,17 @@ def random_model(config: T5Config) -> torch.nn.Module:
     return model.requires_grad_(False)
 
 
-def same_weights(model: torch.nn.Module) -> dict[str, Any]:
-    """The model's weights as our parameter tree."""
-    flat = {}
-    for name, weight in model.named_parameters():
-        path, transposed = T5_NAMES.our_path(name)
-        value = weight.numpy()
-        flat[path] = jnp.asarray(value.T if transposed else value)
+def same_weights(model: torch.nn.Module, shapes: Any) -> dict[str, Any]:
+    """The model's weights as our parameter tree.
+
+    Args:
+      model: from `random_model`.
+      shapes: our tree, as shapes.
+    """
+    tensors, flat = dict(model.named_parameters()), {}
+    for leaf in named_leaves(shapes, T5_NAMES):
+        value = tensors[leaf.names[0]].numpy()
+        flat[leaf.path] = jnp.asarray(value.T if leaf.transposed else value)
     return traverse_util.unflatten_dict(flat)
 
 

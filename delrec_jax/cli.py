@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from delrec_jax.config import Experiment
     from delrec_jax.studies.runs import StudyFile
 
-STAGES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
+STAGE_NAMES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
 COMMANDS = (
-    *("run", *STAGES, "baseline", "histories", "prompts", "recommend", "rank", "probe"),
+    *("run", *STAGE_NAMES, "baseline", "histories", "prompts", "recommend", "rank", "probe"),
     *("app", "export", "push", "plan", "study", "compare"),
 )
 
@@ -39,7 +39,7 @@ _READERS = ("recommend", "rank", "app", "prompts", "histories", "export", "push"
 USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
 
   delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage of the config's method, in order
-  delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGES)}
+  delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGE_NAMES)}
   delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank teacher, baselines and hybrids: no language model
   delrec histories --config=FILE --workdir=DIR --output=DIR   which lists teacher.name=lists needs of another system
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
@@ -126,7 +126,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _help(command: str) -> str:
     """The lines of `USAGE` about one command, and the flags that it alone reads."""
-    name = "STAGE" if command in STAGES else command
+    name = "STAGE" if command in STAGE_NAMES else command
     paragraphs = [part for part in USAGE.split("\n  delrec ")[1:] if part.split()[0] == name]
     lines = ["  delrec " + part.rstrip() for part in paragraphs]
     own = [flag for flag in described() if command in flag.commands]
@@ -186,13 +186,12 @@ def _check_given(command: str, values: flags.FlagValues, overrides: list[str]) -
 
 def _experiment(values: flags.FlagValues, overrides: list[str]) -> "Experiment":
     """Builds the experiment from the config file and its overrides, or else from the workdir's own config."""
-    from delrec_jax.config import as_config, from_config, read_config
+    from delrec_jax.config import from_config, read_config
 
     if values.config is None:
-        from delrec_jax.workdir.stored_settings import stored_settings
+        from delrec_jax.workdir.stored_settings import stored_experiment
 
-        stored = stored_settings(values.workdir)
-        return from_config(as_config(stored, f"{values.workdir}/config.json"))
+        return stored_experiment(values.workdir)
     return from_config(
         overridden(read_config(*ready_configs.file_and_argument(values.config)), overrides)
     )

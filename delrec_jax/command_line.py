@@ -59,7 +59,7 @@ def parse(
         )  # --flagfile=FILE
     except (flags.Error, ValueError) as error:  # a file that is not text
         raise UserError(
-            f"{command}: {one_line(error, most=_LONGEST)}; give a file with one flag a line"
+            f"{command}: {one_line(error, most=_LONGEST)}; give a file with one flag per line"
         ) from error
     overrides, others = _split(expanded)
     rest = _read_flags(values, others, command)

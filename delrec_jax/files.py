@@ -11,6 +11,9 @@ from typing import Any
 
 from delrec_jax.errors import UserError, one_line
 
+COARSE_TIMES = 2 * 10**9
+"""Nanoseconds: times of files are that coarse on some file systems."""
+
 # Bytes. A file is read as a whole; the largest, the titles of ten million items, has less.
 _LARGEST_OBJECT = 1 << 30
 

@@ -62,7 +62,7 @@ def test_overrides_come_after_the_ablation(file):
 
 def test_a_file_of_flags_that_is_no_text_is_told(capsys, tmp_path):
     (tmp_path / "flags").write_bytes(b"\x7fELF\xff\xfe")
-    assert "give a file with one flag a line" in mistake(
+    assert "give a file with one flag per line" in mistake(
         capsys, "run", f"--flagfile={tmp_path / 'flags'}"
     )
 

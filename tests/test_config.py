@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from delrec_jax.config import (
+    METHODS,
     DistillConfig,
     Experiment,
     TeacherConfig,
@@ -17,6 +18,7 @@ from delrec_jax.config import (
 )
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
+from delrec_jax.workdir.stage_table import STAGES
 
 DEFAULTS = to_dict(Experiment())
 
@@ -243,3 +245,7 @@ def test_a_prompt_has_users_to_train_to_select_and_to_be_reported_on(shares):
     with pytest.raises(UserError, match=r"distill\.train_users is .*leave users to report on"):
         DistillConfig(train_users=train, valid_users=valid)
     assert DistillConfig(train_users=0.8, valid_users=0.1).train_users == 0.8
+
+
+def test_every_method_has_stages_and_every_table_of_stages_a_method():
+    assert tuple(STAGES) == METHODS

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from readme_text import ROOT, commands
 
-from delrec_jax.cli import COMMANDS, STAGES
+from delrec_jax.cli import COMMANDS, STAGE_NAMES
 from delrec_jax.command_line import described
 from delrec_jax.config import default_config, leaf_keys
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 
 
 def script(path, monkeypatch):
@@ -96,7 +96,7 @@ def test_the_tutorial_names_the_stages_and_their_folders():
     text = (ROOT / "docs" / "tutorial.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| .* \| `(\w+)/` \|$", text, re.M))
     assert rows == {
-        name: stage.folder for name, stage in METHODS["delrec"].items() if name != "baseline"
+        name: stage.folder for name, stage in STAGES["delrec"].items() if name != "baseline"
     }
 
 
@@ -106,7 +106,7 @@ def test_every_flag_that_is_described_is_of_a_command():
     assert all(flag.meaning for flag in described())
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in STAGES[1:]])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in STAGE_NAMES[1:]])
 def test_each_command_says_what_it_takes(capsys, command):
     from delrec_jax import cli
 
@@ -114,7 +114,7 @@ def test_each_command_says_what_it_takes(capsys, command):
     shown = capsys.readouterr().out
     own = [flag.name for flag in described() if command in flag.commands]
     assert all(f"--{name} " in shown for name in own) and "--config.KEY=VALUE" in shown
-    assert shown.startswith(f"  delrec {'STAGE' if command in STAGES else command} ")
+    assert shown.startswith(f"  delrec {'STAGE' if command in STAGE_NAMES else command} ")
 
 
 def test_the_guides_have_a_page_in_the_site():

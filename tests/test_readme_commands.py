@@ -49,7 +49,7 @@ from delrec_jax.language.verbalizers import VERBALIZERS
 from delrec_jax.stages.export import FORMATS
 from delrec_jax.teachers.registry import CLOSED_FORMS, display_name
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 
 # Each by words that no other command has.
 EXEMPT = {
@@ -295,8 +295,8 @@ def every_stage_is_a_command(command, made):
 
 def run_stages(command, method, named, config, workdir, flags, *, again):
     """Runs each stage by its command in a copy of a finished run; only the lost one, and the report, are made again."""
-    assert named == [stage for stage in METHODS[method] if stage != "baseline"]
-    lost = shutil.ignore_patterns(METHODS[method][again].folder, "report")
+    assert named == [stage for stage in STAGES[method] if stage != "baseline"]
+    lost = shutil.ignore_patterns(STAGES[method][again].folder, "report")
     workdir = shutil.copytree(workdir, Path("runs", f"stages_{method}"), ignore=lost)
     for stage in named:
         text = said(*filled(command, STAGE=stage, FILE=config, DIR=workdir), *flags)

@@ -27,7 +27,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.evaluation.records import read_records as read_rank_records
 from delrec_jax.hub.catalogue import read_catalogue, read_titles
 from delrec_jax.hub.manifest import read_manifest
-from delrec_jax.hub.settings import read_settings
+from delrec_jax.hub.settings import read_shared_settings
 from delrec_jax.hub.tensors import read_tensors
 from delrec_jax.language.adapter_files import load_adapter
 from delrec_jax.language.hub import read_json as read_model_json
@@ -187,7 +187,7 @@ PLACES = {
     "base.json": read_model_json,
     "systems.safetensors": read_tensors,
     "delrec.json": read_manifest,
-    "settings.json": read_settings,
+    "settings.json": read_shared_settings,
     "catalogue.json": lambda path: read_catalogue(path, None, ""),
     "titles.csv": read_titles,
     "records.parquet": read_rank_records,

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from delrec_jax.analysis.blocks import Block, Cell, Line
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line
 from delrec_jax.analysis.drawing import (
     DASHES,
     INK_ON_COLOR,
@@ -127,7 +127,11 @@ class HeatMap:
     def block(self) -> Block:
         """The map as a table."""
         lines = tuple(
-            Line("", _text(value), tuple(Cell("–" if one is None else f"{one:.4f}") for one in row))
+            Line(
+                "",
+                _text(value),
+                tuple(Cell(NOTHING if one is None else f"{one:.4f}") for one in row),
+            )
             for value, row in zip(self.row_values, self.grid, strict=True)
         )
         corner = f"{self.rows} \\ {self.columns}"
@@ -171,7 +175,7 @@ def _text(value: Value) -> str:
 
 
 def _cell(point: Measured | None) -> Cell:
-    return Cell("–") if point is None else point.cell
+    return Cell(NOTHING) if point is None else point.cell
 
 
 def _places(axes: Axes, values: Sequence[Value]) -> list[float]:

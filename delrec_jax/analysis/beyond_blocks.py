@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from delrec_jax.analysis.blocks import Block, Cell, Line, Row
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line, Row
 from delrec_jax.analysis.labels import system_label
 from delrec_jax.evaluation.systems import BASELINES, system_order
 
@@ -73,6 +73,6 @@ def _cell(rows: Sequence[Mapping[str, float | None]], name: str) -> Cell:
     """The mean of a measure over the rows of one system, and its spread."""
     values = [value for row in rows if (value := row[name]) is not None]
     if not values:
-        return Cell("–")
+        return Cell(NOTHING)
     spread = f"± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return Cell(f"{np.mean(values):.3f}", spread)

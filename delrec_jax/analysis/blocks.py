@@ -21,6 +21,9 @@ SHARE_COLUMN = "of oracle"
 WITH_INTERVAL = ("HR@1", "NDCG@10")
 PARTS = ("headline", "popularity", "cold")
 
+NOTHING = "–"
+"""The text of a value that does not exist."""
+
 _FILE_WIDTH = 140
 _TAG = re.compile("<(?=[a-zA-Z/!?])")  # with which HTML begins: "p < 0.01" is none
 
@@ -249,18 +252,18 @@ def _metric_cells(values: Mapping[str, Row]) -> tuple[Cell, ...]:
     for metric in METRICS:
         row = values.get(metric)
         interval = interval_text(row) if row and metric in WITH_INTERVAL else ""
-        cells.append(Cell(f"{row['value']:.3f}", interval) if row else Cell("–"))
+        cells.append(Cell(f"{row['value']:.3f}", interval) if row else Cell(NOTHING))
     return tuple(cells)
 
 
 def _share(values: Mapping[str, Row], bound: float | None) -> Cell:
     if not bound or "HR@1" not in values:
-        return Cell("–")
+        return Cell(NOTHING)
     return Cell(f"{100 * values['HR@1']['value'] / bound:.0f} %")
 
 
 def _measured(row: Row | None) -> Cell:
-    return Cell(f"{row['value']:.3f}", interval_text(row)) if row else Cell("–")
+    return Cell(f"{row['value']:.3f}", interval_text(row)) if row else Cell(NOTHING)
 
 
 def interval_text(row: Row, *, signed: bool = False, digits: int = 3) -> str:

@@ -56,7 +56,7 @@ def _line(row: Row, *, teachers: bool) -> Line:
             Cell(
                 f"{row['difference']:+.{digits}f}", interval_text(row, signed=True, digits=digits)
             ),
-            Cell(_p_text(row["p_adjusted"])),
+            Cell(p_text(row["p_adjusted"])),
             Cell(verdict(row)),
         ),
     )
@@ -73,5 +73,6 @@ def _label(system: str, step: int) -> str:
     return base_label(system) + selection_text({"system": system, "step": step})
 
 
-def _p_text(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p-value as tables show it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

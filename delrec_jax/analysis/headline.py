@@ -14,7 +14,7 @@ from delrec_jax.evaluation.systems import SIMPLE_BASELINES
 
 Row = Mapping[str, Any]
 
-PROMPT_CONTROLS = {
+TUNED_CONTROLS = {
     "lm_tuned_no_prompt": "no prompt",
     "lm_tuned_random_prompt": "a random prompt",
     "lm_tuned_shuffled_prompt": "the prompt of a shuffled teacher",
@@ -127,13 +127,13 @@ class Headline:
         return said
 
     def _prompts(self, own: Row) -> list[str]:
-        controls = self._claims(own, PROMPT_CONTROLS)
+        controls = self._claims(own, TUNED_CONTROLS)
         if not controls:
             return [
                 "No control was tuned: this run cannot tell what the distilled prompt contributes."
             ]
-        listed = _listed([PROMPT_CONTROLS[name] for name in controls], "or")
-        claim, reached = _hardest(controls, PROMPT_CONTROLS)
+        listed = _listed([TUNED_CONTROLS[name] for name in controls], "or")
+        claim, reached = _hardest(controls, TUNED_CONTROLS)
         so = _doubt(claim, "the distilled prompt is what counts")
         return [
             f"Tuned alike with {listed} instead, the language model {reached}: {claim.turned('DELRec')}{so}."

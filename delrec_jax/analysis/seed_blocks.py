@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delrec_jax.analysis.blocks import Block, Cell, Line, Row, block_title, in_parts, users_note
+from delrec_jax.analysis.blocks import (
+    NOTHING,
+    Block,
+    Cell,
+    Line,
+    Row,
+    block_title,
+    in_parts,
+    users_note,
+)
 from delrec_jax.analysis.labels import system_label
 from delrec_jax.evaluation.records import METRICS
 from delrec_jax.evaluation.systems import BASELINES, system_order
@@ -103,7 +112,7 @@ def _cells(mean: SeedMean) -> tuple[Cell, ...]:
     cells = []
     for metric in METRICS:
         value, spread = mean.values.get(metric), mean.spreads.get(metric)
-        text = "–" if value is None else f"{value:.4f}"
+        text = NOTHING if value is None else f"{value:.4f}"
         cells.append(Cell(text, "" if spread is None else f"± {spread:.4f}"))
     return tuple(cells)
 

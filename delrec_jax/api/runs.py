@@ -10,7 +10,6 @@ from delrec_jax import ready_configs
 from delrec_jax.api.frames import Place
 from delrec_jax.config import (
     Experiment,
-    as_config,
     from_config,
     leaf_keys,
     read_config,
@@ -21,7 +20,7 @@ from delrec_jax.hub.fetched import is_shared, open_shared
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages import pipeline
 from delrec_jax.workdir.opening import opened
-from delrec_jax.workdir.stored_settings import stored_settings
+from delrec_jax.workdir.stored_settings import stored_experiment
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -114,8 +113,7 @@ def load(
         return open_shared(str(place), revision=revision, base=str(base), titles=titles)
     if revision or base or titles:
         raise UserError(f"{place}: revision, base and titles are for shared models, USER/NAME")
-    settings = as_config(stored_settings(place), f"{place}/config.json")
-    with opened(str(place), from_config(settings), reads=True) as workspace:
+    with opened(str(place), stored_experiment(place), reads=True) as workspace:
         return Recommender(workspace)
 
 

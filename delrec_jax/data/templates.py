@@ -60,7 +60,7 @@ NEXT_ITEM_TEMPLATE: Template = (
     ". The next {noun} the user will {verb} is :",
     Field.MASK,
 )
-"""DELRec's LLM-based Sequential Recommendation (LSR, method.md)."""
+"""DELRec's LLM-based Sequential Recommendation (LSR; method.md, stage 2)."""
 
 WORDINGS = ("paper", "brief")
 """Sentences as in the paper, or a few words each, which encoders of short texts read faster."""
@@ -127,7 +127,7 @@ def pattern_first(template: Template) -> Template:
     introduction, first = template[place - 1], template[0]
     if not isinstance(introduction, str) or not isinstance(first, str):
         raise UserError(
-            f"prompts.pattern_first moves PATTERN to the beginning of {template}: a text must stand before PATTERN and at the "
+            f"prompts.pattern_first moves PATTERN to the beginning of {template}: a text must come before PATTERN and at the "
             "template's beginning; change the template, or set it to False"
         )
     rest = (*template[1 : place - 1], *template[place + 1 :])

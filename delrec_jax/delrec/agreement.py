@@ -1,5 +1,6 @@
 """How closely a prompt's answers match the teacher's: top-1 agreement, Kendall's tau and likelihood, one text per row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax import prng
+from delrec_jax.config import Experiment
 from delrec_jax.data.pipeline import make_buckets, padded_batches
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.material import PromptExample
@@ -15,6 +17,7 @@ from delrec_jax.delrec.pattern_simulating import listed_example
 from delrec_jax.delrec.prompt_examples import PromptExamples
 from delrec_jax.evaluation.metrics import bootstrap_interval
 from delrec_jax.training.steps import EvalStep
+from delrec_jax.workdir.language_model import Language
 
 _PAIRS = 1 << 22
 
@@ -70,30 +73,35 @@ def make_exam(examples: PromptExamples, pattern: Ids) -> Exam:
 
 @dataclass(frozen=True)
 class Reader:
-    """Puts the questions of an exam to a language model.
+    """Puts the questions of an exam to the frozen language model.
 
     Attributes:
+      experiment: the run's config.
+      language: the language model.
       scores: (held, texts) -> scores of each text's candidates.
-      batch_size: texts per batch.
-      max_tokens: length of the longest text.
     """
 
+    experiment: Experiment
+    language: Language
     scores: EvalStep
-    batch_size: int
-    max_tokens: int
 
-    def read(self, held: Any, exam: Exam) -> Reading:
+    def read(self, prompt: Any, readout: Mapping[str, Any] | None, exam: Exam) -> Reading:
         """Compares the language model's ranking of each list with that of the labels.
 
         Args:
-          held: the model's weights and the prompt.
+          prompt: the soft prompt as texts read it.
+          readout: a readout, of which what is not given is at its start.
           exam: the questions.
         """
-        scores = []
-        batches = padded_batches(
-            exam.examples, batch_size=self.batch_size, buckets=make_buckets(self.max_tokens)
-        )
-        for batch, real in batches:
+        held = {
+            "params": self.language.params,
+            "vectors": self.language.vectors,
+            "prompt": prompt,
+            "readout": {**self.language.readout, **(readout or {})},
+        }
+        scores, buckets = [], make_buckets(self.experiment.prompts.max_tokens)
+        size = self.experiment.evaluate.batch_size
+        for batch, real in padded_batches(exam.examples, batch_size=size, buckets=buckets):
             scores.append(np.asarray(self.scores(held, batch))[:real])
         given = np.concatenate(scores)  # [N, C]
         log_probabilities = jax.nn.log_softmax(given, axis=-1)

@@ -122,10 +122,8 @@ class PromptTraining:
 
     @cached_property
     def _reader(self) -> Reader:
-        config = self._ws.experiment
         assert self.task.scoring is not None
-        scores = self.task.scoring.step
-        return Reader(scores, config.evaluate.batch_size, config.prompts.max_tokens)
+        return Reader(self._ws.experiment, self._language, self.task.scoring.step)
 
     def start(self, name: str) -> Prompt:
         """An untrained prompt; `random` and the start of the trained prompts come from different streams."""
@@ -188,15 +186,8 @@ class PromptTraining:
     def _read(self, trained: Mapping[str, Any], exam: Exam) -> Reading:
         """Reads an exam with a prompt as training has it, and a readout, of which what is not given is at its start."""
         vectors = self._frozen.get(title_slots.VECTORS)
-        return self._answer(
-            {**trained, "prompt": title_slots.readable(trained["prompt"], vectors)}, exam
-        )
-
-    def _answer(self, given: Mapping[str, Any], exam: Exam) -> Reading:
-        """The same with a prompt as texts read it."""
-        readout = {**self._language.readout, **(given.get("readout") or {})}
-        held = {name: self._frozen[name] for name in ("params", "vectors")}
-        return self._reader.read({**held, "prompt": given["prompt"], "readout": readout}, exam)
+        prompt = title_slots.readable(trained["prompt"], vectors)
+        return self._reader.read(prompt, trained.get("readout"), exam)
 
     def agreement(self, heldout: PromptExamples) -> list[dict[str, Any]]:
         """Agreement with the teacher on held-out users, for none, for the readout alone, and for each of `REPORTED`."""
@@ -204,8 +195,8 @@ class PromptTraining:
         bare = ["none", *([files.READOUT] if self._language.ranker.verbalizer.distilled else [])]
         for name in (*bare, *(prompt for prompt in REPORTED if prompt in made)):
             system = systems.prompted(self._ws, self._language, name, self._guides)
-            given = {"prompt": system.prompt, "readout": system.readout}
-            reading = self._answer(given, make_exam(heldout, system.pattern))
+            exam = make_exam(heldout, system.pattern)
+            reading = self._reader.read(system.prompt, system.readout, exam)
             seed = self._ws.experiment.seed
             found = agreement_rows(name, reading, heldout.material.rows.users, seed=seed)
             for row in found:

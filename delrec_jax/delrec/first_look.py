@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from delrec_jax.analysis.headline import PROMPT_CONTROLS, TRUE_ITEMS, Headline
+from delrec_jax.analysis.headline import TRUE_ITEMS, TUNED_CONTROLS, Headline
 from delrec_jax.analysis.report import WorkedExample
 from delrec_jax.analysis.user_table import UserTable, user_table
 from delrec_jax.delrec import systems
@@ -41,7 +41,7 @@ def headline(
     config = ws.experiment
     found = standings(table, _METRIC, protocol=protocol, seed=config.seed)
     baseline, there = best_baseline(found), {one.system for one in found}
-    references = (baseline, "teacher_augmented", "teacher", *PROMPT_CONTROLS, TRUE_ITEMS)
+    references = (baseline, "teacher_augmented", "teacher", *TUNED_CONTROLS, TRUE_ITEMS)
     pairs = [("delrec", name) for name in references if name in there]
     tests = compare_family(table, pairs, _METRIC, protocol=protocol, seed=config.seed)
     wanted = ("oracle", protocol, _METRIC)

@@ -23,10 +23,12 @@ class PromptTask(Protocol):
 
     Attributes:
       name: its name in `distill.tasks`, the logs and `Pieces.tasks`.
+      title: its name for readers, above its texts in `delrec prompts`.
       template: the template of its text.
     """
 
     name: str
+    title: str
     template: Template
 
     def positions(self, material: Material) -> Sized:
@@ -64,7 +66,7 @@ def prompt_tasks(experiment: Experiment) -> list[PromptTask]:
 
 def _named(name: str, code: str) -> PromptTask:
     key = f"distill.tasks.{name}.code" if code else "distill.tasks"
-    needs = ("name", "template", "positions", "example")
+    needs = ("name", "title", "template", "positions", "example")
     found = find(code or name, PROMPT_TASKS, key=key, needs=needs)
     if name == NEXT_ITEM:
         raise UserError(f"distill.tasks.{name}: the text of stage 2 has this name; choose another")

@@ -131,7 +131,7 @@ def _tuning(config: Experiment) -> str:
 
 def _curves(log: list[dict[str, Any]]) -> list[Curve]:
     prompts = {f"prompt/{name}": name for name in ("distilled", "shuffled", "true")}
-    adapters = {f"adapter/{name}": f"{name} prompt" for name in systems.TUNED}
+    adapters = {f"adapter/{name}": f"{name} prompt" for name in systems.TUNED.values()}
     wanted = [
         pretraining_curve(log),
         Curve("valid/NDCG@10", "Teacher: validation NDCG@10", {"teacher": "teacher"}),

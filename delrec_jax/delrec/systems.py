@@ -23,14 +23,16 @@ WORDS_OF_THE_STORE = BEHAVIOUR_WORDS["companion_next"][0]
 """What most of the storefront's customers do, in the words of pre-training: the best single instruction."""
 
 TUNED = {
-    "none": "lm_tuned_no_prompt",
-    "random": "lm_tuned_random_prompt",
-    "shuffled": "lm_tuned_shuffled_prompt",
-    "true": "lm_tuned_true_prompt",
-    "distilled": "delrec",
+    "lm_tuned_no_prompt": "none",
+    "lm_tuned_random_prompt": "random",
+    "lm_tuned_shuffled_prompt": "shuffled",
+    "lm_tuned_true_prompt": "true",
+    "delrec": "distilled",
 }
-"""The tuned systems by the prompt that they were tuned with, `none` for no prompt."""
+"""The prompts that the tuned systems were tuned with, `none` for no prompt."""
 
+TUNED_WITH = {prompt: system for system, prompt in TUNED.items()}
+"""The tuned systems by that prompt."""
 
 PROMPTED = {
     "lm_random_prompt": "random",
@@ -54,7 +56,7 @@ def system_names(experiment: Experiment, *, words: bool) -> tuple[str, ...]:
         bare_name(experiment),
         *(("lm_readout",) if readout else ()),
         *(name for name, prompt in PROMPTED.items() if prompt in made),
-        *(TUNED[prompt] for prompt in tuned_with(experiment)),
+        *(TUNED_WITH[prompt] for prompt in tuned_with(experiment)),
         *(("lm_words",) if words else ()),
     )
 
@@ -72,9 +74,8 @@ def language_system(
     """
     if name == "lm_words":
         return LanguageSystem(language.ids(WORDS_OF_THE_STORE))
-    for prompt, tuned_name in TUNED.items():
-        if name == tuned_name:
-            return tuned(ws, language, prompt, guides)
+    if name in TUNED:
+        return tuned(ws, language, TUNED[name], guides)
     prompts = {**PROMPTED, "lm_readout": files.READOUT, bare_name(ws.experiment): "none"}
     return prompted(ws, language, prompts[name], guides)
 
@@ -92,9 +93,9 @@ def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:
     distilled["lm_readout"] = files.READOUT
     if name in distilled:
         return (files.prompt_path(ws, distilled[name]).parent,)
-    for prompt, tuned_name in TUNED.items():
-        if name == tuned_name:
-            return files.prompt_path(ws, prompt).parent, files.adapter_path(ws, prompt).parent
+    if name in TUNED:
+        prompt = TUNED[name]
+        return files.prompt_path(ws, prompt).parent, files.adapter_path(ws, prompt).parent
     return ()
 
 

@@ -1,4 +1,4 @@
-"""How the losses of stage 1's tasks are combined into one (method.md, stage 1, item 3).
+"""How the losses of stage 1's tasks are combined into one (method.md, stage 1, "Shares and weights").
 
 `fixed`          L = sum_task w_task L_task, with the weights of `distill.tasks` normalized to sum to 1.
 `gradient_norm`  weights proportional to (1 / |grad L_task|) ** 0.5, summing to 1, no gradient through them (the reference).

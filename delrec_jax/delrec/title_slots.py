@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float
 from delrec_jax import prng
 from delrec_jax.delrec import files
 from delrec_jax.distributed import as_main_sees
+from delrec_jax.teachers.item_table import GELU_SQUARE
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.workdir.language_model import Language
@@ -35,9 +36,6 @@ from delrec_jax.workdir.workspace import Workspace
 
 VECTORS = "slot_vectors"
 """The key of the items' vectors [I, E] in what training steps read and never change."""
-
-# The mean square of gelu(z) for z ~ N(0, 1).
-_GELU_SQUARE = 0.425
 
 
 def init_projector(table: Float[Array, "V D"], width: int, key: jax.Array) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def init_projector(table: Float[Array, "V D"], width: int, key: jax.Array) -> di
     """
     first, second = jax.random.split(key)
     inner = outer = table.shape[1]
-    deviation = table.std().astype(jnp.float32) * (_GELU_SQUARE * inner) ** -0.5
+    deviation = table.std().astype(jnp.float32) * (GELU_SQUARE * inner) ** -0.5
     return {
         "first": {
             "weight": width**-0.5 * jax.random.normal(first, (width, inner)),

@@ -232,8 +232,7 @@ def bootstrap_interval(
     *,
     seed: int,
     resamples: int = 2000,
-    level: float = 0.95,
 ) -> Interval:
     """`bootstrap_intervals` for one quantity per user."""
     column = np.asarray(values, np.float64)[:, None]
-    return bootstrap_intervals(column, seed=seed, resamples=resamples, level=level)[0]
+    return bootstrap_intervals(column, seed=seed, resamples=resamples)[0]

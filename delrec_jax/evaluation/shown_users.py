@@ -44,8 +44,8 @@ class ShownUsers:
     def rule(self) -> str:
         """How the users were chosen, for a reader."""
         return (
-            f"Of each group {self.most} users at most, drawn at random (seed {self.seed}); nobody picked them. A system is "
-            f"right if the target is among its first {FOUND} under protocol {self.protocol}."
+            f"Of each group {self.most} users at most, drawn at random (seed {self.seed}); nobody picked them. A system "
+            f"counts as correct if the target is among its first {FOUND} under protocol {self.protocol}."
         )
 
 

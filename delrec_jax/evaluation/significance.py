@@ -22,7 +22,7 @@ from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
 CONTROLS = tuple(name for name in SYSTEMS if name.startswith("lm_") and name not in BASELINES)
 """The language model's other rows: DELRec is tested against each."""
 
-PROMPT_CONTROLS = (
+UNTUNED_CONTROLS = (
     *("lm_no_prompt", "lm_supervised", "lm_readout"),
     *("lm_random_prompt", "lm_shuffled_prompt"),
 )
@@ -175,7 +175,7 @@ def standard_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     """
     pairs = [(name, "teacher") for name in systems if name != "teacher"]
     pairs += [("delrec", control) for control in CONTROLS]
-    pairs += [("lm_distilled_prompt", control) for control in PROMPT_CONTROLS]
+    pairs += [("lm_distilled_prompt", control) for control in UNTUNED_CONTROLS]
     there = set(systems) - {"oracle"}
     return [(a, b) for a, b in pairs if a in there and b in there]
 

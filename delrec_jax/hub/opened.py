@@ -24,7 +24,7 @@ from delrec_jax.hub.manifest import (
     read_part,
     remedy,
 )
-from delrec_jax.hub.settings import read_settings
+from delrec_jax.hub.settings import read_shared_settings
 from delrec_jax.hub.tensors import Tree, check_shapes, read_tensors
 from delrec_jax.language import hub
 from delrec_jax.language.adalora import init_adapters
@@ -72,7 +72,7 @@ class FolderParts:
         for file in (folder / "tokenizer").glob("*.json"):
             if "auto_map" in read_part(file):
                 raise UserError(f"{file}: auto_map names code, which is not loaded; {remedy(file)}")
-        settings = read_settings(folder / "config.json")
+        settings = read_shared_settings(folder / "config.json")
         self.experiment: Experiment = replace(settings, mesh=own_mesh(settings.mesh))
         self.catalogue: Catalogue = read_catalogue(
             folder / "catalogue.json", titles, self._manifest.titles_sha256

@@ -30,12 +30,12 @@ def shared_settings(experiment: Experiment, base: str) -> dict[str, Any]:
     settings["lm"] |= {"weights": base, "tokenizer": ""}
     for key, value in _own_code(settings):
         raise UserError(
-            f"{key} is {value!r}, which is code of your own: a shared folder holds no code, and who opens it would not have it"
+            f"{key} is {value!r}, which is code of your own: a shared folder holds no code, so others would not have it"
         )
     return settings
 
 
-def read_settings(file: Path) -> Experiment:
+def read_shared_settings(file: Path) -> Experiment:
     """Reads the settings, and has the config's own classes check them.
 
     Raises:

@@ -51,7 +51,9 @@ def check_shapes(file: Path, found: Tree, expected: Tree) -> None:
       UserError: a tensor is missing, unknown, or of another shape.
     """
     if not isinstance(found, dict):
-        raise UserError(f"{file}: an array stands where a system's tensors belong; {remedy(file)}")
+        raise UserError(
+            f"{file}: there is an array where a system's tensors belong; {remedy(file)}"
+        )
     there, wanted = (
         {
             name: tuple(leaf.shape)

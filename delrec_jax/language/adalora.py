@@ -177,16 +177,7 @@ def merge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
     Raises:
       ValueError: a kernel is quantized; `quantised.dequantised` makes it plain.
     """
-    return _add_updates(params, adapters, scaling(config))
-
-
-def unmerge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:
-    """Subtracts what `merge` added; exact up to rounding."""
-    return _add_updates(params, adapters, -scaling(config))
-
-
-def _add_updates(params: Tree, adapters: Tree, factor: float) -> Tree:
-    flat = traverse_util.flatten_dict(params)
+    flat, factor = traverse_util.flatten_dict(params), scaling(config)
     triplets = traverse_util.flatten_dict(adapters)
     for path in {path[:-1] for path in triplets}:
         a, e, b = (triplets[(*path, name)] for name in "AEB")

@@ -1,7 +1,8 @@
 """Verbalizers turn answers of the language model into scores of items (method.md, "the verbalizer").
 
-A verbalizer is one object in one file (`mean_scoring`, `sequence_scoring`, `index_scoring`, or a user's file); `verbalizers`
-lists the built-in ones. It defines how titles are scored, what the text must contain, and which titles it cannot distinguish.
+A verbalizer is one object in one file (`mean_scoring`, `sequence_scoring`, `index_scoring`, `embedding_scoring`, or a user's
+file); `verbalizers` lists the built-in ones. It defines how titles are scored, what the text must contain, and which titles
+it cannot distinguish.
 
 Such titles must tie exactly, because a tie gets the mean rank and a difference in the last bit does not. Two columns of one
 product may be summed in different orders, so all tied items get the score of the first of them (`share_scores`).

@@ -1,7 +1,7 @@
-"""Hugging Face's names of a model's tensors and the paths of our tree: one table per family, read in both directions.
+"""Hugging Face's names of a model's tensors and the paths of our tree: one table per family.
 
-The two templates of a row share their fields, so each is a pattern to match in one direction and a template to fill in the
-other. The table's paths are those of the unrolled layout (layers.py); a `Leaf` knows the names of the tensors that it is made
+The two templates of a row share their fields: ours is a pattern that a path is matched with, theirs is filled with what was
+found. The table's paths are those of the unrolled layout (layers.py); a `Leaf` knows the names of the tensors that it is made
 of in either layout. The tables are in `t5_names` and `bert_names`.
 """
 
@@ -21,9 +21,7 @@ TreePath = tuple[str, ...]
 
 class _Row(NamedTuple):
     theirs: str
-    ours: str
     transposed: bool
-    their_pattern: re.Pattern[str]
     our_pattern: re.Pattern[str]
 
 
@@ -51,23 +49,8 @@ class Names:
             name = re.sub(pattern, replacement, name)
         return None if re.fullmatch(self.ignored, name) else name
 
-    def our_path(self, name: str) -> tuple[TreePath, bool] | None:
-        """Returns where a tensor of a file belongs.
-
-        Args:
-          name: Hugging Face's name.
-
-        Returns:
-          The path in the unrolled tree and whether the tensor is transposed there; None if the model has no such tensor.
-        """
-        known = self.canonical(name)
-        for row in self._rows if known else ():
-            if found := row.their_pattern.fullmatch(known or ""):
-                return tuple(row.ours.format(**found.groupdict()).split("/")), row.transposed
-        return None
-
     def hf_name(self, path: TreePath) -> tuple[str, bool]:
-        """The inverse of `our_path`.
+        """Returns the tensor that a leaf is made of.
 
         Args:
           path: path of a leaf in the unrolled tree.
@@ -86,8 +69,7 @@ class Names:
     @cached_property
     def _rows(self) -> tuple[_Row, ...]:
         return tuple(
-            _Row(theirs, ours, kernel, self._pattern(theirs), self._pattern(ours))
-            for theirs, ours, kernel in self.table
+            _Row(theirs, kernel, self._pattern(ours)) for theirs, ours, kernel in self.table
         )
 
     def _pattern(self, template: str) -> re.Pattern[str]:

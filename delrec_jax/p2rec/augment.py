@@ -20,7 +20,7 @@ from delrec_jax.files import file_hash
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.p2rec.item_embeddings import make_embeddings
-from delrec_jax.p2rec.text_vectors import principal, standardised
+from delrec_jax.p2rec.text_vectors import principal, unit_variance
 from delrec_jax.teachers.network import baked
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
@@ -125,10 +125,10 @@ def in_form(vectors: np.ndarray, config: AugmentConfig, width: int) -> np.ndarra
     """Embeddings in the form that a recommender with an item table of `width` columns takes.
 
     Raises:
-      UserError: the vectors cannot be standardized (`text_vectors.standardised`), or half of the table is no column.
+      UserError: the vectors cannot be standardized (`text_vectors.unit_variance`), or half of the table is no column.
     """
     if config.reduce == "learned":
-        return standardised(vectors)
+        return unit_variance(vectors)
     if config.way != "halves":
         return principal(vectors, width, config.reduce)
     if width < 2:

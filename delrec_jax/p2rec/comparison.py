@@ -18,6 +18,8 @@ from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
 
 REFERENCES = (PLAIN, UNTUNED, SHUFFLED, RANDOM)
 
+_PROTOCOL = "full"
+
 
 def augmentation_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     """The augmented teacher paired with the plain one and the controls, as far as they are in `systems`."""
@@ -31,7 +33,6 @@ def compare_augmentations(
     metric: str,
     *,
     parts: Sequence[str] = ("all",),
-    protocol: str = "full",
     seed: int = 0,
     resamples: int = 10_000,
 ) -> list[Comparison]:
@@ -42,7 +43,6 @@ def compare_augmentations(
         metric: one of `METRICS`.
         parts: "all" and names of `PART_OF_USERS`; a part without users (no cold targets, say)
             is skipped.
-        protocol: the protocol of all comparisons.
         seed: seed of the bootstraps and the permutations.
         resamples: sign patterns per test.
 
@@ -53,14 +53,14 @@ def compare_augmentations(
     Raises:
         UserError: as `compare`.
     """
-    ranked = records.filter(protocol=protocol)
+    ranked = records.filter(protocol=_PROTOCOL)
     family = []
     for teacher in ranked["teacher"].unique().sort():
         own = ranked.filter(teacher=teacher)
         pairs = augmentation_pairs(own["system"].unique().to_list())
         family += [
             compare(
-                own, *pair, metric, protocol=protocol, part=part, seed=seed, resamples=resamples
+                own, *pair, metric, protocol=_PROTOCOL, part=part, seed=seed, resamples=resamples
             )
             for part in parts
             if _has_users(own, part)

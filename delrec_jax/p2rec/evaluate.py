@@ -10,8 +10,7 @@ from delrec_jax.workdir.cost import trained_in
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import PLAIN, Cell, ConventionalSystem
-from delrec_jax.workdir.spread_scores import spread_over
+from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.title_vectors import title_vector_system
 from delrec_jax.workdir.workspace import Workspace
@@ -31,9 +30,9 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     compared = sorted(cells(ws.experiment), key=_group)
     with ProgressBar("evaluate", len(compared)) as bar:
         for number, ((name, seed), group) in enumerate(groupby(compared, _group)):
-            systems = {}
+            systems: dict[str, System] = {}
             for cell in group:
-                systems[cell.system] = system = _system(ws, data, cell)
+                systems[cell.system] = system = recommenders.cell_system(ws, data, cell)
                 trained = trained_in(ws, cell, reads_parser=cell.system not in (PLAIN, UNTUNED))
                 run.rank_system(cell.system, system, trained=trained, teacher=name, seed=seed)
             run.rank_hybrids({**baselines, **systems}, tell=number == 0, teacher=name, seed=seed)
@@ -46,10 +45,3 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
 def _group(cell: Cell) -> tuple[str, int]:
     """The recommender's name and seed: what the systems of one comparison share."""
     return cell.name, cell.seed
-
-
-def _system(ws: Workspace, data: Data, cell: Cell) -> System:
-    """A trained recommender of the comparison."""
-    length = cell.config(ws.experiment).max_length
-    teacher, layout = recommenders.load_cell(ws, data, cell), spread_over(ws.experiment)
-    return ConventionalSystem(teacher, data.split, length, layout)

@@ -54,7 +54,7 @@ class ItemEmbedder:
         return self._pooled.in_batches(held, self._texts, self._batch)
 
 
-def other_items(count: int, seed: int) -> np.ndarray:
+def shuffled_owner(count: int, seed: int) -> np.ndarray:
     """For each item, the item whose title it gets in the control: its predecessor in a random circle of all items."""
     circle = prng.generator(seed, "augment/shuffled-titles").permutation(count)
     others = np.empty(count, np.int64)
@@ -82,7 +82,7 @@ def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
         vectors = embedder.embed(trained.get("adapters"))
         save(AUGMENTED, seed, vectors, f"base model {base}, tuned by parse under seed {seed}")
         if "shuffled" in controls:
-            others = other_items(data.num_items, seed)
+            others = shuffled_owner(data.num_items, seed)
             save(SHUFFLED, seed, vectors[others], f"seed {seed}, titles of other items")
         if "random" in controls:
             drawn = same_spectrum(vectors, seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from delrec_jax.analysis.blocks import Block, Cell, Line
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line
 from delrec_jax.analysis.labels import SYSTEM_LABELS
 from delrec_jax.teachers.registry import display_name
 
@@ -104,4 +104,4 @@ def _mean(rows: Sequence[Row], key: str) -> Cell:
 
 
 def _number(value: Any, digits: int = 3) -> Cell:
-    return Cell("–" if value is None else f"{value:.{digits}f}")
+    return Cell(NOTHING if value is None else f"{value:.{digits}f}")

@@ -20,7 +20,7 @@ as sqrt(1/2), larger ones approach 1, and smaller ones, mostly noise, keep falli
 _ROUNDING = 1e-6
 
 
-def standardised(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
+def unit_variance(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
     """The vectors minus their mean over items, divided by one standard deviation for all columns.
 
     One standard deviation per column would amplify columns in which the items hardly differ.
@@ -52,7 +52,7 @@ def standardised(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]:
 def principal(
     vectors: Float[np.ndarray, "I E"], width: int, form: str = "pca"
 ) -> Float[np.ndarray, "I W"]:
-    """The leading principal components, at most `width`, centered and scaled by `standardised`.
+    """The leading principal components, at most `width`, centered and scaled by `unit_variance`.
 
     With E = U S V' of the centered vectors, the result is
 
@@ -73,9 +73,9 @@ def principal(
         float32 [I, min(E, I, width)], the component with the largest variance first.
 
     Raises:
-        UserError: as `standardised`.
+        UserError: as `unit_variance`.
     """
-    centred = standardised(vectors).astype(np.float64)
+    centred = unit_variance(vectors).astype(np.float64)
     components = min(*centred.shape, width)
     fitted = PCA(components, svd_solver="full")
     found = fitted.fit_transform(centred)  # U S
@@ -84,7 +84,7 @@ def principal(
     if form == "whitened":
         ridge = WHITENING_RIDGE * (centred**2).sum() / min(centred.shape)
         found = found / np.sqrt(fitted.singular_values_**2 + ridge)
-    return standardised(found)
+    return unit_variance(found)
 
 
 def same_spectrum(vectors: Float[np.ndarray, "I E"], seed: int) -> Float[np.ndarray, "I E"]:
@@ -101,9 +101,9 @@ def same_spectrum(vectors: Float[np.ndarray, "I E"], seed: int) -> Float[np.ndar
         float32, centered.
 
     Raises:
-        UserError: as `standardised`.
+        UserError: as `unit_variance`.
     """
-    standardised(vectors)  # refuses vectors without a spectrum
+    unit_variance(vectors)  # refuses vectors without a spectrum
     wide = np.asarray(vectors, np.float64)
     _, values, loadings = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
     rank = min(len(wide) - 1, wide.shape[1])  # centering leaves no more

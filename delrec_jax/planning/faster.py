@@ -14,7 +14,7 @@ from delrec_jax.planning.speed import speed_of
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.planning.work import Work
 from delrec_jax.training.mesh import MeshConfig, check_slices, mesh_sizes
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 
 _SHOWN, _WORTH = 3, 1.05
 _LEAST = 0.95  # a compiler's figure may be so much larger than the estimate (`memory`)
@@ -98,7 +98,7 @@ def _times(work: Work, factor: float) -> Work:
 
 def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
     """Yields meshes with batches that divide over them: about as large as now, and two, four and eight times as large."""
-    stages = [name for name in _STAGES if name in METHODS[experiment.method]]
+    stages = [name for name in _STAGES if name in STAGES[experiment.method]]
     for mesh in _meshes(experiment.mesh, devices):
         data, fsdp, tensor = mesh_sizes(mesh, devices)
         for factor in _FACTORS:

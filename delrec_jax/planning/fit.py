@@ -14,7 +14,7 @@ from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.training.mesh import mesh_sizes
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 
 _WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}
 
@@ -126,7 +126,7 @@ def _parts(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experime
     stages: dict[str, Any] = {
         name: getattr(experiment, name)
         for name in ("parse", "distill", "tune")
-        if name in METHODS[experiment.method]
+        if name in STAGES[experiment.method]
     }
     fewest = max(stage.optimizer.accumulate for stage in stages.values())
     rows = gcd(*(stage.batch_size for stage in stages.values()))

@@ -24,7 +24,7 @@ from delrec_jax.training.mesh import check_slices, mesh_sizes
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
 from delrec_jax.training.task import Task
 from delrec_jax.workdir.base_model import held_shapes
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 from delrec_jax.workdir.teacher_training import teaching_task
 
 
@@ -52,7 +52,7 @@ def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assum
         tasks.append(pretraining_task(experiment, ranker, layout, answer_tokens=longest))
     tasks += [
         _LATER[stage](experiment, ranker, layout)
-        for stage in METHODS[experiment.method]
+        for stage in STAGES[experiment.method]
         if stage in _LATER
     ]
     for task in tasks:

@@ -35,7 +35,7 @@ _REQUIRED = ("attributes", "next_in_series", "next_item")  # the marks that `pre
 
 
 @dataclass(frozen=True)
-class _Exam:
+class _GateQuestions:
     """Questions with one right answer among options.
 
     Attributes:
@@ -53,7 +53,7 @@ class _Exam:
 class Gate:
     """The exams of a corpus and the marks required to pass."""
 
-    exams: dict[str, _Exam]
+    exams: dict[str, _GateQuestions]
     seen: np.ndarray | None
     required: GateConfig
     ranker: Ranker
@@ -80,7 +80,7 @@ class Gate:
                 prompts.recommendation(material.pieces, h, pattern=prompts.NO_PATTERN)
                 for h in histories
             ]
-            exams["next_item"] = _Exam(_stack(texts), data.split.target("valid"), titles)
+            exams["next_item"] = _GateQuestions(_stack(texts), data.split.target("valid"), titles)
             longest = int(data.split.history_lengths("valid").max())
             seen = padded_histories(data.split, "valid", longest)
 
@@ -108,7 +108,7 @@ class Gate:
         kinds = [marks[name] for name in _REQUIRED if name in marks]
         return marks | {"gate": float(np.mean(kinds))}
 
-    def _ranks(self, params: Any, name: str, exam: _Exam) -> np.ndarray:
+    def _ranks(self, params: Any, name: str, exam: _GateQuestions) -> np.ndarray:
         tokens, weights = exam.options
         held = {"params": params, "tokens": tokens, "weights": weights}
         ranker = full_ranker(exam.answers, self.seen if name == "next_item" else None)
@@ -126,7 +126,7 @@ class Gate:
         return {name: least for name, least in required.items() if marks[name] < least}
 
 
-def _check_possible(required: GateConfig, exams: dict[str, _Exam]) -> None:
+def _check_possible(required: GateConfig, exams: dict[str, _GateQuestions]) -> None:
     kinds = {"attributes" if name.startswith("attribute/") else name for name in exams}
     for name in _REQUIRED:
         if getattr(required, name) and name not in kinds:
@@ -139,7 +139,7 @@ def _stack(texts: Sequence[np.ndarray]) -> np.ndarray:
     return pad_texts(texts, make_buckets(max(map(len, texts)))[-1])
 
 
-def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]:
+def _attribute_exams(config: Experiment, material: Material) -> dict[str, _GateQuestions]:
     """One exam per attribute: questions about held-out items, or about all items if none is held out."""
     exams = {}
     items = (
@@ -165,13 +165,13 @@ def _attribute_exams(config: Experiment, material: Material) -> dict[str, _Exam]
         ]
         answers = np.array([place[tuple(values[item].tolist())] for item in asked], np.int32)
         options_matrix = title_matrix([list(option) for option in options])
-        exams[f"attribute/{name}"] = _Exam(_stack(texts), answers, options_matrix)
+        exams[f"attribute/{name}"] = _GateQuestions(_stack(texts), answers, options_matrix)
     return exams
 
 
 def _series_exam(
     config: Experiment, material: Material, titles: tuple[np.ndarray, np.ndarray]
-) -> _Exam:
+) -> _GateQuestions:
     """Asks for the next volume with the full LSR template, where the answer is held out."""
     step, rng = material.maps["next_volume"], prng.generator(config.seed, "lm/series")
     sources = (
@@ -186,4 +186,4 @@ def _series_exam(
                 material.pieces, history, pattern=material.words["next_volume"][0]
             )
         )
-    return _Exam(_stack(texts), step[sources], titles)
+    return _GateQuestions(_stack(texts), step[sources], titles)

@@ -25,6 +25,9 @@ FEWEST = 10
 
 DIGITS = 6
 
+SEED = 0
+"""Seed of all resampling in `results/`."""
+
 
 def groups(users: pl.DataFrame) -> dict[str, np.ndarray]:
     """Which users [U] belong to each group: all, head, tail, and where some targets are cold, cold and warm."""
@@ -43,7 +46,6 @@ def aggregates(
     *,
     only: str = "",
     of: Mapping[str, np.ndarray] | None = None,
-    seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
     """`by_seed`, `systems`, and `left_out`: the groups that are too small.
 
@@ -51,7 +53,6 @@ def aggregates(
         cells: of one corpus and split, all with the same users.
         only: the group of users that is wanted; "" for every one.
         of: groups by name, each as which users [U] belong to it; None for those of `groups`.
-        seed: seed of the bootstrap.
     """
     found: dict[str, list[dict[str, Any]]] = {"by_seed": [], "systems": [], "left_out": []}
     for protocol in dict.fromkeys(key.protocol for key in cells):
@@ -70,7 +71,7 @@ def aggregates(
                 row = {**name, **_system(key), "seed": key.seed, "users": users}
                 found["by_seed"].append(row | _by_seed(own[key], value))
             found["systems"] += [
-                {**name, **row, "users": users} for row in _systems(own, inside_values, seed=seed)
+                {**name, **row, "users": users} for row in _systems(own, inside_values)
             ]
     return found
 
@@ -92,16 +93,14 @@ def _told(cell: Cell) -> list[str]:
     return [name for name, nothing in known.items() if cell.run.get(name, nothing) != nothing]
 
 
-def _systems(
-    cells: Mapping[Key, Cell], values: Mapping[Key, np.ndarray], *, seed: int
-) -> list[dict[str, Any]]:
+def _systems(cells: Mapping[Key, Cell], values: Mapping[Key, np.ndarray]) -> list[dict[str, Any]]:
     """One row per system and teacher; all systems share the bootstrap's draws."""
     keys: dict[tuple[str, str], list[Key]] = {}
     for key in values:
         keys.setdefault(_name(key), []).append(key)
     by_user = [np.mean([values[key] for key in own], axis=0) for own in keys.values()]
-    intervals = bootstrap_intervals(np.concatenate(by_user, axis=1), seed=seed)
-    with_seeds = _over_seeds(keys, values, seed=seed)
+    intervals = bootstrap_intervals(np.concatenate(by_user, axis=1), seed=SEED)
+    with_seeds = _over_seeds(keys, values)
     rows = []
     for place, own in enumerate(keys.values()):
         seeds = [key.seed for key in own if key.seed is not None]
@@ -126,7 +125,7 @@ def _systems(
 
 
 def _over_seeds(
-    keys: Mapping[tuple[str, str], list[Key]], values: Mapping[Key, np.ndarray], *, seed: int
+    keys: Mapping[tuple[str, str], list[Key]], values: Mapping[Key, np.ndarray]
 ) -> dict[tuple[str, str], list[Interval]]:
     """Intervals over users and seeds of the systems that have several seeds; equally many share one bootstrap."""
     found: dict[tuple[str, str], list[Interval]] = {}
@@ -135,7 +134,7 @@ def _over_seeds(
         stacked = [
             np.stack([values[key] for key in keys[name]]) for name in names
         ]  # each [S, U, M]
-        all_intervals = bootstrap_intervals_over_seeds(np.concatenate(stacked, axis=2), seed=seed)
+        all_intervals = bootstrap_intervals_over_seeds(np.concatenate(stacked, axis=2), seed=SEED)
         for place, name in enumerate(names):
             start = place * len(METRICS)
             found[name] = all_intervals[start : start + len(METRICS)]

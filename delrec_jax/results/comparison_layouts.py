@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from delrec_jax.analysis.blocks import Block, Cell, Line, block_title, interval_text
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line, block_title, interval_text
+from delrec_jax.analysis.comparison_blocks import p_text
 from delrec_jax.errors import UserError
 from delrec_jax.results import names
 from delrec_jax.results.notes import (
     EFFECTS_NOTE,
-    NOTHING,
     OVER_SEEDS,
     seeds_interval_note,
     seeds_interval_text,
@@ -85,13 +85,9 @@ def _line(row: Mapping[str, Any], with_seeds: bool, with_effects: bool) -> Line:
     cells.append(Cell(", ".join(f"{one:+.4f}" for one in row["by_seed"])))
     if with_effects:
         cells += [_number(row.get("percent"), "+.1f"), _number(row.get("d_z"), "+.3f")]
-    cells += [Cell(_p_text(row["p"])), Cell(_p_text(row["p_holm"]))]
+    cells += [Cell(p_text(row["p"])), Cell(p_text(row["p_holm"]))]
     return Line(name="", label=f"{ours} vs {theirs}", cells=tuple(cells))
 
 
 def _number(value: float | None, form: str) -> Cell:
     return Cell(NOTHING if value is None else f"{value:{form}}")
-
-
-def _p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from delrec_jax.analysis.blocks import (
+    NOTHING,
     Block,
     Cell,
     Line,
@@ -14,7 +15,6 @@ from delrec_jax.analysis.blocks import (
 from delrec_jax.evaluation.metrics import METRICS
 from delrec_jax.results import names
 from delrec_jax.results.notes import (
-    NOTHING,
     OVER_SEEDS,
     seeds_interval_note,
     seeds_interval_text,
@@ -109,7 +109,7 @@ def side_block(found: Mapping[str, Summary], options: Options) -> Block:
             Line(
                 "",
                 names.title(*key),
-                tuple(values[key].get(name, Cell("–")) for name in columns),
+                tuple(values[key].get(name, Cell(NOTHING)) for name in columns),
             )
             for key in sorted(values, key=lambda key: (names.order(key[0]), key[1]))
         ),

@@ -3,13 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from delrec_jax.analysis.blocks import interval_text
+from delrec_jax.analysis.blocks import NOTHING, interval_text
 
 OVER_SEEDS = "[users and seeds]"
 """The column of intervals over users and seeds together."""
-
-NOTHING = "–"
-"""The text of a value that does not exist."""
 
 EFFECTS_NOTE = (
     "Effect sizes: %, the difference in percent of the reference's mean; d_z, the mean difference over users in units of its "

@@ -17,7 +17,7 @@ from delrec_jax.evaluation.metrics import bootstrap_intervals_over_seeds
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 from delrec_jax.evaluation.significance import compare, holm, standardized_difference
 from delrec_jax.results import names
-from delrec_jax.results.aggregate import DIGITS, FEWEST
+from delrec_jax.results.aggregate import DIGITS, FEWEST, SEED
 from delrec_jax.results.sources import Cell, Key, same_ranks
 
 _OURS, _THEIRS = "system", "reference"
@@ -86,8 +86,6 @@ def comparisons(
     *,
     protocols: Sequence[str] = ("full",),
     metrics: Sequence[str] = ("NDCG@10",),
-    seed: int = 0,
-    resamples: int = 10_000,
 ) -> list[dict[str, Any]]:
     """`tests` of the pairs that patterns name.
 
@@ -96,8 +94,6 @@ def comparisons(
         patterns: pairs of systems (`parse`).
         protocols: such as "full", or "full@head" for the users of a group in `records.PART_OF_USERS`.
         metrics: some of `METRICS`.
-        seed: seed of the bootstrap and of the sign flips.
-        resamples: sign patterns of each test.
 
     Raises:
         UserError: a pair, protocol, group or metric that is not there, a group that is too small, or two systems without a
@@ -108,7 +104,7 @@ def comparisons(
         protocol, _, group = name.partition("@")
         found = [pair for one in patterns for pair in expand(cells, one, protocol)]
         pairs += [(pair, group or "all") for pair in dict.fromkeys(found)]
-    return tests(cells, pairs, metrics=metrics, seed=seed, resamples=resamples)
+    return tests(cells, pairs, metrics=metrics)
 
 
 def identical(cells: Mapping[Key, Cell], pair: Pair) -> bool:
@@ -127,8 +123,6 @@ def tests(
     pairs: Sequence[tuple[Pair, str]],
     *,
     metrics: Sequence[str] = ("NDCG@10",),
-    seed: int = 0,
-    resamples: int = 10_000,
 ) -> list[dict[str, Any]]:
     """One row per pair and metric; the p-values of all rows are one family for Holm's correction.
 
@@ -136,8 +130,6 @@ def tests(
         cells: of one corpus and split.
         pairs: each with the group of users that it is tested on: "all" or one of `records.PART_OF_USERS`.
         metrics: some of `METRICS`.
-        seed: seed of the bootstrap and of the sign flips.
-        resamples: sign patterns of each test.
 
     Raises:
         UserError: a group or metric that is not there, a group that is too small, or two systems without a common seed.
@@ -146,9 +138,7 @@ def tests(
     for pair, group in pairs:
         records = _records(cells, pair)
         for metric in metrics:
-            rows.append(
-                _compared(pair, records, metric, group=group, seed=seed, resamples=resamples)
-            )
+            rows.append(_compared(pair, records, metric, group=group))
     adjusted = holm([row["p"] for row in rows])
     return [row | {"p_holm": _short(p)} for row, p in zip(rows, adjusted, strict=True)]
 
@@ -178,9 +168,7 @@ def _records(cells: Mapping[Key, Cell], pair: Pair) -> pl.DataFrame:
     return pl.concat(tables)
 
 
-def _compared(
-    pair: Pair, records: pl.DataFrame, metric: str, *, group: str, seed: int, resamples: int
-) -> dict[str, Any]:
+def _compared(pair: Pair, records: pl.DataFrame, metric: str, *, group: str) -> dict[str, Any]:
     one = compare(
         records,
         _OURS,
@@ -188,8 +176,7 @@ def _compared(
         metric,
         protocol=pair.protocol,
         part=group,
-        seed=seed,
-        resamples=resamples,
+        seed=SEED,
     )
     if one.users < FEWEST:
         raise UserError(
@@ -218,7 +205,7 @@ def _compared(
         "p": _short(one.p_value),
     }
     if len(difference) > 1:
-        (both,) = bootstrap_intervals_over_seeds(difference[:, :, None], seed=seed)
+        (both,) = bootstrap_intervals_over_seeds(difference[:, :, None], seed=SEED)
         row |= {"low_seeds": _short(both.low), "high_seeds": _short(both.high)}
     return row
 

@@ -69,16 +69,15 @@ def write_page(path: Path, page: StudyPage) -> None:
     write_text(path, render_page(page))
 
 
-def run_link(workdir: Path, page: Path, text: str, note: str = "") -> Link:
+def run_link(workdir: Path, page: Path, text: str) -> Link:
     """A link to the report of a run, or to its workdir if it has none.
 
     Args:
         workdir: the run's.
         page: the file that the link is on.
         text: what the reader sees.
-        note: behind it.
     """
     report = workdir / _REPORT
     target = report if report.is_file() else workdir
     relative = os.path.relpath(target.resolve(), page.parent.resolve())
-    return Link(text, quote(Path(relative).as_posix()), note)
+    return Link(text, quote(Path(relative).as_posix()))

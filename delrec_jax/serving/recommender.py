@@ -19,7 +19,6 @@ from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.parts import Parts
 from delrec_jax.serving.run_parts import RunParts
 from delrec_jax.serving.titles import By, Names
-from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.best_items import best_items, scores_of
 from delrec_jax.workdir.language_model import readable
 from delrec_jax.workdir.language_scorer import CatalogueSystem
@@ -54,17 +53,16 @@ class Recommender:
       item_ids: its ids in the source.
     """
 
-    def __init__(self, run: Workspace | Parts, inputs: Inputs | None = None):
+    def __init__(self, run: Workspace | Parts):
         """Opens a run; a system is loaded when it is first asked.
 
         Args:
           run: the run's workdir, with at least `teach` finished; or the parts of a model from a hub.
-          inputs: what has been read of a workdir already; None = nothing yet.
 
         Raises:
           UserError: the run is not finished.
         """
-        self.parts: Parts = RunParts(run, inputs) if isinstance(run, Workspace) else run
+        self.parts: Parts = RunParts(run) if isinstance(run, Workspace) else run
         self._answering = Answering(self.parts)
         self._names = Names(self.parts.catalogue)
         self.systems, self.main = self._answering.names, self.parts.main

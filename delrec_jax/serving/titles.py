@@ -55,7 +55,7 @@ class Names:
             if len(several) > 1:
                 titles = "; ".join(self.catalogue.titles[one] for one in several)
                 raise UserError(
-                    f"{place}: {name!r} names several items, which only case tells apart; write the one that is meant: {titles}"
+                    f"{place}: {name!r} matches several items that differ only in case; write the one that is meant: {titles}"
                 )
             item = several[0] if several else None
         if item is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from delrec_jax.analysis.blocks import print_blocks, to_markdown
 from delrec_jax.delrec.probes.probing import run_probes
 from delrec_jax.delrec.probes.prompt_transfer import open_other
-from delrec_jax.delrec.probes.tables import headline, probe_blocks
+from delrec_jax.delrec.probes.tables import probe_blocks, probe_sentence
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import write_text
@@ -47,9 +47,10 @@ def probe(
     def write() -> None:
         write_json(folder / "probes.json", found)
         write_text(
-            folder / "tables.md", "\n\n".join([headline(found), *map(to_markdown, blocks)]) + "\n"
+            folder / "tables.md",
+            "\n\n".join([probe_sentence(found), *map(to_markdown, blocks)]) + "\n",
         )
-        print(f"{headline(found)}\n")
+        print(f"{probe_sentence(found)}\n")
         print_blocks(blocks)
         say(f"probes: {folder}")
 

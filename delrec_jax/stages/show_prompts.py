@@ -62,7 +62,7 @@ def _show_tasks(ws: Workspace, data: Data, texts: Texts, count: int) -> None:
         examples = make_examples(config, data, texts, user, "teacher", lists)
         for task, positions in examples.asked:
             example = task.example(examples.material, positions, len(examples) - 1, rng)
-            _show(data, texts, getattr(task, "title", task.name), example)
+            _show(data, texts, task.title, example)
 
 
 def _show_next_items(data: Data, texts: Texts, count: int) -> None:

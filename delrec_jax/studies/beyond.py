@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from delrec_jax.analysis.blocks import Block, Cell, Line
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line
 from delrec_jax.evaluation.beyond_accuracy import TARGETS
 from delrec_jax.results import names
 from delrec_jax.results.beyond import COSTS, beyond_rows
@@ -104,10 +104,10 @@ def _title(row: Mapping[str, Any]) -> str:
 
 def _cell(found: Any, key: str) -> Cell:
     if found is None:
-        return Cell("–")
+        return Cell(NOTHING)
     mean, spread = (found["mean"], found["sd"]) if isinstance(found, Mapping) else (found, None)
     if mean is None:
-        return Cell("–")
+        return Cell(NOTHING)
     if key in _THOUSANDTHS:
         mean, spread = 1000 * mean, None if spread is None else 1000 * spread
     if key == "trained_parameters":

@@ -15,7 +15,7 @@ from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.workspace import Workspace
 
 _TRAINED = {"teacher": ("teach", "model")} | {
-    system: ("tune", prompt) for prompt, system in TUNED.items()
+    system: ("tune", prompt) for system, prompt in TUNED.items()
 }
 """Where the training of a system that validation selects steps of is logged: stage and folder in it."""
 

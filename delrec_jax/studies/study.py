@@ -131,7 +131,6 @@ def along(
     *,
     axis: str = "",
     also: Callable[[Any], Mapping[str, Any]] = lambda value: {},
-    systems: tuple[str, ...] = (),
 ) -> tuple[Arm, ...]:
     """The arms for several values of one key.
 
@@ -140,15 +139,13 @@ def along(
       values: its values, in the order of the axis.
       axis: the axis's name; empty = the last part of the key.
       also: what changes with the value, by dotted key, such as the room for longer prompts.
-      systems: as of an `Arm`.
     """
     axis = axis or key.rpartition(".")[2]
     return tuple(
         Arm(
             f"{axis}={_word(value)}",
             {key: value, **also(value)},
-            systems,
-            {axis: value if isinstance(value, int | float) else _word(value)},
+            at={axis: value if isinstance(value, int | float) else _word(value)},
         )
         for value in values
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from delrec_jax.analysis.blocks import Block, Cell, Line, to_markdown
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line, to_markdown
 from delrec_jax.files import write_text
 from delrec_jax.results import names
 from delrec_jax.results.comparison_layouts import comparisons_block
@@ -96,7 +96,7 @@ def groups_block(summary: Mapping[str, Any], metric: str, protocol: str) -> Bloc
         + (f" Too few users to be shown: {', '.join(dict.fromkeys(few))}." if few else ""),
         columns=("System", *(f"{name} ({number} users)" for name, number in users.items())),
         lines=tuple(
-            Line("", title, tuple(found.get(name, Cell("–")) for name in users))
+            Line("", title, tuple(found.get(name, Cell(NOTHING)) for name in users))
             for title, found in values.items()
         ),
     )

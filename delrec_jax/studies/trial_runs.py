@@ -26,7 +26,7 @@ from delrec_jax.studies.sharing import Job, open_workdir, stage_key
 from delrec_jax.studies.study import COMMON, TRIAL, Arm, Study
 from delrec_jax.studies.worker import BUSY
 from delrec_jax.workdir.session import in_use
-from delrec_jax.workdir.stage_table import METHODS, Stage
+from delrec_jax.workdir.stage_table import STAGES, Stage
 from delrec_jax.workdir.workspace import Workspace
 
 _VALIDATED = ("HR@1", "NDCG@10")
@@ -83,7 +83,7 @@ class Space:
 
     def stages(self, method: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The stages that no range touches, and the others up to the validation value, both in their order."""
-        table = METHODS[method]
+        table = STAGES[method]
         needed = _needed(self.stage, table)
         touched: set[str] = set()
         for stage in needed:
@@ -124,7 +124,7 @@ def make_space(study: Study, base: ConfigDict) -> Space:
 def _validated(study: Study, system: str, experiment: Experiment) -> tuple[str, str]:
     """The stage that has the validation value of a system, and the folder of its log."""
     found = trained_in(system)
-    stages = METHODS[experiment.method]
+    stages = STAGES[experiment.method]
     if (
         found is None
         or found[0] not in stages
@@ -146,7 +146,7 @@ def _validated(study: Study, system: str, experiment: Experiment) -> tuple[str, 
 def _unread(stage: str, system: str) -> dict[str, Any]:
     """No controls but the one that is searched for, if it is one."""
     if stage == "tune":
-        own = tuple(p for p, one in TUNED.items() if one == system != "delrec")
+        own = () if system == "delrec" else (TUNED[system],)
         trained = tuple(prompt for prompt in own if prompt in TRAINED_CONTROLS)
         return {"tune.controls": own, "distill.controls": trained}
     if stage == "augment":

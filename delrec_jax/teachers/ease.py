@@ -51,5 +51,5 @@ def ease_weights(together: Float[Array, "I I"], penalty: Float[Array, ""]) -> Fl
     return jnp.where(identity == 1, 0.0, -inverse / jnp.diag(inverse))
 
 
-EASE_WEIGHTS = EASE()
-"""EASE."""
+EASE_WEIGHTED = EASE()
+"""The recommender EASE; `ease_weights` are its weights."""

@@ -21,14 +21,14 @@ WAYS = ("initialise", "concatenate", "adapter", "halves")
 TEXT = "text"
 """The Flax collection of the text vectors."""
 
-# The mean square of gelu(z) for z ~ N(0, 1), which is the input of the adapter's second layer.
-_GELU_SQUARE = 0.425
+GELU_SQUARE = 0.425
+"""The mean square of gelu(z) for z ~ N(0, 1): a second layer reads what has this variance."""
 
 
 class ItemTable(nn.Module):
     """One vector per item.
 
-    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.standardised`). Every mode but `halves`,
+    Text vectors are expected to have variance 1 over all their numbers (`text_vectors.unit_variance`). Every mode but `halves`,
     which takes them as they are, then starts with a table of the same scale as a plain one, however many columns they have.
 
     Attributes:
@@ -55,7 +55,7 @@ class ItemTable(nn.Module):
             self.rows = self.projection(both)  # [I, D]
         elif self.way == "adapter":
             self.wi = nn.Dense(2 * self.width)
-            self.wo = nn.Dense(self.width, kernel_init=_scaled(ITEM_STD**2 / _GELU_SQUARE))
+            self.wo = nn.Dense(self.width, kernel_init=_scaled(ITEM_STD**2 / GELU_SQUARE))
             self.rows = self.wo(nn.gelu(self.wi(self._text())))  # [I, E] -> [I, 2 D] -> [I, D]
         elif self.way == "halves":
             text = self._text()

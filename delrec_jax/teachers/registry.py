@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from delrec_jax.errors import UserError
 from delrec_jax.plugins import find, is_own
 from delrec_jax.teachers.caser import Caser
-from delrec_jax.teachers.ease import EASE_WEIGHTS
+from delrec_jax.teachers.ease import EASE_WEIGHTED
 from delrec_jax.teachers.gru4rec import GRU4Rec
 from delrec_jax.teachers.item_knn import ITEM_KNN
 from delrec_jax.teachers.markov import MARKOV
@@ -56,7 +56,7 @@ CLOSED_FORMS: Mapping[str, ClosedForm] = {
     "popularity": POPULARITY,
     "itemknn": ITEM_KNN,
     "markov": MARKOV,
-    "ease": EASE_WEIGHTS,
+    "ease": EASE_WEIGHTED,
     "tfidf": TITLE_SIMILARITY,
 }
 """Recommenders of the package that are not trained but computed: the baselines of every table."""

@@ -215,8 +215,8 @@ class _Training:
         watcher.go_back(start, self.progress.rows)
         self.progress.rows = watcher.rows
         say(
-            f"  {self.run.name}: {spike} at step {step}: back to step {start}, and on with the batch after it; batches "
-            f"skipped: {step - start} (rollback {len(self.progress.rollbacks)} of {most})"
+            f"  {self.run.name}: {spike} at step {step}: back to step {start}, then continuing with the batch after it; "
+            f"batches skipped: {step - start} (rollback {len(self.progress.rollbacks)} of {most})"
         )
         if not watcher.rows:
             self._evaluate(watcher, {})

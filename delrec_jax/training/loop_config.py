@@ -21,8 +21,8 @@ class LoopConfig:
       max_seconds: training time after which no further step is taken; 0 = no limit. A limit makes a run depend on the
         speed of the machine: use it for demonstrations and budgets only.
       on_spike: what happens at a spike of the loss (see `spike`): empty = nothing; `stop` ends the run; `rollback` goes back to
-        the last checkpoint that was due or the best so far, and on with the batch after the spike: all batches since that
-        checkpoint are skipped. With either, the host waits for the loss of every step (of every call of several steps).
+        the last checkpoint that was due or the best so far, then continues with the batch after the spike: all batches since
+        that checkpoint are skipped. With either, the host waits for the loss of every step (of every call of several steps).
     """
 
     steps: int = 1000

@@ -128,12 +128,6 @@ def parameter_of(
     return next((path[at:] for at in range(len(path)) if path[at:] in params), None)
 
 
-def unsplit(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[None, ...]:
-    """Names of axes in a tree whose arrays are too small to be split: no axis is ever split."""
-    del path
-    return (None,) * len(shape)
-
-
 def make_layout(
     config: MeshConfig, axes_of: AxesOf, devices: Sequence[Any] | None = None
 ) -> Layout:

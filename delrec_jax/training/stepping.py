@@ -148,7 +148,11 @@ class Stepper:
         return Taken(metrics, len(jax.tree.leaves(drawn[0])[0]) * run.share[1] * steps, losses)
 
     def go_back(self, step: int, place: int) -> Progress:
-        """Goes to a checkpoint (-1 = the run's start), and on with the batch after number `place` of those taken last, from 0.
+        """Goes to a checkpoint, from where training continues with a later batch.
+
+        Args:
+          step: the checkpoint's; -1 = the run's start.
+          place: which of the batches taken last, from 0; the one after it comes next.
 
         Returns:
           The progress there.

@@ -130,7 +130,7 @@ def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
     Args:
       task: what is trained; its step is compiled once, however often it runs.
       params: the parameters that train, at step 0.
-      run: the other fields of a `loop.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, a key
+      run: the other fields of a `run.Run`: name, directory, frozen weights of `task.frozen`'s shapes, batches, evaluate, a key
         of `prng`, ...; `share` and `step` replace the task's own.
 
     Raises:

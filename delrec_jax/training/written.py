@@ -109,7 +109,7 @@ def described(tree: Any) -> dict[str, str]:
 
 
 def check_described(place: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Refuses a stored tree that has not the wanted leaves.
+    """Refuses a stored tree without the expected leaves.
 
     Args:
       place: where it is stored, for the message.

@@ -17,7 +17,7 @@ from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.json_files import read_json, write_json
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 from delrec_jax.workdir.weight_files import check_unchanged, hashed
 from delrec_jax.workdir.workspace import Workspace
 
@@ -67,7 +67,7 @@ def model_of(experiment: Experiment, tokenizer: Tokenizer, directory: Path | Non
 
 def _check_lengths(experiment: Experiment, model: LanguageModel) -> None:
     """Rejects limits of texts beyond the positions that the model has."""
-    sections = ["prompts"] + ["parse"] * ("parse" in METHODS[experiment.method])
+    sections = ["prompts"] + ["parse"] * ("parse" in STAGES[experiment.method])
     for section in sections if model.longest_text else ():
         limit = getattr(experiment, section).max_tokens
         if make_buckets(limit)[-1] > model.longest_text:

@@ -12,9 +12,12 @@ from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, json_hash
 
 MARKER = "stage.json"
+WEIGHTS_NOTE = "weights_seen.json"
+"""Where `weight_files` notes which weights it has hashed."""
+
 _READ = (".safetensors", ".npz", ".parquet", ".json")
 _CORPUS = "corpus"  # TFDS names its files with a number at the end
-_OTHERS = (MARKER, "title_vectors.npz", "weights_seen.json")
+_OTHERS = (MARKER, "title_vectors.npz", WEIGHTS_NOTE)
 _RESUMING = ("checkpoints", "tensorboard", "profile")
 _TYPES = {"fingerprint": str, "finished": bool, "content": str, "judged_by": dict, "files": dict}
 

@@ -101,7 +101,7 @@ class Lease:
         ends = time.monotonic() + left
         if left > 0:
             say(
-                f"{url}: held by another run ({holder}); waiting for up to {left:.0f} s to see whether that is still alive"
+                f"{url}: held by another run ({holder}); waiting for up to {left:.0f} s to see whether it is still alive"
             )
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(left, self._every))

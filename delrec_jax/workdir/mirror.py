@@ -12,18 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from delrec_jax.files import whole
+from delrec_jax.files import COARSE_TIMES, whole
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.bucket import NEW, Bucket, Stored, checksum
 from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.kept_files import MARKER
 from delrec_jax.workdir.lease import LEASE, Lease
 
-_MARKER = "stage.json"
 _COMMIT = "_CHECKPOINT_METADATA"
 _STEP = re.compile(r"(?:.*/)?checkpoints/\d+(?=/)")
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _AT_ONCE = 8  # transfers; the library keeps ten connections open
-_COARSE = 2 * 10**9  # nanoseconds: times of files are that coarse on some file systems
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class Mirror:
 
 
 def _is_marker(name: str) -> bool:
-    return name.endswith(f"/{_MARKER}")
+    return name.endswith(f"/{MARKER}")
 
 
 def _is_commit(name: str) -> bool:
@@ -191,7 +190,7 @@ def _scanned(path: Path, before: _Local | None = None) -> _Local:
     if before and before.settled and before.state == state:
         return before
     began = time.time_ns()
-    return _Local(state, checksum(path), settled=found.st_mtime_ns < began - _COARSE)
+    return _Local(state, checksum(path), settled=found.st_mtime_ns < began - COARSE_TIMES)
 
 
 def _remove_empty(folder: Path) -> None:

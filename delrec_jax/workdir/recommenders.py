@@ -206,6 +206,12 @@ class ConventionalSystem:
         return self._read[part]
 
 
+def cell_system(ws: Workspace, data: Data, cell: Cell) -> ConventionalSystem:
+    """Returns a trained recommender as a system, scored over the mesh of the config."""
+    teacher, layout = load_cell(ws, data, cell), spread_over(ws.experiment)
+    return ConventionalSystem(teacher, data.split, cell.config(ws.experiment).max_length, layout)
+
+
 def choose_settings(
     name: str, data: Data, config: BaselinesConfig, train: TrainingPart | None = None
 ) -> Choice:
@@ -254,9 +260,7 @@ def conventional_systems(ws: Workspace, data: Data) -> dict[str, System]:
     """Returns the baselines, the teacher of `teach`, and (method=delrec_p2rec) its augmented twin, by name."""
     found: dict[str, System] = {**baseline_systems(ws, data), PLAIN: taught_system(ws, data)}
     if distilled_cell(ws.experiment) != first_cell(ws.experiment):
-        length = ws.experiment.teacher.max_length
-        layout = spread_over(ws.experiment)
-        found[AUGMENTED] = ConventionalSystem(load_teacher(ws, data), data.split, length, layout)
+        found[AUGMENTED] = cell_system(ws, data, distilled_cell(ws.experiment))
     return found
 
 
@@ -264,6 +268,4 @@ def taught_system(ws: Workspace, data: Data) -> System:
     """Returns the teacher of `teach`."""
     if listed := listed_teacher(ws, data):
         return ListedSystem(listed, data.split, data.num_items)
-    teacher = load_cell(ws, data, first_cell(ws.experiment))
-    length, layout = ws.experiment.teacher.max_length, spread_over(ws.experiment)
-    return ConventionalSystem(teacher, data.split, length, layout)
+    return cell_system(ws, data, first_cell(ws.experiment))

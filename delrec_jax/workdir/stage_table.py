@@ -130,14 +130,14 @@ _AUGMENTED_TEACHER = {
     "distill": replace(_DELREC["distill"], needs=("pretrain", "augment")),
 }
 
-METHODS: dict[str, dict[str, Stage]] = {
+STAGES: dict[str, dict[str, Stage]] = {
     "delrec": _FIRST | _DELREC,
     "p2rec": _FIRST | _P2REC | _P2REC_RESULTS,
     "delrec_p2rec": _FIRST | _P2REC | _DELREC | _AUGMENTED_TEACHER,
 }
 """The stages by method: DELRec, P2Rec, and DELRec with a teacher that P2Rec augmented."""
 
-ALL = tuple(METHODS["delrec_p2rec"])
+ALL = tuple(STAGES["delrec_p2rec"])
 """The names of all stages; this method has every one of them."""
 
 COMMANDS = ("run", "baseline")
@@ -148,9 +148,9 @@ def stages_of(method: str, command: str) -> tuple[str, ...]:
     """Returns the stages that a command runs, in their order.
 
     Args:
-      method: one of `METHODS`.
+      method: a key of `STAGES`.
       command: one of `COMMANDS`.
     """
     if command == "baseline":
         return ("prepare", "teach", "fit", "baseline")
-    return tuple(stage for stage in METHODS[method] if stage != "baseline")
+    return tuple(stage for stage in STAGES[method] if stage != "baseline")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from delrec_jax.config import Experiment, as_config, from_config
 from delrec_jax.errors import UserError
 from delrec_jax.workdir.bucket import SCHEME, Bucket
 from delrec_jax.workdir.json_files import read_settings
@@ -12,18 +13,19 @@ from delrec_jax.workdir.workspace import PLACES
 _NAME = "config.json"
 
 
-def stored_settings(workdir: str | Path) -> dict[str, Any]:
-    """Returns the config of a workdir without the settings of the machines that it ran on, as this may be another one.
+def stored_experiment(place: str | Path) -> Experiment:
+    """Returns the experiment of a workdir without the settings of the machines that it ran on, as this may be another one.
 
     Args:
-      workdir: a folder, or the URL of one in a bucket.
+      place: a folder, or the URL of one in a bucket.
 
     Raises:
-      UserError: there is no config, or it cannot be read.
+      UserError: there is no config, it cannot be read, or it is not one of this version.
     """
-    stored = str(workdir).startswith(SCHEME)
-    settings = _in_bucket(str(workdir)) if stored else _in_folder(Path(workdir))
-    return {key: value for key, value in settings.items() if key not in PLACES}
+    stored = str(place).startswith(SCHEME)
+    settings = _in_bucket(str(place)) if stored else _in_folder(Path(place))
+    own = {key: value for key, value in settings.items() if key not in PLACES}
+    return from_config(as_config(own, f"{place}/{_NAME}"))
 
 
 def _in_folder(folder: Path) -> dict[str, Any]:

@@ -108,8 +108,8 @@ class TeacherTraining:
           num_items: size of the catalogue.
           way: how text enters its item table, see `teachers.item_table`.
           text_width: E of the text vectors that the table reads; 0 for `own`.
-          watch: as in `loop.Run`.
-          saved: as in `loop.Run`.
+          watch: as in `training.run.Run`.
+          saved: as in `training.run.Run`.
         """
         self.config, self._split, self._saved = config, split, saved
         self._watch = watch

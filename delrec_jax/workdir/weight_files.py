@@ -11,11 +11,10 @@ from typing import Any
 
 from delrec_jax.distributed import as_main_sees, is_main
 from delrec_jax.errors import UserError
+from delrec_jax.files import COARSE_TIMES
 from delrec_jax.language import hub
 from delrec_jax.workdir.json_files import read_json, write_json
-
-NOTE = "weights_seen.json"
-_COARSE = 2 * 10**9  # nanoseconds: times of files are that coarse on some file systems
+from delrec_jax.workdir.kept_files import WEIGHTS_NOTE
 
 
 def hashed(folder: Path, directory: Path) -> str:
@@ -36,11 +35,12 @@ def hashed(folder: Path, directory: Path) -> str:
     began = time.time_ns()
     found = hub.fingerprint(directory)
     for size_and_time in seen.values():
-        if size_and_time[1] > began - _COARSE:
+        if size_and_time[1] > began - COARSE_TIMES:
             size_and_time[1] = 0  # a later change could leave the same time: hash again next time
     with suppress(OSError):  # where nothing can be noted, the weights are hashed each time
         write_json(
-            folder / NOTE, {"directory": str(directory), "files": seen, "fingerprint": found}
+            folder / WEIGHTS_NOTE,
+            {"directory": str(directory), "files": seen, "fingerprint": found},
         )
     return found
 
@@ -68,9 +68,9 @@ def check_unchanged(folder: Path, directory: Path, *, name: str, begun: str) -> 
     for file, (size, _) in note["files"].items():
         if not (directory / file).is_file() or (directory / file).stat().st_size != size:
             raise UserError(
-                f"lm.weights={name}: {directory / file} has not the {size} bytes that process 0 sees: {remedy}"
+                f"lm.weights={name}: {directory / file} does not have the {size} bytes that process 0 sees: {remedy}"
             )
 
 
 def _note(folder: Path) -> Any:
-    return read_json(folder / NOTE) if (folder / NOTE).is_file() else None
+    return read_json(folder / WEIGHTS_NOTE) if (folder / WEIGHTS_NOTE).is_file() else None

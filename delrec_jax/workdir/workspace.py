@@ -21,7 +21,7 @@ from delrec_jax.training.watching import Watch
 from delrec_jax.workdir import kept_files
 from delrec_jax.workdir.json_files import read_json, read_settings, write_json
 from delrec_jax.workdir.setting_values import own_parts, value_at
-from delrec_jax.workdir.stage_table import METHODS, Stage
+from delrec_jax.workdir.stage_table import STAGES, Stage
 
 # Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; newer markers say it too.
 _FORMAT = 5
@@ -66,7 +66,7 @@ class Workspace:
         self.root = workdir
         self.experiment = experiment
         self.saved = saved
-        self.stages = METHODS[experiment.method]
+        self.stages = STAGES[experiment.method]
         self._settings = to_dict(experiment)
         self._update = update
         self._intact: set[str] = set()  # stages whose files this process has checked or made
@@ -114,7 +114,7 @@ class Workspace:
         if stage not in self.stages:
             raise UserError(
                 f"method={self.experiment.method} has no stage {stage!r}, it has {', '.join(self.stages)}: set method to one "
-                f"of {', '.join(name for name, stages in METHODS.items() if stage in stages)}"
+                f"of {', '.join(name for name, stages in STAGES.items() if stage in stages)}"
             )
         return self.stages[stage]
 

@@ -17,7 +17,6 @@ from delrec_jax.language.adalora import (
     orthogonality_penalty,
     rank_pattern,
     scaling,
-    unmerge,
 )
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
 from delrec_jax.language.answering import hidden_at_masks
@@ -275,7 +274,7 @@ def test_merged_equals_unmerged_of_one_projection_to_the_last_digits(gated):
 
 
 @pytest.mark.parametrize("scanned", [False, True])
-def test_merging_and_unmerging_are_exact(either, scanned):
+def test_merging_is_exact(either, scanned):
     params = stack_layers(either[1]) if scanned else either[1]
     config = replace(CONFIG, targets=("q", "v", "wo"), alpha=8.0)
     adapters = with_random_values(init_adapters(params, config, jax.random.key(0)))
@@ -290,8 +289,6 @@ def test_merging_and_unmerging_are_exact(either, scanned):
         assert np.abs(update).max() > 0.1
         expected = np.asarray(kernel, np.float64) + update
         np.testing.assert_allclose(kernels[path], expected, rtol=0, atol=1e-6)
-    back = unmerge(merged, adapters, config)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), back, params)
 
 
 def test_orthogonality_penalty_by_hand():

@@ -28,7 +28,7 @@ from delrec_jax.training import task
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 
 STEPS = 5
 CATEGORIES = 4
@@ -101,7 +101,7 @@ def steps_under(workdir, mesh):
     opened.experiment = dataclasses.replace(
         opened.experiment, mesh=mesh, method="delrec_p2rec", parse=parsing
     )
-    opened.stages = METHODS[opened.experiment.method]
+    opened.stages = STAGES[opened.experiment.method]
     held = load_data(opened)
     language = with_even_table(Inputs(opened).language)
     steps = Steps()

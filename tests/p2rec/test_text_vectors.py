@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.p2rec.text_vectors import WHITENING_RIDGE, principal, same_spectrum, standardised
+from delrec_jax.p2rec.text_vectors import WHITENING_RIDGE, principal, same_spectrum, unit_variance
 
 RNG = np.random.default_rng(0)
 # Pooled embeddings: a large component that all share, and columns of very different spread.
@@ -10,14 +10,14 @@ POOLED = (50 + RNG.normal(size=(40, 6)) * [5, 0.1, 2, 1, 0.5, 3]).astype(np.floa
 
 
 def test_by_hand():
-    found = standardised(np.array([[1.0, 10.0], [3.0, 10.0]]))
+    found = unit_variance(np.array([[1.0, 10.0], [3.0, 10.0]]))
     # Centred: -1, 0 and 1, 0; their mean square is 1/2.
     np.testing.assert_allclose(found, [[-(2**0.5), 0], [2**0.5, 0]], rtol=1e-6)
     assert found.dtype == np.float32
 
 
 def test_columns_are_centred_and_one_number_scales_them_all():
-    found = standardised(POOLED)
+    found = unit_variance(POOLED)
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
     assert found.std() == pytest.approx(1, rel=1e-5)
     before = POOLED.astype(np.float64).std(axis=0)
@@ -31,7 +31,7 @@ def _spread():
 
 def test_a_common_part_and_the_unit_do_not_matter():
     shifted = 7 * POOLED.astype(np.float64) + RNG.normal(size=6)
-    np.testing.assert_allclose(standardised(shifted), standardised(POOLED), atol=1e-5)
+    np.testing.assert_allclose(unit_variance(shifted), unit_variance(POOLED), atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 3, 6, 10])
@@ -105,7 +105,7 @@ def test_the_order_of_the_items_does_not_turn_a_component():
 
 
 REDUCTIONS = (
-    standardised,
+    unit_variance,
     lambda vectors: principal(vectors, 2),
     lambda vectors: same_spectrum(vectors, 0),
 )

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed here: run `m
 peft = pytest.importorskip("peft", reason="peft is not installed here: run `make parity`")
 
 from flax import traverse_util  # noqa: E402
+from hf_paths import our_path  # noqa: E402
 from torch_t5 import TINY, our_params, torch_t5  # noqa: E402
 
 from delrec_jax.language.adalora import orthogonality_penalty  # noqa: E402
@@ -81,7 +82,7 @@ def peft_model(config, noise):
 def adapter_path(name):
     """Our path of `base_model.model.MODULE.lora_X.default` (the prefix may be missing)."""
     *module, letter, _ = name.removeprefix("base_model.model.").split(".")
-    path, _ = T5_NAMES.our_path(".".join([*module, "weight"]))
+    path, _ = our_path(T5_NAMES, ".".join([*module, "weight"]))
     return (*path[:-1], letter.removeprefix("lora_"))
 
 

@@ -29,19 +29,14 @@ from delrec_jax.language.soft_prompt import slot_ids  # noqa: E402
 from delrec_jax.language.tokenizer import Tokenizer  # noqa: E402
 
 # Of its own pattern, whose keys end in `.lora_E`, peft says that it matched no module.
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:The following rank_pattern")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.usefixtures("compile_quickly"),
+    pytest.mark.filterwarnings("ignore:The following rank_pattern"),
+]
 
 SLOTS = 4
 CONFIGS = {"tiny": TINY, "MiniLM-L6": BertConfig()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Most of the time here would go to the compiler: let it optimise nothing."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

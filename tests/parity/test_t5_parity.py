@@ -24,20 +24,11 @@ from delrec_jax.language.soft_prompt import slot_ids  # noqa: E402
 from delrec_jax.language.t5 import T5, head_matrix  # noqa: E402
 from delrec_jax.language.t5_config import T5Config  # noqa: E402
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("compile_quickly")]
 
 CONFIGS = {"tiny-v1.1": TINY, "tiny-v1.0": TINY_V10, "flan-t5-small": T5Config()}
 LENGTHS = (7, 128, 129, 300)  # around and beyond the last relative bucket
 BATCH, SLOTS = 3, 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Most of the time here would go to the compiler: let it optimise nothing."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import torch
 import transformers
 from flax import traverse_util
+from hf_paths import our_path
 
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.bert_names import BERT_NAMES
@@ -49,7 +50,7 @@ def our_params(model):
     """The weights as our tree, without the pooler."""
     flat = {}
     for name, weight in model.named_parameters():
-        if found := BERT_NAMES.our_path(name):
+        if found := our_path(BERT_NAMES, name):
             value = weight.detach().numpy()
             flat[found[0]] = jnp.asarray(value.T if found[1] else value)
     return traverse_util.unflatten_dict(flat)

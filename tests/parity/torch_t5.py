@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import torch
 import transformers
 from flax import traverse_util
+from hf_paths import our_path
 
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_names import T5_NAMES
@@ -68,7 +69,7 @@ def our_params(model):
     """The base weights as our tree; shared tensors once."""
     flat = {}
     for name, weight in model.named_parameters():  # names a shared tensor once
-        path, transposed = T5_NAMES.our_path(name)
+        path, transposed = our_path(T5_NAMES, name)
         value = weight.detach().numpy()
         flat[path] = jnp.asarray(value.T if transposed else value)
     return traverse_util.unflatten_dict(flat)

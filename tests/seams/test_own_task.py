@@ -90,7 +90,7 @@ def test_the_plan_compiles_it(run):
 def test_the_prompts_show_it(run, capsys):
     delrec("prompts", run[1], f"--workdir={run[0]}", *STEPS, "--n=2")
     shown = capsys.readouterr().out
-    assert "== first:" in shown and "The first of all items was" in shown
+    assert "== First item:" in shown and "The first of all items was" in shown
 
 
 @pytest.fixture
@@ -175,7 +175,11 @@ def test_tasks_that_nobody_can_be_asked_are_refused(run):
         ("first", "", r"distill\.tasks is 'first': use one of ta, rps, or FILE\.py:NAME"),
         ("second", TASK, r"its task is called 'first', not 'second'"),
         ("lsr", TASK, r"distill\.tasks\.lsr: the text of stage 2 has this name"),
-        ("first", f"{HERE / 'toy_family.py'}:BAG", "which lacks template, positions, example"),
+        (
+            "first",
+            f"{HERE / 'toy_family.py'}:BAG",
+            "which lacks title, template, positions, example",
+        ),
         ("first", TASK.replace("FIRST", "LAST"), "has no 'LAST_ITEM'"),
         ("first", TASK.replace("FIRST_ITEM", "FirstItem"), "a class: name an instance of it"),
     ],

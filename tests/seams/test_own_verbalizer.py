@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from seam_runs import HERE, QUICK, check_killed_while_tuning, check_tuned, watched, write_config
+from seam_runs import HERE, QUICK, check_tuned, watched, write_config
 from tiny_storefront import open_workspace
 
 from delrec_jax.errors import UserError
@@ -56,11 +56,6 @@ def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):
     assert len(np.unique(scores)) == len(set(last)) < len(last)
     listed = json.loads((folder / "lm" / "shared_titles.json").read_text())
     assert sum(map(len, listed)) - len(listed) == len(last) - len(set(last))
-
-
-def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
-    whole, config, _ = run
-    check_killed_while_tuning(whole, config, tmp_path / "run")
 
 
 def test_the_plan_asks_it(run):

@@ -11,6 +11,7 @@ class FirstItem:
     """Asked of every row with a longer history than the text shows, so that the answer is not in it."""
 
     name = "first"
+    title = "First item"
     template = (*HISTORY, *PATTERN, *CANDIDATES, ". The first of all {plural} was :", Field.MASK)
 
     def positions(self, material):

@@ -17,7 +17,7 @@ NAMES = Names(Catalogue(("1", "2", "3"), ("IT", "It", "Steins;Gate"), {}))
 def test_a_title_as_it_is_written_goes_before_one_that_differs_by_case(named, items):
     if items is None:
         with pytest.raises(
-            UserError, match=r"'.it.' names several items.*write the one that is meant: IT; It"
+            UserError, match=r"'.it.' matches several items.*write the one that is meant: IT; It"
         ):
             NAMES.items([" it "])
     else:

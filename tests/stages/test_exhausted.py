@@ -14,7 +14,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError, out_of_memory
 from delrec_jax.stages.exhausted import batch_sizes, memory_told
-from delrec_jax.workdir.stage_table import METHODS
+from delrec_jax.workdir.stage_table import STAGES
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "out_of_memory.py"
 TOO_MANY = 1 << 50
@@ -37,12 +37,12 @@ SIZES = {
 
 @pytest.mark.parametrize("stage", SIZES)
 def test_what_a_stage_has_in_memory_at_once_is_found_in_its_settings(stage):
-    assert batch_sizes(METHODS["delrec_p2rec"][stage], Experiment()) == SIZES[stage]
+    assert batch_sizes(STAGES["delrec_p2rec"][stage], Experiment()) == SIZES[stage]
 
 
 @pytest.mark.parametrize("how", EXHAUSTED)
 def test_the_stage_and_its_batch_size_are_named(how):
-    stage, experiment = METHODS["delrec"]["tune"], Experiment()
+    stage, experiment = STAGES["delrec"]["tune"], Experiment()
     with pytest.raises(UserError) as told, memory_told("tune", stage, experiment):
         EXHAUSTED[how]()
     said = str(told.value)
@@ -55,7 +55,7 @@ def test_other_errors_are_left_alone():
     full = ValueError("RESOURCE_EXHAUSTED: fallocate: No space left on device")
     with (
         pytest.raises(ValueError, match="fallocate"),
-        memory_told("tune", METHODS["delrec"]["tune"], Experiment()),
+        memory_told("tune", STAGES["delrec"]["tune"], Experiment()),
     ):
         raise full
     assert not out_of_memory(full)

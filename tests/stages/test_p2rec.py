@@ -18,7 +18,7 @@ from delrec_jax.p2rec.augment import valid_ndcg10
 from delrec_jax.p2rec.categories import category_vectors
 from delrec_jax.p2rec.category_checks import check_categories
 from delrec_jax.p2rec.cells import RANDOM, cells
-from delrec_jax.p2rec.item_embeddings import ItemEmbedder, other_items
+from delrec_jax.p2rec.item_embeddings import ItemEmbedder, shuffled_owner
 from delrec_jax.p2rec.text_vectors import principal
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
@@ -153,7 +153,7 @@ def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
 
 
 def test_the_control_has_every_title_at_another_item(p2rec_run):
-    others = other_items(36, seed=1)
+    others = shuffled_owner(36, seed=1)
     assert (others != np.arange(36)).all() and set(others) == set(range(36))
     tuned = embeddings(p2rec_run, "seed-1", "tuned.safetensors")
     shuffled = embeddings(p2rec_run, "seed-1", "shuffled.safetensors")

@@ -21,8 +21,9 @@ from delrec_jax.language.layers import unstack_layers
 from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import weight_files
+from delrec_jax.workdir.kept_files import WEIGHTS_NOTE
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
-from delrec_jax.workdir.weight_files import NOTE, check_unchanged, hashed
+from delrec_jax.workdir.weight_files import check_unchanged, hashed
 
 
 def language_of(run):
@@ -47,7 +48,7 @@ def test_every_stage_runs_on_weights_that_it_did_not_train(first_run, pretrained
     for protocol in ("full", "sampled-8", "rerank-8"):
         assert {row["system"] for row in rows if row["protocol"] == protocol} == FEWER_SYSTEMS
     made = {path.name for path in (first_run / "lm").iterdir()}
-    kept = {"base.json", "shared_titles.json", "stage.json", "title_vectors.npz", NOTE}
+    kept = {"base.json", "shared_titles.json", "stage.json", "title_vectors.npz", WEIGHTS_NOTE}
     assert made == kept
     base = json.loads((first_run / "lm" / "base.json").read_text())
     assert base == {"weights": str(pretrained), "fingerprint": hub.fingerprint(pretrained)}
@@ -158,7 +159,7 @@ def test_another_process_compares_the_sizes_of_its_own_copy(pretrained, tmp_path
         check_unchanged(tmp_path, base, name="base", begun=own)
         (base / "config.json").write_bytes(b" " + (base / "config.json").read_bytes())
         with pytest.raises(
-            UserError, match=r"base/config\.json has not the \d+ bytes that process 0"
+            UserError, match=r"base/config\.json does not have the \d+ bytes that process 0"
         ):
             check_unchanged(tmp_path, base, name="base", begun=own)
         same.return_value = False

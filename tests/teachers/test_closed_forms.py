@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers import item_to_item
-from delrec_jax.teachers.ease import EASE_WEIGHTS
+from delrec_jax.teachers.ease import EASE_WEIGHTED
 from delrec_jax.teachers.item_knn import ITEM_KNN
 from delrec_jax.teachers.item_to_item import ItemToItem, vector_similarity
 from delrec_jax.teachers.markov import MARKOV
@@ -66,7 +66,7 @@ def test_ease_is_the_ridge_regression_of_each_item_on_the_others():
     train, penalty = random_part(), 3.0
     given = np.zeros((30, 12))
     given[train.users, train.items] = 1
-    found = np.asarray(EASE_WEIGHTS.fit(train, penalty=penalty).matrix)
+    found = np.asarray(EASE_WEIGHTED.fit(train, penalty=penalty).matrix)
     for item in range(12):
         others = np.delete(np.arange(12), item)
         ridge = Ridge(alpha=penalty, fit_intercept=False).fit(given[:, others], given[:, item])

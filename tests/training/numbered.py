@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from unsplit import unsplit
 
 from delrec_jax.batches import batch_type
 from delrec_jax.training.gradients import mean_loss_gradients
@@ -14,7 +15,7 @@ from delrec_jax.training.loop import fit
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.row_steps import RowNumbers, RowSteps
 from delrec_jax.training.run import Run
-from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
+from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.training.spikes import SpikeConfig
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.watching import TIMINGS

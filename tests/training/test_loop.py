@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from unsplit import unsplit
 
 from delrec_jax.batches import batch_type
 from delrec_jax.data.pipeline import training_iterator
@@ -23,7 +24,7 @@ from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.run import Run
-from delrec_jax.training.sharding import MeshConfig, make_layout, unsplit
+from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.training.steps import TrainStep, create_state
 from delrec_jax.training.watching import TIMINGS
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from unsplit import unsplit
 
 from delrec_jax.data.pipeline import row_iterator
 from delrec_jax.errors import Preempted, UserError
@@ -18,7 +19,7 @@ from delrec_jax.training.loop import fit
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.row_steps import RowNumbers, RowSteps, steps_ahead
 from delrec_jax.training.run import Run
-from delrec_jax.training.sharding import MeshConfig, make_layout, place, unsplit
+from delrec_jax.training.sharding import MeshConfig, make_layout, place
 from delrec_jax.training.steps import TrainStep, create_state, state_shardings
 from delrec_jax.training.watching import TIMINGS, Watch
 

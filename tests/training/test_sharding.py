@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
+from unsplit import unsplit
 
 from delrec_jax.errors import UserError
 from delrec_jax.training.gradients import mean_loss_gradients
@@ -16,7 +17,6 @@ from delrec_jax.training.sharding import (
     own_share,
     place,
     place_batch,
-    unsplit,
 )
 from delrec_jax.training.steps import EvalStep, TrainStep, create_state, state_shardings
 

@@ -103,7 +103,10 @@ def test_it_goes_back_and_is_the_run_without_the_skipped_batches(without, tmp_pa
     assert batches.given[:11] == list(range(11)) and batches.given[-8:] == list(range(11, 19))
     assert_like(without, params, meta, tmp_path)
     said = capsys.readouterr().err
-    assert "at step 11: back to step 8, and on with the batch after it; batches skipped: 3" in said
+    assert (
+        "at step 11: back to step 8, then continuing with the batch after it; batches skipped: 3"
+        in said
+    )
     assert "(rollback 1 of 2)" in said
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from unsplit import unsplit
 
 from delrec_jax.delrec.task_weighting import (
     TaskWeighting,
@@ -15,7 +16,7 @@ from delrec_jax.delrec.task_weighting import (
 from delrec_jax.errors import UserError
 from delrec_jax.training.gradients import accumulated, mean_loss_gradients
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer
-from delrec_jax.training.sharding import MeshConfig, make_layout, place, place_batch, unsplit
+from delrec_jax.training.sharding import MeshConfig, make_layout, place, place_batch
 from delrec_jax.training.steps import EvalStep, TrainStep, create_state, state_shardings
 
 pytestmark = pytest.mark.exact

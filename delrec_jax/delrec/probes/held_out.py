@@ -28,8 +28,6 @@ from delrec_jax.workdir.language_scorer import LanguageSystem, candidate_scores
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
-AGREEMENT = "top-1 agreement"
-
 
 class HeldOutUsers:
     """Users whose training histories no prompt was trained or selected by, with the teacher's lists for them.
@@ -40,9 +38,9 @@ class HeldOutUsers:
 
     def __init__(self, ws: Workspace, data: Data, language: Language, guides: Guides | None):
         """Makes the texts that `distill` reported on, from the lists that it stored."""
-        self._experiment, self._language = ws.experiment, language
-        config, seed = ws.experiment.distill, ws.experiment.seed
-        users = user_parts(data.split.training_users, config, seed)["heldout"]
+        self._seed = ws.experiment.seed
+        config = ws.experiment.distill
+        users = user_parts(data.split.training_users, config, self._seed)["heldout"]
         source = cache(lambda: training_source(ws, data))
         lists = teacher_lists(ws, data, users, "heldout", source)
         self._examples = make_examples(
@@ -50,14 +48,13 @@ class HeldOutUsers:
         )
         self.users = self._examples.material.rows.users
         scores = EvalStep(candidate_scores(language.ranker), language.layout)
-        sizes = (ws.experiment.evaluate.batch_size, ws.experiment.prompts.max_tokens)
-        self._reader = Reader(scores, *sizes)
+        self._reader = Reader(ws.experiment, language, scores)
         self._exams: dict[bytes, Exam] = {}
 
     def some(self, count: int) -> Bool[np.ndarray, " N"]:
         """Returns which texts belong to `count` users, drawn by the run's seed; to all if there are fewer."""
         everyone = np.unique(self.users)
-        drawn = prng.generator(self._experiment.seed, "probes/heldout").permutation(everyone)
+        drawn = prng.generator(self._seed, "probes/heldout").permutation(everyone)
         return np.isin(self.users, drawn[:count])
 
     def reading(
@@ -76,14 +73,7 @@ class HeldOutUsers:
         if texts is not None:
             chosen = [exam.examples[place] for place in np.flatnonzero(texts)]
             exam = Exam(chosen, exam.labels[texts], exam.targets[texts])
-        language = self._language
-        held = {
-            "params": language.params,
-            "vectors": language.vectors,
-            "prompt": system.prompt,
-            "readout": language.readout if system.readout is None else system.readout,
-        }
-        return self._reader.read(held, exam)
+        return self._reader.read(system.prompt, system.readout, exam)
 
     def agreement(
         self, system: LanguageSystem, texts: Bool[np.ndarray, " N"] | None = None

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax import prng
+from delrec_jax.teachers.item_to_item import unit_vectors
 
 COUNT = 5
 """Words per slot."""
@@ -72,13 +73,8 @@ def cosine_table(
     a: Float[np.ndarray, "K D"], b: Float[np.ndarray, "V D"]
 ) -> Float[np.ndarray, "K V"]:
     """Returns the cosine of each row of `a` with each row of `b`; 0 with a row of zeros."""
-    return np.asarray(_unit(a) @ _unit(b).T)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = np.asarray(rows, np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)
+    wide = [unit_vectors(np.asarray(rows, np.float64)) for rows in (a, b)]
+    return np.asarray(wide[0] @ wide[1].T)
 
 
 def _nearest(

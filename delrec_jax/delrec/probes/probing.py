@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.delrec import files, systems
+from delrec_jax.delrec.agreement import MEASURES
 from delrec_jax.delrec.guides import make_guides
-from delrec_jax.delrec.probes.held_out import AGREEMENT, HeldOutUsers, teacher_agreement
+from delrec_jax.delrec.probes.held_out import HeldOutUsers, teacher_agreement
 from delrec_jax.delrec.probes.nearest_words import nearest_words
 from delrec_jax.delrec.probes.order_sensitivity import order_sensitivity
 from delrec_jax.delrec.probes.prompt_transfer import (
@@ -41,8 +42,8 @@ from delrec_jax.workdir.workspace import Workspace
 
 _SLOT_SHARE = 4
 
-PROMPTED = "lm_distilled_prompt"
-TUNED = systems.TUNED["distilled"]
+DISTILLED_SYSTEM = "lm_distilled_prompt"
+TUNED_SYSTEM = systems.TUNED_WITH["distilled"]
 
 
 class Probing:
@@ -80,9 +81,9 @@ class Probing:
     @cached_property
     def _models(self) -> dict[str, LanguageSystem]:
         """The language model with the distilled prompt, and, after `tune`, DELRec."""
-        load = {PROMPTED: systems.prompted}
+        load = {DISTILLED_SYSTEM: systems.prompted}
         if self.ws.finished("tune"):
-            load[TUNED] = systems.tuned
+            load[TUNED_SYSTEM] = systems.tuned
         return {
             name: system(self.ws, self._language, "distilled", self._guides)
             for name, system in load.items()
@@ -122,7 +123,9 @@ class Probing:
             say("  slots: none, as those of distill.prompt=titles belong to items")
             return None
         own, texts = self._carried(self.ws, "distilled"), self.heldout.some(self._few)
-        measures = self._measures({PROMPTED: self._models[PROMPTED]}, self.few_users, texts)
+        measures = self._measures(
+            {DISTILLED_SYSTEM: self._models[DISTILLED_SYSTEM]}, self.few_users, texts
+        )
         return slot_ablation(
             own.prompt,
             {
@@ -161,7 +164,7 @@ class Probing:
         prompts |= {name: self._carried(other, "distilled") for name, other in others.items()}
         models = dict(self._models)
         if self.ws.experiment.tune.train_prompt:
-            models.pop(TUNED, None)  # what it reads is not the prompt of stage 1
+            models.pop(TUNED_SYSTEM, None)  # what it reads is not the prompt of stage 1
         measures = self._measures(models, self.users, None)
         return {
             "rows": prompt_transfer(prompts, measures, seed=self.seed),
@@ -188,8 +191,8 @@ class Probing:
         found: dict[str, Measure] = {
             f"{METRIC} of {name}": partial(ranking, system, name) for name, system in models.items()
         }
-        frozen = self._models[PROMPTED]
-        found[AGREEMENT] = lambda carried: self.heldout.agreement(
+        frozen = self._models[DISTILLED_SYSTEM]
+        found[MEASURES["agreement"]] = lambda carried: self.heldout.agreement(
             with_prompt(frozen, carried), texts
         )
         return found

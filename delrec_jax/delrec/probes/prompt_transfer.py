@@ -18,9 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
-from delrec_jax.config import from_config
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import files
 from delrec_jax.delrec.distilling_task import PromptStart
@@ -31,7 +29,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.workdir import base_model
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.stored_settings import stored_settings
+from delrec_jax.workdir.stored_settings import stored_experiment
 from delrec_jax.workdir.workspace import Workspace
 
 OWN = "own"
@@ -139,8 +137,7 @@ def open_other(ws: Workspace, directory: str) -> Workspace:
             f"{place}: the slots of distill.prompt=titles are made from this run's own items, so no other prompt can take "
             "their place; leave the flag out"
         )
-    settings = ConfigDict(stored_settings(root), convert_dict=True)
-    other = Workspace(root, from_config(settings), read_only=True)
+    other = Workspace(root, stored_experiment(root), read_only=True)
     if other.experiment.method == "p2rec" or not other.finished("distill"):
         raise UserError(
             f"{place}: no finished `delrec distill` there, so it has no prompt; run it first"

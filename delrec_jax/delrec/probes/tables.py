@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from delrec_jax.analysis.blocks import Block, Cell, Line, Row, agreement_block
+from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line, Row, agreement_block
 from delrec_jax.analysis.labels import base_label
 from delrec_jax.delrec.probes.prompt_transfer import OWN
 
@@ -32,7 +32,7 @@ def probe_blocks(found: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def probe_sentence(found: Mapping[str, Any]) -> str:
     """Returns one sentence on the prompt that was probed.
 
     Args:
@@ -50,7 +50,7 @@ def _order(found: Mapping[str, Any]) -> Block:
             label=f"{base_label(row['system'])}: {_ORDERS[row['order']]}",
             cells=(
                 Cell(f"{row['value']:.3f}"),
-                *((Cell("–"),) * 3 if row["order"] == "true" else _loss(row)),
+                *((Cell(NOTHING),) * 3 if row["order"] == "true" else _loss(row)),
             ),
         )
         for row in found["order"]
@@ -150,7 +150,7 @@ def _valued(row: Row, *, own: bool) -> Cell:
 
 def _alike(cosines: Row | None) -> Cell:
     if cosines is None:
-        return Cell("–")
+        return Cell(NOTHING)
     shown = [cosines[name] for name in ("same", "different") if name in cosines]
     return Cell(" / ".join(f"{value:+.2f}" for value in shown))
 
@@ -160,7 +160,7 @@ def _change(row: Row) -> Cell:
 
 
 def _relative(row: Row) -> Cell:
-    return Cell("–" if row["relative"] is None else f"{100 * row['relative']:+.0f} %")
+    return Cell(NOTHING if row["relative"] is None else f"{100 * row['relative']:+.0f} %")
 
 
 def _visible(word: str) -> str:
