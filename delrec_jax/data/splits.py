@@ -181,3 +181,19 @@ def partition_users(
             "raise its share or use more users"
         )
     return parts
+
+
+def drawn_users(
+    users: Int32[np.ndarray, "E"], count: int, seed: int, stream: str
+) -> Int32[np.ndarray, "_"]:
+    """Returns `count` of these users in ascending order; all of them if `count` is 0 or there are no more.
+
+    Args:
+      users: Users' numbers, ascending and without repeats.
+      count: How many are drawn; all of a smaller draw are in a larger one.
+      seed: Seed of the draw.
+      stream: Name of its random stream (`prng.generator`).
+    """
+    if not 0 < count < len(users):
+        return users
+    return np.sort(prng.generator(seed, stream).permutation(users)[:count])

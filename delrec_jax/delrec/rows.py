@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from delrec_jax.config import DistillConfig
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.splits import partition_users
+from delrec_jax.data.splits import drawn_users, partition_users
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 from delrec_jax.random_items import other_items
@@ -29,14 +29,21 @@ class Rows:
 def user_parts(
     training_users: Int[np.ndarray, " U"], config: DistillConfig, seed: int
 ) -> dict[str, np.ndarray]:
-    """The users who train the prompt (`train`), who select it (`valid`), and who are only reported on (`heldout`)."""
+    """The users who train the prompt (`train`), who select it (`valid`), and who are only reported on (`heldout`).
+
+    Of the latter two, a draw of `exam_users` each: what they are asked grows with them and comes again at each evaluation.
+    """
     fractions = {
         "train": config.train_users,
         "valid": config.valid_users,
         # Rounded, since 1 - 0.9 - 0.1 is slightly below 0.
         "heldout": round(1 - config.train_users - config.valid_users, 9),
     }
-    return partition_users(training_users, fractions, seed)
+    parts = partition_users(training_users, fractions, seed)
+    for name in ("valid", "heldout"):
+        stream = f"distill/exam_users/{name}"
+        parts[name] = drawn_users(parts[name], config.exam_users, seed, stream)
+    return parts
 
 
 def latest_rows(train: Interactions, users: np.ndarray, positions: int, *, labelled: bool) -> Rows:
