@@ -20,10 +20,10 @@ from delrec_jax.workdir.cost import Costs, Key
 from delrec_jax.workdir.hybrids import HybridWeights
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_scorer import (
-    AskedTexts,
     CatalogueSystem,
     LanguageScorer,
     LanguageSystem,
+    RowTexts,
 )
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols, RowHistories
@@ -58,7 +58,6 @@ class Evaluation:
         self.data, self._experiment = data, experiment
         self.protocols = Protocols(experiment, data)
         self._batch_size = experiment.evaluate.batch_size
-        self.histories = data.split.histories("test")
         self._seen, self._costs = RowHistories(data.split, "test"), Costs()
         self.tables: list[pl.DataFrame] = []
         self.lists: list[pl.DataFrame] = []
@@ -161,22 +160,24 @@ class Evaluation:
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
             candidates = self.protocols.candidates[protocol][0]
             assert candidates is not None
-            texts = scorer.texts(parts, self.histories, candidates)
+            texts = RowTexts(scorer, parts, self.data.split, "test", candidates)
 
             def score(
-                rows: np.ndarray, texts: AskedTexts = texts, candidates: np.ndarray = candidates
+                rows: np.ndarray, texts: RowTexts = texts, candidates: np.ndarray = candidates
             ) -> jax.Array:
                 """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
-                return scorer.candidates(parts, texts.rows(rows), candidates[rows])
+                return scorer.candidates(parts, texts(rows), candidates[rows])
 
-            self._rank(system, score, {protocol: ranker}, trained=trained, **names)
+            self._rank(
+                system, score, {protocol: ranker}, order=texts.order, trained=trained, **names
+            )
         return None
 
     def add_oracle(self) -> None:
         """Adds the exact next-item distribution: realized ranks, and expected metrics."""
         world = self.data.world
         assert world is not None
-        exact = next_item_distributions(world, self.histories, released=True)
+        exact = next_item_distributions(world, self.data.split.histories("test"), released=True)
         rankers = self.protocols.rankers(full_scores=True)
         self._rank("oracle", lambda rows: exact[rows], rankers)
         rows = self.protocols.rows
