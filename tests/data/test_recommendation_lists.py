@@ -7,8 +7,9 @@ import pytest
 from delrec_jax.data.interactions import Catalogue, Corpus, from_rows
 from delrec_jax.data.recommendation_lists import read_recommendation_lists
 from delrec_jax.errors import UserError
+from delrec_jax.teachers import listed
 from delrec_jax.teachers.listed import ListedTeacher, _below
-from delrec_jax.teachers.lists import ListSettings
+from delrec_jax.teachers.lists import ListSettings, RowsOf
 
 ITEMS = ("a", "b,1", "c", "d", "e")
 SEQUENCES = {"7": [0, 1, 2], "08": [3, 0]}  # ids are texts: "08" is not 8
@@ -146,3 +147,22 @@ def test_scores_and_negatives_of_a_list(tmp_path):
     assert made.items[0, 0] == 4 and sorted(made.items[0]) == [0, 1, 2, 4]
     known = np.float32([-0.5, -np.inf, -np.inf, -np.inf, 0.1])
     np.testing.assert_array_equal(made.scores[0], known[made.items[0]])
+
+
+def test_seen_items_that_are_made_by_row_close_the_same_items(tmp_path, monkeypatch):
+    monkeypatch.setattr(listed, "_BLOCK", 1)
+    lists, seen = teacher(tmp_path), np.array([[3, -1], [0, 1]])
+    asked = []
+
+    def make(rows):
+        asked.append(len(rows))
+        return np.pad(seen[rows], ((0, 0), (1, 0)), constant_values=-1)
+
+    question = {"users": np.array([1, 0]), "lengths": np.array([1, 2]), "allowed": np.ones(5, bool)}
+    settings = ListSettings(top_h=1, num_candidates=3)
+    for ask in (
+        lambda seen: lists.top_lists(**question, top_h=2, key="", seen=seen),
+        lambda seen: lists.distillation_lists(**question, settings=settings, seen=seen).items,
+    ):
+        np.testing.assert_array_equal(ask(RowsOf(2, make)), ask(seen))
+    assert set(asked) == {1}
