@@ -8,12 +8,15 @@ mean step between listed scores below the last of them: a finite score, so that 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
+from delrec_jax.padding import few_lengths
 from delrec_jax.teachers.lists import (
     Histories,
     ListSettings,
@@ -73,17 +76,22 @@ class ListedTeacher:
 
     def catalogue_scores(
         self, users: Int[np.ndarray, " Q"], lengths: Int[np.ndarray, " Q"], num_items: int
-    ) -> Float[np.ndarray, "Q I"]:
+    ) -> Float[Array, "Q I"]:
         """The scores of all items after each asked history; finite, and the same for all items that are not listed.
+
+        Only the lists travel to the device, padded to one of a few lengths.
 
         Raises:
             UserError: see `places`.
         """
-        found = np.zeros((len(users), num_items), np.float32)
-        for row, place in enumerate(self.places(users, lengths)):
-            mine = slice(self.offsets[place], self.offsets[place + 1])
-            found[row] = _below(self.scores[mine])
-            found[row, self.items[mine]] = self.scores[mine]
+        places = self.places(users, lengths)
+        starts, counts = self.offsets[places], self.offsets[places + 1] - self.offsets[places]
+        place = np.arange(few_lengths(int(counts.max(initial=1))))
+        listed = place < counts[:, None]  # [Q, K]
+        index = np.minimum(starts[:, None] + place, len(self.items) - 1)
+        items = np.where(listed, self.items[index], num_items)  # no item: left out
+        scores = self.scores[index]
+        found: Array = _scattered(items, scores, _below(scores, counts), num_items)
         return found
 
     def top_lists(
@@ -187,12 +195,23 @@ ListSource = ScoreFn | PlacedScores | ListedTeacher
 """What a teacher's best items are taken from: its scores (perhaps over a mesh), or the lists that it consists of."""
 
 
-def _below(scores: Float[np.ndarray, " K"]) -> float:
-    """A score below those of a list, by the mean step between them; by 1 if they do not differ."""
-    highest, lowest = float(scores.max()), float(scores.min())
-    step = (highest - lowest) / max(len(scores) - 1, 1) or 1.0
+@partial(jax.jit, static_argnames="num_items")
+def _scattered(items: Array, scores: Array, below: Array, num_items: int) -> Float[Array, "Q I"]:
+    """`below` of each row everywhere but at its items."""
+    found = jnp.broadcast_to(below[:, None], (len(below), num_items))
+    return found.at[jnp.arange(len(below))[:, None], items].set(scores, mode="drop")
+
+
+def _below(
+    scores: Float[np.ndarray, "Q K"], counts: Int[np.ndarray, " Q"]
+) -> Float[np.ndarray, " Q"]:
+    """A score below the first `counts` of each row, by the mean step between them; by 1 if they do not differ; float32."""
+    highest, lowest = scores[:, 0], scores[np.arange(len(scores)), counts - 1]  # of a list
+    step = (highest.astype(np.float64) - lowest) / np.maximum(counts - 1, 1)
+    below = lowest - np.where(step > 0, step, 1.0)
     # The step may be lost in the rounding of large scores.
-    return min(lowest - step, float(np.nextafter(np.float32(lowest), np.float32(-np.inf))))
+    found: np.ndarray = np.minimum(below, np.nextafter(lowest, np.float32(-np.inf)))
+    return found.astype(np.float32)
 
 
 def _blocks(count: int) -> Iterator[Int[np.ndarray, " B"]]:
