@@ -72,6 +72,8 @@ class DistillConfig:
       positions: RPS texts per user, at most.
       tasks: shares and weights by name: `ta` (Temporal Analysis), `rps` (Recommendation Pattern Simulating), and others.
       train_users, valid_users: shares of users for training and for selection; results are reported on the others.
+      exam_users: number of users that select and of those that results are reported on, at most, each drawn by the seed; all
+        of a smaller draw are in a larger one; 0 = all.
       select_by: `agreement` (top-1), `kendall_tau` or `likelihood` on the validation users.
       weighting: how the losses of the tasks are combined: `fixed`, `gradient_norm` or `uncertainty`.
       controls: prompts that are trained beside the distilled one, by the same steps: `shuffled` (on the lists of a teacher
@@ -95,6 +97,7 @@ class DistillConfig:
     tasks: Mapping[str, TaskShare] = field(default_factory=_paper_tasks)
     train_users: float = 0.7
     valid_users: float = 0.1
+    exam_users: int = 0
     select_by: str = "agreement"
     weighting: str = "fixed"
     controls: tuple[str, ...] = TRAINED_CONTROLS

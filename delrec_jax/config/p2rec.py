@@ -42,6 +42,7 @@ class ParseConfig:
       lm: `adalora` (plain LoRA with `adalora.target_rank` = `init_rank`), or `frozen`: only the projection trains.
       adalora: its projections and ranks; the decoder is not used.
       valid_users: share of the training users that are held out for selection.
+      exam_users: number of these that are read, at most, drawn by the seed; all of a smaller draw are in a larger one; 0 = all.
       select_by: `squared_error` or `top_category` (accuracy) of the held-out users.
       batch_size: users per step.
       group_by_length: batches that share out their texts by length, so that short ones are not padded to long ones; 0 = none.
@@ -57,6 +58,7 @@ class ParseConfig:
     lm: str = "adalora"
     adalora: AdaLoRAConfig = AdaLoRAConfig(targets=("encoder/*/*/q", "encoder/*/*/v"))
     valid_users: float = 0.1
+    exam_users: int = 0
     select_by: str = "squared_error"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     loop: LoopConfig = LoopConfig(steps=400, evaluate_every=50)

@@ -39,6 +39,7 @@ _RANGES: Mapping[str, str] = {
     "pretrain.text.*window": "[1, ...]",
     "pretrain.text.history": "[1, ...]",
     "pretrain.text.batch_tokens": "[1, ...]",
+    "distill.exam_users": "[0, ...]",
     "distill.*_users": "[0, 1)",
     "data.storefront.cold_share": "[0, 1)",
     "data.storefront.*_seed": "[0, ...]",

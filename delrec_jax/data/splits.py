@@ -80,10 +80,14 @@ class Split:
             )
         return self.interactions.items[self.interactions.offsets[user] : targets.places[row]]
 
-    def histories(self, part: Part) -> list[Int32[np.ndarray, "L"]]:
-        """Returns the `history` of every user evaluated in `part`, in order."""
-        items, offsets, asked = self.interactions.items, self.interactions.offsets, self.parts[part]
-        return [items[offsets[u] : p] for u, p in zip(asked.users, asked.places, strict=True)]
+    def histories(
+        self, part: Part, rows: Int64[np.ndarray, "B"] | None = None
+    ) -> list[Int32[np.ndarray, "L"]]:
+        """Returns the `history` of users evaluated in `part`: of all, in order, or of these positions in `users(part)`."""
+        items, chosen = self.interactions.items, slice(None) if rows is None else rows
+        users, places = self.parts[part].users[chosen], self.parts[part].places[chosen]
+        starts = self.interactions.offsets[users]
+        return [items[start:place] for start, place in zip(starts, places, strict=True)]
 
     def history_lengths(self, part: Part) -> Int64[np.ndarray, "E"]:
         """Returns how many items each evaluated user has before the target."""
@@ -143,10 +147,28 @@ def padded_histories(
     if length < 1:
         raise ValueError(f"length must be at least 1, not {length}")
     chosen = slice(None) if rows is None else rows
-    places, given = split.parts[part].places[chosen], split.history_lengths(part)[chosen]
+    places, users = split.parts[part].places[chosen], split.parts[part].users[chosen]
+    given = places - split.interactions.offsets[users]
+    return latest_items(split.interactions.items, places, given, length)
+
+
+def latest_items(
+    items: Int32[np.ndarray, "M"],
+    places: Int64[np.ndarray, "B"],
+    given: Int64[np.ndarray, "B"],
+    length: int,
+) -> Int32[np.ndarray, "B L"]:
+    """Returns the latest `length` items before each place, int32, left-padded with -1.
+
+    Args:
+      items: All users' items, one user after the other.
+      places: Index in `items` before which a history ends.
+      given: How many items before it are the user's.
+      length: L, at least 1.
+    """
     back = np.arange(length, 0, -1)
     source = np.maximum(places[:, None] - back, 0)  # [B, L]
-    return np.where(back <= given[:, None], split.interactions.items[source], np.int32(PAD_ITEM))
+    return np.where(back <= given[:, None], items[source], np.int32(PAD_ITEM))
 
 
 def partition_users(
@@ -181,3 +203,19 @@ def partition_users(
             "raise its share or use more users"
         )
     return parts
+
+
+def drawn_users(
+    users: Int32[np.ndarray, "E"], count: int, seed: int, stream: str
+) -> Int32[np.ndarray, "_"]:
+    """Returns `count` of these users in ascending order; all of them if `count` is 0 or there are no more.
+
+    Args:
+      users: Users' numbers, ascending and without repeats.
+      count: How many are drawn; all of a smaller draw are in a larger one.
+      seed: Seed of the draw.
+      stream: Name of its random stream (`prng.generator`).
+    """
+    if not 0 < count < len(users):
+        return users
+    return np.sort(prng.generator(seed, stream).permutation(users)[:count])

@@ -23,7 +23,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.config import Experiment
 from delrec_jax.evaluation.ranking import seen_items
-from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.standardised import standardised
 from delrec_jax.training.sharding import Layout
 
@@ -78,13 +77,6 @@ def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside |
     if not experiment.tune.beside:
         return None
     return Beside(experiment.tune.beside_weight, experiment.teacher.max_length, known)
-
-
-def padded_history(history: Int[np.ndarray, " L"], width: int) -> Int[np.ndarray, " H"]:
-    """The items, int32, left-padded with -1 to `width`, which is at least their number."""
-    row = np.full(width, PAD_ITEM, np.int32)
-    row[width - len(history) :] = history
-    return row
 
 
 def with_teacher(layout: Layout) -> Layout:

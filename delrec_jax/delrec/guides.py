@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax.config import Experiment
-from delrec_jax.padding import PAD_ITEM
+from delrec_jax.padding import few_lengths, left_padded
 from delrec_jax.teachers.compiled import CompiledScores
 from delrec_jax.teachers.item_to_item import unit_vectors
 from delrec_jax.teachers.list_files import inputs_hash
-from delrec_jax.teachers.lists import top_lists
+from delrec_jax.teachers.lists import RowsOf, top_lists
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, fold_teachers
 from delrec_jax.workdir.language_model import Language
@@ -28,10 +28,12 @@ from delrec_jax.workdir.workspace import Workspace
 
 _BATCH = 256
 """Histories of which the teacher is asked at once; fewer if there are no more."""
+_KEPT = 8
+"""Sets of histories whose guides are kept: all that stage 1 trains with, and not those of every batch that is ranked."""
 
 
 class Guides:
-    """Makes guides; those of the same histories are made once."""
+    """Makes guides; those of the histories that were asked for last are kept."""
 
     def __init__(
         self,
@@ -79,42 +81,44 @@ class Guides:
         Raises:
           UserError: a history leaves fewer than `distill.top_h` items open.
         """
-        longest = max(map(len, histories), default=1)
-        seen = np.full((len(histories), longest), PAD_ITEM, np.int32)
-        length = self._experiment.teacher.reads(longest)
-        read = np.full((len(histories), length), PAD_ITEM, np.int32)
-        for row, history in enumerate(histories):
-            seen[row, : len(history)] = history
-            recent = history[-read.shape[1] :]
-            read[row, read.shape[1] - len(recent) :] = recent
-        key = inputs_hash(seen, users)
-        if key not in self._found:
-            self._found[key] = self._made(read, seen, users)
+        items = np.concatenate([np.zeros(0, np.int32), *histories])
+        lengths = np.array(list(map(len, histories)), np.int64)
+        key = inputs_hash(items, lengths, users)
+        found = self._found.pop(key, None)
+        self._found[key] = self._made(histories, users) if found is None else found
+        if len(self._found) > _KEPT:
+            del self._found[next(iter(self._found))]
         return self._found[key]
 
     def _made(
-        self, read: np.ndarray, seen: np.ndarray, users: np.ndarray | None
+        self, histories: Sequence[np.ndarray], users: np.ndarray | None
     ) -> Float[np.ndarray, "N D"]:
         if users is None or self._folds is None:
-            return self._asked(self._teacher, read, seen)
+            return self._asked(self._teacher, histories)
         (found,) = self._folds.gathered(
-            users, lambda teacher, rows: (self._asked(teacher, read[rows], seen[rows]),)
+            users,
+            lambda teacher, rows: (self._asked(teacher, [histories[row] for row in rows]),),
         )
         return found
 
-    def _asked(
-        self, teacher: Teacher, read: np.ndarray, seen: np.ndarray
-    ) -> Float[np.ndarray, "N D"]:
+    def _asked(self, teacher: Teacher, histories: Sequence[np.ndarray]) -> Float[np.ndarray, "N D"]:
         from scipy.special import softmax  # imported late: a tenth of a second
 
-        config = self._experiment.distill
+        config, reads = self._experiment.distill, self._experiment.teacher.reads
+
+        def padded(rows: np.ndarray, limit: Callable[[int], int]) -> np.ndarray:
+            asked = [histories[row] for row in rows]
+            return left_padded(asked, limit(few_lengths(max(map(len, asked), default=1))))
+
+        count = len(histories)
+        seen = RowsOf(count, lambda rows: padded(rows, lambda longest: longest))
         items, scores = top_lists(
             CompiledScores(teacher),
-            read,
+            RowsOf(count, lambda rows: padded(rows, reads)),
             top_h=config.top_h,
             allowed=~self._data.split.cold_items(self._data.num_items),
             seen=seen,
-            batch_size=min(_BATCH, max(1, len(read))),
+            batch_size=min(_BATCH, max(1, count)),
         )
         shares = softmax(scores.astype(np.float64) / config.temperature, axis=1)  # [N, h]
         guides = np.zeros((len(items), self._titles.shape[1]))

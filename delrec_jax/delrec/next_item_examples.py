@@ -11,11 +11,11 @@ from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import NO_PATTERN, Pieces
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.data.title_tokens import Ids
-from delrec_jax.delrec.beside import padded_history
 from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.material import one_hot
 from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
+from delrec_jax.padding import left_padded
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 
@@ -100,7 +100,7 @@ class NextItemExamples:
     def _beside_text(self, index: int) -> dict[str, Any]:
         width = self.history_width
         return {
-            "history": padded_history(self._shown(index), width) if width else None,
+            "history": left_padded([self._shown(index)], width)[0] if width else None,
             "guides": None if self.guides is None else self.guides[index],
             "folds": None if self.folds is None else self.folds[index],
         }

@@ -20,9 +20,8 @@ from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
-from delrec_jax.delrec.rows import Rows, latest_rows, next_items, of_other_users, seen_before
+from delrec_jax.delrec.rows import Rows, histories_before, latest_rows, next_items, of_other_users
 from delrec_jax.errors import UserError
-from delrec_jax.padding import PAD_ITEM
 from delrec_jax.teachers.compiled import CompiledScores
 from delrec_jax.teachers.listed import ListedTeacher
 from delrec_jax.teachers.lists import ListSettings, TeacherLists, distillation_lists
@@ -119,15 +118,14 @@ def make_lists(
 
         return TeacherLists(*teacher.gathered(rows.users, ask))
     settings, allowed = list_settings(experiment), ~split.cold_items(num_items)
-    seen = seen_before(split.train, rows.users, rows.ends)
+    seen = histories_before(split.train, rows.users, rows.ends)
     if isinstance(teacher, ListedTeacher):
         return teacher.distillation_lists(
             rows.users, rows.ends, settings=settings, allowed=allowed, seen=seen
         )
     length = experiment.teacher.reads(int(rows.ends.max(initial=0)))
-    histories = np.full((len(rows.users), length), PAD_ITEM, np.int32)
-    for index, end in enumerate(rows.ends):
-        histories[index, max(0, length - end) :] = seen[index, max(0, end - length) : end]
+    # All of one length, as a teacher's scores may differ in their last bits with that of its input.
+    histories = histories_before(split.train, rows.users, rows.ends, length)
     return distillation_lists(teacher, histories, settings=settings, allowed=allowed, seen=seen)
 
 

@@ -7,10 +7,11 @@ from jaxtyping import Int
 
 from delrec_jax.config import DistillConfig
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.splits import partition_users
+from delrec_jax.data.splits import drawn_users, latest_items, partition_users
 from delrec_jax.errors import UserError
-from delrec_jax.padding import PAD_ITEM
+from delrec_jax.padding import few_lengths
 from delrec_jax.random_items import other_items
+from delrec_jax.teachers.lists import RowsOf
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,21 @@ class Rows:
 def user_parts(
     training_users: Int[np.ndarray, " U"], config: DistillConfig, seed: int
 ) -> dict[str, np.ndarray]:
-    """The users who train the prompt (`train`), who select it (`valid`), and who are only reported on (`heldout`)."""
+    """The users who train the prompt (`train`), who select it (`valid`), and who are only reported on (`heldout`).
+
+    Of the latter two, a draw of `exam_users` each: what they are asked grows with them and comes again at each evaluation.
+    """
     fractions = {
         "train": config.train_users,
         "valid": config.valid_users,
         # Rounded, since 1 - 0.9 - 0.1 is slightly below 0.
         "heldout": round(1 - config.train_users - config.valid_users, 9),
     }
-    return partition_users(training_users, fractions, seed)
+    parts = partition_users(training_users, fractions, seed)
+    for name in ("valid", "heldout"):
+        stream = f"distill/exam_users/{name}"
+        parts[name] = drawn_users(parts[name], config.exam_users, seed, stream)
+    return parts
 
 
 def latest_rows(train: Interactions, users: np.ndarray, positions: int, *, labelled: bool) -> Rows:
@@ -56,14 +64,25 @@ def next_items(train: Interactions, rows: Rows) -> Int[np.ndarray, " N"]:
     return items
 
 
-def seen_before(
-    interactions: Interactions, users: np.ndarray, ends: np.ndarray
-) -> Int[np.ndarray, "N S"]:
-    """The first `ends` items of each user, int32, padded with -1 on the right."""
-    seen = np.full((len(users), int(ends.max(initial=1))), PAD_ITEM, np.int32)
-    for index, (user, end) in enumerate(zip(users, ends, strict=True)):
-        seen[index, :end] = interactions.history(int(user))[:end]
-    return seen
+def histories_before(
+    interactions: Interactions, users: np.ndarray, ends: np.ndarray, length: int = 0
+) -> RowsOf:
+    """The first `ends` items of each user as rows that are made as they are asked for, int32 [B, L], left-padded with -1.
+
+    Args:
+      interactions: has the items.
+      users: [N].
+      ends: [N].
+      length: L, of which older items are left out; 0 = one of a few lengths that hold all of the asked rows.
+    """
+    places = interactions.offsets[users] + ends
+
+    def make(rows: np.ndarray) -> np.ndarray:
+        """Makes some of them."""
+        width = length or few_lengths(int(ends[rows].max(initial=1)))
+        return latest_items(interactions.items, places[rows], ends[rows], width)
+
+    return RowsOf(len(users), make)
 
 
 def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:

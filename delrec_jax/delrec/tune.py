@@ -37,6 +37,7 @@ from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, train
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import CATALOGUE_AXES, LanguageScorer, LanguageSystem
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.recommenders import load_teacher
 from delrec_jax.workdir.workspace import Workspace
 
@@ -209,10 +210,12 @@ class Tuning:
         split, candidates = self._data.split, self._data.candidates["valid"].items
         targets = split.target("valid")
         listed, config = not self._scorer.ranks_catalogue, self._ws.experiment
-        texts = self._scorer.texts(system, split.histories("valid"), candidates)
+        asked = self._asked_rows(len(targets))
+        # Made once, as they are read at each evaluation.
+        texts = self._scorer.texts(system, split.histories("valid", asked), candidates[asked])
         ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
 
-        added, asked = self._added(), self._asked_rows(len(targets))
+        added = self._added()
 
         def evaluate(params: Any) -> dict[str, float]:
             """Validation metrics of these parameters, and the one that selects."""
@@ -223,18 +226,19 @@ class Tuning:
             if config.tune.refresh_vectors:
                 tuned = replace(tuned, vectors=self._language.tuned_vectors(params["adapters"]))
 
-            def scores(rows: np.ndarray) -> jax.Array:
+            def scores(places: np.ndarray) -> jax.Array:
                 """Scores [B, C] of the candidates, or [B, I] of the catalogue."""
+                rows, read = asked[places], texts.rows(places)
                 if not listed:
-                    scores = self._scorer.catalogue(tuned, texts.rows(rows))
+                    scores = self._scorer.catalogue(tuned, read)
                     return scores if added is None else scores + added(rows)
-                scores = self._scorer.candidates(tuned, texts.rows(rows), candidates[rows])
+                scores = self._scorer.candidates(tuned, read, candidates[rows])
                 if added is not None:
                     scores = scores + gather_candidates(added(rows), candidates[rows])
                 return scores
 
             ranks = rank_users(
-                lambda places: scores(asked[places]),
+                scores,
                 {"valid": lambda scored, places: ranker(scored, asked[places])},
                 num_users=len(asked),
                 batch_size=min(config.evaluate.batch_size, len(asked)),
@@ -257,24 +261,22 @@ class Tuning:
             return None
         longest = int(split.history_lengths("valid").max())
         length = max(longest, self._ws.experiment.teacher.reads(longest))
-        histories = padded_histories(split, "valid", length)
         layout = with_teacher(self._language.layout)
         scores = EvalStep(
             lambda held, rows: beside.scores(held["teacher"], rows), layout, CATALOGUE_AXES
         )
         held = {"teacher": self._teacher}
         held = place(held, layout.of(held))
-        return lambda rows: scores(held, histories[rows])
+        return lambda rows: scores(held, padded_histories(split, "valid", length, rows=rows))
 
     def _open_ranker(self, targets: np.ndarray) -> RankFn:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""
         split, num_items = self._data.split, self._data.num_items
-        longest = int(split.history_lengths("valid").max())
-        histories = padded_histories(split, "valid", longest)
+        histories = RowHistories(split, "valid")
         unknown = jnp.asarray(~known_items(self._data))
 
         def rank(scores: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
-            closed = seen_items(histories[rows], num_items=num_items) | unknown
+            closed = seen_items(histories(rows), num_items=num_items) | unknown
             ranked: tuple[jax.Array, jax.Array] = rank_full(scores, targets[rows], closed)
             return ranked
 

@@ -35,7 +35,7 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
                 systems[cell.system] = system = recommenders.cell_system(ws, data, cell)
                 trained = trained_in(ws, cell, reads_parser=cell.system not in (PLAIN, UNTUNED))
                 run.rank_system(cell.system, system, trained=trained, teacher=name, seed=seed)
-            run.rank_hybrids({**baselines, **systems}, tell=number == 0, teacher=name, seed=seed)
+            run.rank_hybrids(systems, common=baselines, tell=number == 0, teacher=name, seed=seed)
             bar.update((number + 1) * len(systems), f"{name} seed {seed}")
     if data.world is not None:
         run.add_oracle()

@@ -13,7 +13,7 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
-from delrec_jax.data.splits import Split, partition_users
+from delrec_jax.data.splits import Split, drawn_users, partition_users
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files, preferences
 from delrec_jax.p2rec.categories import Categories, category_vectors, latent_categories
@@ -120,10 +120,12 @@ class Parsing:
         }
 
     def _parts(self, seed: int) -> dict[str, np.ndarray]:
-        """The users who train and those who are held out, among those with a training part."""
+        """The users who train, and those (or a draw of those) who are held out, among those with a training part."""
         held_out = self._config.valid_users
         shares = {"train": 1 - held_out, "valid": held_out}
-        return partition_users(self._split.training_users, shares, seed)
+        parts = partition_users(self._split.training_users, shares, seed)
+        read = drawn_users(parts["valid"], self._config.exam_users, seed, "parse/exam_users")
+        return parts | {"valid": read}
 
     def _items(self, users: np.ndarray) -> list[int]:
         """The different items of these users' training parts."""

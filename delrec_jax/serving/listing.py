@@ -1,6 +1,5 @@
 """DELRec where its text lists the candidates, or its verbalizer decodes them: it ranks stated candidates only."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -66,8 +65,7 @@ class ListingSystem:
     def _texts(
         self, part: Part, rows: Int[np.ndarray, " B"], candidates: Int[np.ndarray, "B C"]
     ) -> AskedTexts:
-        histories: Sequence[np.ndarray] = self.split.histories(part)
-        return self.scorer.texts(self.parts, [histories[row] for row in rows], candidates)
+        return self.scorer.texts(self.parts, self.split.histories(part, rows), candidates)
 
     def order(self, part: Part) -> None:
         """All texts have one length, so the order does not matter."""

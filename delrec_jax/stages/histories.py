@@ -9,7 +9,7 @@ import polars as pl
 from delrec_jax.config import Experiment
 from delrec_jax.data.splits import PARTS
 from delrec_jax.delrec.prompt_examples import source_rows
-from delrec_jax.delrec.rows import seen_before
+from delrec_jax.delrec.rows import histories_before
 from delrec_jax.errors import UserError
 from delrec_jax.files import whole
 from delrec_jax.teachers.listed import ListedTeacher
@@ -65,7 +65,7 @@ def check_lists(teacher: ListedTeacher, experiment: Experiment, data: Data) -> N
             top_h=asked.items,
             key=asked.key,
             allowed=known if asked.part == "train" else np.ones_like(known),
-            seen=seen_before(data.split.interactions, asked.users, asked.lengths),
+            seen=histories_before(data.split.interactions, asked.users, asked.lengths),
         )
 
 

@@ -6,15 +6,27 @@ teacher that scores the whole catalogue, random items have next to none. Where t
 mean step between listed scores below the last of them: a finite score, so that the sums of hybrids keep them behind it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.errors import UserError
-from delrec_jax.teachers.lists import ListSettings, TeacherLists, drawn_negatives
+from delrec_jax.padding import few_lengths
+from delrec_jax.teachers.lists import (
+    Histories,
+    ListSettings,
+    TeacherLists,
+    drawn_negatives,
+    some_rows,
+)
 from delrec_jax.teachers.protocol import PlacedScores, ScoreFn
+
+_BLOCK = 1024  # rows whose seen items are one array
 
 
 @dataclass(frozen=True)
@@ -64,17 +76,22 @@ class ListedTeacher:
 
     def catalogue_scores(
         self, users: Int[np.ndarray, " Q"], lengths: Int[np.ndarray, " Q"], num_items: int
-    ) -> Float[np.ndarray, "Q I"]:
+    ) -> Float[Array, "Q I"]:
         """The scores of all items after each asked history; finite, and the same for all items that are not listed.
+
+        Only the lists travel to the device, padded to one of a few lengths.
 
         Raises:
             UserError: see `places`.
         """
-        found = np.zeros((len(users), num_items), np.float32)
-        for row, place in enumerate(self.places(users, lengths)):
-            mine = slice(self.offsets[place], self.offsets[place + 1])
-            found[row] = _below(self.scores[mine])
-            found[row, self.items[mine]] = self.scores[mine]
+        places = self.places(users, lengths)
+        starts, counts = self.offsets[places], self.offsets[places + 1] - self.offsets[places]
+        place = np.arange(few_lengths(int(counts.max(initial=1))))
+        listed = place < counts[:, None]  # [Q, K]
+        index = np.minimum(starts[:, None] + place, len(self.items) - 1)
+        items = np.where(listed, self.items[index], num_items)  # no item: left out
+        scores = self.scores[index]
+        found: Array = _scattered(items, scores, _below(scores, counts), num_items)
         return found
 
     def top_lists(
@@ -85,7 +102,7 @@ class ListedTeacher:
         top_h: int,
         key: str,
         allowed: Bool[np.ndarray, " I"],
-        seen: Int[np.ndarray, "Q S"],
+        seen: Histories,
     ) -> Int[np.ndarray, "Q h"]:
         """The best items after each asked history, best first.
 
@@ -95,7 +112,7 @@ class ListedTeacher:
             top_h: h, items per list.
             key: the setting that h comes from, for messages.
             allowed: False excludes an item from all lists.
-            seen: items to leave out, one row per history, padded with -1 anywhere.
+            seen: items to leave out [Q, S], one row per history (or what makes its rows), padded with -1 anywhere.
 
         Raises:
             UserError: a history has no list, or fewer than h allowed unseen items in it.
@@ -110,7 +127,7 @@ class ListedTeacher:
         *,
         settings: ListSettings,
         allowed: Bool[np.ndarray, " I"],
-        seen: Int[np.ndarray, "Q S"],
+        seen: Histories,
     ) -> TeacherLists:
         """The top h items and m - h random negatives, the same that a teacher with these scores would have.
 
@@ -130,16 +147,18 @@ class ListedTeacher:
         places, key = self.places(users, lengths), "distill.top_h"
         asked = places, users, lengths
         top = self._best(*asked, top_h=settings.top_h, key=key, allowed=allowed, seen=seen)
-        taken, rows = np.concatenate([seen, top], axis=1), np.arange(len(users))
-        negatives = drawn_negatives(np.flatnonzero(allowed), taken, settings, rows)
-        items = np.concatenate([top, negatives], axis=1)
+        known, negatives = np.flatnonzero(allowed), []
+        for rows in _blocks(len(users)):
+            taken = np.concatenate([some_rows(seen, rows), top[rows]], axis=1)
+            negatives.append(drawn_negatives(known, taken, settings, rows))
+        items = np.concatenate([top, np.concatenate(negatives)], axis=1)
         scores = np.full(items.shape, -np.inf, np.float32)
         for row, place in enumerate(places):
             mine = slice(self.offsets[place], self.offsets[place + 1])
             order = np.argsort(self.items[mine])
-            listed, known = self.items[mine][order], self.scores[mine][order]
+            listed, its_scores = self.items[mine][order], self.scores[mine][order]
             at = np.minimum(np.searchsorted(listed, items[row]), len(listed) - 1)
-            scores[row] = np.where(listed[at] == items[row], known[at], -np.inf)
+            scores[row] = np.where(listed[at] == items[row], its_scores[at], -np.inf)
         return TeacherLists(items=items, scores=scores)
 
     def _best(
@@ -151,13 +170,14 @@ class ListedTeacher:
         top_h: int,
         key: str,
         allowed: np.ndarray,
-        seen: np.ndarray,
+        seen: Histories,
     ) -> Int[np.ndarray, "Q h"]:
         """The best allowed unseen items of the lists at these places, which belong to these users and lengths."""
         tops = np.zeros((len(places), top_h), np.int32)
-        for row, place in enumerate(places):
+        closed = (had for rows in _blocks(len(places)) for had in some_rows(seen, rows))
+        for row, (place, had) in enumerate(zip(places, closed, strict=True)):
             listed = self.items[self.offsets[place] : self.offsets[place + 1]]
-            best = listed[allowed[listed] & ~np.isin(listed, seen[row])][:top_h]
+            best = listed[allowed[listed] & ~np.isin(listed, had)][:top_h]
             if len(best) < top_h:
                 raise UserError(
                     f"{self.source}: the list of {self._name(users[row], lengths[row])} has {len(listed)} items, of which "
@@ -175,12 +195,29 @@ ListSource = ScoreFn | PlacedScores | ListedTeacher
 """What a teacher's best items are taken from: its scores (perhaps over a mesh), or the lists that it consists of."""
 
 
-def _below(scores: Float[np.ndarray, " K"]) -> float:
-    """A score below those of a list, by the mean step between them; by 1 if they do not differ."""
-    highest, lowest = float(scores.max()), float(scores.min())
-    step = (highest - lowest) / max(len(scores) - 1, 1) or 1.0
+@partial(jax.jit, static_argnames="num_items")
+def _scattered(items: Array, scores: Array, below: Array, num_items: int) -> Float[Array, "Q I"]:
+    """`below` of each row everywhere but at its items."""
+    found = jnp.broadcast_to(below[:, None], (len(below), num_items))
+    return found.at[jnp.arange(len(below))[:, None], items].set(scores, mode="drop")
+
+
+def _below(
+    scores: Float[np.ndarray, "Q K"], counts: Int[np.ndarray, " Q"]
+) -> Float[np.ndarray, " Q"]:
+    """A score below the first `counts` of each row, by the mean step between them; by 1 if they do not differ; float32."""
+    highest, lowest = scores[:, 0], scores[np.arange(len(scores)), counts - 1]  # of a list
+    step = (highest.astype(np.float64) - lowest) / np.maximum(counts - 1, 1)
+    below = lowest - np.where(step > 0, step, 1.0)
     # The step may be lost in the rounding of large scores.
-    return min(lowest - step, float(np.nextafter(np.float32(lowest), np.float32(-np.inf))))
+    found: np.ndarray = np.minimum(below, np.nextafter(lowest, np.float32(-np.inf)))
+    return found.astype(np.float32)
+
+
+def _blocks(count: int) -> Iterator[Int[np.ndarray, " B"]]:
+    """All row numbers, a few at a time; one empty block if there is none."""
+    for start in range(0, max(count, 1), _BLOCK):
+        yield np.arange(start, min(start + _BLOCK, count))
 
 
 def _key(users: np.ndarray, lengths: np.ndarray) -> np.ndarray:

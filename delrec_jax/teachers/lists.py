@@ -7,7 +7,7 @@ be distilled and not only its head).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +21,51 @@ from delrec_jax.teachers.best_items import best_items, scores_of
 from delrec_jax.teachers.protocol import PlacedScores, ScoreFn
 
 _STREAM = "teacher-negatives"
+
+Making = Callable[[Int[np.ndarray, "B"]], Int[np.ndarray, "B L"]]
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """Rows that are made as they are asked for: for many users, all of them as one array may not fit in memory.
+
+    Attributes:
+        count: N, their number.
+        make: row numbers [B] -> int32 [B, L]; L may be another one for other rows.
+    """
+
+    count: int
+    make: Making
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B L"]:
+        """Makes some rows."""
+        return self.make(rows)
+
+
+class MadeRows(Protocol):
+    """`RowsOf`, or what can be asked in the same way."""
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        ...
+
+    def __call__(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B L"]:
+        """Makes some rows."""
+        ...
+
+
+Histories = Int[np.ndarray, "N L"] | MadeRows
+"""An array, or what makes its rows."""
+
+
+def some_rows(given: Histories, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B L"]:
+    """Returns these rows."""
+    found: np.ndarray = given(rows) if callable(given) else given[rows]
+    return found
+
 
 Pick = Callable[[Int[np.ndarray, "b n"]], Float[np.ndarray, "b n"]]
 Batch = TypeVar("Batch")
@@ -65,11 +110,11 @@ class TeacherLists:
 
 def top_lists(
     score_fn: ScoreFn | PlacedScores,
-    histories: Int[np.ndarray, "N L"],
+    histories: Histories,
     *,
     top_h: int,
     allowed: Bool[np.ndarray, " I"],
-    seen: Int[np.ndarray, "N S"] | None = None,
+    seen: Histories | None = None,
     batch_size: int = 256,
 ) -> tuple[Int[np.ndarray, "N h"], Float[np.ndarray, "N h"]]:
     """The teacher's best items for each history, best first.
@@ -77,10 +122,10 @@ def top_lists(
     Args:
         score_fn: the teacher's `scores`, compiled here, once; or its scores over a mesh, whose users are ranked where they
             are, by all processes together.
-        histories: left-padded with -1; may be shorter than what the user has seen.
+        histories: [N, L], left-padded with -1; may be shorter than what the user has seen.
         top_h: h, items per list.
         allowed: False excludes an item from all lists (the teacher never saw it).
-        seen: items to leave out, one row per history, padded with -1 anywhere; None leaves none out.
+        seen: items to leave out [N, S], one row per history, padded with -1 anywhere; None leaves none out.
         batch_size: rows per compiled call (more where they must divide over a mesh); the last batch is padded, and its
             padding dropped.
 
@@ -92,7 +137,7 @@ def top_lists(
     """
     items = np.zeros((len(histories), top_h), np.int32)
     scores = np.zeros(items.shape, np.float32)
-    for rows, best, _ in _ranked_batches(
+    for rows, best, *_ in _ranked_batches(
         score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
     ):
         items[rows], scores[rows] = best
@@ -101,11 +146,11 @@ def top_lists(
 
 def distillation_lists(
     score_fn: ScoreFn | PlacedScores,
-    histories: Int[np.ndarray, "N L"],
+    histories: Histories,
     *,
     settings: ListSettings,
     allowed: Bool[np.ndarray, " I"],
-    seen: Int[np.ndarray, "N S"] | None = None,
+    seen: Histories | None = None,
     batch_size: int = 256,
 ) -> TeacherLists:
     """The teacher's top h items and m - h random negatives, with scores for all of them.
@@ -127,12 +172,11 @@ def distillation_lists(
     items = np.zeros((len(histories), settings.num_candidates), np.int32)
     scores = np.zeros(items.shape, np.float32)
     top_h, known = settings.top_h, np.flatnonzero(allowed)
-    for rows, (top, best), picked in _ranked_batches(
+    for rows, (top, best), closed, picked in _ranked_batches(
         score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
     ):
-        taken = top if seen is None else np.concatenate([seen[rows], top], axis=1)
-        numbers = np.arange(rows.start, rows.stop)
-        negatives = drawn_negatives(known, taken, settings, numbers)
+        taken = np.concatenate([closed, top], axis=1)
+        negatives = drawn_negatives(known, taken, settings, rows)
         items[rows] = np.concatenate([top, negatives], axis=1)
         scores[rows] = np.concatenate([best, picked(negatives)], axis=1)
     return TeacherLists(items=items, scores=scores)
@@ -171,47 +215,49 @@ def drawn_negatives(
 
 def _ranked_batches(
     score_fn: ScoreFn | PlacedScores,
-    histories: np.ndarray,
+    histories: Histories,
     *,
     top_h: int,
     allowed: np.ndarray,
-    seen: np.ndarray | None,
+    seen: Histories | None,
     batch_size: int,
-) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray], Pick]]:
-    """Yields (rows, their (top items, scores) [b, h], what picks their scores of items [b, n]), checked.
+) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray, Pick]]:
+    """Yields (row numbers [b], their (top items, scores) [b, h], what they have seen, what picks their scores of items).
 
-    No array of the catalogue's width leaves the device. While the caller has one batch, the device works on the next.
+    All are checked. No array of the catalogue's width leaves the device, and none of all rows is made. While the caller has one
+    batch, the device works on the next.
     """
     if top_h > len(allowed):
         _check_enough(np.array([len(allowed)]), top_h, np.zeros(1, int))
-    seen = np.full((len(histories), 1), PAD_ITEM, np.int32) if seen is None else seen
     score: Callable[..., Array] = score_fn
     if isinstance(score_fn, PlacedScores):
         batch_size = score_fn.rows(batch_size)
     else:
         score = jax.jit(score_fn)
 
-    def dispatched(start: int) -> tuple[slice, Array, tuple[Array, ...]]:
-        rows = slice(start, min(start + batch_size, len(histories)))
-        asked, closed = (_padded_rows(x[rows], batch_size) for x in (histories, seen))
-        scores = score(asked)
-        return rows, scores, best_items(scores, closed, allowed, count=top_h)
+    def dispatched(start: int) -> tuple[np.ndarray, np.ndarray, Array, tuple[Array, ...]]:
+        rows = np.arange(start, min(start + batch_size, len(histories)))
+        nothing = np.full((len(rows), 1), PAD_ITEM, np.int32)
+        closed = nothing if seen is None else some_rows(seen, rows)
+        scores = score(_padded_rows(some_rows(histories, rows), batch_size))
+        found = best_items(scores, _padded_rows(closed, batch_size), allowed, count=top_h)
+        return rows, closed, scores, found
 
-    for rows, scores, found in _one_ahead(map(dispatched, range(0, len(histories), batch_size))):
-        count = rows.stop - rows.start
-        top, best, finite, free = (on_host(x)[:count] for x in found)
+    starts = range(0, len(histories), batch_size)
+    for rows, closed, scores, found in _one_ahead(map(dispatched, starts)):
+        top, best, finite, free = (on_host(x)[: len(rows)] for x in found)
         if not finite.all():
             raise UserError(
-                f"the teacher's scores for row {rows.start} or later are not finite: its training "
+                f"the teacher's scores for row {rows[0]} or later are not finite: its training "
                 "diverged; lower teacher.optimizer.learning_rate and train it again"
             )
-        _check_enough(free, top_h, np.arange(rows.start, rows.stop))
+        _check_enough(free, top_h, rows)
 
         def pick(items: np.ndarray, scores: Array = scores) -> np.ndarray:
             padded = _padded_rows(items, batch_size)
             return on_host(scores_of(scores, padded))[: len(items)]
 
-        yield rows, (top, best), pick
+        yield rows, (top, best), closed, pick
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

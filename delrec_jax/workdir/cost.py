@@ -66,6 +66,10 @@ class Costs:
         """The times of a system, to be added to; arguments as for `of_pass`."""
         return self._systems.setdefault(key, Ranking(trained=tuple(trained)))
 
+    def took(self, key: Key, times: Ranking) -> None:
+        """Gives a system the times that were taken of it, perhaps under other names too."""
+        self._systems[key] = times
+
     def write(self, folder: Path, *, root: Path) -> None:
         """Writes `cost.json`; folders of training runs are named relative to the workdir `root`."""
         trained = {key: self._trained(key) for key in self._systems}

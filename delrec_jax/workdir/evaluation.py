@@ -1,6 +1,6 @@
 """Ranks every system under every protocol into rank records, one per user: what all methods share of `delrec evaluate`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,38 +17,41 @@ from delrec_jax.evaluation.user_ranks import RankFn, Ranks, ScoreFn
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.cost import Costs, Key
-from delrec_jax.workdir.hybrids import HybridWeights
+from delrec_jax.workdir.hybrids import HybridWeights, Weighted
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_scorer import (
-    AskedTexts,
     CatalogueSystem,
     LanguageScorer,
     LanguageSystem,
+    RowTexts,
 )
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols, RowHistories
+from delrec_jax.workdir.ranking_times import Ranking
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.together import Together
 
 
 @dataclass(frozen=True)
-class _Collector:
-    """What is kept of one system beside its ranks, and under which names."""
+class _RankedHybrid:
+    """A hybrid's weights, ranks, best items and times."""
 
-    key: RecordKey
+    chosen: Weighted
+    ranks: Mapping[str, Ranks]
     best: BestLists
+    times: Ranking
 
-    @property
-    def identity(self) -> Key:
-        """The system as `cost.json` and the lists name it."""
-        return Key(self.key.system, self.key.teacher, self.key.seed)
 
-    def beside(self, rankers: Mapping[str, RankFn]) -> dict[str, RankFn]:
-        """The same rankers; with that of `full`, the best items of every batch are kept."""
-        return {
-            name: self.best.beside(ranker) if name == "full" else ranker
-            for name, ranker in rankers.items()
-        }
+def _identity(key: RecordKey) -> Key:
+    """The system as `cost.json` and the lists name it."""
+    return Key(key.system, key.teacher, key.seed)
+
+
+def _beside(best: BestLists, rankers: Mapping[str, RankFn]) -> dict[str, RankFn]:
+    """The same rankers; with that of `full`, the best items of every batch are kept."""
+    return {
+        name: best.beside(ranker) if name == "full" else ranker for name, ranker in rankers.items()
+    }
 
 
 class Evaluation:
@@ -58,12 +61,13 @@ class Evaluation:
         self.data, self._experiment = data, experiment
         self.protocols = Protocols(experiment, data)
         self._batch_size = experiment.evaluate.batch_size
-        self.histories = data.split.histories("test")
         self._seen, self._costs = RowHistories(data.split, "test"), Costs()
         self.tables: list[pl.DataFrame] = []
         self.lists: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
         self.hybrids: list[dict[str, Any]] = []
+        self._common: HybridWeights | None = None
+        self._once: dict[str, _RankedHybrid] = {}  # hybrids of systems that all calls share
 
     def rank_system(
         self, name: str, system: System, *, trained: Sequence[Path] = (), **names: Any
@@ -88,45 +92,73 @@ class Evaluation:
         )
 
     def rank_hybrids(
-        self, systems: Mapping[str, System], *, tell: bool = True, **names: Any
+        self,
+        systems: Mapping[str, System],
+        *,
+        common: Mapping[str, System] | None = None,
+        tell: bool = True,
+        **names: Any,
     ) -> None:
         """Ranks the hybrids of the config whose systems are all there, with weights chosen by validation.
 
         Args:
-          systems: what hybrids can consist of, by name.
+          systems: what hybrids can consist of, by name, beside those of `common`.
+          common: systems that all calls share: hybrids of these alone are chosen and ranked once, and each call writes their
+            records under its own names.
           tell: whether to say which hybrids are left out.
           names: other fields of their `RecordKey`.
         """
-        config, split = self._experiment.baselines, self.data.split
-        weights = HybridWeights(split, config, systems)
-        chosen = {}
+        config, split, common = self._experiment.baselines, self.data.split, common or {}
+        self._common = self._common or HybridWeights(split, config, common)
+        weights, systems = self._common.beside(systems), {**common, **systems}
+        chosen: dict[str, Weighted] = {}
+        shared: dict[str, bool] = {}
         for name, parts in config.hybrid_parts.items():
             if missing := [part for part in parts if part not in systems]:
                 if tell:
                     say(f"  {name} is left out: {', '.join(missing)} cannot be part of it here")
                 continue
-            found = weights.choose(parts)
-            chosen[name] = found.weights
+            shared[name] = all(systems[part] is common.get(part) for part in parts)
+            if shared[name] and name in self._once:
+                continue
+            chosen[name] = found = weights.choose(parts)
             told = ", ".join(f"{part} {weight:g}" for part, weight in found.weights.items())
             say(f"  {name}: weights {told}; validation NDCG@10 {found.valid_ndcg10:.4f}")
-            self.hybrids.append(
-                {"system": name, **names, **asdict(found), "best_part": found.best_part}
-            )
-        if chosen:
-            self._rank_together(Together(split, systems, chosen), chosen, **names)
+        ranked = self._once | self._rank_together(systems, chosen)
+        for name in shared:
+            self._keep_hybrid(name, ranked[name], names)
+        self._once |= {name: ranked[name] for name, once in shared.items() if once}
 
-    def _rank_together(self, pass_over: Together, hybrids: Iterable[str], **names: Any) -> None:
-        collectors = {name: self._collector(name, **names) for name in hybrids}
+    def _keep_hybrid(self, name: str, one: "_RankedHybrid", names: Mapping[str, Any]) -> None:
+        """Keeps what is known of a hybrid under the names of one call."""
+        found, key = one.chosen, self.protocols.record_key(name, **names)
+        self.hybrids.append(
+            {"system": name, **names, **asdict(found), "best_part": found.best_part}
+        )
+        self._costs.took(_identity(key), one.times)
+        self._keep(one.ranks, one.best, key)
+
+    def _rank_together(
+        self, systems: Mapping[str, System], chosen: Mapping[str, Weighted]
+    ) -> dict[str, "_RankedHybrid"]:
+        """Ranks hybrids with their chosen weights in one pass."""
+        if not chosen:
+            return {}
+        weights = {name: one.weights for name, one in chosen.items()}
+        pass_over = Together(self.data.split, systems, weights)
+        best, times = {name: self._best() for name in chosen}, {name: Ranking() for name in chosen}
         rankers = self.protocols.rankers(full_scores=True)
         order = self._ranked(pass_over.order())
         found = pass_over.rank(
-            {name: one.beside(rankers) for name, one in collectors.items()},
-            {name: self._costs.of(one.identity) for name, one in collectors.items()},
+            {name: _beside(one, rankers) for name, one in best.items()},
+            times,
             order=order,
             batch_size=min(self._batch_size, len(order)),
         )
-        for name, collector in collectors.items():
-            self._keep(found[name], collector)
+        return {
+            name: _RankedHybrid(one, found[name], best[name], times[name])
+            for name, one in chosen.items()
+        }
 
     @property
     def hybrid_pairs(self) -> list[tuple[str, str]]:
@@ -161,22 +193,24 @@ class Evaluation:
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
             candidates = self.protocols.candidates[protocol][0]
             assert candidates is not None
-            texts = scorer.texts(parts, self.histories, candidates)
+            texts = RowTexts(scorer, parts, self.data.split, "test", candidates)
 
             def score(
-                rows: np.ndarray, texts: AskedTexts = texts, candidates: np.ndarray = candidates
+                rows: np.ndarray, texts: RowTexts = texts, candidates: np.ndarray = candidates
             ) -> jax.Array:
                 """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
-                return scorer.candidates(parts, texts.rows(rows), candidates[rows])
+                return scorer.candidates(parts, texts(rows), candidates[rows])
 
-            self._rank(system, score, {protocol: ranker}, trained=trained, **names)
+            self._rank(
+                system, score, {protocol: ranker}, order=texts.order, trained=trained, **names
+            )
         return None
 
     def add_oracle(self) -> None:
         """Adds the exact next-item distribution: realized ranks, and expected metrics."""
         world = self.data.world
         assert world is not None
-        exact = next_item_distributions(world, self.histories, released=True)
+        exact = next_item_distributions(world, self.data.split.histories("test"), released=True)
         rankers = self.protocols.rankers(full_scores=True)
         self._rank("oracle", lambda rows: exact[rows], rankers)
         rows = self.protocols.rows
@@ -202,33 +236,33 @@ class Evaluation:
         trained: Sequence[Path] = (),
         **names: Any,
     ) -> None:
-        collector, order = self._collector(system, **names), self._ranked(order)
-        with self._costs.of_pass(collector.identity, trained) as clock:
+        key, best = self.protocols.record_key(system, **names), self._best()
+        order = self._ranked(order)
+        with self._costs.of_pass(_identity(key), trained) as clock:
             found = user_ranks.rank_users(
                 clock.scoring(score_users),
-                {name: clock.ranking(ranker) for name, ranker in collector.beside(rankers).items()},
+                {name: clock.ranking(ranker) for name, ranker in _beside(best, rankers).items()},
                 num_users=len(self.protocols.targets),
                 batch_size=min(self._batch_size, len(order)),
                 what=system,
                 order=order,
             )
-        self._keep(found, collector)
+        self._keep(found, best, key)
 
     def _ranked(self, order: np.ndarray | None) -> np.ndarray:
         """The rows that are ranked, in this order of all rows, or else ascending."""
         rows = self.protocols.rows
         return rows if order is None else order[np.isin(order, rows)]
 
-    def _collector(self, system: str, **names: Any) -> "_Collector":
-        key = self.protocols.record_key(system, **names)
-        return _Collector(key, BestLists(self._seen, self.data.num_items))
+    def _best(self) -> BestLists:
+        return BestLists(self._seen, self.data.num_items)
 
-    def _keep(self, found: Mapping[str, Ranks], collector: "_Collector") -> None:
-        self.tables += self.protocols.records(found, collector.key)
+    def _keep(self, found: Mapping[str, Ranks], best: BestLists, key: RecordKey) -> None:
+        self.tables += self.protocols.records(found, key)
         if "full" in found:
-            items = collector.best.collect()[self.protocols.rows]
+            items = best.collect()[self.protocols.rows]
             self.lists.append(
-                top_lists.lists_table(*collector.identity, users=self.protocols.users, items=items)
+                top_lists.lists_table(*_identity(key), users=self.protocols.users, items=items)
             )
 
     def write(self, folder: Path, *, root: Path) -> None:

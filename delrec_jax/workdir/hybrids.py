@@ -8,6 +8,7 @@ for the other half than the best weights without this rule.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +136,13 @@ class HybridWeights:
         ]
         self._targets = split.target("valid")
         self._masks: list[np.ndarray] = []
+        self._common: HybridWeights | None = None
+
+    def beside(self, systems: Mapping[str, System]) -> "HybridWeights":
+        """Returns what chooses among these systems and its own, which it asks once for all that are made so."""
+        found = copy(self)
+        found._systems, found._scores, found._common = systems, {}, self
+        return found
 
     def choose(self, parts: Sequence[str]) -> Weighted:
         """Returns the weights of these systems."""
@@ -165,6 +173,8 @@ class HybridWeights:
 
     def _standardised(self, name: str) -> list[np.ndarray]:
         """The standardized scores of one system for the validation users, by batch."""
+        if self._common is not None and name not in self._systems:
+            return self._common._standardised(name)
         if name not in self._scores:
             found = []
             for number, rows in enumerate(self._batches):

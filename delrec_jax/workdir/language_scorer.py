@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
-from delrec_jax.data.read_texts import next_item_text
+from delrec_jax.data.read_texts import next_item_lengths, next_item_text
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.language.ranker import Ranker
@@ -66,6 +66,9 @@ class LanguageSystem:
     vectors: Any = None
 
 
+ALIKE = 256
+"""Texts of up to so many tokens are padded alike (`RowTexts`)."""
+
 CATALOGUE_AXES = ("users", "catalogue")
 """Names of the axes of scores [B, I] by a language model, which stay split over the mesh until they are ranked."""
 
@@ -101,12 +104,17 @@ def ranks_catalogue(ranker: Ranker, config: prompts.PromptConfig) -> bool:
 
 
 class LanguageScorer:
-    """Scores texts under any `LanguageSystem`; each combination of parts compiles once."""
+    """Scores texts under any `LanguageSystem`; each combination of parts compiles once.
+
+    Attributes:
+      language: the model.
+      buckets: the lengths that texts are padded to, ascending.
+    """
 
     def __init__(self, language: Language):
         """Prepares both kinds of scores of a frozen model."""
         self.language = language
-        self._buckets = make_buckets(language.pieces.config.max_tokens)
+        self.buckets = make_buckets(language.pieces.config.max_tokens)
         self._catalogue = EvalStep(
             catalogue_scores(language.ranker), language.layout, CATALOGUE_AXES
         )
@@ -127,22 +135,44 @@ class LanguageScorer:
         return ranks_catalogue(self.language.ranker, self.language.pieces.config)
 
     def texts(
-        self, system: LanguageSystem, histories: list[np.ndarray], candidates: Any = None
+        self,
+        system: LanguageSystem,
+        histories: list[np.ndarray],
+        candidates: Any = None,
+        *,
+        least: int = 0,
     ) -> AskedTexts:
-        """Returns the LSR texts of histories, padded to one bucket; they contain the candidates if the config lists them."""
-        listed = candidates is not None and self.language.lists_candidates
-        shown = candidates if listed else [()] * len(histories)
+        """Returns the LSR texts of histories, padded to one bucket; they contain the candidates if the config lists them.
+
+        Args:
+          system: its pattern and guides.
+          histories: items, oldest first.
+          candidates: those of each history [N, C]; None = the catalogue is ranked.
+          least: the tokens that the texts are padded to at least, if none of them is longer.
+        """
+        listed = self._listed(candidates)
+        shown = [()] * len(histories) if listed is None else listed
         texts = [
             next_item_text(self.language.pieces, history, system.pattern, items)
             for history, items in zip(histories, shown, strict=True)
         ]
-        length = bucket_length(max(len(text.ids) for text in texts), self._buckets)
+        length = bucket_length(max([least, *(len(text.ids) for text in texts)]), self.buckets)
         owners = [text.owners for text in texts if text.owners is not None]
         return AskedTexts(
             ids=pad_texts([text.ids for text in texts], length),
             owners=pad_texts(owners, length) if owners else None,
             guides=system.guides(histories) if system.guides else None,
         )
+
+    def lengths(
+        self, system: LanguageSystem, histories: list[np.ndarray], candidates: Any = None
+    ) -> Int[np.ndarray, " N"]:
+        """Returns how many tokens the texts of these histories have, without making them; see `texts`."""
+        shown = self._listed(candidates)
+        return next_item_lengths(self.language.pieces, histories, system.pattern, shown)
+
+    def _listed(self, candidates: Any) -> Any:
+        return candidates if self.language.lists_candidates else None
 
     def catalogue(self, system: LanguageSystem, texts: AskedTexts) -> Float[jax.Array, "B I"]:
         """Scores the whole catalogue, for verbalizers that rank it; the scores stay split over the mesh."""
@@ -155,13 +185,58 @@ class LanguageScorer:
         return self._candidates(self._held(system), replace(texts, candidates=candidates))
 
 
+class RowTexts:
+    """The texts of a part's users, made as they are asked for; only their lengths are known of all.
+
+    Where all are short, they are padded to one bucket, that of the longest: shorter shapes would save little, and each would be
+    compiled. Longer ones are padded to the bucket of the longest text of their batch.
+
+    Attributes:
+      order: all rows, those with short texts first; None if all texts are padded alike, so that no order is better.
+    """
+
+    def __init__(
+        self,
+        scorer: LanguageScorer,
+        system: LanguageSystem,
+        split: Split,
+        part: Part,
+        candidates: Int[np.ndarray, "E C"] | None = None,
+    ):
+        """Measures the texts and makes none.
+
+        Args:
+          scorer: makes them.
+          system: its pattern and guides.
+          split: has the histories.
+          part: `valid` or `test`.
+          candidates: those of each user of the part; None = the catalogue is ranked.
+
+        Raises:
+          UserError: a text is too long.
+        """
+        self._scorer, self._system, self._split, self._part = scorer, system, split, part
+        self._candidates = candidates
+        lengths = scorer.lengths(system, split.histories(part), candidates)
+        self._least = int(min(lengths.max(initial=0), ALIKE))
+        different = np.unique(np.maximum(lengths, self._least)).tolist()
+        padded = {bucket_length(length, scorer.buckets) for length in different}
+        self.order = np.argsort(lengths, kind="stable") if len(padded) > 1 else None
+
+    def __call__(self, rows: Int[np.ndarray, " B"]) -> AskedTexts:
+        """Returns the texts of rows of the part."""
+        histories = self._split.histories(self._part, rows)
+        candidates = None if self._candidates is None else self._candidates[rows]
+        return self._scorer.texts(self._system, histories, candidates, least=self._least)
+
+
 class CatalogueSystem:
     """A language system that scores the whole catalogue, as a `systems.System`."""
 
     def __init__(self, scorer: LanguageScorer, parts: LanguageSystem, split: Split):
         """Makes no texts yet."""
         self._scorer, self._parts, self._split = scorer, parts, split
-        self._texts: dict[Part, AskedTexts] = {}
+        self._texts: dict[Part, RowTexts] = {}
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
         """Scores the catalogue [B, I] for rows of a part."""
@@ -169,10 +244,13 @@ class CatalogueSystem:
 
     def texts(self, part: Part, rows: np.ndarray) -> AskedTexts:
         """Returns the texts that are read for rows of a part."""
-        if part not in self._texts:
-            self._texts[part] = self._scorer.texts(self._parts, self._split.histories(part))
-        return self._texts[part].rows(rows)
+        return self._of(part)(rows)
 
-    def order(self, part: Part) -> None:
-        """All texts have one length, so the order does not matter."""
-        return None
+    def order(self, part: Part) -> np.ndarray | None:
+        """Short texts first, where texts are padded to different lengths."""
+        return self._of(part).order
+
+    def _of(self, part: Part) -> RowTexts:
+        if part not in self._texts:
+            self._texts[part] = RowTexts(self._scorer, self._parts, self._split, part)
+        return self._texts[part]

@@ -5,6 +5,7 @@ teacher/lists.safetensors    the lists of `teacher.lists`, checked; the user's f
 
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from delrec_jax.data.recommendation_lists import RecommendationLists, read_recommendation_lists
@@ -65,7 +66,7 @@ class ListedSystem:
         """Ranks nothing yet."""
         self._teacher, self._split, self._num_items = teacher, split, num_items
 
-    def scores(self, part: Part, rows: np.ndarray) -> np.ndarray:
+    def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
         """Scores the catalogue [B, I] for rows of a part."""
         users, lengths = self._split.users(part)[rows], self._split.history_lengths(part)[rows]
         return self._teacher.catalogue_scores(users, lengths, self._num_items)

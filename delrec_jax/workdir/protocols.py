@@ -18,13 +18,12 @@ from delrec_jax.errors import UserError
 from delrec_jax.evaluation import metrics, records, user_ranks
 from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.evaluation.user_ranks import RankFn, Ranks
+from delrec_jax.padding import few_lengths
 from delrec_jax.random_items import distinct_items, stream_keys
 from delrec_jax.teachers.list_files import inputs_hash
 from delrec_jax.teachers.listed import ListedTeacher, ListSource
-from delrec_jax.teachers.lists import top_lists
+from delrec_jax.teachers.lists import RowsOf, top_lists
 from delrec_jax.workdir.prepared import Data
-
-_SHORTEST = 8
 
 
 class RowHistories:
@@ -48,9 +47,7 @@ class RowHistories:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Returns the latest items of these rows, int32 [B, L], left-padded with -1."""
-        length = _SHORTEST
-        while length < self._lengths[rows].max():
-            length *= 2
+        length = few_lengths(self._lengths[rows].max())
         return padded_histories(self._split, self._part, min(length, self._longest), rows=rows)
 
 
@@ -139,13 +136,16 @@ class Protocols:
             )
         longest = int(self.split.history_lengths("test").max())
         allowed = np.ones(self._data.num_items, bool)
-        seen = padded_histories(self.split, "test", longest)
+        seen = RowHistories(self.split, "test")
         if isinstance(teacher, ListedTeacher):
             asked, key = (self._everyone, self.split.history_lengths("test")), "candidates.rerank"
             items = teacher.top_lists(*asked, top_h=count, key=key, allowed=allowed, seen=seen)
         else:
             length = self._experiment.teacher.reads(longest)
-            histories = padded_histories(self.split, "test", length)
+            # All of one length, as a teacher's scores may differ in their last bits with that of its input.
+            histories = RowsOf(
+                len(seen), lambda rows: padded_histories(self.split, "test", length, rows=rows)
+            )
             items, _ = top_lists(teacher, histories, top_h=count, allowed=allowed, seen=seen)
         items = drawn_order(items, self._names, seed=self._experiment.candidates.seed)
         self.candidates[f"rerank-{count}"] = (items, inputs_hash(items))

@@ -48,7 +48,7 @@ class RankingClock:
     """Times the batches of one pass, from one moment when the device is idle to the next.
 
     The first batch is told apart, as is every batch in which something was compiled: histories of another length are another
-    program. In the first, a system also prepares what it needs once, such as the texts of all users.
+    program. In the first, a system also prepares what it needs once, such as the lengths of all texts.
     """
 
     def __init__(self, found: Ranking, clock: Callable[[], float] = time.perf_counter):

@@ -1,5 +1,6 @@
 """Another system's lists from CSV and parquet: what is read, and that every mistake names its row and the remedy."""
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from delrec_jax.data.interactions import Catalogue, Corpus, from_rows
 from delrec_jax.data.recommendation_lists import read_recommendation_lists
 from delrec_jax.errors import UserError
+from delrec_jax.teachers import listed
 from delrec_jax.teachers.listed import ListedTeacher, _below
-from delrec_jax.teachers.lists import ListSettings
+from delrec_jax.teachers.lists import ListSettings, RowsOf
 
 ITEMS = ("a", "b,1", "c", "d", "e")
 SEQUENCES = {"7": [0, 1, 2], "08": [3, 0]}  # ids are texts: "08" is not 8
@@ -134,8 +136,8 @@ def test_scores_and_negatives_of_a_list(tmp_path):
     below = -0.5 - 0.6  # one mean step; a list of one item has none
     np.testing.assert_allclose(scores[0], [-0.5, below, below, below, 0.1], rtol=1e-6)
     np.testing.assert_allclose(scores[1], [-0.75, -0.75, -0.75, 0.25, -0.75], rtol=1e-6)
-    large = np.float32([1e9, 1e9, 1e9])
-    assert np.float32(_below(large)) < large[0] and np.float32(_below(large[:1])) < large[0]
+    large = np.full((2, 3), 1e9, np.float32)
+    assert (_below(large, np.array([3, 1])) < large[:, 0]).all()
     made = lists.distillation_lists(
         np.array([1]),
         np.array([1]),
@@ -146,3 +148,47 @@ def test_scores_and_negatives_of_a_list(tmp_path):
     assert made.items[0, 0] == 4 and sorted(made.items[0]) == [0, 1, 2, 4]
     known = np.float32([-0.5, -np.inf, -np.inf, -np.inf, 0.1])
     np.testing.assert_array_equal(made.scores[0], known[made.items[0]])
+
+
+def test_catalogue_scores_are_those_of_a_loop_over_the_lists():
+    rng, items = np.random.default_rng(2), 30
+    counts = rng.integers(1, 20, 12)
+    listed = [rng.permutation(items)[:count] for count in counts]
+    scored = [np.sort(rng.normal(size=count).astype(np.float32))[::-1] for count in counts]
+    scored[3][:] = 0.5
+    lists = ListedTeacher(
+        users=np.arange(12, dtype=np.int32),
+        lengths=np.full(12, 4, np.int32),
+        offsets=np.append(0, np.cumsum(counts)),
+        items=np.concatenate(listed).astype(np.int32),
+        scores=np.concatenate(scored),
+        user_ids=tuple("abcdefghijkl"),
+        source="lists.csv",
+    )
+    asked = np.array([11, 3, 0, 3, 7])
+    found = lists.catalogue_scores(asked, np.full(5, 4), items)
+    assert isinstance(found, jax.Array)  # no array of the catalogue's width is made on the host
+    for row, user in zip(np.asarray(found), asked, strict=True):
+        high, low = float(scored[user][0]), float(scored[user][-1])
+        expected = np.full(items, low - ((high - low) / max(counts[user] - 1, 1) or 1), np.float32)
+        expected[listed[user]] = scored[user]
+        np.testing.assert_array_equal(row, expected)
+
+
+def test_seen_items_that_are_made_by_row_close_the_same_items(tmp_path, monkeypatch):
+    monkeypatch.setattr(listed, "_BLOCK", 1)
+    lists, seen = teacher(tmp_path), np.array([[3, -1], [0, 1]])
+    asked = []
+
+    def make(rows):
+        asked.append(len(rows))
+        return np.pad(seen[rows], ((0, 0), (1, 0)), constant_values=-1)
+
+    question = {"users": np.array([1, 0]), "lengths": np.array([1, 2]), "allowed": np.ones(5, bool)}
+    settings = ListSettings(top_h=1, num_candidates=3)
+    for ask in (
+        lambda seen: lists.top_lists(**question, top_h=2, key="", seen=seen),
+        lambda seen: lists.distillation_lists(**question, settings=settings, seen=seen).items,
+    ):
+        np.testing.assert_array_equal(ask(RowsOf(2, make)), ask(seen))
+    assert set(asked) == {1}

@@ -10,7 +10,7 @@ import pytest
 
 from delrec_jax.config import TuneConfig
 from delrec_jax.delrec.anchor import BEFORE
-from delrec_jax.delrec.beside import Beside, padded_history, standardised
+from delrec_jax.delrec.beside import Beside, standardised
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.next_item import ranking_loss
 from delrec_jax.errors import UserError
@@ -120,11 +120,6 @@ def test_scores_that_do_not_differ_add_nothing():
     among = jnp.array([[True, True, True, False], [True, False, True, False]])
     found = standardised(scores, among)
     np.testing.assert_allclose(found, [[0, 0, 0, 0], [-1, 0, 1, 0]], atol=1e-6)
-
-
-def test_histories_are_padded_on_the_left():
-    assert padded_history(np.array([4, 5]), 4).tolist() == [-1, -1, 4, 5]
-    assert padded_history(np.array([4, 5]), 2).tolist() == [4, 5]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import flax.struct
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,6 +24,13 @@ def scores(histories):
     return jnp.where(known, jnp.asarray(TABLE)[histories], 0.0).sum(1)
 
 
+class ByLatest(flax.struct.PyTreeNode):
+    """The teacher."""
+
+    def scores(self, histories):
+        return scores(histories)
+
+
 def guides(**settings):
     only = {"rps": TaskShare(share=1.0, weight=1.0)}
     config = DistillConfig(prompt="user", tasks=only, top_h=3, num_candidates=4, **settings)
@@ -35,7 +43,7 @@ def guides(**settings):
 
     def teacher():
         asked.append(1)
-        return SimpleNamespace(scores=scores)
+        return ByLatest()
 
     return Guides(experiment, data, teacher, lambda: None, lambda: TITLES), asked
 
@@ -52,6 +60,15 @@ def test_guides_are_the_expected_titles_of_the_best_open_items():
         wanted = shares @ titles[best]
         np.testing.assert_allclose(guide, wanted / np.linalg.norm(wanted), rtol=1e-4)
     assert made(HISTORIES) is made(list(HISTORIES)) and len(asked) == 1
+
+
+def test_only_the_latest_guides_are_kept():
+    made, _ = guides(temperature=0.5)
+    first = made(HISTORIES)
+    for item in range(20):
+        made([np.array([item % ITEMS, (item + 1) % ITEMS])[: 1 + item // ITEMS]])
+        assert made(HISTORIES) is first  # used each time
+    assert len(made._found) == 8
 
 
 def test_a_task_that_asks_of_no_row_is_refused():

@@ -15,7 +15,7 @@ from prompt_templates import EVERY
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
-from delrec_jax.delrec import distill, systems, tune
+from delrec_jax.delrec import distill, prompt_examples, systems, tune
 from delrec_jax.delrec.next_item_examples import next_item_examples
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.delrec.rows import user_parts
@@ -23,7 +23,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model, axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
-from delrec_jax.workdir import evaluation, language_scorer
+from delrec_jax.workdir import evaluation, language_scorer, protocols
 from delrec_jax.workdir.encoded_titles import TitleStore
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import load_data
@@ -148,7 +148,7 @@ def rps(texts, index):
 
 def ta_users(texts):
     """Users of whom TA is asked."""
-    return [user for task, users in texts.asked if task.name == "ta" for user in users]
+    return [user for task, users in texts.asked if task.name == "ta" for user in users.users]
 
 
 def history_of(texts, index):
@@ -205,6 +205,43 @@ def test_lists_hold_no_item_that_the_teacher_never_saw_or_the_user_has(runs, dat
             history, end = history_of(texts, index)
             assert set(items.tolist()) <= trained - set(history[:end].tolist())
             assert len(set(items.tolist())) == 8
+
+
+def test_no_array_of_all_histories_is_made(ws, data, monkeypatch):
+    """Neither of the rows that stage 1 asks about nor of the users whose best items are re-ranked."""
+    asked = []
+
+    def fewer_at_once(make):
+        def made(score_fn, histories, *, seen, **more):
+            asked.extend([histories, seen])
+            return make(score_fn, histories, seen=seen, batch_size=7, **more)
+
+        return made
+
+    lists = prompt_examples.distillation_lists
+    monkeypatch.setattr(prompt_examples, "distillation_lists", fewer_at_once(lists))
+    monkeypatch.setattr(protocols, "top_lists", fewer_at_once(protocols.top_lists))
+    rows = source_rows(ws.experiment, data.split, np.arange(NUM_USERS), "teacher")
+    make_lists(ws.experiment, data.split, NUM_ITEMS, rows, teacher_scores)
+    ranked = protocols.Protocols(ws.experiment, data)
+    ranked.add_rerank(teacher_scores)
+    assert all(map(callable, asked)) and [len(one) for one in asked] == [
+        *(len(rows.users),) * 2,
+        *(NUM_USERS,) * 2,
+    ]
+    length = ws.experiment.teacher.max_length
+    for row in (0, 9, len(rows.users) - 1):
+        expected = history_of_row(data, rows, row)
+        for histories, width in (
+            (asked[0](np.array([row])), length),
+            (asked[1](np.array([row])), 0),
+        ):
+            np.testing.assert_array_equal(histories[0][-len(expected) :], expected)
+            assert (histories[0][: -len(expected)] == -1).all() and width in (0, len(histories[0]))
+
+
+def history_of_row(data, rows, row):
+    return whole_row(data, rows.users[row])[: rows.ends[row]]
 
 
 def test_shuffled_lists_are_the_same_lists_in_other_places(runs):
@@ -390,6 +427,27 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
     assert (found["valid/HR@1"] == 1) == (found["valid/NDCG@10"] == 1) == (part == "valid")
 
 
+def test_texts_are_made_of_the_users_who_select_alone(ws, data, language, monkeypatch):
+    config = replace(ws.experiment.tune, valid_users=5)
+    monkeypatch.setattr(ws, "experiment", replace(ws.experiment, tune=config))
+    read, made = [], language_scorer.next_item_text
+    monkeypatch.setattr(
+        language_scorer, "next_item_text", lambda *given: read.append(given) or made(*given)
+    )
+    monkeypatch.setattr(
+        language_scorer.LanguageScorer,
+        "catalogue",
+        lambda self, system, texts: np.zeros((len(texts.ids), NUM_ITEMS), np.float32),
+    )
+    trainer = tune.Tuning(ws, data, language)
+    evaluate = trainer._validator(language_scorer.LanguageSystem(SLOTS))
+    evaluate({})
+    evaluate({})
+    asked = trainer._asked_rows(NUM_USERS)
+    histories = data.split.histories("valid")
+    assert [given[1].tolist() for given in read] == [histories[row].tolist() for row in asked]
+
+
 @pytest.mark.parametrize("listed", [False, True], ids=["catalogue", "candidates"])
 def test_beside_the_teacher_validation_selects_by_the_sum(ws, data, language, monkeypatch, listed):
     class Rule(flax.struct.PyTreeNode):
@@ -429,8 +487,8 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
     shown = []
 
     class Reader(language_scorer.LanguageScorer):
-        def texts(self, *arguments):
-            shown.append(super().texts(*arguments))
+        def texts(self, *arguments, **more):
+            shown.append(super().texts(*arguments, **more))
             return shown[-1]
 
         def catalogue(self, parts, texts):
@@ -438,8 +496,8 @@ def test_evaluated_texts_show_all_but_the_target(ws, data, language):
 
     run = evaluation.Evaluation(ws.experiment, data)
     run.rank_language_system("delrec", Reader(language), language_scorer.LanguageSystem(SLOTS))
-    (ids,) = (texts.ids for texts in shown)
+    ids = np.concatenate([texts.ids for texts in shown])
     for user in range(NUM_USERS):
         row = whole_row(data, user)
         assert items_in(ids[user]) == row[:-1] and run.protocols.targets[user] == row[-1]
-        np.testing.assert_array_equal(run.histories[user], row[:-1])
+        np.testing.assert_array_equal(data.split.histories("test")[user], row[:-1])

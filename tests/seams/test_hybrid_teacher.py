@@ -11,10 +11,10 @@ from seam_runs import HERE, QUICK, write_config
 from tiny_storefront import delrec, open_workspace
 
 from delrec_jax.config import TeacherConfig
-from delrec_jax.delrec.beside import padded_history
 from delrec_jax.delrec.prompt_examples import source_rows
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.errors import UserError
+from delrec_jax.padding import left_padded
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.teachers.network import NetworkTeacher
@@ -94,7 +94,7 @@ def test_what_is_distilled_are_its_best_items(run):
         data.split.train.history(int(user))[:end]
         for user, end in zip(rows.users, rows.ends, strict=True)
     ]
-    padded = np.stack([padded_history(history, 512) for history in histories])
+    padded = left_padded(histories, 512)
     given = np.array(recommenders.load_teacher(ws, data).scores(padded))
     given[:, data.split.cold_items(data.num_items)] = -np.inf
     for row, history in enumerate(histories):

@@ -14,7 +14,7 @@ from delrec_jax.data.splits import PARTS, padded_histories
 from delrec_jax.delrec.agreement import Exam, Reader
 from delrec_jax.delrec.pattern_simulating import teacher_target
 from delrec_jax.delrec.prompt_examples import make_lists, source_rows
-from delrec_jax.delrec.rows import seen_before
+from delrec_jax.delrec.rows import histories_before
 from delrec_jax.errors import UserError
 from delrec_jax.stages.histories import asked_histories
 from delrec_jax.teachers.lists import top_lists
@@ -53,7 +53,7 @@ def lists_of_it(sasrec):
             padded_histories(data.split, part, sasrec.experiment.teacher.max_length),
             top_h=LISTED,
             allowed=np.ones(data.num_items, bool),
-            seen=seen_before(data.split.interactions, users, lengths),
+            seen=histories_before(data.split.interactions, users, lengths),
         )
         found[part] = (users, lengths, items, scores)
     return found

@@ -1,5 +1,5 @@
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.list_files import ListsKey, inputs_hash, load_lists, save_lists
-from delrec_jax.teachers.lists import ListSettings, distillation_lists, top_lists
+from delrec_jax.teachers.lists import ListSettings, RowsOf, distillation_lists, top_lists
 
 ITEMS = 30
 TABLE = np.random.default_rng(0).normal(size=(ITEMS, ITEMS)).astype(np.float32)
@@ -58,6 +58,41 @@ def test_equal_scores_stand_in_index_order():
         lambda h: jnp.zeros((len(h), 5)), rows(2), top_h=5, allowed=np.ones(5, bool)
     )
     assert items.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_rows_that_are_made_as_they_are_asked_for_give_the_same_lists(batch_size):
+    histories, asked = rows(11, seed=4), []
+    seen = np.where(histories % 3 > 0, histories, -1)
+
+    def made(given):
+        """The rows of an array, each only when it is asked for, and wider for some rows."""
+
+        def make(chosen):
+            asked.append(len(chosen))
+            return np.pad(given[chosen], ((0, 0), (chosen.max() % 3, 0)), constant_values=-1)
+
+        return RowsOf(len(given), make)
+
+    chosen = {"allowed": EVERYTHING, "batch_size": batch_size}
+    lists = ListSettings(top_h=3, num_candidates=7, seed=5)
+    for found, expected in (
+        (
+            top_lists(score_fn, made(histories), top_h=3, seen=made(seen), **chosen),
+            top_lists(score_fn, histories, top_h=3, seen=seen, **chosen),
+        ),
+        (
+            astuple(
+                distillation_lists(
+                    score_fn, made(histories), settings=lists, seen=made(seen), **chosen
+                )
+            ),
+            astuple(distillation_lists(score_fn, histories, settings=lists, seen=seen, **chosen)),
+        ),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert max(asked) == min(batch_size, 11)
 
 
 def test_no_histories_give_empty_lists():

@@ -12,7 +12,7 @@ from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import bootstrap_interval, metrics_of_ranks
 from delrec_jax.evaluation.ranking import gather_candidates
 from delrec_jax.evaluation.user_ranks import candidate_ranker, rank_users
-from delrec_jax.padding import PAD_ITEM
+from delrec_jax.padding import left_padded
 from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem
 from delrec_jax.workdir.protocols import full_rankers
 
@@ -139,10 +139,7 @@ def asked_recommender(
     def asked(histories: Sequence[np.ndarray]) -> ScorePlaces:
         """Pads the histories once."""
         length = min(max_length, max(map(len, histories), default=1))
-        padded = np.full((len(histories), length), PAD_ITEM, np.int32)
-        for row, history in enumerate(histories):
-            recent = history[-length:]
-            padded[row, length - len(recent) :] = recent
+        padded = left_padded(histories, length)
         if users.candidates is None:
             return lambda places: scores(padded[places])
         listed = users.candidates
