@@ -5,7 +5,8 @@ training; items that do not occur are those of a cold start.
 Arms: `full`, and `items=1` to `items=4` without the base's own number (4 on the storefront): the language model reads only
 the latest items, as if the user were new.
 Command: delrec study --config=configs/studies/cold_start.py --workdir=runs/cold_start      (or NAME.py:BASE)
-Time: 4 arms x 3 seeds; all but `full` have a language model of their own on the storefront. Not run in full yet.
+Time: 4 arms x 3 seeds; all but `full` have a language model of their own on the storefront: 42 minutes there, on two busy cores
+(docs/results/study_cold_start.md).
 """
 
 from ml_collections import ConfigDict

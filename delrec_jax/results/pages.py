@@ -10,6 +10,7 @@ and what stands between the two lines is replaced. The kinds of this module are 
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +98,17 @@ def render(spec: str, results: Path, kinds: Mapping[str, Kind] = KINDS) -> str:
     """The text of one block.
 
     Args:
-        spec: `NAME[,NAME] [KIND] [KEY=VALUE ...]`.
+        spec: `NAME[,NAME] [KIND] [KEY=VALUE ...]`, a value with spaces in quotes.
         results: the folder of the summaries.
         kinds: the kinds of tables by name.
 
     Raises:
         UserError: the spec is not of this form, or a name has no summary.
     """
-    words = spec.split()
+    try:
+        words = shlex.split(spec)
+    except ValueError as error:  # a quote that is not closed
+        raise UserError(f"table '{spec.strip()}': {error}") from error
     plain = [word for word in words if "=" not in word]
     options = dict(word.split("=", 1) for word in words if "=" in word)
     if not plain or len(plain) > 2 or "=" in words[0]:

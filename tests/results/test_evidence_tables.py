@@ -68,6 +68,7 @@ def page(tmp_path):
         ("toy systems=teacher* metrics=MRR,HR@1", "| System | MRR | HR@1 |"),
         ("toy interval= metrics=NDCG@10 systems=pop*", "| Popularity | 0.5000 |"),
         ("toy group=head metrics=HR@1", "toy · leave_one_out · full@head"),
+        ('"toy" group="head" metrics=HR@1', "toy · leave_one_out · full@head"),
         ("toy comparisons", "| Teacher (sasrec) vs Popularity | NDCG@10 | -0.0625 [-0."),
         ("toy comparisons", "| -0.1250, +0.0000 | -12.5 | -0.134 |"),
         ("toy intervals", "| Popularity | – | 0.5000 | – | [0.5000, 0.5000] | – |"),
@@ -102,6 +103,8 @@ def test_tables_are_filled_and_a_stale_one_is_found(tmp_path, page, spec, shown)
         ("toy comparisons systems=ease", "no comparison"),
         ("toy,toys", "no such summary"),
         ("metrics=HR@1", r"write NAME \[KIND\]"),
+        ('toy group="history 5-9"', "no system for .*group=history 5-9"),
+        ('toy group="history 5-9', "No closing quotation"),
         ("toy -->\n<!-- table: toy", "line 3: the table has no end"),
     ],
 )
