@@ -103,7 +103,7 @@ def test_tables_are_filled_and_a_stale_one_is_found(tmp_path, page, spec, shown)
         ("toy comparisons systems=ease", "no comparison"),
         ("toy,toys", "no such summary"),
         ("metrics=HR@1", r"write NAME \[KIND\]"),
-        ('toy group="history 5-9"', "no system for .*group=history 5-9"),
+        ('toy group="history 5-9"', "no system for .*'history 5-9'"),
         ('toy group="history 5-9', "No closing quotation"),
         ("toy -->\n<!-- table: toy", "line 3: the table has no end"),
     ],
