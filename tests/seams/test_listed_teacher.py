@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -150,10 +151,11 @@ def test_negatives_that_are_not_listed_have_no_share(sasrec, lists_of_it, folder
     assert (target[TOP:] == 0).all() and (target[:TOP] > 0).all()
     exam = Exam([], found.scores[:3], np.stack([target] * 3))
     given = np.where(np.isfinite(exam.labels), exam.labels, -50.0)
-    reader = Reader(lambda held, batch: given, 3, 8)
+    language = SimpleNamespace(params=None, vectors=None, readout={})
+    reader = Reader(ws.experiment, language, lambda held, batch: given)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("delrec_jax.delrec.agreement.padded_batches", lambda *a, **b: [((), 3)])
-        reading = reader.read(None, exam)
+        reading = reader.read(None, None, exam)
     assert (reading.agreement == 1).all() and np.isfinite(reading.likelihood).all()
     np.testing.assert_allclose(reading.kendall_tau, 1.0)
 

@@ -100,7 +100,10 @@ def test_signs_of_a_pattern_in_a_name_are_only_a_name(rank, asked, tmp_path, tin
     given = f"--input={tmp_path / 'h[1].parquet'}", f"--output={tmp_path / 'of one'}"
     delrec("rank", f"--workdir={tiny_run}", *given, "-k", "2", "--system=ease")
     (part,) = (tmp_path / "of one").glob("*.parquet")
-    assert pl.read_parquet(part).equals(first.head(2))
+    alone, same = pl.read_parquet(part), ["user", "rank", "item", "title"]
+    assert alone[same].equals(first[same].head(2))
+    # One history is a batch of another shape, whose scores may differ in their last bits.
+    np.testing.assert_allclose(alone["score"], first["score"].head(2), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
