@@ -68,18 +68,18 @@ format: $(VENV)/.installed  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# Beside other work, before `make parity`, which does it too.
+PARITY_PIP = $(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+# torch and peft come in one pip call, so that the exact version binds peft's choice too.
 $(PARITY_VENV)/.torch: $(PARITY_VENV)/.installed
-	$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" peft
+	$(PARITY_PIP) "$(TORCH)" peft
 	@touch $@
 
-# torch and peft come in one pip call, so that the exact version binds peft's choice too. Only a
-# torch that cannot be had here skips the tests; anything else that fails is a failure.
+# Only a torch that cannot be had here skips the tests; anything else that fails is a failure.
 parity: $(PARITY_VENV)/.installed  ## compare with PyTorch transformers and peft, in their own environment
-	@pip="$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check"; \
-	if $(PARITY_VENV)/bin/python -c 'import torch, peft' 2>/dev/null || $$pip "$(TORCH)" peft; then \
+	@if $(PARITY_VENV)/bin/python -c 'import torch, peft' 2>/dev/null || $(MAKE) --no-print-directory $(PARITY_VENV)/.torch; then \
 		$(PARITY_VENV)/bin/python -m pytest -m parity -n $(JOBS) --dist=loadfile; \
-	elif $$pip --dry-run "$(TORCH)"; then \
+	elif $(PARITY_PIP) --dry-run "$(TORCH)"; then \
 		echo "error: $(TORCH) can be installed here, peft beside it cannot (pip's reason is above)" >&2; exit 1; \
 	else \
 		echo "parity tests SKIPPED: $(TORCH) cannot be installed here (pip's reason is above)"; \

@@ -2,8 +2,8 @@
 
 Command: delrec run --config=configs/minilm/beauty.py --config.data.path=PATH/TO/beauty --workdir=runs/minilm_beauty
 Data: atomic files (beauty.inter, beauty.item); or, downloaded, as in configs/teachers/beauty.py.
-Hardware and time: not yet run in full. Most of the time is stage 2 (115,200 texts with all controls) and ranking 22,363 users
-with every system; --config.evaluate.users=6000 ranks a draw of them.
+Hardware and time: not yet run in full. Most of the time is stage 2 (115,200 texts with its two controls) and ranking 22,363
+users with every system; --config.evaluate.users=6000 ranks a draw of them.
 """
 
 from ml_collections import ConfigDict

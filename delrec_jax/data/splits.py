@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64
 
 from delrec_jax import prng
 from delrec_jax.data.interactions import Interactions
@@ -206,9 +206,9 @@ def partition_users(
 
 
 def drawn_users(
-    users: Int32[np.ndarray, "E"], count: int, seed: int, stream: str
-) -> Int32[np.ndarray, "_"]:
-    """Returns `count` of these users in ascending order; all of them if `count` is 0 or there are no more.
+    users: Int[np.ndarray, "E"], count: int, seed: int, stream: str
+) -> Int[np.ndarray, "_"]:
+    """Returns `count` of these users (or rows of users) in ascending order; all of them if `count` is 0 or there are no more.
 
     Args:
       users: Users' numbers, ascending and without repeats.

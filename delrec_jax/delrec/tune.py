@@ -11,7 +11,7 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
-from delrec_jax.data.splits import padded_histories
+from delrec_jax.data.splits import drawn_users, padded_histories
 from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.delrec.anchor import BEFORE, ScoresBefore, worth_keeping
 from delrec_jax.delrec.beside import beside_of, with_teacher
@@ -251,8 +251,8 @@ class Tuning:
 
     def _asked_rows(self, users: int) -> np.ndarray:
         """The rows of the validation users that select: all, or a draw that is the same for all prompts."""
-        drawn = prng.generator(self._ws.experiment.seed, "tune/users").permutation(users)
-        return np.sort(drawn[: self._ws.experiment.tune.valid_users or users])
+        config = self._ws.experiment
+        return drawn_users(np.arange(users), config.tune.valid_users, config.seed, "tune/users")
 
     def _added(self) -> Callable[[np.ndarray], jax.Array] | None:
         """Makes a function from validation rows [B] to what the teacher adds to the scores [B, I]; None if nothing."""

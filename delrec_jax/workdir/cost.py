@@ -58,13 +58,10 @@ class Costs:
           key: the system.
           trained: the folders of the training runs that made it.
         """
-        clock = RankingClock(self.of(key, trained))
+        found = self._systems.setdefault(key, Ranking(trained=tuple(trained)))
+        clock = RankingClock(found)
         with clock.running():
             yield clock
-
-    def of(self, key: Key, trained: Sequence[Path] = ()) -> Ranking:
-        """The times of a system, to be added to; arguments as for `of_pass`."""
-        return self._systems.setdefault(key, Ranking(trained=tuple(trained)))
 
     def took(self, key: Key, times: Ranking) -> None:
         """Gives a system the times that were taken of it, perhaps under other names too."""

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from delrec_jax import prng
 from delrec_jax.config import BaselinesConfig
-from delrec_jax.data.splits import Split
+from delrec_jax.data.splits import Split, drawn_users
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.user_ranks import ScoreFn, rank_users
 from delrec_jax.workdir.protocols import full_rankers
@@ -23,8 +22,8 @@ class Validation:
     def __init__(self, split: Split, config: BaselinesConfig):
         """Draws the users; the same seed draws the same ones, whatever is validated."""
         lengths = split.history_lengths("valid")
-        rows = prng.generator(config.seed, "baselines/users").permutation(len(lengths))
-        rows = np.sort(rows[: config.users])
+        everyone = np.arange(len(lengths))
+        rows = drawn_users(everyone, config.users, config.seed, "baselines/users")
         self.rows = rows[np.argsort(lengths[rows], kind="stable")]
         self.split, self._num_users = split, len(lengths)
         self._rank = full_rankers(split, "valid")["full"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from delrec_jax import prng
+from delrec_jax.data.splits import drawn_users
 from delrec_jax.delrec.agreement import (
     Exam,
     Reader,
@@ -53,9 +53,8 @@ class HeldOutUsers:
 
     def some(self, count: int) -> Bool[np.ndarray, " N"]:
         """Returns which texts belong to `count` users, drawn by the run's seed; to all if there are fewer."""
-        everyone = np.unique(self.users)
-        drawn = prng.generator(self._seed, "probes/heldout").permutation(everyone)
-        return np.isin(self.users, drawn[:count])
+        drawn = drawn_users(np.unique(self.users), count, self._seed, "probes/heldout")
+        return np.isin(self.users, drawn)
 
     def reading(
         self, system: LanguageSystem, texts: Bool[np.ndarray, " N"] | None = None

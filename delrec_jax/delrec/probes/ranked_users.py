@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from delrec_jax import prng
-from delrec_jax.data.splits import Split
+from delrec_jax.data.splits import Split, drawn_users
 from delrec_jax.evaluation.metrics import bootstrap_interval, metrics_of_ranks
 from delrec_jax.evaluation.ranking import gather_candidates
 from delrec_jax.evaluation.user_ranks import candidate_ranker, rank_users
@@ -106,7 +105,7 @@ def draw_users(
       batch_size: users per batch.
     """
     lengths = split.history_lengths("valid")
-    rows = np.sort(prng.generator(seed, "probes/users").permutation(len(lengths))[:count])
+    rows = drawn_users(np.arange(len(lengths)), count, seed, "probes/users")
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     return RankedUsers(split, rows, None if candidates is None else candidates[rows], batch_size)
 
