@@ -6,6 +6,7 @@ from typing import Any
 
 from delrec_jax.analysis.headline import VECTOR_CONTROLS, Headline
 from delrec_jax.analysis.labels import system_label
+from delrec_jax.evaluation.systems import TITLE_VECTORS
 
 Row = Mapping[str, Any]
 
@@ -86,5 +87,5 @@ def _kind(system: str, headline: Headline) -> str:
 
 def is_control(system: str) -> bool:
     """Whether a system is there to tell what the method's gain is due to, not to be used."""
-    prompts = system.startswith("lm_") and system not in ("lm_embeddings", "lm_distilled_prompt")
+    prompts = system.startswith("lm_") and system not in (*TITLE_VECTORS, "lm_distilled_prompt")
     return prompts or system in VECTOR_CONTROLS

@@ -14,9 +14,10 @@ class BaselinesConfig:
     """What every result is compared with.
 
     Attributes:
-      names: the closed-form recommenders: `popularity`, `itemknn`, `markov`, `ease`, `tfidf`. Their settings are chosen by
-        validation.
-      title_vectors: also rank by the similarity of the language model's own vectors of titles (DELRec and P2Rec).
+      names: the closed-form recommenders: `popularity`, `itemknn`, `markov`, `ease`, `tfidf`, `cease`. Their settings are
+        chosen by validation.
+      title_vectors: also rank by the similarity of the language model's own vectors of titles (DELRec and P2Rec), and, with
+        `cease` among the names, by CEASE with these vectors.
       hybrids: sums of standardized scores with weights chosen by validation, each as `SYSTEM+SYSTEM+...`. A command ranks those
         whose systems it has.
       users: number of validation users, at most, that settings and weights are chosen by.
@@ -29,6 +30,7 @@ class BaselinesConfig:
         "teacher+tfidf",
         "markov+ease",
         "markov+ease+tfidf",
+        "markov+cease",
         "teacher+markov+ease+tfidf",
         "delrec+teacher",
         "delrec+teacher+tfidf",

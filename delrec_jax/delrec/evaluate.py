@@ -10,7 +10,7 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.title_vectors import title_vector_system
+from delrec_jax.workdir.title_vectors import title_vector_systems
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -21,7 +21,8 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     scorer = LanguageScorer(language)
     ranked: dict[str, System] = {**recommenders.conventional_systems(ws, data)}
     if config.title_vectors:
-        ranked["lm_embeddings"] = title_vector_system(language, data.split, config)
+        nearest, run.title_vectors = title_vector_systems(language.title_vectors, data, config)
+        ranked |= nearest
     for name, system in ranked.items():
         run.rank_system(name, system, trained=trained_systems(ws).get(name, ()))
     everything = systems.language_systems(ws, data, language)

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
-BASELINES = ("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings")
-"""The systems that are the same for every teacher and seed: those in closed form, and the language model's title vectors."""
-
-SIMPLE_BASELINES = tuple(name for name in BASELINES if name != "lm_embeddings")
+SIMPLE_BASELINES = ("popularity", "itemknn", "markov", "ease", "tfidf", "cease")
 """The baselines that need neither a language model nor training."""
+
+LM_EMBEDDINGS, LM_CEASE = "lm_embeddings", "lm_cease"
+TITLE_VECTORS = (LM_EMBEDDINGS, LM_CEASE)
+"""What the untuned language model's vectors of titles recommend: the nearest items, and CEASE with them in place of words."""
+
+BASELINES = (*SIMPLE_BASELINES, *TITLE_VECTORS)
+"""The systems that are the same for every teacher and seed."""
 
 # In the order in which every table lists them.
 SYSTEMS = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from delrec_jax.analysis.labels import base_label
 from delrec_jax.config import Experiment
-from delrec_jax.evaluation.systems import BASELINES, system_order
+from delrec_jax.evaluation.systems import SIMPLE_BASELINES, system_order
 from delrec_jax.hub.manifest import Manifest
 from delrec_jax.printable import printable
 from delrec_jax.teachers.registry import LISTS, display_name
@@ -18,7 +18,6 @@ PLACEHOLDER = "USER/NAME"
 
 _METRICS = ("HR@1", "HR@10", "NDCG@10")
 _DECIDES = "NDCG@10"
-_SIMPLE = tuple(name for name in BASELINES if name != "lm_embeddings")
 _TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
 _TERMS = {
     "storefront": "The shop is generated: no terms apply.",
@@ -69,7 +68,7 @@ def model_card(
 
     corpus = _line(facts.corpus)
     protocol, found = _measured(experiment, rows)
-    simple = [name for name in _SIMPLE if (name, _DECIDES) in found]
+    simple = [name for name in SIMPLE_BASELINES if (name, _DECIDES) in found]
     best = max(simple, key=lambda name: found[name, _DECIDES]["value"], default="")
     shared = (*manifest.teachers, *manifest.systems, *manifest.hybrids)
     data = ModelCardData(

@@ -12,7 +12,7 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.title_vectors import title_vector_system
+from delrec_jax.workdir.title_vectors import title_vector_systems
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -24,7 +24,8 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
     baselines: dict[str, System] = {**recommenders.baseline_systems(ws, data)}
     if config.title_vectors:
-        baselines["lm_embeddings"] = title_vector_system(language, data.split, config)
+        nearest, run.title_vectors = title_vector_systems(language.title_vectors, data, config)
+        baselines |= nearest
     for name, system in baselines.items():
         run.rank_system(name, system)
     compared = sorted(cells(ws.experiment), key=_group)

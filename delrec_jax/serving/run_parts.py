@@ -79,8 +79,7 @@ class RunParts:
     @cached_property
     def conventional(self) -> tuple[str, ...]:
         """Baselines, then the trained recommenders."""
-        vectors = self._ws.finished("evaluate") and self.experiment.baselines.title_vectors
-        return (*self._baselines, *((title_vectors.NAME,) if vectors else ()), *self._cells)
+        return (*self._baselines, *self._title_vectors, *self._cells)
 
     @cached_property
     def prompted(self) -> tuple[str, ...]:
@@ -124,9 +123,9 @@ class RunParts:
             cell = self._cells[name]
             length = cell.config(self.experiment).max_length
             return recommenders.load_cell(self._ws, data, cell), length
-        if name == title_vectors.NAME:
-            config = self.experiment.baselines  # by which its weights by age are chosen once more
-            found = title_vectors.title_vector_teacher(self.language, data.split, config)
+        if choice := self._title_vectors.get(name):
+            vectors, config = self.language.title_vectors, self.experiment.baselines
+            found = title_vectors.title_vector_teacher(name, choice, vectors, data, config)
             return found, READ_ITEMS
         found = fitted(name, training_part(data), self._baselines[name])
         return found, closed_form(name).max_length
@@ -138,6 +137,10 @@ class RunParts:
     @cached_property
     def _baselines(self) -> Mapping[str, Choice]:
         return chosen(self._ws) if self._ws.finished("fit") else {}
+
+    @cached_property
+    def _title_vectors(self) -> Mapping[str, Choice]:
+        return title_vectors.stored(self._ws)
 
     @cached_property
     def _cells(self) -> Mapping[str, Cell]:

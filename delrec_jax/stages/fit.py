@@ -18,18 +18,18 @@ def fit(ws: Workspace, data: Data) -> None:
     """Writes `settings.json`; a recommender that cannot be fitted to this corpus is left out, with the reason."""
     config, train, found = ws.experiment.baselines, training_part(data), {}
     for name in config.names:
-        started, title = time.monotonic(), closed_form(name).title
+        started, form = time.monotonic(), closed_form(name)
         try:
-            choice = choose_settings(name, data, config, train)
+            choice = choose_settings(form, data, config, train)
         except UserError as error:
             found[name] = {"left_out": str(error)}
-            say(f"  {title} is left out: {error}")
+            say(f"  {form.title} is left out: {error}")
             continue
         found[name] = asdict(choice)
         values = {**choice.settings, **choice.by_recency}
         told = ", ".join(f"{key} {value:g}" for key, value in values.items()) or "no settings"
         say(
-            f"  {title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {told}; best of "
+            f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {told}; best of "
             f"{choice.tried} in {time.monotonic() - started:.0f} s"
         )
     on_main(lambda: write_json(ws.folder("fit") / "settings.json", found))

@@ -8,7 +8,7 @@ from delrec_jax.config import BaselinesConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
 from delrec_jax.stages.histories import check_lists
-from delrec_jax.teachers.registry import LISTS, NETWORKS, display_name, parts_of
+from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, display_name, parts_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.hybrids import HybridWeights, Weighted
 from delrec_jax.workdir.json_files import write_json
@@ -60,7 +60,7 @@ def _made(ws: Workspace, data: Data, name: str) -> dict[str, Any]:
     """Trains a network, or chooses the settings of a closed form; returns what identifies it."""
     network = ws.experiment.teacher.network
     if network is None or name not in NETWORKS:
-        return {"choice": asdict(choose_settings(name, data, _CHOOSING))}
+        return {"choice": asdict(choose_settings(closed_form(name), data, _CHOOSING))}
     training = TeacherTraining(
         ws.experiment, network, data.split, data.num_items, watch=ws.watch, saved=ws.saved
     )

@@ -114,10 +114,16 @@ def vector_similarity(vectors: Float[np.ndarray, "I E"]) -> VectorSimilarity:
 
     Vectors of texts share a large common part; without centering, all cosines would be nearly equal.
     """
-    unit = unit_vectors(
+    return VectorSimilarity(
+        recency=recency(), vectors=jnp.asarray(centred_unit(vectors), jnp.float32)
+    )
+
+
+def centred_unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+    """The vectors minus their mean, each then divided by its length."""
+    return unit_vectors(
         np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
     )
-    return VectorSimilarity(recency=recency(), vectors=jnp.asarray(unit, jnp.float32))
 
 
 def unit_vectors(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from delrec_jax.errors import UserError
 from delrec_jax.plugins import find, is_own
 from delrec_jax.teachers.caser import Caser
+from delrec_jax.teachers.cease import TITLE_CEASE
 from delrec_jax.teachers.ease import EASE_WEIGHTED
 from delrec_jax.teachers.gru4rec import GRU4Rec
 from delrec_jax.teachers.item_knn import ITEM_KNN
@@ -58,6 +59,7 @@ CLOSED_FORMS: Mapping[str, ClosedForm] = {
     "markov": MARKOV,
     "ease": EASE_WEIGHTED,
     "tfidf": TITLE_SIMILARITY,
+    "cease": TITLE_CEASE,
 }
 """Recommenders of the package that are not trained but computed: the baselines of every table."""
 

@@ -5,21 +5,21 @@ No language model is asked: this is what a language model's knowledge of titles 
 
 from collections.abc import Mapping
 
-from delrec_jax.errors import UserError
 from delrec_jax.teachers.item_to_item import (
     READ_ITEMS,
     ItemToItem,
     check_catalogue,
     item_to_item,
 )
+from delrec_jax.teachers.title_words import word_cosines
 from delrec_jax.teachers.training_part import TrainingPart
 
 
 class TitleSimilarity:
-    """TF-IDF of titles as a `registry.ClosedForm`: the cosine of two titles' words, with the logarithm of the counts.
+    """TF-IDF of titles as a `registry.ClosedForm`: the cosine of two titles' words.
 
     Settings:
-        words: length of the longest phrase that counts as a word: 1, or 2 for pairs of neighbors too.
+        words: as in `title_words.word_cosines`.
     """
 
     title = "TF-IDF"
@@ -32,20 +32,8 @@ class TitleSimilarity:
         Raises:
           UserError: the catalogue is too large, or no title has a word.
         """
-        # Not at the top: scikit-learn takes a second to import, and every command reads the names of recommenders.
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        check_catalogue("TF-IDF", train.num_items)
-        vectorizer = TfidfVectorizer(
-            ngram_range=(1, int(words)), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
-        )
-        try:
-            vectors = vectorizer.fit_transform(train.titles)
-        except ValueError as error:  # an empty vocabulary
-            raise UserError(
-                f"TF-IDF: the titles of the catalogue have no words ({error}): leave tfidf out of baselines.names"
-            ) from error
-        return item_to_item((vectors @ vectors.T).toarray())
+        check_catalogue(self.title, train.num_items)
+        return item_to_item(word_cosines(train.titles, int(words)))
 
 
 TITLE_SIMILARITY = TitleSimilarity()

@@ -6,6 +6,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from delrec_jax.teachers.title_words import word_cosines
+
 
 @dataclass(frozen=True)
 class TrainingPart:
@@ -49,3 +51,12 @@ class TrainingPart:
         given.data[:] = 1.0  # an item that a user has twice counts once
         counts: Float[np.ndarray, "I I"] = (given.T @ given).toarray()
         return counts
+
+    @cached_property
+    def title_cosines(self) -> Float[np.ndarray, "I I"]:
+        """How similar the titles are by their words and pairs of words. Computed once for all settings.
+
+        Raises:
+          UserError: no title has a word.
+        """
+        return word_cosines(self.titles, 2)

@@ -79,7 +79,16 @@ def fitted(name: str, train: TrainingPart, choice: Choice) -> Teacher:
     Raises:
       UserError: it cannot be fitted to this corpus.
     """
-    teacher = _fit(closed_form(name), train, choice.settings)
+    return fitted_form(closed_form(name), train, choice)
+
+
+def fitted_form(form: ClosedForm, train: TrainingPart, choice: Choice) -> Teacher:
+    """Fits a recommender that has no name in the registry, such as one of a language model's vectors.
+
+    Raises:
+      UserError: it cannot be fitted to this corpus.
+    """
+    teacher = _fit(form, train, choice.settings)
     if isinstance(teacher, ByRecency) and choice.by_recency:
         return cast(Teacher, teacher.weighted_by(**choice.by_recency))
     return teacher

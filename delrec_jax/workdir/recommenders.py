@@ -25,7 +25,14 @@ from delrec_jax.teachers.ensemble import Ensemble
 from delrec_jax.teachers.listed import ListSource
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, network_of, parts_of
+from delrec_jax.teachers.registry import (
+    LISTS,
+    NETWORKS,
+    ClosedForm,
+    closed_form,
+    network_of,
+    parts_of,
+)
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout
@@ -213,14 +220,14 @@ def cell_system(ws: Workspace, data: Data, cell: Cell) -> ConventionalSystem:
 
 
 def choose_settings(
-    name: str, data: Data, config: BaselinesConfig, train: TrainingPart | None = None
+    form: ClosedForm, data: Data, config: BaselinesConfig, train: TrainingPart | None = None
 ) -> Choice:
     """Chooses the settings of a recommender in closed form, by the NDCG@10 of validation users.
 
     Raises:
       UserError: it cannot be fitted to this corpus.
     """
-    form, validation = closed_form(name), Validation(data.split, config)
+    validation = Validation(data.split, config)
 
     def ndcg(teacher: Teacher) -> float:
         """Validates one choice."""

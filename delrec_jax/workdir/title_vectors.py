@@ -1,39 +1,112 @@
-"""The recommender of nearest titles, by the language model's own vectors, untuned.
+"""The recommenders of the language model's own vectors of titles, untuned.
 
-A user is sent to the items whose titles are nearest to those of the latest items (Harte et al., "Leveraging Large Language
-Models for Sequential Recommendation", RecSys 2023, call it LLMSeqSim). Nothing is trained but the weights by age, which are
-chosen by validation.
+lm_embeddings   a user is sent to the items whose titles are nearest to those of the latest items (Harte et al., "Leveraging
+                Large Language Models for Sequential Recommendation", RecSys 2023, call it LLMSeqSim)
+lm_cease        CEASE (`teachers.cease`) with these vectors in place of the titles' words
+
+Nothing of the language model is trained. Their settings are chosen by validation, as those of all closed forms, and are kept
+beside the records: title_vectors.json.
 """
 
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from delrec_jax.config import BaselinesConfig
-from delrec_jax.data.splits import Split
-from delrec_jax.teachers.item_to_item import READ_ITEMS, vector_similarity
+from delrec_jax.errors import UserError
+from delrec_jax.evaluation.systems import LM_CEASE, LM_EMBEDDINGS
+from delrec_jax.teachers.cease import CEASE
+from delrec_jax.teachers.item_to_item import (
+    READ_ITEMS,
+    VectorSimilarity,
+    centred_unit,
+    vector_similarity,
+)
 from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.workdir.closed_forms import best_by_recency
-from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.recommenders import ConventionalSystem
-from delrec_jax.workdir.validation import Validation
+from delrec_jax.teachers.registry import ClosedForm
+from delrec_jax.teachers.training_part import TrainingPart
+from delrec_jax.training.writers import say
+from delrec_jax.workdir.closed_forms import Choice, fitted_form, training_part
+from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.recommenders import ConventionalSystem, choose_settings
+from delrec_jax.workdir.workspace import Workspace
 
-NAME = "lm_embeddings"
-"""What it is called in the results."""
+FILE = "title_vectors.json"
+"""Where `evaluate` keeps what validation chose, by system."""
 
-
-def title_vector_teacher(language: Language, split: Split, config: BaselinesConfig) -> Teacher:
-    """Returns the recommender of nearest titles, which reads the `READ_ITEMS` latest items of a history."""
-    teacher, validation = vector_similarity(language.title_vectors), Validation(split, config)
-
-    def ndcg(candidate: Any) -> float:
-        """Validates a choice of weights by age."""
-        asked = ConventionalSystem(candidate, split, READ_ITEMS)
-        return validation.ndcg(lambda rows: asked.scores("valid", rows), NAME)
-
-    return cast(Teacher, best_by_recency(teacher, ndcg)[0])
+Vectors = Float[np.ndarray, "I E"]
 
 
-def title_vector_system(
-    language: Language, split: Split, config: BaselinesConfig
-) -> ConventionalSystem:
-    """Returns the recommender of nearest titles as a system."""
-    return ConventionalSystem(title_vector_teacher(language, split, config), split, READ_ITEMS)
+class _Nearest:
+    """The nearest titles as a `registry.ClosedForm`."""
+
+    title = "LM's title vectors"
+    max_length = READ_ITEMS
+    grid: Mapping[str, tuple[float, ...]] = {}
+
+    def __init__(self, vectors: Vectors):
+        """Compares nothing yet."""
+        self._vectors = vectors
+
+    def fit(self, train: TrainingPart) -> VectorSimilarity:
+        """Asks the vectors alone."""
+        return vector_similarity(self._vectors)
+
+
+def _forms(vectors: Vectors, names: tuple[str, ...]) -> dict[str, ClosedForm]:
+    """The recommenders of these vectors by name: CEASE where the one with words is asked for too, its control."""
+    found: dict[str, ClosedForm] = {LM_EMBEDDINGS: _Nearest(vectors)}
+    if "cease" in names:
+        found[LM_CEASE] = CEASE("CEASE with LM's title vectors", lambda train: _cosines(vectors))
+    return found
+
+
+def _cosines(vectors: Vectors) -> Float[np.ndarray, "I I"]:
+    """The cosines of centered vectors."""
+    unit = centred_unit(vectors).astype(np.float32)
+    return unit @ unit.T
+
+
+def title_vector_systems(
+    vectors: Vectors, data: Data, config: BaselinesConfig
+) -> tuple[dict[str, ConventionalSystem], dict[str, Any]]:
+    """Returns the recommenders as systems by name, and what is kept of them; one that cannot be fitted is left out.
+
+    Args:
+        vectors: the language model's vectors of the titles.
+        data: the corpus.
+        config: which baselines there are, and the validation users.
+    """
+    train, systems, kept = training_part(data), {}, {}
+    for name, form in _forms(vectors, config.names).items():
+        try:
+            choice = choose_settings(form, data, config, train)
+        except UserError as error:
+            say(f"  {form.title} is left out: {error}")
+            continue
+        teacher = fitted_form(form, train, choice)
+        systems[name] = ConventionalSystem(teacher, data.split, READ_ITEMS)
+        kept[name] = asdict(choice)
+        told = {**choice.settings, **choice.by_recency}
+        values = ", ".join(f"{key} {value:g}" for key, value in told.items())
+        say(f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {values}")
+    return systems, kept
+
+
+def stored(ws: Workspace) -> dict[str, Choice]:
+    """What validation chose in `evaluate`, by system; nothing if it has not run, or had no such systems."""
+    file = ws.folder("evaluate") / FILE
+    if not (ws.finished("evaluate") and file.exists()):
+        return {}
+    return {name: Choice(**one) for name, one in read_json(file).items()}
+
+
+def title_vector_teacher(
+    name: str, choice: Choice, vectors: Vectors, data: Data, config: BaselinesConfig
+) -> Teacher:
+    """Returns one of the recommenders, which reads the `READ_ITEMS` latest items of a history, as validation chose it."""
+    return fitted_form(_forms(vectors, config.names)[name], training_part(data), choice)

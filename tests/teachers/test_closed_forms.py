@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers import item_to_item
+from delrec_jax.teachers.cease import CEASE
 from delrec_jax.teachers.ease import EASE_WEIGHTED
 from delrec_jax.teachers.item_knn import ITEM_KNN
 from delrec_jax.teachers.item_to_item import ItemToItem, vector_similarity
@@ -74,6 +75,37 @@ def test_ease_is_the_ridge_regression_of_each_item_on_the_others():
     np.testing.assert_array_equal(np.diag(found), 0.0)
 
 
+def test_cease_is_the_ridge_regression_on_users_and_texts_together():
+    """Users and, as further rows that weigh `weight`, the features of the texts; brute force by scikit-learn."""
+    train, penalty, weight = random_part(), 3.0, 5.0
+    given = np.zeros((30, 12))
+    given[train.users, train.items] = 1
+    features = np.random.default_rng(3).normal(size=(4, 12))
+    rows = np.concatenate([given, weight**0.5 * features])
+    form = CEASE("texts", lambda _: (features.T @ features).astype(np.float32))
+    found = np.asarray(form.fit(train, penalty=penalty, weight=weight).matrix)
+    for item in range(12):
+        others = np.delete(np.arange(12), item)
+        ridge = Ridge(alpha=penalty, fit_intercept=False).fit(rows[:, others], rows[:, item])
+        np.testing.assert_allclose(found[others, item], ridge.coef_, atol=1e-5)
+    np.testing.assert_array_equal(np.diag(found), 0.0)
+
+
+def test_cease_knows_an_item_that_no_user_had_by_its_title():
+    rows, titles = [[0, 2], [0, 2], [2, 0]], ("red shoe", "red shoe", "blue boot", "green lamp")
+    ease = np.asarray(EASE_WEIGHTED.fit(part(rows, titles), penalty=1.0).matrix)
+    cease = np.asarray(
+        CLOSED_FORMS["cease"].fit(part(rows, titles), penalty=1.0, weight=3.0).matrix
+    )
+    assert not ease[2, 1] and not cease[2, 3], "a lamp has neither users nor words"
+    assert cease[0, 1] > 0.1, "the same title"
+
+
+def test_ease_refuses_a_matrix_without_an_inverse():
+    with pytest.raises(UserError, match="no inverse with a penalty of -100"):
+        EASE_WEIGHTED.fit(random_part(), penalty=-100.0)
+
+
 def test_titles_that_share_rare_words_are_near():
     found = np.asarray(TITLE_SIMILARITY.fit(part(), words=1.0).matrix)
     assert found[0, 1] > 0 and found[1, 2] > 0
@@ -121,7 +153,7 @@ def test_similarity_of_vectors_is_the_cosine_of_centered_vectors():
     np.testing.assert_allclose(found, [cosines[5], cosines[1] + 0.5 * cosines[3]], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["itemknn", "markov", "ease", "tfidf"])
+@pytest.mark.parametrize("name", ["itemknn", "markov", "ease", "tfidf", "cease"])
 def test_every_baseline_scores_any_history_and_refuses_a_catalogue_without_end(name, monkeypatch):
     form = CLOSED_FORMS[name]
     settings = {key: values[0] for key, values in form.grid.items()}

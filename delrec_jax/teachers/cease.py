@@ -1,0 +1,54 @@
+"""CEASE: EASE whose weights explain the items' texts too.
+
+Jeunen et al., "Closed-Form Models for Collaborative Filtering with Side-Information", RecSys 2020, call it collective EASE.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from delrec_jax.teachers.ease import linear
+from delrec_jax.teachers.item_to_item import READ_ITEMS, ItemToItem, check_catalogue
+from delrec_jax.teachers.training_part import TrainingPart
+
+
+class CEASE:
+    """Collective EASE as a `registry.ClosedForm`.
+
+    The weights B of EASE minimize ||X - X B||^2 + weight ||T - T B||^2 + penalty ||B||^2: each item is told not only from the
+    other items of the same users, but, with the same weights, from their texts T too. A rare item, of which users say little,
+    gets its weights from its text. T is needed only as T^T T, the cosines between the texts of two items.
+
+    Settings:
+        penalty: lambda, the weight of the squared norm.
+        weight: alpha, how many users' votes the texts are worth.
+    """
+
+    max_length = READ_ITEMS
+    grid: Mapping[str, tuple[float, ...]] = {
+        "penalty": (100.0, 20.0, 300.0),
+        "weight": (10.0, 3.0, 30.0, 100.0),
+    }
+
+    def __init__(self, title: str, cosines: Callable[[TrainingPart], Float[np.ndarray, "I I"]]):
+        """Computes nothing yet.
+
+        Args:
+            title: its name in prompts and tables.
+            cosines: T^T T of the catalogue, positive semidefinite.
+        """
+        self.title, self._cosines = title, cosines
+
+    def fit(self, train: TrainingPart, *, penalty: float, weight: float) -> ItemToItem:
+        """Solves for the weights.
+
+        Raises:
+          UserError: the catalogue is too large, or its titles have no words.
+        """
+        check_catalogue(self.title, train.num_items)
+        return linear(train.together + np.float32(weight) * self._cosines(train), penalty)
+
+
+TITLE_CEASE = CEASE("CEASE", lambda train: train.title_cosines)
+"""CEASE with the words of titles (TF-IDF), which needs no language model."""
