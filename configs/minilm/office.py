@@ -49,6 +49,11 @@ def get_config() -> ConfigDict:
         "markov+ease+lm_tuned_no_prompt",
         "markov+ease+delrec",
         "teacher+markov+ease+lm_embeddings",
+        "markov+cease+tfidf",
+        "markov+lm_cease",
+        "markov+lm_cease+tfidf",
+        "teacher+markov+lm_cease+tfidf",
+        "markov+lm_cease+tfidf+delrec",
         "teacher+markov+ease+tfidf+lm_tuned_no_prompt",
         "teacher+markov+ease+tfidf+delrec",
     )

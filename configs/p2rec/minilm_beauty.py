@@ -2,7 +2,7 @@
 
 Command: delrec run --config=configs/p2rec/minilm_beauty.py --config.data.path=PATH/TO/beauty
          --workdir=runs/p2rec_minilm_beauty
-         (SASRec alone, which is what decides: --config.augment.teachers="('sasrec',)")
+         (SASRec and EASE alone, which is what decides: --config.augment.teachers="('sasrec','ease')")
 Data: atomic files (beauty.inter, beauty.item); or, downloaded, as in configs/teachers/beauty.py.
 Hardware and time: SASRec alone with three seeds and one control two and a half hours on 2 CPU cores that were shared with other
 work.

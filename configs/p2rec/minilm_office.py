@@ -2,7 +2,7 @@
 
 Command: delrec run --config=configs/p2rec/minilm_office.py --config.data.path=PATH/TO/office-products
          --workdir=runs/p2rec_minilm_office
-         (SASRec alone, which is what decides: --config.augment.teachers="('sasrec',)")
+         (SASRec and EASE alone, which is what decides: --config.augment.teachers="('sasrec','ease')")
 Data: atomic files (office-products.inter, office-products.item).
 Hardware and time: SASRec alone with three seeds and all controls 31 minutes on 2 CPU cores.
 Expect, `full` NDCG@10, mean and standard deviation of three seeds (docs/results/p2rec_encoder.md): SASRec 0.083 +- 0.001,
@@ -21,7 +21,16 @@ def get_config() -> ConfigDict:
     config.parse.max_tokens = 256
     config.parse.optimizer.learning_rate = 1e-3
     config.augment.update(way="initialise", reduce="half_whitened", start_std=0.1)
+    config.augment.teachers += ("ease",)
     config.baselines.hybrids += (
+        "markov+cease+tfidf",
+        "teacher+markov+cease+tfidf",
+        "markov+lm_cease",
+        "markov+lm_cease+tfidf",
+        "teacher+markov+lm_cease+tfidf",
+        "teacher_augmented+markov+lm_cease+tfidf",
+        "teacher_augmented+markov",
+        "teacher_augmented+markov+tfidf",
         "teacher_augmented+tfidf",
         "markov+ease+teacher_augmented",
         "teacher_augmented+markov+ease+tfidf",

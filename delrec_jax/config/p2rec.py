@@ -17,6 +17,8 @@ _POOLS = ("titles", "text")
 _REDUCTIONS = ("pca", "half_whitened", "whitened", "learned")
 ENSEMBLE = "ensemble"
 """The one way of augmentation that is no item table: two recommenders, trained apart."""
+SOLVED = "ease"
+"""The one recommender that `augment` solves instead of training it: EASE, which becomes CEASE with embeddings."""
 CONTROLS = ("untuned", "shuffled", "random")
 """What embeddings are compared with: those of the untuned LM, of other items' titles, and random ones of the same spectrum."""
 LOSSES = ("mse", "kl")
@@ -113,7 +115,8 @@ class AugmentConfig:
         keep their width and the projection trains with the teacher (not for `initialise` and `halves`, which have none).
       start_std: standard deviation of the vectors that `initialise` starts with, and of the frozen half; a plain table's is
         0.02, and a start of 0.1 does harm.
-      teachers: which recommenders.
+      teachers: which recommenders: networks, and `ease`, which becomes CEASE with the embeddings (`teachers.cease`), whatever
+        `way`, `reduce` and `start_std` are.
       controls: also train them with embeddings of the LM before `parse` (`untuned`), with the tuned LM's embeddings of other
         items' titles (`shuffled`), and with random vectors of the tuned embeddings' spectrum (`random`).
       batch_size: titles per batch.
@@ -140,7 +143,7 @@ class AugmentConfig:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
             raise UserError(f"augment.teachers is {self.teachers}: name at least one, each once")
         for name in self.teachers:
-            _one_of("augment.teachers", name, tuple(NETWORKS))
+            _one_of("augment.teachers", name, (*NETWORKS, SOLVED))
         if len(set(self.controls)) < len(self.controls):
             raise UserError(f"augment.controls is {self.controls}: name each once")
         for name in self.controls:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax.config import AugmentConfig
-from delrec_jax.config.p2rec import ENSEMBLE
+from delrec_jax.config.p2rec import ENSEMBLE, SOLVED
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
@@ -26,11 +26,13 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import full_rankers
-from delrec_jax.workdir.recommenders import PLAIN, Cell, ConventionalSystem
+from delrec_jax.workdir.recommenders import PLAIN, Cell
+from delrec_jax.workdir.solved import solve
 from delrec_jax.workdir.teacher_training import SCORED_USERS, TeacherTraining
 from delrec_jax.workdir.workspace import Workspace
 
@@ -45,7 +47,7 @@ def augment(ws: Workspace, data: Data, language: Language) -> None:
 
 
 class _Trainers:
-    """Trains cells; consecutive cells with the same network and the same use of text share a compiled step."""
+    """Trains (or solves) cells; consecutive cells with the same network and the same use of text share a compiled step."""
 
     def __init__(self, ws: Workspace, data: Data):
         self.ws, self.data = ws, data
@@ -59,8 +61,7 @@ class _Trainers:
         that part's.
         """
         path = recommenders.cell_path(self.ws, cell)
-        taught = cell == recommenders.first_cell(self.ws.experiment)
-        result = load_tree(path)[1] if taught else self._fit(cell)
+        result = self._made(cell)
         found = {
             "teacher": cell.name,
             "seed": cell.seed,
@@ -70,15 +71,33 @@ class _Trainers:
             "steps": result["steps"],
             "checkpoint": file_hash(path),
         }
-        if cell.system != PLAIN and self.ws.experiment.augment.way == ENSEMBLE:
+        if recommenders.is_ensemble(self.ws.experiment, cell):
             together = valid_ndcg10(self.ws, self.data, cell)
             found |= {"valid_ndcg10": together, "alone_ndcg10": result["best_value"]}
         return found
 
-    def _fit(self, cell: Cell) -> dict[str, Any]:
+    def _made(self, cell: Cell) -> dict[str, Any]:
+        """Makes a cell, unless that is done; returns the description that is stored with it."""
+        if cell == recommenders.first_cell(self.ws.experiment):
+            return load_tree(recommenders.cell_path(self.ws, cell))[1]
+        vectors = None
+        if cell.system != PLAIN:
+            stored = files.embeddings_path(self.ws, cell.system, cell.seed)
+            vectors = files.load_embeddings(stored, ids=self.data.corpus.catalogue.ids)
+        identity = self.ws.identity("augment")
+        identity |= {"recommender": f"{cell.name}, {cell.system}, seed {cell.seed}"}
+        if cell.name == SOLVED:
+            path = recommenders.cell_path(self.ws, cell)
+            return solve(path, self.data, vectors, identity=identity)
+        return self._fit(cell, vectors, identity)
+
+    def _fit(
+        self, cell: Cell, vectors: np.ndarray | None, identity: dict[str, Any]
+    ) -> dict[str, Any]:
         config = self.ws.experiment.augment
         way = network_way(config, cell.system)
-        vectors = self._vectors(cell)
+        if vectors is not None:
+            vectors = in_form(vectors, config, cell.config(self.ws.experiment).shape.width)
         text = None if way == "own" else vectors
         training = self._of(cell, way, 0 if text is None else text.shape[1])
         begins = None if vectors is None or way != "own" else (vectors, config.start_std)
@@ -86,8 +105,7 @@ class _Trainers:
             f"augment/{cell.name}/seed-{cell.seed}/{cell.system}",
             recommenders.cell_folder(self.ws, cell),
             seed=cell.seed,
-            identity=self.ws.identity("augment")
-            | {"recommender": f"{cell.name}, {cell.system}, seed {cell.seed}"},
+            identity=identity,
             text=text,
             start=begins,
         )
@@ -110,15 +128,6 @@ class _Trainers:
             )
             self._kind = (cell.name, way)
         return self._training
-
-    def _vectors(self, cell: Cell) -> np.ndarray | None:
-        """A system's embeddings in the form that its recommender takes; None for a plain one."""
-        if cell.system == PLAIN:
-            return None
-        path = files.embeddings_path(self.ws, cell.system, cell.seed)
-        found = files.load_embeddings(path, ids=self.data.corpus.catalogue.ids)
-        width = cell.config(self.ws.experiment).shape.width
-        return in_form(found, self.ws.experiment.augment, width)
 
 
 def in_form(vectors: np.ndarray, config: AugmentConfig, width: int) -> np.ndarray:

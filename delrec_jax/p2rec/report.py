@@ -19,7 +19,7 @@ from delrec_jax.analysis.labels import SYSTEM_LABELS
 from delrec_jax.analysis.report import Curve, ReportData, pretraining_curve, write_report
 from delrec_jax.analysis.seed_blocks import seed_mean_blocks
 from delrec_jax.config import Experiment, to_dict
-from delrec_jax.config.p2rec import ENSEMBLE
+from delrec_jax.config.p2rec import ENSEMBLE, SOLVED
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
@@ -196,6 +196,11 @@ def _notes(config: Experiment, data: Data) -> list[str]:
         "Maps are t-SNE pictures: distances between groups mean nothing; the categories are the teacher's.",
         *data.split.warnings(),
     ]
+    if SOLVED in config.augment.teachers:
+        notes.append(
+            "EASE is solved, not trained. With embeddings it is CEASE: its weights explain the embeddings of the items beside "
+            "the users; how much they count is chosen by validation for each system."
+        )
     if config.augment.way == ENSEMBLE:
         notes.append(
             "Ensemble: every augmented system is the plain recommender of the same seed and one that reads vectors alone, "

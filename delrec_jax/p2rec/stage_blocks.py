@@ -85,7 +85,7 @@ def validation_block(trained: Sequence[Row]) -> Block:
             cells=(
                 Cell(f"{np.mean([row['valid_ndcg10'] for row in rows]):.4f}"),
                 _mean(rows, "alone_ndcg10"),
-                Cell(", ".join(f"{row['step']} of {row['steps']}" for row in rows)),
+                Cell(", ".join(map(_step, rows))),
             ),
         )
         for (name, system), rows in groups.items()
@@ -97,6 +97,10 @@ def validation_block(trained: Sequence[Row]) -> Block:
         columns=("System", "NDCG@10", "text alone", "selected step of each seed"),
         lines=tuple(lines),
     )
+
+
+def _step(row: Row) -> str:
+    return f"{row['step']} of {row['steps']}" if row["steps"] else "solved"
 
 
 def _mean(rows: Sequence[Row], key: str) -> Cell:

@@ -7,9 +7,9 @@ from delrec_jax.errors import UserError
 from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.parts import Parts
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.hybrids import Hybrid
 from delrec_jax.workdir.language_scorer import CatalogueSystem, LanguageScorer
-from delrec_jax.workdir.recommenders import ConventionalSystem
 from delrec_jax.workdir.spread_scores import spread_over
 from delrec_jax.workdir.systems import System
 

@@ -7,10 +7,9 @@ from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.registry import closed_form
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.closed_forms import training_part
+from delrec_jax.workdir.closed_forms import choose_settings, training_part
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import choose_settings
 from delrec_jax.workdir.workspace import Workspace
 
 

@@ -9,7 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.teachers.ease import linear
-from delrec_jax.teachers.item_to_item import READ_ITEMS, ItemToItem, check_catalogue
+from delrec_jax.teachers.item_to_item import (
+    READ_ITEMS,
+    ItemToItem,
+    centred_unit,
+    check_catalogue,
+)
 from delrec_jax.teachers.training_part import TrainingPart
 
 
@@ -48,6 +53,16 @@ class CEASE:
         """
         check_catalogue(self.title, train.num_items)
         return linear(train.together + np.float32(weight) * self._cosines(train), penalty)
+
+
+def vector_cease(title: str, vectors: Float[np.ndarray, "I E"]) -> CEASE:
+    """CEASE with these item vectors as the texts: centered, then brought to length 1."""
+
+    def cosines(_: TrainingPart) -> Float[np.ndarray, "I I"]:
+        unit = centred_unit(vectors).astype(np.float32)
+        return unit @ unit.T
+
+    return CEASE(title, cosines)
 
 
 TITLE_CEASE = CEASE("CEASE", lambda train: train.title_cosines)

@@ -7,13 +7,16 @@ from typing import Any, cast
 
 import jax
 
+from delrec_jax.config import BaselinesConfig
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.item_to_item import RECENCY_GRID, ByRecency
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import ClosedForm, closed_form
 from delrec_jax.teachers.training_part import TrainingPart
+from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.validation import Validation
 from delrec_jax.workdir.workspace import Workspace
 
 Settings = Mapping[str, float]
@@ -60,6 +63,24 @@ def choose(form: ClosedForm, train: TrainingPart, ndcg: Callable[[Teacher], floa
         return Choice(own, {}, value, len(fits))
     _, ages, value = best_by_recency(teacher, ndcg)
     return Choice(own, ages, value, len(fits) + len(_combinations(RECENCY_GRID)))
+
+
+def choose_settings(
+    form: ClosedForm, data: Data, config: BaselinesConfig, train: TrainingPart | None = None
+) -> Choice:
+    """Chooses the settings of a recommender in closed form, by the NDCG@10 of validation users.
+
+    Raises:
+      UserError: it cannot be fitted to this corpus.
+    """
+    validation = Validation(data.split, config)
+
+    def ndcg(teacher: Teacher) -> float:
+        """Validates one choice."""
+        system = ConventionalSystem(teacher, data.split, form.max_length)
+        return validation.ndcg(lambda rows: system.scores("valid", rows), form.title)
+
+    return choose(form, train or training_part(data), ndcg)
 
 
 def best_by_recency(

@@ -23,7 +23,6 @@ import jax
 import numpy as np
 from safetensors import safe_open
 
-from delrec_jax.config.p2rec import ENSEMBLE
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.evaluation.systems import hybrid_parts
 from delrec_jax.training.watching import device_memory_gib, process_memory_gib
@@ -119,7 +118,7 @@ def trained_in(ws: Workspace, cell: Cell, *, reads_parser: bool) -> tuple[Path, 
     own = [recommenders.cell_folder(ws, cell)]
     if reads_parser:
         own.insert(0, ws.folder("parse") / f"seed-{cell.seed}" / "model")
-    if cell.system != PLAIN and ws.experiment.augment.way == ENSEMBLE:
+    if recommenders.is_ensemble(ws.experiment, cell):
         plain = trained_in(ws, Cell(cell.name, cell.seed, PLAIN), reads_parser=False)
         own = [*plain, *own]
     return tuple(own)

@@ -4,7 +4,8 @@ teacher/model/result.safetensors                              the one that `teac
 teacher/teacher.json                                          its name, the settings of one that is computed, or the parts and
                                                               weights of a hybrid
 augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one;
-                                                              under augment.way=ensemble the part that reads texts
+                                                              under augment.way=ensemble the part that reads texts; of EASE,
+                                                              what `solved` stores
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from delrec_jax.config import BaselinesConfig, Experiment, TeacherConfig
-from delrec_jax.config.p2rec import ENSEMBLE
-from delrec_jax.data.splits import Part, Split
+from delrec_jax.config import Experiment, TeacherConfig
+from delrec_jax.config.p2rec import ENSEMBLE, SOLVED
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.ensemble import Ensemble
 from delrec_jax.teachers.listed import ListSource
@@ -28,28 +28,25 @@ from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import (
     LISTS,
     NETWORKS,
-    ClosedForm,
     closed_form,
     network_of,
     parts_of,
 )
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.training.sharding import Layout
 from delrec_jax.workdir.closed_forms import (
     Choice,
-    choose,
     chosen,
     fitted,
     training_part,
 )
+from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.protocols import RowHistories
+from delrec_jax.workdir.solved import load_solved
 from delrec_jax.workdir.spread_scores import placed_scores, spread_over
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.validation import Validation
 from delrec_jax.workdir.workspace import Workspace
 
 PLAIN, AUGMENTED = "teacher", "teacher_augmented"
@@ -60,7 +57,7 @@ class Cell:
     """One recommender of the comparison.
 
     Attributes:
-      name: `sasrec`, `gru4rec` or `caser`.
+      name: `sasrec`, `gru4rec` or `caser`, or `ease`.
       seed: seed of its training, and of the parsing that its embeddings come from.
       system: `PLAIN`, `AUGMENTED`, or one of P2Rec's controls.
     """
@@ -92,6 +89,12 @@ def taught_vectors(ws: Workspace, num_items: int) -> Float[np.ndarray, "I D"]:
     return np.asarray(module.apply({"params": params}, method="table"))
 
 
+def is_ensemble(experiment: Experiment, cell: Cell) -> bool:
+    """Whether a recommender is the sum of a plain one and one that reads texts."""
+    augmented = cell.system != PLAIN and cell.name != SOLVED
+    return augmented and experiment.augment.way == ENSEMBLE
+
+
 def cell_folder(ws: Workspace, cell: Cell) -> Path:
     """Returns the folder that `augment` trains a recommender in."""
     return ws.folder("augment") / "teachers" / cell.name / f"seed-{cell.seed}" / cell.system
@@ -120,9 +123,11 @@ def load_cell(ws: Workspace, data: Data, cell: Cell, train: TrainingPart | None 
         raise UserError(
             "teacher.name=lists: this asks the teacher about a history that its file does not hold; take another teacher"
         )
+    if cell.name == SOLVED and cell != first_cell(ws.experiment):
+        return load_solved(cell_path(ws, cell), data)
     if cell.name in NETWORKS:
         network = _load_network(ws, data, cell)
-        if cell.system == PLAIN or ws.experiment.augment.way != ENSEMBLE:
+        if not is_ensemble(ws.experiment, cell):
             return network
         return Ensemble((load_cell(ws, data, replace(cell, system=PLAIN)), network))
     facts = read_json(ws.folder("teach") / "teacher.json")
@@ -181,60 +186,10 @@ def load_teacher(ws: Workspace, data: Data) -> Teacher:
     return load_cell(ws, data, distilled_cell(ws.experiment))
 
 
-class ConventionalSystem:
-    """A recommender that reads item numbers, as a `systems.System`."""
-
-    _read: dict[Part, RowHistories]
-
-    def __init__(self, teacher: Teacher, split: Split, longest: int, layout: Layout | None = None):
-        """Reads nothing yet.
-
-        Args:
-          teacher: the recommender.
-          split: the users and their histories.
-          longest: number of a history's latest items that it reads.
-          layout: the mesh that it is scored on (`spread_scores`); None = one device.
-        """
-        self._split, self._longest, self._read = split, longest, {}
-        self._scores = placed_scores(teacher, layout)
-
-    def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
-        """Scores the catalogue [B, I] for rows of a part; over a mesh, the scores stay split."""
-        found: jax.Array = self._scores(self._histories(part)(rows))
-        return found
-
-    def order(self, part: Part) -> np.ndarray:
-        """All rows, shortest history first."""
-        return self._histories(part).by_length
-
-    def _histories(self, part: Part) -> RowHistories:
-        if part not in self._read:
-            self._read[part] = RowHistories(self._split, part, self._longest)
-        return self._read[part]
-
-
 def cell_system(ws: Workspace, data: Data, cell: Cell) -> ConventionalSystem:
     """Returns a trained recommender as a system, scored over the mesh of the config."""
     teacher, layout = load_cell(ws, data, cell), spread_over(ws.experiment)
     return ConventionalSystem(teacher, data.split, cell.config(ws.experiment).max_length, layout)
-
-
-def choose_settings(
-    form: ClosedForm, data: Data, config: BaselinesConfig, train: TrainingPart | None = None
-) -> Choice:
-    """Chooses the settings of a recommender in closed form, by the NDCG@10 of validation users.
-
-    Raises:
-      UserError: it cannot be fitted to this corpus.
-    """
-    validation = Validation(data.split, config)
-
-    def ndcg(teacher: Teacher) -> float:
-        """Validates one choice."""
-        system = ConventionalSystem(teacher, data.split, form.max_length)
-        return validation.ndcg(lambda rows: system.scores("valid", rows), form.title)
-
-    return choose(form, train or training_part(data), ndcg)
 
 
 def list_source(ws: Workspace, data: Data, cell: Cell | None = None) -> ListSource:

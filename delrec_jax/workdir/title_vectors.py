@@ -18,21 +18,20 @@ from jaxtyping import Float
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import LM_CEASE, LM_EMBEDDINGS
-from delrec_jax.teachers.cease import CEASE
+from delrec_jax.teachers.cease import vector_cease
 from delrec_jax.teachers.item_to_item import (
     READ_ITEMS,
     VectorSimilarity,
-    centred_unit,
     vector_similarity,
 )
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import ClosedForm
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.closed_forms import Choice, fitted_form, training_part
+from delrec_jax.workdir.closed_forms import Choice, choose_settings, fitted_form, training_part
+from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.recommenders import ConventionalSystem, choose_settings
 from delrec_jax.workdir.workspace import Workspace
 
 FILE = "title_vectors.json"
@@ -61,14 +60,8 @@ def _forms(vectors: Vectors, names: tuple[str, ...]) -> dict[str, ClosedForm]:
     """The recommenders of these vectors by name: CEASE where the one with words is asked for too, its control."""
     found: dict[str, ClosedForm] = {LM_EMBEDDINGS: _Nearest(vectors)}
     if "cease" in names:
-        found[LM_CEASE] = CEASE("CEASE with LM's title vectors", lambda train: _cosines(vectors))
+        found[LM_CEASE] = vector_cease("CEASE with LM's title vectors", vectors)
     return found
-
-
-def _cosines(vectors: Vectors) -> Float[np.ndarray, "I I"]:
-    """The cosines of centered vectors."""
-    unit = centred_unit(vectors).astype(np.float32)
-    return unit @ unit.T
 
 
 def title_vector_systems(

@@ -23,6 +23,7 @@ from delrec_jax.p2rec.text_vectors import principal
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import taught_vectors
 
@@ -341,7 +342,7 @@ def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, t
         delrec(stage, CONFIG, f"--workdir={tmp_path}", *given)
     records = pl.read_parquet(tmp_path / "records" / "records.parquet")
     mine = records.filter(system="teacher_augmented", protocol="full", seed=0)
-    asked = recommenders.ConventionalSystem(both, data.split, 16)
+    asked = ConventionalSystem(both, data.split, 16)
     scores = np.asarray(asked.scores("test", np.arange(len(mine))))
     for row, (user, target, rank) in enumerate(mine.select("user", "target", "rank").iter_rows()):
         seen = np.setdiff1d(data.split.history("test", user), target)
