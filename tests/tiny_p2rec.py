@@ -22,7 +22,7 @@ P2REC = (
     "--config.teacher.gru4rec.hidden=8",
     "--config.parse.seeds=2",
     *PARSING,
-    "--config.augment.teachers=('sasrec','gru4rec')",
+    "--config.augment.teachers=('sasrec','gru4rec','ease')",
 )
 
 

@@ -146,7 +146,7 @@ def trial(corpus: Corpus, way: str) -> Command:
     chosen = corpus.ways[way]
     std = f"{chosen.start_std:g}" if chosen.start_std != Way._field_defaults["start_std"] else ""
     parts = (f"p2rec_{corpus.name}", chosen.way, chosen.reduce, std)
-    flags = ("--config.parse.seeds=1", _NO_CONTROLS, *_flags(corpus, chosen))
+    flags = ("--config.parse.seeds=1", _NO_CONTROLS, _SASREC, *_flags(corpus, chosen))
     return stage(corpus, "-".join(filter(None, parts)), "augment", *flags, writes="augmented")
 
 

@@ -62,7 +62,7 @@ def test_every_recommender_is_ranked_under_every_system_and_seed(metrics):
         for row in metrics
         if row["protocol"] == "full" and row["system"] in SYSTEMS
     }
-    assert found == {(t, s, x) for t in ("sasrec", "gru4rec") for s in (0, 1) for x in SYSTEMS}
+    assert found == {(t, s, x) for t in ("sasrec", "gru4rec", "ease") for s in (0, 1) for x in SYSTEMS}
     assert {"popularity", "oracle"} <= {row["system"] for row in metrics}
 
 
