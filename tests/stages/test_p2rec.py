@@ -22,10 +22,14 @@ from delrec_jax.p2rec.item_embeddings import ItemEmbedder, shuffled_owner
 from delrec_jax.p2rec.text_vectors import principal
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers.cease import vector_cease
+from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.closed_forms import training_part
 from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.prepared import load_data
-from delrec_jax.workdir.recommenders import taught_vectors
+from delrec_jax.workdir.recommenders import Cell, taught_vectors
+from delrec_jax.workdir.solved import solve
 
 SYSTEMS = {
     "teacher",
@@ -62,7 +66,9 @@ def test_every_recommender_is_ranked_under_every_system_and_seed(metrics):
         for row in metrics
         if row["protocol"] == "full" and row["system"] in SYSTEMS
     }
-    assert found == {(t, s, x) for t in ("sasrec", "gru4rec", "ease") for s in (0, 1) for x in SYSTEMS}
+    assert found == {
+        (t, s, x) for t in ("sasrec", "gru4rec", "ease") for s in (0, 1) for x in SYSTEMS
+    }
     assert {"popularity", "oracle"} <= {row["system"] for row in metrics}
 
 
@@ -185,11 +191,45 @@ def test_the_plain_teacher_of_the_first_seed_is_that_of_teach(p2rec_run):
     )
     assert not recommenders.cell_folder(ws, first).exists()
     stored = json.loads((p2rec_run / "augmented" / "augment.json").read_text())
-    # Where `parse` selected step 0, the tuned language model is the untuned one, for both recommenders.
+    stored = [row for row in stored if row["teacher"] != "ease"]
+    # Where `parse` selected step 0, the tuned language model is the untuned one, for both networks.
     parsed = json.loads((p2rec_run / "preference" / "parse.json").read_text())
     same = 2 * sum(row["step"] == 0 for row in parsed)
     assert len(stored) == 20 and len({row["checkpoint"] for row in stored}) == 20 - same
     assert same < 4, "no seed was tuned"
+
+
+def test_ease_is_solved_with_the_embeddings_of_each_system(p2rec_run):
+    ws = open_workspace(p2rec_run)
+    data = load_data(ws)
+    rows = json.loads((p2rec_run / "augmented" / "augment.json").read_text())
+    rows = [row for row in rows if row["teacher"] == "ease"]
+    assert {(row["step"], row["steps"]) for row in rows} == {(-1, 0)} and len(rows) == 10
+    for row in rows:
+        cell = Cell("ease", row["seed"], row["system"])
+        held, told = load_tree(recommenders.cell_path(ws, cell))
+        assert told["best_value"] == row["valid_ndcg10"]
+        if cell.system == "teacher":
+            assert not held["vectors"].size and "weight" not in told["choice"]["settings"]
+            continue
+        path = files.embeddings_path(ws, cell.system, cell.seed)
+        vectors = files.load_embeddings(path, ids=data.corpus.catalogue.ids)
+        np.testing.assert_array_equal(held["vectors"], vectors)
+        form, settings = vector_cease("EASE", vectors), told["choice"]["settings"]
+        wanted = form.fit(training_part(data), **settings).matrix
+        found = recommenders.load_cell(ws, data, cell)
+        np.testing.assert_allclose(found.matrix, wanted, rtol=1e-5, atol=1e-7)
+    assert "solved" in (p2rec_run / "report" / "tables.md").read_text()
+
+
+def test_a_solved_recommender_is_solved_again_only_for_other_settings(p2rec_run, tmp_path):
+    data, path = load_data(open_workspace(p2rec_run)), tmp_path / "cell" / "teacher.safetensors"
+    vectors = np.random.default_rng(0).normal(size=(data.num_items, 3)).astype(np.float32)
+    first = solve(path, data, vectors, identity={"a": 1})
+    before = path.stat().st_mtime_ns
+    assert solve(path, data, vectors, identity={"a": 1})["choice"] == first["choice"]
+    assert path.stat().st_mtime_ns == before
+    assert "weight" not in solve(path, data, None, identity={"a": 2})["choice"]["settings"]
 
 
 def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):

@@ -19,7 +19,7 @@ from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import load_data
 
 SYSTEMS = {
-    "popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "teacher",
+    "popularity", "itemknn", "markov", "ease", "tfidf", "cease", "lm_embeddings", "lm_cease", "teacher",
     "lm_no_prompt", "lm_random_prompt", "lm_shuffled_prompt",
     "lm_distilled_prompt", "lm_true_prompt", "lm_tuned_no_prompt", "lm_tuned_random_prompt",
     "lm_tuned_shuffled_prompt", "lm_tuned_true_prompt", "delrec", "lm_words", "oracle",
