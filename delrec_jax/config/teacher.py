@@ -19,7 +19,7 @@ class TeacherConfig:
 
     Attributes:
       name: one of the networks `sasrec`, `gru4rec`, `caser` (each with its own shape below); a recommender that is computed
-        instead of trained, `popularity`, `itemknn`, `markov`, `ease` or `tfidf`, or `FILE.py:NAME` of one's own
+        instead of trained, `popularity`, `itemknn`, `markov`, `ease`, `tfidf` or `cease`, or `FILE.py:NAME` of one's own
         (`teachers.registry.ClosedForm`); or a hybrid of these, `A+B+...` such as `ease+markov+sasrec`: the sum of its parts'
         standardized scores, with weights chosen on validation users. At most one part is a network, and none is one's own.
         (EASE and Markov remember the training part, and so does a hybrid with them: on the histories that stage 1 and
