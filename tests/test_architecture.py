@@ -17,7 +17,7 @@ ROOT = Path(delrec_jax.__file__).parent
 # Modules that every room may import.
 GROUND = {
     *("errors", "prng", "distributed", "plugins", "batches", "files", "padding", "dropout"),
-    *("random_items", "precision", "endings", "ready_configs", "addresses", "printable"),
+    *("random_items", "precision", "endings", "ready_configs", "addresses", "printable", "choices"),
 }
 LOW = {"data", "teachers", "language", "training", "evaluation"}  # never import one another
 METHODS = {"delrec", "p2rec", "pretraining"}  # nor do these

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from delrec_jax.choices import one_of
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
@@ -45,8 +46,7 @@ def _paper_tasks() -> dict[str, TaskShare]:
 
 
 def _check_loss(stage: str, over: str) -> None:
-    if over not in ("catalogue", "candidates"):
-        raise UserError(f"{stage}.loss_over is {over!r}: use 'catalogue' or 'candidates'")
+    one_of(f"{stage}.loss_over", over, ("catalogue", "candidates"))
 
 
 @dataclass(frozen=True)
@@ -130,24 +130,17 @@ class DistillConfig:
             )
         _check_loss("distill", self.loss_over)
         at_least("distill.user_rank", self.user_rank, 1)
-        if self.prompt not in PROMPTS:
-            raise UserError(f"distill.prompt is {self.prompt!r}: use one of {', '.join(PROMPTS)}")
-        if self.slot_vectors not in SLOT_VECTORS:
-            raise UserError(
-                f"distill.slot_vectors is {self.slot_vectors!r}: use one of {', '.join(SLOT_VECTORS)}"
-            )
+        for name, known in {
+            "prompt": PROMPTS,
+            "slot_vectors": SLOT_VECTORS,
+            "select_by": ("agreement", "kendall_tau", "likelihood"),
+            "weighting": WEIGHTINGS,
+        }.items():
+            one_of(f"distill.{name}", getattr(self, name), known)
         if self.rps_label not in ("top1", "listwise") or self.temperature <= 0:
             raise UserError(
                 f"distill.rps_label is {self.rps_label!r} and distill.temperature {self.temperature}: use 'top1' or "
                 "'listwise', and a positive temperature"
-            )
-        if self.select_by not in ("agreement", "kendall_tau", "likelihood"):
-            raise UserError(
-                f"distill.select_by is {self.select_by!r}: use 'agreement', 'kendall_tau' or 'likelihood'"
-            )
-        if self.weighting not in WEIGHTINGS:
-            raise UserError(
-                f"distill.weighting is {self.weighting!r}: use one of {', '.join(WEIGHTINGS)}"
             )
         unknown = [name for name in self.controls if name not in TRAINED_CONTROLS]
         if unknown or len(set(self.controls)) < len(self.controls):
@@ -254,8 +247,7 @@ class TuneConfig:
         for name, fewest in least.items():
             at_least(f"tune.{name}", getattr(self, name), fewest)
         self._check_refreshes()
-        if self.select_by not in ("HR@1", "NDCG@10"):
-            raise UserError(f"tune.select_by is {self.select_by!r}: use 'HR@1' or 'NDCG@10'")
+        one_of("tune.select_by", self.select_by, ("HR@1", "NDCG@10"))
         _check_loss("tune", self.loss_over)
         if self.anchor and self.loss_over == "candidates":
             raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from delrec_jax.choices import one_of
 from delrec_jax.config.baselines import BaselinesConfig
 from delrec_jax.config.delrec import TRAINED_CONTROLS, DistillConfig, TuneConfig
 from delrec_jax.config.language import LMConfig, PretrainConfig
@@ -107,8 +108,7 @@ class Experiment:
         parse_span(self.profile)
         tracker_names(self.watch)
         at_least("hang_after", self.hang_after, 0)
-        if self.method not in METHODS:
-            raise UserError(f"method is {self.method!r}: use one of {', '.join(METHODS)}")
+        one_of("method", self.method, METHODS)
         if self.method != "delrec":
             self._check_p2rec()
         for name in self.tune.controls:

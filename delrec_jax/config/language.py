@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from delrec_jax.choices import one_of
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.bert_config import BertConfig
@@ -61,8 +62,7 @@ class LMConfig:
     def __post_init__(self) -> None:
         find_family(self.family)
         find_verbalizer(self.verbalizer)
-        if self.read not in ("answers", "encoder"):
-            raise UserError(f"lm.read is {self.read!r}: use 'answers' or 'encoder'")
+        one_of("lm.read", self.read, ("answers", "encoder"))
         if self.quantise not in KINDS:
             raise UserError(f"lm.quantise is {self.quantise!r}: use 'int8', or '' for none")
         if self.read == "encoder" and not self.weights:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from delrec_jax.choices import one_of
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
@@ -83,7 +84,7 @@ class ParseConfig:
             "select_by": _SELECTORS,
         }
         for name, known in choices.items():
-            _one_of(f"parse.{name}", getattr(self, name), known)
+            one_of(f"parse.{name}", getattr(self, name), known)
         if not 0 <= self.sub_histories <= 1:
             raise UserError(
                 f"parse.sub_histories is {self.sub_histories}: it is a share of the examples, from 0 to 1"
@@ -131,8 +132,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         at_least("augment.batch_size", self.batch_size, 1)
-        _one_of("augment.way", self.way, (*WAYS, ENSEMBLE))
-        _one_of("augment.reduce", self.reduce, _REDUCTIONS)
+        one_of("augment.way", self.way, (*WAYS, ENSEMBLE))
+        one_of("augment.reduce", self.reduce, _REDUCTIONS)
         if self.way in ("initialise", "halves") and self.reduce == "learned":
             raise UserError(
                 f"augment.reduce is 'learned', but augment.way={self.way} has no projection that could be learned: use 'pca', "
@@ -143,13 +144,8 @@ class AugmentConfig:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
             raise UserError(f"augment.teachers is {self.teachers}: name at least one, each once")
         for name in self.teachers:
-            _one_of("augment.teachers", name, (*NETWORKS, SOLVED))
+            one_of("augment.teachers", name, (*NETWORKS, SOLVED))
         if len(set(self.controls)) < len(self.controls):
             raise UserError(f"augment.controls is {self.controls}: name each once")
         for name in self.controls:
-            _one_of("augment.controls", name, CONTROLS)
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{key} is {value!r}: use one of {', '.join(known)}")
+            one_of("augment.controls", name, CONTROLS)

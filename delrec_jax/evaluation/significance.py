@@ -202,6 +202,11 @@ def compare_family(
         )
         for system, reference in pairs
     ]
+    return corrected(family)
+
+
+def corrected(family: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with the p-values that Holm's correction over all of them gives."""
     adjusted = holm([one.p_value for one in family])
     return [replace(one, p_adjusted=p) for one, p in zip(family, adjusted, strict=True)]
 

@@ -1,14 +1,14 @@
 """Where all systems of a run stand: one mean with its interval per system, over users and whatever seeds there are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import polars as pl
 
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
 from delrec_jax.evaluation.records import metric_values
-from delrec_jax.evaluation.significance import Comparison, compare, holm
+from delrec_jax.evaluation.significance import Comparison, compare, corrected
 from delrec_jax.evaluation.systems import BASELINES, SIMPLE_BASELINES, system_order
 
 
@@ -103,8 +103,7 @@ def compare_with_baseline(
         both = pl.concat([ours, *copies])
         pair = (system, baseline, metric)
         family.append(compare(both, *pair, protocol=protocol, seed=seed, resamples=resamples))
-    adjusted = holm([one.p_value for one in family])
-    return [replace(one, p_adjusted=p) for one, p in zip(family, adjusted, strict=True)]
+    return corrected(family)
 
 
 def _standing(own: pl.DataFrame, metric: str, *, seed: int) -> Standing:

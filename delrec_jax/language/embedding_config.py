@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 
 POOLINGS = ("mean", "last", "recency")
@@ -36,10 +37,7 @@ class EmbeddingConfig:
     item_residual: bool = False
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise UserError(
-                f"lm.embedding.pooling is {self.pooling!r}: use one of {', '.join(POOLINGS)}"
-            )
+        one_of("lm.embedding.pooling", self.pooling, POOLINGS)
         for key, holds, wanted in (
             ("decay", 0 < self.decay <= 1, "above 0 and at most 1"),
             ("rest", self.rest >= 0, "at least 0"),

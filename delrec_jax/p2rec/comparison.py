@@ -7,12 +7,11 @@ texts help. All of these are tested at once, for every teacher.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import polars as pl
 
 from delrec_jax.evaluation.records import PART_OF_USERS
-from delrec_jax.evaluation.significance import Comparison, compare, holm
+from delrec_jax.evaluation.significance import Comparison, compare, corrected
 from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
 
@@ -66,8 +65,7 @@ def compare_augmentations(
             if _has_users(own, part)
             for pair in pairs
         ]
-    adjusted = holm([one.p_value for one in family])
-    return [replace(one, p_adjusted=p) for one, p in zip(family, adjusted, strict=True)]
+    return corrected(family)
 
 
 def _has_users(records: pl.DataFrame, part: str) -> bool:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_ITEM
 
@@ -52,8 +53,7 @@ class LossConfig:
     calibration: float = 0.75
 
     def __post_init__(self) -> None:
-        if self.name not in LOSSES:
-            raise UserError(f"teacher.loss.name is {self.name!r}: use one of {', '.join(LOSSES)}")
+        one_of("teacher.loss.name", self.name, LOSSES)
         sampled = self.name != "cross_entropy"
         if not sampled and (self.negatives, self.calibration) != (256, 0.75):
             raise UserError(

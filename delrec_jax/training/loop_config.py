@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from delrec_jax import prng
+from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 from delrec_jax.training.spikes import MODES, SpikeConfig
 
@@ -40,10 +41,7 @@ class LoopConfig:
                 raise UserError(
                     f"loop.{name} is {getattr(self, name)}: it must be at least {least}"
                 )
-        if self.random_bits not in prng.BITS:
-            raise UserError(
-                f"loop.random_bits is {self.random_bits!r}: use one of {', '.join(prng.BITS)}"
-            )
+        one_of("loop.random_bits", self.random_bits, prng.BITS)
         if self.on_spike not in MODES:
             raise UserError(
                 f"loop.on_spike is {self.on_spike!r}: use {' or '.join(MODES[1:])}, or leave it empty"

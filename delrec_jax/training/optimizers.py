@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 from delrec_jax.training.averaging import with_average
 
@@ -51,8 +52,7 @@ class OptimizerConfig:
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.name not in _OPTIMIZERS:
-            raise UserError(f"optimizer.name is {self.name!r}: use one of {', '.join(_OPTIMIZERS)}")
+        one_of("optimizer.name", self.name, _OPTIMIZERS)
         if self.learning_rate <= 0 or min(self.clip, self.weight_decay, self.warmup_steps) < 0:
             raise UserError(
                 f"optimizer: learning_rate {self.learning_rate} must be positive; clip {self.clip}, weight_decay "
@@ -68,10 +68,7 @@ class OptimizerConfig:
             )
         if not 0 <= self.average < 1:
             raise UserError(f"optimizer.average is {self.average}: it must be in [0, 1)")
-        if self.schedule not in _SCHEDULES:
-            raise UserError(
-                f"optimizer.schedule is {self.schedule!r}: use one of {', '.join(_SCHEDULES)}"
-            )
+        one_of("optimizer.schedule", self.schedule, _SCHEDULES)
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:

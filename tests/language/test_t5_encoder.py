@@ -92,7 +92,7 @@ def test_a_plan_counts_the_encoder_alone():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"read": "decoder"}, r"lm\.read is 'decoder': use 'answers' or 'encoder'"),
+        ({"read": "decoder"}, r"lm\.read is 'decoder': use one of answers, encoder"),
         ({"read": "encoder"}, r"lm\.read=encoder, but lm\.weights is empty"),
         ({"t5": T5Config(num_decoder_layers=0)}, r"lm\.t5\.num_decoder_layers is 0: use at least"),
     ],
