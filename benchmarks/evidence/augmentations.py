@@ -10,10 +10,11 @@ way instead, for a corpus too large to try them all: take one that another corpu
 `--seeds` does with fewer. With `--way` and `--apart=NAME` each seed has a workdir of its own, and `results/p2rec_NAME/` has
 the seeds that are finished. Resumable as `run.py`, and with the same journal.
 
-Named before any test item was ranked with CEASE, the confirmatory family (Holm within it) is, on NDCG@10, `full`, on Office and
-on Beauty, three tests each:
+Named before any test item was ranked with CEASE, three tests on NDCG@10, `full`, decide for each corpus with an encoder (the
+tables correct them together with all others of the corpus, which is stricter):
 
-1. the best hybrid with the encoder by validation, against the best hybrid without a language model by validation
+1. the hybrid with the encoder (`lm_*`, or augmented) that has the highest validation NDCG@10, mean over seeds, against the one
+   without a language model that has: `deciding` reads both from the runs
 2. CEASE with the untuned encoder's title vectors against CEASE with the titles' words
 3. EASE with P2Rec's embeddings against EASE with random vectors of the same spectrum
 
@@ -27,12 +28,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from experiments import DATA, RUNS, WEIGHTS, Command
 from run import run_all
 
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.systems import BASELINES, hybrid_parts
 from delrec_jax.files import write_text
 from delrec_jax.results.provenance import RESULTS, commit, machine, now, versions
 from delrec_jax.results.sources import finished
@@ -47,12 +50,14 @@ _COMPARE = (
     "teacher_augmented,teacher_augmented_*",
     "*,teacher",
     "hybrids",
+)
+_OF_ENCODERS = (
     "hybrid(*teacher_augmented+markov+ease+tfidf),hybrid(teacher+markov+ease+tfidf)",
     "hybrid(*teacher_augmented+markov+ease+tfidf),hybrid(markov+ease+tfidf)",
     "hybrid(teacher_augmented+tfidf),hybrid(teacher+tfidf)",
-    "lm_cease,cease",
-    "hybrid(*lm_cease*),hybrid(markov+cease+tfidf)",
-    "hybrid(*lm_cease*),hybrid(teacher+markov+cease+tfidf)",
+    *("cease,ease", "lm_cease,cease"),
+    "hybrid(markov+lm_cease+tfidf),hybrid(markov+cease+tfidf)",
+    "hybrid(teacher+markov+lm_cease+tfidf),hybrid(teacher+markov+cease+tfidf)",
     "hybrid(teacher_augmented+markov+tfidf),hybrid(markov+cease+tfidf)",
 )
 
@@ -171,6 +176,29 @@ def _controls(named: str) -> tuple[str, ...]:
     return (f"--config.augment.controls={chosen}",) if chosen else ()
 
 
+def deciding(workdirs: Sequence[Path]) -> str:
+    """The pair `A,B` of the first test: what validation chose among hybrids with the encoder, and among those without."""
+    values: dict[str, list[float]] = {}
+    for workdir in workdirs:
+        for row in json.loads((workdir / "records" / "hybrids.json").read_text()):
+            own = set(hybrid_parts(row["system"])) <= set(BASELINES)
+            name = row["system"] if own else f"{row['system']}@{row['teacher']}"
+            values.setdefault(name, []).append(row["valid_ndcg10"])
+    means = {name: fmean(found) for name, found in values.items()}
+    read = {name: any(mark in name for mark in ("lm_", "teacher_augmented")) for name in means}
+    best = [
+        max((name for name in means if read[name] == wanted), key=lambda name: means[name])
+        for wanted in (True, False)
+    ]
+    for name in best:
+        print(f"{name}: the best by validation, {means[name]:.4f}", flush=True)
+    return ",".join(best)
+
+
+def _compared(corpus: Corpus, workdirs: Sequence[Path]) -> tuple[str, ...]:
+    return (*_COMPARE, *_OF_ENCODERS, deciding(workdirs)) if corpus.encoder else _COMPARE
+
+
 def _flags(corpus: Corpus, way: Way) -> tuple[str, ...]:
     flags = (f"--config.augment.way={way.way}", f"--config.augment.reduce={way.reduce}")
     if way.start_std == Way._field_defaults["start_std"] and not corpus.encoder:
@@ -208,7 +236,8 @@ def run_corpus(
     command = best(corpus, chosen, controls, seeds)
     _copy(runs / f"p2rec_{corpus.name}-base", runs / command.workdir)
     _run([command], data, runs, weights)
-    print(collect(folder, [str(runs / command.workdir)], compare=_COMPARE))
+    made = runs / command.workdir
+    print(collect(folder, [str(made)], compare=_compared(corpus, [made])))
 
 
 def run_apart(
@@ -233,8 +262,9 @@ def run_apart(
         if number:
             _copy(runs / commands[0].workdir, runs / command.workdir)
         _run([command], data, runs, weights)
-        workdirs = [str(runs / one.workdir) for one in commands[: number + 1]]
-        print(collect(results / f"p2rec_{name}", workdirs, compare=_COMPARE))
+        made = [runs / one.workdir for one in commands[: number + 1]]
+        compare = _compared(corpus, made)
+        print(collect(results / f"p2rec_{name}", [str(one) for one in made], compare=compare))
 
 
 def _choose(corpus: Corpus, data: Path, runs: Path, folder: Path, weights: str) -> str:
@@ -257,7 +287,7 @@ def validated(corpus: Corpus, runs: Path) -> dict[str, Any]:
         rows = json.loads(
             (runs / trial(corpus, way).workdir / "augmented" / "augment.json").read_text()
         )
-        by_system = {row["system"]: row for row in rows}
+        by_system = {row["system"]: row for row in rows if row["teacher"] == "sasrec"}
         row = by_system["teacher_augmented"]
         ways.append({"way": way, "valid_ndcg10": row["valid_ndcg10"], "step": row["step"]})
         plain = by_system["teacher"]["valid_ndcg10"]

@@ -21,7 +21,7 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     scorer = LanguageScorer(language)
     ranked: dict[str, System] = {**recommenders.conventional_systems(ws, data)}
     if config.title_vectors:
-        nearest, run.title_vectors = title_vector_systems(language.title_vectors, data, config)
+        nearest = title_vector_systems(ws, language.title_vectors, data)
         ranked |= nearest
     for name, system in ranked.items():
         run.rank_system(name, system, trained=trained_systems(ws).get(name, ()))

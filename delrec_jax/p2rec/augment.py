@@ -1,8 +1,8 @@
 """`delrec augment`, P2Rec's information augmentation: conventional recommenders with the LM's item embeddings.
 
 Every recommender is trained plain, with the tuned model's embeddings, and with those of the controls: the untuned model's
-embeddings, the tuned model's of the titles of other items, and random vectors of the same spectrum. All have the same rows,
-budget and selection.
+embeddings, the tuned model's of the titles of other items, and random vectors of the same spectrum. All networks have the same
+rows, budget and selection. EASE is solved: how much its embeddings count is chosen by validation, and may be nothing.
 """
 
 from typing import Any
@@ -21,11 +21,13 @@ from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.p2rec.item_embeddings import make_embeddings
 from delrec_jax.p2rec.text_vectors import principal, unit_variance
+from delrec_jax.teachers.item_to_item import check_catalogue
 from delrec_jax.teachers.network import baked
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.closed_forms import training_part
 from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
@@ -38,7 +40,13 @@ from delrec_jax.workdir.workspace import Workspace
 
 
 def augment(ws: Workspace, data: Data, language: Language) -> None:
-    """Makes the embeddings, then trains every recommender of the comparison."""
+    """Makes the embeddings, then trains (EASE: solves) every recommender of the comparison.
+
+    Raises:
+      UserError: the catalogue is too large for EASE.
+    """
+    if SOLVED in ws.experiment.augment.teachers:
+        check_catalogue(display_name(SOLVED), data.num_items)
     make_embeddings(ws, data, language)
     trainers = _Trainers(ws, data)
     found = [trainers.train(cell) for cell in cells(ws.experiment)]
@@ -51,6 +59,7 @@ class _Trainers:
 
     def __init__(self, ws: Workspace, data: Data):
         self.ws, self.data = ws, data
+        self._train = training_part(data)
         self._kind: tuple[str, str] | None = None
         self._training: TeacherTraining
 
@@ -66,10 +75,15 @@ class _Trainers:
             "teacher": cell.name,
             "seed": cell.seed,
             "system": cell.system,
+            "checkpoint": file_hash(path),
+        }
+        if cell.name == SOLVED:  # its settings were chosen by a draw of these users
+            value = valid_ndcg10(self.ws, self.data, cell)
+            return found | {"valid_ndcg10": value, "step": -1, "steps": 0}
+        found |= {
             "valid_ndcg10": result["best_value"],
             "step": result["best_step"],
             "steps": result["steps"],
-            "checkpoint": file_hash(path),
         }
         if recommenders.is_ensemble(self.ws.experiment, cell):
             together = valid_ndcg10(self.ws, self.data, cell)
@@ -88,7 +102,7 @@ class _Trainers:
         identity |= {"recommender": f"{cell.name}, {cell.system}, seed {cell.seed}"}
         if cell.name == SOLVED:
             path = recommenders.cell_path(self.ws, cell)
-            return solve(path, self.data, vectors, identity=identity)
+            return solve(path, self.data, self._train, vectors, identity=identity)
         return self._fit(cell, vectors, identity)
 
     def _fit(

@@ -24,7 +24,7 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
     baselines: dict[str, System] = {**recommenders.baseline_systems(ws, data)}
     if config.title_vectors:
-        nearest, run.title_vectors = title_vector_systems(language.title_vectors, data, config)
+        nearest = title_vector_systems(ws, language.title_vectors, data)
         baselines |= nearest
     for name, system in baselines.items():
         run.rank_system(name, system)

@@ -187,7 +187,7 @@ def _notes(config: Experiment, data: Data) -> list[str]:
     notes = [
         "Values are means over the seeds; ± is the standard deviation over seeds. Tests average a user's metric over the seeds "
         "and pair users; they say nothing about seeds that were not run.",
-        "All recommenders of one name have the same training rows, budget and selection (validation NDCG@10 of full ranking).",
+        "All networks of one name have the same training rows, budget and selection (validation NDCG@10 of full ranking).",
         "What counts is the gain over the controls: embeddings of the untuned language model (would any text embedding do?), "
         "the tuned model's embeddings of other items' titles (would those of any title do?) and random vectors with the "
         "spectrum of the tuned model's embeddings (would any vectors do?).",
@@ -199,11 +199,11 @@ def _notes(config: Experiment, data: Data) -> list[str]:
     if SOLVED in config.augment.teachers:
         notes.append(
             "EASE is solved, not trained. With embeddings it is CEASE: its weights explain the embeddings of the items beside "
-            "the users; how much they count is chosen by validation for each system."
+            "the users; how much they count is chosen by validation for each system, and may be nothing."
         )
     if config.augment.way == ENSEMBLE:
         notes.append(
-            "Ensemble: every augmented system is the plain recommender of the same seed and one that reads vectors alone, "
+            "Ensemble: every augmented network is the plain one of the same seed and one that reads vectors alone, "
             "trained apart; their scores are standardized over the catalogue for each user, and added."
         )
     if config.parse.lm == "frozen":

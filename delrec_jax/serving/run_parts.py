@@ -12,6 +12,7 @@ from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import systems as language_systems
 from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.errors import UserError
+from delrec_jax.files import file_hash
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.item_to_item import READ_ITEMS
@@ -61,9 +62,14 @@ class RunParts:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The hashes of the finished stages' results."""
+        """The hashes of the finished stages' results, and of what `evaluate` chose by validation."""
         stages = (stage for stage in self._ws.stages if self._ws.finished(stage))
-        return {stage: self._ws.content(stage) for stage in stages}
+        chosen = (
+            self._ws.folder("evaluate") / name for name in ("hybrids.json", title_vectors.FILE)
+        )
+        return {stage: self._ws.content(stage) for stage in stages} | {
+            path.name: file_hash(path) for path in chosen if path.exists()
+        }
 
     @property
     def catalogue(self) -> Catalogue:

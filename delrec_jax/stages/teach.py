@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from delrec_jax.config import BaselinesConfig
 from delrec_jax.distributed import on_main
 from delrec_jax.files import file_hash
 from delrec_jax.stages.histories import check_lists
@@ -17,11 +16,9 @@ from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.listed_teacher import read_listed, save_listed
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_part, part_length, taught_path
+from delrec_jax.workdir.solved import CHOOSING
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace
-
-# The default draw of users: what a teacher is must not depend on the settings of the baselines.
-_CHOOSING = BaselinesConfig()
 
 
 def teach(ws: Workspace, data: Data) -> None:
@@ -56,7 +53,7 @@ def _made(ws: Workspace, data: Data, name: str) -> dict[str, Any]:
     """Trains a network, or chooses the settings of a closed form; returns what identifies it."""
     network = ws.experiment.teacher.network
     if network is None or name not in NETWORKS:
-        return {"choice": asdict(choose_settings(closed_form(name), data, _CHOOSING))}
+        return {"choice": asdict(choose_settings(closed_form(name), data, CHOOSING))}
     training = TeacherTraining(
         ws.experiment, network, data.split, data.num_items, watch=ws.watch, saved=ws.saved
     )
@@ -81,7 +78,7 @@ def _weighted(ws: Workspace, data: Data, parts: dict[str, dict[str, Any]]) -> di
         )
         for name, facts in parts.items()
     }
-    found: Weighted = HybridWeights(data.split, _CHOOSING, systems).choose(tuple(parts))
+    found: Weighted = HybridWeights(data.split, CHOOSING, systems).choose(tuple(parts))
     told = ", ".join(
         f"{display_name(name)} {weight:g} (alone {found.parts_ndcg10[name]:.4f})"
         for name, weight in found.weights.items()

@@ -104,7 +104,7 @@ def _selected(folder: Path, metric: str) -> float:
 
 
 def _of_augmented(path: Path, system: str, metric: str) -> float:
-    """The mean over recommenders, which are all augmented in the same way."""
+    """The mean over recommenders."""
     if metric != "NDCG@10":
         raise UserError(
             f"{path}: recommenders are selected by NDCG@10, and no {metric} is stored: let the study use NDCG@10"

@@ -4,15 +4,17 @@ Jeunen et al., "Closed-Form Models for Collaborative Filtering with Side-Informa
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
 
+from delrec_jax.errors import UserError
 from delrec_jax.teachers.ease import linear
 from delrec_jax.teachers.item_to_item import (
     READ_ITEMS,
     ItemToItem,
-    centred_unit,
+    centered_unit,
     check_catalogue,
 )
 from delrec_jax.teachers.training_part import TrainingPart
@@ -27,13 +29,13 @@ class CEASE:
 
     Settings:
         penalty: lambda, the weight of the squared norm.
-        weight: alpha, how many users' votes the texts are worth.
+        weight: alpha, how many users' votes the texts are worth; with 0 it is EASE, so that texts that say nothing do no harm.
     """
 
     max_length = READ_ITEMS
     grid: Mapping[str, tuple[float, ...]] = {
         "penalty": (100.0, 20.0, 300.0),
-        "weight": (10.0, 3.0, 30.0, 100.0),
+        "weight": (10.0, 0.0, 30.0, 100.0),
     }
 
     def __init__(self, title: str, cosines: Callable[[TrainingPart], Float[np.ndarray, "I I"]]):
@@ -49,20 +51,35 @@ class CEASE:
         """Solves for the weights.
 
         Raises:
-          UserError: the catalogue is too large, or its titles have no words.
+          UserError: the catalogue is too large, its titles have no words, or its vectors are not finite.
         """
         check_catalogue(self.title, train.num_items)
-        return linear(train.together + np.float32(weight) * self._cosines(train), penalty)
+        gram = np.float32(weight) * self._cosines(train)
+        gram += train.together
+        return linear(self.title, gram, penalty)
 
 
 def vector_cease(title: str, vectors: Float[np.ndarray, "I E"]) -> CEASE:
-    """CEASE with these item vectors as the texts: centered, then brought to length 1."""
+    """CEASE with these item vectors as the texts: centered, then brought to length 1.
 
-    def cosines(_: TrainingPart) -> Float[np.ndarray, "I I"]:
-        unit = centred_unit(vectors).astype(np.float32)
+    Args:
+        title: its name in messages.
+        vectors: one for each item.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            f"{title}: the vectors of the items are not finite: the language model diverged"
+        )
+
+    @cache
+    def cosines() -> Float[np.ndarray, "I I"]:
+        unit = centered_unit(vectors).astype(np.float32)
         return unit @ unit.T
 
-    return CEASE(title, cosines)
+    return CEASE(title, lambda _: cosines())
 
 
 TITLE_CEASE = CEASE("CEASE", lambda train: train.title_cosines)

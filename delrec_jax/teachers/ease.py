@@ -31,15 +31,28 @@ class EASE:
         """Solves for the weights.
 
         Raises:
-          UserError: the catalogue is too large.
+          UserError: the catalogue is too large, or the matrix has no inverse.
         """
         check_catalogue(self.title, train.num_items)
-        return linear(train.together, penalty)
+        return linear(self.title, train.together, penalty)
 
 
-def linear(gram: Float[np.ndarray, "I I"], penalty: float) -> ItemToItem:
-    """The recommender with the weights of `ease_weights`."""
-    return ItemToItem(recency=recency(), matrix=jnp.asarray(ease_weights(gram, penalty)))
+def linear(title: str, gram: Float[np.ndarray, "I I"], penalty: float) -> ItemToItem:
+    """The recommender with the weights of `ease_weights`.
+
+    Args:
+        title: its name in messages.
+        gram: X^T X of what the weights explain.
+        penalty: as in `ease_weights`.
+
+    Raises:
+        UserError: their sum has no inverse.
+    """
+    try:
+        weights = ease_weights(gram, penalty)
+    except np.linalg.LinAlgError as error:
+        raise UserError(f"{title}: {error}; give a larger penalty") from error
+    return ItemToItem(recency=recency(), matrix=jnp.asarray(weights))
 
 
 def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.ndarray, "I I"]:
@@ -51,8 +64,11 @@ def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.nda
         gram: X^T X.
         penalty: lambda, positive.
 
+    Returns:
+        A new matrix. Beside it and `gram`, one more of this size is held for a moment.
+
     Raises:
-        UserError: the sum has no inverse in float32.
+        LinAlgError: gram + penalty I is not positive definite in float32.
     """
     from scipy.linalg import lapack  # imported late: a tenth of a second
 
@@ -61,13 +77,13 @@ def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.nda
     factor, failed = lapack.spotrf(summed, lower=1, overwrite_a=1)
     lower, not_inverted = lapack.spotri(factor, lower=1, overwrite_c=1)
     if failed or not_inverted:
-        raise UserError(
-            f"EASE: the matrix of common users has no inverse with a penalty of {penalty:g}: it must be positive"
+        raise np.linalg.LinAlgError(
+            f"the matrix of common users is not positive definite with a penalty of {penalty:g}"
         )
-    lower = np.tril(lower)
     scale = -1.0 / np.diag(lower)
-    weights: Float[np.ndarray, "I I"] = (lower + np.tril(lower, -1).T) * scale
-    np.fill_diagonal(weights, 0.0)
+    weights: Float[np.ndarray, "I I"] = np.tril(lower, -1)
+    weights += weights.T
+    weights *= scale
     return weights
 
 

@@ -115,11 +115,11 @@ def vector_similarity(vectors: Float[np.ndarray, "I E"]) -> VectorSimilarity:
     Vectors of texts share a large common part; without centering, all cosines would be nearly equal.
     """
     return VectorSimilarity(
-        recency=recency(), vectors=jnp.asarray(centred_unit(vectors), jnp.float32)
+        recency=recency(), vectors=jnp.asarray(centered_unit(vectors), jnp.float32)
     )
 
 
-def centred_unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+def centered_unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
     """The vectors minus their mean, each then divided by its length."""
     return unit_vectors(
         np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
@@ -143,5 +143,5 @@ def check_catalogue(name: str, num_items: int) -> None:
         gigabytes = 4 * num_items**2 / 1e9
         raise UserError(
             f"{name}: a catalogue of {num_items} items needs a matrix of {gigabytes:.1f} GB, and {MOST_ITEMS} items are the "
-            "most that it is made for: take another teacher.name, or leave it out of baselines.names"
+            "most that it is made for: take another teacher.name, or leave it out of baselines.names or augment.teachers"
         )

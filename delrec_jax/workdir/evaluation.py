@@ -15,7 +15,6 @@ from delrec_jax.evaluation import metrics, records, top_lists, user_facts, user_
 from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.evaluation.user_ranks import RankFn, Ranks, ScoreFn
 from delrec_jax.training.writers import say
-from delrec_jax.workdir import title_vectors
 from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.cost import Costs, Key
 from delrec_jax.workdir.hybrids import HybridWeights, Weighted
@@ -67,7 +66,6 @@ class Evaluation:
         self.lists: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
         self.hybrids: list[dict[str, Any]] = []
-        self.title_vectors: dict[str, Any] = {}  # what validation chose for their recommenders
         self._common: HybridWeights | None = None
         self._once: dict[str, _RankedHybrid] = {}  # hybrids of systems that all calls share
 
@@ -272,8 +270,6 @@ class Evaluation:
         rows = self.protocols.rows
         records.write_records(folder / "records.parquet", pl.concat(self.tables))
         write_json(folder / "hybrids.json", self.hybrids)
-        if self.title_vectors:
-            write_json(folder / title_vectors.FILE, self.title_vectors)
         top_lists.write_lists(
             folder, pl.concat(self.lists), interactions=self.protocols.interactions
         )

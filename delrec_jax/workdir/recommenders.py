@@ -124,7 +124,7 @@ def load_cell(ws: Workspace, data: Data, cell: Cell, train: TrainingPart | None 
             "teacher.name=lists: this asks the teacher about a history that its file does not hold; take another teacher"
         )
     if cell.name == SOLVED and cell != first_cell(ws.experiment):
-        return load_solved(cell_path(ws, cell), data)
+        return load_solved(cell_path(ws, cell), train or training_part(data))
     if cell.name in NETWORKS:
         network = _load_network(ws, data, cell)
         if not is_ensemble(ws.experiment, cell):

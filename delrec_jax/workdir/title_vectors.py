@@ -10,12 +10,12 @@ beside the records: title_vectors.json.
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.config import BaselinesConfig
+from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import LM_CEASE, LM_EMBEDDINGS
 from delrec_jax.teachers.cease import vector_cease
@@ -30,8 +30,9 @@ from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.closed_forms import Choice, choose_settings, fitted_form, training_part
 from delrec_jax.workdir.conventional_system import ConventionalSystem
-from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.spread_scores import spread_over
 from delrec_jax.workdir.workspace import Workspace
 
 FILE = "title_vectors.json"
@@ -65,15 +66,16 @@ def _forms(vectors: Vectors, names: tuple[str, ...]) -> dict[str, ClosedForm]:
 
 
 def title_vector_systems(
-    vectors: Vectors, data: Data, config: BaselinesConfig
-) -> tuple[dict[str, ConventionalSystem], dict[str, Any]]:
-    """Returns the recommenders as systems by name, and what is kept of them; one that cannot be fitted is left out.
+    ws: Workspace, vectors: Vectors, data: Data
+) -> dict[str, ConventionalSystem]:
+    """Returns the recommenders as systems by name, and keeps what validation chose; one that cannot be fitted is left out.
 
     Args:
+        ws: the workdir, in whose folder of `evaluate` the choices are kept.
         vectors: the language model's vectors of the titles.
         data: the corpus.
-        config: which baselines there are, and the validation users.
     """
+    config, layout = ws.experiment.baselines, spread_over(ws.experiment)
     train, systems, kept = training_part(data), {}, {}
     for name, form in _forms(vectors, config.names).items():
         try:
@@ -82,12 +84,13 @@ def title_vector_systems(
             say(f"  {form.title} is left out: {error}")
             continue
         teacher = fitted_form(form, train, choice)
-        systems[name] = ConventionalSystem(teacher, data.split, READ_ITEMS)
+        systems[name] = ConventionalSystem(teacher, data.split, READ_ITEMS, layout)
         kept[name] = asdict(choice)
         told = {**choice.settings, **choice.by_recency}
         values = ", ".join(f"{key} {value:g}" for key, value in told.items())
         say(f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {values}")
-    return systems, kept
+    on_main(lambda: write_json(ws.folder("evaluate") / FILE, kept))
+    return systems
 
 
 def stored(ws: Workspace) -> dict[str, Choice]:
@@ -101,5 +104,13 @@ def stored(ws: Workspace) -> dict[str, Choice]:
 def title_vector_teacher(
     name: str, choice: Choice, vectors: Vectors, data: Data, config: BaselinesConfig
 ) -> Teacher:
-    """Returns one of the recommenders, which reads the `READ_ITEMS` latest items of a history, as validation chose it."""
+    """Returns one of the recommenders as validation chose it; it reads the `READ_ITEMS` latest items of a history.
+
+    Args:
+        name: one of `evaluation.systems.TITLE_VECTORS` that `choice` is of.
+        choice: its settings.
+        vectors: the language model's vectors of the titles.
+        data: the corpus.
+        config: which baselines there are.
+    """
     return fitted_form(_forms(vectors, config.names)[name], training_part(data), choice)

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 COMMAND = "delrec baseline --config=configs/teachers/small.py --workdir=RUNS/one"
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "evidence"))
-experiments, run, tables = (
-    importlib.import_module(name) for name in ("experiments", "run", "tables")
+augmentations, experiments, run, tables = (
+    importlib.import_module(name) for name in ("augmentations", "experiments", "run", "tables")
 )
 sys.path.pop(0)
 
