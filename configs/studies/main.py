@@ -24,6 +24,16 @@ def get_study(base: ConfigDict) -> Study:
         arms=along("teacher.name", ("sasrec", "gru4rec", "caser"), axis="teacher"),
         reference="teacher=sasrec",
         systems=SYSTEMS,
-        context=("popularity", "itemknn", "markov", "ease", "tfidf", "lm_embeddings", "oracle"),
+        context=(
+            "popularity",
+            "itemknn",
+            "markov",
+            "ease",
+            "tfidf",
+            "cease",
+            "lm_embeddings",
+            "lm_cease",
+            "oracle",
+        ),
         metric=main_metric(base),
     )

@@ -36,6 +36,6 @@ def get_study(base: ConfigDict) -> Study:
             *("teacher_augmented", "teacher_augmented_untuned_lm"),
             *("teacher_augmented_shuffled_text", "teacher_augmented_random_vectors"),
         ),
-        context=("teacher", "popularity", "ease", "tfidf"),
+        context=("teacher", "popularity", "ease", "tfidf", "cease"),
         tuned=True,
     )

@@ -22,7 +22,7 @@ class TeacherConfig:
         instead of trained, `popularity`, `itemknn`, `markov`, `ease`, `tfidf` or `cease`, or `FILE.py:NAME` of one's own
         (`teachers.registry.ClosedForm`); or a hybrid of these, `A+B+...` such as `ease+markov+sasrec`: the sum of its parts'
         standardized scores, with weights chosen on validation users. At most one part is a network, and none is one's own.
-        (EASE and Markov remember the training part, and so does a hybrid with them: on the histories that stage 1 and
+        (EASE, CEASE and Markov remember the training part, and so does a hybrid with them: on the histories that stage 1 and
         `tune.beside` take from it, they are much better than on new ones.) Or `lists`: another system's, see below.
       lists: for `name=lists`, a CSV or parquet file with the columns user_id, length, item_id, score: for each history (the
         user's first `length` items, oldest first), its best items and their scores. `delrec histories` writes which histories

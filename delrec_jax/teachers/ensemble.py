@@ -12,8 +12,8 @@ from delrec_jax.teachers.standardised import standardised, unseen_items
 class Ensemble(struct.PyTreeNode):
     """A `Teacher` whose scores are the weighted sum of the standardized scores of others.
 
-    EASE and Markov remember the very users that they are computed from, so an ensemble with them is much better on positions
-    of the training part than on new ones; what is distilled from it there overstates how sure it is.
+    EASE, CEASE and Markov remember the very users that they are computed from, so an ensemble with them is much better on
+    positions of the training part than on new ones; what is distilled from it there overstates how sure it is.
 
     Attributes:
         parts: the recommenders, each a `Teacher`.

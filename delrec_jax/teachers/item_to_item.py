@@ -1,7 +1,7 @@
 """Recommenders that add up what each item of the history says: item-to-item weights, or similarity of item vectors.
 
-`ItemKNN`, `Markov`, `EASE` and `TitleSimilarity` differ only in the matrix: the score of item j after a history is the sum of
-matrix[i, j] over its items i. Recent items count more: an item of age a (0 = the latest) has the weight
+`ItemKNN`, `Markov`, `EASE`, `CEASE` and `TitleSimilarity` differ only in the matrix: the score of item j after a history is the
+sum of matrix[i, j] over its items i. Recent items count more: an item of age a (0 = the latest) has the weight
 floor + (1 - floor) * decay^a.
 """
 
@@ -21,7 +21,7 @@ READ_ITEMS = 512
 """The number of latest items of a history that these recommenders read."""
 
 MOST_ITEMS = 20_000
-"""The largest catalogue for which a matrix [I, I] is made: 1.6 GB in float32."""
+"""The largest catalogue for which a matrix [I, I] is made: 1.6 GB in float32. Fitting CEASE holds up to seven of them."""
 
 RECENCY_GRID = {"decay": (0.8, 0.4, 0.6, 0.9, 1.0), "floor": (0.0, 0.3)}
 """Weights by age that are tried by validation; the first of each is the default."""

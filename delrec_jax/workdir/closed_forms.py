@@ -61,7 +61,7 @@ def choose(form: ClosedForm, train: TrainingPart, ndcg: Callable[[Teacher], floa
             own, value, teacher = settings, its, found
     if not isinstance(teacher, ByRecency):
         return Choice(own, {}, value, len(fits))
-    _, ages, value = best_by_recency(teacher, ndcg)
+    _, ages, value = _best_by_recency(teacher, ndcg)
     return Choice(own, ages, value, len(fits) + len(_combinations(RECENCY_GRID)))
 
 
@@ -83,7 +83,7 @@ def choose_settings(
     return choose(form, train or training_part(data), ndcg)
 
 
-def best_by_recency(
+def _best_by_recency(
     teacher: ByRecency, ndcg: Callable[[Any], float]
 ) -> tuple[ByRecency, Settings, float]:
     """Returns the recommender with the best weights by age, these weights, and their NDCG@10."""

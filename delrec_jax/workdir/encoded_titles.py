@@ -1,6 +1,6 @@
 """The language model's own vectors of all titles: each title is read once per run, whatever reads the vectors.
 
-They are what the verbalizer `embedding` compares texts with, and what `lm_embeddings` recommends by.
+They are what the verbalizer `embedding` compares texts with, and what `lm_embeddings` and `lm_cease` recommend by.
 """
 
 import hashlib

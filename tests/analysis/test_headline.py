@@ -155,7 +155,7 @@ def test_what_the_method_is_is_told(headline):
 def test_the_small_print_tells_users_seeds_and_what_is_generated(headline, p2rec_headline):
     said = headline.small_print()
     assert "120 test users. One training seed: " in said and "generated" in said
-    assert "Popularity, ItemKNN, Markov, EASE and TF-IDF." in said
+    assert "Popularity, ItemKNN, Markov, EASE, TF-IDF and CEASE." in said
     several = p2rec_headline.small_print()
     assert "Means over 3 training seeds: " in several and "generated" not in several
 
@@ -243,6 +243,7 @@ def test_controls_are_what_tells_where_a_gain_comes_from():
         "teacher",
         "teacher_augmented",
         "lm_embeddings",
+        "lm_cease",
         "lm_distilled_prompt",
         "oracle",
     }

@@ -18,7 +18,7 @@ from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import load_teacher
 
-FLAGS = ("--config.teacher.name=ease", "--config.teacher.folds=3")
+FLAGS = ("--config.teacher.name=cease", "--config.teacher.folds=3")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_each_user_is_asked_about_in_a_recommender_that_never_saw_them(ws, data)
         offsets = np.concatenate([[0], np.cumsum([len(items) for items in others])])
         alone = TrainingPart(offsets, np.concatenate(others), whole.titles)
         history = data.split.train.history(int(user))[: rows.ends[row]]
-        scores = np.asarray(fitted("ease", alone, facts).scores(history[None]))[0]
+        scores = np.asarray(fitted("cease", alone, facts).scores(history[None]))[0]
         np.testing.assert_allclose(lists.scores[row], scores[lists.items[row]], atol=1e-4)
 
 

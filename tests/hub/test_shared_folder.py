@@ -17,6 +17,7 @@ from tiny_storefront import delrec, open_workspace
 import delrec_jax
 from delrec_jax.analysis.tables import read_metrics_json
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.systems import SIMPLE_BASELINES
 from delrec_jax.files import file_hash
 from delrec_jax.hub.catalogue import read_titles
 from delrec_jax.hub.folder import Choices, export_shared
@@ -79,9 +80,7 @@ def test_the_card_has_the_result_and_what_is_stronger(shared_folder, tiny_run):
     own = measured["delrec", "NDCG@10"]
     assert results["ndcg@10"].metric_value == pytest.approx(own["value"], abs=1e-4)
     assert f"{own['ci_low']:.4f} to {own['ci_high']:.4f}" in results["ndcg@10"].metric_name
-    simple = {
-        n: measured[n, "NDCG@10"] for n in ("popularity", "itemknn", "markov", "ease", "tfidf")
-    }
+    simple = {n: measured[n, "NDCG@10"] for n in SIMPLE_BASELINES}
     best = max(simple, key=lambda name: simple[name]["value"])
     told = (
         f"{simple[best]['value']:.3f} [{simple[best]['ci_low']:.3f}, {simple[best]['ci_high']:.3f}]"

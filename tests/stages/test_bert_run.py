@@ -12,16 +12,20 @@ from tiny_bert import RAW, write_bert, write_wordpiece
 from tiny_p2rec import PARSING
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
+from delrec_jax.evaluation.top_lists import read_lists
 from delrec_jax.planning import plan as plan_module
+from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers import item_to_item
+from delrec_jax.workdir import closed_forms, title_vectors
 from delrec_jax.workdir.prepared import load_data
 
 FLAGS = (
     *TINY,
     "--config.method=p2rec",
     "--config.lm.family=bert",
-    "--config.baselines.names=('popularity',)",
-    "--config.baselines.hybrids=()",
+    "--config.baselines.names=('popularity', 'cease')",
+    "--config.baselines.hybrids=('popularity+lm_cease',)",
     "--config.parse.max_tokens=96",
     "--config.parse.adalora.targets=('q', 'encoder/*/*/wo')",
     "--config.parse.seeds=1",
@@ -52,11 +56,42 @@ def test_preferences_are_parsed_and_titles_compared(run):
     (parsed,) = json.loads((run / "preference" / "parse.json").read_text())
     assert np.isfinite(parsed["squared_error"])
     metrics = (run / "report" / "metrics.json").read_text()
-    assert "lm_embeddings" in metrics
+    assert all(name in metrics for name in ("lm_embeddings", "hybrid(popularity+lm_cease)"))
     assert (
         "BERT, hidden_size 12, 2 layers, pretrained weights"
         in (run / "report" / "index.html").read_text()
     )
+
+
+def test_what_the_title_vectors_recommend_is_asked_as_it_was_chosen(run, monkeypatch):
+    """The served lists are those of the evaluation, and nothing is chosen again."""
+    ws = open_workspace(run)
+    kept = json.loads((run / "records" / "title_vectors.json").read_text())
+    assert set(kept) == {"lm_embeddings", "lm_cease"}
+    monkeypatch.setattr(closed_forms, "choose", None)
+    recorded, _ = read_lists(ws.folder("evaluate"))
+    data = load_data(ws)
+    users = data.split.users("test")
+    recommender = Recommender(ws)
+    for name in kept:
+        rows = recorded.filter(system=name)
+        for user, items in rows.select("user", "items").head(5).iter_rows():
+            history = data.split.history("test", int(np.flatnonzero(users == user)[0]))
+            ((found, _),) = recommender.ranked([history], k=3, system=name)
+            assert found.tolist() == list(items[:3])
+
+
+def test_title_vectors_of_a_catalogue_too_large_for_a_matrix_are_only_compared(
+    run, monkeypatch, capsys
+):
+    ws, written = open_workspace(run), []
+    monkeypatch.setattr(item_to_item, "MOST_ITEMS", 5)
+    monkeypatch.setattr(title_vectors, "write_json", lambda path, kept: written.append(kept))
+    data = load_data(ws)
+    vectors = np.random.default_rng(0).normal(size=(data.num_items, 4)).astype(np.float32)
+    found = title_vectors.title_vector_systems(ws, vectors, data)
+    assert set(found) == set(written[0]) == {"lm_embeddings"}
+    assert "CEASE with LM's title vectors is left out: " in capsys.readouterr().err
 
 
 def test_a_title_is_read_between_its_special_tokens(run):

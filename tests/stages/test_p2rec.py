@@ -22,6 +22,7 @@ from delrec_jax.p2rec.item_embeddings import ItemEmbedder, shuffled_owner
 from delrec_jax.p2rec.text_vectors import principal
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.cease import vector_cease
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
@@ -340,12 +341,12 @@ def test_a_frozen_model_trains_the_projection_alone(p2rec_run, tmp_path):
     assert set(trained) == {"projection/kernel", "projection/bias"}
 
 
-def augmented(run, workdir, way, *flags, controls):
+def augmented(run, workdir, way, *flags, controls, teachers="('sasrec',)"):
     """Stages up to `augment` on what a finished run has parsed; opened."""
     for name in ("data", "lm", "teacher", "preference"):
         shutil.copytree(run / name, workdir / name)
     kept = [flag for flag in P2REC if not flag.startswith("--config.augment")]
-    chosen = (f"--config.augment.way={way}", "--config.augment.teachers=('sasrec',)")
+    chosen = (f"--config.augment.way={way}", f"--config.augment.teachers={teachers}")
     given = (
         *kept,
         *chosen,
@@ -358,14 +359,15 @@ def augmented(run, workdir, way, *flags, controls):
 
 
 def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, tmp_path):
-    ws, given = augmented(p2rec_run, tmp_path, "ensemble", controls="('random',)")
+    given = {"controls": "('random',)", "teachers": "('sasrec', 'ease')"}
+    ws, given = augmented(p2rec_run, tmp_path, "ensemble", **given)
     data = load_data(ws)
     stored = json.loads((tmp_path / "augmented" / "augment.json").read_text())
-    assert [row["system"] for row in stored[::2]] == ["teacher", "teacher_augmented", RANDOM]
+    assert [row["system"] for row in stored[::2]] == ["teacher", "teacher_augmented", RANDOM] * 2
     histories = np.array([[-1, -1, 0], [-1, 3, 5]], np.int32)
     for cell, row in zip(cells(ws.experiment), stored, strict=True):
         assert row["valid_ndcg10"] == pytest.approx(valid_ndcg10(ws, data, cell))
-        assert ("alone_ndcg10" in row) == (cell.system != "teacher")
+        assert ("alone_ndcg10" in row) == (cell.system != "teacher" and cell.name == "sasrec")
     augmented_cell = cells(ws.experiment)[2]
     both = recommenders.load_cell(ws, data, augmented_cell)
     plain = recommenders.load_cell(ws, data, recommenders.first_cell(ws.experiment))
@@ -381,7 +383,7 @@ def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, t
     for stage in ("fit", "evaluate"):
         delrec(stage, CONFIG, f"--workdir={tmp_path}", *given)
     records = pl.read_parquet(tmp_path / "records" / "records.parquet")
-    mine = records.filter(system="teacher_augmented", protocol="full", seed=0)
+    mine = records.filter(system="teacher_augmented", protocol="full", seed=0, teacher="sasrec")
     asked = ConventionalSystem(both, data.split, 16)
     scores = np.asarray(asked.scores("test", np.arange(len(mine))))
     for row, (user, target, rank) in enumerate(mine.select("user", "target", "rank").iter_rows()):
@@ -392,6 +394,18 @@ def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, t
             == (others > scores[row, target]).sum()
             + ((others == scores[row, target]).sum() + 1) / 2
         )
+
+
+def test_a_catalogue_too_large_for_ease_is_refused_before_anything_is_trained(
+    p2rec_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(item_to_item, "MOST_ITEMS", 5)
+    with pytest.raises(SystemExit) as ended:
+        given = {"controls": "()", "teachers": "('sasrec', 'ease')"}
+        augmented(p2rec_run, tmp_path, "adapter", **given)
+    assert ended.value.code == 2
+    assert "EASE: a catalogue of 36 items" in (err := capsys.readouterr().err)
+    assert "augment.teachers" in err and not (tmp_path / "augmented" / "teachers").exists()
 
 
 def test_halves_keep_the_text_as_it_came(p2rec_run, tmp_path):

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 from delrec_jax.errors import UserError
 from delrec_jax.teachers import item_to_item
-from delrec_jax.teachers.cease import CEASE
+from delrec_jax.teachers.cease import CEASE, vector_cease
 from delrec_jax.teachers.ease import EASE_WEIGHTED
 from delrec_jax.teachers.item_knn import ITEM_KNN
 from delrec_jax.teachers.item_to_item import ItemToItem, vector_similarity
@@ -99,6 +99,22 @@ def test_cease_knows_an_item_that_no_user_had_by_its_title():
     )
     assert not ease[2, 1] and not cease[2, 3], "a lamp has neither users nor words"
     assert cease[0, 1] > 0.1, "the same title"
+
+
+def test_cease_of_vectors_compares_them_centered_and_at_length_1():
+    random = np.random.default_rng(4)
+    vectors, train = random.normal(size=(12, 3)) * 5 + 10.0, random_part()
+    away = vectors - vectors.mean(0)
+    cosines = np.array([[a @ b / (a @ a * (b @ b)) ** 0.5 for b in away] for a in away])
+    wanted = CEASE("x", lambda _: cosines.astype(np.float32)).fit(train, penalty=2.0, weight=4.0)
+    found = vector_cease("x", vectors).fit(train, penalty=2.0, weight=4.0)
+    np.testing.assert_allclose(found.matrix, wanted.matrix, atol=1e-5)
+    without = vector_cease("x", vectors).fit(train, penalty=2.0, weight=0.0)
+    ease = EASE_WEIGHTED.fit(train, penalty=2.0)
+    np.testing.assert_array_equal(without.matrix, ease.matrix)
+    vectors[3, 1] = np.nan
+    with pytest.raises(UserError, match="x: the vectors of the items are not finite"):
+        vector_cease("x", vectors)
 
 
 def test_ease_refuses_a_matrix_without_an_inverse():
