@@ -72,7 +72,7 @@ def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.nda
     """
     from scipy.linalg import lapack  # imported late: a tenth of a second
 
-    summed = np.array(gram, np.float32, order="F")
+    summed = np.array(gram, np.float32, order="C").T  # symmetric, and in LAPACK's order without a copy
     summed[np.diag_indices_from(summed)] += np.float32(penalty)
     factor, failed = lapack.spotrf(summed, lower=1, overwrite_a=1)
     lower, not_inverted = lapack.spotri(factor, lower=1, overwrite_c=1)
@@ -81,7 +81,7 @@ def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.nda
             f"the matrix of common users is not positive definite with a penalty of {penalty:g}"
         )
     scale = -1.0 / np.diag(lower)
-    weights: Float[np.ndarray, "I I"] = np.tril(lower, -1)
+    weights: Float[np.ndarray, "I I"] = np.triu(lower.T, 1)
     weights += weights.T
     weights *= scale
     return weights
