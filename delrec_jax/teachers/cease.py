@@ -35,7 +35,7 @@ class CEASE:
     max_length = READ_ITEMS
     grid: Mapping[str, tuple[float, ...]] = {
         "penalty": (100.0, 20.0, 300.0),
-        "weight": (10.0, 0.0, 30.0, 100.0),
+        "weight": (10.0, 0.0, 30.0, 100.0, 300.0),
     }
 
     def __init__(self, title: str, cosines: Callable[[TrainingPart], Float[np.ndarray, "I I"]]):
