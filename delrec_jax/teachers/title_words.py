@@ -22,10 +22,7 @@ def word_cosines(titles: Sequence[str], words: int) -> Float[np.ndarray, "I I"]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(
-        ngram_range=(1, words),
-        sublinear_tf=True,
-        token_pattern=r"(?u)\b\w+\b",
-        dtype=np.float32,
+        ngram_range=(1, words), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
     )
     try:
         vectors = vectorizer.fit_transform(titles)
@@ -33,5 +30,6 @@ def word_cosines(titles: Sequence[str], words: int) -> Float[np.ndarray, "I I"]:
         raise UserError(
             f"TF-IDF: the titles of the catalogue have no words ({error}): leave tfidf and cease out of baselines.names"
         ) from error
-    cosines: Float[np.ndarray, "I I"] = (vectors @ vectors.T).toarray()
+    # Summed in float64: titles that are equally similar must stay tied after rounding.
+    cosines: Float[np.ndarray, "I I"] = (vectors @ vectors.T).toarray().astype(np.float32)
     return cosines
