@@ -177,7 +177,7 @@ def _controls(named: str) -> tuple[str, ...]:
 
 
 def deciding(workdirs: Sequence[Path]) -> str:
-    """The pair `A,B` of the first test: validation's choices among the hybrids of closed forms with the encoder, and without."""
+    """The pair `A,B` of the first test: the hybrids of closed forms that validation chose, with the encoder and without."""
     values: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for workdir in workdirs:
         for row in json.loads((workdir / "records" / "hybrids.json").read_text()):
