@@ -72,9 +72,8 @@ def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.nda
     """
     from scipy.linalg import lapack  # imported late: a tenth of a second
 
-    summed = np.array(
-        gram, np.float32, order="C"
-    ).T  # symmetric, and in LAPACK's order without a copy
+    # LAPACK wants columns in a row; the transpose of a symmetric matrix is the same matrix in that order.
+    summed = np.array(gram, np.float32, order="C").T
     summed[np.diag_indices_from(summed)] += np.float32(penalty)
     factor, failed = lapack.spotrf(summed, lower=1, overwrite_a=1)
     lower, not_inverted = lapack.spotri(factor, lower=1, overwrite_c=1)
