@@ -22,7 +22,7 @@ VALUES = {
 }
 
 
-def test_what_decides_is_the_best_on_validation_of_closed_forms_with_an_encoder_and_without(
+def test_what_decides_is_the_best_on_validation_of_baselines_with_an_encoder_and_without(
     tmp_path,
 ):
     (tmp_path / "records").mkdir()
@@ -40,7 +40,7 @@ def test_each_comparison_finds_its_systems_in_the_corpus_own_config(corpus):
     hybrids = [name for name, parts in config.baselines.hybrid_parts.items() if set(parts) <= there]
     keys = [Key("full", name, "", None) for name in there & set(BASELINES)]
     keys += [Key("full", *one, 0) for one in trained]
-    keys += [Key("full", name, "sasrec", 0) for name in hybrids]
+    keys += [Key("full", name, one, 0) for name in hybrids for one in config.augment.teachers]
     patterns = augmentations._COMPARE + augmentations._OF_ENCODERS * corpus.encoder
     for pattern in patterns:
         if pattern != "hybrids":
