@@ -6,7 +6,8 @@ Data: atomic files (office-products.inter, office-products.item); or, downloaded
 Hardware and time: 2 CPU cores, 43 minutes beside other jobs, of which half are the controls.
 Expect, `full` NDCG@10, mean and standard deviation of three seeds (docs/results/sentence_encoder.md): SASRec 0.083 +- 0.001,
 the frozen encoder 0.070, with the distilled prompt 0.080 +- 0.004, DELRec 0.090 +- 0.002, tuned without a prompt 0.091 +-
-0.001; hybrid of teacher and DELRec 0.104 +- 0.002; Markov + EASE + TF-IDF 0.131, which no hybrid with the encoder beats.
+0.001; hybrid of teacher and DELRec 0.104 +- 0.002; Markov + EASE + TF-IDF 0.131, which no hybrid with the tuned encoder beats
+(sums with CEASE were ranked later: docs/results/p2rec_encoder.md).
 """
 
 from ml_collections import ConfigDict
