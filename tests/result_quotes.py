@@ -95,16 +95,27 @@ QUOTES = {
         Mean("office_closed", "hybrid(markov+cease+tfidf)"),
         Mean("office_closed", "hybrid(markov+cease)"),
     ],
-    "on Office Products EASE rises from {:.3f} to {:.3f} and SASRec from {:.3f} to {:.3f}, on Beauty SASRec from {:.3f} to "
-    "{:.3f};": [
+    "on Office Products EASE rises from {:.3f} to {:.3f} and SASRec from {:.3f} to {:.3f}, on Beauty EASE from {:.3f} to "
+    "{:.3f} and SASRec from {:.3f} to {:.3f};": [
         *_p2rec("minilm_office", "ease"),
         *_p2rec("minilm_office", "sasrec"),
+        *_p2rec("minilm_beauty_hybrids", "ease"),
         *_p2rec("minilm_beauty", "sasrec"),
     ],
-    "(CEASE) has {:.3f} too. Markov, CEASE and TF-IDF together have {:.3f} with MiniLM's vectors in CEASE and {:.3f} with words,": [
+    "(CEASE) has {:.3f} and {:.3f}, on Beauty more than SASRec.": [
         Mean("p2rec_minilm_office", "cease"),
-        Mean("p2rec_minilm_office", "hybrid(markov+lm_cease+tfidf)"),
-        Mean("p2rec_minilm_office", "hybrid(markov+cease+tfidf)"),
+        Mean("p2rec_minilm_beauty_hybrids", "cease"),
+    ],
+    "MiniLM's vectors in CEASE lead words by {:.3f} (": [
+        Difference(
+            "p2rec_minilm_beauty_hybrids",
+            "hybrid(markov+lm_cease+tfidf)",
+            "hybrid(markov+cease+tfidf)",
+            "difference",
+        ),
+    ],
+    "the best sum on Beauty, {:.3f}, has no language model in it": [
+        Mean("p2rec_minilm_beauty_hybrids", "hybrid(teacher+markov+cease+tfidf)", "sasrec")
     ],
     "(`lm_cease`, {:.3f}), as much as the titles' words do there (`cease`, {:.3f}):": [
         Mean("p2rec_minilm_office", "lm_cease"),
@@ -117,7 +128,7 @@ QUOTES = {
         Mean("ml100k", "ease"),
         Mean("ml100k", _ALL, "sasrec"),
     ],
-    "On Beauty SASRec ({:.3f}) beats each of them, and the four together reach {:.3f}.": [
+    "On Beauty SASRec ({:.3f}) beats each of these, and the four together reach {:.3f};": [
         Mean("beauty", "teacher", "sasrec"),
         Mean("beauty", _ALL, "sasrec"),
     ],
