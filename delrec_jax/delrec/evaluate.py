@@ -21,8 +21,7 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     scorer = LanguageScorer(language)
     ranked: dict[str, System] = {**recommenders.conventional_systems(ws, data)}
     if config.title_vectors:
-        nearest = title_vector_systems(ws, language.title_vectors, data)
-        ranked |= nearest
+        ranked |= title_vector_systems(ws, language.title_vectors, data)
     for name, system in ranked.items():
         run.rank_system(name, system, trained=trained_systems(ws).get(name, ()))
     everything = systems.language_systems(ws, data, language)

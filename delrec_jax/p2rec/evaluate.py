@@ -24,8 +24,7 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
     baselines: dict[str, System] = {**recommenders.baseline_systems(ws, data)}
     if config.title_vectors:
-        nearest = title_vector_systems(ws, language.title_vectors, data)
-        baselines |= nearest
+        baselines |= title_vector_systems(ws, language.title_vectors, data)
     for name, system in baselines.items():
         run.rank_system(name, system)
     compared = sorted(cells(ws.experiment), key=_group)

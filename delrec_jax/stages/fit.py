@@ -25,10 +25,8 @@ def fit(ws: Workspace, data: Data) -> None:
             say(f"  {form.title} is left out: {error}")
             continue
         found[name] = asdict(choice)
-        values = {**choice.settings, **choice.by_recency}
-        told = ", ".join(f"{key} {value:g}" for key, value in values.items()) or "no settings"
         say(
-            f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {told}; best of "
+            f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {choice.told}; best of "
             f"{choice.tried} in {time.monotonic() - started:.0f} s"
         )
     on_main(lambda: write_json(ws.folder("fit") / "settings.json", found))

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import jax
 
@@ -38,6 +38,12 @@ class Choice:
     valid_ndcg10: float
     tried: int
 
+    @property
+    def told(self) -> str:
+        """What was chosen, in words for a message."""
+        values = {**self.settings, **self.by_recency}
+        return ", ".join(f"{key} {value:g}" for key, value in values.items()) or "no settings"
+
 
 def training_part(data: Data) -> TrainingPart:
     """Returns the interactions to train on, and the titles."""
@@ -61,8 +67,10 @@ def choose(form: ClosedForm, train: TrainingPart, ndcg: Callable[[Teacher], floa
             own, value, teacher = settings, its, found
     if not isinstance(teacher, ByRecency):
         return Choice(own, {}, value, len(fits))
-    _, ages, value = _best_by_recency(teacher, ndcg)
-    return Choice(own, ages, value, len(fits) + len(_combinations(RECENCY_GRID)))
+    by_age = _combinations(RECENCY_GRID)
+    values = [ndcg(cast(Teacher, teacher.weighted_by(**weights))) for weights in by_age]
+    value = max(values)
+    return Choice(own, by_age[values.index(value)], value, len(fits) + len(by_age))
 
 
 def choose_settings(
@@ -81,17 +89,6 @@ def choose_settings(
         return validation.ndcg(lambda rows: system.scores("valid", rows), form.title)
 
     return choose(form, train or training_part(data), ndcg)
-
-
-def _best_by_recency(
-    teacher: ByRecency, ndcg: Callable[[Any], float]
-) -> tuple[ByRecency, Settings, float]:
-    """Returns the recommender with the best weights by age, these weights, and their NDCG@10."""
-    found = []
-    for weights in _combinations(RECENCY_GRID):
-        weighted = teacher.weighted_by(**weights)
-        found.append((weighted, weights, ndcg(weighted)))
-    return max(found, key=lambda one: one[2])
 
 
 def fitted(name: str, train: TrainingPart, choice: Choice) -> Teacher:

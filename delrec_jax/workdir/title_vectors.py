@@ -86,9 +86,7 @@ def title_vector_systems(
         teacher = fitted_form(form, train, choice)
         systems[name] = ConventionalSystem(teacher, data.split, READ_ITEMS, layout)
         kept[name] = asdict(choice)
-        told = {**choice.settings, **choice.by_recency}
-        values = ", ".join(f"{key} {value:g}" for key, value in told.items())
-        say(f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {values}")
+        say(f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {choice.told}")
     on_main(lambda: write_json(ws.folder("evaluate") / FILE, kept))
     return systems
 

@@ -63,16 +63,21 @@ def test_markov_by_hand():
     assert far[1, 3] == pytest.approx(0.5 / (2.5 + 1)), "1 to itself, over three, is left out"
 
 
+def assert_ridge_regression_of_each_item_on_the_others(matrix, rows, penalty):
+    found = np.asarray(matrix)
+    for item in range(12):
+        others = np.delete(np.arange(12), item)
+        ridge = Ridge(alpha=penalty, fit_intercept=False).fit(rows[:, others], rows[:, item])
+        np.testing.assert_allclose(found[others, item], ridge.coef_, atol=1e-5)
+    np.testing.assert_array_equal(np.diag(found), 0.0)
+
+
 def test_ease_is_the_ridge_regression_of_each_item_on_the_others():
     train, penalty = random_part(), 3.0
     given = np.zeros((30, 12))
     given[train.users, train.items] = 1
-    found = np.asarray(EASE_WEIGHTED.fit(train, penalty=penalty).matrix)
-    for item in range(12):
-        others = np.delete(np.arange(12), item)
-        ridge = Ridge(alpha=penalty, fit_intercept=False).fit(given[:, others], given[:, item])
-        np.testing.assert_allclose(found[others, item], ridge.coef_, atol=1e-5)
-    np.testing.assert_array_equal(np.diag(found), 0.0)
+    found = EASE_WEIGHTED.fit(train, penalty=penalty).matrix
+    assert_ridge_regression_of_each_item_on_the_others(found, given, penalty)
 
 
 def test_cease_is_the_ridge_regression_on_users_and_texts_together():
@@ -83,12 +88,8 @@ def test_cease_is_the_ridge_regression_on_users_and_texts_together():
     features = np.random.default_rng(3).normal(size=(4, 12))
     rows = np.concatenate([given, weight**0.5 * features])
     form = CEASE("texts", lambda _: (features.T @ features).astype(np.float32))
-    found = np.asarray(form.fit(train, penalty=penalty, weight=weight).matrix)
-    for item in range(12):
-        others = np.delete(np.arange(12), item)
-        ridge = Ridge(alpha=penalty, fit_intercept=False).fit(rows[:, others], rows[:, item])
-        np.testing.assert_allclose(found[others, item], ridge.coef_, atol=1e-5)
-    np.testing.assert_array_equal(np.diag(found), 0.0)
+    found = form.fit(train, penalty=penalty, weight=weight).matrix
+    assert_ridge_regression_of_each_item_on_the_others(found, rows, penalty)
 
 
 def test_cease_knows_an_item_that_no_user_had_by_its_title():
