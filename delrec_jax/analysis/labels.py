@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from delrec_jax.evaluation.systems import hybrid_parts
+from delrec_jax.evaluation.systems import hybrid_parts, split_recommender
 
 Row = Mapping[str, Any]
 
@@ -45,9 +45,11 @@ def system_label(system: str, teacher: str, *, teachers: bool) -> str:
 
 
 def base_label(system: str) -> str:
-    """A system's label; that of a hybrid joins the labels of its systems."""
-    parts = hybrid_parts(system)
-    return " + ".join(SYSTEM_LABELS[part] for part in parts) if parts else SYSTEM_LABELS[system]
+    """A system's label, with the recommender that its name has; that of a hybrid joins the labels of its systems."""
+    if parts := hybrid_parts(system):
+        return " + ".join(map(base_label, parts))
+    name, recommender = split_recommender(system)
+    return SYSTEM_LABELS[name] + (f" ({recommender})" if recommender else "")
 
 
 def selection_text(row: Row) -> str:

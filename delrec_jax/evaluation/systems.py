@@ -36,6 +36,8 @@ SYSTEMS = (
     "oracle",
 )
 
+_OF_RECOMMENDERS = tuple(name for name in SYSTEMS if name.startswith("teacher"))
+
 PARTS_OF_HYBRIDS = tuple(name for name in SYSTEMS if name != "oracle")
 """The systems that a hybrid can consist of."""
 
@@ -50,6 +52,22 @@ def hybrid_parts(system: str) -> tuple[str, ...]:
     if not (system.startswith("hybrid(") and system.endswith(")")):
         return ()
     return tuple(system.removeprefix("hybrid(").removesuffix(")").split("+"))
+
+
+def of_recommender(system: str, recommender: str) -> str:
+    """What a finished run calls a system that is made with another recommender than its teacher, such as `teacher(ease)`.
+
+    Records have the recommender in a column of its own.
+    """
+    parts = hybrid_parts(system) or (system,)
+    named = [f"{part}({recommender})" if part in _OF_RECOMMENDERS else part for part in parts]
+    return hybrid_name(named) if len(named) > 1 else named[0]
+
+
+def split_recommender(system: str) -> tuple[str, str]:
+    """A system and its recommender, which is empty where the name has none; not for hybrids."""
+    name, _, rest = system.partition("(")
+    return name, rest.removesuffix(")")
 
 
 def is_system(system: str) -> bool:

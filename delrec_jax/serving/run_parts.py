@@ -12,6 +12,7 @@ from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import systems as language_systems
 from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.systems import of_recommender
 from delrec_jax.files import file_hash
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.stages.inputs import Inputs
@@ -97,17 +98,19 @@ class RunParts:
 
     @cached_property
     def hybrids(self) -> Mapping[str, Mapping[str, float]]:
-        """The weights of the hybrids of the first teacher and seed that `evaluate` chose."""
+        """The weights that `evaluate` chose for the hybrids of every recommender under the first seed."""
         file = self._ws.folder("evaluate") / "hybrids.json"
         if not (self._ws.finished("evaluate") and file.exists()):
             return {}
         first = recommenders.first_cell(self.experiment)
-        return {
-            row["system"]: row["weights"]
-            for row in read_json(file)
-            if (row.get("teacher", first.name), row.get("seed", first.seed))
-            == (first.name, first.seed)
-        }
+        found = {}
+        for row in read_json(file):
+            name, weights = row.get("teacher", first.name), row["weights"]
+            if row.get("seed", first.seed) == first.seed:
+                found[self._called(row["system"], name)] = {
+                    self._called(part, name): weight for part, weight in weights.items()
+                }
+        return found
 
     @property
     def main(self) -> str:
@@ -150,15 +153,23 @@ class RunParts:
 
     @cached_property
     def _cells(self) -> Mapping[str, Cell]:
-        """The trained recommenders: the teacher of `teach`, and its augmented twin where the method makes one."""
+        """The trained recommenders of the first seed: the teacher of `teach`, those of `augment`, each plain and augmented."""
         if self.experiment.teacher.name == LISTS:
             return {}
         first = recommenders.first_cell(self.experiment)
-        twin = Cell(first.name, first.seed, AUGMENTED)
         made = self.experiment.method != "delrec" and self._ws.finished("augment")
-        return {PLAIN: first} | (
-            {AUGMENTED: twin} if made and twin in cells(self.experiment) else {}
-        )
+        served = [
+            cell
+            for cell in (cells(self.experiment) if made else ())
+            if cell.seed == first.seed and cell.system in (PLAIN, AUGMENTED) and cell != first
+        ]
+        served.sort(key=lambda cell: cell.name != first.name)  # the teacher's own twin comes first
+        return {self._called(cell.system, cell.name): cell for cell in (first, *served)}
+
+    def _called(self, system: str, recommender: str) -> str:
+        """The name of a system made with one of the recommenders: the teacher's needs no other name."""
+        plain = recommender == self.experiment.teacher.name
+        return system if plain else of_recommender(system, recommender)
 
     @cached_property
     def _guides(self) -> Guides | None:

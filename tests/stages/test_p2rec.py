@@ -13,6 +13,8 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.app.answers import Answers
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.systems import of_recommender
+from delrec_jax.evaluation.top_lists import read_lists
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.augment import valid_ndcg10
 from delrec_jax.p2rec.categories import category_vectors
@@ -55,6 +57,27 @@ def test_the_page_has_the_plain_and_the_augmented_recommender(p2rec_run):
     assert labels == ["Teacher (SASRec)", "Teacher + P2Rec"]
     assert answer.asked.lists["teacher"] != answer.asked.lists["teacher_augmented"]
     assert answer.texts == ()
+
+
+def test_each_recommender_is_asked_as_it_was_ranked(p2rec_run):
+    recommender = Recommender(open_workspace(p2rec_run))
+    names = set(recommender.systems)
+    assert {"teacher", "teacher(gru4rec)", "teacher_augmented", "teacher_augmented(ease)"} <= names
+    assert recommender.main == "teacher_augmented"
+    data = load_data(open_workspace(p2rec_run))
+    histories = data.split.histories("test")
+    lists, _ = read_lists(p2rec_run / "records")
+    lists = lists.filter(seed=0)
+    asked = 0
+    for (system, teacher), table in lists.group_by("system", "teacher"):
+        name = of_recommender(system, teacher) if teacher not in ("", "sasrec") else system
+        if name in names:
+            found = recommender.ranked(histories, k=10, system=name)
+            wanted = table.sort("user")["items"].to_numpy()
+            np.testing.assert_array_equal(np.stack([items for items, _ in found]), wanted, name)
+            asked += 1
+    assert asked >= len(names)
+    assert "Teacher + P2Rec (ease)" in Answers(recommender, "SASRec").labels.values()
 
 
 def embeddings(run, *place):
