@@ -17,7 +17,6 @@ from delrec_jax.config import (
     unknown_key,
 )
 from delrec_jax.errors import UserError
-from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.workdir.stage_table import STAGES
 
 DEFAULTS = to_dict(Experiment())
@@ -63,12 +62,12 @@ def test_a_changed_experiment_makes_the_round_trip():
     config.distill.length = 5
     config.tune.adalora.targets = ("q", "k")
     config.pretrain.optimizer.name = "lion"
-    config.lm.t5.adapters = {"target_rank": 3}
+    config.parse.adalora.target_rank = 3
     experiment = from_config(config)
     assert experiment.distill.length == 5 and experiment.distill.top_h == 10
     assert experiment.tune.adalora.targets == ("q", "k")
     assert experiment.pretrain.optimizer.name == "lion"
-    assert experiment.lm.t5.adapters == AdaLoRAConfig(target_rank=3)
+    assert experiment.parse.adalora.target_rank == 3
     again = from_config(ConfigDict(json.loads(json.dumps(to_dict(experiment)))))
     assert again == experiment and hash(again.tune) == hash(experiment.tune)
 

@@ -63,12 +63,13 @@ class DistillConfig:
         control that shows whether these say anything.
       init: `normal`, `vocabulary` or `text` (the words of `init_text`).
       init_text: these words.
-      top_h: number of the teacher's best items among the candidates.
+      top_h: number of the teacher's best items among the candidates, and (with `prompt=user` or `both`) in the guide that a
+        user's slots are made from.
       num_candidates: candidates per text, m.
       loss_over: `candidates`: the target distribution is compared with the language model's among the m candidates;
         `catalogue`: with that over all known items that the text does not show, where the others are to get nothing.
       rps_label: `top1` (the reference) or `listwise`.
-      temperature: tau of `listwise`.
+      temperature: tau of `listwise`, and of the guide's weights.
       positions: RPS texts per user, at most.
       tasks: shares and weights by name: `ta` (Temporal Analysis), `rps` (Recommendation Pattern Simulating), and others.
       train_users, valid_users: shares of users for training and for selection; results are reported on the others.

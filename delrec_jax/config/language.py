@@ -14,6 +14,8 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.optimizers import OptimizerConfig
 
+_SPECIAL = 3  # padding, end of text, unknown
+
 
 @dataclass(frozen=True)
 class LMConfig:
@@ -63,6 +65,16 @@ class LMConfig:
         find_family(self.family)
         find_verbalizer(self.verbalizer)
         one_of("lm.read", self.read, ("answers", "encoder"))
+        for name, shape in (("t5", self.t5), ("bert", self.bert)):
+            if shape.adapters is not None:
+                raise UserError(
+                    f"lm.{name}.adapters is set, which no stage reads: set tune.adalora or parse.adalora"
+                )
+        if self.vocab_size <= self.sentinels + _SPECIAL:
+            raise UserError(
+                f"lm.vocab_size is {self.vocab_size}: it must be above lm.sentinels + {_SPECIAL} = "
+                f"{self.sentinels + _SPECIAL}, and much more for words"
+            )
         if self.quantise not in KINDS:
             raise UserError(f"lm.quantise is {self.quantise!r}: use 'int8', or '' for none")
         if self.read == "encoder" and not self.weights:

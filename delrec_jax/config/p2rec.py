@@ -42,7 +42,7 @@ class ParseConfig:
       pool: the encoder's states that are averaged, here and for an item's embedding: those at tokens of `titles`, or of the
         whole `text`, most of which is template where it shows one item.
       loss: `mse` (the paper) or `kl`.
-      lm: `adalora` (plain LoRA with `adalora.target_rank` = `init_rank`), or `frozen`: only the projection trains.
+      lm: `adalora`, or `frozen`: only the projection trains.
       adalora: its projections and ranks; the decoder is not used.
       valid_users: share of the training users that are held out for selection.
       exam_users: number of these that are read, at most, drawn by the seed; all of a smaller draw are in a larger one; 0 = all.

@@ -61,7 +61,7 @@ _RANGES: Mapping[str, str] = {
         for kind in ("*num_*", "*_size", "d_*", "max_*")
     },
     "prompts.max_tokens": "[1, ...]",
-    "prompts.ta_example": "[1, ...]",
+    "prompts.ta_example": "[3, ...]",
     "teacher.caser.heights": "[1, ...]",
 }
 

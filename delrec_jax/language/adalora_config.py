@@ -18,7 +18,8 @@ class AdaLoRAConfig:
       targets: path rules of the projections to adapt (see `is_target`): `q` means the q of every attention,
         `decoder/*/EncDecAttention/v` only the v of the decoder's cross-attention.
       init_rank: rank of every adapter at the start.
-      target_rank: mean rank at the end of the schedule; equal to `init_rank` means plain LoRA.
+      target_rank: mean rank at the end of the schedule; equal to `init_rank`: no rank is
+        ever masked (with `orthogonality=0` that is LoRA with a trained diagonal).
       alpha: the update is scaled by alpha / `init_rank`.
       dropout: dropout rate on the adapter's input during training.
       warmup: steps at full rank (`tinit`), as a share of all planned steps.

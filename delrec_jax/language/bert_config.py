@@ -30,7 +30,8 @@ class BertConfig:
       remat: what the backward pass recomputes: `none`, `full` = each block (least memory, most time), or `dots` = all of a
         block but its products with weights and the result of cuDNN's attention.
       attention: `xla`, or `cudnn` on an NVIDIA GPU in bfloat16; odd numbers of tokens attend by XLA.
-      adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain.
+      adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain. In code only: a run sets
+        it by `tune.adalora` and `parse.adalora`.
     """
 
     vocab_size: int = 30522

@@ -15,6 +15,7 @@ class Index(Verbalizer):
 
     name = "index"
     lists_codes = True
+    asks_answers = True
 
     def key(self, title: Sequence[int]) -> None:
         """Returns None: every listed item has a code of its own."""

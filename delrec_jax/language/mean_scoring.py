@@ -30,6 +30,7 @@ class Averaging(Verbalizer):
     """Scores by a weighted mean of the output vectors of some of a title's tokens; a subclass says which."""
 
     ranks_catalogue = True
+    asks_answers = True
 
     def words(self, titles: Titles) -> Titles:
         """The tokens that count, and their weights."""

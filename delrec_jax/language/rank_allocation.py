@@ -122,7 +122,7 @@ def with_rank_allocation(
 ) -> optax.GradientTransformation:
     """Wraps an optimizer of AdaLoRA adapters so that it also reallocates their ranks.
 
-    With `target_rank == init_rank` nothing is ever masked: plain LoRA. What trains alongside the adapters, such as the
+    With `target_rank == init_rank` nothing is ever masked. What trains alongside the adapters, such as the
     projection in `{"adapters": ..., "projection": ...}`, is left to the inner optimizer.
 
     Args:

@@ -31,6 +31,7 @@ class Likelihood(Verbalizer):
 
     name = "sequence"
     max_logits = MAX_LOGITS
+    asks_answers = True
 
     def key(self, title: Sequence[int]) -> Hashable:
         return tuple(title)

@@ -75,12 +75,17 @@ def init_prompt(
       text_ids: tokens of the words to start from, for `text`.
 
     Raises:
-      UserError: unknown kind, or `text` without words.
+      UserError: unknown kind, `text` without words, or more slots than rows of the table to draw.
     """
     if kind == "normal":
         noise = jax.random.normal(key, (length, table.shape[1]))
         return table.mean() + table.std() * noise
     if kind == "vocabulary":
+        if length > table.shape[0]:
+            raise UserError(
+                f"distill.init is 'vocabulary', but the prompt has {length} slots and the table {table.shape[0]} rows: use "
+                "distill.init=normal, or fewer slots (distill.length)"
+            )
         chosen = jax.random.choice(key, table.shape[0], (length,), replace=False)
         return table[chosen].astype(jnp.float32)
     if kind == "text":

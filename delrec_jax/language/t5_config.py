@@ -22,7 +22,8 @@ class T5Config:
       num_heads: attention heads of a block.
       relative_attention_num_buckets: distances between tokens that attention tells apart.
       relative_attention_max_distance: from here on, in tokens, all distances are one.
-      dropout_rate: in training, everywhere that T5 has dropout.
+      dropout_rate: in training, of embeddings, sublayer outputs, hidden values of feed-forward layers and final states;
+        attention weights, which T5 itself drops too, are never dropped.
       layer_norm_epsilon: added to the mean square in a norm.
       num_decoder_layers: 0 = the encoder alone, without a head (`lm.read=encoder`).
       feed_forward_proj: `gated-gelu` (v1.1, Flan) or `relu` (v1.0).
@@ -40,7 +41,8 @@ class T5Config:
       attention: `xla`, or `cudnn` on an NVIDIA GPU in bfloat16: for the encoder's self-attention, and for cross-attention of
         long answers (`lm.verbalizer=sequence`). Odd numbers of tokens attend by XLA. JAX has nothing like it for T5 on a TPU
         (fused_attention.py says why).
-      adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain.
+      adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain. In code only: a run sets
+        it by `tune.adalora` and `parse.adalora`.
     """
 
     vocab_size: int = 32128

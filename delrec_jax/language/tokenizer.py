@@ -141,7 +141,12 @@ def _trained(algorithm: str, texts: Sequence[str], vocab_size: int) -> Backend:
         )
     backend.pre_tokenizer = pre
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    backend.train_from_iterator(texts, trainer)
+    try:
+        backend.train_from_iterator(texts, trainer)
+    except Exception as error:  # the library raises nothing more specific
+        raise UserError(
+            f"lm.vocab_size leaves {vocab_size} ids for words, and no tokenizer can be trained with them: {error}; raise it"
+        ) from error
     return backend
 
 

@@ -95,6 +95,7 @@ class Verbalizer(Protocol):
       name: the verbalizer's name, for messages.
       ranks_catalogue: whether one pass scores every item, by `item_vectors`; otherwise only stated candidates can be scored.
       lists_codes: whether the text lists the candidates, each after a code of one token.
+      asks_answers: whether it asks the model for answers, which one that only encodes cannot give.
       shows_examples: whether the report shows worked examples of ranked candidates.
       max_logits: logits in memory at once in addition to the scores, for the estimate of `delrec plan`.
       encodes_titles: whether its item vectors are the mean states of titles, which are then read once and stored.
@@ -105,6 +106,7 @@ class Verbalizer(Protocol):
     name: str
     ranks_catalogue: bool = False
     lists_codes: bool = False
+    asks_answers: bool = False
     shows_examples: bool = False
     max_logits: int = 0
     encodes_titles: bool = False

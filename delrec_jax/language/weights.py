@@ -1,7 +1,7 @@
 """Loads pretrained weights from a Hugging Face directory directly onto the devices, and identifies them by a hash.
 
-No complete tensor is in host memory unless a device needs all of it: each device's piece is read from the file separately,
-transposed and converted, and transferred before the next leaf is read.
+No more is in host memory than what this process's devices need of one leaf: each device's piece is read from the file
+separately, transposed and converted, and all are transferred before the next leaf is read.
 """
 
 import hashlib

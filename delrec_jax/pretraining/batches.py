@@ -4,6 +4,7 @@ A batch holds one kind of text in one fixed shape: short texts come in many rows
 kind is compiled once.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from delrec_jax.data.title_tokens import Ids
 from delrec_jax.errors import UserError
 from delrec_jax.pretraining import texts
 from delrec_jax.pretraining.texts import Material, Question
+from delrec_jax.training.writers import say
+
+_MOST = 0.9
+"""Share of the texts of a kind that should fit: below it, what is left out is said."""
 
 
 @batch_type
@@ -54,13 +59,35 @@ class BatchShape:
     questions: int
 
 
-def batch_rows(config: PretrainTextConfig, tokens: int) -> int:
-    """Rows of a batch of texts with `tokens` tokens: as many as `batch_tokens` allows, a multiple of 8, at least 8."""
-    return max(8, config.batch_tokens // tokens // 8 * 8)
+def batch_rows(config: PretrainTextConfig, tokens: int, *, ways: int = 1) -> int:
+    """Rows of a batch of texts with `tokens` tokens: as many as `batch_tokens` allows, a multiple of 8 and of the devices.
+
+    Args:
+      config: the texts' settings.
+      tokens: length of the texts.
+      ways: number of devices that share a batch; at least so many rows, and at least 8, are made.
+    """
+    unit = math.lcm(8, ways)
+    return max(unit, config.batch_tokens // tokens // unit * unit)
 
 
-def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[BatchShape]:
-    """The shapes of all kinds with a share; the length is the 98 % quantile of 256 texts, and longer texts are redrawn."""
+def batch_shapes(
+    material: Material, *, max_tokens: int, seed: int, ways: int = 1
+) -> list[BatchShape]:
+    """The shapes of all kinds with a share.
+
+    The length is the 98 % quantile of 256 texts, or `max_tokens` where that is less; longer texts are drawn again, and where
+    these are many, which leaves users' short histories alone, it is said.
+
+    Args:
+      material: what texts are made of.
+      max_tokens: `prompts.max_tokens`.
+      seed: of the 256 texts.
+      ways: number of devices that share a batch.
+
+    Raises:
+      UserError: no text of a kind can be made, or none fits into `max_tokens`.
+    """
     config = material.config
     kinds = (
         texts.short_text,
@@ -84,9 +111,24 @@ def batch_shapes(material: Material, *, max_tokens: int, seed: int) -> list[Batc
                     f"pretrain.text.{name} is {share}, but no text of this kind can be made from this corpus; set it to 0"
                 )
             tokens = min(longest, max_tokens)
-            rows = batch_rows(config, tokens)
+            _tell_left_out(name, np.mean([len(text) <= tokens for text, _ in drawn]), max_tokens)
+            rows = batch_rows(config, tokens, ways=ways)
             shapes.append(BatchShape(name, draw, share, rows, tokens, asked))
     return shapes
+
+
+def _tell_left_out(kind: str, fit: np.floating, max_tokens: int) -> None:
+    """Says that many texts of a kind are too long to be read; refuses where all are."""
+    if not fit:
+        raise UserError(
+            f"prompts.max_tokens is {max_tokens}: no pre-training text of the kind {kind!r} is so short; raise it, or set "
+            f"pretrain.text.{kind} to 0"
+        )
+    if fit < _MOST:
+        say(
+            f"  note: {1 - fit:.0%} of the pre-training texts of the kind {kind!r} are longer than prompts.max_tokens = "
+            f"{max_tokens} and are left out, long histories first"
+        )
 
 
 def make_batch(

@@ -79,7 +79,9 @@ def _train(ws: Workspace, data: Data, material: Material, ranker: Ranker) -> Non
     layout = base_model.language_layout(config, ranker.model)
     gate = Gate.build(config, data, material, ranker, layout)
     width = batches.answer_width(material)
-    shapes = batches.batch_shapes(material, max_tokens=config.prompts.max_tokens, seed=config.seed)
+    shapes = batches.batch_shapes(
+        material, max_tokens=config.prompts.max_tokens, seed=config.seed, ways=layout.ways
+    )
     say("  batches: " + ", ".join(f"{s.name} {s.rows} x {s.tokens} tokens" for s in shapes))
     task = pretraining_task(config, ranker, layout, answer_tokens=width)
 
@@ -103,7 +105,7 @@ def pretraining_task(
     """
     config, family = experiment.pretrain, find_family(experiment.lm.family)
     longest = make_buckets(experiment.prompts.max_tokens)[-1]
-    rows = batches.batch_rows(config.text, longest)
+    rows = batches.batch_rows(config.text, longest, ways=layout.ways)
     asked = jax.ShapeDtypeStruct((rows, config.text.queries), np.int32)
 
     def start(frozen: Any, seed: int) -> Any:
@@ -220,7 +222,8 @@ def make_material(
 def pretrain_loss(ranker: Ranker, config: PretrainConfig) -> LossFn:
     """The loss of a batch's questions: over the answer's words, and over all titles where the answer is a title."""
     model = answering(ranker.model, "pretrain", remedy="set lm.weights")
-    titles_as = ranker.verbalizer if ranker.ranks_catalogue else MEAN
+    own = ranker.ranks_catalogue and not ranker.verbalizer.encodes_titles
+    titles_as = ranker.verbalizer if own else MEAN  # a title that is encoded is no answer
 
     def loss(
         params: Any, frozen: Any, batch: QuestionText, key: jax.Array

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from delrec_jax import prng
@@ -42,7 +43,7 @@ def train_until_passed(ws: Workspace, task: Task, gate: Gate, make_batch: MakeBa
       UserError: no round passed; the message has the marks of all of them.
     """
     experiment, folder = ws.experiment, ws.folder("pretrain")
-    params = task.start(None, experiment.seed)
+    params = jax.device_get(task.start(None, experiment.seed))
     measured: list[dict[str, float]] = []
     for number in range(1, experiment.pretrain.rounds + 1):
         params, result = _train_round(ws, task, gate, make_batch, params=params, number=number)

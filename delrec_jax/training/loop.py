@@ -247,9 +247,13 @@ class _Training:
         self.checkpoints.wait()
         good = self._last_good()
         say(f"  {self.run.name}: not finite at step {at}; looking for the first such number")
+        more = (
+            ""
+            if self.run.config.on_spike == "rollback"
+            else ", or let it go on without the batches that did this: loop.on_spike=rollback"
+        )
         raise UserError(
-            f"{self.run.name}: {self._origin(at, bad)}; {good}. Lower its learning_rate, set optimizer.clip, or let it go on "
-            "without the batches that did this: loop.on_spike=rollback"
+            f"{self.run.name}: {self._origin(at, bad)}; {good}. Lower its learning_rate, or set optimizer.clip{more}"
         )
 
     def _bad(self, losses: Mapping[str, float]) -> str | None:

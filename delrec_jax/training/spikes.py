@@ -27,7 +27,8 @@ class SpikeConfig:
 
     Attributes:
       deviations: a loss is a spike if it is so many robust standard deviations (1.4826 times the median absolute deviation, or
-        1 % of the median if that is more) above the median of the losses before it. One that is not finite is always a spike.
+        1 % of the median if that is more) above the median of the losses before it. One that is not finite, or whose gradient
+        is not, is always a spike.
       window: the losses before it that count: so many of the last.
       least: so many there must be.
       rollbacks: times that a run may go back; after these, a spike ends it.
@@ -74,7 +75,7 @@ class Spike:
     def __str__(self) -> str:
         """Says how high it was."""
         if not math.isfinite(self.loss):
-            return f"the loss was {self.loss}"
+            return f"the loss or its gradient was {self.loss}"
         return f"the loss jumped to {self.loss:.6g} (above {self.bound:.6g})"
 
 

@@ -27,7 +27,7 @@ class Taken:
     Attributes:
       metrics: those of the last step.
       examples: number of examples of all of them, over all devices.
-      losses: the loss of each, where spikes matter; otherwise none.
+      losses: the loss of each, where spikes matter, NaN where its gradient was not finite; otherwise none.
     """
 
     metrics: Metrics
@@ -142,7 +142,7 @@ class Stepper:
         losses: tuple[float, ...] = ()
         if run.config.on_spike:
             metrics = jax.device_get(metrics)
-            losses = tuple(np.atleast_1d(metrics["loss"])[:steps].tolist())
+            losses = tuple(_told_by_gradients(metrics)[:steps].tolist())
             if run.block:
                 metrics = {name: values[steps - 1] for name, values in metrics.items()}
         return Taken(metrics, len(jax.tree.leaves(drawn[0])[0]) * run.share[1] * steps, losses)
@@ -194,6 +194,13 @@ class Stepper:
             shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(drawn[0]))
             self._watchdog.begin("a train step", self.at + steps, shapes=shapes)
         return drawn
+
+
+def _told_by_gradients(metrics: Metrics) -> np.ndarray:
+    """The losses of steps [S]; NaN for a step whose gradient is not finite, which is what its loss would say one step later."""
+    losses = np.atleast_1d(np.asarray(metrics["loss"]))
+    norms = np.atleast_1d(np.asarray(metrics.get("gradient_norm", losses)))
+    return np.where(np.isfinite(norms), losses, np.nan)
 
 
 class Again:

@@ -74,7 +74,7 @@ class Task:
       start: (frozen, seed) -> the parameters that train, at step 0.
       frozen: shapes of what the step reads and never changes; None if it reads nothing.
       batch: shapes of the largest batch, over all devices together.
-      scoring: how it selects parameters; None for `pretrain`, whose gate reads short texts.
+      scoring: how it selects parameters; None for `pretrain`, whose gate `delrec plan` leaves out.
     """
 
     stage: str
@@ -140,13 +140,20 @@ def run_task(task: Task, params: Any, **run: Any) -> tuple[Any, dict[str, Any]]:
     own = {name: getattr(task, name) for name in ("share", "step") if name not in run}
     return fit(
         Run(
-            state=create_state(params, task.optimizer),
+            state=_start(params, task.optimizer),
             layout=task.layout,
             config=task.config.loop,
             **own,
             **run,
         )
     )
+
+
+def _start(params: Any, optimizer: Any) -> TrainState:
+    """The state at step 0 on the host: it is kept for the whole run, and a device may have no room for all of it."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        found: TrainState = jax.device_get(create_state(jax.device_get(params), optimizer))
+    return found
 
 
 def shapes_of(tree: Any) -> Any:

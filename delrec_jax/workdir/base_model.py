@@ -13,6 +13,8 @@ from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.quantised import quantise, quantised_shapes
 from delrec_jax.language.tokenizer import Tokenizer
+from delrec_jax.language.verbalizer import asked
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.writers import say
@@ -91,7 +93,10 @@ def adopt(ws: Workspace) -> None:
     name, folder = ws.experiment.lm.weights, ws.folder("pretrain")
     directory = hub.resolve(name)
     hub.weight_files(directory)  # refuses a directory without weights
-    make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))  # refuses what later stages would
+    config = ws.experiment.lm
+    model = make_model(ws.experiment, Tokenizer(tokenizer_directory(ws)))
+    if ws.experiment.method != "p2rec" and find_verbalizer(config.verbalizer).asks_answers:
+        asked(model, config.verbalizer)  # refused now, not after the teacher has been trained
     on_main(lambda: _write_name(ws, name, hashed(folder, directory)))
     say(f"  {name}: SHA-256 {fingerprint(ws)}")
 

@@ -20,6 +20,7 @@ class Stage:
       folder: where it writes.
       needs: stages whose results it reads.
       settings: parts of the config that it reads; `SECTION.*` stands for only the names of a section's keys.
+      coded: parts that it also reads where it trains a tokenizer with codes for listed candidates.
       judged_by: parts of the config that change nothing of what it makes and only decide when that is good enough: after a
         change the stage runs again, but keeps its files.
       results: files without which it is not finished; their content identifies it to the stages that need it.
@@ -31,6 +32,7 @@ class Stage:
     needs: tuple[str, ...]
     settings: tuple[str, ...]
     results: tuple[str, ...] = ()
+    coded: tuple[str, ...] = ()
     judged_by: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
 
@@ -56,6 +58,7 @@ _FIRST: dict[str, Stage] = {
             *("pretrain.bag_weight", "pretrain.catalogue_weight"),
         ),
         ("base.json",),
+        coded=("distill.num_candidates", "tune.num_candidates"),
         judged_by=("pretrain.gate", "pretrain.rounds"),
         reads=("data", "templates"),
     ),

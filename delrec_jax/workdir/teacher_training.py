@@ -161,6 +161,7 @@ class TeacherTraining:
         params = self._task.start(frozen, seed)
         if start is not None:
             params = initialised(params, start[0], start[1])
+        params = jax.device_get(params)  # a whole table must not stay on one device
         if frozen is not None:
             frozen = place(frozen, self._task.layout.of(frozen))
         return run_task(

@@ -16,6 +16,7 @@ from delrec_jax.config import Experiment, leaf_keys, leaf_values, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
 from delrec_jax.errors import UserError, differences
 from delrec_jax.files import file_hash, json_hash
+from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.tracking.trackers import Trackers
 from delrec_jax.training.watching import Watch
 from delrec_jax.workdir import kept_files
@@ -155,9 +156,9 @@ class Workspace:
 
     def _read_by(self, stage: str) -> dict[str, Any]:
         """What a stage itself reads of the settings and of the user's own files."""
-        spec = self.spec(stage)
-        settings = {key: value_at(self._settings, key) for key in spec.settings}
-        own = own_parts([value_at(self._settings, key.removesuffix(".*")) for key in spec.settings])
+        keys = self._keys(stage)
+        settings = {key: value_at(self._settings, key) for key in keys}
+        own = own_parts([value_at(self._settings, key.removesuffix(".*")) for key in keys])
         unread = [*PLACES]
         if self.experiment.data.corpus != "storefront":
             unread.append("data.storefront")
@@ -168,10 +169,16 @@ class Workspace:
             settings["sources"] = own
         return {"format": _FORMAT, "stage": stage, "settings": settings}
 
+    def _keys(self, stage: str) -> tuple[str, ...]:
+        """The parts of the config that a stage reads under this config."""
+        spec, lm = self.spec(stage), self.experiment.lm
+        coded = not lm.weights and find_verbalizer(lm.verbalizer).lists_codes
+        return (*spec.settings, *(spec.coded if coded else ()))
+
     def identity(self, stage: str) -> dict[str, Any]:
         """Returns what a stage's checkpoints depend on, by key: settings, and the results of earlier stages."""
         facts: dict[str, Any] = {}
-        for section in self.spec(stage).settings:
+        for section in self._keys(stage):
             value = value_at(self._settings, section)
             keys = leaf_keys(value, f"{section}.") if isinstance(value, dict) else [section]
             facts |= {

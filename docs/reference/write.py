@@ -19,6 +19,8 @@ from delrec_jax.config import Experiment
 from delrec_jax.files import write_text
 
 FOLDER = Path(__file__).parent
+SET_IN_CODE = ("lm.t5.adapters", "lm.bert.adapters")
+"""Fields that are set in code, from other keys; a config that sets them is refused."""
 
 
 class Key(NamedTuple):
@@ -39,7 +41,7 @@ def keys(value: Any, prefix: str = "") -> Iterator[Key]:
         elif _is_parts(inner):
             for part, settings in inner.items():
                 yield from keys(settings, f"{name}.{part}.")
-        else:
+        elif name not in SET_IN_CODE:
             yield Key(name, inner, meanings.get(item.name, ""))
 
 

@@ -123,6 +123,11 @@ def test_text_prompts_need_words(text_ids):
         init_prompt("text", TABLE, 2, jax.random.key(0), text_ids=text_ids)
 
 
+def test_more_slots_than_rows_are_refused():
+    with pytest.raises(UserError, match=r"the prompt has 6 slots and the table 5 rows"):
+        init_prompt("vocabulary", TABLE, 6, jax.random.key(0))
+
+
 def test_an_unknown_start_is_named():
     with pytest.raises(UserError, match=r"distill.init is 'zeros': use one of normal"):
         init_prompt("zeros", TABLE, 2, jax.random.key(0))

@@ -94,6 +94,11 @@ def test_a_plan_counts_the_encoder_alone():
     [
         ({"read": "decoder"}, r"lm\.read is 'decoder': use one of answers, encoder"),
         ({"read": "encoder"}, r"lm\.read=encoder, but lm\.weights is empty"),
+        (
+            {"t5": T5Config(adapters=AdaLoRAConfig())},
+            r"lm\.t5\.adapters is set, which no stage reads",
+        ),
+        ({"vocab_size": 35}, r"lm\.vocab_size is 35: it must be above lm\.sentinels \+ 3 = 35"),
         ({"t5": T5Config(num_decoder_layers=0)}, r"lm\.t5\.num_decoder_layers is 0: use at least"),
     ],
 )

@@ -56,6 +56,11 @@ def either_tokenizer(request):
     return request.getfixturevalue(request.param)
 
 
+def test_a_vocabulary_without_room_for_letters_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"lm\.vocab_size leaves 5 ids for words, and no tokenizer"):
+        train_tokenizer(TITLES, TITLES, vocab_size=9, sentinels=4, directory=tmp_path)
+
+
 def test_conventions(either_tokenizer):
     tokenizer = either_tokenizer
     assert (PAD_TOKEN, END_TOKEN, UNK) == (0, 1, 2)

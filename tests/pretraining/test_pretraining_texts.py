@@ -1,5 +1,6 @@
 """Pre-training texts, read back token by token: questions, answers, shapes, and what they never contain."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from delrec_jax.data.interactions import from_rows
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.errors import UserError
 from delrec_jax.pretraining import texts as texts
-from delrec_jax.pretraining.batches import answer_width, batch_shapes, make_batch
+from delrec_jax.pretraining.batches import answer_width, batch_rows, batch_shapes, make_batch
 from delrec_jax.pretraining.texts import Material, PretrainTextConfig
 
 # Tokens: titles of one or two words from 100 and 200 on, behaviours 50.., attribute words 70.., sentinels 990 down.
@@ -339,6 +340,30 @@ def test_texts_longer_than_the_limit_are_drawn_again():
     assert max(lengths) > 16
     batch = make_batch(material, [shape], 2, index=0, rng=np.random.default_rng(0))
     assert batch.ids.shape[1] == 16
+
+
+def test_texts_that_are_left_out_are_told_and_too_many_refused(capsys):
+    material = make(history=6, short=0.0, full=0.0, attributes=0.0, several=1.0)
+    batch_shapes(material, max_tokens=200, seed=0)
+    assert not capsys.readouterr().err
+    batch_shapes(material, max_tokens=16, seed=0)
+    lengths = [len(tokens) for tokens, _ in draws(material, INSTRUCTED["several"])]
+    told = re.search(
+        r"(\d+)% of the pre-training texts of the kind 'several'", capsys.readouterr().err
+    )
+    assert abs(int(told[1]) / 100 - np.mean(np.array(lengths) > 16)) < 0.15
+    with pytest.raises(
+        UserError, match=r"prompts\.max_tokens is 4: no pre-training text of the kind"
+    ):
+        batch_shapes(material, max_tokens=4, seed=0)
+
+
+@pytest.mark.parametrize("ways", [1, 6, 8, 16])
+def test_rows_divide_over_the_devices(ways):
+    rows = [batch_rows(PretrainTextConfig(), tokens, ways=ways) for tokens in (24, 96, 512)]
+    assert all(count % ways == 0 and count % 8 == 0 for count in rows)
+    if 8 % ways == 0:
+        assert rows == [168, 40, 8]
 
 
 def test_the_first_batches_are_short(split):

@@ -177,6 +177,22 @@ def test_what_is_off_or_only_ends_a_hang_is_no_part_of_a_workdir(tmp_path):
     assert now.identity("teach") == before.identity("teach")
 
 
+@pytest.mark.parametrize("verbalizer", ["mean", "index"])
+def test_a_tokenizer_with_codes_depends_on_the_longest_list(tmp_path, verbalizer):
+    experiment = Experiment()
+    experiment = replace(
+        experiment,
+        lm=replace(experiment.lm, verbalizer=verbalizer),
+        tune=replace(experiment.tune, loss_over="candidates"),
+    )
+    longer = replace(experiment, tune=replace(experiment.tune, num_candidates=30))
+    first = Workspace(tmp_path / "first", experiment)
+    second = Workspace(tmp_path / "second", longer)
+    same = first.plan_key("pretrain") == second.plan_key("pretrain")
+    assert same == (verbalizer == "mean")
+    assert (first.identity("pretrain") == second.identity("pretrain")) == same
+
+
 def test_what_is_done_about_spikes_is_part_of_a_workdir(tmp_path):
     off, on = Experiment(), watching_for_spikes(on_spike="rollback")
     for folder, first, second in (("on", off, on), ("off", on, off)):

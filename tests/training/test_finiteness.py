@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from numbered import LAYOUT, Numbered, distance, log, saved, train
+from numbered import LAYOUT, Numbered, log, rootless, saved, train
 
 from delrec_jax.errors import UserError
 from delrec_jax.training.finiteness import first_bad_leaf, first_bad_metric
@@ -20,13 +20,6 @@ def ended(directory, batches, **more):
         train(directory, batches, **more)
     assert not (directory / "result.safetensors").exists()
     return str(error.value)
-
-
-def rootless(params, frozen, batch, key):
-    """A loss that is finite where a sight is at -5, and whose gradient with respect to w is not: of the root of 0."""
-    losses, weights, metrics = distance(params, frozen, batch, key)
-    zero = jnp.where((batch.y == -5).any(), 0 * params["w"][0], 1.0)
-    return losses + jnp.sqrt(zero), weights, metrics
 
 
 def test_metrics_are_looked_at_in_a_fixed_order():
@@ -48,7 +41,7 @@ def test_the_loss_is_named_with_its_step_and_the_last_good_checkpoint(tmp_path, 
     message = ended(tmp_path, Numbered(bad={9: np.nan}, block=block), config={"evaluate_every": 3})
     assert message.startswith(
         "tiny/numbered: the loss is not finite at step 10, the first such number (the log ends at step 12); the last good "
-        f"checkpoint is {tmp_path / 'checkpoints' / '8'}. Lower its learning_rate, set optimizer.clip"
+        f"checkpoint is {tmp_path / 'checkpoints' / '8'}. Lower its learning_rate, or set optimizer.clip"
     )
     assert saved(tmp_path) == [4, 8]
     assert [row["step"] for row in log(tmp_path)] == [0, 3, 6, 9, 12]

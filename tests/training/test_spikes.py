@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from numbered import Killed, Numbered, log, saved, train
+from numbered import Killed, Numbered, log, rootless, saved, train
 
 from delrec_jax.errors import Preempted, UserError
 from delrec_jax.training.loop_config import LoopConfig
@@ -108,6 +108,17 @@ def test_it_goes_back_and_is_the_run_without_the_skipped_batches(without, tmp_pa
         in said
     )
     assert "(rollback 1 of 2)" in said
+
+
+@pytest.mark.parametrize("number", [8, 9, 11], ids=["a step", "an evaluation", "a checkpoint"])
+def test_a_gradient_that_is_not_finite_is_a_spike_of_its_own_step(tmp_path, capsys, number):
+    """Its loss is finite: only the next one would not be, after an evaluation had ended the run."""
+    batches = Numbered(bad={number: -5})
+    params, meta = train(tmp_path, batches, loss=rootless, config=ROLLBACK)
+    (gone,) = meta["rollbacks"]
+    assert (gone["step"], gone["to"]) == (number + 1, 8) and gone["loss"] is None
+    assert np.isfinite(params["w"]).all()
+    assert "the loss or its gradient was nan at step" in capsys.readouterr().err
 
 
 def stop_now():
