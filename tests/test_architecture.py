@@ -32,7 +32,10 @@ ROOMS = {  # room -> what it may import beside itself and the ground
     "app": {"analysis", "serving", "teachers", "workdir"},
     "hub": LOW | {"analysis", "config", "delrec", "serving", "stages", "workdir"},
     "planning": LOW | METHODS | {"config", "workdir"},
-    "results": {"evaluation", "analysis", "workdir.kept_files", "workdir.json_files"},
+    "results": {
+        *("evaluation", "analysis", "training.writers", "workdir.kept_files"),
+        *("workdir.json_files", "workdir.stored_settings", "workdir.workspace"),
+    },
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
     "command_line": {"config"},
     "api": {*("data", "config", "hub", "serving", "stages", "workdir")},

@@ -22,6 +22,9 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 _NO_CATEGORY = "#b8c0c8"
 _DPI = 140  # sharp enough, and 12,000 points in clusters stay under 300 kB
 _FEWEST = 4  # items that a map needs
+_ASKED = (
+    20_000  # items whose neighbors are looked for, at most: all pairs of many more take very long
+)
 _CHUNK_ELEMENTS = 4_000_000  # similarities held at once
 
 
@@ -116,7 +119,8 @@ def neighbour_purity(
 
     Nearness is the cosine of the vectors after the mean vector is subtracted (embeddings of a
     language model share one large direction that says nothing about an item). Only items with
-    a category count, themselves and as neighbors. With fewer than k others, all are neighbors.
+    a category count, themselves and as neighbors; of more than 20,000 of them, so many are asked
+    for their neighbors. With fewer than k others, all are neighbors.
 
     Args:
         vectors: one embedding per item.
@@ -138,14 +142,15 @@ def neighbour_purity(
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     directions = centred / np.where(length > 0, length, 1)
     rows = max(1, _CHUNK_ELEMENTS // len(own))
+    asked = prng.generator(0, "neighbor purity").permutation(len(own))[:_ASKED]
     same = 0
-    for start in range(0, len(own), rows):
-        alike = directions[start : start + rows] @ directions.T
-        here = np.arange(len(alike))
-        alike[here, here + start] = -np.inf  # no item is its own neighbor
+    for start in range(0, len(asked), rows):
+        these = asked[start : start + rows]
+        alike = directions[these] @ directions.T
+        alike[np.arange(len(these)), these] = -np.inf  # no item is its own neighbor
         nearest = np.argpartition(-alike, near - 1, axis=1)[:, :near]
-        same += int((own[nearest] == own[start : start + rows, None]).sum())
-    return same / (len(own) * near)
+        same += int((own[nearest] == own[these, None]).sum())
+    return same / (len(asked) * near)
 
 
 def chance_purity(categories: Int[np.ndarray, "I"]) -> float:

@@ -49,10 +49,23 @@ def _table(frame: Any, name: str) -> pl.DataFrame:
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
     if isinstance(frame, pl.DataFrame):
-        return frame
+        return _without_nan(frame)
     if not (hasattr(frame, "columns") and hasattr(frame, "to_numpy")):
         raise UserError(f"{name} is a {type(frame).__name__}: give a polars or pandas frame")
-    return pl.DataFrame({str(column): _column(frame[column]) for column in frame.columns})
+    found = {str(column): _column(frame[column]) for column in frame.columns}
+    return _without_nan(pl.DataFrame(found))
+
+
+def _without_nan(table: pl.DataFrame) -> pl.DataFrame:
+    """NaN becomes a missing value, and whole numbers integers: pandas makes floats of ids among which one is missing."""
+    floats = [name for name, kind in table.schema.items() if kind.is_float()]
+    table = table.with_columns(pl.col(floats).fill_nan(None)) if floats else table
+    whole_numbers = [
+        name
+        for name in floats
+        if bool(((table[name] % 1 == 0) & (table[name].abs() < 2**53)).all())
+    ]
+    return table.with_columns(pl.col(whole_numbers).cast(pl.Int64)) if whole_numbers else table
 
 
 def _in_utc(table: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,8 @@ TITLE_VECTORS = (LM_EMBEDDINGS, LM_CEASE)
 """What the untuned language model's vectors of titles recommend: the nearest items, and CEASE with them in place of words."""
 
 BASELINES = (*SIMPLE_BASELINES, *TITLE_VECTORS)
-"""The systems that are the same for every teacher and seed."""
+"""The systems that are trained on no interactions, or solved: the same for every teacher and seed, as far as the language model
+is (one that a run pre-trains has the run's seed)."""
 
 # In the order in which every table lists them.
 SYSTEMS = (

@@ -8,7 +8,7 @@ from delrec_jax import prng
 from delrec_jax.config import Experiment
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files
-from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, seeds
+from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, cells, seeds
 from delrec_jax.p2rec.preference_examples import counted_tokens, padded
 from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
@@ -63,7 +63,7 @@ def shuffled_owner(count: int, seed: int) -> np.ndarray:
 
 
 def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
-    """Stores the embeddings of all systems and seeds.
+    """Stores the embeddings of all systems that are compared, and of all seeds.
 
     Shuffled titles need no second pass: the embedding of a title does not depend on the item that it belongs to.
     """
@@ -74,16 +74,16 @@ def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
         path = files.embeddings_path(ws, system, seed)
         on_main(lambda: files.save_embeddings(path, vectors, ids=ids, origin=origin))
 
-    repeated, controls = seeds(ws.experiment), ws.experiment.augment.controls
-    if "untuned" in controls:
+    repeated, wanted = seeds(ws.experiment), {cell.system for cell in cells(ws.experiment)}
+    if UNTUNED in wanted:
         save(UNTUNED, repeated[0], embedder.embed(None), f"base model {base}")
     for seed in repeated:
         trained, _ = files.load_parser(ws, seed)
         vectors = embedder.embed(trained.get("adapters"))
         save(AUGMENTED, seed, vectors, f"base model {base}, tuned by parse under seed {seed}")
-        if "shuffled" in controls:
+        if SHUFFLED in wanted:
             others = shuffled_owner(data.num_items, seed)
             save(SHUFFLED, seed, vectors[others], f"seed {seed}, titles of other items")
-        if "random" in controls:
+        if RANDOM in wanted:
             drawn = same_spectrum(vectors, seed)
             save(RANDOM, seed, drawn, f"seed {seed}, random vectors of the same spectrum")

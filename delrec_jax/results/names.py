@@ -11,7 +11,8 @@ from delrec_jax.analysis.labels import system_label
 from delrec_jax.evaluation.systems import BASELINES, SYSTEMS, hybrid_parts
 
 UNTRAINED = frozenset((*BASELINES, "oracle"))
-"""Systems that no seed and no teacher can change: one result stands for all workdirs, if they agree."""
+"""Systems that are the same for all seeds and teachers, or for those with one language model: one result stands for all
+workdirs, if they agree."""
 
 
 def labeled(system: str, of: str) -> str:

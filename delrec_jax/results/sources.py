@@ -24,8 +24,11 @@ from delrec_jax.evaluation.records import (
 from delrec_jax.evaluation.systems import SYSTEMS
 from delrec_jax.files import read_object
 from delrec_jax.results import names
+from delrec_jax.training.writers import say
 from delrec_jax.workdir import kept_files
 from delrec_jax.workdir.json_files import read_json
+from delrec_jax.workdir.stored_settings import stored_experiment
+from delrec_jax.workdir.workspace import Workspace
 
 PER_USER = ("user", "target", "rank", "ties", "candidates", "cold", "head")
 """The columns of rank records that differ between users; all others belong to the run."""
@@ -115,7 +118,7 @@ def sources_of(label: str, folder: Path) -> list[Source]:
     """The records files of one workdir.
 
     Raises:
-        UserError: it has no finished evaluation, or files of it have changed since.
+        UserError: it has no finished evaluation, files of it have changed since, or it is one of other settings.
     """
     files = [folder / name / "records.parquet" for name in _FOLDERS]
     there = [file for file in files if finished(file.parent) and file.is_file()]
@@ -128,7 +131,29 @@ def sources_of(label: str, folder: Path) -> list[Source]:
         kept_files.check(
             file.parent, _marker(file.parent).get("files", {}), stage=_FOLDERS[file.parent.name]
         )
-    return [Source(folder, label, file) for file in there]
+    return [Source(folder, label, file) for file in _current(folder, there)]
+
+
+def _current(folder: Path, there: Sequence[Path]) -> list[Path]:
+    """Those of a workdir's records that belong to its settings and earlier results as they are now.
+
+    Raises:
+        UserError: none does, or those of `delrec evaluate` do not, which `delrec run` would make again.
+    """
+    marked = [file for file in there if "fingerprint" in _marker(file.parent)]
+    if not marked:
+        return [*there]
+    ws = Workspace(folder, stored_experiment(folder), read_only=True)
+    stale = [file for file in marked if not ws.finished(_FOLDERS[file.parent.name])]
+    for file in stale:
+        stage = _FOLDERS[file.parent.name]
+        told = (
+            f"{file.parent} was made with other settings or earlier results than {folder} has now"
+        )
+        if stage == "evaluate" or len(there) == 1:
+            raise UserError(f"{told}: run `delrec {stage}` there again, or leave the workdir out")
+        say(f"  note: {told}, and is left out: run `delrec {stage}` there again to have it")
+    return [file for file in there if file not in stale]
 
 
 def _label_and_folder(text: str) -> tuple[str, Path]:

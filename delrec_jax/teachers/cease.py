@@ -29,7 +29,8 @@ class CEASE:
 
     Settings:
         penalty: lambda, the weight of the squared norm.
-        weight: alpha, how many users' votes the texts are worth; with 0 it is EASE, so that texts that say nothing do no harm.
+        weight: alpha, how many users' votes the texts are worth; with 0 it is EASE with one of these penalties, which are
+            fewer than EASE's own: texts that say nothing do little harm.
     """
 
     max_length = READ_ITEMS

@@ -21,7 +21,7 @@ READ_ITEMS = 512
 """The number of latest items of a history that these recommenders read."""
 
 MOST_ITEMS = 20_000
-"""The largest catalogue for which a matrix [I, I] is made: 1.6 GB in float32. Fitting CEASE holds up to seven of them."""
+"""The largest catalogue for which a matrix [I, I] is made: 1.6 GB in float32. Choosing CEASE holds up to nine of them."""
 
 RECENCY_GRID = {"decay": (0.8, 0.4, 0.6, 0.9, 1.0), "floor": (0.0, 0.3)}
 """Weights by age that are tried by validation; the first of each is the default."""
@@ -89,12 +89,15 @@ class VectorSimilarity(ByRecency):
     vectors: Float[Array, "I E"]
 
     def scores(self, histories: Int[Array, "B L"]) -> Float[Array, "B I"]:
-        """The weighted sum of the cosines with the latest items."""
+        """The weighted sum of the cosines with the latest items, without that of an item with itself."""
         chex.assert_rank(histories, 2)
         histories = histories[:, -READ_ITEMS:]
-        chosen = self.vectors[jnp.maximum(histories, 0)]  # [B, L, E]
-        wanted = jnp.einsum("bl,ble->be", self._weights(histories), chosen, precision=EXACT)
-        return jnp.matmul(wanted, self.vectors.T, precision=EXACT)
+        weights, items = self._weights(histories), jnp.maximum(histories, 0)
+        chosen = self.vectors[items]  # [B, L, E]
+        wanted = jnp.einsum("bl,ble->be", weights, chosen, precision=EXACT)
+        scores = jnp.matmul(wanted, self.vectors.T, precision=EXACT)
+        own = weights * (chosen**2).sum(-1)
+        return scores.at[jnp.arange(len(histories))[:, None], items].add(-own)
 
 
 def recency(decay: float = 0.8, floor: float = 0.0) -> Float[Array, "2"]:

@@ -65,6 +65,7 @@ def choose(form: ClosedForm, train: TrainingPart, ndcg: Callable[[Teacher], floa
         found = _fit(form, train, settings)
         if (its := ndcg(found)) > value:
             own, value, teacher = settings, its, found
+        del found  # a matrix that the next fit needs the room of
     if not isinstance(teacher, ByRecency):
         return Choice(own, {}, value, len(fits))
     by_age = _combinations(RECENCY_GRID)

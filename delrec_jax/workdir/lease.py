@@ -97,12 +97,12 @@ class Lease:
         """
         url, holder = self._bucket.url, _holder(content)
         age = (datetime.now(UTC) - stored.updated).total_seconds()
-        left = min(self._expires - age, self._expires)  # the second if the clocks differ
+        left = min(self._expires - age, self._expires)  # the second if this clock is behind
+        left = max(left, 2 * self._every)  # if it is ahead: a holder that lives renews it meanwhile
         ends = time.monotonic() + left
-        if left > 0:
-            say(
-                f"{url}: held by another run ({holder}); waiting for up to {left:.0f} s to see whether it is still alive"
-            )
+        say(
+            f"{url}: held by another run ({holder}); waiting for up to {left:.0f} s to see whether it is still alive"
+        )
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(left, self._every))
             found = self._bucket.look(LEASE)
@@ -112,9 +112,7 @@ class Lease:
                 raise WorkdirInUse(
                     f"--workdir={url}: another run is using it ({holder}); wait for it, stop it, or give another --workdir"
                 )
-        say(
-            f"{url}: taken over from another run ({holder}), which has not renewed its lease for {self._expires:.0f} s"
-        )
+        say(f"{url}: taken over from another run ({holder}), which did not renew its lease")
         return stored.generation
 
     def _keep_renewing(self) -> None:

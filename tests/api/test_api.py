@@ -129,6 +129,19 @@ def test_frames_are_read_back_as_they_were(kind, tmp_path):
     assert raw.items["title"].to_list()[:2] == ['The "A"', "B, or C"]
 
 
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_ids_with_one_missing_are_whole_numbers_and_the_missing_one_is_refused(kind, tmp_path):
+    """In such a column pandas has floats: without a look at them all unknown users were one, called NaN."""
+    columns = {"user": [1.0, 1.0, np.nan], "item": [7.0, 8.0, 9.0], "time": [1, 2, 3]}
+    typed = {name: (values, None) for name, values in columns.items()}
+    table = pl.DataFrame(columns) if kind == "polars" else Pandas(typed)
+    settings = delrec.from_frame(table, ITEMS, tmp_path / "shop")
+    lines = csv_paths(settings["data.path"])[0].read_text().splitlines()
+    assert lines == ["user,item,time", "1,7,1", "1,8,2", ",9,3"]
+    with pytest.raises(delrec.UserError, match=r"row 4.*user|user.*row 4|line 4"):
+        read_csv_pair(*csv_paths(settings["data.path"]))
+
+
 def test_what_is_no_frame_is_refused(tmp_path):
     with pytest.raises(delrec.UserError, match="items is a list: give a polars or pandas frame"):
         delrec.from_frame(TABLES["polars"], [1, 2], tmp_path)

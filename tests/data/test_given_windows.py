@@ -8,7 +8,7 @@ import pytest
 from corpus_files import save_columns
 
 from delrec_jax.data.candidates import sampled_candidates
-from delrec_jax.data.corpora import DataConfig, load_corpus, prepare_corpus
+from delrec_jax.data.corpora import DataConfig, load_corpus, prepare_corpus, source_changed
 from delrec_jax.data.corpora.steam import resources
 from delrec_jax.data.interactions import fingerprint
 from delrec_jax.data.split_files import load_split, save_split
@@ -148,3 +148,16 @@ def test_a_part_without_windows_is_refused(corpus):
         parts = tuple(other if one == part else one for one in corpus.parts)
         with pytest.raises(UserError, match="none may be 0"):
             make_split(dataclasses.replace(corpus, parts=parts), GIVEN)
+
+
+def test_other_files_of_the_same_edition_are_noticed(shop, tmp_path):
+    """A folder of the user's own files can change, or be another one."""
+    place = tmp_path / "corpus"
+    prepare_corpus(shop, place)
+    assert not source_changed(shop, place)
+    other = tmp_path / "other"
+    shutil.copytree(shop.manual_dir, other)
+    assert not source_changed(dataclasses.replace(shop, manual_dir=str(other)), place)
+    names = (other / "id2name.txt").read_text().replace("Game 3\n", "Game three\n")
+    (other / "id2name.txt").write_text(names)
+    assert source_changed(dataclasses.replace(shop, manual_dir=str(other)), place)

@@ -169,7 +169,10 @@ def test_similarity_of_vectors_is_the_cosine_of_centered_vectors():
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     found = np.asarray(teacher.scores(np.array([[-1, 5], [3, 1]])))
     cosines = unit @ unit.T
+    np.fill_diagonal(cosines, 0)  # an item says nothing about itself
     np.testing.assert_allclose(found, [cosines[5], cosines[1] + 0.5 * cosines[3]], atol=1e-5)
+    (twice,) = np.asarray(teacher.scores(np.array([[3, 1, 3]])))
+    np.testing.assert_allclose(twice, 1.25 * cosines[3] + 0.5 * cosines[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["itemknn", "markov", "ease", "tfidf", "cease"])

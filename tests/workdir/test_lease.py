@@ -2,11 +2,13 @@
 
 import json
 import threading
+from datetime import datetime, timedelta
 
 import pytest
 from gcs_fake import URL
 
 from delrec_jax.errors import UserError
+from delrec_jax.workdir import lease
 from delrec_jax.workdir.bucket import Bucket
 from delrec_jax.workdir.lease import LEASE, Lease
 from delrec_jax.workdir.session import WorkdirInUse
@@ -48,14 +50,29 @@ def test_a_lease_that_is_renewed_is_held(bucket, capsys):
     assert f"held by another run ({holder}); waiting for up to" in capsys.readouterr().err
 
 
-def test_a_lease_that_expired_is_taken_over_at_once(bucket, capsys):
+def test_a_lease_that_expired_is_soon_taken_over(bucket, capsys):
     bucket.store(LEASE, b'{"host": "old", "process": 7, "since": "then"}')
     bucket.age(LEASE, 601)
     with Lease(Bucket(URL), **QUICK) as lease:
         lease.check()
     said = capsys.readouterr().err
     assert "taken over from another run (process 7 on old since then)" in said
-    assert "waiting" not in said
+    assert "waiting for up to 0 s" in said
+
+
+def test_a_holder_that_lives_is_not_robbed_by_a_clock_that_is_ahead(bucket, monkeypatch):
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(lease, "datetime", Ahead)
+    with (
+        Lease(Bucket(URL), **QUICK),
+        pytest.raises(WorkdirInUse),
+        Lease(Bucket(URL), **QUICK | {"every": 0.2}),
+    ):
+        pass
 
 
 def test_a_lease_that_nobody_renews_is_waited_for_and_taken_over(bucket, capsys):

@@ -54,11 +54,11 @@ def prepare_corpus(config: DataConfig, directory: Path, *, given: bool = False) 
 def source_changed(config: DataConfig, directory: Path) -> bool:
     """Whether the user's own files have changed since the corpus was prepared from them.
 
-    Files that no longer exist do not count as changed, and downloads are not examined: their checksums were.
+    Files that no longer exist do not count as changed, and downloads are not examined. Files in `data.manual_dir` are.
     """
     from delrec_jax.data.corpora.sources import LOCAL, find_source
 
-    if config.corpus not in LOCAL:
+    if config.corpus not in LOCAL and not config.manual_dir:
         return False
     try:
         source = find_source(config)

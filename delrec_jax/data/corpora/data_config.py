@@ -28,7 +28,8 @@ class DataConfig:
       min_length: Users with fewer interactions are left out.
       max_users: The size of a seeded sample of users; 0 takes all.
       repeats: Which of a user's interactions with the same item is kept: the "first", the "last", or all ("keep").
-      time_ties: The order of a user's interactions at the same time: that of the "file", or of the "item" ids.
+      time_ties: The order of a user's interactions in the same second: that of the "file" (or of parts of a second, where the
+        source has them), or of the "item" ids.
       storefront: For "storefront": the size of the world and its process.
       seed: The seed of the world, or of the sample of users.
     """

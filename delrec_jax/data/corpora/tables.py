@@ -47,8 +47,8 @@ class RulesConfig:
       min_length: Users with fewer interactions are left out.
       max_users: The size of a random sample of users; 0 takes all.
       repeats: Which of a user's rows with the same item is kept: the "first" or "last" in time, or all ("keep").
-      time_ties: The order of a user's rows at the same time: that of the file ("file") or of the item ids as text
-        ("item"), which does not depend on how the source was written.
+      time_ties: The order of a user's rows in the same second: that of the file, or of parts of a second, where the source
+        has them ("file"), or of the item ids as text ("item"), which does not depend on how the source was written.
       seed: The seed of the sample of users.
 
     Raises:
