@@ -14,6 +14,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.planning.chips import Chip, find_chips
+from delrec_jax.planning.closed_forms import closed_forms_line
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices
 from delrec_jax.planning.faster import Faster, faster
 from delrec_jax.planning.fit import Remedy, judge, readable, remedies
@@ -145,6 +146,8 @@ def _head(experiment: Experiment, steps: list[Task], assumed: Assumed) -> list[s
         f"ASSUMED  {assumed.items:,} items (--items); the longest title {assumed.title_tokens} tokens; every text fills the "
         f"largest bucket, {_lengths(experiment, steps)}",
     ]
+    if forms := closed_forms_line(experiment, assumed.items):
+        lines.append(forms)
     for planned in steps:
         rows, ways = planned.rows // planned.parts, planned.layout.ways
         if planned.rows % planned.parts or rows % ways:

@@ -57,7 +57,7 @@ def experiment(**mesh):
     return replace(
         base,
         mesh=MeshConfig(**mesh),
-        lm=replace(base.lm, t5=TINY, vocab_size=32),
+        lm=replace(base.lm, t5=TINY, vocab_size=32, sentinels=8),
         prompts=replace(base.prompts, max_tokens=40),
         pretrain=replace(base.pretrain, text=text),
         teacher=replace(base.teacher, batch_size=8),
