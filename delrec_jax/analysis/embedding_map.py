@@ -22,9 +22,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 _NO_CATEGORY = "#b8c0c8"
 _DPI = 140  # sharp enough, and 12,000 points in clusters stay under 300 kB
 _FEWEST = 4  # items that a map needs
-_ASKED = (
-    20_000  # items whose neighbors are looked for, at most: all pairs of many more take very long
-)
+_ASKED = 20_000  # items whose neighbors are looked for, at most: all pairs would take very long
 _CHUNK_ELEMENTS = 4_000_000  # similarities held at once
 
 

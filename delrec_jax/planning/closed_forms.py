@@ -5,10 +5,8 @@ from delrec_jax.config.p2rec import SOLVED
 from delrec_jax.planning.fit import readable
 from delrec_jax.teachers.item_to_item import MOST_ITEMS
 
-_CHOOSING, _CHOOSING_CEASE = (
-    6,
-    9,
-)  # measured by the peak of the process while 5,000 items were fitted
+_CHOOSING, _CHOOSING_CEASE = 6, 9
+"""Matrices at the peak of a process that chose settings for 5,000 items."""
 
 
 def closed_forms_line(experiment: Experiment, items: int) -> str:
