@@ -73,12 +73,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["recommend"]:
         gc.disable()  # one answer leaves little garbage, and looking for it takes an eighth of the time
-    if sys.stdout.errors == "strict" and hasattr(sys.stdout, "reconfigure"):
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     try:
         with reported():
             _dispatch(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it may have been closed
+                sys.stdout.flush()
     finally:
         gc.enable()
 
@@ -97,7 +98,7 @@ def _dispatch(arguments: list[str]) -> None:
     if command == "compare":
         _compare(folders, values, overrides, shlex.join(["delrec", *arguments]))
         return
-    if reads_shared(values):
+    if reads_shared(command, values):
         run_shared(command, values)
         return
     _check_given(command, values, overrides)

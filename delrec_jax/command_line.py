@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from absl import flags
 
 from delrec_jax.errors import UserError, one_line
+from delrec_jax.files import expanded
 
 # The config is imported late: it loads JAX, and a typo in a flag should not wait for it.
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _MOST = 2**31 - 1
+_PATHS = ("workdir", "cache", "input", "output", "folder", "from", "titles", "base")
 _LONGEST = 600  # characters of what absl says
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -54,18 +56,21 @@ def parse(
     values = _defined()
     values.set_gnu_getopt(folders)
     try:
-        expanded = values.read_flags_from_files(
+        words = values.read_flags_from_files(
             [_long(argument) for argument in arguments], force_gnu=False
         )  # --flagfile=FILE
     except (flags.Error, ValueError) as error:  # a file that is not text
         raise UserError(
             f"{command}: {one_line(error, most=_LONGEST)}; give a file with one flag per line"
         ) from error
-    overrides, others = _split(expanded)
+    overrides, others = _split(words)
     rest = _read_flags(values, others, command)
     if rest and not folders:
         raise UserError(_not_a_flag(command, rest))
     _refuse_unread(command, values)
+    for name in _PATHS:
+        if str(values[name].value or "").startswith("~"):  # the shell leaves it in --flag=~/x
+            values[name].value = str(expanded(str(values[name].value)))
     return values, overrides, rest
 
 

@@ -7,7 +7,7 @@ from absl import flags
 from delrec_jax.errors import UserError
 
 
-def reads_shared(values: flags.FlagValues) -> bool:
+def reads_shared(command: str, values: flags.FlagValues) -> bool:
     """Returns whether a command is about a shared folder, and not about a workdir.
 
     Only commands that can be have the flags that say so.
@@ -19,6 +19,10 @@ def reads_shared(values: flags.FlagValues) -> bool:
     if not (place or folder):
         if values.revision:
             raise UserError(f"--revision={values.revision}: give --from=USER/NAME too")
+        if command in ("recommend", "rank") and (values.titles or values.base):
+            raise UserError(
+                "--titles and --base are for models that were shared: give --from=USER/NAME too"
+            )
         return False
     given = f"--from={place}" if place else f"--folder={folder}"
     if values.workdir or values.config:

@@ -5,6 +5,10 @@ terminals, or show a text in another order than it has.
 """
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Controls but for tab and line feed; line and paragraph separators; what turns the direction of writing; half characters.
 _OBEYED = re.compile(
@@ -15,3 +19,16 @@ _OBEYED = re.compile(
 def printable(text: str) -> str:
     r"""Returns a text with the characters that a terminal would obey written out, as in `\x1b[2J`."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def terminal() -> "Console":
+    """Returns a console on stdout. Where nobody reads any more, it raises BrokenPipeError, which `endings` reports."""
+    from rich.console import Console  # imported late: help and typos need none
+
+    class Told(Console):
+        """rich's own ends the process with status 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Told()

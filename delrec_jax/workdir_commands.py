@@ -70,6 +70,10 @@ def _export(ws: Workspace, values: flags.FlagValues, output: Path) -> None:
 
     if values.format == SHARED:
         _share(ws, values, output)
+    elif values.titles or values.base or values.license:
+        raise UserError(
+            f"--format={values.format}: --titles, --base and --license are for --format={SHARED}"
+        )
     else:
         export(ws, Inputs(ws), values.format, output)
 

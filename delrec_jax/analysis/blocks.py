@@ -13,7 +13,7 @@ from rich.text import Text
 from delrec_jax.analysis.labels import selection_text, system_label
 from delrec_jax.evaluation.records import METRICS
 from delrec_jax.evaluation.systems import system_order
-from delrec_jax.printable import printable
+from delrec_jax.printable import printable, terminal
 
 Row = Mapping[str, Any]
 
@@ -159,7 +159,7 @@ def to_rich(block: Block) -> Table:
 
 def print_blocks(blocks: Sequence[Block], *, console: Console | None = None) -> None:
     """Prints blocks one below another; in a file or a pipe, wide enough for one line per row."""
-    console = console or Console()
+    console = console or terminal()
     if not console.is_terminal:
         console.width = max(console.width, _FILE_WIDTH)
     for block in blocks:

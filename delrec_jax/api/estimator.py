@@ -1,17 +1,25 @@
 """`DELRecModel`: fit and recommend on tables, for those who do not write configs."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 
 from delrec_jax.api import runs
 from delrec_jax.api.frames import Place, from_frame
+from delrec_jax.data.corpora.csv_pair import csv_paths, read_csv_pair
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded, whole
 from delrec_jax.serving.recommender import Recommender
 
 _TABLES = "tables"  # beside the run's own folders
+
+
+def _same(new: Path, old: Path) -> bool:
+    return old.exists() and new.read_bytes() == old.read_bytes()
 
 
 class DELRecModel:
@@ -34,22 +42,46 @@ class DELRecModel:
           config: a config file or the name of a ready config, whose data is replaced.
           **overrides: values of the config, as for `load_config`.
         """
-        self.workdir, self._config, self._overrides = Path(workdir), config, overrides
+        self.workdir, self._config, self._overrides = expanded(workdir), config, overrides
 
-    def fit(self, interactions: Any, items: Any) -> "DELRecModel":
+    def fit(self, interactions: Any, items: Any, *, update: bool = False) -> "DELRecModel":
         """Prepares the tables, and trains teacher, prompt and adapters.
 
         Args:
           interactions: a polars or pandas frame of users, items and times (`from_frame`).
           items: a polars or pandas frame of items and titles.
+          update: whether a fit to other tables may be replaced.
 
         Raises:
-          UserError: bad tables or settings, or the workdir holds another fit.
+          UserError: bad tables or settings, or the workdir holds a fit to other tables.
         """
-        data = from_frame(interactions, items, self.workdir / _TABLES)
+        with TemporaryDirectory() as folder:
+            from_frame(interactions, items, folder)
+            read_csv_pair(*csv_paths(folder))  # refused before anything is replaced
+            self._keep(Path(folder), update=update)
+        data = {"data.corpus": "csv", "data.path": str(self.workdir / _TABLES)}
         config = runs.load_config(self._config, **{**data, **self._overrides})
-        self.recommender = runs.run(config, self.workdir)
+        self.recommender = runs.run(config, self.workdir, update=update)
         return self
+
+    def _keep(self, folder: Path, *, update: bool) -> None:
+        """Moves new tables to where the run reads them, unless the same are there."""
+        place = self.workdir / _TABLES
+        pairs = [(new, place / new.name) for new in csv_paths(str(folder))]
+        changed = [(new, old) for new, old in pairs if not _same(new, old)]
+        if any(old.exists() for _, old in changed) and not update:
+            raise UserError(
+                f"{self.workdir} holds a fit to other tables: give another workdir, or fit(..., update=True) to replace it"
+            )
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"workdir={self.workdir}: cannot be made ({error}); give another"
+            ) from error
+        for new, old in changed:
+            with whole(old) as partial:
+                shutil.copyfile(new, partial)
 
     def recommend(
         self, users: Sequence[Any], k: int = 10, *, system: str | None = None
@@ -69,6 +101,8 @@ class DELRecModel:
         """
         if not hasattr(self, "recommender"):
             raise UserError("nothing was fitted: call fit(interactions, items) first")
+        if isinstance(users, str):
+            raise UserError(f"users={users!r}: give a list of users")
         known = self.recommender.histories
         named = [str(user) for user in users]
         if missing := [user for user in named if user not in known]:

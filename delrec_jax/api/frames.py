@@ -7,7 +7,7 @@ import polars as pl
 
 from delrec_jax.data.corpora.csv_pair import csv_paths
 from delrec_jax.errors import UserError
-from delrec_jax.files import whole
+from delrec_jax.files import expanded, whole
 
 Place = str | Path
 
@@ -29,7 +29,9 @@ def from_frame(interactions: Any, items: Any, folder: Place) -> dict[str, str]:
     Raises:
       UserError: one of them is not a frame or has a column of lists or objects, or the folder cannot be written.
     """
-    place = Path(folder)
+    if not str(folder or ""):
+        raise UserError(f"folder is {folder!r}: give the folder that the tables are written to")
+    place = expanded(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -120,5 +120,9 @@ def load(
 def _opened(
     config: ConfigDict | Experiment, workdir: Place, *, update: bool
 ) -> AbstractContextManager[Workspace]:
+    if not isinstance(config, Experiment | ConfigDict):
+        raise UserError(f"config is {config!r}: give what load_config returns")
+    if not str(workdir or ""):
+        raise UserError(f"workdir is {workdir!r}: give the folder that the run writes to")
     experiment = config if isinstance(config, Experiment) else from_config(config)
     return opened(str(workdir), experiment, update=update, reads=False)

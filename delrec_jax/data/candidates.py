@@ -102,7 +102,11 @@ def _check_enough_left(
         raise UserError(
             f"candidates: sampled-{m} needs {m - 1} items that the user has never had, but "
             f"user {names[worst]!r} leaves {left[worst]} of {num_items}; "
-            f"lower the number of candidates to {left[worst] + 1} or less"
+            + (
+                f"set candidates.num to {left[worst] + 1} or less"
+                if left[worst]
+                else "the catalogue is too small to rank anything for such a user"
+            )
         )
 
 

@@ -15,11 +15,15 @@ _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_shared(place: str) -> bool:
-    """Returns whether this names a shared folder, here or on the hub, and not a workdir: USER/NAME that is no folder here."""
+    """Returns whether this names a shared folder, here or on the hub, and not a workdir.
+
+    On the hub it is USER/NAME, unless there is a folder USER here.
+    """
     path = expanded(place)
     if path.exists():
         return (path / MANIFEST).is_file()
-    return _NAME.fullmatch(place) is not None
+    # A run that is misspelled must not become a stranger's model: runs/nope is none where there is a folder runs.
+    return _NAME.fullmatch(place) is not None and not path.parent.is_dir()
 
 
 def open_shared(

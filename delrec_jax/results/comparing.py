@@ -63,6 +63,8 @@ def summarized(found: Sequence[Source], asked: Asked) -> dict[str, Any]:
     cells = shared(_under(gather(found), protocol), labels)
     there = list(dict.fromkeys((key.system, key.teacher) for key in cells))
     systems = chosen(there, asked.systems)
+    if not systems:
+        raise UserError(f"--systems={asked.systems}: names no system; leave it out to have all")
     reference = _reference(asked, systems, labels)
     pairs: list[Pair] = []
     if reference is not None:

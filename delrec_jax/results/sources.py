@@ -22,7 +22,7 @@ from delrec_jax.evaluation.records import (
     wide_expected,
 )
 from delrec_jax.evaluation.systems import SYSTEMS
-from delrec_jax.files import read_object
+from delrec_jax.files import expanded, read_object
 from delrec_jax.results import names
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import kept_files
@@ -160,13 +160,13 @@ def _label_and_folder(text: str) -> tuple[str, Path]:
     """`LABEL=WORKDIR` or `WORKDIR`, which may itself have an equals sign in its name."""
     label, given, path = text.partition("=")
     if not given or Path(text).exists():
-        return "", Path(text)
+        return "", expanded(text)
     if not _LABEL.fullmatch(label) or label in SYSTEMS:
         raise UserError(
             f"{text}: there is no such folder, and {label!r} is no label: use letters, digits and .+-_, and not the name of a "
             "system"
         )
-    return label, Path(path)
+    return label, expanded(path)
 
 
 def finished(folder: Path) -> bool:

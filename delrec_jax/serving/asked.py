@@ -7,6 +7,7 @@ import numpy as np
 from delrec_jax.data.interactions import Interactions, from_rows
 from delrec_jax.data.splits import Split, Targets
 from delrec_jax.data.title_tokens import Ids
+from delrec_jax.errors import UserError
 
 _NOT_ASKED = 0  # closes each history where a split has the target, which nothing reads here
 
@@ -28,3 +29,16 @@ def asked_split(histories: Sequence[Ids]) -> Split:
     )
     asked = Targets(rows, ends.astype(np.int64) - 1)
     return Split("asked", interactions, from_rows((), (), ()), {"test": asked})
+
+
+def check_items(lists: Sequence[Ids], num_items: int, place: str) -> None:
+    """Refuses numbers that are no items: as indices, some of them would be taken for other items.
+
+    Raises:
+      UserError: names the list, such as `history 3`.
+    """
+    for number, items in enumerate(lists):
+        if np.size(items) and not 0 <= np.min(items) <= np.max(items) < num_items:
+            raise UserError(
+                f"{place} {number} has an item that is not in the catalogue: items have the numbers 0 to {num_items - 1}"
+            )

@@ -123,7 +123,7 @@ def _begin(output: Path, asked: dict[str, Any]) -> None:
     if file.exists():
         before = read_object(file, missing="", remedy="give another --output, or empty this folder")
         changed = differences({key: (before.get(key), value) for key, value in asked.items()})
-        if changed:
+        if changed and any(output.glob("part-*.parquet")):
             raise UserError(
                 f"--output={output} answers another question: {changed}; give another folder"
             )

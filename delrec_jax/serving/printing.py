@@ -2,12 +2,11 @@
 
 import re
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from delrec_jax.errors import UserError
-from delrec_jax.printable import printable
+from delrec_jax.printable import printable, terminal
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.teachers.registry import LISTS, display_name
 from delrec_jax.training.writers import say
@@ -45,7 +44,7 @@ def recommend(recommender: Recommender, history: str, count: int) -> None:
     for rank, best in enumerate(zip(*lists, strict=True)):
         # Text, not str: rich would read the brackets of a title as markup.
         table.add_row(str(rank + 1), *(Text(printable(recommender.titles[item])) for item in best))
-    Console().print(table)
+    terminal().print(table)
 
 
 def split_history(history: str) -> list[str]:

@@ -14,7 +14,7 @@ from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.serving.answering import Answering
-from delrec_jax.serving.asked import asked_split
+from delrec_jax.serving.asked import asked_split, check_items
 from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.parts import Parts
 from delrec_jax.serving.run_parts import RunParts
@@ -141,8 +141,10 @@ class Recommender:
         system: str | None = None,
     ) -> Lists:
         """`rank_items` as arrays: items [h] and scores [h] of each history's list, best first."""
-        if k is not None and k < 1:
-            raise UserError(f"-k {k}: a list has at least 1 item")
+        if k is not None and (not isinstance(k, int | np.integer) or k < 1):
+            raise UserError(f"-k {k}: a list has a whole number of items, at least 1")
+        check_items(histories, len(self.titles), "history")
+        check_items(candidates or (), len(self.titles), "candidates")
         split = asked_split(histories)
         asked = self._answering.system(system or self.main, split)
         ask = (

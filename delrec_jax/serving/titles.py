@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from delrec_jax.choices import one_of
 from delrec_jax.data.interactions import Catalogue
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.errors import UserError
@@ -35,6 +36,9 @@ class Names:
         Raises:
           UserError: there is no name, or an unknown one; the nearest are told.
         """
+        one_of("by", by, ("title", "id"))
+        if isinstance(named, set | frozenset | Mapping):
+            raise UserError(f"{place}: a {type(named).__name__} has no order; give a list of {by}s")
         if isinstance(named, str):
             raise UserError(f"{place}: {named!r} is one text; give a list of {by}s")
         if named is None or any(name is None for name in named):

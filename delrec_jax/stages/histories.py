@@ -82,7 +82,7 @@ def histories(ws: Workspace, output: Path) -> None:
       output: the folder to write.
 
     Raises:
-      UserError: the corpus is not prepared.
+      UserError: the corpus is not prepared, or a file of another kind is in the way.
     """
     if not ws.finished("prepare"):
         raise UserError(
@@ -92,14 +92,30 @@ def histories(ws: Workspace, output: Path) -> None:
     asked = _asked_table(asked_histories(ws.experiment, data))
     rows = _interactions_table(asked, data)
     names = pl.Series(data.split.interactions.user_ids, dtype=pl.String)
+    written = {}
     for name, table in (("histories", asked), ("interactions", rows)):
         named = table.with_columns(names.gather(table["user"]).alias("user_id")).drop("user")
-        with whole(output / f"{name}.csv") as partial:
-            named.select("user_id", pl.exclude("user_id")).write_csv(partial)
+        written[output / f"{name}.csv"] = named.select("user_id", pl.exclude("user_id"))
+    for path, table in written.items():
+        _refuse_others(path, table.columns)
+    for path, table in written.items():
+        with whole(path) as partial:
+            table.write_csv(partial)
     say(
         f"{output}: {len(asked)} histories in histories.csv, their items in interactions.csv; give lists as user_id,length,"
         "item_id,score with teacher.name=lists and teacher.lists=FILE"
     )
+
+
+def _refuse_others(path: Path, columns: list[str]) -> None:
+    """Refuses to replace a file that this command has not written, such as a corpus of the same name."""
+    if path.exists():
+        with path.open("rb") as file:
+            first = file.readline().decode(errors="replace").strip()
+        if first != ",".join(columns):
+            raise UserError(
+                f"--output={path.parent}: {path.name} is there already and was not written by this command: give another folder"
+            )
 
 
 def _asked_table(asked: list[Asked]) -> pl.DataFrame:

@@ -5,10 +5,14 @@ import time
 from collections.abc import Callable
 
 from delrec_jax.distributed import as_main_sees, on_main
+from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
+from delrec_jax.language import hub
 from delrec_jax.stages.baseline import print_baseline
 from delrec_jax.stages.exhausted import memory_told
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.prepare import is_outdated
+from delrec_jax.teachers.registry import LISTS
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.listed_teacher import lists_changed
 from delrec_jax.workdir.stage_table import Stage, stages_of
@@ -48,6 +52,7 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
     elif stage != "report" and as_main_sees(lambda: ws.outdated(stage)):
         changed = "its settings, a file of yours or an earlier stage have changed since"
         say(f"{stage}: {ws.earlier_format(stage) or changed}; it is run again")
+    _check_named_files(ws, stage)
     say(f"{stage} ...")
     started = time.monotonic()
     ws.begin(stage)
@@ -59,6 +64,17 @@ def run_stage(ws: Workspace, stage: str, inputs: Inputs | None = None) -> None:
             run(ws, *(getattr(inputs, name) for name in spec.reads))
     ws.finish(stage)
     say(f"{stage}: done in {time.monotonic() - started:.0f} s")
+
+
+def _check_named_files(ws: Workspace, stage: str) -> None:
+    """Refuses what a setting names and is not there, before the results of the settings before are removed."""
+    experiment = ws.experiment
+    if stage == "pretrain" and experiment.lm.weights:
+        hub.weight_files(hub.resolve(experiment.lm.weights))
+    if stage == "teach" and experiment.teacher.name == LISTS:
+        lists = experiment.teacher.lists
+        if lists and not expanded(lists).is_file():
+            raise UserError(f"teacher.lists={lists}: there is no such file; correct the path")
 
 
 def run_all(ws: Workspace) -> None:

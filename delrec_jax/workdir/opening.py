@@ -38,7 +38,7 @@ def opened(
       UserError: the workdir cannot be used, or another run is using it.
     """
     in_bucket = workdir.startswith(SCHEME)
-    folder = local_copy(workdir, cache) if in_bucket else Path(workdir)
+    folder = local_copy(workdir, cache) if in_bucket else expanded(workdir)
     keep_compiled(folder)
     if reads:
         if in_bucket:

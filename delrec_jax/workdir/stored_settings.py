@@ -6,9 +6,10 @@ from typing import Any
 
 from delrec_jax.config import Experiment, as_config, from_config
 from delrec_jax.errors import UserError
+from delrec_jax.files import expanded
+from delrec_jax.workdir.belonging import PLACES
 from delrec_jax.workdir.bucket import SCHEME, Bucket
 from delrec_jax.workdir.json_files import read_settings
-from delrec_jax.workdir.workspace import PLACES
 
 _NAME = "config.json"
 
@@ -23,7 +24,7 @@ def stored_experiment(place: str | Path) -> Experiment:
       UserError: there is no config, it cannot be read, or it is not one of this version.
     """
     stored = str(place).startswith(SCHEME)
-    settings = _in_bucket(str(place)) if stored else _in_folder(Path(place))
+    settings = _in_bucket(str(place)) if stored else _in_folder(expanded(place))
     own = {key: value for key, value in settings.items() if key not in PLACES}
     return from_config(as_config(own, f"{place}/{_NAME}"))
 

@@ -14,35 +14,29 @@ from typing import Any
 
 from delrec_jax.config import Experiment, leaf_keys, leaf_values, to_dict
 from delrec_jax.distributed import as_main_sees, is_main, on_main, wait_for_all
-from delrec_jax.errors import UserError, differences
+from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, json_hash
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.tracking.trackers import Trackers
 from delrec_jax.training.watching import Watch
 from delrec_jax.workdir import kept_files
-from delrec_jax.workdir.json_files import read_json, read_settings, write_json
+from delrec_jax.workdir.belonging import FILES, PLACES, check_own_folders, check_settings
+from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.setting_values import own_parts, value_at
 from delrec_jax.workdir.stage_table import STAGES, Stage
 
 # Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; newer markers say it too.
 _FORMAT = 5
 
-# What is in these places is part of what the stages make of it, such as teacher.json.
-_FILES = ("data.manual_dir", "data.download_dir", "teacher.lists")
-
-# The location of files, the devices and how steps are dispatched do not affect results: a run may be resumed elsewhere.
-PLACES = (
-    *_FILES,
-    "teacher.steps_per_call",
-    *("mesh", "distributed", "profile", "watch", "hang_after"),
-    "tensorboard",  # a setting of earlier versions, which their workdirs have
-)
-
-_NAMED = ("distill.tasks.",)
-"""Sections whose keys the user chooses, so that they may be gone."""
-
-_OFF = ".loop.on_spike"
-"""The end of a key that is there only if it is set (`config.to_dict`)."""
+_GOING = {
+    "fingerprint": "",
+    "judged_by": {},
+    "finished": False,
+    "content": "",
+    "format": _FORMAT,
+    "files": {},
+}
+"""The marker of a stage whose earlier files are being removed."""
 
 
 class Workspace:
@@ -69,7 +63,6 @@ class Workspace:
         self.saved = saved
         self.stages = STAGES[experiment.method]
         self._settings = to_dict(experiment)
-        self._update = update
         self._intact: set[str] = set()  # stages whose files this process has checked or made
         told = {k: v for k, v in leaf_values(self._settings).items() if not k.startswith(PLACES)}
         self.watch = Watch(
@@ -78,8 +71,9 @@ class Workspace:
         path = workdir / "config.json"
         try:
             if path.exists():
-                self._check_same(path)
+                check_settings(path, self._settings, update=update)
             if is_main() and not read_only:
+                check_own_folders(self.folder(stage) for stage in self.stages)
                 workdir.mkdir(parents=True, exist_ok=True)
                 write_json(path, self._settings)
         except OSError as error:
@@ -89,22 +83,6 @@ class Workspace:
         for stage in filter(self.finished, self.stages if read_only else ()):
             self.check_intact(stage)
         wait_for_all()
-
-    def _check_same(self, path: Path) -> None:
-        before = read_settings(path)
-        gone = [key for key in leaf_keys(before) if key.startswith(_NAMED) or key.endswith(_OFF)]
-        changed = differences(
-            {
-                key: (value_at(before, key), value_at(self._settings, key))
-                for key in dict.fromkeys([*leaf_keys(self._settings), *gone])
-                if not key.startswith(PLACES)
-            }
-        )
-        if changed and not self._update:
-            raise UserError(
-                f"--workdir={self.root} belongs to another config: {changed}; give another --workdir, or --update to "
-                "run the affected stages again"
-            )
 
     def spec(self, stage: str) -> Stage:
         """Returns what a stage of this run's method reads and writes.
@@ -147,7 +125,7 @@ class Workspace:
             "judged_by": self._judges(stage),
             "files": {
                 key: value_at(self._settings, key)
-                for key in _FILES
+                for key in FILES
                 if key.split(".")[0] in spec.settings
             },
             "needs": {name: self.plan_key(name) for name in spec.needs},
@@ -262,10 +240,11 @@ class Workspace:
     def _clear(self, stage: str) -> None:
         folder = self.folder(stage)
         if folder.exists() and self._marker(stage).get("fingerprint") != self.fingerprint(stage):
-            # The marker first: what is left is not finished.
-            (folder / kept_files.MARKER).unlink(missing_ok=True)
+            # A marker of nothing first: what is left is not finished, and still known as this run's.
+            write_json(folder / kept_files.MARKER, kept_files.sealed(_GOING))
             for old in folder.iterdir():  # the folder itself may be a link to one that runs share
-                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+                if old.name != kept_files.MARKER:
+                    shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.rglob(".*.partial-*"):  # by a process that was killed while writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()

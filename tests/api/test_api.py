@@ -267,6 +267,15 @@ def test_a_model_is_fitted_to_tables_and_asked_by_user(tiny_run, tmp_path, monke
     assert again["item"].to_list() == found["item"][:2].to_list()
     with pytest.raises(delrec.UserError, match="users: 'u99' has no history"):
         model.recommend(["u99"])
+    with pytest.raises(delrec.UserError, match="users='ann': give a list of users"):
+        model.recommend("ann")
+    fewer = interactions.filter(pl.col("user") != "u3")
+    with pytest.raises(delrec.UserError, match=r"holds a fit to other tables: .*update=True"):
+        model.fit(fewer, items)
+    broken = interactions.with_columns(pl.lit(None).alias("time"))
+    with pytest.raises(delrec.UserError, match="time"):
+        model.fit(broken, items, update=True)
+    assert delrec.load("runs/shop").recommend(had, k=2, by="id").equals(again)
 
 
 def test_settings_of_a_model_are_those_of_its_config():

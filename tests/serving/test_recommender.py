@@ -101,7 +101,10 @@ def test_title_vectors_of_the_model_and_of_the_tuned_one(tiny_run, data, monkeyp
         (lambda r, t: r.rank([t[0]]), "history: .* is one text; give a list of titles"),
         (lambda r, t: r.recommend(["7x"], by="id"), "no item has the id '7x'"),
         (lambda r, t: r.recommend(t[:1], k=len(t)), "use 1 to 35"),
-        (lambda r, t: r.rank([t[:1]], [t[:2]], k=0), "-k 0: a list has at least 1 item"),
+        (
+            lambda r, t: r.rank([t[:1]], [t[:2]], k=0),
+            "-k 0: a list has a whole number of items, at least 1",
+        ),
         (lambda r, t: r.rank([t[:1]], [t[:2], t[:2]]), "candidates has 2 lists for 1 histories"),
         (lambda r, t: r.rank([t[:1]], [[t[3], t[3]]]), "candidates 0 names an item twice"),
     ],

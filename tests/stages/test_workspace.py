@@ -56,6 +56,47 @@ def test_a_folder_that_was_moved_elsewhere_and_linked_is_only_unlinked(tmp_path)
     assert (tmp_path / "scratch" / "mine").exists()
 
 
+def test_files_of_the_users_are_never_removed(tmp_path):
+    """A project has a folder called data, and a run in it would clear its own."""
+    own = tmp_path / "data" / "interactions.csv"
+    own.parent.mkdir()
+    own.write_text("user,item,time")
+    with pytest.raises(UserError, match=r"data/ has files that no run made, such as interactions"):
+        Workspace(tmp_path, Experiment())
+    assert own.exists() and not (tmp_path / "config.json").exists()
+    Workspace(tmp_path, Experiment(), read_only=True)
+
+
+def test_a_stage_that_is_killed_while_it_removes_earlier_files_goes_on(tmp_path, monkeypatch):
+    ws = Workspace(tmp_path, Experiment())
+    folder = write_results(ws, "prepare")
+    ws.finish("prepare")
+    candidates = replace(ws.experiment.candidates, num=ws.experiment.candidates.num + 1)
+    other = replace(ws.experiment, candidates=candidates)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(workspace.shutil, "rmtree", killed)
+        patch.setattr(workspace.Path, "unlink", killed)
+        Workspace(tmp_path, other, update=True).begin("prepare")
+    assert (folder / "split.npz").exists()
+    again = Workspace(tmp_path, other)
+    assert not again.finished("prepare")
+    assert [path.name for path in again.begin("prepare").iterdir()] == ["stage.json"]
+    assert not Workspace(tmp_path, ws.experiment, update=True).finished("prepare")
+
+
+def test_a_config_that_is_not_a_runs_is_never_replaced(tmp_path):
+    mine = tmp_path / "config.json"
+    mine.write_text('{"my": "json"}')
+    for update in (False, True):
+        with pytest.raises(UserError, match="has the setting 'my', which this version"):
+            Workspace(tmp_path, Experiment(), update=update)
+    assert mine.read_text() == '{"my": "json"}'
+
+
 def test_a_finished_stage_without_one_of_its_files_is_not_finished(tmp_path):
     ws = Workspace(tmp_path, Experiment())
     folder = write_results(ws, "prepare")

@@ -38,6 +38,9 @@ def read_times(table: TextTable, column: str, *, is_date: bool) -> tuple[pl.Seri
     text = table.frame[column].str.strip_chars()
     if text[0][4:5] == "-":
         return _iso_times(table, column, text), _MICROS
+    no_number = text.cast(pl.Float64, strict=False).is_null().arg_true()
+    if len(no_number):
+        raise _ambiguous(table, column, no_number[0], "not a time that can be read")
     numbers = table.numbers(column)
     return numbers, _unit(table, column, numbers, is_date=is_date)
 
