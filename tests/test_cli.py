@@ -8,6 +8,7 @@ import pytest
 from tiny_storefront import CONFIG
 
 from delrec_jax import cli
+from delrec_jax.command_line import parse
 
 HEAVY = ("jax", "numpy", "flax", "transformers", "ml_collections")
 FILE = """
@@ -58,6 +59,13 @@ def test_overrides_come_after_the_ablation(file):
     assert (experiment.seed, experiment.distill.length, experiment.distill.top_h) == (9, 3, 5)
     assert experiment.prompts.pattern_first and not experiment.teacher.cold_negatives
     assert (experiment.prompts.max_history, values.devices) == (3, 4)
+
+
+def test_a_home_directory_in_a_flag_is_the_users(monkeypatch):
+    """The shell replaces ~ only at the beginning of a word."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    flags, _, _ = parse("export", ["--workdir=~/runs/a", "--output=~/out"])
+    assert (flags.workdir, flags.output) == ("/home/ann/runs/a", "/home/ann/out")
 
 
 def test_a_file_of_flags_that_is_no_text_is_told(capsys, tmp_path):
@@ -125,6 +133,7 @@ MISTAKES = [
         "--prompt_from=gs://bkt/a: give a folder",
     ),
     (["export", "--workdir=w", "--output=s3://b/x"], "--output=s3://b/x: give a folder"),
+    (["recommend", "--workdir=w", "--titles=x.csv"], "--titles and --base are for models that"),
     (["fly"], "no command 'fly'"),
     (["compare", "--output=x"], "compare needs finished runs"),
     (["run", CONFIG], "--workdir is missing"),

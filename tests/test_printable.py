@@ -6,7 +6,7 @@ import pytest
 
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
-from delrec_jax.printable import printable
+from delrec_jax.printable import printable, terminal
 from delrec_jax.serving.printing import recommend
 from delrec_jax.training.writers import say
 
@@ -53,6 +53,11 @@ class Stub:
 
     def ranked(self, histories, *, k, system):
         return [([0], [1.0])]
+
+
+def test_a_reader_who_has_gone_is_not_a_failure():
+    with pytest.raises(BrokenPipeError):
+        terminal().on_broken_pipe()
 
 
 def test_a_recommended_title_is_text_and_no_markup(capsys, monkeypatch):

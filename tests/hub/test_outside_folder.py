@@ -147,6 +147,13 @@ def test_a_file_that_is_not_listed_is_not_there_for_a_library_to_find(folder, na
     assert f"{name}: delrec.json does not list it; remove it" in refusal(folder)
 
 
+def test_a_misspelled_run_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_shared("runs/nope")
+    (tmp_path / "runs").mkdir()
+    assert not is_shared("runs/nope")
+
+
 @pytest.mark.parametrize("name", CLIMBING)
 def test_names_on_the_hub_that_are_none(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from delrec_jax.delrec.pattern_simulating import teacher_target
 from delrec_jax.delrec.prompt_examples import make_lists, source_rows
 from delrec_jax.delrec.rows import histories_before
 from delrec_jax.errors import UserError
-from delrec_jax.stages.histories import asked_histories
+from delrec_jax.stages.histories import asked_histories, histories
 from delrec_jax.teachers.lists import top_lists
 from delrec_jax.workdir.hybrids import Hybrid
 from delrec_jax.workdir.listed_teacher import ListedSystem, read_listed
@@ -183,6 +183,16 @@ def test_the_histories_that_are_needed_are_told_and_no_test_target_is(run, folde
         assert mine["item_id"].to_list() == sequence[:-1], "all but the target of the test part"
         assert mine["part"].to_list() == ["train"] * trained + ["later"] * (len(mine) - trained)
         assert mine["position"].to_list() == [str(n + 1) for n in range(len(mine))]
+
+
+def test_a_corpus_of_the_same_name_is_not_replaced(run, tmp_path):
+    own = tmp_path / "interactions.csv"
+    own.write_text("user,item,time\na,b,1\n")
+    with pytest.raises(UserError, match=r"interactions\.csv is there already"):
+        histories(open_workspace(run[0]), tmp_path)
+    assert own.read_text() == "user,item,time\na,b,1\n" and [*tmp_path.iterdir()] == [own]
+    histories(open_workspace(run[0]), tmp_path / "asked")
+    histories(open_workspace(run[0]), tmp_path / "asked")  # its own files
 
 
 def test_it_has_no_answer_to_other_histories(run, capsys):

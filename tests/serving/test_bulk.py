@@ -59,6 +59,14 @@ def test_an_interrupted_command_makes_only_what_is_missing(rank, monkeypatch, ca
     assert "answers another question: k (2 there, 3 now)" in capsys.readouterr().err
 
 
+def test_a_question_that_was_corrected_before_any_answer_is_asked_in_the_same_folder(rank, capsys):
+    with pytest.raises(SystemExit):
+        rank("-k", "2", "--system=eese")
+    assert "no system 'eese'" in capsys.readouterr().err
+    found, _ = rank("-k", "2", "--system=ease")
+    assert len(found)
+
+
 def test_titles_and_candidates(rank, tiny_run):
     titles = load_data(open_workspace(tiny_run)).corpus.catalogue.titles
     table = pl.DataFrame({"history": [[titles[0]]], "candidates": [[titles[4], titles[2]]]})

@@ -107,6 +107,11 @@ def test_title_vectors_of_the_model_and_of_the_tuned_one(tiny_run, data, monkeyp
         ),
         (lambda r, t: r.rank([t[:1]], [t[:2], t[:2]]), "candidates has 2 lists for 1 histories"),
         (lambda r, t: r.rank([t[:1]], [[t[3], t[3]]]), "candidates 0 names an item twice"),
+        (lambda r, t: r.recommend(t[:1], k=2.5), "-k 2.5: a list has a whole number"),
+        (lambda r, t: r.recommend({*t[:2]}), "history: a set has no order; give a list of titles"),
+        (lambda r, t: r.recommend(t[:1], by="ID"), "by is 'ID': use one of title, id"),
+        (lambda r, t: r.rank_items([[1], [36]], k=2), "history 1 has an item that is not in the"),
+        (lambda r, t: r.rank_items([[1]], [[-1, 2]]), "candidates 0 has an item .* 0 to 35"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_line(recommender, ask, message):

@@ -153,3 +153,17 @@ def test_what_cannot_run_is_refused_before_anything_is_trained(
     weights = f"--config.lm.weights={model}"
     line = refusal(capsys, "pretrain", CONFIG, where, *FLAGS, weights, f"--config.{flag}")
     assert message in line
+
+
+def test_weights_that_are_not_there_cost_no_results(run, model, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    for name in ("data", "lm"):
+        shutil.copytree(run / name, workdir / name)
+    shutil.copy(run / "config.json", workdir)
+    before = {path: path.read_bytes() for path in (workdir / "lm").rglob("*") if path.is_file()}
+    weights = f"--config.lm.weights={tmp_path / 'nowhere'}"
+    where = f"--workdir={workdir}"
+    refusal(capsys, "pretrain", CONFIG, where, *FLAGS, weights, "--update")
+    assert before == {p: p.read_bytes() for p in (workdir / "lm").rglob("*") if p.is_file()}
+    delrec("pretrain", CONFIG, where, *FLAGS, f"--config.lm.weights={model}", "--update")
+    assert "pretrain: finished before, skipped" in capsys.readouterr().err
