@@ -138,8 +138,10 @@ def _all(clone: Path) -> Iterator[Fault]:
             replaced = found.operator_name.rpartition("_")[2]
             arithmetic = "BinaryOperator" in found.operator_name
             same = "ComparisonOperator" in found.operator_name and replaced in SAME
-            if (arithmetic and replaced in OBVIOUS) or same or any(
-                start <= place < end for start, end in silent[file]
+            if (
+                (arithmetic and replaced in OBVIOUS)
+                or same
+                or any(start <= place < end for start, end in silent[file])
             ):
                 continue
             name = str(file.relative_to(clone))
