@@ -73,7 +73,9 @@ class Workspace:
             if path.exists():
                 check_settings(path, self._settings, update=update)
             if is_main() and not read_only:
-                check_own_folders(self.folder(stage) for stage in self.stages)
+                # A copy of a bucket has nobody else's files, and may lack a marker.
+                if saved is None:
+                    check_own_folders(self.folder(stage) for stage in self.stages)
                 workdir.mkdir(parents=True, exist_ok=True)
                 write_json(path, self._settings)
         except OSError as error:
