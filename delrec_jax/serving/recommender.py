@@ -218,6 +218,10 @@ class Recommender:
     def _unseen(self, asked: System, split: Split, k: int) -> Callable[[Rows], Lists]:
         """Finds the best k unseen items of rows."""
         most = len(self.titles) - int(split.seen_counts("test").max())
+        if most < 1:
+            raise UserError(
+                "a history has every item of the catalogue: nothing is left to recommend"
+            )
         if k > most:
             raise UserError(f"-k {k}: use 1 to {most}, the number of items not in the history")
         if isinstance(asked, ListingSystem) and k > asked.most:

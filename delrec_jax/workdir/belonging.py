@@ -1,7 +1,7 @@
 """Whether a folder is the workdir of a run: of these settings, and without files of the user's where stages write."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,16 @@ def check_own_folders(folders: Iterable[Path]) -> None:
                 )
 
 
-def check_settings(path: Path, settings: dict[str, Any], *, update: bool) -> None:
+def check_settings(path: Path, settings: dict[str, Any], *, may_change: Callable[[], bool]) -> None:
     """Refuses a workdir of other settings.
 
     Args:
       path: its `config.json`.
       settings: those of the run.
-      update: whether other settings may take the place of those in the file.
+      may_change: whether other settings may take the place of those in the file.
 
     Raises:
-      UserError: it is not the config of a run of this version, or (unless `update`) one of other settings.
+      UserError: it is not the config of a run of this version, or one of other settings, which may not change.
     """
     before = read_settings(path)
     unknown = [key for key in before if key not in settings and key not in PLACES]
@@ -71,7 +71,7 @@ def check_settings(path: Path, settings: dict[str, Any], *, update: bool) -> Non
             if not key.startswith(PLACES)
         }
     )
-    if changed and not update:
+    if changed and not may_change():
         raise UserError(
             f"--workdir={path.parent} belongs to another config: {changed}; give another --workdir, or --update to run the "
             "affected stages again"

@@ -8,17 +8,23 @@ from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import write_text
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, remedy: str = "delete it, and the stage is run again") -> Any:
     """Reads a JSON file of a workdir.
 
+    Args:
+      path: the file.
+      remedy: what to do where it is damaged.
+
     Raises:
-      UserError: the file is missing or is not JSON.
+      UserError: the file is missing, may not be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise UserError(f"{path}: may not be read; correct its permissions") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: cannot be read ({one_line(error, most=200)}); delete it, and the stage is run again"
+            f"{path}: cannot be read ({one_line(error, most=200)}); {remedy}"
         ) from error
 
 

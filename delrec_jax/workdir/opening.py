@@ -45,6 +45,8 @@ def opened(
             say(f"{workdir}: the local copy is {folder}")
             with locked(folder, name=workdir):
                 fetch(Bucket(workdir), folder, checkpoints=False)
+        elif not folder.is_dir():
+            raise UserError(f"--workdir={workdir}: there is no such folder; give that of a run")
         alone = replace(experiment, mesh=own_mesh(experiment.mesh))
         yield Workspace(folder, alone, update=update, read_only=True)
     elif in_bucket:

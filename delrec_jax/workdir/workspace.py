@@ -71,7 +71,7 @@ class Workspace:
         path = workdir / "config.json"
         try:
             if path.exists():
-                check_settings(path, self._settings, update=update)
+                check_settings(path, self._settings, may_change=lambda: update or self._is_fresh())
             if is_main() and not read_only:
                 # A copy of a bucket has nobody else's files, and may lack a marker.
                 if saved is None:
@@ -86,6 +86,12 @@ class Workspace:
             self.check_intact(stage)
         wait_for_all()
 
+    def _is_fresh(self) -> bool:
+        """Whether there is nothing that other settings would spoil, as where the first stage has failed."""
+        first, *others = self.stages
+        marked = any(os.path.lexists(self.folder(stage) / kept_files.MARKER) for stage in others)
+        return not (marked or self._marker(first).get("finished"))
+
     def spec(self, stage: str) -> Stage:
         """Returns what a stage of this run's method reads and writes.
 
@@ -93,9 +99,10 @@ class Workspace:
           UserError: the method has no such stage.
         """
         if stage not in self.stages:
+            others = ", ".join(name for name, stages in STAGES.items() if stage in stages)
             raise UserError(
-                f"method={self.experiment.method} has no stage {stage!r}, it has {', '.join(self.stages)}: set method to one "
-                f"of {', '.join(name for name, stages in STAGES.items() if stage in stages)}"
+                f"method={self.experiment.method} has no stage {stage!r}, it has {', '.join(self.stages)}: "
+                + (f"set method to one of {others}" if others else "use one of these")
             )
         return self.stages[stage]
 
@@ -267,7 +274,9 @@ class Workspace:
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / kept_files.MARKER
         there = os.path.lexists(path)
-        return kept_files.checked(path, read_json(path), newest=_FORMAT) if there else {}
+        remedy = f"delete the folder {path.parent.name}/, and the stage is run again"
+        found = read_json(path, remedy=remedy) if there else {}
+        return kept_files.checked(path, found, newest=_FORMAT) if there else {}
 
     def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
         marker = {

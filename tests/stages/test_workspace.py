@@ -97,6 +97,24 @@ def test_a_config_that_is_not_a_runs_is_never_replaced(tmp_path):
     assert mine.read_text() == '{"my": "json"}'
 
 
+def test_a_config_whose_first_stage_failed_can_be_corrected(tmp_path):
+    experiment = Experiment()
+    other = replace(experiment, data=replace(experiment.data, seed=1))
+    Workspace(tmp_path, experiment).begin("prepare")
+    ws = Workspace(tmp_path, other)
+    write_results(ws, "prepare")
+    ws.finish("prepare")
+    with pytest.raises(UserError, match=r"another config: data\.seed"):
+        Workspace(tmp_path, experiment)
+
+
+def test_a_damaged_marker_is_deleted_with_its_folder(tmp_path):
+    ws = Workspace(tmp_path, Experiment())
+    (write_results(ws, "prepare") / "stage.json").write_text("{")
+    with pytest.raises(UserError, match="delete the folder data/, and the stage is run again"):
+        ws.finished("prepare")
+
+
 def test_a_finished_stage_without_one_of_its_files_is_not_finished(tmp_path):
     ws = Workspace(tmp_path, Experiment())
     folder = write_results(ws, "prepare")
@@ -238,6 +256,8 @@ def test_what_is_done_about_spikes_is_part_of_a_workdir(tmp_path):
     off, on = Experiment(), watching_for_spikes(on_spike="rollback")
     for folder, first, second in (("on", off, on), ("off", on, off)):
         ws = Workspace(tmp_path / folder, first)
+        write_results(ws, "prepare")
+        ws.finish("prepare")
         with pytest.raises(UserError, match=r"another config: teacher\.loop\.on_spike"):
             Workspace(tmp_path / folder, second)
         other = Workspace(tmp_path / folder, second, update=True)
