@@ -142,7 +142,10 @@ def refusal(capsys, *flags):
         ),
         ("parse.max_tokens=200", "parse.max_tokens is 200, but this BERT"),
         ("lm.weights=", "pretrain asks the language model for answers, but BERT, hidden_size 384"),
-        ("method=delrec", "lm.verbalizer=mean asks the language model for answers, but this BERT"),
+        (
+            "method=delrec",
+            "lm.verbalizer=mean asks the language model for answers, but BERT, hidden",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_trained(
