@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from delrec_jax.errors import UserError
 from delrec_jax.studies.runs import StudyRun
 from delrec_jax.workdir.stage_table import stages_of
 from delrec_jax.workdir.workspace import Workspace
@@ -60,10 +61,19 @@ def open_workdir(root: Path, run: StudyRun, stages: Sequence[str]) -> Workspace:
 
 
 def _link(link: Path, target: Path) -> None:
-    """Makes a relative link, so that a study can be moved; it replaces an older one at once, as others may be reading."""
+    """Makes a relative link, so that a study can be moved; it replaces an older one at once, as others may be reading.
+
+    Raises:
+        UserError: there is a folder in its place.
+    """
     wanted = os.path.relpath(target, link.parent)
     if link.is_symlink() and os.readlink(link) == wanted:
         return
+    if link.is_dir() and not link.is_symlink():
+        raise UserError(
+            f"{link}: a folder, where the runs of a study have a link to the stage that they share: copy a study with its "
+            f"links, as by cp -a, or remove {link.parent}"
+        )
     partial = link.with_name(f".{link.name}.link-{os.getpid()}")
     partial.unlink(missing_ok=True)
     partial.symlink_to(wanted, target_is_directory=True)

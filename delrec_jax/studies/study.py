@@ -5,6 +5,7 @@ A study file (`configs/studies/NAME.py`) has `BASE`, the config file that its ar
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ COMMON, TRIAL = "common", "trial-"
 """What the runs of a search are named: what its trials share, and before its number each trial."""
 
 _NOT_IN_NAMES = set('/\\:@"\n\t ')  # of folders, and of systems in tables
+
+_PROTOCOL = re.compile(r"full|full_with_seen|(sampled|rerank)-\d+")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class Study:
             raise UserError(f"study: its seeds are {self.seeds}: give one or more different ones")
         if self.metric not in METRICS:
             raise UserError(f"study: metric {self.metric!r}: use one of {', '.join(METRICS)}")
+        if not _PROTOCOL.fullmatch(self.protocol):
+            raise UserError(
+                f"study: protocol {self.protocol!r}: use full, full_with_seen, sampled-M or rerank-M"
+            )
         if self.command not in COMMANDS:
             raise UserError(f"study: command {self.command!r}: use one of {', '.join(COMMANDS)}")
         if not self.systems:

@@ -16,6 +16,7 @@ from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile, study_runs
 from delrec_jax.studies.selection import best_arm
+from delrec_jax.studies.sharing import _link
 from delrec_jax.studies.study import Arm, Study, along, grid
 from delrec_jax.studies.trial_runs import make_space
 
@@ -50,6 +51,7 @@ def test_arms_along_a_key_and_on_a_grid():
         (lambda: study(arms=(Arm("a"), Arm("a"))), "two arms are named 'a'"),
         (lambda: study(seeds=(0, 0)), "seeds are (0, 0)"),
         (lambda: study(metric="HR@3"), "metric 'HR@3'"),
+        (lambda: study(protocol="fool"), "protocol 'fool': use full, full_with_seen, sampled-M"),
         (lambda: study(command="teach"), "command 'teach'"),
         (lambda: study(systems=("delrek",)), "no system 'delrek'"),
         (lambda: Arm("a b"), "arm 'a b'"),
@@ -164,3 +166,10 @@ def test_a_shipped_study_opens_on_its_base(path, tmp_path):
     assert len({run.arm.name for run in found}) > 1 or make_space(shipped, base).ranges
     for word in ("Question:", "Arms:", "Command: delrec study --config=configs/studies/", "Time:"):
         assert word in path.read_text(), f"{path.name} does not say {word}"
+
+
+def test_a_study_that_was_copied_without_its_links_is_told(tmp_path):
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    with pytest.raises(UserError, match="data: a folder, where the runs of a study have a link"):
+        _link(tmp_path / "run" / "data", tmp_path / "stages" / "prepare")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["data"]
