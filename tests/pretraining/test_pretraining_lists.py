@@ -60,6 +60,7 @@ def test_the_catalogue_is_tokenized_once_where_nothing_is_listed(tiny_run, tmp_p
     workdir = tmp_path / "run"
     for folder in ("data", "lm/tokenizer"):
         shutil.copytree(tiny_run / folder, workdir / folder)
+    shutil.copy(tiny_run / "lm" / "stage.json", workdir / "lm")  # the folder is the run's own
     titles = load_data(open_workspace(tiny_run)).corpus.catalogue.titles
     sizes, encode = [], Tokenizer.encode_many
 

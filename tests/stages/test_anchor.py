@@ -57,6 +57,7 @@ def tuned(tiny_run, tmp_path, monkeypatch):
         ws = Workspace(workdir, replace(before, tune=replace(before.tune, **settings)), update=True)
         data = load_data(ws)
         monkeypatch.setattr(task, "fit", watch.fit)
+        ws.begin("tune")
         tune.Tuning(ws, data, Inputs(ws).language).fit("distilled")
         return files.adapter_path(ws, "distilled").read_bytes()
 
