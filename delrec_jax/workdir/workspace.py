@@ -28,14 +28,7 @@ from delrec_jax.workdir.stage_table import STAGES, Stage
 # Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; newer markers say it too.
 _FORMAT = 5
 
-_GOING = {
-    "fingerprint": "",
-    "judged_by": {},
-    "finished": False,
-    "content": "",
-    "format": _FORMAT,
-    "files": {},
-}
+_GOING = {"fingerprint": "", "finished": False}
 """The marker of a stage whose earlier files are being removed."""
 
 
