@@ -49,7 +49,7 @@ PARTS = (
 )
 TESTS = (
     *("tests/data", "tests/evaluation", "tests/results", "tests/language", "tests/teachers"),
-    *("tests/pretraining", "tests/delrec", "tests/stages/test_bert_run.py"),
+    *("tests/pretraining", "tests/delrec", "tests/hub", "tests/stages/test_bert_run.py"),
     *("tests/stages/test_tiny_run.py", "tests/stages/test_verbalizers.py"),
 )
 """Those that are asked; of all others, most run whole pipelines."""

@@ -1,5 +1,6 @@
 """The command line before anything runs: how arguments are read, what a mistake is told, and what is not loaded for it."""
 
+import json
 import subprocess
 import sys
 from unittest import mock
@@ -79,6 +80,13 @@ def test_a_key_with_a_dot_in_a_workdir_is_told(capsys, tmp_path):
     (tmp_path / "config.json").write_text('{"data.corpus": "csv"}')
     said = mistake(capsys, "recommend", f"--workdir={tmp_path}", "--history=A")
     assert f"{tmp_path}/config.json: " in said and "put back a copy" in said
+
+
+@pytest.mark.parametrize("settings", [{"seeed": 1}, {"tune": {"loop": {"steps": -1}}}])
+def test_a_wrong_key_or_value_in_a_workdir_names_its_file(capsys, tmp_path, settings):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    said = mistake(capsys, "recommend", f"--workdir={tmp_path}", "--history=A")
+    assert f"{tmp_path}/config.json: " in said and next(iter(settings)) in said
 
 
 def test_flags_from_a_file(file, tmp_path):

@@ -26,7 +26,12 @@ def stored_experiment(place: str | Path) -> Experiment:
     stored = str(place).startswith(SCHEME)
     settings = _in_bucket(str(place)) if stored else _in_folder(expanded(place))
     own = {key: value for key, value in settings.items() if key not in PLACES}
-    return from_config(as_config(own, f"{place}/{_NAME}"))
+    path = f"{place}/{_NAME}"
+    config = as_config(own, path)
+    try:
+        return from_config(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _in_folder(folder: Path) -> dict[str, Any]:
