@@ -1,5 +1,6 @@
 """Residual tuning: the loss by brute force over the open items, no gradient to the teacher, and what validation selects by."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import flax.struct
@@ -58,8 +59,8 @@ class Model(SimpleNamespace):
         return jnp.take_along_axis(scores, candidates, axis=1)
 
 
-def loss_of(batch, beside=BESIDE):
-    loss = ranking_loss(Model(), KNOWN, TuneConfig(), beside)
+def loss_of(batch, beside=BESIDE, **settings):
+    loss = ranking_loss(Model(), KNOWN, TuneConfig(**settings), beside)
 
     def total(adapters, teacher):
         frozen = {"params": None, "vectors": None, "prompt": None, "teacher": teacher}
@@ -94,6 +95,40 @@ def test_the_loss_is_that_of_the_sum_over_the_open_items(batch):
         expected += np.log(np.exp(sums[row][among]).sum()) - sums[row][label]
     total, adapters = loss_of(batch)
     np.testing.assert_allclose(total(adapters, Teacher(jnp.array(TABLE))), expected, rtol=1e-5)
+
+
+def softmax(scores):
+    return np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+
+
+def test_alone_the_loss_leaves_out_items_that_training_has_not_and_the_anchor_pulls_back():
+    owners = np.array([[1, 0, 2, 2], [0, 0, 0, 0]], np.int32)  # the first text shows titles 0 and 1
+    for shown, batch in (
+        ([[], []], CATALOGUE),
+        ([[0, 1], []], replace(CATALOGUE, owners=owners)),
+    ):
+        expected = 0.0
+        for own, label, hidden in zip(LM, LABELS, shown, strict=True):
+            among = [item for item in range(ITEMS) if KNOWN[item] and item not in hidden]
+            expected += np.log(np.exp(own[among]).sum()) - own[label]
+        total, adapters = loss_of(batch, None, anchor=0.0)
+        np.testing.assert_allclose(total(adapters, None), expected, rtol=1e-5)
+        before = np.random.default_rng(2).normal(size=LM.shape).astype(np.float32)
+        p, q = softmax(before), softmax(LM)
+        total, adapters = loss_of(replace(batch, before=before), None, anchor=0.7)
+        pulled = expected + 0.7 * (p * np.log(p / q)).sum()
+        np.testing.assert_allclose(total(adapters, None), pulled, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [CATALOGUE, LISTED], ids=["catalogue", "candidates"])
+def test_the_adapters_penalty_is_added(batch, monkeypatch):
+    monkeypatch.setattr("delrec_jax.delrec.next_item.orthogonality_penalty", lambda tree: 4.0)
+    config = TuneConfig(anchor=0.0)
+    loss = ranking_loss(Model(), KNOWN, config)
+    adapters = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
+    frozen = {"params": None, "vectors": None, "prompt": None}
+    _, _, more = loss({"adapters": adapters}, frozen, batch, None)
+    assert more["penalty"] == pytest.approx(4.0 * config.adalora.orthogonality) != 0
 
 
 @pytest.mark.parametrize("batch", [CATALOGUE, LISTED], ids=["catalogue", "candidates"])

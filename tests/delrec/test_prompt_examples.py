@@ -16,6 +16,7 @@ from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
 from delrec_jax.delrec import distill, prompt_examples, systems, tune
+from delrec_jax.delrec.agreement import Reading, make_exam
 from delrec_jax.delrec.next_item_examples import next_item_examples
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.delrec.rows import user_parts
@@ -168,6 +169,75 @@ def test_rps_shows_the_history_up_to_its_end_and_nothing_after_it(runs):
             example = rps(texts, index)
             assert example.task == RPS and items_in(example.ids) == history[:end].tolist()
             assert example.ids.tolist().count(MASK) == 1
+
+
+def listing_all(ws, data, language):
+    """An experiment, and a language, whose texts list their candidates, with the teacher's next best after them."""
+    shown = replace(ws.experiment.prompts, show_candidates=True, show_ranks=True, max_tokens=512)
+    tuned = replace(
+        ws.experiment.tune, loss_over="candidates", num_candidates=8, anchor=0.0, valid_users=0
+    )
+    distilled = replace(ws.experiment.distill, loss_over="candidates")
+    changed = replace(ws.experiment, prompts=shown, tune=tuned, distill=distilled)
+    return changed, replace(language, pieces=pieces_of(data, shown))
+
+
+def test_candidates_stand_in_the_text_as_they_are_scored_and_the_label_is_not_told(
+    ws, data, language
+):
+    changed, listing = listing_all(ws, data, language)
+    users = np.arange(NUM_USERS)
+    rows = source_rows(changed, data.split, users, "teacher")
+    lists = make_lists(changed, data.split, NUM_ITEMS, rows, teacher_scores)
+    texts = make_examples(changed, data, listing, users, "teacher", lists)
+    orders = set()
+    for index in range(0, len(texts), 7):
+        example, (history, end) = rps(texts, index), history_of(texts, index)
+        told = lists.items[index][1 : changed.distill.top_h]  # all of the list but its label
+        assert items_in(example.ids) == [*history[:end], *example.candidates, *told]
+        orders.add(tuple(np.argsort(example.candidates)))
+    assert len(orders) > 5
+    labels = next_item_examples(changed, data, listing, pattern=SLOTS)
+    true = make_examples(changed, data, listing, users, "true")
+    drawn = [example for _, example in examples(texts, 100) if example.task == TA]
+    drawn += [example for _, example in examples(true, 20)]
+    drawn += [labels.example(index, np.random.default_rng(index)) for index in range(20)]
+    for example in drawn:
+        assert items_in(example.ids)[-8:] == example.candidates.tolist()
+
+
+def test_an_exam_asks_the_teacher_about_the_items_that_it_shows(runs):
+    texts = runs["heldout"]
+    exam, lists = make_exam(texts, SLOTS), texts.material.lists
+    assert len(exam.examples) == len(texts)
+    for row, example in enumerate(exam.examples):
+        given = dict(zip(lists.items[row].tolist(), lists.scores[row].tolist(), strict=True))
+        assert exam.labels[row].tolist() == [given[item] for item in example.candidates.tolist()]
+        assert exam.labels[row].argmax() == exam.targets[row].argmax()
+
+
+@pytest.mark.parametrize("select_by", ["agreement", "kendall_tau", "likelihood"])
+def test_a_prompt_is_selected_by_its_own_labels_and_the_measure_asked_for(
+    ws, data, language, monkeypatch, select_by
+):
+    seen, trained = [], []
+    values = {"agreement": 1.0, "kendall_tau": 2.0, "likelihood": 3.0}
+    reading = Reading(**{name: np.full(3, value) for name, value in values.items()})
+    config = replace(ws.experiment.distill, select_by=select_by)
+    monkeypatch.setattr(ws, "experiment", replace(ws.experiment, distill=config))
+    monkeypatch.setattr(
+        distill.PromptTraining, "_read", lambda self, _, exam: seen.append(exam) or reading
+    )
+    monkeypatch.setattr(distill.PromptTraining, "fit", lambda *given: trained.append((*given,)))
+    monkeypatch.setattr(distill.PromptTraining, "agreement", lambda self, texts: [])
+    ws.folder("distill").mkdir(exist_ok=True)
+    distill.distill(ws, data, language)
+    for training, name, texts in trained:
+        seen.clear()
+        found = training._validator(texts)({})
+        assert found["valid/selection"] == values[select_by]
+        one_hot = set(np.unique(seen[-1].labels)) == {0.0, 1.0}
+        assert one_hot == (name == "true") and len(seen) == (1 if name == "distilled" else 2)
 
 
 def test_rps_rows_are_the_latest_positions_of_the_training_part(runs, ws, data):
