@@ -97,9 +97,12 @@ def check_finite(scores: Float[np.ndarray, "B N"], *, what: str) -> None:
     Raises:
         UserError: a score is NaN or +inf; names `what`, the row and the remedy.
     """
-    scores = np.asarray(scores)
-    bad = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
-    _refuse_broken(bad, what=what)
+    _refuse_broken(_broken(np.asarray(scores)), what=what)
+
+
+def _broken(scores: Float[np.ndarray, "B N"]) -> Bool[np.ndarray, "B"]:
+    bad: Bool[np.ndarray, B] = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
+    return bad
 
 
 def _refuse_broken(bad: np.ndarray, *, what: str) -> None:
@@ -112,17 +115,18 @@ def _refuse_broken(bad: np.ndarray, *, what: str) -> None:
         )
 
 
-def _to_device(scores: Array | np.ndarray, *, what: str) -> Array:
+def _to_device(scores: Array | np.ndarray) -> Array:
     """Scores as a device array without making or breaking a tie.
 
     JAX would round 64-bit scores to 32 bits, which can make different scores equal: such rows are replaced by their dense
-    ranks, with the same order and ties.
+    ranks, with the same order and ties. A row that cannot be ranked stays one: it is refused with all others.
     """
     if isinstance(scores, np.ndarray) and scores.dtype.itemsize > 4:
         from scipy import stats  # imported late: half a second
 
-        check_finite(scores, what=what)
-        scores = stats.rankdata(scores, method="dense", axis=1).astype(np.int32)
+        broken = _broken(scores)
+        scores = stats.rankdata(scores, method="dense", axis=1).astype(np.float32)
+        scores[broken] = np.nan
     return jnp.asarray(scores)
 
 
@@ -158,7 +162,7 @@ def rank_users(
         raise UserError(f"{what}: 0 users to rank; the evaluated part of the split is empty")
     found = BatchRanks(rankers)
     for places, _ in fixed_batches(len(order), batch_size):
-        found.add(_to_device(score_fn(order[places]), what=what), order[places])
+        found.add(_to_device(score_fn(order[places])), order[places])
     return found.joined(order, what=what)
 
 

@@ -76,11 +76,14 @@ def test_rows_compare_each_system_with_the_teacher_of_its_own_run():
     )
     first, *rows = beyond.measure_rows(table.reverse(), COUNTS, np.array([0, 3]))
     assert (first["system"], first["popularity"], first["coverage"]) == (beyond.TARGETS, 0.5, None)
+    assert first["novelty"] == pytest.approx(beyond.self_information(COUNTS)[[0, 3]].mean())
     found = {(row["system"], row["teacher"], row["seed"]): row for row in rows}
     assert set(found) == set(runs)
     assert [row["jaccard"] for row in (found[key] for key in runs)] == [None, 0.5, None, None]
     delrec = found["delrec", "sasrec", 0]
     assert (delrec["same_first"], delrec["coverage"], delrec["users"]) == (0.5, 1.0, 2)
+    assert delrec["concentration"] == 0  # each item once
+    assert found["teacher", "sasrec", 0]["concentration"] == pytest.approx(2 / 3)
     assert delrec["novelty"] == pytest.approx(beyond.self_information(COUNTS).mean())
 
 

@@ -144,6 +144,16 @@ def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
     assert 0.88 <= covered / 200 <= 0.99
 
 
+def test_a_lower_level_is_a_narrower_interval():
+    values = np.random.default_rng(0).random((50, 2))
+    for half, whole in zip(
+        metrics.bootstrap_intervals(values, seed=0, level=0.5),
+        metrics.bootstrap_intervals(values, seed=0, level=0.95),
+        strict=True,
+    ):
+        assert whole.low < half.low < half.value == whole.value < half.high < whole.high
+
+
 def test_bootstrap_without_users_or_with_nan_is_an_error():
     for values in (np.array([]), np.array([1.0, np.nan])):
         with pytest.raises(UserError, match="bootstrap"):

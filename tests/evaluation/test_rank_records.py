@@ -66,6 +66,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     ("spoil", "column"),
     [
         (lambda t: t.drop("ties"), "ties"),
+        (lambda t: t.with_columns(pl.lit(-1, pl.Int32).alias("ties")), "ties"),
         (lambda t: t.with_columns(pl.col("rank").cast(pl.Float32)), "rank"),
         (lambda t: t.with_columns(pl.lit("sasrec2").alias("system")), "system"),
         (lambda t: t.with_columns(pl.lit(0.0).alias("rank")), "rank"),
@@ -83,6 +84,9 @@ def test_a_spoiled_file_names_itself_and_the_column(tmp_path, spoil, column):
     spoil(table()).write_parquet(path)
     with pytest.raises(UserError, match=rf"records\.parquet: column '{column}'"):
         rec.read_records(path)
+    with pytest.raises(UserError, match=rf"column '{column}'"):
+        rec.write_records(tmp_path / "new.parquet", spoil(table()))
+    assert not (tmp_path / "new.parquet").exists()
 
 
 def test_missing_and_corrupt_files_are_user_errors(tmp_path):
@@ -137,6 +141,11 @@ def test_expected_values_survive_the_file_and_come_back_wide(tmp_path):
         rec.write_expected(tmp_path / "f", expected.with_columns(pl.lit(1.5).alias("value")))
     with pytest.raises(UserError, match="column 'metric'"):
         rec.write_expected(tmp_path / "f", expected.with_columns(pl.lit("AUC").alias("metric")))
+    with pytest.raises(UserError, match="column 'user'"):
+        rec.write_expected(tmp_path / "f", pl.concat([expected] * 2))
+    expected.with_columns(pl.lit(1.5).alias("value")).write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(UserError, match=r"e\.parquet: column 'value'"):
+        rec.read_expected(tmp_path / "e.parquet")
 
 
 def test_a_folder_may_be_called_like_a_pattern_and_the_first_wrong_row_is_named(tmp_path):

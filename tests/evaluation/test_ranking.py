@@ -122,9 +122,10 @@ def test_seen_items_of_histories_ignore_padding():
     assert seen.tolist() == [[False, False, True, False], [True, False, False, True]]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_broken_scores_are_refused_with_the_row(bad):
-    scores = np.zeros((3, 4), np.float32)
+def test_broken_scores_are_refused_with_the_row(bad, kind):
+    scores = np.zeros((3, 4), kind)
     scores[1, 2] = bad
     with pytest.raises(UserError, match=r"teacher.*1 of 3 users.*row 1"):
         user_ranks.check_finite(scores, what="teacher")
@@ -136,6 +137,11 @@ def test_broken_scores_are_refused_with_the_row(bad):
     few = {"few": user_ranks.candidate_ranker(np.zeros(3, int), np.tile(np.arange(4), (3, 1)))}
     with pytest.raises(UserError, match="teacher, few"):
         user_ranks.rank_users(lambda u: scores[u], few, num_users=3, batch_size=2, what="teacher")
+
+
+def test_padding_among_the_candidates_is_last():
+    found = ranking.gather_candidates(jnp.array([[1.0, 2.0]]), jnp.array([[1, -1]]))
+    assert found.tolist() == [[2.0, -np.inf]]
 
 
 def test_a_target_outside_the_catalogue_is_refused():

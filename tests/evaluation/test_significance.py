@@ -79,6 +79,29 @@ def test_pairing_is_by_user_and_not_by_row():
     assert (one.ci_low, one.ci_high, one.p_value) == (0.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize("column", ["corpus", "split"])
+def test_systems_of_different_data_are_not_paired(column):
+    records = pl.concat([table("delrec", [1, 2]), table("teacher", [1, 2], **{column: "other"})])
+    with pytest.raises(UserError, match=f"column '{column}' differs"):
+        sig.compare(records, "delrec", "teacher", "MRR")
+
+
+def test_a_family_is_drawn_by_the_seed_and_under_the_protocol_that_are_asked_for():
+    ranks = np.random.default_rng(0).integers(1, 9, (2, 40))
+    records = pl.concat(
+        [
+            table(system, one, protocol=protocol)
+            for protocol in ("full", "sampled-20")
+            for system, one in zip(("delrec", "teacher"), ranks, strict=True)
+        ]
+    )
+    asked = {"seed": 5, "protocol": "sampled-20"}
+    pair = ("delrec", "teacher")
+    (one,) = sig.compare_family(records, [pair], "MRR", **asked)
+    assert one == sig.compare(records, *pair, "MRR", **asked)
+    assert one != sig.compare(records, *pair, "MRR", protocol="sampled-20")
+
+
 def test_what_cannot_be_paired_is_refused():
     base = table("delrec", [1, 2])
     with pytest.raises(UserError, match="column 'target' differs"):

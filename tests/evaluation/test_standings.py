@@ -55,6 +55,19 @@ def test_a_users_seeds_are_averaged_before_users_are(records):
     assert found["markov", ""].seeds == 1 and ("markov", "sasrec") not in found
 
 
+def test_intervals_are_drawn_by_the_seed_that_is_asked_for(records):
+    first, other = (standings(records, "MRR", protocol="full", seed=seed) for seed in (0, 3))
+    assert [one.value for one in first] == [one.value for one in other] and first != other
+    pair = (records, "delrec", "markov", "NDCG@10")
+    tests = [compare_with_baseline(*pair, resamples=99, seed=seed) for seed in (0, 3)]
+    assert tests[0] != tests[1]
+
+
+def test_a_standing_says_what_was_tuned_beside():
+    (one,) = standings(table("delrec", beside="teacher"), "MRR", protocol="full")
+    assert one.beside == "teacher"
+
+
 def test_the_best_baseline_has_no_language_model(records):
     found = standings(records, "NDCG@10", protocol="full")
     assert best_baseline(found) == "markov"
