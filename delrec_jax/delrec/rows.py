@@ -49,12 +49,14 @@ def user_parts(
 
 def latest_rows(train: Interactions, users: np.ndarray, positions: int, *, labelled: bool) -> Rows:
     """The latest `positions` histories of each user's training part; if `labelled`, only those with a next item in it."""
-    pairs = []
-    for user in users:
-        length = int(train.lengths[user]) - (1 if labelled else 0)
-        pairs += [(user, end) for end in range(max(1, length - positions + 1), length + 1)]
-    table = np.array(pairs, np.int32).reshape(-1, 2)
-    return Rows(table[:, 0], table[:, 1])
+    lengths = train.lengths[users] - (1 if labelled else 0)
+    counts = np.clip(lengths, 0, positions)
+    firsts = lengths - counts + 1
+    places = np.arange(counts.sum()) - np.repeat(
+        np.cumsum(counts) - counts, counts
+    )  # within a user
+    ends = np.repeat(firsts, counts) + places
+    return Rows(np.repeat(users, counts).astype(np.int32), ends.astype(np.int32))
 
 
 def next_items(train: Interactions, rows: Rows) -> Int[np.ndarray, " N"]:

@@ -38,6 +38,7 @@ from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Task
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
+from delrec_jax.workdir.encoded_titles import title_room
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import code_count, make_pieces, make_ranker
 from delrec_jax.workdir.language_scorer import text_shapes
@@ -66,6 +67,7 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
             plain = make_pieces(ws.experiment, tokenizer, titles, templates, lists=False)
         material = make_material(ws.experiment, data, tokenizer, plain)
         _train(ws, data, material, ranker)
+    _report_long_titles(tokenizer, titles, title_room(ranker.model, pieces))
     _report_shared_titles(ws, titles, ranker)
 
 
@@ -127,6 +129,16 @@ def pretraining_task(
             items=asked,
         ),
     )
+
+
+def _report_long_titles(tokenizer: Tokenizer, titles: tuple[str, ...], room: int) -> None:
+    lengths = [len(ids) for ids in tokenizer.encode_many(titles)] if room else []
+    if long := [item for item, length in enumerate(lengths) if length > room]:
+        first = long[0]
+        say(
+            f"  {len(long)} titles have more tokens than the language model can read and are cut to {room}; the first is "
+            f"{titles[first][:80]!r}, with {lengths[first]}"
+        )
 
 
 def _report_shared_titles(ws: Workspace, titles: tuple[str, ...], ranker: Ranker) -> None:

@@ -242,7 +242,8 @@ def _scores_of(
     labels: Int[Array, "B L"],
     drawn: Int[Array, "B K"],
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L K"], Bool[Array, "B L K"]]:
-    """Scores of the labels and of each row's negatives, and which of the latter are not the label."""
+    """Scores in float32 of the labels and of each row's negatives, and which of the latter are not the label."""
+    states, table = states.astype(jnp.float32), table.astype(jnp.float32)
     positive = jnp.einsum("bld,bld->bl", states, table[jnp.maximum(labels, 0)])
     negative = jnp.einsum("bld,bkd->blk", states, table[drawn])
     return positive, negative, drawn[:, None, :] != labels[..., None]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.data.pipeline import bucket_length, make_buckets
+from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.stored_arrays import content_hash, load_arrays, save_arrays
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
@@ -57,6 +58,12 @@ class TitleStore:
         return stored
 
 
+def title_room(model: LanguageModel, pieces: Pieces) -> int:
+    """Returns how many tokens of a title the model can read alone, beside the special tokens of a text; 0 = any."""
+    special = len(pieces.begin) + len(pieces.end)
+    return max(1, model.longest_text - special) if model.longest_text else 0
+
+
 class TitleEncoder:
     """Reads all titles, in batches of similar length; compiled once, with and without adapters."""
 
@@ -66,9 +73,10 @@ class TitleEncoder:
         Args:
           model: the language model.
           layout: where its parameters are placed.
-          titles: the tokens of each text.
+          titles: the tokens of each text, no more than the model can read.
         """
         self._titles, self._width = titles, model.width
+        self._most = model.longest_text  # 0 = any
         self._step = EvalStep(
             lambda held, ids: title_vectors(model, held["params"], ids, held["adapters"]), layout
         )
@@ -91,7 +99,8 @@ class TitleEncoder:
         for start in range(0, len(order), batch):
             # The last batch reads some titles again, so that it has the shape of the others.
             rows = order[max(0, min(start, len(order) - batch)) :][:batch]
-            ids = np.zeros((batch, bucket_length(int(lengths[rows].max()), buckets)), np.int32)
+            length = bucket_length(int(lengths[rows].max()), buckets)
+            ids = np.zeros((batch, min(length, self._most or length)), np.int32)
             for line, row in zip(ids, rows, strict=True):
                 line[: lengths[row]] = self._titles[row]
             found[rows] = np.asarray(self._step(held, ids))

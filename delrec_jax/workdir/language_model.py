@@ -25,7 +25,7 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.encoded_titles import TitleEncoder, TitleStore
+from delrec_jax.workdir.encoded_titles import TitleEncoder, TitleStore, title_room
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.workspace import Workspace
 
@@ -233,7 +233,8 @@ def _ranker(
             f"title {titles[empty[0]]!r}: this language model's tokenizer makes no token of it ({len(empty)} such titles); "
             "correct it in the file of the items, or take another language model"
         )
-    tokens, weights = title_matrix(ids)
+    room = title_room(model, pieces)
+    tokens, weights = title_matrix([title[:room] for title in ids] if room else ids)
     verbalizer = find_verbalizer(config.lm.verbalizer)
     verbalizer = verbalizer.configured(config.lm, pieces.begin.tolist(), pieces.end.tolist())
     return Ranker(model, tokens, weights, pieces.sentinel, verbalizer, pieces.codes)

@@ -187,6 +187,15 @@ def test_few_labels_are_those_of_drawn_users_and_the_tested_users_stay():
         make_split(corpus, SplitConfig(label_users=41))
 
 
+def test_with_few_labels_users_apart_still_validate():
+    rows = [[user % 7, (user + 1) % 7, (user + 2) % 7, (user + 3) % 7] for user in range(40)]
+    corpus, kind = corpus_of(make_interactions(rows)), {"valid_users": 0.2, "test_users": 0.2}
+    few = make_split(corpus, SplitConfig("by_user", label_users=5, **kind))
+    whole = make_split(corpus, SplitConfig("by_user", **kind))
+    assert len(few.training_users) == 5
+    assert few.users("valid").tolist() == whole.users("valid").tolist() != []
+
+
 def test_counts_and_cold_items_look_at_the_training_part_only():
     split = leave_one_out(make_interactions(ROWS))
     assert split.train_counts(7).tolist() == [2, 1, 1, 1, 2, 1, 0]

@@ -64,6 +64,9 @@ def expected(config, readout, prompt=0.0):
     raw = [np.mean([TABLE[t] for t in (BEGIN, *title, END)], axis=0) for title in TITLES]
     mean = np.mean(raw, axis=0)
     items = [unit(vector - mean) for vector in raw]
+    if "item_residual" in readout:
+        own = readout["item_residual"]
+        items = [unit(item + more) for item, more in zip(items, own, strict=True)]
     rows = []
     for ids, ages in zip(IDS, AGES, strict=True):
         weights = {
@@ -93,8 +96,9 @@ def expected(config, readout, prompt=0.0):
         {"pooling": "mean", "recent": 0},
         {"pooling": "last", "recent": 1, "mapped": False},
         {"decay": 0.5, "rest": 0.0, "recent": 3, "item_bias": True},
+        {"item_residual": True},
     ],
-    ids=["default", "mean", "last", "bias"],
+    ids=["default", "mean", "last", "bias", "residual"],
 )
 def test_scores_are_those_of_a_loop(settings):
     model, rng = ranker(**settings), np.random.default_rng(1)

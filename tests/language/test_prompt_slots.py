@@ -8,6 +8,7 @@ import pytest
 from delrec_jax.errors import UserError
 from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.soft_prompt import (
+    INITS,
     embed_with_prompt,
     init_guided,
     init_prompt,
@@ -22,6 +23,13 @@ TABLE = jnp.arange(15.0).reshape(5, 3)
 PROMPT = -1 - jnp.arange(12.0).reshape(4, 3)
 # Slots (5 to 8) out of order, one of them twice, none for row 3 of the prompt.
 IDS = jnp.asarray([[0, 4, 5, 7, 2], [6, 1, 1, 5, 5]])
+
+
+@pytest.mark.parametrize("kind", INITS)
+def test_a_prompt_trains_in_float32_whatever_the_model_is_in(kind):
+    half, key = TABLE.astype(jnp.bfloat16), jax.random.key(0)
+    assert init_prompt(kind, half, 3, key, text_ids=[1]).dtype == jnp.float32
+    assert {row.dtype for row in init_guided(half, 3, 2, key).values()} == {jnp.dtype("float32")}
 
 
 def test_slot_ids_follow_the_vocabulary():

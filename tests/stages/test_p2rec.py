@@ -12,6 +12,7 @@ from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.app.answers import Answers
+from delrec_jax.data.splits import partition_users
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import of_recommender
 from delrec_jax.evaluation.top_lists import read_lists
@@ -129,7 +130,8 @@ def test_categories_are_groups_of_what_training_knows(p2rec_run):
         for row in described["categories"]:
             assert row["size"] == (stored.of_item == row["category"]).sum()
             assert {titles[title] for title in row["titles"]} == {row["category"]}
-        assert sum(row["share"] for row in described["categories"]) == pytest.approx(1)
+            share = counts[stored.of_item == row["category"]].sum() / counts[known].sum()
+            assert row["share"] == pytest.approx(share)  # of the interactions
 
 
 def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
@@ -148,8 +150,23 @@ def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
         # One item has one category: whoever spreads the mean over all of them is far from it.
         assert 1 < row["one_item"]["items"] <= (counts > 0).sum()
         assert row["one_item"]["constant"]["squared_error"] > row["constant"]["squared_error"]
+        assert row["constant"]["squared_error"] == pytest.approx(constant_error(ws, data, row))
         # Step 0 is the mean target (but for the small start of the projection), so nothing selected is worse.
         assert row["squared_error"] <= row["constant"]["squared_error"] * 1.05
+
+
+def constant_error(ws, data, row):
+    """What the mean target of the users who train is worth on those who are held out, counted by hand."""
+    users, seed = data.split.training_users, row["seed"]
+    parts = partition_users(users, {"train": 0.8, "valid": 0.2}, seed)
+    of_item = files.load_categories(ws, seed).of_item
+    count = ws.experiment.parse.categories
+
+    def shares(part):
+        kinds = [of_item[data.split.train.history(int(user))] for user in parts[part]]
+        return np.array([np.bincount(kind, minlength=count) / len(kind) for kind in kinds])
+
+    return ((shares("valid") - shares("train").mean(0)) ** 2).mean()
 
 
 def test_one_example_a_user(p2rec_run):
@@ -381,6 +398,22 @@ def augmented(run, workdir, way, *flags, controls, teachers="('sasrec',)"):
     return open_workspace(workdir), given
 
 
+def counted_ndcg10(ws, data, cell):
+    """NDCG@10 on the validation items, user by user."""
+    scores = np.asarray(
+        recommenders.load_cell(ws, data, cell).scores(data.split.histories("valid"))
+    )
+    gains = []
+    for row, (user, target) in enumerate(
+        zip(data.split.users("valid"), data.split.target("valid"), strict=True)
+    ):
+        seen = np.setdiff1d(data.split.history("valid", int(user)), target)
+        others, own = np.delete(scores[row], seen), scores[row, target]
+        rank = (others > own).sum() + ((others == own).sum() + 1) / 2
+        gains.append(1 / np.log2(1 + rank) if rank <= 10 else 0.0)
+    return np.mean(gains)
+
+
 def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, tmp_path):
     given = {"controls": "('random',)", "teachers": "('sasrec', 'ease')"}
     ws, given = augmented(p2rec_run, tmp_path, "ensemble", **given)
@@ -390,6 +423,8 @@ def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, t
     histories = np.array([[-1, -1, 0], [-1, 3, 5]], np.int32)
     for cell, row in zip(cells(ws.experiment), stored, strict=True):
         assert row["valid_ndcg10"] == pytest.approx(valid_ndcg10(ws, data, cell))
+        if cell.name == "ease":
+            assert row["valid_ndcg10"] == pytest.approx(counted_ndcg10(ws, data, cell))
         assert ("alone_ndcg10" in row) == (cell.system != "teacher" and cell.name == "sasrec")
     augmented_cell = cells(ws.experiment)[2]
     both = recommenders.load_cell(ws, data, augmented_cell)

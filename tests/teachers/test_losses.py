@@ -114,6 +114,34 @@ def test_sampled_softmax_estimates_the_softmax(case):
     np.testing.assert_allclose(total, plain(*case), rtol=0.02)
 
 
+def test_sampled_softmax_by_its_own_negatives(case):
+    """Each drawn item that is not the label stands for as many of the others as were not drawn."""
+    states, table, labels = case
+    key, count = jax.random.key(3), 4
+    config = LossConfig("sampled_softmax", negatives=count)
+    total, _ = next_item_loss(*case, config=config, key=key)
+    drawn = np.asarray(jax.random.randint(key, (3, count), 0, ITEMS))
+    scores, expected = np.asarray(states @ table.T, np.float64), 0.0
+    for row, column in np.argwhere(np.asarray(labels) >= 0):
+        own, label = scores[row, column], int(labels[row, column])
+        wrong = [own[item] for item in drawn[row] if item != label]
+        others = (ITEMS - 1) / len(wrong) * np.exp(wrong).sum()
+        expected += np.log(np.exp(own[label]) + others) - own[label]
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_states_in_half_precision_are_summed_in_float32(case, name):
+    states, table, labels = case
+    config = LossConfig(name) if name == "cross_entropy" else LossConfig(name, negatives=4)
+    half = [one.astype(jnp.bfloat16) for one in (states, table)]
+    whole = [one.astype(jnp.float32) for one in half]
+    found, _ = next_item_loss(*half, labels, config=config, key=jax.random.key(0))
+    wanted, _ = next_item_loss(*whole, labels, config=config, key=jax.random.key(0))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_gbce_by_hand():
     positive, negative = jnp.array([[0.3]]), jnp.array([[[1.0, -2.0, 5.0]]])
     usable = jnp.array([[[True, True, False]]])
