@@ -124,6 +124,12 @@ def untitled(item_id: str) -> str:
     return f"untitled item {item_id}"
 
 
+def titled_share(catalogue: Catalogue) -> float:
+    """Returns the share of items for which the source has a title."""
+    pairs = zip(catalogue.titles, catalogue.ids, strict=True)
+    return float(np.mean([title != untitled(own) for title, own in pairs]))
+
+
 def fingerprint(corpus: Corpus) -> str:
     """Returns the SHA-256 (hex) of the content: ids, titles, attributes, sequences and parts, but not the name."""
     catalogue, interactions = corpus.catalogue, corpus.interactions
@@ -156,7 +162,6 @@ def statistics(corpus: Corpus) -> dict[str, int | float | str | bool]:
     """
     catalogue, interactions = corpus.catalogue, corpus.interactions
     lengths = interactions.lengths
-    titled = [t != untitled(i) for t, i in zip(catalogue.titles, catalogue.ids, strict=True)]
     pairs = interactions.num_users * catalogue.num_items
     return {
         "users": interactions.num_users,
@@ -167,7 +172,7 @@ def statistics(corpus: Corpus) -> dict[str, int | float | str | bool]:
         "length_median": float(np.median(lengths)),
         "length_min": int(lengths.min()),
         "length_max": int(lengths.max()),
-        "titled": float(np.mean(titled)),
+        "titled": titled_share(catalogue),
         "time_first": int(interactions.times.min()),
         "time_last": int(interactions.times.max()),
         "ordered_only": corpus.ordered_only,

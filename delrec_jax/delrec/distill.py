@@ -49,7 +49,10 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     lists = {name: teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
     training = PromptTraining(ws, language, valid, make=make, guides=guides)
-    training.fit("distilled", make(parts["train"], "teacher", lists["train"]))
+    texts = make(parts["train"], "teacher", lists["train"])
+    for name in texts.unasked():
+        say(f"  WARNING: {name} is left out: no user's history is long enough for its texts")
+    training.fit("distilled", texts)
     if language.ranker.verbalizer.distilled:
         bare = make(parts["train"], "teacher", lists["train"], slots=NO_PATTERN)
         training.fit(files.READOUT, bare)

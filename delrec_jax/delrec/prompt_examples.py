@@ -73,6 +73,15 @@ class PromptExamples:
             "distill.tasks: none of the tasks with a share can be asked of these users' histories: give rps a share"
         )
 
+    def unasked(self) -> list[str]:
+        """The tasks with a share that none of these users can be asked."""
+        shares, asked = self.material.config.distill.tasks, {task.name for task, _ in self.asked}
+        return [
+            task.name
+            for task in self.tasks
+            if shares[task.name].share > 0 and task.name not in asked
+        ]
+
     @cached_property
     def _shares(self) -> np.ndarray:
         """Cumulative shares of the tasks; the last is 1."""

@@ -15,6 +15,7 @@ from delrec_jax.analysis.report import (
     write_report,
 )
 from delrec_jax.config import Experiment, to_dict
+from delrec_jax.data.corpus_warnings import corpus_warnings
 from delrec_jax.delrec import files, first_look, systems
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
@@ -23,6 +24,7 @@ from delrec_jax.files import write_text
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import base_model
+from delrec_jax.workdir.closed_forms import left_out
 from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
@@ -115,6 +117,7 @@ def _report_data(
         notes=[
             *filter(None, [terminal.seen_and_unseen(rows, protocol)]),
             *notes(config, data),
+            *left_out(ws),
             *([] if beyond else [NOT_RECORDED]),
         ],
     )
@@ -164,7 +167,7 @@ def notes(config: Experiment, data: Data) -> list[str]:
     found = [
         "Intervals are 95 % bootstrap intervals over users; ties take the mean rank; `full` ranks the whole catalogue "
         "without the items that a user has seen, `full_with_seen` with them.",
-        *data.split.warnings(),
+        *corpus_warnings(data.corpus, data.split),
         "A gain of the distilled prompt over no prompt is no evidence of distillation: the control that counts is the prompt "
         "distilled from a shuffled teacher.",
     ]

@@ -20,6 +20,7 @@ from delrec_jax.analysis.report import Curve, ReportData, pretraining_curve, wri
 from delrec_jax.analysis.seed_blocks import seed_mean_blocks
 from delrec_jax.config import Experiment, to_dict
 from delrec_jax.config.p2rec import ENSEMBLE, SOLVED
+from delrec_jax.data.corpus_warnings import corpus_warnings
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
@@ -32,6 +33,7 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.base_model import described_model
+from delrec_jax.workdir.closed_forms import left_out
 from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN, Cell
@@ -127,6 +129,7 @@ def _page(
         users=first_look.shown_users(ws, data, table),
         notes=[
             *_notes(config, data),
+            *left_out(ws),
             *category_lines(read_json(ws.folder("parse") / "parse.json")),
             *([] if beyond else [NOT_RECORDED]),
         ],
@@ -194,7 +197,7 @@ def _notes(config: Experiment, data: Data) -> list[str]:
         "Head: targets among the most popular fifth of the items; tail: the other targets seen in training; cold: targets "
         "never seen in training.",
         "Maps are t-SNE pictures: distances between groups mean nothing; the categories are the teacher's.",
-        *data.split.warnings(),
+        *corpus_warnings(data.corpus, data.split),
     ]
     if SOLVED in config.augment.teachers:
         notes.append(

@@ -11,6 +11,7 @@ import polars as pl
 from delrec_jax.analysis import blocks, tables
 from delrec_jax.analysis.beyond_blocks import beyond_blocks
 from delrec_jax.analysis.comparison_blocks import comparison_block
+from delrec_jax.data.corpus_warnings import corpus_warnings
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation.beyond_accuracy import read_rows
 from delrec_jax.evaluation.significance import compare_family, standard_pairs
@@ -36,7 +37,7 @@ def baseline(ws: Workspace, data: Data) -> None:
         trained = trained_systems(ws).get(name, ())
         run.rank_system(name, system, trained=trained)
     run.rank_hybrids(systems)
-    on_main(lambda: _write(ws, run, data.split.warnings()))
+    on_main(lambda: _write(ws, run, corpus_warnings(data.corpus, data.split)))
 
 
 def _write(ws: Workspace, run: Evaluation, notes: Iterable[str]) -> None:
@@ -67,5 +68,5 @@ def print_baseline(ws: Workspace, data: Data) -> None:
     rows = tables.read_metrics_json(folder / "metrics.json")
     compared = read_json(folder / "comparisons.json")
     blocks.print_blocks([*blocks.result_blocks(rows), comparison_block(compared)])
-    for warning in data.split.warnings():
+    for warning in corpus_warnings(data.corpus, data.split):
         say(f"WARNING: {warning}")

@@ -1,12 +1,19 @@
 """`delrec prepare`: turns raw interactions into a corpus, its statistics, one split, and stored candidates."""
 
+import numpy as np
+
+from delrec_jax.config import Experiment
+from delrec_jax.config.p2rec import SOLVED
 from delrec_jax.data import splits
 from delrec_jax.data.candidates import sampled_candidates, save_candidates
 from delrec_jax.data.corpora import prepare_corpus, source_changed
+from delrec_jax.data.corpus_warnings import corpus_warnings
 from delrec_jax.data.interactions import statistics
 from delrec_jax.data.split_files import save_split
 from delrec_jax.data.split_kinds import make_split
 from delrec_jax.data.splits import Split
+from delrec_jax.teachers.item_to_item import check_catalogue
+from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.workspace import Workspace
@@ -45,6 +52,8 @@ def prepare(ws: Workspace) -> None:
         save_candidates(sets, folder / f"candidates_{part}.npz")
         facts[f"candidates_{part}"] = sets.hash
     write_json(folder / "statistics.json", facts)
+    if config.method == "p2rec" and SOLVED in config.augment.teachers:
+        check_catalogue(display_name(SOLVED), corpus.catalogue.num_items)
     for name, value in facts.items():
         if name != "dropped":
             shown = f"{value:.4g}" if isinstance(value, float) else value
@@ -58,8 +67,30 @@ def prepare(ws: Workspace) -> None:
             f"  WARNING: {repeated} test users have had their target before (data.repeats=keep): `full` ranks it among unseen "
             "items, and `rerank-m` always misses it"
         )
-    for warning in split.warnings():
+    told = [*corpus_warnings(corpus, split), *_short_lists(config, split, len(cold))]
+    for warning in told:
         say(f"  WARNING: {warning}")
+
+
+def _short_lists(config: Experiment, split: Split, num_items: int) -> list[str]:
+    """Says if a user who trains leaves the teacher fewer items than stage 1's lists have."""
+    if config.method != "delrec":
+        return []
+    users = split.training_users
+    histories = [np.unique(split.train.history(int(user))) for user in users]
+    taken = np.array([len(items) for items in histories])
+    known, worst = int((split.train_counts(num_items) > 0).sum()), int(taken.argmax())
+    left, needed = (
+        known - int(taken[worst]),
+        max(config.distill.num_candidates, config.distill.top_h),
+    )
+    if left >= needed:
+        return []
+    name = split.interactions.user_ids[users[worst]]
+    return [
+        f"the stage distill will refuse this corpus: its lists have {needed} items, and user {name!r} leaves only {left} of "
+        f"the {known} that training knows: set distill.num_candidates and distill.top_h to at most {left}"
+    ]
 
 
 def _repeated_targets(split: Split) -> int:

@@ -65,8 +65,13 @@ def _made(ws: Workspace, data: Data, name: str) -> dict[str, Any]:
     )
     say(
         f"  {display_name(name)}: validation NDCG@10 {result['best_value']:.4f} at step {result['best_step']} "
-        f"of {result['steps']}"
+        f"of {result['steps']}, which are {training.epochs(result['steps']):.3g} epochs"
     )
+    if result["best_step"] == result["steps"] == network.loop.steps:
+        say(
+            "  WARNING: it was still improving when teacher.loop.steps ended: a larger number may give a better teacher, and "
+            "a fairer comparison"
+        )
     return {"checkpoint": file_hash(taught_path(ws))}
 
 

@@ -128,6 +128,16 @@ def _combinations(grid: Mapping[str, tuple[float, ...]]) -> list[dict[str, float
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
+def left_out(ws: Workspace) -> list[str]:
+    """Returns why the stage `fit` left baselines out, a sentence for each: empty if it fitted all."""
+    found = read_json(ws.folder("fit") / "settings.json")
+    return [
+        f"The baseline {closed_form(name).title} was left out: {one['left_out']}."
+        for name, one in found.items()
+        if "left_out" in one
+    ]
+
+
 def chosen(ws: Workspace) -> dict[str, Choice]:
     """Returns what the stage `fit` chose, by name, without the recommenders that it left out."""
     found = read_json(ws.folder("fit") / "settings.json")

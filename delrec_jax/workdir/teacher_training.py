@@ -183,6 +183,10 @@ class TeacherTraining:
             saved=self._saved,
         )
 
+    def epochs(self, steps: int) -> float:
+        """How often so many steps read the training part."""
+        return steps * self.config.batch_size / len(self._rows)
+
     def _validator(self, frozen: Any) -> Callable[[Any], dict[str, float]]:
         """Returns a function of params that gives HR@1 and NDCG@10 of the validation items, without and with seen items."""
         assert self._task.scoring is not None

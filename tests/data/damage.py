@@ -268,7 +268,8 @@ def no_rating_or_row_already(case):
         return no_time_or_row_already(case)
     value = case.choose(NO_NUMBERS)
     case.cell(2, f'"{value}"' if "," in value and case.form.name == "csv" else value)
-    return None, Error(case.line)
+    empty = not value.strip()  # a row may have no rating
+    return None, SAME if empty else Error(case.line)
 
 
 @damage

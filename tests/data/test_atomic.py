@@ -115,7 +115,11 @@ NOTHING = "corpus shop: no interaction is left of 6 .*without title row: 6.*same
         ("12\tann\t3\t100", "12\tann\t3", LINE + ": 3 .* header has 4; correct"),
         ("ann\t3\t100", "ann\t3\tlate", LINE + ", column 'timestamp': 'late' is not"),
         ("ann\t3\t100", "ann\t3\t-1", LINE + ", column 'timestamp': '-1' is not a time; give"),
-        ("ann\t3\t100", "ann\tgood\t100", LINE + ", column 'rating': 'good' is not.*correct it"),
+        (
+            "ann\t3\t100",
+            "ann\tgood\t100",
+            LINE + ", column 'rating': 'good' is no rating: correct it",
+        ),
         ("ann\t3\t100", "\t3\t100", LINE + ", column 'user_id': empty cell; fill"),
         ("ann\t3\t100", "ann \t3\t100", LINE + ", column 'user_id': 'ann ' has white space"),
         ("1", "7", NOTHING),

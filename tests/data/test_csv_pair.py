@@ -75,6 +75,13 @@ def test_usual_names_of_columns_are_understood(tmp_path, header):
     assert raw.items.rows() == [("a", "Rake", "1999", "4")]
 
 
+def test_a_row_may_have_no_rating(tmp_path):
+    raw = read_csv_pair(*write(tmp_path, "user,item,time,rating\nann,a,1,\nann,b,2, 4\n"))
+    assert raw.interactions["rating"].to_list() == [None, 4.0]
+    with pytest.raises(UserError, match=r"line 3, column 'rating': 'inf' is no rating"):
+        read_csv_pair(*write(tmp_path, "user,item,time,rating\nann,a,1,\nann,b,2,inf\n"))
+
+
 def test_the_plain_name_goes_before_its_aliases(tmp_path):
     files = write(
         tmp_path,

@@ -15,7 +15,7 @@ from prompt_templates import EVERY
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.data import prompts
-from delrec_jax.delrec import distill, prompt_examples, systems, tune
+from delrec_jax.delrec import distill, prompt_examples, systems, temporal_analysis, tune
 from delrec_jax.delrec.agreement import Reading, make_exam
 from delrec_jax.delrec.next_item_examples import next_item_examples
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
@@ -355,6 +355,12 @@ def test_ta_is_asked_in_its_share_of_the_texts_and_never_for_true(runs):
     tasks = [example.task for _, example in examples(runs["distilled"], 400)]
     assert 0.17 < np.mean(np.array(tasks) == TA) < 0.33
     assert all(example.task == RPS for _, example in examples(runs["true"], 200))
+
+
+def test_a_task_that_nobody_can_be_asked_is_named(runs, monkeypatch):
+    assert runs["distilled"].unasked() == []
+    monkeypatch.setattr(temporal_analysis.TemporalAnalysis, "positions", lambda *_: [])
+    assert replace(runs["distilled"]).unasked() == ["ta"]
 
 
 def test_true_labels_are_the_next_items_of_the_training_part(runs, data):

@@ -17,7 +17,7 @@ from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.markov import MARKOV
 from delrec_jax.teachers.registry import CLOSED_FORMS
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.closed_forms import training_part
+from delrec_jax.workdir.closed_forms import left_out, training_part
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.workspace import Workspace
@@ -266,6 +266,12 @@ def test_a_baseline_that_cannot_be_is_left_out_with_the_reason(tmp_path, capsys,
     assert "hybrid(markov+ease) is left out: markov, ease cannot be part of it here" in said
     table = pl.read_parquet(tmp_path / "run" / "baseline" / "records.parquet")
     assert set(table["system"]) == {"popularity", "teacher"}
+    told = left_out(opened(tmp_path)[0])
+    assert len(told) == len(CLOSED_FORMS) - 1
+    assert any(
+        one.startswith("The baseline EASE was left out: EASE: a catalogue of 30 items")
+        for one in told
+    )
     with pytest.raises(SystemExit):
         delrec("teach", tmp_path, "--config.teacher.name=ease", "--update")
     assert "take another teacher.name" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
         "time": table.times("timestamp"),
     }
     if "rating" in table.frame.columns:
-        columns["rating"] = table.numbers("rating").cast(pl.Float64)
+        columns["rating"] = table.ratings("rating")
     return whole_seconds(pl.DataFrame(columns)), table
 
 

@@ -92,7 +92,7 @@ def read_csv_pair(interactions: Path, items: Path) -> RawTables:
     times, unit = read_times(events, time, is_date=_folded(time) in _DATES)
     columns = {"user": events.frame[user], "item": events.frame[item], "time": times}
     if rating := _column(events, "rating", optional=True):
-        columns["rating"] = events.numbers(rating).cast(pl.Float64)
+        columns["rating"] = events.ratings(rating)
     catalogue, item_file = _items(items)
     unfinished = {UNFINISHED_INTER: events.unfinished, UNFINISHED_ITEM: item_file.unfinished}
     return RawTables(

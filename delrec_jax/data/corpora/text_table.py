@@ -90,6 +90,24 @@ class TextTable:
             )
         return numbers
 
+    def ratings(self, column: str) -> pl.Series:
+        """A column of ratings, Float64; null where a cell is empty, as those of views beside reviews are.
+
+        Raises:
+          UserError: naming the first cell that is neither empty nor a finite number.
+        """
+        text = self.frame[column].str.strip_chars()
+        numbers = text.cast(pl.Float64, strict=False)
+        bad = (
+            ((numbers.is_null() & (text != "")) | ~numbers.is_finite()).fill_null(False).arg_true()
+        )
+        if len(bad):
+            raise UserError(
+                f"{self.place(bad[0], column)}: {shown(text[bad[0]])} is no rating: correct it, leave it empty, or give the "
+                "column another name if it holds no ratings"
+            )
+        return numbers
+
     def times(self, column: str) -> pl.Series:
         """A column of times: numbers from 0 to 2**53, Int64 or (with fractions) Float64.
 

@@ -1,10 +1,13 @@
-"""A title of more tokens than the language model can read is cut and told, before anything is trained."""
+"""What a later stage would fail at, or quietly do without, is told before anything is trained."""
 
 import numpy as np
+import pytest
 from tiny_bert import RAW, write_bert, write_wordpiece
-from tiny_storefront import delrec, open_workspace
+from tiny_p2rec import P2REC
+from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.teachers import item_to_item
 
 MOST = RAW["max_position_embeddings"] - 2  # beside the first and the last special token
 
@@ -36,3 +39,32 @@ def test_a_long_title_is_cut_and_told(tmp_path, capsys):
     vectors = Inputs(open_workspace(tmp_path / "run")).language.title_vectors
     assert np.isfinite(vectors).all() and len(vectors) == 8
     np.testing.assert_allclose(vectors[2], vectors[5], rtol=1e-5)
+
+
+def test_lists_that_a_user_leaves_too_few_items_for(tmp_path, capsys):
+    delrec("prepare", CONFIG, f"--workdir={tmp_path}", *TINY, "--config.distill.num_candidates=30")
+    said = capsys.readouterr().err
+    data = Inputs(open_workspace(tmp_path)).data
+    train = data.split.train
+    taken = [len(set(train.history(user).tolist())) for user in range(train.num_users)]
+    left = len(set(train.items.tolist())) - max(taken)
+    assert "the stage distill will refuse this corpus: its lists have 30 items" in said
+    assert f"leaves only {left} of the" in said and f"to at most {left}" in said
+    name = train.user_ids[int(np.argmax(taken))]
+    assert f"user {name!r}" in said
+    delrec(
+        "prepare",
+        CONFIG,
+        f"--workdir={tmp_path / 'b'}",
+        *TINY,
+        f"--config.distill.num_candidates={left}",
+    )
+    assert "will refuse" not in capsys.readouterr().err
+
+
+def test_a_catalogue_too_large_for_ease_to_be_augmented(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(item_to_item, "MOST_ITEMS", 30)
+    with pytest.raises(SystemExit):
+        delrec("prepare", CONFIG, f"--workdir={tmp_path}", *P2REC, "--config.method=p2rec")
+    said = capsys.readouterr().err
+    assert "EASE: a catalogue of 36 items" in said and "augment.teachers" in said

@@ -1,0 +1,59 @@
+"""What a reader must be told of a corpus: by hand on small ones."""
+
+import numpy as np
+import pytest
+
+from delrec_jax.data.corpus_warnings import corpus_warnings, tied_targets
+from delrec_jax.data.interactions import Catalogue, Corpus, from_rows, untitled
+from delrec_jax.data.split_kinds import leave_one_out
+
+
+def corpus_of(times, titled=10, **options):
+    ids = tuple(map(str, range(10)))
+    titles = tuple(name if place < titled else untitled(name) for place, name in enumerate(ids))
+    rows = [np.array([user % 7, (user + 1) % 7, (user + 2) % 7]) for user in range(len(times))]
+    names = [f"u{user:04}" for user in range(len(times))]
+    interactions = from_rows(names, rows, [np.array(one) for one in times])
+    return Corpus("shop", Catalogue(ids, titles, {}), interactions, {}, **options)
+
+
+def told(corpus):
+    return corpus_warnings(corpus, leave_one_out(corpus.interactions))
+
+
+def test_tied_targets_are_those_with_the_time_of_the_item_before():
+    times = [
+        [1, 2, 2],
+        [1, 1, 2],
+        [5, 5, 5],
+        [2, 3, 4],
+    ]  # the first user ends when the second begins
+    split = leave_one_out(corpus_of(times).interactions)
+    assert tied_targets(split) == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize(("tied", "warned"), [(49, False), (50, True)])
+def test_tied_targets_are_told_from_a_twentieth_on(tied, warned):
+    times = [[1, 2, 2]] * tied + [[1, 2, 3]] * (1000 - tied)
+    found = told(corpus_of(times))
+    assert found == (
+        [
+            "5 % of the test users have their target at the same time as the item before it: which of the two came last is "
+            "decided by data.time_ties"
+        ]
+        if warned
+        else []
+    )
+    assert told(corpus_of(times, ordered_only=True)) == []
+
+
+@pytest.mark.parametrize(("titled", "warned"), [(9, False), (8, True)])
+def test_items_without_titles_are_told(titled, warned):
+    found = told(corpus_of([[1, 2, 3]] * 1000, titled))
+    assert [line.startswith("only 80 % of the items have a title") for line in found] == [
+        True
+    ] * warned
+
+
+def test_few_users_are_told_too():
+    assert len(told(corpus_of([[1, 2, 2]] * 4))) == 3
