@@ -12,7 +12,7 @@ from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.app.answers import Answers
-from delrec_jax.data.splits import partition_users
+from delrec_jax.data.splits import padded_histories, partition_users
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import of_recommender
 from delrec_jax.evaluation.top_lists import read_lists
@@ -401,7 +401,7 @@ def augmented(run, workdir, way, *flags, controls, teachers="('sasrec',)"):
 def counted_ndcg10(ws, data, cell):
     """NDCG@10 on the validation items, user by user."""
     scores = np.asarray(
-        recommenders.load_cell(ws, data, cell).scores(data.split.histories("valid"))
+        recommenders.load_cell(ws, data, cell).scores(padded_histories(data.split, "valid", 16))
     )
     gains = []
     for row, (user, target) in enumerate(
