@@ -74,8 +74,11 @@ def collate(examples: Sequence[Example], buckets: Sequence[int]) -> Example:
 
     def stacked(name: str) -> np.ndarray | None:
         rows = [getattr(example, name) for example in examples]
-        if rows[0] is None:
+        missing = sum(row is None for row in rows)
+        if missing == len(rows):
             return None
+        if missing:
+            raise ValueError(f"{missing} of {len(rows)} examples have no {name}, and others do")
         if name not in PER_TOKEN:
             return np.stack(rows)
         return pad_texts(rows, bucket_length(max(map(len, rows)), buckets))

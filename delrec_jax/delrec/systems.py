@@ -132,7 +132,7 @@ def prompted(ws: Workspace, language: Language, name: str, guides: Guides | None
     if name == "none":
         return LanguageSystem(NO_PATTERN, unread_prompt(ws.experiment, language), guides=guides)
     found, step = files.load_distilled(ws, name), files.selected_step(files.prompt_path(ws, name))
-    readout = {**language.readout, **language.put(found["readout"])}
+    readout = {**language.readout, **language.put({"readout": found["readout"]})["readout"]}
     if name == files.READOUT:
         pattern, prompt = NO_PATTERN, unread_prompt(ws.experiment, language)
     else:

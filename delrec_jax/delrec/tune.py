@@ -115,7 +115,8 @@ class Tuning:
         frozen = {**self._held, "prompt": system.prompt}
         started = self._start(frozen, name)
         if "readout" in started:  # a copy: what trains is given away to the step
-            frozen[BEFORE] = self._language.put(jax.tree.map(np.array, started["readout"]))
+            begun = {BEFORE: jax.tree.map(np.array, started["readout"])}
+            frozen |= self._language.put(begun)
         examples = self._with_scores_before(examples, frozen, name)
         if self._training_teacher is not None:
             home = task.layout.of({"teacher": self._training_teacher})["teacher"]

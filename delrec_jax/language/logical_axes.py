@@ -22,6 +22,9 @@ _WHOLE = (
     *("prompt", "shared", "down", "up", "log_variance", "log_scale", "recent_weight", "map"),
     *("weight", "bias", "tokens", "weights", "unit", "slot_vectors"),
 )
+READOUTS = ("readout", "readout before")
+"""What verbalizers' own parameters are called in a tree: those that train, and those that stage 2 began with."""
+
 _BY_ITEM = ("item_residual", "item_bias")
 
 
@@ -50,6 +53,8 @@ def named_axes(
             return ("catalogue", None)
         if name in _BY_ITEM:
             return ("items", None)[: len(shape)]
+        if owner in READOUTS:  # parameters of somebody's own verbalizer
+            return (None,) * len(shape)
         if name == "embedding" and owner in tables:
             return tables[owner]
         if owner == _READOUT and name == "kernel":

@@ -55,12 +55,13 @@ class Tokenizer:
             if pad != PAD_TOKEN or first is None or last is None:
                 raise UserError(
                     f"{directory}: [PAD] is {pad}, [CLS] {first} and [SEP] {last}; a BERT tokenizer has all three, [PAD] as "
-                    "0: use the model's own"
+                    "0, and others with a mask token (RoBERTa, MPNet) cannot be read: use a BERT model with its own"
                 )
             self.begin, self.end = (first,), (last,)
         elif (pad, end) != (PAD_TOKEN, END_TOKEN):
             raise UserError(
-                f"{directory}: pad is {pad} and </s> is {end}; a T5 tokenizer has 0 and 1: use the model's own"
+                f"{directory}: pad is {pad} and </s> is {end}; a T5 tokenizer has 0 and 1, and others without a "
+                "mask token cannot be read: use a T5 model with its own"
             )
 
     def frame(self, *, end_of_text: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -53,18 +53,23 @@ def to_csv(block: Block) -> str:
     return text.getvalue()
 
 
-def to_latex(block: Block) -> str:
-    """The table as a LaTeX `table` of the package booktabs, with title and note as its caption, and a label by its title."""
+def to_latex(block: Block, name: str = "") -> str:
+    """The table as a LaTeX `table` of the package booktabs, with title and note as its caption.
+
+    Args:
+        block: the table.
+        name: with its title, its label; needed where two tables have one title.
+    """
     columns = "l" + "r" * (len(block.columns) - 1)
     rows = [_row(block.columns)]
     rows += [_row([line.label, *map(_text, line.cells)]) for line in block.lines]
-    name = re.sub(r"[^a-z0-9]+", "-", block.title.lower()).strip("-")
+    label = re.sub(r"[^a-z0-9]+", "-", f"{name} {block.title}".lower()).strip("-")
     return "\n".join(
         (
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{\textbf{{{latex(block.title)}.}} {latex(block.note)}}}",
-            rf"  \label{{tab:{name}}}",
+            rf"  \label{{tab:{label}}}",
             rf"  \begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"    \toprule",
             f"    {rows[0]}",
@@ -93,7 +98,7 @@ def write_tables(folder: Path, blocks: Mapping[str, Block]) -> None:
     write_text(folder / "tables.md", "\n".join(map(to_markdown, blocks.values())))
     for name, block in blocks.items():
         write_text(folder / f"{name}.csv", to_csv(block))
-        write_text(folder / f"{name}.tex", to_latex(block))
+        write_text(folder / f"{name}.tex", to_latex(block, name))
 
 
 def _text(cell: Cell) -> str:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from delrec_jax.config import Experiment, from_config, leaf_keys, to_dict, unknown_key
 from delrec_jax.config.files import code_of, run_file
 from delrec_jax.errors import UserError, one_line
+from delrec_jax.p2rec.cells import seeds
 from delrec_jax.studies.study import Arm, Study
 
 
@@ -93,6 +94,7 @@ def study_runs(study: Study, base: ConfigDict) -> list[StudyRun]:
         for arm in study.arms
     ]
     _refuse_same(found[: len(study.arms)])
+    _refuse_shared_seeds(found)
     return found
 
 
@@ -113,7 +115,9 @@ def arm_experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
         raise UserError(f"arm {arm.name}: changes the seed, which is the study's: set its seeds")
     for key in arm.changes:
         if key not in known:
-            raise UserError(f"arm {arm.name}: {unknown_key(key, known)}")
+            task = "; a task is added in the base config, with a share of 0"
+            hint = task if key.startswith("distill.tasks.") else ""
+            raise UserError(f"arm {arm.name}: {unknown_key(key, known)}{hint}")
     try:
         config.update_from_flattened_dict(dict(arm.changes))
         config.seed = seed + arm.seed_shift
@@ -122,6 +126,20 @@ def arm_experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
         raise UserError(f"arm {arm.name}: {error}") from error
     except (TypeError, ValueError) as error:  # ml_collections on a value of another type
         raise UserError(f"arm {arm.name}: {one_line(error)}") from error
+
+
+def _refuse_shared_seeds(runs: Sequence[StudyRun]) -> None:
+    """P2Rec repeats its method within a run, from the run's seed on: two runs of an arm must not have a seed in common."""
+    taken: dict[tuple[str, int], int] = {}
+    for run in runs:
+        experiment = run.experiment
+        for seed in seeds(experiment) if experiment.method == "p2rec" else ():
+            other = taken.setdefault((run.arm.name, seed), run.seed)
+            if other != run.seed:
+                raise UserError(
+                    f"arm {run.arm.name}: parse.seeds is {experiment.parse.seeds}, so that the runs of the study's seeds "
+                    f"{other} and {run.seed} would both have seed {seed}: set parse.seeds to 1 in what the study changes"
+                )
 
 
 def _refuse_same(runs: Sequence[StudyRun]) -> None:

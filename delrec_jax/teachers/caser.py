@@ -52,6 +52,8 @@ class CaserConfig:
 class Caser(nn.Module):
     """The network, with the interface that `network` describes."""
 
+    title = "Caser"
+
     config: CaserConfig
     num_items: int
     way: str = "own"  # mode of the item table, see `ItemTable`

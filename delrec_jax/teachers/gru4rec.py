@@ -41,6 +41,8 @@ class GRU4RecConfig:
 class GRU4Rec(nn.Module):
     """The network, with the interface that `network` describes."""
 
+    title = "GRU4Rec"
+
     config: GRU4RecConfig
     num_items: int
     way: str = "own"  # mode of the item table, see `ItemTable`

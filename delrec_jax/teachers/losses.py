@@ -98,9 +98,11 @@ def next_item_loss(
     positive, negative, usable = _scores_of(states, table, labels, drawn)
     if config.name == "sampled_softmax":
         losses = sampled_softmax(positive, negative, usable, others=others)
-    else:
+    elif config.name == "gbce":
         beta = gbce_beta(config.negatives / others, config.calibration)
         losses = gbce(positive, negative, usable, beta=beta)
+    else:
+        raise ValueError(f"{config.name} is among LOSSES, but is not computed here")
     return jnp.where(labels >= 0, losses, 0.0).sum(), count
 
 

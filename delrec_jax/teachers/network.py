@@ -1,6 +1,8 @@
 """What the trained teachers share: a network from items to states, a loss on states, and scores of the whole catalogue.
 
-A network is a Linen module with
+A network is a Linen module, made as `Network(config, num_items, way="own")` from a frozen config that has `width`,
+`max_length` and `dropout`, with a `title` for tables, an `item_table.ItemTable` that is called `items` (its rows are split and
+started by that name), and with
 
     __call__(items [B, L], segments [B, L] | None, deterministic) -> states [B, L, D]   at every position
     last(items [B, L]) -> state [B, D]                                                  at the last position, for scores

@@ -2,7 +2,7 @@
 
 A teacher is a conventional sequential recommender: it scores the whole catalogue for a
 history, including for users that it never saw in training. Everything after it (lists,
-ranking, distillation) knows only this protocol, so that a new teacher is one new file.
+ranking, distillation) knows only this protocol, so that a new teacher in closed form is one new file.
 """
 
 from collections.abc import Callable

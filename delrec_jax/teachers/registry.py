@@ -66,7 +66,7 @@ CLOSED_FORMS: Mapping[str, ClosedForm] = {
 LISTS = "lists"
 """The recommender of which only lists are known."""
 
-_TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser", LISTS: "recommender"}
+_LISTS_TITLE = "recommender"
 
 
 def closed_form(name: str) -> ClosedForm:
@@ -129,5 +129,12 @@ def max_length(name: str, network_length: int) -> int:
 
 def display_name(name: str) -> str:
     """The name of a recommender in prompts and tables, such as `SASRec`, or `EASE + Markov` of a hybrid."""
-    titles = [_TITLES.get(part) or closed_form(part).title for part in parts_of(name)]
-    return " + ".join(titles)
+    return " + ".join(map(_title, parts_of(name)))
+
+
+def _title(part: str) -> str:
+    if part == LISTS:
+        return _LISTS_TITLE
+    found = NETWORKS.get(part) or closed_form(part)
+    title: str = found.title
+    return title

@@ -85,6 +85,8 @@ class Block(nn.Module):
 class SASRec(nn.Module):
     """The network, with the interface that `network` describes."""
 
+    title = "SASRec"
+
     config: SASRecConfig
     num_items: int
     way: str = "own"  # mode of the item table, see `ItemTable`

@@ -1,4 +1,4 @@
-"""From per-example losses to one gradient; the mean is taken here and nowhere else.
+"""From per-example losses to one gradient; the mean is taken here, except for stage 1's means of its tasks.
 
 A batch that is too large for the memory is computed in parts (`accumulated`). Losses stay sums and weights until the
 full batch is added up, so that splitting into parts changes nothing but the memory use and the draws of dropout.
@@ -25,7 +25,7 @@ def mean_loss_gradients(loss_fn: LossFn, accumulate: int = 1) -> GradientFn:
 
     Args:
       loss_fn: (params, frozen, batch, key) -> (losses, weights of the same shape, metrics). The
-        weighted mean is taken here and nowhere else; to add a penalty, return it as metrics["penalty"].
+        weighted mean is taken here; to add a penalty, return it as metrics["penalty"].
       accumulate: number of parts that the batch is computed in, see `accumulated`.
     """
 

@@ -4,6 +4,7 @@ A schedule is made for a number of steps. That number is part of the optimizer's
 loop can refuse to train for any other: past its end a schedule would silently stay at its last rate.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 from delrec_jax.training.averaging import with_average
 
-_OPTIMIZERS = ("adam", "adamw", "lion")
 _SCHEDULES = ("cosine", "linear", "constant")
 
 
@@ -52,7 +52,7 @@ class OptimizerConfig:
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("optimizer.name", self.name, _OPTIMIZERS)
+        one_of("optimizer.name", self.name, tuple(_CORES))
         if self.learning_rate <= 0 or min(self.clip, self.weight_decay, self.warmup_steps) < 0:
             raise UserError(
                 f"optimizer: learning_rate {self.learning_rate} must be positive; clip {self.clip}, weight_decay "
@@ -69,6 +69,18 @@ class OptimizerConfig:
         if not 0 <= self.average < 1:
             raise UserError(f"optimizer.average is {self.average}: it must be in [0, 1)")
         one_of("optimizer.schedule", self.schedule, _SCHEDULES)
+
+
+_CORES: Mapping[str, Callable[[optax.Schedule, OptimizerConfig], optax.GradientTransformation]] = {
+    "adam": lambda rate, config: optax.adam(rate, b1=config.b1, b2=config.b2),
+    "adamw": lambda rate, config: optax.adamw(
+        rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+    ),
+    "lion": lambda rate, config: optax.lion(
+        rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+    ),
+}
+"""The optimizers by name, without what comes before them."""
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -97,12 +109,7 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Clipping, then the named optimizer on its schedule, for exactly `total_steps` updates."""
     rate = learning_rate_schedule(config, total_steps)
-    if config.name == "adam":
-        core = optax.adam(rate, b1=config.b1, b2=config.b2)
-    elif config.name == "adamw":
-        core = optax.adamw(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
-    else:
-        core = optax.lion(rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
+    core = _CORES[config.name](rate, config)
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     optimizer = optax.chain(_planned_for(total_steps), *clip, core)
     return with_average(optimizer, config.average) if config.average else optimizer

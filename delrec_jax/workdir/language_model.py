@@ -136,7 +136,7 @@ class Language:
     @cached_property
     def readout(self) -> dict[str, Any]:
         """The start of the verbalizer's own parameters, on the devices; empty if it has none."""
-        found: dict[str, Any] = self.put(self.ranker.readout())
+        found: dict[str, Any] = self.put({"readout": self.ranker.readout()})["readout"]
         return found
 
     def ids(self, text: str) -> np.ndarray:

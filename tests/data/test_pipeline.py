@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 from itertools import chain, pairwise
 from typing import Any
@@ -94,6 +95,15 @@ def test_collate_pads_texts_to_the_bucket_of_the_longest():
     np.testing.assert_array_equal(short.ids, [[1, 0, 0, 0], [4, 4, 4, 4]])
     np.testing.assert_array_equal(short.index, [0, 3])
     assert collate([example(0, rng), example(4, rng)], BUCKETS).ids.shape == (2, 8)
+
+
+def test_a_field_that_some_examples_lack_is_refused():
+    rng = np.random.default_rng(0)
+    whole, bare = example(0, rng), dataclasses.replace(example(1, rng), index=None)
+    for rows in ([whole, bare], [bare, whole]):
+        with pytest.raises(ValueError, match="1 of 2 examples have no index"):
+            collate(rows, BUCKETS)
+    assert collate([bare, bare], BUCKETS).index is None
 
 
 def test_one_epoch_meets_every_example_once_and_the_next_one_in_another_order():

@@ -58,6 +58,8 @@ def test_every_array_has_a_name_for_every_axis(scan, gated, tied):
         ("encoder/block_0/SelfAttention/v/B", (5, 8), (None, "heads")),
         ("encoder/relative_attention_bias/embedding", (32, 2), (None, "heads")),
         ("vectors", (100, 8), ("catalogue", None)),
+        ("readout/gamma", (3, 2), (None, None)),  # of a verbalizer that this package does not know
+        ("readout/item_bias", (100,), ("items",)),
         ("prompt", (10, 8), (None, None)),
         ("projection/kernel", (8, 20), ("embed", None)),
         ("projection/bias", (20,), (None,)),

@@ -6,7 +6,7 @@ import io
 import pytest
 
 from delrec_jax.analysis.blocks import Block, Cell, Line
-from delrec_jax.results.exports import latex, to_csv, to_latex
+from delrec_jax.results.exports import latex, to_csv, to_latex, write_tables
 
 BLOCK = Block(
     title="50 % of A&B_1",
@@ -41,6 +41,17 @@ def test_csv_is_read_back_with_intervals_as_columns():
 )
 def test_latex_escapes_each_sign_once(text, expected):
     assert latex(text) == expected
+
+
+def test_two_tables_of_one_title_have_labels_of_their_own(tmp_path):
+    write_tables(tmp_path, {"systems": BLOCK, "comparisons": BLOCK})
+    labels = {
+        line.strip()
+        for file in tmp_path.glob("*.tex")
+        for line in file.read_text().splitlines()
+        if "label" in line
+    }
+    assert labels == {rf"\label{{tab:{name}-50-of-a-b-1}}" for name in ("systems", "comparisons")}
 
 
 def test_latex_is_a_booktabs_table():

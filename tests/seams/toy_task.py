@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from delrec_jax.data.prompts import assemble, list_candidates_if_shown
+from delrec_jax.data.prompts import assemble, fitting, list_candidates_if_shown
 from delrec_jax.data.templates import CANDIDATES, HISTORY, PATTERN, Field
 from delrec_jax.delrec.material import PromptExample, labelled_candidates, one_hot
 
@@ -24,15 +24,25 @@ class FirstItem:
         row = int(rng.choice(positions))
         history = material.history(row)
         candidates = labelled_candidates(material, int(history[0]), history, rng)
-        fields = {
-            Field.PATTERN: material.slots,
-            Field.CANDIDATES: list_candidates_if_shown(material.pieces, candidates),
-        }
+
+        def build(pieces, pattern):
+            def shortened(pieces):
+                fields = {
+                    Field.PATTERN: pattern,
+                    Field.CANDIDATES: list_candidates_if_shown(pieces, candidates),
+                }
+                return assemble(pieces, self.name, fields, history)
+
+            return fitting(pieces, shortened)
+
+        text = material.text(build)
         return PromptExample(
-            ids=assemble(material.pieces, self.name, fields, history),
+            ids=text.ids,
             candidates=candidates,
             targets=one_hot(candidates, int(history[0])),
             task=material.task_number(self.name),
+            owners=text.owners,
+            guides=material.guide(row),
         )
 
 

@@ -76,6 +76,14 @@ def test_a_wrong_study_is_refused(make, message):
         ((Arm("a"), Arm("b", {"distill.top_h": 99})), "arm b: distill.top_h is 99"),
         ((Arm("a"), Arm("b", {"seed": 7})), "arm b: changes the seed"),
         ((Arm("a"), Arm("b", {"distill.length": 3})), "arms a and b have the same settings"),
+        (
+            (Arm("a"), Arm("b", {"distill.tasks.first.share": 0.2})),
+            "a task is added in the base config, with a share of 0",
+        ),
+        (
+            (Arm("a", {"method": "p2rec", "parse.seeds": 2}), Arm("b")),
+            "arm a: parse.seeds is 2, so that the runs of the study's seeds 0 and 1 would both have seed 1: set parse.seeds",
+        ),
     ],
 )
 def test_arms_that_cannot_be_run_are_named(arms, message):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from delrec_jax.analysis.labels import SYSTEM_LABELS
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation.systems import SIMPLE_BASELINES
 from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.cease import CEASE, vector_cease
 from delrec_jax.teachers.ease import EASE_WEIGHTED
@@ -190,3 +192,9 @@ def test_every_baseline_scores_any_history_and_refuses_a_catalogue_without_end(n
         UserError, match=r"a catalogue of 12 items needs a matrix .* baselines\.names"
     ):
         form.fit(random_part(), **settings)
+
+
+def test_each_baseline_is_a_system_with_a_name():
+    assert set(CLOSED_FORMS) == set(SIMPLE_BASELINES) <= set(SYSTEM_LABELS)
+    for name, form in CLOSED_FORMS.items():
+        assert SYSTEM_LABELS[name].lower() == form.title.lower()

@@ -15,7 +15,7 @@ from delrec_jax.teachers.caser import CaserConfig
 from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.losses import LOSSES, LossConfig
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss, steps_to_end
-from delrec_jax.teachers.registry import NETWORKS
+from delrec_jax.teachers.registry import NETWORKS, display_name
 from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
 from delrec_jax.teachers.windows import training_rows
 
@@ -57,6 +57,8 @@ def table(teacher):
 
 def test_every_network_has_a_name_to_show():
     assert set(NETWORKS) == set(SHAPES)
+    assert {display_name(name).lower() for name in NETWORKS} == set(NETWORKS)
+    assert display_name("sasrec+ease") == "SASRec + EASE"
 
 
 def test_later_items_do_not_change_earlier_states(teacher):
