@@ -45,6 +45,13 @@ class BaselinesConfig:
                 raise UserError(
                     f"baselines.names has {name!r}: use some of {', '.join(CLOSED_FORMS)}"
                 )
+        parts_of = [frozenset(self.parts(text)) for text in self.hybrids]
+        for key, given, same in (
+            ("names", self.names, self.names),
+            ("hybrids", self.hybrids, parts_of),
+        ):
+            if twice := [one for place, one in enumerate(given) if same[place] in same[:place]]:
+                raise UserError(f"baselines.{key} has {twice[0]!r} twice: give each once")
         for text in self.hybrids:
             parts = self.parts(text)
             unknown = [part for part in parts if part not in PARTS_OF_HYBRIDS]

@@ -8,6 +8,7 @@ processes score each part together, and the main one writes it. A part does not 
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,19 @@ def _begin(output: Path, asked: dict[str, Any]) -> None:
 
 
 def _missing(output: Path, rows: int) -> list[tuple[int, Path]]:
-    """The parts that the main process does not see, the same in all processes."""
+    """The parts that the main process does not find whole, the same in all processes."""
     numbers = range(math.ceil(rows / PART))
     parts = [(number, output / f"part-{number:05d}.parquet") for number in numbers]
-    return [(number, file) for number, file in parts if not as_main_sees(file.exists)]
+    return [(number, file) for number, file in parts if not as_main_sees(partial(_is_whole, file))]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a part is there; one that was damaged since is written again."""
+    try:
+        with without_panics():
+            return file.exists() and bool(pl.read_parquet_schema(file))
+    except (pl.exceptions.PolarsError, OSError, ValueError):
+        return False
 
 
 def _ranked(
@@ -155,5 +165,5 @@ def _ranked(
 
 
 def _write(file: Path, found: pl.DataFrame) -> None:
-    with whole(file) as partial:
-        found.write_parquet(partial)
+    with whole(file) as unfinished:
+        found.write_parquet(unfinished)

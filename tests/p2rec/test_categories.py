@@ -203,6 +203,7 @@ def test_checks_leave_out_items_without_category_or_value_and_attributes_that_ar
     counts = np.array([1, 1, 2, 2, 900, 1, 2])
     attributes = {
         "genre": ("a", "a", "b", "b", "a", "", "b"),  # the item without a category is left out
+        "shelf": ("a", "a", "b", "b", "a", "c", "c"),  # two items a value, on average
         "id": tuple("abcdefg"),
         "same": ("x",) * 7,
     }
@@ -210,5 +211,6 @@ def test_checks_leave_out_items_without_category_or_value_and_attributes_that_ar
     assert found == {
         "popularity_explained": pytest.approx(1),
         "popularity_deciles": pytest.approx(1),
-        "attributes": {"genre": pytest.approx(1)},
+        "attributes": {"genre": pytest.approx(1), "shelf": found["attributes"]["shelf"]},
     }
+    assert 0 < found["attributes"]["shelf"] < 1

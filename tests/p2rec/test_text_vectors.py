@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from delrec_jax.config import AugmentConfig
 from delrec_jax.errors import UserError
+from delrec_jax.p2rec.augment import in_form, network_way
 from delrec_jax.p2rec.text_vectors import WHITENING_RIDGE, principal, same_spectrum, unit_variance
+from delrec_jax.workdir.recommenders import AUGMENTED, PLAIN
 
 RNG = np.random.default_rng(0)
 # Pooled embeddings: a large component that all share, and columns of very different spread.
@@ -122,3 +125,20 @@ def test_vectors_that_say_nothing_are_errors(reduce):
     for vectors in (equal, rounded, np.zeros((3, 2)), POOLED[:1]):
         with pytest.raises(UserError, match=r"augment: .* are equal"):
             reduce(vectors)
+
+
+FORMS = [
+    ("pca", "concatenate", "concatenate", lambda: principal(POOLED, 4, "pca")),
+    ("half_whitened", "initialise", "own", lambda: principal(POOLED, 4, "half_whitened")),
+    ("learned", "adapter", "adapter", lambda: unit_variance(POOLED)),
+    ("pca", "ensemble", "adapter", lambda: principal(POOLED, 4, "pca")),
+    ("pca", "halves", "halves", lambda: np.float32(0.1) * principal(POOLED, 2, "pca")),
+]
+
+
+@pytest.mark.parametrize(("reduce", "way", "of_network", "expected"), FORMS)
+def test_vectors_come_to_a_network_in_the_form_of_its_way(reduce, way, of_network, expected):
+    config = AugmentConfig(reduce=reduce, way=way, start_std=0.1)
+    np.testing.assert_array_equal(in_form(POOLED, config, 4), expected())
+    assert network_way(config, AUGMENTED) == of_network
+    assert network_way(config, PLAIN) == "own"

@@ -216,3 +216,12 @@ def test_unknown_baselines_are_refused():
         UserError, match=r"baselines\.names has 'bm25': use some of popularity, itemknn"
     ):
         BaselinesConfig(names=("bm25",))
+    for wrong, said in (
+        ({"names": ("ease", "markov", "ease")}, r"baselines\.names has 'ease' twice"),
+        (
+            {"hybrids": ("ease+markov", "markov + ease")},
+            r"baselines\.hybrids has 'markov \+ ease' twice",
+        ),
+    ):
+        with pytest.raises(UserError, match=said):
+            BaselinesConfig(**wrong)
