@@ -120,6 +120,8 @@ class AugmentConfig:
         `way`, `reduce` and `start_std` are.
       controls: also train them with embeddings of the LM before `parse` (`untuned`), with the tuned LM's embeddings of other
         items' titles (`shuffled`), and with random vectors of the tuned embeddings' spectrum (`random`).
+      max_title_tokens: an item's title is cut to this many tokens where it is embedded; 0 = as in users' texts
+        (`prompts.max_title_tokens`), which must leave room for many titles.
       batch_size: titles per batch.
     """
 
@@ -128,9 +130,11 @@ class AugmentConfig:
     start_std: float = 0.02
     teachers: tuple[str, ...] = ("sasrec", "gru4rec", "caser")
     controls: tuple[str, ...] = CONTROLS
+    max_title_tokens: int = 0
     batch_size: int = 256
 
     def __post_init__(self) -> None:
+        at_least("augment.max_title_tokens", self.max_title_tokens, 0)
         at_least("augment.batch_size", self.batch_size, 1)
         one_of("augment.way", self.way, (*WAYS, ENSEMBLE))
         one_of("augment.reduce", self.reduce, _REDUCTIONS)

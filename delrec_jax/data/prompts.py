@@ -46,7 +46,8 @@ class PromptConfig:
       max_history: items of a history that are shown, at most.
       show_candidates: list the candidate set in the text (as the reference does; about 5 times as many tokens).
       show_ranks: also list ranks 2..h of the teacher in RPS (as the reference does).
-      max_title_tokens: a title is cut to this many tokens in texts; its score always uses all of them. 0 = full titles.
+      max_title_tokens: a title is cut to this many tokens in texts, those of P2Rec's single items included; scores of
+        titles use all of them. 0 = full titles.
       cut_to_fit: if not even one history item fits in `max_tokens`, cut the titles of that text to 256, 192, 128 .. 8
         tokens, as few as are needed; False refuses such a text.
       ta_example: items of TA's in-context example (`a` of the method: 4 or 6).

@@ -1,20 +1,27 @@
 """P2Rec's item embeddings: the language model encodes each item alone, as the text of a virtual user."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment
+from delrec_jax.data.prompts import Pieces
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, cells, seeds
 from delrec_jax.p2rec.preference_examples import counted_tokens, padded
 from delrec_jax.p2rec.preference_parser import preference_parser
-from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
+from delrec_jax.p2rec.preference_text import (
+    PREFERENCE,
+    TEMPLATE,
+    preference_pieces,
+    preference_text,
+)
 from delrec_jax.p2rec.text_vectors import same_spectrum
 from delrec_jax.training.steps import EvalStep
-from delrec_jax.workdir.language_model import Language
+from delrec_jax.workdir.language_model import Language, make_pieces
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import AUGMENTED
 from delrec_jax.workdir.workspace import Workspace
@@ -23,16 +30,16 @@ from delrec_jax.workdir.workspace import Workspace
 class ItemEmbedder:
     """Pools the encoder's output over each item's text, as `parse` does over a user's."""
 
-    def __init__(self, config: Experiment, num_items: int, language: Language):
+    def __init__(self, config: Experiment, titles: tuple[str, ...], language: Language):
         """Makes the text of every item: its title in the template, without any interactions."""
-        self.language = language
+        self.language, num_items = language, len(titles)
         self._batch = min(config.augment.batch_size, num_items)
         parser = preference_parser(language.ranker, config.parse)
         self._pooled = EvalStep(
             lambda held, texts: parser.pooled(ids=texts.ids, counted=texts.counted, **held),
             language.layout,
         )
-        pieces = preference_pieces(language.pieces, config.parse, 1)
+        pieces = preference_pieces(_pieces(config, titles, language), config.parse, 1)
         texts = [preference_text(pieces, np.array([item])) for item in range(num_items)]
         ids, counted = (
             [text.ids for text in texts],
@@ -54,6 +61,15 @@ class ItemEmbedder:
         return self._pooled.in_batches(held, self._texts, self._batch)
 
 
+def _pieces(config: Experiment, titles: tuple[str, ...], language: Language) -> Pieces:
+    """What texts of one item are made of: those of users, or the same with longer (or shorter) titles."""
+    most = config.augment.max_title_tokens
+    if not most:
+        return language.pieces
+    changed = replace(config, prompts=replace(config.prompts, max_title_tokens=most))
+    return make_pieces(changed, language.tokenizer, titles, {PREFERENCE: TEMPLATE}, lists=False)
+
+
 def shuffled_owner(count: int, seed: int) -> np.ndarray:
     """For each item, the item whose title it gets in the control: its predecessor in a random circle of all items."""
     circle = prng.generator(seed, "augment/shuffled-titles").permutation(count)
@@ -67,7 +83,7 @@ def make_embeddings(ws: Workspace, data: Data, language: Language) -> None:
 
     Shuffled titles need no second pass: the embedding of a title does not depend on the item that it belongs to.
     """
-    embedder = ItemEmbedder(ws.experiment, data.num_items, language)
+    embedder = ItemEmbedder(ws.experiment, data.corpus.catalogue.titles, language)
     ids, base = data.corpus.catalogue.ids, ws.content("pretrain")
 
     def save(system: str, seed: int, vectors: np.ndarray, origin: str) -> None:

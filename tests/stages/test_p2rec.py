@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -189,7 +190,7 @@ def test_embeddings_name_their_items(p2rec_run):
 def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
     ws = open_workspace(p2rec_run)
     data = load_data(ws)
-    embedder = ItemEmbedder(ws.experiment, data.num_items, Inputs(ws).language)
+    embedder = ItemEmbedder(ws.experiment, data.corpus.catalogue.titles, Inputs(ws).language)
     trained, _ = files.load_parser(ws, 1)
     tuned = embedder.embed(trained["adapters"])
     np.testing.assert_allclose(
@@ -198,6 +199,24 @@ def test_tuned_embeddings_are_those_of_the_adapters(p2rec_run):
     untuned = embedder.embed(None)
     np.testing.assert_allclose(untuned, embeddings(p2rec_run, "untuned.safetensors"), atol=1e-6)
     assert np.abs(tuned - untuned).max() > 1e-4, "the adapters play no part"
+
+
+def test_items_are_embedded_by_as_much_of_their_titles_as_is_asked_for(p2rec_run):
+    ws = open_workspace(p2rec_run)
+    titles, language = load_data(ws).corpus.catalogue.titles, Inputs(ws).language
+
+    def embedded(most, language):
+        augment = replace(ws.experiment.augment, max_title_tokens=most)
+        return ItemEmbedder(replace(ws.experiment, augment=augment), titles, language).embed(None)
+
+    first = np.array([language.tokenizer.encode(title)[0] for title in titles])
+    short = embedded(1, language)
+    same = np.abs(short[:, None] - short[None]).max(-1) < 1e-6
+    np.testing.assert_array_equal(same, first[:, None] == first[None])
+    cut = replace(language.pieces, titles=language.pieces.titles.cut(1))
+    texts_of_users = replace(language, pieces=cut)
+    np.testing.assert_allclose(embedded(0, texts_of_users), short, atol=1e-6)
+    np.testing.assert_allclose(embedded(99, texts_of_users), embedded(0, language), atol=1e-6)
 
 
 def test_the_control_has_every_title_at_another_item(p2rec_run):
