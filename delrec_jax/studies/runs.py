@@ -115,9 +115,7 @@ def arm_experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
         raise UserError(f"arm {arm.name}: changes the seed, which is the study's: set its seeds")
     for key in arm.changes:
         if key not in known:
-            task = "; a task is added in the base config, with a share of 0"
-            hint = task if key.startswith("distill.tasks.") else ""
-            raise UserError(f"arm {arm.name}: {unknown_key(key, known)}{hint}")
+            raise UserError(f"arm {arm.name}: {unknown_key(key, known)}{_of_new_task(key, known)}")
     try:
         config.update_from_flattened_dict(dict(arm.changes))
         config.seed = seed + arm.seed_shift
@@ -126,6 +124,14 @@ def arm_experiment(arm: Arm, seed: int, base: ConfigDict) -> Experiment:
         raise UserError(f"arm {arm.name}: {error}") from error
     except (TypeError, ValueError) as error:  # ml_collections on a value of another type
         raise UserError(f"arm {arm.name}: {one_line(error)}") from error
+
+
+def _of_new_task(key: str, known: Iterable[str]) -> str:
+    """What to do about a key of a task that the base config does not have; "" for any other key."""
+    section = ".".join(key.split(".")[:3])
+    new = section.startswith("distill.tasks.")
+    new = new and not any(one.startswith(f"{section}.") for one in known)
+    return "; a task is added in the base config, with a share of 0" if new else ""
 
 
 def _refuse_shared_seeds(runs: Sequence[StudyRun]) -> None:
