@@ -1,7 +1,7 @@
 """The runs of a study: each arm with each seed, as a complete experiment with a workdir of its own."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
