@@ -39,6 +39,8 @@ class TeacherConfig:
         Results do not depend on it, and it may be changed between interruption and resumption: rows keep their order, and an
         evaluation, a checkpoint and the end always follow directly on their step. SIGTERM, `loop.max_seconds` and the
         progress bar wait for the end of a call.
+      valid_users: validation users that select, at most, the same ones under every seed; 0 = all. With a million users, an
+        evaluation takes longer than the steps between two of them.
       cold_negatives: items without a training interaction are negatives like all others (the usual practice). False leaves
         them out of the loss, so that a teacher that reads text does not unlearn what titles say about them.
       output_bias: scores have one trained bias per item, which learns how popular the item is, so that the item vectors
@@ -56,12 +58,14 @@ class TeacherConfig:
     loop: LoopConfig = LoopConfig(steps=600, evaluate_every=100, patience=5)
     batch_size: int = 32
     steps_per_call: int = 5
+    valid_users: int = 0
     cold_negatives: bool = True
     output_bias: bool = False
 
     def __post_init__(self) -> None:
         at_least("teacher.batch_size", self.batch_size, 1)
         at_least("teacher.steps_per_call", self.steps_per_call, 1)
+        at_least("teacher.valid_users", self.valid_users, 0)
         registry.check_name(self.name)
         if (self.name == registry.LISTS) != bool(self.lists):
             raise UserError(

@@ -12,7 +12,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.pipeline import row_iterator
-from delrec_jax.data.splits import Split
+from delrec_jax.data.splits import Split, drawn_users
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.network import (
@@ -192,6 +192,9 @@ class TeacherTraining:
         assert self._task.scoring is not None
         read = RowHistories(self._split, "valid", self.config.max_length)
         rankers, scores = full_rankers(self._split, "valid"), self._task.scoring.step
+        rows, most = read.by_length, self.config.valid_users
+        asked = drawn_users(np.arange(len(read)), most, 0, "teacher/valid_users")
+        rows = rows[np.isin(rows, asked)]
         text = None if frozen is None else frozen["text"]
 
         def score(params: Any, users: np.ndarray) -> jax.Array:
@@ -199,13 +202,13 @@ class TeacherTraining:
             return scores({"params": params, "text": text}, read(users))
 
         def evaluate(params: Any) -> dict[str, float]:
-            """Ranks the validation items of all users over the whole catalogue."""
+            """Ranks the validation items of these users over the whole catalogue."""
             ranks = rank_users(
                 partial(score, params),
                 rankers,
                 num_users=len(read),
-                batch_size=min(SCORED_USERS, len(read)),
-                order=read.by_length,
+                batch_size=min(SCORED_USERS, len(rows)),
+                order=rows,
             )
             found: dict[str, float] = {}
             for protocol, tag in (("full", ""), ("full_with_seen", "/with_seen")):

@@ -16,7 +16,7 @@ from delrec_jax.evaluation.top_lists import items_of, read_lists
 from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.markov import MARKOV
 from delrec_jax.teachers.registry import CLOSED_FORMS
-from delrec_jax.workdir import recommenders
+from delrec_jax.workdir import recommenders, teacher_training
 from delrec_jax.workdir.closed_forms import left_out, training_part
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.prepared import load_data
@@ -275,3 +275,24 @@ def test_a_baseline_that_cannot_be_is_left_out_with_the_reason(tmp_path, capsys,
     with pytest.raises(SystemExit):
         delrec("teach", tmp_path, "--config.teacher.name=ease", "--update")
     assert "take another teacher.name" in capsys.readouterr().err
+
+
+def test_a_teacher_may_be_selected_by_a_draw_of_users(tmp_path, monkeypatch):
+    write_shop(tmp_path / "shop")
+    asked, rank = [], teacher_training.rank_users
+
+    def watched(score, rankers, **given):
+        asked.append(given["order"].tolist())
+        return rank(score, rankers, **given)
+
+    monkeypatch.setattr(teacher_training, "rank_users", watched)
+    drawn = {}
+    for seed, users in ((0, 7), (1, 7), (0, 3), (0, 0)):
+        flags = (f"--config.seed={seed}", f"--config.teacher.valid_users={users}", "--update")
+        delrec("prepare", tmp_path, *flags, teacher="sasrec")
+        asked.clear()
+        delrec("teach", tmp_path, *flags, teacher="sasrec")
+        assert asked and all(one == asked[0] for one in asked)
+        drawn[seed, users] = set(asked[0])
+        assert len(drawn[seed, users]) == len(asked[0]) == (users or USERS)
+    assert drawn[0, 7] == drawn[1, 7] and drawn[0, 3] < drawn[0, 7]
