@@ -4,8 +4,9 @@
         [--only=office-paper-0,...] [--seconds=600] [--list]
 
 An arm is a run of one config with a few keys changed; arms of a seed share corpus, teacher, baselines and language model: the
-workdir of each begins as a copy of the first arm's. Resumable as `run.py`, and with the same journal. On a borrowed machine,
-`--seconds` ends what is running in order, and `benchmarks/accelerator/README.md` says how the weights get there.
+workdir of each begins as a copy of the first arm's. Seeds share corpus and baselines, which no seed changes. Resumable as
+`run.py`, and with the same journal. On a borrowed machine, `--seconds` ends what is running in order, and
+`benchmarks/accelerator/README.md` says how the weights get there.
 
 Named before any test item of these runs was ranked, the confirmatory family (Holm within it) is, on NDCG@10, `full`:
 
@@ -91,6 +92,8 @@ refreshed the titles' vectors are made again with the adapters, with and without
 
 SEEDS = (0, 1, 2)
 
+_OF_ALL_SEEDS = ("config.json", "data", "closed_forms")
+
 
 def command(corpus: Corpus, arm: str, seed: int) -> Command:
     """The run of one arm under one seed."""
@@ -124,10 +127,24 @@ def commands(only: str = "*") -> list[tuple[Corpus, str, int]]:
     ]
 
 
+def begin(made: Path, first: Path, parts: Sequence[str]) -> None:
+    """Begins a workdir as a copy of another one, or of parts of it, if that one exists and this one does not."""
+    if made.exists() or not first.exists():
+        return
+    if not parts:
+        shutil.copytree(first, made)
+        return
+    made.mkdir()
+    for part in parts:
+        found, place = first / part, made / part
+        if found.exists():
+            (shutil.copytree if found.is_dir() else shutil.copy2)(found, place)
+
+
 def run_one(
     corpus: Corpus, arm: str, seed: int, *, data: Path, runs: Path, weights: str, start: Start
 ) -> list[str]:
-    """Runs one arm from a copy of the first arm's workdir, if that exists; returns what failed.
+    """Runs one arm from what a workdir that exists has in common with it; returns what failed.
 
     Args:
         corpus, arm, seed: which.
@@ -135,9 +152,10 @@ def run_one(
         start: runs `delrec`, as for `run_all`.
     """
     made = command(corpus, arm, seed)
-    first = runs / command(corpus, "paper", seed).workdir
-    if arm != "paper" and first.exists() and not (runs / made.workdir).exists():
-        shutil.copytree(first, runs / made.workdir)
+    of_arm = arm == "paper"  # the first arm begins with what the first seed has of all seeds
+    first = command(corpus, "paper", SEEDS[0] if of_arm else seed)
+    if first != made:
+        begin(runs / made.workdir, runs / first.workdir, _OF_ALL_SEEDS if of_arm else ())
     return run_all([replace(made, weights=weights)], data, runs, start=start)
 
 

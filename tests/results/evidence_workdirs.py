@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 COMMAND = "delrec baseline --config=configs/teachers/small.py --workdir=RUNS/one"
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "evidence"))
-augmentations, experiments, run, tables = (
-    importlib.import_module(name) for name in ("augmentations", "experiments", "run", "tables")
+augmentations, encoders, experiments, run, tables = (
+    importlib.import_module(name)
+    for name in ("augmentations", "encoders", "experiments", "run", "tables")
 )
 sys.path.pop(0)
 
