@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.config import BaselinesConfig
-from delrec_jax.delrec import systems
+from delrec_jax.delrec import first_look, systems
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED
 from delrec_jax.evaluation.records import read_records
 from delrec_jax.evaluation.top_lists import read_lists
@@ -149,6 +149,23 @@ def test_agreement_is_reported_for_four_prompts(tiny_run):
     rows = json.loads((tiny_run / "prompt" / "agreement.json").read_text())
     assert [row["prompt"] for row in rows[::2]] == ["none", "random", "shuffled", "distilled"]
     assert {row["measure"] for row in rows} == {"top-1 agreement", "Kendall tau"}
+
+
+def test_worked_examples_have_the_ranks_of_the_records(tiny_run):
+    ws = open_workspace(tiny_run)
+    inputs = Inputs(ws)
+    data = inputs.data
+    ranked = read_records(tiny_run / "records" / "records.parquet").filter(protocol="sampled-8")
+    shown = first_look.examples(ws, data, inputs.language)
+    assert [one.cold for one in shown] == [True, False]
+    for one in shown:
+        row = int(one.user)
+        assert one.target == data.corpus.catalogue.titles[data.split.target("test")[row]]
+        place, user = one.candidates.index(one.target), int(data.split.users("test")[row])
+        for system, ranks in one.ranks.items():
+            (wanted,) = ranked.filter(system=system, user=user)["rank"]
+            assert ranks[place] == wanted, system
+            assert sum(ranks) == len(ranks) * (len(ranks) + 1) / 2
 
 
 def test_the_page_is_self_contained(tiny_run):
