@@ -3,6 +3,8 @@
 import jax
 
 from delrec_jax.errors import UserError
+from delrec_jax.results.provenance import commit
+from delrec_jax.studies import journal
 from delrec_jax.studies.beyond import study_rows
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.scheduling import Schedule, described
@@ -41,6 +43,12 @@ def execute(
     jobs = [job for job in opened.jobs if mine & set(job.users)]
     schedule = Schedule(opened.root, jobs, opened.workdirs)
     say(f"{len(opened.runs)} runs, {len(jobs)} jobs, {len(schedule.open)} to do")
+    other = journal.other_code(journal.read(opened.root), commit())
+    if other and schedule.open:
+        say(
+            f"WARNING: finished stages were made by other code than this: {', '.join(other)}; where the package has changed in "
+            "what stages do, arms differ by more than their settings: take a new --workdir"
+        )
     schedule.execute(processes)
     if opened.done:
         rows = study_rows(opened)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,18 @@ def read(root: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number}: no stage with its seconds; remove it")
         found.append(row)
     return found
+
+
+def other_code(lines: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> list[str]:
+    """The commits, shortened, of stages that were made by other code than that which runs now.
+
+    Args:
+      lines: of the journal.
+      now: `results.provenance.commit()`; a working tree that differs from its commit is other code than any.
+    """
+    made = {(line.get("commit", "unknown"), bool(line.get("dirty"))) for line in lines}
+    other = {one for one in made if one[1] or one != (now["commit"], now["dirty"])}
+    return sorted(name[:10] + (", changed" if dirty else "") for name, dirty in other)
 
 
 def _torn(line: str) -> bool:

@@ -20,6 +20,16 @@ def test_a_torn_line_is_passed_over_and_the_next_one_is_a_line_of_its_own(tmp_pa
     assert journal.read(tmp_path) == [ROW, ROW]
 
 
+def test_stages_of_other_code_are_named():
+    now = {"commit": "a" * 40, "dirty": False}
+    own, edited = {**ROW, **now}, {**ROW, **now, "dirty": True}
+    other = {**ROW, "commit": "b" * 40, "dirty": False}
+    assert journal.other_code([], now) == journal.other_code([own, own], now) == []
+    assert journal.other_code([own, other, other], now) == ["b" * 10]
+    assert journal.other_code([edited], now | {"dirty": True}) == ["a" * 10 + ", changed"]
+    assert journal.other_code([ROW], now) == ["unknown"]
+
+
 @pytest.mark.parametrize("line", ["null", "{}", "[]", "7", '{"stage": "teach"}', "garbage"])
 def test_a_line_that_note_did_not_write_is_named(tmp_path, line):
     (tmp_path / journal.NAME).write_text(f"{json.dumps(ROW)}\n\n{line}\n")
