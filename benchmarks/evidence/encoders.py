@@ -51,6 +51,7 @@ _COMPARE = (
     ),
     "hybrid(teacher+markov+ease+tfidf+*),hybrid(teacher+markov+ease+tfidf)",
     "hybrid(teacher+markov+ease+tfidf+*),hybrid(markov+ease+tfidf)",
+    "hybrid(teacher+markov+cease+tfidf+*),hybrid(teacher+markov+cease+tfidf)",
     "hybrid(markov+ease+*),hybrid(markov+ease+tfidf)",
 )
 

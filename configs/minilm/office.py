@@ -7,7 +7,7 @@ Hardware and time: 2 CPU cores, 43 minutes beside other jobs, of which half are 
 Expect, `full` NDCG@10, mean and standard deviation of three seeds (docs/results/sentence_encoder.md): SASRec 0.083 +- 0.001,
 the frozen encoder 0.070, with the distilled prompt 0.080 +- 0.004, DELRec 0.090 +- 0.002, tuned without a prompt 0.091 +-
 0.001; hybrid of teacher and DELRec 0.104 +- 0.002; Markov + EASE + TF-IDF 0.131, which no hybrid with the tuned encoder beats
-(sums with CEASE were ranked later: docs/results/p2rec_encoder.md).
+(sums with CEASE are younger: docs/results/p2rec_encoder.md).
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +55,9 @@ def get_config() -> ConfigDict:
         "markov+lm_cease+tfidf",
         "teacher+markov+lm_cease+tfidf",
         "markov+lm_cease+tfidf+delrec",
+        "teacher+markov+cease+tfidf",
+        "teacher+markov+cease+tfidf+lm_tuned_no_prompt",
+        "teacher+markov+cease+tfidf+delrec",
         "teacher+markov+ease+tfidf+lm_tuned_no_prompt",
         "teacher+markov+ease+tfidf+delrec",
     )
