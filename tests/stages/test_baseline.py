@@ -1,6 +1,7 @@
 """`delrec baseline` from a CSV pair: every split, every protocol, against brute force and hand-made changes."""
 
 import json
+import re
 import sys
 from unittest import mock
 
@@ -16,6 +17,7 @@ from delrec_jax.evaluation.top_lists import items_of, read_lists
 from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.markov import MARKOV
 from delrec_jax.teachers.registry import CLOSED_FORMS
+from delrec_jax.teachers.windows import training_rows
 from delrec_jax.workdir import recommenders, teacher_training
 from delrec_jax.workdir.closed_forms import left_out, training_part
 from delrec_jax.workdir.json_files import read_json
@@ -296,3 +298,19 @@ def test_a_teacher_may_be_selected_by_a_draw_of_users(tmp_path, monkeypatch):
         drawn[seed, users] = set(asked[0])
         assert len(drawn[seed, users]) == len(asked[0]) == (users or USERS)
     assert drawn[0, 7] == drawn[1, 7] and drawn[0, 3] < drawn[0, 7]
+
+
+@pytest.mark.parametrize("rate", [0.01, 1e-9])
+def test_a_teacher_tells_its_epochs_and_whether_it_still_improved(tmp_path, capsys, rate):
+    write_shop(tmp_path / "shop")
+    given = {"teacher": "sasrec"}
+    delrec("prepare", tmp_path, **given)
+    capsys.readouterr()
+    delrec(
+        "teach", tmp_path, f"--config.teacher.optimizer.learning_rate={rate}", "--update", **given
+    )
+    said = capsys.readouterr().err
+    train = opened(tmp_path)[1].split.train
+    rows = len(training_rows(train.offsets, train.items, length=8))
+    (best,) = re.findall(rf"at step (\d+) of 4, which are {4 * 4 / rows:.3g} epochs", said)
+    assert ("it was still improving" in said) == (best == "4")
