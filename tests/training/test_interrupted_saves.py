@@ -59,5 +59,5 @@ def test_a_save_interrupted_at_any_of_its_files(tmp_path, every):
         assert row["leftovers"] == [], row
     touched = {row["file"] for row in rows if row["fault"] == "full"}
     if every == 1:
-        for part in ("/arrays.", "/meta.", "/metrics.", "/sums.json", "/d/", "manifest.ocdbt"):
+        for part in ("/arrays.", "/meta.", "/metrics.", "sums.json", "/d/", "manifest.ocdbt"):
             assert any(part in f"/{file}" for file in touched), (part, touched)
