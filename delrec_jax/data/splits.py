@@ -97,11 +97,7 @@ class Split:
 
     def seen_counts(self, part: Part) -> Int64[np.ndarray, "E"]:
         """Returns how many different items each evaluated user has before the target."""
-        lengths = self.history_lengths(part)
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        items = int(self.interactions.items.max()) + 1
-        pairs = np.unique(row * items + np.concatenate(self.histories(part)))
-        return np.bincount(pairs // items, minlength=len(lengths))
+        return different_items(self.history_lengths(part), np.concatenate(self.histories(part)))
 
     @property
     def training_users(self) -> Int32[np.ndarray, "_"]:
@@ -128,6 +124,15 @@ class Split:
                     f"split {self.kind}: {part} has only {count} users; a 95 % interval at HR@1 0.45 is +/- {half:.2f}"
                 )
         return found
+
+
+def different_items(
+    lengths: Int64[np.ndarray, "R"], items: Int32[np.ndarray, "N"]
+) -> Int64[np.ndarray, "R"]:
+    """Returns how many different items each row has; `items` are those of all rows, one row after another."""
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    count = int(items.max(initial=0)) + 1
+    return np.bincount(np.unique(row * count + items) // count, minlength=len(lengths))
 
 
 def padded_histories(

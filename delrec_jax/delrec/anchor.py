@@ -15,7 +15,7 @@ from jaxtyping import Float
 from delrec_jax.config import TuneConfig
 from delrec_jax.data.pipeline import bucket_length, collate
 from delrec_jax.delrec.next_item_examples import NextItemExamples
-from delrec_jax.language.logical_axes import READOUTS
+from delrec_jax.language.logical_axes import READOUT_BEFORE
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.steps import EvalStep
@@ -24,7 +24,7 @@ from delrec_jax.workdir.language_scorer import AskedTexts, catalogue_scores
 MOST_BYTES = 2 << 30
 """Host memory that the stored scores of one training may take, in each process: 4 bytes per row and item."""
 
-BEFORE = READOUTS[1]
+BEFORE = READOUT_BEFORE
 """What the frozen verbalizer's own parameters are called in `frozen`: those that stage 2 begins with."""
 
 _READ = ("params", "vectors", "prompt")

@@ -61,12 +61,7 @@ class PromptExamples:
     @cached_property
     def asked(self) -> list[tuple[PromptTask, Sized]]:
         """The tasks that have a share and can be asked of these users, each with its positions."""
-        shares = self.material.config.distill.tasks
-        found = [
-            (task, task.positions(self.material))
-            for task in self.tasks
-            if shares[task.name].share > 0
-        ]
+        found = [(task, task.positions(self.material)) for task in self._with_share]
         if asked := [(task, positions) for task, positions in found if len(positions)]:
             return asked
         raise UserError(
@@ -75,12 +70,13 @@ class PromptExamples:
 
     def unasked(self) -> list[str]:
         """The tasks with a share that none of these users can be asked."""
-        shares, asked = self.material.config.distill.tasks, {task.name for task, _ in self.asked}
-        return [
-            task.name
-            for task in self.tasks
-            if shares[task.name].share > 0 and task.name not in asked
-        ]
+        asked = {task.name for task, _ in self.asked}
+        return [task.name for task in self._with_share if task.name not in asked]
+
+    @property
+    def _with_share(self) -> list[PromptTask]:
+        shares = self.material.config.distill.tasks
+        return [task for task in self.tasks if shares[task.name].share > 0]
 
     @cached_property
     def _shares(self) -> np.ndarray:

@@ -52,10 +52,8 @@ def latest_rows(train: Interactions, users: np.ndarray, positions: int, *, label
     lengths = train.lengths[users] - (1 if labelled else 0)
     counts = np.clip(lengths, 0, positions)
     firsts = lengths - counts + 1
-    places = np.arange(counts.sum()) - np.repeat(
-        np.cumsum(counts) - counts, counts
-    )  # within a user
-    ends = np.repeat(firsts, counts) + places
+    before = np.cumsum(counts) - counts  # the rows of earlier users
+    ends = np.repeat(firsts - before, counts) + np.arange(counts.sum())
     return Rows(np.repeat(users, counts).astype(np.int32), ends.astype(np.int32))
 
 

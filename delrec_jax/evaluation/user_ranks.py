@@ -101,7 +101,7 @@ def check_finite(scores: Float[np.ndarray, "B N"], *, what: str) -> None:
 
 
 def _broken(scores: Float[np.ndarray, "B N"]) -> Bool[np.ndarray, "B"]:
-    bad: Bool[np.ndarray, B] = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
+    bad: np.ndarray = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
     return bad
 
 

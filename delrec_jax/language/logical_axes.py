@@ -22,8 +22,10 @@ _WHOLE = (
     *("prompt", "shared", "down", "up", "log_variance", "log_scale", "recent_weight", "map"),
     *("weight", "bias", "tokens", "weights", "unit", "slot_vectors"),
 )
-READOUTS = ("readout", "readout before")
-"""What verbalizers' own parameters are called in a tree: those that train, and those that stage 2 began with."""
+READOUT_BEFORE = "readout before"
+"""What the parameters of a verbalizer are called in a tree that stage 2 began with; those that train are the `readout`."""
+
+_READOUTS = ("readout", READOUT_BEFORE)
 
 _BY_ITEM = ("item_residual", "item_bias")
 
@@ -53,7 +55,7 @@ def named_axes(
             return ("catalogue", None)
         if name in _BY_ITEM:
             return ("items", None)[: len(shape)]
-        if owner in READOUTS:  # parameters of somebody's own verbalizer
+        if owner in _READOUTS:  # parameters of somebody's own verbalizer
             return (None,) * len(shape)
         if name == "embedding" and owner in tables:
             return tables[owner]

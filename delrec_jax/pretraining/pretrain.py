@@ -67,7 +67,7 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
             plain = make_pieces(ws.experiment, tokenizer, titles, templates, lists=False)
         material = make_material(ws.experiment, data, tokenizer, plain)
         _train(ws, data, material, ranker)
-    _report_long_titles(tokenizer, titles, title_room(ranker.model, pieces))
+    _report_long_titles(tokenizer, titles, ranker, pieces)
     _report_shared_titles(ws, titles, ranker)
 
 
@@ -131,13 +131,18 @@ def pretraining_task(
     )
 
 
-def _report_long_titles(tokenizer: Tokenizer, titles: tuple[str, ...], room: int) -> None:
-    lengths = [len(ids) for ids in tokenizer.encode_many(titles)] if room else []
-    if long := [item for item, length in enumerate(lengths) if length > room]:
-        first = long[0]
+def _report_long_titles(
+    tokenizer: Tokenizer, titles: tuple[str, ...], ranker: Ranker, pieces: Pieces
+) -> None:
+    room, lengths = title_room(ranker.model, pieces), (ranker.title_tokens > 0).sum(axis=1)
+    # What the ranker has is cut already: only titles that fill the room can have been longer.
+    full = [titles[item] for item in np.flatnonzero(lengths == room)]
+    read = zip(full, tokenizer.encode_many(full), strict=True)
+    if long := [(title, len(ids)) for title, ids in read if len(ids) > room]:
+        first, count = long[0]
         say(
             f"  {len(long)} titles have more tokens than the language model can read and are cut to {room}; the first is "
-            f"{titles[first][:80]!r}, with {lengths[first]}"
+            f"{first[:80]!r}, with {count}"
         )
 
 

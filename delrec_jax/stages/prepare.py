@@ -1,7 +1,5 @@
 """`delrec prepare`: turns raw interactions into a corpus, its statistics, one split, and stored candidates."""
 
-import numpy as np
-
 from delrec_jax.config import Experiment
 from delrec_jax.config.p2rec import SOLVED
 from delrec_jax.data import splits
@@ -76,17 +74,13 @@ def _short_lists(config: Experiment, split: Split, num_items: int) -> list[str]:
     """Says if a user who trains leaves the teacher fewer items than stage 1's lists have."""
     if config.method != "delrec":
         return []
-    users = split.training_users
-    histories = [np.unique(split.train.history(int(user))) for user in users]
-    taken = np.array([len(items) for items in histories])
+    taken = splits.different_items(split.train.lengths, split.train.items)
     known, worst = int((split.train_counts(num_items) > 0).sum()), int(taken.argmax())
-    left, needed = (
-        known - int(taken[worst]),
-        max(config.distill.num_candidates, config.distill.top_h),
-    )
+    left = known - int(taken[worst])
+    needed = max(config.distill.num_candidates, config.distill.top_h)
     if left >= needed:
         return []
-    name = split.interactions.user_ids[users[worst]]
+    name = split.train.user_ids[worst]
     return [
         f"the stage distill will refuse this corpus: its lists have {needed} items, and user {name!r} leaves only {left} of "
         f"the {known} that training knows: set distill.num_candidates and distill.top_h to at most {left}"

@@ -66,8 +66,6 @@ CLOSED_FORMS: Mapping[str, ClosedForm] = {
 LISTS = "lists"
 """The recommender of which only lists are known."""
 
-_LISTS_TITLE = "recommender"
-
 
 def closed_form(name: str) -> ClosedForm:
     """The recommender of this name that is not a network.
@@ -134,7 +132,7 @@ def display_name(name: str) -> str:
 
 def _title(part: str) -> str:
     if part == LISTS:
-        return _LISTS_TITLE
+        return "recommender"
     found = NETWORKS.get(part) or closed_form(part)
     title: str = found.title
     return title

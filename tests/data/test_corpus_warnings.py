@@ -22,12 +22,7 @@ def told(corpus):
 
 
 def test_tied_targets_are_those_with_the_time_of_the_item_before():
-    times = [
-        [1, 2, 2],
-        [1, 1, 2],
-        [5, 5, 5],
-        [2, 3, 4],
-    ]  # the first user ends when the second begins
+    times = [[1, 2, 2], [2, 2, 3], [5, 5, 5], [2, 3, 4]]  # where one ends, the next may begin
     split = leave_one_out(corpus_of(times).interactions)
     assert tied_targets(split) == pytest.approx(2 / 4)
 
