@@ -5,10 +5,12 @@ In one process for all, a function that one file had JAX trace would not be trac
 
 import ast
 import json
+import queue
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +29,46 @@ def test_files(clone: Path, places: Iterable[str]) -> list[str]:
 
 
 def covered(
-    clone: Path, tests: Iterable[str], environment: Mapping[str, str], kept: Path
+    clones: Sequence[Path],
+    tests: Iterable[str],
+    environment: Callable[[Path], Mapping[str, str]],
+    kept: Path,
 ) -> dict[str, Any]:
     """Seconds and executed lines of each file of tests, as {"seconds": s, "lines": {source: [line, ...]}}.
 
     Args:
-      clone: the repository.
+      clones: of the repository; each runs one file of tests at a time.
       tests: files of tests.
-      environment: of the processes.
+      environment: of the processes in a clone.
       kept: a JSON file with what was found before, to which the rest is added.
 
     Raises:
       SystemExit: tests fail without any fault.
     """
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    for test in tests:
-        if test not in found:
-            found[test] = _measured(clone, test, environment, kept.parent)
+    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for clone in clones:
+        free.put(clone)
+
+    def one(test: str) -> tuple[str, dict[str, Any]]:
+        clone = free.get()
+        try:
+            return test, _measured(clone, test, environment(clone))
+        finally:
+            free.put(clone)
+
+    with ThreadPoolExecutor(len(clones)) as pool:
+        for test, row in pool.map(one, [test for test in tests if test not in found]):
+            found[test] = row
             kept.write_text(json.dumps(found))
-            print(f"{test}: {found[test]['seconds']:.0f} s", flush=True)
+            print(f"{test}: {row['seconds']:.0f} s", flush=True)
     return found
 
 
-def _measured(clone: Path, test: str, environment: Mapping[str, str], room: Path) -> dict[str, Any]:
-    data, told, started = room / "coverage.data", room / "coverage.json", time.monotonic()
+def _measured(clone: Path, test: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    room = clone.with_name(f"{clone.name}.coverage")
+    room.mkdir(exist_ok=True)
+    data, told, started = room / "data", room / "coverage.json", time.monotonic()
     begin = [sys.executable, "-m", "coverage"]
     run = [*begin, "run", f"--data-file={data}", f"--source={clone / 'delrec_jax'}", *PYTEST, test]
     done = subprocess.run(run, cwd=clone, env=environment, capture_output=True, text=True)
@@ -58,7 +76,9 @@ def _measured(clone: Path, test: str, environment: Mapping[str, str], room: Path
     if done.returncode == _NOTHING:
         return {"seconds": seconds, "lines": {}}
     if done.returncode:
-        sys.exit(f"{test} fails without any fault:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+        raise SystemExit(
+            f"{test} fails without any fault:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+        )
     report = [*begin, "json", "-q", f"--data-file={data}", "-o", str(told)]
     subprocess.run(report, cwd=clone, env=environment, check=True, capture_output=True)
     files = json.loads(told.read_text())["files"]

@@ -1,7 +1,7 @@
 """Would the tests notice? Small faults put into the code, one at a time, each tried by its tests in a fresh process.
 
     .venv/bin/pip install cosmic-ray coverage
-    .venv/bin/python benchmarks/mutants.py --runs=FOLDER [--count=400] [--seed=0] [--minutes=M] [--list]
+    .venv/bin/python benchmarks/mutants.py --runs=FOLDER [--count=400] [--seed=0] [--jobs=2] [--minutes=M] [--list]
 
 The faults are cosmic-ray's (another operator, another number, a negated condition, a loop that does nothing, a removed
 decorator and so on) at places drawn by the seed from `PARTS`: evaluation, splits, candidates, prompts, language models and
@@ -12,20 +12,22 @@ First each file of tests runs once by itself, which tells which lines it execute
 files that execute the function around it, the quickest first, until one fails, or takes ten times longer than without it: then
 the fault is killed.
 
-FOLDER keeps a clone of the commit at hand and a line per fault, so that the same command goes on where it was stopped;
-`--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some cannot be
-noticed, since the result is the same.
+FOLDER keeps a clone per job of the commit at hand and a line per fault, so that the same command goes on where it was
+stopped; `--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some
+cannot be noticed, since the result is the same.
 """
 
 import argparse
 import ast
 import json
 import os
+import queue
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +48,15 @@ PARTS = (
     "delrec_jax/language/*.py",
     "delrec_jax/teachers/losses.py",
     "delrec_jax/pretraining/bag_loss.py",
+    *(f"delrec_jax/delrec/{name}.py" for name in ("anchor", "distilling_task", "next_item")),
+    *("delrec_jax/delrec/task_weighting.py", "delrec_jax/p2rec/parsing_task.py"),
 )
 TESTS = (
     *("tests/data", "tests/evaluation", "tests/results", "tests/language", "tests/teachers"),
-    *("tests/pretraining", "tests/delrec", "tests/hub", "tests/stages/test_bert_run.py"),
-    *("tests/stages/test_tiny_run.py", "tests/stages/test_verbalizers.py"),
+    *("tests/pretraining", "tests/delrec", "tests/hub", "tests/p2rec/test_parsing_loss.py"),
+    *("tests/p2rec/test_preference_loss.py", "tests/stages/test_anchor.py"),
+    *(f"tests/stages/test_{name}_run.py" for name in ("bert", "tiny")),
+    "tests/stages/test_verbalizers.py",
 )
 """Those that are asked; of all others, most run whole pipelines."""
 OBVIOUS = ("RShift", "LShift", "BitOr", "BitAnd", "BitXor", "Pow", "FloorDiv", "Mod")
@@ -75,29 +81,28 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the clone and the log")
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--list", action="store_true", help="only print the faults")
     options = parser.parse_args()
     options.runs = options.runs.resolve()
-    clone = cloned(options.runs)
-    faults = drawn(clone, options.count, options.seed)
+    clones = [cloned(options.runs / f"clone-{number}") for number in range(options.jobs)]
+    faults = drawn(clones[0], options.count, options.seed)
     if options.list:
         print("\n".join(map(str, faults)))
         return
-    found = covered(
-        clone, test_files(clone, TESTS), _environment(clone), clone.parent / "covered.json"
-    )
-    log, ends = options.runs / "faults.jsonl", time.monotonic() + 60 * options.minutes
+    tests = test_files(clones[0], TESTS)
+    found = covered(clones, tests, _environment, options.runs / "covered.json")
+    log = options.runs / "faults.jsonl"
     done = {_identity(row): row for row in _rows(log)}
+    left = [fault for fault in faults if _identity(fault._asdict()) not in done]
+    ends = time.monotonic() + 60 * options.minutes
     with log.open("a") as file:
-        for fault in faults:
-            if time.monotonic() > ends or _identity(fault._asdict()) in done:
-                continue
-            row = {**fault._asdict(), **tried(clone, fault, found)}
+        for row in _all_tried(clones, left, found, ends):
             done[_identity(row)] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
-            print(f"{len(done)}: {row['outcome']} {fault.file}:{fault.place[0]}", flush=True)
+            print(f"{len(done)}: {row['outcome']} {row['file']}:{row['place'][0]}", flush=True)
     _save(
         faults,
         [done[key] for fault in faults if (key := _identity(fault._asdict())) in done],
@@ -105,10 +110,33 @@ def main() -> None:
     )
 
 
-def cloned(runs: Path) -> Path:
+def _all_tried(
+    clones: list[Path], faults: Iterable[Fault], found: dict[str, Any], ends: float
+) -> Iterator[dict[str, Any]]:
+    """The rows of these faults in their order, one fault at a time in each clone; none is begun after the end."""
+    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for clone in clones:
+        free.put(clone)
+
+    def one(fault: Fault) -> dict[str, Any] | None:
+        if time.monotonic() > ends:
+            return None
+        clone = free.get()
+        try:
+            return {**fault._asdict(), **tried(clone, fault, found)}
+        finally:
+            free.put(clone)
+
+    with ThreadPoolExecutor(len(clones)) as pool:
+        for row in pool.map(one, faults):
+            if row is not None:
+                yield row
+
+
+def cloned(clone: Path) -> Path:
     """A clone of the commit at hand, in which files may be damaged; the one that is there, if it is of this commit."""
-    clone = runs / "clone"
     if not clone.exists():
+        clone.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     commits = {_commit(place) for place in (ROOT, clone)}
     if len(commits) > 1:
@@ -194,8 +222,8 @@ def _environment(clone: Path) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": str(clone),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # One cache of programs for all: a fault that changes a program is compiled anew, the others need not be.
-        **harness.cached(clone.parent / "compiled"),
+        # Programs are kept: only one that a fault changes is compiled anew. Not between jobs: a file may be half-written.
+        **harness.cached(clone.with_name(f"{clone.name}.compiled")),
     }
 
 
