@@ -9,6 +9,7 @@ from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.ranked_so_far import RankedSoFar
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.title_vectors import title_vector_systems
 from delrec_jax.workdir.workspace import Workspace
@@ -16,7 +17,8 @@ from delrec_jax.workdir.workspace import Workspace
 
 def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     """Ranks every user's test item with every system; stores the records and, if known, the oracle's expected values."""
-    run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
+    run = Evaluation(ws.experiment, data, RankedSoFar(ws.folder("evaluate"), ws.saved))
+    config = ws.experiment.baselines
     run.protocols.add_rerank(recommenders.list_source(ws, data))
     scorer = LanguageScorer(language)
     ranked: dict[str, System] = {**recommenders.conventional_systems(ws, data)}

@@ -10,6 +10,7 @@ from delrec_jax.workdir.cost import trained_in
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.ranked_so_far import RankedSoFar
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.title_vectors import title_vector_systems
@@ -21,7 +22,8 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
 
     `rerank-m` is left out: each recommender would rank different candidates, its own best.
     """
-    run, config = Evaluation(ws.experiment, data), ws.experiment.baselines
+    run = Evaluation(ws.experiment, data, RankedSoFar(ws.folder("evaluate"), ws.saved))
+    config = ws.experiment.baselines
     baselines: dict[str, System] = {**recommenders.baseline_systems(ws, data)}
     if config.title_vectors:
         baselines |= title_vector_systems(ws, language.title_vectors, data)

@@ -22,6 +22,7 @@ from delrec_jax.workdir.cost import trained_systems
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.ranked_so_far import RankedSoFar
 from delrec_jax.workdir.recommenders import first_cell, list_source
 from delrec_jax.workdir.workspace import Workspace
 
@@ -30,7 +31,7 @@ _METRIC = "NDCG@10"
 
 def baseline(ws: Workspace, data: Data) -> None:
     """Ranks the baselines, the teacher and their hybrids; writes records, `metrics.json`, `comparisons.json`, `tables.md`."""
-    run = Evaluation(ws.experiment, data)
+    run = Evaluation(ws.experiment, data, RankedSoFar(ws.folder("baseline"), ws.saved))
     run.protocols.add_rerank(list_source(ws, data, first_cell(ws.experiment)))
     systems = recommenders.conventional_systems(ws, data)
     for name, system in systems.items():

@@ -14,8 +14,7 @@ These figures differ from run to run: nothing depends on them, and no table of a
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from delrec_jax.evaluation.systems import hybrid_parts
 from delrec_jax.training.watching import device_memory_gib, process_memory_gib
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.json_files import write_json
-from delrec_jax.workdir.ranking_times import Ranking, RankingClock
+from delrec_jax.workdir.ranking_times import Ranking
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.workspace import Workspace
 
@@ -48,23 +47,19 @@ class Costs:
 
     def __init__(self) -> None:
         self._systems: dict[Key, Ranking] = {}
+        self._training: dict[Key, tuple[Path, ...]] = {}
 
-    @contextmanager
-    def of_pass(self, key: Key, trained: Sequence[Path]) -> Iterator[RankingClock]:
-        """Times a pass over all users.
+    def add(self, key: Key, times: Ranking, *, trained: Sequence[Path] = ()) -> None:
+        """Adds the times of ranking a system, perhaps under some of its protocols only.
 
         Args:
           key: the system.
+          times: those of one or more passes.
           trained: the folders of the training runs that made it.
         """
-        found = self._systems.setdefault(key, Ranking(trained=tuple(trained)))
-        clock = RankingClock(found)
-        with clock.running():
-            yield clock
-
-    def took(self, key: Key, times: Ranking) -> None:
-        """Gives a system the times that were taken of it, perhaps under other names too."""
-        self._systems[key] = times
+        before = self._systems.get(key)
+        self._systems[key] = times if before is None else before + times
+        self._training[key] = tuple(trained)
 
     def write(self, folder: Path, *, root: Path) -> None:
         """Writes `cost.json`; folders of training runs are named relative to the workdir `root`."""
@@ -98,10 +93,9 @@ class Costs:
 
     def _trained(self, key: Key) -> tuple[Path, ...]:
         """The folders of a system's training runs; of a hybrid, those of its parts."""
-        own = list(self._systems[key].trained)
+        own = [*self._training[key]]
         for part in hybrid_parts(key.system):
-            same = self._systems.get(key._replace(system=part))
-            own += same.trained if same else ()
+            own += self._training.get(key._replace(system=part), ())
         return tuple(dict.fromkeys(own))
 
 

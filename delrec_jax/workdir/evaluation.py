@@ -1,21 +1,20 @@
 """Ranks every system under every protocol into rank records, one per user: what all methods share of `delrec evaluate`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import polars as pl
 
 from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import next_item_distributions
-from delrec_jax.evaluation import metrics, records, top_lists, user_facts, user_ranks
+from delrec_jax.evaluation import metrics, records, top_lists, user_facts
 from delrec_jax.evaluation.records import RecordKey
-from delrec_jax.evaluation.user_ranks import RankFn, Ranks, ScoreFn
+from delrec_jax.evaluation.user_ranks import RankFn
 from delrec_jax.training.writers import say
-from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.cost import Costs, Key
 from delrec_jax.workdir.hybrids import HybridWeights, Weighted
 from delrec_jax.workdir.json_files import write_json
@@ -26,20 +25,15 @@ from delrec_jax.workdir.language_scorer import (
     RowTexts,
 )
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.protocols import Protocols, RowHistories
-from delrec_jax.workdir.ranking_times import Ranking
+from delrec_jax.workdir.protocols import Protocols
+from delrec_jax.workdir.ranked_so_far import RankedSoFar
+from delrec_jax.workdir.ranking_passes import Asked, Passes, Ranked
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.together import Together
 
 
-@dataclass(frozen=True)
-class _RankedHybrid:
-    """A hybrid's weights, ranks, best items and times."""
-
+class _RankedHybrid(NamedTuple):
     chosen: Weighted
-    ranks: Mapping[str, Ranks]
-    best: BestLists
-    times: Ranking
+    ranked: Ranked
 
 
 def _identity(key: RecordKey) -> Key:
@@ -47,21 +41,27 @@ def _identity(key: RecordKey) -> Key:
     return Key(key.system, key.teacher, key.seed)
 
 
-def _beside(best: BestLists, rankers: Mapping[str, RankFn]) -> dict[str, RankFn]:
-    """The same rankers; with that of `full`, the best items of every batch are kept."""
-    return {
-        name: best.beside(ranker) if name == "full" else ranker for name, ranker in rankers.items()
-    }
-
-
 class Evaluation:
     """Collects the records of all systems; protocols and their candidates are the same for each."""
 
-    def __init__(self, experiment: Experiment, data: Data):
+    def __init__(self, experiment: Experiment, data: Data, so_far: RankedSoFar | None = None):
+        """Ranks nothing yet.
+
+        Args:
+          experiment: the config.
+          data: the corpus.
+          so_far: keeps what is ranked until the records are written; None keeps nothing.
+        """
         self.data, self._experiment = data, experiment
+        self._so_far = so_far or RankedSoFar()
         self.protocols = Protocols(experiment, data)
-        self._batch_size = experiment.evaluate.batch_size
-        self._seen, self._costs = RowHistories(data.split, "test"), Costs()
+        self._passes = Passes(
+            data.split,
+            self.protocols,
+            num_items=data.num_items,
+            batch_size=experiment.evaluate.batch_size,
+        )
+        self._costs = Costs()
         self.tables: list[pl.DataFrame] = []
         self.lists: list[pl.DataFrame] = []
         self.expected: list[pl.DataFrame] = []
@@ -80,13 +80,10 @@ class Evaluation:
           trained: the folders of the training runs that made it.
           names: other fields of its `RecordKey`.
         """
-        rankers = self.protocols.rankers(full_scores=True)
-        order = system.order("test")
         self._rank(
             name,
-            lambda rows: system.scores("test", rows),
-            rankers,
-            order=order,
+            lambda: Asked(lambda rows: system.scores("test", rows), system.order("test")),
+            self.protocols.rankers(full_scores=True),
             trained=trained,
             **names,
         )
@@ -121,42 +118,43 @@ class Evaluation:
             shared[name] = all(systems[part] is common.get(part) for part in parts)
             if shared[name] and name in self._once:
                 continue
-            chosen[name] = found = weights.choose(parts)
+            key = self._key(name, **names)
+            chosen[name] = found = self._so_far.weights(key, partial(weights.choose, parts))
             told = ", ".join(f"{part} {weight:g}" for part, weight in found.weights.items())
             say(f"  {name}: weights {told}; validation NDCG@10 {found.valid_ndcg10:.4f}")
-        ranked = self._once | self._rank_together(systems, chosen)
+        ranked = self._once | self._rank_together(systems, chosen, names)
         for name in shared:
             self._keep_hybrid(name, ranked[name], names)
         self._once |= {name: ranked[name] for name, once in shared.items() if once}
 
     def _keep_hybrid(self, name: str, one: "_RankedHybrid", names: Mapping[str, Any]) -> None:
         """Keeps what is known of a hybrid under the names of one call."""
-        found, key = one.chosen, self.protocols.record_key(name, **names)
+        found = one.chosen
         self.hybrids.append(
             {"system": name, **names, **asdict(found), "best_part": found.best_part}
         )
-        self._costs.took(_identity(key), one.times)
-        self._keep(one.ranks, one.best, key)
+        self._keep(one.ranked, self.protocols.record_key(name, **names))
 
     def _rank_together(
-        self, systems: Mapping[str, System], chosen: Mapping[str, Weighted]
-    ) -> dict[str, "_RankedHybrid"]:
-        """Ranks hybrids with their chosen weights in one pass."""
-        if not chosen:
-            return {}
-        weights = {name: one.weights for name, one in chosen.items()}
-        pass_over = Together(self.data.split, systems, weights)
-        best, times = {name: self._best() for name in chosen}, {name: Ranking() for name in chosen}
+        self,
+        systems: Mapping[str, System],
+        chosen: Mapping[str, Weighted],
+        names: Mapping[str, Any],
+    ) -> dict[str, _RankedHybrid]:
+        """Ranks hybrids with their chosen weights, in one pass."""
         rankers = self.protocols.rankers(full_scores=True)
-        order = self._ranked(pass_over.order())
-        found = pass_over.rank(
-            {name: _beside(one, rankers) for name, one in best.items()},
-            times,
-            order=order,
-            batch_size=min(self._batch_size, len(order)),
-        )
+        weights = {name: one.weights for name, one in chosen.items()}
+        together: dict[str, Ranked] = {}
+
+        def rank(name: str) -> Ranked:
+            if not together:  # at the first that was not ranked before an interruption
+                together.update(self._passes.together(systems, weights, rankers))
+            return together[name]
+
         return {
-            name: _RankedHybrid(one, found[name], best[name], times[name])
+            name: _RankedHybrid(
+                one, self._so_far.ranked(self._key(name, **names), rankers, partial(rank, name))
+            )
             for name, one in chosen.items()
         }
 
@@ -191,20 +189,19 @@ class Evaluation:
             return found
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
-            candidates = self.protocols.candidates[protocol][0]
-            assert candidates is not None
-            texts = RowTexts(scorer, parts, self.data.split, "test", candidates)
-
-            def score(
-                rows: np.ndarray, texts: RowTexts = texts, candidates: np.ndarray = candidates
-            ) -> jax.Array:
-                """Scores of each user's candidates; the defaults bind the arrays of this protocol."""
-                return scorer.candidates(parts, texts(rows), candidates[rows])
-
-            self._rank(
-                system, score, {protocol: ranker}, order=texts.order, trained=trained, **names
-            )
+            asked = partial(self._ask_candidates, scorer, parts, protocol)
+            self._rank(system, asked, {protocol: ranker}, trained=trained, **names)
         return None
+
+    def _ask_candidates(
+        self, scorer: LanguageScorer, parts: LanguageSystem, protocol: str
+    ) -> Asked:
+        candidates = self.protocols.candidates[protocol][0]
+        assert candidates is not None
+        texts = RowTexts(scorer, parts, self.data.split, "test", candidates)
+        return Asked(
+            lambda rows: scorer.candidates(parts, texts(rows), candidates[rows]), texts.order
+        )
 
     def add_oracle(self) -> None:
         """Adds the exact next-item distribution: realized ranks, and expected metrics."""
@@ -212,7 +209,7 @@ class Evaluation:
         assert world is not None
         exact = next_item_distributions(world, self.data.split.histories("test"), released=True)
         rankers = self.protocols.rankers(full_scores=True)
-        self._rank("oracle", lambda rows: exact[rows], rankers)
+        self._rank("oracle", lambda: Asked(lambda rows: exact[rows]), rankers)
         rows = self.protocols.rows
         for protocol, (candidates, _) in self.protocols.candidates.items():
             chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
@@ -229,40 +226,26 @@ class Evaluation:
     def _rank(
         self,
         system: str,
-        score_users: ScoreFn,
+        ask: Callable[[], Asked],
         rankers: Mapping[str, RankFn],
         *,
-        order: np.ndarray | None = None,
         trained: Sequence[Path] = (),
         **names: Any,
     ) -> None:
-        key, best = self.protocols.record_key(system, **names), self._best()
-        order = self._ranked(order)
-        with self._costs.of_pass(_identity(key), trained) as clock:
-            found = user_ranks.rank_users(
-                clock.scoring(score_users),
-                {name: clock.ranking(ranker) for name, ranker in _beside(best, rankers).items()},
-                num_users=len(self.protocols.targets),
-                batch_size=min(self._batch_size, len(order)),
-                what=system,
-                order=order,
-            )
-        self._keep(found, best, key)
+        found = self._so_far.ranked(
+            self._key(system, **names), rankers, lambda: self._passes.alone(system, ask(), rankers)
+        )
+        self._keep(found, self.protocols.record_key(system, **names), trained=trained)
 
-    def _ranked(self, order: np.ndarray | None) -> np.ndarray:
-        """The rows that are ranked, in this order of all rows, or else ascending."""
-        rows = self.protocols.rows
-        return rows if order is None else order[np.isin(order, rows)]
+    def _key(self, system: str, **names: Any) -> Key:
+        return _identity(self.protocols.record_key(system, **names))
 
-    def _best(self) -> BestLists:
-        return BestLists(self._seen, self.data.num_items)
-
-    def _keep(self, found: Mapping[str, Ranks], best: BestLists, key: RecordKey) -> None:
-        self.tables += self.protocols.records(found, key)
-        if "full" in found:
-            items = best.collect()[self.protocols.rows]
+    def _keep(self, found: Ranked, key: RecordKey, *, trained: Sequence[Path] = ()) -> None:
+        self._costs.add(_identity(key), found.times, trained=trained)
+        self.tables += self.protocols.records(found.ranks, key)
+        if found.best is not None:
             self.lists.append(
-                top_lists.lists_table(*_identity(key), users=self.protocols.users, items=items)
+                top_lists.lists_table(*_identity(key), users=self.protocols.users, items=found.best)
             )
 
     def write(self, folder: Path, *, root: Path) -> None:
@@ -282,3 +265,4 @@ class Evaluation:
         self._costs.write(folder, root=root)
         if self.expected:
             records.write_expected(folder / "expected.parquet", pl.concat(self.expected))
+        self._so_far.remove()

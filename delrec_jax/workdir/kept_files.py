@@ -14,11 +14,13 @@ from delrec_jax.files import file_hash, json_hash
 MARKER = "stage.json"
 WEIGHTS_NOTE = "weights_seen.json"
 """Where `weight_files` notes which weights it has hashed."""
+SO_FAR = "so_far"
+"""Folder of what an interrupted evaluation has ranked (`ranked_so_far`)."""
 
 _READ = (".safetensors", ".npz", ".parquet", ".json")
 _CORPUS = "corpus"  # TFDS names its files with a number at the end
 _OTHERS = (MARKER, "title_vectors.npz", WEIGHTS_NOTE)
-_RESUMING = ("checkpoints", "tensorboard", "profile")
+_RESUMING = ("checkpoints", "tensorboard", "profile", SO_FAR)
 _TYPES = {"fingerprint": str, "finished": bool, "content": str, "judged_by": dict, "files": dict}
 
 

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import astuple, dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -18,14 +17,25 @@ Made = TypeVar("Made")
 
 @dataclass
 class Ranking:
-    """Times of ranking one system; a pass scores every user once, for as many protocols as it can serve."""
+    """Times of ranking one system; a pass scores every user once, for as many protocols as it can serve.
+
+    Attributes:
+      users: ranked ones, of all passes.
+      passes: how many.
+      first_seconds: of the first batch of every pass, and of those in which something was compiled.
+      seconds: of all other batches.
+      timed_users: of these.
+    """
 
     users: int = 0
     passes: int = 0
     first_seconds: float = 0.0
     seconds: float = 0.0
     timed_users: int = 0
-    trained: tuple[Path, ...] = field(default=())
+
+    def __add__(self, other: "Ranking") -> "Ranking":
+        """Both together."""
+        return Ranking(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def add(self, users: np.ndarray, seconds: float, *, apart: bool) -> None:
         """Adds a batch.
