@@ -6,11 +6,13 @@
 The faults are cosmic-ray's (another operator, another number, a negated condition, a loop that does nothing, a removed
 decorator and so on) at places drawn by the seed from `PARTS`: evaluation, splits, candidates, prompts, language models and
 losses. One fault is drawn for each place. Left out: type annotations, which nothing runs; shifts, bit operators, powers and
-remainders in place of arithmetic, which almost any test would notice; and identity in place of equality, which is the same.
+remainders in place of arithmetic, which almost any test would notice; another operator for the bit operators of sets and masks;
+identity in place of equality, or the other way round, which is the same; and the order of words, since a word that is one of two is also above or below
+the other.
 
-First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to at most ten of the
-files that execute the function around it, the quickest first, until one fails, or takes ten times longer than without it: then
-the fault is killed.
+First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to files that execute
+the function around it, those that execute its line first and the quick ones before the slow ones, until one fails, or takes ten
+times longer than without it: then the fault is killed. After ten files, or two minutes, it has survived.
 
 FOLDER keeps a clone per job of the commit at hand and a line per fault, so that the same command goes on where it was
 stopped; `--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some
@@ -60,8 +62,13 @@ TESTS = (
 )
 """Those that are asked; of all others, most run whole pipelines."""
 OBVIOUS = ("RShift", "LShift", "BitOr", "BitAnd", "BitXor", "Pow", "FloorDiv", "Mod")
+BITS = ("BitOr", "BitAnd", "BitXor")
 SAME = ("Is", "IsNot")  # mostly no fault: equal short texts and numbers are one object
-FILES = 10  # of tests that a fault is shown to, at most
+ORDERS = ("Lt", "LtE", "Gt", "GtE")
+FILES, SECONDS = (
+    10,
+    120.0,
+)  # of tests that a fault is shown to, at most; after which it is shown to no further one
 SLOWER, SPARE = 10.0, 120.0  # times what tests take without a fault, and seconds, on a busy machine
 
 
@@ -157,35 +164,56 @@ def drawn(clone: Path, count: int, seed: int) -> list[Fault]:
 
 def _all(clone: Path) -> Iterator[Fault]:
     files = sorted({file for pattern in PARTS for file in clone.glob(pattern)})
-    silent = {file: _annotations(file) for file in files}
+    annotations = {file: _spans(_annotations(file)) for file in files}
+    words = {file: _spans(_compared_words(file)) for file in files}
     with use_db(str(clone.parent / "faults.sqlite")) as database:
         init(files, database, {})
         for item in database.work_items:
             (found,) = item.mutations
             file, place = Path(found.module_path), tuple(found.start_pos)
-            replaced = found.operator_name.rpartition("_")[2]
-            arithmetic = "BinaryOperator" in found.operator_name
-            same = "ComparisonOperator" in found.operator_name and replaced in SAME
-            if (
-                (arithmetic and replaced in OBVIOUS)
-                or same
-                or any(start <= place < end for start, end in silent[file])
-            ):
+            if _is_no_fault(found.operator_name, in_words=_within(place, words[file])):
                 continue
-            name = str(file.relative_to(clone))
-            yield Fault(name, place, found.operator_name, found.occurrence)
+            if not _within(place, annotations[file]):
+                name = str(file.relative_to(clone))
+                yield Fault(name, place, found.operator_name, found.occurrence)
 
 
-def _annotations(file: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where this file's type annotations begin and end."""
-    found = []
+def _is_no_fault(operator: str, *, in_words: bool) -> bool:
+    """Whether a kind of fault is left out (the docstring of this file has the reasons)."""
+    original, replaced = operator.split("_")[-2:] if "_" in operator else ("", "")
+    if "BinaryOperator" in operator:
+        return replaced in OBVIOUS or original in BITS
+    if "ComparisonOperator" in operator:
+        same = replaced in SAME or (original, replaced) in (("Is", "Eq"), ("IsNot", "NotEq"))
+        return same or (in_words and replaced in ORDERS)
+    return False
+
+
+def _annotations(file: Path) -> Iterator[ast.expr]:
+    """The type annotations of this file."""
     for node in ast.walk(ast.parse(file.read_text())):
         for name in ("annotation", "returns"):
             part = getattr(node, name, None)
             if isinstance(part, ast.expr):
-                start, end = (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
-                found.append((start, end))
-    return found
+                yield part
+
+
+def _compared_words(file: Path) -> Iterator[ast.expr]:
+    """Comparisons with a text."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in sides):
+                yield node
+
+
+def _spans(parts: Iterable[ast.expr]) -> list[tuple[Any, Any]]:
+    """Where these parts of a file begin and end, as (line, column)."""
+    return [((one.lineno, one.col_offset), (one.end_lineno, one.end_col_offset)) for one in parts]
+
+
+def _within(place: Any, spans: Iterable[tuple[Any, Any]]) -> bool:
+    return any(start <= place < end for start, end in spans)
 
 
 def tried(clone: Path, fault: Fault, found: dict[str, Any]) -> dict[str, Any]:
@@ -195,11 +223,9 @@ def tried(clone: Path, fault: Fault, found: dict[str, Any]) -> dict[str, Any]:
     with use_mutation(clone / fault.file, get_operator(fault.operator)(), fault.occurrence):
         changed = _git(clone, "diff", "--unified=0").splitlines()
         for test in tests:
-            outcome, asked = (
-                _tested(clone, test, SPARE + SLOWER * found[test]["seconds"]),
-                asked + 1,
-            )
-            if outcome != "survived":
+            outcome = _tested(clone, test, SPARE + SLOWER * found[test]["seconds"])
+            asked += 1
+            if outcome != "survived" or time.monotonic() - started > SECONDS:
                 break
     lines = [line for line in changed if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     seconds = round(time.monotonic() - started)
