@@ -7,8 +7,8 @@ The faults are cosmic-ray's (another operator, another number, a negated conditi
 decorator and so on) at places drawn by the seed from `PARTS`: evaluation, splits, candidates, prompts, language models and
 losses. One fault is drawn for each place. Left out: type annotations, which nothing runs; shifts, bit operators, powers and
 remainders in place of arithmetic, which almost any test would notice; another operator for the bit operators of sets and masks;
-identity in place of equality, or the other way round, which is the same; and the order of words, since a word that is one of two is also above or below
-the other.
+identity in place of equality, or the other way round, which is the same; and the order of words, since a word that is one of
+two is also above or below the other.
 
 First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to files that execute
 the function around it, those that execute its line first and the quick ones before the slow ones, until one fails, or takes ten
