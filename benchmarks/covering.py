@@ -87,14 +87,21 @@ def _measured(clone: Path, test: str, environment: Mapping[str, str]) -> dict[st
 
 
 def chosen(found: Mapping[str, Any], clone: Path, file: str, line: int) -> list[str]:
-    """The files of tests that execute the function around a line: those that execute the line first, then by their time."""
-    around = set(_around(clone / file, line))
+    """The files of tests that execute the function around a line.
+
+    Those that execute the line come first; of these, those that share a word of the file's name; and the quick ones of these.
+    """
+    around, words = set(_around(clone / file, line)), _words(file)
     near = {}
     for test, one in found.items():
         executed = set(one["lines"].get(file, ()))
         if executed & around:
-            near[test] = (line not in executed, one["seconds"])
+            near[test] = (line not in executed, words.isdisjoint(_words(test)), one["seconds"])
     return sorted(near, key=near.__getitem__)
+
+
+def _words(file: str) -> set[str]:
+    return {word.removesuffix("s") for word in Path(file).stem.split("_")}
 
 
 def _around(file: Path, line: int) -> range:
