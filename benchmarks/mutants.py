@@ -1,7 +1,7 @@
 """Would the tests notice? Small faults put into the code, one at a time, each tried by its tests in a fresh process.
 
     .venv/bin/pip install cosmic-ray coverage
-    .venv/bin/python benchmarks/mutants.py --runs=FOLDER [--count=400] [--seed=0] [--jobs=2] [--minutes=M] [--list]
+    .venv/bin/python benchmarks/mutants.py --runs=FOLDER [--count=400] [--seed=0] [--jobs=2] [--minutes=M] [--again] [--list]
 
 The faults are cosmic-ray's (another operator, another number, a negated condition, a loop that does nothing, a removed
 decorator and so on) at places drawn by the seed from `PARTS`: evaluation, splits, candidates, prompts, language models and
@@ -13,7 +13,7 @@ two is also above or below the other.
 First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to files that execute
 the function around it, until one fails, or takes ten times longer than without it: then the fault is killed. Those that execute
 its line come first, then those whose names have a word of the file's, then the quick ones. After ten files, or 150 seconds, it
-has survived.
+has survived. With `--again`, those that have survived are shown to all files that execute the function.
 
 FOLDER keeps a clone per job of the commit at hand and a line per fault, so that the same command goes on where it was
 stopped; `--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--again", action="store_true", help="survivors are shown to all files")
     parser.add_argument("--list", action="store_true", help="only print the faults")
     options = parser.parse_args()
     options.runs = options.runs.resolve()
@@ -103,10 +104,14 @@ def main() -> None:
     found = covered(clones, tests, _environment, options.runs / "covered.json")
     log = options.runs / "faults.jsonl"
     done = {_identity(row): row for row in _rows(log)}
-    left = [fault for fault in faults if _identity(fault._asdict()) not in done]
+    outcomes = {key: row["outcome"] for key, row in done.items()}
+    if options.again:
+        left = [one for one in faults if outcomes.get(_identity(one._asdict())) == "survived"]
+    else:
+        left = [one for one in faults if _identity(one._asdict()) not in outcomes]
     ends = time.monotonic() + 60 * options.minutes
     with log.open("a") as file:
-        for row in _all_tried(clones, left, found, ends):
+        for row in _all_tried(clones, left, found, ends, whole=options.again):
             done[_identity(row)] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -119,9 +124,12 @@ def main() -> None:
 
 
 def _all_tried(
-    clones: list[Path], faults: Iterable[Fault], found: dict[str, Any], ends: float
+    clones: list[Path], faults: Iterable[Fault], found: dict[str, Any], ends: float, *, whole: bool
 ) -> Iterator[dict[str, Any]]:
-    """The rows of these faults in their order, one fault at a time in each clone; none is begun after the end."""
+    """The rows of these faults in their order, one fault at a time in each clone; none is begun after the end.
+
+    With `whole`, a fault is shown to all files of tests.
+    """
     free: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for clone in clones:
         free.put(clone)
@@ -131,7 +139,7 @@ def _all_tried(
             return None
         clone = free.get()
         try:
-            return {**fault._asdict(), **tried(clone, fault, found)}
+            return {**fault._asdict(), **tried(clone, fault, found, whole=whole)}
         finally:
             free.put(clone)
 
@@ -217,16 +225,17 @@ def _within(place: Any, spans: Iterable[tuple[Any, Any]]) -> bool:
     return any(start <= place < end for start, end in spans)
 
 
-def tried(clone: Path, fault: Fault, found: dict[str, Any]) -> dict[str, Any]:
+def tried(clone: Path, fault: Fault, found: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """Puts the fault into the clone and runs its tests; how it ended, after how many files and seconds, what the fault was."""
-    tests = chosen(found, clone, fault.file, fault.place[0])[:FILES]
+    tests = chosen(found, clone, fault.file, fault.place[0])
+    tests, limit = (tests, float("inf")) if whole else (tests[:FILES], SECONDS)
     started, outcome, asked = time.monotonic(), "survived", 0
     with use_mutation(clone / fault.file, get_operator(fault.operator)(), fault.occurrence):
         changed = _git(clone, "diff", "--unified=0").splitlines()
         for test in tests:
             outcome = _tested(clone, test, SPARE + SLOWER * found[test]["seconds"])
             asked += 1
-            if outcome != "survived" or time.monotonic() - started > SECONDS:
+            if outcome != "survived" or time.monotonic() - started > limit:
                 break
     lines = [line for line in changed if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     seconds = round(time.monotonic() - started)

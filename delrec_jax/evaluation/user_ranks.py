@@ -79,25 +79,11 @@ def candidate_ranker(
     return rank
 
 
-def fixed_batches(
-    num_users: int, batch_size: int
-) -> Iterator[tuple[Int[np.ndarray, "B"], Bool[np.ndarray, "B"]]]:
-    """User indices in batches of one size, and which of them count.
-
-    The last batch is filled up with the last user, so that only one shape is compiled.
-    """
+def fixed_batches(num_users: int, batch_size: int) -> Iterator[Int[np.ndarray, "B"]]:
+    """User indices in batches of one size; the last batch is filled up with the last user, so that one shape is compiled."""
     for start in range(0, num_users, batch_size):
         users = np.arange(start, start + batch_size, dtype=np.int32)
-        yield np.minimum(users, num_users - 1), users < num_users
-
-
-def check_finite(scores: Float[np.ndarray, "B N"], *, what: str) -> None:
-    """Refuse scores that cannot be ranked (on the host; -inf is allowed).
-
-    Raises:
-        UserError: a score is NaN or +inf; names `what`, the row and the remedy.
-    """
-    _refuse_broken(_broken(np.asarray(scores)), what=what)
+        yield np.minimum(users, num_users - 1)
 
 
 def _broken(scores: Float[np.ndarray, "B N"]) -> Bool[np.ndarray, "B"]:
@@ -161,7 +147,7 @@ def rank_users(
     if not len(order):
         raise UserError(f"{what}: 0 users to rank; the evaluated part of the split is empty")
     found = BatchRanks(rankers)
-    for places, _ in fixed_batches(len(order), batch_size):
+    for places in fixed_batches(len(order), batch_size):
         found.add(_to_device(score_fn(order[places])), order[places])
     return found.joined(order, what=what)
 

@@ -52,7 +52,7 @@ class Together:
         """
         found = {name: BatchRanks(own) for name, own in rankers.items()}
         with Stopwatch().running() as stopwatch:
-            for number, (places, _) in enumerate(fixed_batches(len(order), batch_size)):
+            for number, places in enumerate(fixed_batches(len(order), batch_size)):
                 self._batch(order[places], found, times, stopwatch, first=number == 0)
         for one in times.values():
             one.passes += 1

@@ -127,8 +127,6 @@ def test_seen_items_of_histories_ignore_padding():
 def test_broken_scores_are_refused_with_the_row(bad, kind):
     scores = np.zeros((3, 4), kind)
     scores[1, 2] = bad
-    with pytest.raises(UserError, match=r"teacher.*1 of 3 users.*row 1"):
-        user_ranks.check_finite(scores, what="teacher")
     ranker = {"full": user_ranks.full_ranker(np.zeros(3, int))}
     with pytest.raises(UserError, match=r"teacher, full.*1 of 3 users.*row 1"):
         user_ranks.rank_users(
@@ -237,6 +235,12 @@ def test_the_first_of_several_broken_rows_is_named_and_a_broken_miss_is_no_miss(
     scores = np.zeros((4, 2), np.float32)
     scores[1:3] = np.nan
     with pytest.raises(UserError, match=r"2 of 4 users.*first at row 1"):
-        user_ranks.check_finite(scores, what="teacher")
+        user_ranks.rank_users(
+            lambda u: scores[u],
+            {"full": user_ranks.full_ranker(np.zeros(4, int))},
+            num_users=4,
+            batch_size=2,
+            what="teacher",
+        )
     rank, ties = ranking.rank_candidates(scores[:2], np.array([[0, 1]] * 2), np.array([5, 5]))
     assert rank[0] == np.inf and np.isnan(rank[1]) and ties.tolist() == [0, 0]
