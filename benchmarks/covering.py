@@ -16,6 +16,7 @@ from typing import Any
 
 QUICK = "not slow and not real_data and not parity and not gpu"
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK)
+EVERYWHERE = range(1, 1_000_000)
 _NOTHING = 5  # pytest's status where no test was chosen
 
 
@@ -90,13 +91,16 @@ def chosen(found: Mapping[str, Any], clone: Path, file: str, line: int) -> list[
     """The files of tests that execute the function around a line.
 
     Those that execute the line come first; of these, those that share a word of the file's name; and the quick ones of these.
+    Around a line outside functions, which every import executes, those come first that execute most of the file.
     """
-    around, words = set(_around(clone / file, line)), _words(file)
+    around, words = _around(clone / file, line), _words(file)
     near = {}
     for test, one in found.items():
         executed = set(one["lines"].get(file, ()))
-        if executed & around:
-            near[test] = (line not in executed, words.isdisjoint(_words(test)), one["seconds"])
+        if not executed.isdisjoint(around):
+            imported = len(executed) if around == EVERYWHERE else 0
+            named = not words.isdisjoint(_words(test))
+            near[test] = (line not in executed, not named, -imported, one["seconds"])
     return sorted(near, key=near.__getitem__)
 
 
@@ -113,4 +117,4 @@ def _around(file: Path, line: int) -> range:
             end = node.end_lineno or node.lineno
             if first <= line <= end:
                 return range(node.body[0].lineno, end + 1)
-    return range(1, 1_000_000)
+    return EVERYWHERE

@@ -13,7 +13,7 @@ two is also above or below the other.
 First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to files that execute
 the function around it, until one fails, or takes ten times longer than without it: then the fault is killed. Those that execute
 its line come first, then those whose names have a word of the file's, then the quick ones. After ten files, or 150 seconds, it
-has survived. With `--again`, those that have survived are shown to all files that execute the function.
+has survived. With `--again`, those that have survived are shown to four times as many.
 
 FOLDER keeps a clone per job of the commit at hand and a line per fault, so that the same command goes on where it was
 stopped; `--minutes` stops it. Writes `benchmarks/results/mutants.json` with the faults that survived: each needs a look. Some
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--again", action="store_true", help="survivors are shown to all files")
+    parser.add_argument("--again", action="store_true", help="survivors are shown to more")
     parser.add_argument("--list", action="store_true", help="only print the faults")
     options = parser.parse_args()
     options.runs = options.runs.resolve()
@@ -111,7 +111,7 @@ def main() -> None:
         left = [one for one in faults if _identity(one._asdict()) not in outcomes]
     ends = time.monotonic() + 60 * options.minutes
     with log.open("a") as file:
-        for row in _all_tried(clones, left, found, ends, whole=options.again):
+        for row in _all_tried(clones, left, found, ends, more=options.again):
             done[_identity(row)] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -124,11 +124,11 @@ def main() -> None:
 
 
 def _all_tried(
-    clones: list[Path], faults: Iterable[Fault], found: dict[str, Any], ends: float, *, whole: bool
+    clones: list[Path], faults: Iterable[Fault], found: dict[str, Any], ends: float, *, more: bool
 ) -> Iterator[dict[str, Any]]:
     """The rows of these faults in their order, one fault at a time in each clone; none is begun after the end.
 
-    With `whole`, a fault is shown to all files of tests.
+    With `more`, a fault is shown to four times as many files of tests.
     """
     free: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for clone in clones:
@@ -139,7 +139,7 @@ def _all_tried(
             return None
         clone = free.get()
         try:
-            return {**fault._asdict(), **tried(clone, fault, found, whole=whole)}
+            return {**fault._asdict(), **tried(clone, fault, found, more=more)}
         finally:
             free.put(clone)
 
@@ -225,17 +225,17 @@ def _within(place: Any, spans: Iterable[tuple[Any, Any]]) -> bool:
     return any(start <= place < end for start, end in spans)
 
 
-def tried(clone: Path, fault: Fault, found: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def tried(clone: Path, fault: Fault, found: dict[str, Any], *, more: bool) -> dict[str, Any]:
     """Puts the fault into the clone and runs its tests; how it ended, after how many files and seconds, what the fault was."""
-    tests = chosen(found, clone, fault.file, fault.place[0])
-    tests, limit = (tests, float("inf")) if whole else (tests[:FILES], SECONDS)
+    times = 4 if more else 1
+    tests = chosen(found, clone, fault.file, fault.place[0])[: times * FILES]
     started, outcome, asked = time.monotonic(), "survived", 0
     with use_mutation(clone / fault.file, get_operator(fault.operator)(), fault.occurrence):
         changed = _git(clone, "diff", "--unified=0").splitlines()
         for test in tests:
             outcome = _tested(clone, test, SPARE + SLOWER * found[test]["seconds"])
             asked += 1
-            if outcome != "survived" or time.monotonic() - started > limit:
+            if outcome != "survived" or time.monotonic() - started > times * SECONDS:
                 break
     lines = [line for line in changed if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     seconds = round(time.monotonic() - started)
