@@ -62,6 +62,8 @@ TESTS = (
     *("tests/stages/test_verbalizers.py", "tests/planning/test_plan.py"),
 )
 """Those that are asked; of all others, most run whole pipelines."""
+UNSEEN = {"tests/multi_device/test_meshes.py": ("delrec_jax/language/token_table.py",)}
+"""Files of tests that start processes, whose lines coverage does not see, and what these execute."""
 OBVIOUS = ("RShift", "LShift", "BitOr", "BitAnd", "BitXor", "Pow", "FloorDiv", "Mod")
 BITS = ("BitOr", "BitAnd", "BitXor")
 SAME = ("Is", "IsNot")  # mostly no fault: equal short texts and numbers are one object
@@ -102,6 +104,11 @@ def main() -> None:
         return
     tests = test_files(clones[0], TESTS)
     found = covered(clones, tests, _environment, options.runs / "covered.json")
+    for test, files in UNSEEN.items():
+        lines = {
+            file: list(range(1, 1 + len((clones[0] / file).open().readlines()))) for file in files
+        }
+        found[test] = {"seconds": 100.0, "lines": lines}
     log = options.runs / "faults.jsonl"
     done = {_identity(row): row for row in _rows(log)}
     outcomes = {key: row["outcome"] for key, row in done.items()}
