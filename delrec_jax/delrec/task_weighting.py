@@ -1,7 +1,7 @@
 """How the losses of stage 1's tasks are combined into one (method.md, stage 1, "Shares and weights").
 
 `fixed`          L = sum_task w_task L_task, with the weights of `distill.tasks` normalized to sum to 1.
-`gradient_norm`  weights proportional to (1 / |grad L_task|) ** 0.5, summing to 1, no gradient through them (the reference).
+`gradient_norm`  weights proportional to (1 / |grad L_task|) ** 0.5, summing to 1, without gradient (the reference: with one)
 `uncertainty`    L = sum_task exp(-s) (L_task + 1e-4) + s with a trained log-variance s for each task (Kendall et al., 2018).
 
 A task without a text in the batch has loss 0. `gradient_norm` and `uncertainty` also give it weight 0, and the weights of
