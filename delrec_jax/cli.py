@@ -1,4 +1,4 @@
-"""The command line: `delrec run|STAGE|prompts|recommend --config=FILE --workdir=DIR [--config.key=value ...]`."""
+"""The command line: `delrec COMMAND --config=FILE --workdir=DIR [--config.key=value ...]`; `delrec --help` lists commands."""
 
 import gc
 import shlex

@@ -67,7 +67,7 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
 def teacher_lists(
     ws: Workspace, data: Data, users: np.ndarray, name: str, source: Callable[[], TrainingSource]
 ) -> TeacherLists:
-    """The teacher's lists for these users' rows, stored under the teacher's fingerprint."""
+    """The teacher's lists for these users' rows; stored ones are used if they are of the same `teach`, settings and rows."""
     experiment = ws.experiment
     rows = source_rows(experiment, data.split, users, "teacher")
     asked = inputs_hash(rows.users, rows.ends)

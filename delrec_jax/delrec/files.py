@@ -3,6 +3,7 @@
 prompt/NAME/result.safetensors      soft prompts of stage 1: distilled, shuffled, true, random; with them what stage 1 trains of
                                     the verbalizer's readout, and in `readout` what it trains of that without a prompt
 prompt/slot_vectors.safetensors     the items' vectors that the slots of titles are made from, with distill.prompt=titles
+prompt/agreement.json               how well the distilled prompt's answers agree with the teacher's, on held-out users
 adapter/NAME/result.safetensors     AdaLoRA's parameters of stage 2, named after the prompt they were tuned with (`none`: none),
                                     the verbalizer's readout, and (`tune.train_prompt`) that prompt as stage 2 left it
 """

@@ -19,6 +19,7 @@ class PatternSimulating:
 
     name = "rps"
     title = "Recommendation Pattern Simulating (RPS)"
+    lengths_stay = True
     template: Template = (
         *HISTORY,
         *PATTERN,

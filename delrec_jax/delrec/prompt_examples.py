@@ -56,7 +56,7 @@ class PromptExamples:
         pieces = self.material.pieces
         if self.source == "true":
             return not (pieces.config.show_candidates or pieces.codes)
-        return all(isinstance(task, PatternSimulating) for task, _ in self.asked)
+        return all(getattr(task, "lengths_stay", False) for task, _ in self.asked)
 
     @cached_property
     def asked(self) -> list[tuple[PromptTask, Sized]]:

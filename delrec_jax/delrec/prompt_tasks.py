@@ -25,6 +25,7 @@ class PromptTask(Protocol):
       name: its name in `distill.tasks`, the logs and `Pieces.tasks`.
       title: its name for readers, above its texts in `delrec prompts`.
       template: the template of its text.
+      lengths_stay: optional; whether a row's text has the same length in every epoch, so that it is counted once.
     """
 
     name: str

@@ -34,13 +34,17 @@ TUNED = {
 TUNED_WITH = {prompt: system for system, prompt in TUNED.items()}
 """The tuned systems by that prompt."""
 
+UNTRAINED = ("none", "random")
+"""The prompts that stage 1 does not train: tuned with them, the model begins with scalars that were distilled without one."""
+
 PROMPTED = {
+    "lm_readout": files.READOUT,
     "lm_random_prompt": "random",
     "lm_shuffled_prompt": "shuffled",
     "lm_distilled_prompt": "distilled",
     "lm_true_prompt": "true",
 }
-"""The prompts of the systems without adapters."""
+"""The prompts of the systems without adapters; that of `lm_readout` is none, with distilled scalars."""
 
 
 def system_names(experiment: Experiment, *, words: bool) -> tuple[str, ...]:
@@ -50,11 +54,10 @@ def system_names(experiment: Experiment, *, words: bool) -> tuple[str, ...]:
       experiment: the config.
       words: whether there is an instruction in words to compare with: the storefront's.
     """
-    made = made_prompts(experiment)
     readout = find_verbalizer(experiment.lm.verbalizer).distilled
+    made = (*made_prompts(experiment), *((files.READOUT,) if readout else ()))
     return (
         bare_name(experiment),
-        *(("lm_readout",) if readout else ()),
         *(name for name, prompt in PROMPTED.items() if prompt in made),
         *(TUNED_WITH[prompt] for prompt in tuned_with(experiment)),
         *(("lm_words",) if words else ()),
@@ -76,7 +79,7 @@ def language_system(
         return LanguageSystem(language.ids(WORDS_OF_THE_STORE))
     if name in TUNED:
         return tuned(ws, language, TUNED[name], guides)
-    prompts = {**PROMPTED, "lm_readout": files.READOUT, bare_name(ws.experiment): "none"}
+    prompts = {**PROMPTED, bare_name(ws.experiment): "none"}
     return prompted(ws, language, prompts[name], guides)
 
 
@@ -90,12 +93,12 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str,
 def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:
     """The folders of the training runs that made a language system, by its name in the results; none for an untrained one."""
     distilled = {system: prompt for system, prompt in PROMPTED.items() if prompt != "random"}
-    distilled["lm_readout"] = files.READOUT
     if name in distilled:
         return (files.prompt_path(ws, distilled[name]).parent,)
     if name in TUNED:
         prompt = TUNED[name]
-        return files.prompt_path(ws, prompt).parent, files.adapter_path(ws, prompt).parent
+        began = files.READOUT if prompt in UNTRAINED else prompt
+        return files.prompt_path(ws, began).parent, files.adapter_path(ws, prompt).parent
     return ()
 
 

@@ -186,7 +186,7 @@ class Tuning:
         """
         params: dict[str, Any] = self.task.start(frozen, self._ws.experiment.seed)
         if "readout" in params:
-            trained = files.READOUT if name in ("none", "random") else name
+            trained = files.READOUT if name in systems.UNTRAINED else name
             params["readout"] |= files.load_distilled(self._ws, trained)["readout"]
         if (
             "prompt" in params and name != "none"
@@ -201,6 +201,11 @@ class Tuning:
             f"rank pattern {ranks} of {self._ws.experiment.tune.adalora.init_rank} "
             f"(listed by path in adapter/{name}/result.json)"
         )
+        if result["best_step"] == result["steps"] == self._ws.experiment.tune.loop.steps:
+            say(
+                f"  WARNING: adapter {name} was still improving when tune.loop.steps ended: a comparison is fairer with more, "
+                "for all"
+            )
 
     def _validator(self, system: LanguageSystem) -> Callable[[Any], dict[str, float]]:
         """Makes a function from adapters to HR@1 and NDCG@10 of the validation items.

@@ -2,7 +2,7 @@
 
 One rule for every system: a rank is 1-based and a tie gets the mean of the ranks it covers, `greater + 1 + ties / 2`,
 where two scores tie only if they are exactly equal. A score of -inf is the lowest: what a system cannot score ties at the
-bottom. NaN and +inf mean a broken model: inside jit the rank becomes NaN, which `rank_users` (or `check_finite`) refuses.
+bottom. NaN and +inf mean a broken model: inside jit the rank becomes NaN, which `rank_users` refuses.
 """
 
 from functools import partial

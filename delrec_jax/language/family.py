@@ -95,6 +95,7 @@ class LanguageModel(Protocol):
         """Top-level projections that no adapter may change, because their weights are read directly; optional."""
         return ()
 
+    @abstractmethod
     def encode(
         self,
         params: Params,
@@ -115,18 +116,22 @@ class LanguageModel(Protocol):
         """
         ...
 
+    @abstractmethod
     def table(self, params: Params) -> Float[Array, "V D"]:
         """Returns the token table, which a soft prompt extends with rows of its own."""
         ...
 
+    @abstractmethod
     def with_adapters(self, adapters: AdaLoRAConfig | None) -> Self:
         """Returns the same model for calls with adapters of this config; None = plain."""
         ...
 
+    @abstractmethod
     def param_shapes(self) -> Params:
         """Returns the tree of base parameters as `jax.ShapeDtypeStruct`s, without making weights."""
         ...
 
+    @abstractmethod
     def axes_of(self, path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
         """Returns the names of a leaf's axes; see `logical_axes.named_axes`."""
         ...
@@ -146,12 +151,14 @@ class LanguageModel(Protocol):
 class AnsweringModel(LanguageModel, Protocol):
     """A language model that also predicts what a MASK stands for; `options` of its calls are those of `encode`."""
 
+    @abstractmethod
     def answers(
         self, params: Params, ids: Int[Array, "B T"], sentinels: Int[Array, "B Q"], **options: Any
     ) -> Float[Array, "B Q D"]:
         """Returns one state for each sentinel, ready for the head; sentinels are 0 where a text has fewer."""
         ...
 
+    @abstractmethod
     def forced_answers(
         self,
         params: Params,
@@ -163,10 +170,12 @@ class AnsweringModel(LanguageModel, Protocol):
         """Returns states, ready for the head, that predict each token of N given answers from the tokens before it."""
         ...
 
+    @abstractmethod
     def head(self, params: Params) -> Float[Array, "V D"]:
         """Returns one row of output weights per token: logits = states @ head.T."""
         ...
 
+    @abstractmethod
     def logits(self, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Returns vocabulary logits in float32, for pre-training."""
         ...

@@ -11,6 +11,7 @@ vocabulary head. The constant changes neither ranks nor a softmax over items nor
 `first` is the same with only the first token of the title; many titles share it, so it serves for comparison.
 """
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import gcd
@@ -32,9 +33,9 @@ class Averaging(Verbalizer):
     ranks_catalogue = True
     asks_answers = True
 
+    @abstractmethod
     def words(self, titles: Titles) -> Titles:
         """The tokens that count, and their weights."""
-        raise NotImplementedError
 
     def candidate_scores(
         self,

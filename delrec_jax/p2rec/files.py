@@ -1,7 +1,9 @@
 """The files that P2Rec's stages pass to one another through the workdir.
 
 preference/seed-S/     categories.safetensors (and a JSON file with titles), model/ (projection and adapters)
+preference/parse.json  what was parsed, and how well
 augmented/embeddings/  untuned.safetensors, seed-S/{tuned,shuffled,random}.safetensors
+augmented/augment.json the trained recommenders and their validation
 """
 
 import json

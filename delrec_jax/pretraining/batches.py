@@ -89,17 +89,16 @@ def batch_shapes(
       UserError: no text of a kind can be made, or none fits into `max_tokens`.
     """
     config = material.config
-    kinds = (
-        texts.short_text,
-        texts.several_text,
-        texts.full_text,
-        texts.attribute_text,
-        texts.recent_text,
-        texts.cloze_text,
-    )
+    kinds = {
+        "short": texts.short_text,
+        "several": texts.several_text,
+        "full": texts.full_text,
+        "attributes": texts.attribute_text,
+        "recent": texts.recent_text,
+        "cloze": texts.cloze_text,
+    }
     shapes = []
-    for draw in kinds:
-        name = draw.__name__.removesuffix("_text").replace("attribute", "attributes")
+    for name, draw in kinds.items():
         share = getattr(config, name)
         if share > 0:
             rng = np.random.default_rng(seed)

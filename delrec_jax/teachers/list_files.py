@@ -27,7 +27,7 @@ class ListsKey:
     Attributes:
         checkpoint: id of the teacher's checkpoint.
         settings: h, m and the seed.
-        inputs: hash of histories, seen items and allowed items, from `inputs_hash`.
+        inputs: hash of the arrays that say whose lists these are, from `inputs_hash`.
     """
 
     checkpoint: str

@@ -43,7 +43,7 @@ class BestLists:
         self._everything = np.ones(num_items, bool)
         self._parts: list[tuple[np.ndarray, Array]] = []
 
-    def beside(self, ranker: RankFn) -> RankFn:
+    def keeping(self, ranker: RankFn) -> RankFn:
         """The same ranker of scores [B, I], which also keeps the best items of every batch."""
 
         def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:

@@ -107,7 +107,7 @@ class Evaluation:
         """
         config, split, common = self._experiment.baselines, self.data.split, common or {}
         self._common = self._common or HybridWeights(split, config, common)
-        weights, systems = self._common.beside(systems), {**common, **systems}
+        weights, systems = self._common.with_systems(systems), {**common, **systems}
         chosen: dict[str, Weighted] = {}
         shared: dict[str, bool] = {}
         for name, parts in config.hybrid_parts.items():

@@ -138,7 +138,7 @@ class HybridWeights:
         self._masks: list[np.ndarray] = []
         self._common: HybridWeights | None = None
 
-    def beside(self, systems: Mapping[str, System]) -> "HybridWeights":
+    def with_systems(self, systems: Mapping[str, System]) -> "HybridWeights":
         """Returns what chooses among these systems and its own, which it asks once for all that are made so."""
         found = copy(self)
         found._systems, found._scores, found._common = systems, {}, self

@@ -70,7 +70,10 @@ class Passes:
         with clock.running():
             found = rank_users(
                 clock.scoring(asked.score),
-                {name: clock.ranking(ranker) for name, ranker in _beside(best, rankers).items()},
+                {
+                    name: clock.ranking(ranker)
+                    for name, ranker in _keeping_best(best, rankers).items()
+                },
                 num_users=len(self._protocols.targets),
                 batch_size=min(self._batch_size, len(order)),
                 what=system,
@@ -98,7 +101,7 @@ class Passes:
         )
         order = self._order(pass_over.order())
         found = pass_over.rank(
-            {name: _beside(one, rankers) for name, one in best.items()},
+            {name: _keeping_best(one, rankers) for name, one in best.items()},
             times,
             order=order,
             batch_size=min(self._batch_size, len(order)),
@@ -120,8 +123,8 @@ class Passes:
         return lists
 
 
-def _beside(best: BestLists, rankers: Mapping[str, RankFn]) -> dict[str, RankFn]:
+def _keeping_best(best: BestLists, rankers: Mapping[str, RankFn]) -> dict[str, RankFn]:
     """The same rankers; with that of `full`, the best items of every batch are kept."""
     return {
-        name: best.beside(ranker) if name == "full" else ranker for name, ranker in rankers.items()
+        name: best.keeping(ranker) if name == "full" else ranker for name, ranker in rankers.items()
     }

@@ -57,7 +57,7 @@ class Cell:
     """One recommender of the comparison.
 
     Attributes:
-      name: `sasrec`, `gru4rec` or `caser`, or `ease`.
+      name: as in `augment.teachers`; or that of the run's teacher (`teacher.name`).
       seed: seed of its training, and of the parsing that its embeddings come from.
       system: `PLAIN`, `AUGMENTED`, or one of P2Rec's controls.
     """

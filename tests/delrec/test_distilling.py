@@ -1,4 +1,4 @@
-"""Stage 1's starts, and what is said of lists that have no order."""
+"""Starts of both stages, what is said of lists that have no order, and of tuning that ends too early."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +10,8 @@ import pytest
 from delrec_jax.config import DistillConfig
 from delrec_jax.delrec.agreement import agreement_rows, mean_said
 from delrec_jax.delrec.distilling_task import RANDOM, PromptStart
+from delrec_jax.delrec.systems import TUNED, trained_in
+from delrec_jax.delrec.tune import Tuning
 
 TABLE = jax.random.normal(jax.random.key(0), (30, 4))
 
@@ -37,3 +39,28 @@ def test_lists_that_tie_entirely_say_nothing_of_the_order():
     none = SimpleNamespace(agreement=np.ones(2), kendall_tau=np.full(2, np.nan))
     (only,) = agreement_rows("distilled", none, np.arange(2), seed=0)
     assert only["measure"] == first["measure"] and mean_said(none.kendall_tau) == 0
+
+
+@pytest.mark.parametrize(("best", "warned"), [(8, True), (4, False)])
+def test_tuning_that_ends_while_it_improves_is_told(best, warned, capsys):
+    config = SimpleNamespace(loop=SimpleNamespace(steps=8), adalora=SimpleNamespace(init_rank=2))
+    told = SimpleNamespace(_ws=SimpleNamespace(experiment=SimpleNamespace(tune=config)))
+    result = {"best_step": best, "steps": 8, "ranks": {"q": 2}}
+    Tuning._tell(told, "none", range(3), result)
+    said = capsys.readouterr().err
+    assert f"selected step {best} of 8" in said
+    assert ("adapter none was still improving when tune.loop.steps ended" in said) == warned
+
+
+def test_systems_that_begin_with_distilled_scalars_say_where_these_were_trained(tmp_path):
+    ws = SimpleNamespace(folder=lambda stage: tmp_path / stage)
+    began = {name: trained_in(ws, name)[0].name for name in TUNED}
+    assert began == {
+        "lm_tuned_no_prompt": "readout",
+        "lm_tuned_random_prompt": "readout",
+        "lm_tuned_shuffled_prompt": "shuffled",
+        "lm_tuned_true_prompt": "true",
+        "delrec": "distilled",
+    }
+    assert trained_in(ws, "lm_readout")[0].name == "readout"
+    assert trained_in(ws, "lm_random_prompt") == trained_in(ws, "lm_words") == ()

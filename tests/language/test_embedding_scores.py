@@ -48,6 +48,15 @@ class Toy(LanguageModel):
     def with_adapters(self, adapters):
         return self
 
+    def table(self, params):
+        return params
+
+    def param_shapes(self):
+        return jax.ShapeDtypeStruct(TABLE.shape, TABLE.dtype)
+
+    def axes_of(self, path, shape):
+        return (None, None)
+
 
 def ranker(**settings):
     config = LMConfig(verbalizer="embedding", embedding=EmbeddingConfig(**settings))

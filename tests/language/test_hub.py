@@ -341,3 +341,9 @@ def test_a_number_of_a_config_lies_within_its_limits(value, default, taken):
         return
     with pytest.raises(UserError, match=r"config\.json: size is "):
         stated_number(file, {"size": value}, "size", default, 4, 8)
+
+
+def test_a_hub_whose_cache_cannot_be_written_is_told_in_one_line(tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder is needed")
+    found = resolved(NAME, tmp_path)
+    assert found.startswith(f"UserError {NAME}: no such directory, and ")

@@ -58,7 +58,7 @@ def ranks(score, items, rng):
         "some": user_ranks.candidate_ranker(targets, candidates, full_scores=True),
     }
     best = BestLists(Rows(histories), items)
-    rankers["full"] = best.beside(rankers["full"])
+    rankers["full"] = best.keeping(rankers["full"])
     # 50 users in batches of 20, which do not divide over eight devices either.
     found = user_ranks.rank_users(
         lambda rows: score(histories[rows]), rankers, num_users=USERS, batch_size=20
