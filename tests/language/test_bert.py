@@ -21,6 +21,7 @@ from delrec_jax.config.language import LMConfig  # noqa: E402
 from delrec_jax.errors import UserError  # noqa: E402
 from delrec_jax.language.adalora import init_adapters, merge  # noqa: E402
 from delrec_jax.language.adalora_config import AdaLoRAConfig  # noqa: E402
+from delrec_jax.language.bert import Bert  # noqa: E402
 from delrec_jax.language.bert_config import BertConfig  # noqa: E402
 from delrec_jax.language.bert_family import PUBLISHED, BertFamily  # noqa: E402
 from delrec_jax.language.bert_files import export_model, load, read_config  # noqa: E402
@@ -343,3 +344,15 @@ def test_a_shape_that_cannot_be_is_refused(keys):
 @pytest.mark.parametrize(("size", "heads"), [("small", 12), ("base", 12), ("large", 16)])
 def test_published_heads(size, heads):
     assert PUBLISHED[f"intfloat/e5-{size}-v2"].num_attention_heads == heads
+
+
+def test_weights_start_with_berts_spread():
+    config = replace(TINY, hidden_size=48, intermediate_size=96)
+    params = jax.jit(Bert(config).init)(jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
+    for path, leaf in flat(params).items():
+        if path.endswith("bias"):
+            assert (leaf == 0).all(), path
+        elif leaf.ndim == 1:
+            assert (leaf == 1).all(), path
+        else:
+            np.testing.assert_allclose(leaf.std(), 0.02, rtol=0.25, err_msg=path)
