@@ -143,7 +143,7 @@ def instance_level(
         return LabelledText(ids=text, label=np.int32(labels[index]))
 
     ranker = replace(language.ranker, model=language.model.with_adapters(adalora))
-    known = ~data.split.cold_items(data.num_items)
+    known = data.split.known_items(data.num_items)
     config = replace(ws.experiment.tune, adalora=adalora, loss_over="catalogue", anchor=0.0)
     optimizer = with_rank_allocation(
         make_optimizer(ws.experiment.parse.optimizer, PLANNED), adalora, PLANNED

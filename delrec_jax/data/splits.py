@@ -108,10 +108,14 @@ class Split:
         """Returns how often each item occurs in the training part."""
         return np.bincount(self.train.items, minlength=num_items).astype(np.int64)
 
+    def known_items(self, num_items: int) -> Bool[np.ndarray, "I"]:
+        """Returns which items occur in the training part."""
+        known: np.ndarray = self.train_counts(num_items) > 0
+        return known
+
     def cold_items(self, num_items: int) -> Bool[np.ndarray, "I"]:
         """Returns which items do not occur in the training part."""
-        cold: np.ndarray = self.train_counts(num_items) == 0
-        return cold
+        return ~self.known_items(num_items)
 
     def warnings(self) -> list[str]:
         """Returns what a reader of this split's results must know: which parts are too small to distinguish systems."""

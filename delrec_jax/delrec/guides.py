@@ -116,7 +116,7 @@ class Guides:
             CompiledScores(teacher),
             RowsOf(count, lambda rows: padded(rows, reads)),
             top_h=config.top_h,
-            allowed=~self._data.split.cold_items(self._data.num_items),
+            allowed=self._data.split.known_items(self._data.num_items),
             seen=seen,
             batch_size=min(_BATCH, max(1, count)),
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.data.interactions import Interactions
@@ -125,7 +125,7 @@ def next_item_examples(
     return NextItemExamples(
         rows=rows,
         labels=next_items(train, rows),
-        known=np.flatnonzero(known_items(data)),
+        known=np.flatnonzero(data.split.known_items(data.num_items)),
         train=train,
         pieces=language.pieces,
         pattern=pattern,
@@ -134,8 +134,3 @@ def next_item_examples(
         guides=guides(after, rows.users) if guides else None,
         folds=None if fold_of is None else fold_of[rows.users],
     )
-
-
-def known_items(data: Data) -> Bool[np.ndarray, " I"]:
-    """The items that occur in the training part."""
-    return ~data.split.cold_items(data.num_items)

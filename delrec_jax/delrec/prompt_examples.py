@@ -122,7 +122,7 @@ def make_lists(
             return found.items, found.scores
 
         return TeacherLists(*teacher.gathered(rows.users, ask))
-    settings, allowed = list_settings(experiment), ~split.cold_items(num_items)
+    settings, allowed = list_settings(experiment), split.known_items(num_items)
     seen = histories_before(split.train, rows.users, rows.ends)
     if isinstance(teacher, ListedTeacher):
         return teacher.distillation_lists(
@@ -187,7 +187,7 @@ def make_examples(
         users=users,
         rows=rows,
         lists=lists,
-        known=np.flatnonzero(~data.split.cold_items(data.num_items)),
+        known=np.flatnonzero(data.split.known_items(data.num_items)),
         pieces=language.pieces,
         slots=language.slots if slots is None else slots,
         tasks=tuple(task.name for task in tasks),

@@ -107,7 +107,7 @@ def make_vectors(ws: Workspace, data: Data) -> None:
     table = np.asarray(teacher.module.apply({"params": teacher.params}, method="table"))
     if ws.experiment.distill.slot_vectors == "random":
         table = prng.generator(ws.experiment.seed, "prompt/vectors").normal(size=table.shape)
-    known = ~data.split.cold_items(data.num_items)
+    known = data.split.known_items(data.num_items)
     save_tree(path, {VECTORS: item_vectors(table, known)}, {})
 
 

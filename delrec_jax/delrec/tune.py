@@ -19,7 +19,6 @@ from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.delrec.next_item_examples import (
     NextItemExamples,
-    known_items,
     next_item_examples,
 )
 from delrec_jax.distributed import as_main_sees
@@ -55,7 +54,7 @@ class Tuning:
     def __init__(self, ws: Workspace, data: Data, language: Language):
         """Compiles nothing yet."""
         self._ws, self._data, self._language = ws, data, language
-        self._scorer = LanguageScorer(language)
+        self._scorer, self._known = LanguageScorer(language), data.split.known_items(data.num_items)
         self._guides = make_guides(ws, data, language, lambda: self._source)
 
     @cached_property
@@ -71,7 +70,7 @@ class Tuning:
             self._language.ranker,
             self._language.layout,
             shapes_of(self._held),
-            known=known_items(self._data),
+            known=self._known,
             teacher=shapes_of(self._training_teacher),
         )
 
@@ -262,7 +261,7 @@ class Tuning:
 
     def _added(self) -> Callable[[np.ndarray], jax.Array] | None:
         """Makes a function from validation rows [B] to what the teacher adds to the scores [B, I]; None if nothing."""
-        split, beside = self._data.split, beside_of(self._ws.experiment, known_items(self._data))
+        split, beside = self._data.split, beside_of(self._ws.experiment, self._known)
         if beside is None:
             return None
         longest = int(split.history_lengths("valid").max())
@@ -279,7 +278,7 @@ class Tuning:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""
         split, num_items = self._data.split, self._data.num_items
         histories = RowHistories(split, "valid")
-        unknown = jnp.asarray(~known_items(self._data))
+        unknown = jnp.asarray(~self._known)
 
         def rank(scores: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
             closed = seen_items(histories(rows), num_items=num_items) | unknown

@@ -9,7 +9,7 @@ A user's class may inherit from these protocols, which implement what is marked 
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -179,37 +179,6 @@ class AnsweringModel(LanguageModel, Protocol):
     def logits(self, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Returns vocabulary logits in float32, for pre-training."""
         ...
-
-
-def check_heads(heads: int, tensor: int) -> None:
-    """Rejects a mesh that would split a head of attention.
-
-    Raises:
-      UserError: the heads do not divide over `tensor` devices.
-    """
-    if heads % tensor:
-        raise UserError(
-            f"mesh.tensor is {tensor}, but the language model has {heads} heads, which do not divide over it: use a divisor, "
-            "and mesh.fsdp for the rest"
-        )
-
-
-def in_less_memory(section: str, config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields what `Family.smaller` does for a model whose config has `remat`, `param_dtype` and `dtype`.
-
-    Args:
-      section: name of the config in `lm`.
-      config: the config, a frozen dataclass.
-    """
-    for setting, value in (
-        ("remat", "full"),
-        ("remat", "dots"),
-        ("param_dtype", "bfloat16"),
-        ("dtype", "bfloat16"),
-    ):
-        changed: Mapping[str, Any] = {setting: value}
-        yield f"lm.{section}.{setting}={value}", {section: replace(config, **changed)}
-    yield "lm.quantise=int8", {"quantise": "int8"}
 
 
 def answering(model: LanguageModel, asked_by: str, *, remedy: str) -> AnsweringModel:

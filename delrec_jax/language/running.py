@@ -1,6 +1,8 @@
-"""How a language model of any family is computed: types, precision, kernel, and what the backward pass recomputes."""
+"""How a language model of any family is computed: types, precision, kernel, what is recomputed, and what takes less memory."""
 
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -103,3 +105,34 @@ def _keeps(primitive: Any, *operands: Any, **settings: Any) -> bool:
     """Whether `dots` keeps a value: products with weights, and what the fused kernel computes, but no attention weights."""
     fused: bool = primitive.name == FORWARD
     return fused or _dots(primitive, *operands, **settings)
+
+
+def check_heads(heads: int, tensor: int) -> None:
+    """Rejects a mesh that would split a head of attention.
+
+    Raises:
+      UserError: the heads do not divide over `tensor` devices.
+    """
+    if heads % tensor:
+        raise UserError(
+            f"mesh.tensor is {tensor}, but the language model has {heads} heads, which do not divide over it: use a divisor, "
+            "and mesh.fsdp for the rest"
+        )
+
+
+def in_less_memory(section: str, config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields what `Family.smaller` does for a model whose config has `remat`, `param_dtype` and `dtype`.
+
+    Args:
+      section: name of the config in `lm`.
+      config: the config, a frozen dataclass.
+    """
+    for setting, value in (
+        ("remat", "full"),
+        ("remat", "dots"),
+        ("param_dtype", "bfloat16"),
+        ("dtype", "bfloat16"),
+    ):
+        changed: Mapping[str, Any] = {setting: value}
+        yield f"lm.{section}.{setting}={value}", {section: replace(config, **changed)}
+    yield "lm.quantise=int8", {"quantise": "int8"}

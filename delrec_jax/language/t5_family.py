@@ -8,8 +8,9 @@ from typing import Any, Protocol, cast
 import jax
 
 from delrec_jax.language import flan, t5_files
-from delrec_jax.language.family import Family, LanguageModel, Params, in_less_memory
+from delrec_jax.language.family import Family, LanguageModel, Params
 from delrec_jax.language.peft_export import PeftBase, export_peft
+from delrec_jax.language.running import in_less_memory
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Encoder, T5Model
 from delrec_jax.language.t5_names import names_of

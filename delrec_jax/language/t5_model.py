@@ -14,8 +14,9 @@ from delrec_jax.language.answering import (
     hidden_at_masks,
     teacher_forced,
 )
-from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes, check_heads
+from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes
 from delrec_jax.language.logical_axes import Axes, named_axes
+from delrec_jax.language.running import check_heads
 from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_names import leaves

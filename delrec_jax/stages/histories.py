@@ -57,7 +57,7 @@ def check_lists(teacher: ListedTeacher, experiment: Experiment, data: Data) -> N
     Raises:
       UserError: names the first that is not.
     """
-    known = ~data.split.cold_items(data.num_items)
+    known = data.split.known_items(data.num_items)
     for asked in asked_histories(experiment, data):
         teacher.top_lists(
             asked.users,

@@ -115,7 +115,7 @@ class TeacherTraining:
         self._watch = watch
         self.module = NETWORKS[config.name](config.shape, num_items, way)
         self._rows = training_rows(split.train.offsets, split.train.items, length=config.max_length)
-        known = None if config.cold_negatives else ~split.cold_items(num_items)
+        known = None if config.cold_negatives else split.known_items(num_items)
         if known is not None:
             check_labels(self._rows.labels, known)
         text = (num_items, text_width)

@@ -37,7 +37,7 @@ def guides(**settings):
     experiment = SimpleNamespace(
         distill=config, teacher=SimpleNamespace(reads=lambda longest: LONGEST)
     )
-    split = SimpleNamespace(cold_items=lambda count: COLD)
+    split = SimpleNamespace(known_items=lambda count: ~COLD)
     data = SimpleNamespace(split=split, num_items=ITEMS)
     asked = []
 

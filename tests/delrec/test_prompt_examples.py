@@ -535,7 +535,7 @@ def test_beside_the_teacher_validation_selects_by_the_sum(ws, data, language, mo
     config = replace(ws.experiment.tune, beside="teacher", select_by="NDCG@10")
     monkeypatch.setattr(ws, "experiment", replace(ws.experiment, tune=config))
     monkeypatch.setattr(tune, "load_teacher", lambda ws, data: Rule(np.arange(NUM_ITEMS)))
-    known = ~data.split.cold_items(NUM_ITEMS)
+    known = data.split.known_items(NUM_ITEMS)
     candidates, ranks = data.candidates["valid"].items, []
     for row, history in enumerate(data.split.histories("valid")):
         padded = np.full((1, ws.experiment.teacher.max_length), -1)

@@ -113,7 +113,7 @@ def steps_under(workdir, mesh):
         trained = distill.PromptTraining(opened, language, texts, make=make, guides=None)
         trained.fit("true", texts)
         tune.Tuning(opened, held, language).fit("distilled")
-    known = ~held.split.cold_items(held.num_items)
+    known = held.split.known_items(held.num_items)
     categories = np.where(known, np.arange(held.num_items) % CATEGORIES, -1).astype(np.int32)
     with mock.patch.object(task, "fit", steps.fit):
         parse.Parsing(opened, held.split, language).fit(
