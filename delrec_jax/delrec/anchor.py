@@ -24,9 +24,6 @@ from delrec_jax.workdir.language_scorer import AskedTexts, catalogue_scores
 MOST_BYTES = 2 << 30
 """Host memory that the stored scores of one training may take, in each process: 4 bytes per row and item."""
 
-BEFORE = READOUT_BEFORE
-"""What the frozen verbalizer's own parameters are called in `frozen`: those that stage 2 begins with."""
-
 _READ = ("params", "vectors", "prompt")
 
 
@@ -70,7 +67,7 @@ class ScoresBefore:
         """
         texts = [examples.labelled(row, examples.pattern) for row in range(len(examples))]
         lengths = np.array([bucket_length(len(text.ids), self._buckets) for text in texts])
-        held = {name: frozen[name] for name in _READ} | {"readout": frozen.get(BEFORE)}
+        held = {name: frozen[name] for name in _READ} | {"readout": frozen.get(READOUT_BEFORE)}
         scores: np.ndarray | None = None
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)

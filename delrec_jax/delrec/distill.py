@@ -11,7 +11,7 @@ from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.delrec.agreement import Exam, Reader, Reading, agreement_rows, make_exam, mean_said
-from delrec_jax.delrec.distilling_task import RANDOM, Prompt, PromptStart, distilling_task
+from delrec_jax.delrec.distilling_task import distilling_task
 from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.delrec.prompt_examples import (
     PromptExamples,
@@ -20,6 +20,7 @@ from delrec_jax.delrec.prompt_examples import (
     make_lists,
     source_rows,
 )
+from delrec_jax.delrec.prompt_start import RANDOM, Prompt, PromptStart
 from delrec_jax.delrec.rows import user_parts
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.teachers.list_files import ListsKey, inputs_hash, load_lists, save_lists

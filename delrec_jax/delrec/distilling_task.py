@@ -1,6 +1,5 @@
 """Stage 1's training: its loss, and the task that the stage trains and `delrec plan` compiles."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from delrec_jax import prng
 from delrec_jax.config import DistillConfig, Experiment
 from delrec_jax.delrec import title_slots
+from delrec_jax.delrec.guides import guide_shapes
 from delrec_jax.delrec.material import PromptExample
+from delrec_jax.delrec.prompt_start import PromptStart
 from delrec_jax.delrec.prompt_tasks import prompt_tasks
 from delrec_jax.delrec.task_weighting import TaskWeighting, init_weighting, weighted_gradients
 from delrec_jax.language.ranker import Ranker
@@ -21,62 +21,11 @@ from delrec_jax.language.ranking_losses import (
     open_items,
 )
 from delrec_jax.language.readout import distilled_part, with_readout
-from delrec_jax.language.soft_prompt import init_guided, init_prompt
 from delrec_jax.training.gradients import GradientFn, Metrics, accumulated
 from delrec_jax.training.optimizers import make_optimizer
 from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Scoring, Task, shapes_of
 from delrec_jax.workdir.language_scorer import candidate_scores, text_shapes
-
-Prompt = jax.Array | dict[str, Any]
-"""What trains of a prompt: one of the forms of `language.soft_prompt`, or the projector of `title_slots`."""
-
-
-RANDOM = "prompt/random"
-"""The stream of the control that is never trained."""
-
-
-@dataclass(frozen=True)
-class PromptStart:
-    """What an untrained prompt is made from, apart from the token table: the tokens of `distill.init_text`."""
-
-    experiment: Experiment
-    words: tuple[int, ...] = ()
-
-    def prompt(
-        self, table: jax.Array, seed: int, stream: str = "prompt/init", *, vectors: Any = None
-    ) -> Prompt:
-        """An untrained prompt of the config's kind, whose slots resemble rows of the token table [V, D].
-
-        Args:
-          table: the token table.
-          seed: the experiment's seed.
-          stream: name of its random stream.
-          vectors: those of `title_slots`, if slots follow titles.
-        """
-        config, key = self.experiment.distill, prng.key(seed, stream)
-        if config.titled:
-            return title_slots.init_projector(table, vectors.shape[1], key)
-        if not config.guided:
-            return self._shared(table, key, stream)
-        guided = init_guided(table, config.length, config.user_rank, jax.random.fold_in(key, 1))
-        return guided | (
-            {"shared": self._shared(table, key, stream)} if config.prompt == "both" else {}
-        )
-
-    def _shared(self, table: jax.Array, key: jax.Array, stream: str) -> jax.Array:
-        config = self.experiment.distill
-        # Words are the same in every stream: the random prompt would be no control, but the start of the trained ones.
-        kind = "normal" if (config.init, stream) == ("text", RANDOM) else config.init
-        return init_prompt(kind, table, config.length, key, text_ids=list(self.words))
-
-    def shapes(self, ranker: Ranker) -> Any:
-        """The shapes of a prompt as the texts of this language model read it (`title_slots.readable`)."""
-        model = ranker.model
-        if self.experiment.distill.titled:
-            return jax.ShapeDtypeStruct((len(ranker.title_tokens), model.width), np.float32)
-        table = jax.ShapeDtypeStruct((model.vocab_size, model.width), np.float32)
-        return jax.eval_shape(lambda table: self.prompt(table, 0), table)
 
 
 def distilling_task(
@@ -189,10 +138,3 @@ def prompt_gradients(
         return weighted_gradients(task_losses, params, weighting)
 
     return gradients
-
-
-def guide_shapes(experiment: Experiment, ranker: Ranker, rows: int) -> jax.ShapeDtypeStruct | None:
-    """The shape of the guides of a batch; None if prompts read none."""
-    if not experiment.distill.guided:
-        return None
-    return jax.ShapeDtypeStruct((rows, ranker.model.width), np.float32)

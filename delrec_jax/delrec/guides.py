@@ -10,10 +10,12 @@ positions that the teacher was trained on than on new ones.
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax.config import Experiment
+from delrec_jax.language.ranker import Ranker
 from delrec_jax.padding import few_lengths, left_padded
 from delrec_jax.teachers.compiled import CompiledScores
 from delrec_jax.teachers.item_to_item import unit_vectors
@@ -155,3 +157,10 @@ def make_guides(
         folds,
         lambda: language.title_vectors,
     )
+
+
+def guide_shapes(experiment: Experiment, ranker: Ranker, rows: int) -> jax.ShapeDtypeStruct | None:
+    """The shape of the guides of a batch; None if prompts read none."""
+    if not experiment.distill.guided:
+        return None
+    return jax.ShapeDtypeStruct((rows, ranker.model.width), np.float32)

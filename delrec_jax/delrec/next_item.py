@@ -11,12 +11,13 @@ from jaxtyping import Bool
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.delrec import title_slots
-from delrec_jax.delrec.anchor import BEFORE
 from delrec_jax.delrec.beside import Beside, beside_of, with_teacher
-from delrec_jax.delrec.distilling_task import PromptStart, guide_shapes
+from delrec_jax.delrec.guides import guide_shapes
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
+from delrec_jax.delrec.prompt_start import PromptStart
 from delrec_jax.evaluation.ranking import gather_candidates
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
+from delrec_jax.language.logical_axes import READOUT_BEFORE
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.ranking_losses import (
@@ -63,7 +64,7 @@ def tuning_task(
     untrained = PromptStart(experiment, words=(0,))
     frozen = {**frozen, "prompt": untrained.shapes(ranker)}
     if own := ranker.readout():
-        frozen |= {BEFORE: shapes_of(own)}
+        frozen |= {READOUT_BEFORE: shapes_of(own)}
 
     def start(frozen: Any, seed: int) -> Any:
         """New adapters, which do not change the model's output yet, and what else trains: readout, and perhaps the prompt."""
@@ -175,7 +176,7 @@ def ranking_loss(
             if config.anchor:
                 before = batch.before
                 if before is None:
-                    fixed["readout"] = frozen.get(BEFORE)
+                    fixed["readout"] = frozen.get(READOUT_BEFORE)
                     before = ranker.catalogue_scores(frozen["params"], batch.ids, **fixed)
                 losses = losses + config.anchor * divergence(before, scores)
             return losses, weights, penalty

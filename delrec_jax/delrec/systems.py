@@ -11,8 +11,8 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.corpora.storefront_world import BEHAVIOUR_WORDS
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files, title_slots
-from delrec_jax.delrec.distilling_task import PromptStart
 from delrec_jax.delrec.guides import Guides, make_guides
+from delrec_jax.delrec.prompt_start import prompt_shapes
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
@@ -172,6 +172,6 @@ def tuned(ws: Workspace, language: Language, name: str, guides: Guides | None) -
 
 def unread_prompt(experiment: Experiment, language: Language) -> Any:
     """The prompt of texts without slots: zeros of the config's shape, so that all systems share their compiled programs."""
-    shapes = PromptStart(experiment, words=(0,)).shapes(language.ranker)
+    shapes = prompt_shapes(experiment, language.ranker)
     unread = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     return language.put({"prompt": unread})["prompt"]

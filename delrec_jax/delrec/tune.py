@@ -13,7 +13,7 @@ from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import drawn_users, padded_histories
 from delrec_jax.delrec import files, systems, title_slots
-from delrec_jax.delrec.anchor import BEFORE, ScoresBefore, worth_keeping
+from delrec_jax.delrec.anchor import ScoresBefore, worth_keeping
 from delrec_jax.delrec.beside import beside_of, with_teacher
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import tuning_task
@@ -26,6 +26,7 @@ from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import gather_candidates, rank_full, seen_items
 from delrec_jax.evaluation.user_ranks import RankFn, candidate_ranker, rank_users
 from delrec_jax.language.adalora import rank_pattern
+from delrec_jax.language.logical_axes import READOUT_BEFORE
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import place
@@ -114,7 +115,7 @@ class Tuning:
         frozen = {**self._held, "prompt": system.prompt}
         started = self._start(frozen, name)
         if "readout" in started:  # a copy: what trains is given away to the step
-            begun = {BEFORE: jax.tree.map(np.array, started["readout"])}
+            begun = {READOUT_BEFORE: jax.tree.map(np.array, started["readout"])}
             frozen |= self._language.put(begun)
         examples = self._with_scores_before(examples, frozen, name)
         if self._training_teacher is not None:

@@ -13,7 +13,7 @@ from delrec_jax.data.interactions import Catalogue
 from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import systems
-from delrec_jax.delrec.distilling_task import PromptStart
+from delrec_jax.delrec.prompt_start import prompt_shapes
 from delrec_jax.errors import UserError
 from delrec_jax.hub.catalogue import read_catalogue
 from delrec_jax.hub.manifest import (
@@ -164,7 +164,7 @@ class FolderParts:
         language, config = self.language, self.experiment
         model = language.model
         shapes = {
-            "prompt": PromptStart(config, words=(0,)).shapes(language.ranker),
+            "prompt": prompt_shapes(config, language.ranker),
             "adapters": jax.eval_shape(
                 lambda: init_adapters(
                     model.param_shapes(),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.delrec.distilling_task import PromptStart, distilling_task
+from delrec_jax.delrec.distilling_task import distilling_task
 from delrec_jax.delrec.next_item import tuning_task
+from delrec_jax.delrec.prompt_start import PromptStart
 from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.p2rec.parsing_task import parsing_task

@@ -9,7 +9,7 @@ import pytest
 
 from delrec_jax.config import DistillConfig
 from delrec_jax.delrec.agreement import agreement_rows, mean_said
-from delrec_jax.delrec.distilling_task import RANDOM, PromptStart
+from delrec_jax.delrec.prompt_start import RANDOM, PromptStart
 from delrec_jax.delrec.systems import TUNED, trained_in
 from delrec_jax.delrec.tune import Tuning
 

@@ -21,10 +21,10 @@ from jaxtyping import Float
 
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec import files
-from delrec_jax.delrec.distilling_task import PromptStart
 from delrec_jax.delrec.probes.nearest_words import cosine_table
 from delrec_jax.delrec.probes.ranked_users import changed, measured
 from delrec_jax.delrec.probes.slot_ablation import slot_count
+from delrec_jax.delrec.prompt_start import PromptStart
 from delrec_jax.errors import UserError
 from delrec_jax.language.soft_prompt import slot_ids
 from delrec_jax.workdir import base_model
