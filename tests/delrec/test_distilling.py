@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from delrec_jax.config import DistillConfig
+from delrec_jax.config import DistillConfig, default_config, from_config
 from delrec_jax.delrec.agreement import agreement_rows, mean_said
+from delrec_jax.delrec.next_item import _largest_batch
 from delrec_jax.delrec.prompt_start import RANDOM, PromptStart
 from delrec_jax.delrec.systems import TUNED, trained_in
 from delrec_jax.delrec.tune import Tuning
@@ -64,3 +65,18 @@ def test_systems_that_begin_with_distilled_scalars_say_where_these_were_trained(
     }
     assert trained_in(ws, "lm_readout")[0].name == "readout"
     assert trained_in(ws, "lm_random_prompt") == trained_in(ws, "lm_words") == ()
+
+
+@pytest.mark.parametrize("reads_owners", [True, False])
+@pytest.mark.parametrize("loss_over", ["catalogue", "candidates"])
+def test_a_planned_batch_of_stage_2_has_the_arrays_of_a_real_one(reads_owners, loss_over):
+    config = default_config()
+    config.tune.update(loss_over=loss_over, num_candidates=7, batch_size=3)
+    config.prompts.max_tokens = 64
+    ranker = SimpleNamespace(verbalizer=SimpleNamespace(reads_owners=reads_owners))
+    planned = _largest_batch(from_config(config), ranker)
+    assert planned.ids.shape == (3, 64)
+    assert (planned.owners is not None) == reads_owners
+    assert (planned.guides, planned.history) == (None, None)
+    shapes = [planned.label.shape] if loss_over == "catalogue" else [planned.candidates.shape]
+    assert shapes == [(3,) if loss_over == "catalogue" else (3, 7)]
