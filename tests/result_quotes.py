@@ -106,6 +106,10 @@ QUOTES = {
         Mean("p2rec_minilm_office", "teacher_augmented_untuned_lm", "ease"),
         Mean("p2rec_minilm_office", "teacher_augmented_untuned_lm", "sasrec"),
     ],
+    "as many steps as both of DELRec's stages: {:.3f} and {:.3f} in HR@1": [
+        Mean("study_tuning_budget", f"{system}/{arm}", "sasrec", "HR@1")
+        for system, arm in (("lm_tuned_no_prompt", "free_long"), ("delrec", "full"))
+    ],
     "(CEASE) has {:.3f} and {:.3f}, on Beauty more than SASRec.": [
         Mean("p2rec_minilm_office", "cease"),
         Mean("p2rec_minilm_beauty_hybrids", "cease"),
