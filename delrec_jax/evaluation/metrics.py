@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from delrec_jax import prng
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation import distinct_values
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
@@ -130,6 +131,8 @@ def _resampled_means(
     because its order of summation does not depend on the number of threads.
     """
     users = len(values)
+    if distinct_values.worth_counting(values):
+        return distinct_values.resampled_means(values, generator=generator, resamples=resamples)
     chunk = max(1, _CHUNK_ELEMENTS // users)
     means = np.empty((resamples, values.shape[1]))
     for start in range(0, resamples, chunk):
@@ -151,7 +154,7 @@ def bootstrap_intervals(
 ) -> list[Interval]:
     """Means and percentile bootstrap intervals over users, for several columns at once.
 
-    Columns share their draws, and so do all calls with the same seed and number of users.
+    Columns share their draws.
 
     Args:
         values: one row per user, one column per quantity; finite.
@@ -186,7 +189,7 @@ def bootstrap_intervals_over_seeds(
     """Means and percentile bootstrap intervals over users and training seeds together, for several columns at once.
 
     Each resample draws users with replacement, and seeds with replacement, independently of one another: every seed was
-    measured on the same users. The draws of users are those of `bootstrap_intervals` with the same `seed`. Draws of S seeds
+    measured on the same users. Draws of S seeds
     show on average only (S - 1) / S of the variance between seeds, and nothing that none of the S runs did.
 
     Args:

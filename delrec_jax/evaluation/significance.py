@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from delrec_jax import prng
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation import distinct_values
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
@@ -72,6 +73,9 @@ def sign_flip_p_value(
     generator = prng.generator(seed, "sign-flip")
     # Differences are sums of few distinct values: equal totals may differ by rounding.
     threshold = abs(moved.sum()) * (1 - 1e-9) - 1e-12
+    if distinct_values.worth_counting(np.abs(moved)):
+        totals = distinct_values.random_sign_totals(moved, generator=generator, resamples=resamples)
+        return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
     chunk = max(1, _CHUNK_ELEMENTS // moved.size)
     extreme = 0
     for start in range(0, resamples, chunk):

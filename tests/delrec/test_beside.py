@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from delrec_jax.config import TuneConfig
-from delrec_jax.delrec.anchor import BEFORE
 from delrec_jax.delrec.beside import Beside, standardised
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.next_item import ranking_loss
 from delrec_jax.errors import UserError
+from delrec_jax.language.logical_axes import READOUT_BEFORE
 
 ITEMS = 6
 KNOWN = np.array([True, True, True, True, True, False])
@@ -184,7 +184,7 @@ def test_the_anchor_holds_on_to_the_readout_that_stage_2_begins_with():
     frozen = {"params": None, "vectors": None, "prompt": None}
     adapters = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
     loss = ranking_loss(Asked(), KNOWN, TuneConfig(anchor=1.0))
-    for before, expected in (({BEFORE: first}, first), ({}, None)):
+    for before, expected in (({READOUT_BEFORE: first}, first), ({}, None)):
         told.clear()
         loss({"adapters": adapters, "readout": own}, {**frozen, **before}, CATALOGUE, None)
         assert told == [own, expected]
