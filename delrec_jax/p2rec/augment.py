@@ -36,6 +36,7 @@ from delrec_jax.workdir.protocols import full_rankers
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.solved import solve
 from delrec_jax.workdir.teacher_training import SCORED_USERS, TeacherTraining
+from delrec_jax.workdir.validation import selecting_rows
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -169,16 +170,17 @@ def network_way(config: AugmentConfig, system: str) -> str:
 
 
 def valid_ndcg10(ws: Workspace, data: Data, cell: Cell) -> float:
-    """The mean NDCG@10 of a trained recommender over the validation users, in full ranking without seen items."""
+    """The mean NDCG@10 of a trained recommender over the users who select its step, in full ranking without seen items."""
     teacher, users = recommenders.load_cell(ws, data, cell), len(data.split.users("valid"))
     asked = ConventionalSystem(teacher, data.split, cell.config(ws.experiment).max_length)
+    rows = selecting_rows(asked.order("valid"), ws.experiment.teacher.valid_users)
     ranks = rank_users(
         lambda rows: asked.scores("valid", rows),
         {"full": full_rankers(data.split, "valid")["full"]},
         num_users=users,
-        batch_size=min(SCORED_USERS, users),
+        batch_size=min(SCORED_USERS, len(rows)),
         what=cell.system,
-        order=asked.order("valid"),
+        order=rows,
     )
     return float(metrics_of_ranks(ranks["full"].rank)["NDCG@10"].mean())
 

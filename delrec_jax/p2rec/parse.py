@@ -81,7 +81,7 @@ class Parsing:
         task, history = self.task, self._split.train.history
         make, users = self.examples(categories), self._parts(seed)
         asked = [make.of(history(int(user))) for user in users["valid"]]
-        own = _targets([make.of(history(int(user))) for user in users["train"]])
+        own = np.stack([make.of(history(int(user))).targets for user in users["train"]])
         trained, result = run_task(
             task,
             self._start(own, seed),

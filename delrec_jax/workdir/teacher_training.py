@@ -12,7 +12,7 @@ import numpy as np
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.pipeline import row_iterator
-from delrec_jax.data.splits import Split, drawn_users
+from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.network import (
@@ -32,6 +32,7 @@ from delrec_jax.training.sharding import Layout, make_layout, place
 from delrec_jax.training.task import Scoring, Task, run_task
 from delrec_jax.training.watching import Watch
 from delrec_jax.workdir.protocols import RowHistories, full_rankers
+from delrec_jax.workdir.validation import selecting_rows
 
 SCORED_USERS = 512
 """Users per validation batch."""
@@ -192,9 +193,7 @@ class TeacherTraining:
         assert self._task.scoring is not None
         read = RowHistories(self._split, "valid", self.config.max_length)
         rankers, scores = full_rankers(self._split, "valid"), self._task.scoring.step
-        rows, most = read.by_length, self.config.valid_users
-        asked = drawn_users(np.arange(len(read)), most, 0, "teacher/valid_users")
-        rows = rows[np.isin(rows, asked)]
+        rows = selecting_rows(read.by_length, self.config.valid_users)
         text = None if frozen is None else frozen["text"]
 
         def score(params: Any, users: np.ndarray) -> jax.Array:

@@ -12,6 +12,18 @@ BATCH = 512
 """Users per batch."""
 
 
+def selecting_rows(rows: np.ndarray, most: int) -> np.ndarray:
+    """Returns those rows of validation users that select a step of a teacher, in their order.
+
+    Args:
+      rows: all rows, in any order.
+      most: `teacher.valid_users`, at most so many, the same ones for every teacher and seed; 0 = all.
+    """
+    asked = drawn_users(np.arange(len(rows)), most, 0, "teacher/valid_users")
+    selecting: np.ndarray = rows[np.isin(rows, asked)]
+    return selecting
+
+
 class Validation:
     """The validation users that settings are chosen by: all of them, or a draw of `baselines.users`.
 

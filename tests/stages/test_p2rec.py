@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -35,6 +36,7 @@ from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import Cell, taught_vectors
 from delrec_jax.workdir.solved import solve
+from delrec_jax.workdir.validation import selecting_rows
 
 SYSTEMS = {
     "teacher",
@@ -430,7 +432,7 @@ def counted_ndcg10(ws, data, cell):
         others, own = np.delete(scores[row], seen), scores[row, target]
         rank = (others > own).sum() + ((others == own).sum() + 1) / 2
         gains.append(1 / np.log2(1 + rank) if rank <= 10 else 0.0)
-    return np.mean(gains)
+    return np.array(gains)
 
 
 def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, tmp_path):
@@ -443,7 +445,16 @@ def test_an_ensemble_is_ranked_by_the_sum_of_what_was_trained_apart(p2rec_run, t
     for cell, row in zip(cells(ws.experiment), stored, strict=True):
         assert row["valid_ndcg10"] == pytest.approx(valid_ndcg10(ws, data, cell))
         if cell.name == "ease":
-            assert row["valid_ndcg10"] == pytest.approx(counted_ndcg10(ws, data, cell))
+            assert row["valid_ndcg10"] == pytest.approx(counted_ndcg10(ws, data, cell).mean())
+            # The users who select the networks' steps, where not all do.
+            teacher = replace(ws.experiment.teacher, valid_users=7)
+            few = SimpleNamespace(
+                experiment=replace(ws.experiment, teacher=teacher), folder=ws.folder
+            )
+            asked = selecting_rows(np.arange(len(data.split.users("valid"))), 7)
+            assert len(asked) == 7
+            among = counted_ndcg10(ws, data, cell)[asked].mean()
+            assert valid_ndcg10(few, data, cell) == pytest.approx(among)
         assert ("alone_ndcg10" in row) == (cell.system != "teacher" and cell.name == "sasrec")
     augmented_cell = cells(ws.experiment)[2]
     both = recommenders.load_cell(ws, data, augmented_cell)
