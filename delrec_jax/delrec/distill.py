@@ -97,7 +97,7 @@ class PromptTraining:
         Args:
           ws: the workdir.
           language: the frozen language model.
-          valid: RPS examples of the validation users.
+          valid: examples of the validation users, of all tasks.
           make: (users, source, lists) -> examples.
           guides: the result of `make_guides`.
         """

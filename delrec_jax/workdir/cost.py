@@ -27,7 +27,7 @@ from delrec_jax.evaluation.systems import hybrid_parts
 from delrec_jax.training.watching import device_memory_gib, process_memory_gib
 from delrec_jax.workdir import recommenders
 from delrec_jax.workdir.json_files import write_json
-from delrec_jax.workdir.ranking_times import Ranking
+from delrec_jax.workdir.ranking_times import RankingTimes
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.workspace import Workspace
 
@@ -46,10 +46,10 @@ class Costs:
     """Collects the costs of one evaluation."""
 
     def __init__(self) -> None:
-        self._systems: dict[Key, Ranking] = {}
+        self._systems: dict[Key, RankingTimes] = {}
         self._training: dict[Key, tuple[Path, ...]] = {}
 
-    def add(self, key: Key, times: Ranking, *, trained: Sequence[Path] = ()) -> None:
+    def add(self, key: Key, times: RankingTimes, *, trained: Sequence[Path] = ()) -> None:
         """Adds the times of ranking a system, perhaps under some of its protocols only.
 
         Args:

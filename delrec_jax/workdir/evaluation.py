@@ -27,7 +27,7 @@ from delrec_jax.workdir.language_scorer import (
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import Protocols
 from delrec_jax.workdir.ranked_so_far import RankedSoFar
-from delrec_jax.workdir.ranking_passes import Asked, Passes, Ranked
+from delrec_jax.workdir.ranking_passes import OrderedScores, Passes, Ranked
 from delrec_jax.workdir.systems import System
 
 
@@ -82,7 +82,7 @@ class Evaluation:
         """
         self._rank(
             name,
-            lambda: Asked(lambda rows: system.scores("test", rows), system.order("test")),
+            lambda: OrderedScores(lambda rows: system.scores("test", rows), system.order("test")),
             self.protocols.rankers(full_scores=True),
             trained=trained,
             **names,
@@ -195,11 +195,11 @@ class Evaluation:
 
     def _ask_candidates(
         self, scorer: LanguageScorer, parts: LanguageSystem, protocol: str
-    ) -> Asked:
+    ) -> OrderedScores:
         candidates = self.protocols.candidates[protocol][0]
         assert candidates is not None
         texts = RowTexts(scorer, parts, self.data.split, "test", candidates)
-        return Asked(
+        return OrderedScores(
             lambda rows: scorer.candidates(parts, texts(rows), candidates[rows]), texts.order
         )
 
@@ -209,7 +209,7 @@ class Evaluation:
         assert world is not None
         exact = next_item_distributions(world, self.data.split.histories("test"), released=True)
         rankers = self.protocols.rankers(full_scores=True)
-        self._rank("oracle", lambda: Asked(lambda rows: exact[rows]), rankers)
+        self._rank("oracle", lambda: OrderedScores(lambda rows: exact[rows]), rankers)
         rows = self.protocols.rows
         for protocol, (candidates, _) in self.protocols.candidates.items():
             chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
@@ -226,7 +226,7 @@ class Evaluation:
     def _rank(
         self,
         system: str,
-        ask: Callable[[], Asked],
+        ask: Callable[[], OrderedScores],
         rankers: Mapping[str, RankFn],
         *,
         trained: Sequence[Path] = (),

@@ -24,7 +24,7 @@ from delrec_jax.workdir.cost import Key
 from delrec_jax.workdir.hybrids import Weighted
 from delrec_jax.workdir.kept_files import SO_FAR
 from delrec_jax.workdir.ranking_passes import Ranked
-from delrec_jax.workdir.ranking_times import Ranking
+from delrec_jax.workdir.ranking_times import RankingTimes
 
 _TOLD = "told"  # the one key of the files' header
 _FORMAT = 1  # another one makes other files, so that those of earlier versions are not read
@@ -64,7 +64,7 @@ class RankedSoFar:
             return made
         told, arrays = found
         ranks = {one: Ranks(arrays[f"{one} rank"], arrays[f"{one} ties"]) for one in protocols}
-        return Ranked(ranks, arrays.get("best"), Ranking(**told))
+        return Ranked(ranks, arrays.get("best"), RankingTimes(**told))
 
     def weights(self, key: Key, choose: Callable[[], Weighted]) -> Weighted:
         """Returns the weights that `choose` chose before the interruption, or else now.

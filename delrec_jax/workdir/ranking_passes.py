@@ -11,7 +11,7 @@ from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.user_ranks import RankFn, Ranks, ScoreFn, rank_users
 from delrec_jax.workdir.best_lists import BestLists
 from delrec_jax.workdir.protocols import Protocols, RowHistories
-from delrec_jax.workdir.ranking_times import Ranking, RankingClock
+from delrec_jax.workdir.ranking_times import RankingClock, RankingTimes
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.together import Hybrids, Together
 
@@ -28,10 +28,10 @@ class Ranked:
 
     ranks: Mapping[str, Ranks]
     best: Int[np.ndarray, "R 10"] | None
-    times: Ranking
+    times: RankingTimes
 
 
-class Asked(NamedTuple):
+class OrderedScores(NamedTuple):
     """What scores users, and the order of their rows in which it is best asked; None is ascending."""
 
     score: ScoreFn
@@ -54,7 +54,7 @@ class Passes:
         self._num_items, self._batch_size = num_items, batch_size
         self._seen = RowHistories(split, "test")
 
-    def alone(self, system: str, asked: Asked, rankers: Mapping[str, RankFn]) -> Ranked:
+    def alone(self, system: str, asked: OrderedScores, rankers: Mapping[str, RankFn]) -> Ranked:
         """Ranks a system.
 
         Args:
@@ -65,7 +65,7 @@ class Passes:
         Raises:
           UserError: its scores cannot be ranked.
         """
-        best, times, order = self._best(), Ranking(), self._order(asked.order)
+        best, times, order = self._best(), RankingTimes(), self._order(asked.order)
         clock = RankingClock(times)
         with clock.running():
             found = rank_users(
@@ -97,7 +97,7 @@ class Passes:
         pass_over = Together(self._split, systems, hybrids)
         best, times = (
             {name: self._best() for name in hybrids},
-            {name: Ranking() for name in hybrids},
+            {name: RankingTimes() for name in hybrids},
         )
         order = self._order(pass_over.order())
         found = pass_over.rank(

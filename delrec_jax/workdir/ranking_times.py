@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 @dataclass
-class Ranking:
+class RankingTimes:
     """Times of ranking one system; a pass scores every user once, for as many protocols as it can serve.
 
     Attributes:
@@ -33,9 +33,9 @@ class Ranking:
     seconds: float = 0.0
     timed_users: int = 0
 
-    def __add__(self, other: "Ranking") -> "Ranking":
+    def __add__(self, other: "RankingTimes") -> "RankingTimes":
         """Both together."""
-        return Ranking(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return RankingTimes(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def add(self, users: np.ndarray, seconds: float, *, apart: bool) -> None:
         """Adds a batch.
@@ -61,7 +61,7 @@ class RankingClock:
     program. In the first, a system also prepares what it needs once, such as the lengths of all texts.
     """
 
-    def __init__(self, found: Ranking, clock: Callable[[], float] = time.perf_counter):
+    def __init__(self, found: RankingTimes, clock: Callable[[], float] = time.perf_counter):
         """Adds to `found`."""
         self._found, self._clock = found, clock
         self._made: list[Any] = []

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.user_ranks import BatchRanks, RankFn, Ranks, fixed_batches
 from delrec_jax.workdir.hybrids import StandardisedScores, asked_parts, weighted_sum
-from delrec_jax.workdir.ranking_times import Ranking, Stopwatch
+from delrec_jax.workdir.ranking_times import RankingTimes, Stopwatch
 from delrec_jax.workdir.systems import System
 
 Hybrids = Mapping[str, Mapping[str, float]]
@@ -34,7 +34,7 @@ class Together:
     def rank(
         self,
         rankers: Mapping[str, Mapping[str, RankFn]],
-        times: Mapping[str, Ranking],
+        times: Mapping[str, RankingTimes],
         *,
         order: np.ndarray,
         batch_size: int,
@@ -62,7 +62,7 @@ class Together:
         self,
         users: np.ndarray,
         found: Mapping[str, BatchRanks],
-        times: Mapping[str, Ranking],
+        times: Mapping[str, RankingTimes],
         stopwatch: Stopwatch,
         *,
         first: bool,

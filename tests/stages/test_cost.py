@@ -7,12 +7,12 @@ import pytest
 
 from delrec_jax.results.beyond import COSTS, read_costs
 from delrec_jax.workdir.json_files import read_json
-from delrec_jax.workdir.ranking_times import Ranking, RankingClock, Stopwatch
+from delrec_jax.workdir.ranking_times import RankingClock, RankingTimes, Stopwatch
 
 
 def test_batches_that_compile_are_told_apart():
     now, took = [0.0], iter((5.0, 2.0, 7.0, 3.0))
-    found = Ranking()
+    found = RankingTimes()
     clock = RankingClock(found, lambda: now[0])
 
     def score(users):

@@ -15,7 +15,7 @@ from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.standardised import standardised
 from delrec_jax.workdir.hybrids import WEIGHTS, Hybrid, HybridWeights
 from delrec_jax.workdir.protocols import full_rankers
-from delrec_jax.workdir.ranking_times import Ranking, Stopwatch, Timed
+from delrec_jax.workdir.ranking_times import RankingTimes, Stopwatch, Timed
 from delrec_jax.workdir.together import Together
 
 ITEMS, USERS = 15, 40
@@ -166,7 +166,7 @@ def test_hybrids_are_ranked_together_as_alone_and_each_of_their_systems_is_asked
         "two": {"markov": 2.0, "tfidf": 0.0, "ease": 0.3},
         "three": {"tfidf": 1.0, "ease": 1.0},
     }
-    rankers, times = full_rankers(split, "test"), {name: Ranking() for name in hybrids}
+    rankers, times = full_rankers(split, "test"), {name: RankingTimes() for name in hybrids}
     order, size = np.random.default_rng(2).permutation(USERS)[:25], 8
     for table in systems.values():
         table.asked = 0
@@ -196,7 +196,7 @@ def test_a_hybrids_time_is_that_of_all_its_systems_and_of_its_own_sum(split, sys
 
     monkeypatch.setattr(Stopwatch, "__call__", timed)
     hybrids = {"pair": {"ease": 1.0, "markov": 1.0}, "all": dict.fromkeys(systems, 1.0)}
-    rankers, times = full_rankers(split, "test"), {name: Ranking() for name in hybrids}
+    rankers, times = full_rankers(split, "test"), {name: RankingTimes() for name in hybrids}
     Together(split, systems, hybrids).rank(
         dict.fromkeys(hybrids, rankers), times, order=np.arange(USERS), batch_size=20
     )
