@@ -6,6 +6,7 @@ is left of its lead without the anchor, and with as many steps for the control a
 Arms: `full`; `free`, without the anchor; `free_long`, without it and with the steps of both stages in stage 2. DELRec and the
 model without a prompt are tuned in each.
 Command: delrec study --config=configs/studies/tuning_budget.py --workdir=runs/tuning_budget      (or NAME.py:BASE)
+         with few labels: --config=configs/studies/tuning_budget.py:configs/storefront.py:few_labels
 Time: 3 arms x 3 seeds that share corpus, teachers, language models and prompts: 17 minutes with --jobs=2 on 2 CPU cores.
 """
 
