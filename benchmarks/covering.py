@@ -9,14 +9,15 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 QUICK = "not slow and not real_data and not parity and not gpu"
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK)
 EVERYWHERE = range(1, 1_000_000)
+Item, Found = TypeVar("Item"), TypeVar("Found")
 _NOTHING = 5  # pytest's status where no test was chosen
 
 
@@ -27,6 +28,25 @@ def test_files(clone: Path, places: Iterable[str]) -> list[str]:
         path = clone / place
         found |= set(path.rglob("test_*.py")) if path.is_dir() else {path}
     return sorted(str(file.relative_to(clone)) for file in found)
+
+
+def in_clones(
+    clones: Sequence[Path], work: Callable[[Path, Item], Found], items: Iterable[Item]
+) -> Iterator[Found]:
+    """What `work` returns for each item, in their order; one item at a time in each clone."""
+    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for clone in clones:
+        free.put(clone)
+
+    def one(item: Item) -> Found:
+        clone = free.get()
+        try:
+            return work(clone, item)
+        finally:
+            free.put(clone)
+
+    with ThreadPoolExecutor(len(clones)) as pool:
+        yield from pool.map(one, items)
 
 
 def covered(
@@ -47,22 +67,14 @@ def covered(
       SystemExit: tests fail without any fault.
     """
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
-    for clone in clones:
-        free.put(clone)
-
-    def one(test: str) -> tuple[str, dict[str, Any]]:
-        clone = free.get()
-        try:
-            return test, _measured(clone, test, environment(clone))
-        finally:
-            free.put(clone)
-
-    with ThreadPoolExecutor(len(clones)) as pool:
-        for test, row in pool.map(one, [test for test in tests if test not in found]):
-            found[test] = row
-            kept.write_text(json.dumps(found))
-            print(f"{test}: {row['seconds']:.0f} s", flush=True)
+    missing = [test for test in tests if test not in found]
+    rows = in_clones(
+        clones, lambda clone, test: _measured(clone, test, environment(clone)), missing
+    )
+    for test, row in zip(missing, rows, strict=True):
+        found[test] = row
+        kept.write_text(json.dumps(found))
+        print(f"{test}: {row['seconds']:.0f} s", flush=True)
     return found
 
 

@@ -12,7 +12,7 @@ two is also above or below the other.
 
 First each file of tests runs once by itself, which tells which lines it executes. A fault is then shown to files that execute
 the function around it, until one fails, or takes ten times longer than without it: then the fault is killed. Those that execute
-its line come first, then those whose names have a word of the file's, then the quick ones. After ten files, or 150 seconds, it
+its line come first, then those whose names have a word of the file's, then the quick ones. After ten files, or two minutes, it
 has survived. With `--again`, those that have survived are shown to four times as many.
 
 FOLDER keeps a clone per job of the commit at hand and a line per fault, so that the same command goes on where it was
@@ -24,13 +24,11 @@ import argparse
 import ast
 import json
 import os
-import queue
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +37,7 @@ from cosmic_ray.commands import init
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
-from covering import PYTEST, chosen, covered, test_files
+from covering import PYTEST, chosen, covered, in_clones, test_files
 
 ROOT = Path(__file__).parents[1]
 PARTS = (
@@ -68,10 +66,8 @@ OBVIOUS = ("RShift", "LShift", "BitOr", "BitAnd", "BitXor", "Pow", "FloorDiv", "
 BITS = ("BitOr", "BitAnd", "BitXor")
 SAME = ("Is", "IsNot")  # mostly no fault: equal short texts and numbers are one object
 ORDERS = ("Lt", "LtE", "Gt", "GtE")
-FILES, SECONDS = (
-    10,
-    120.0,
-)  # of tests that a fault is shown to, at most; after which it is shown to no further one
+FILES = 10  # of tests that a fault is shown to, at most
+SECONDS = 120.0  # after which it is shown to no further one
 SLOWER, SPARE = 10.0, 120.0  # times what tests take without a fault, and seconds, on a busy machine
 
 
@@ -137,23 +133,13 @@ def _all_tried(
 
     With `more`, a fault is shown to four times as many files of tests.
     """
-    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
-    for clone in clones:
-        free.put(clone)
 
-    def one(fault: Fault) -> dict[str, Any] | None:
+    def one(clone: Path, fault: Fault) -> dict[str, Any] | None:
         if time.monotonic() > ends:
             return None
-        clone = free.get()
-        try:
-            return {**fault._asdict(), **tried(clone, fault, found, more=more)}
-        finally:
-            free.put(clone)
+        return {**fault._asdict(), **tried(clone, fault, found, more=more)}
 
-    with ThreadPoolExecutor(len(clones)) as pool:
-        for row in pool.map(one, faults):
-            if row is not None:
-                yield row
+    return (row for row in in_clones(clones, one, faults) if row is not None)
 
 
 def cloned(clone: Path) -> Path:

@@ -7,7 +7,7 @@ resampled as they always were, so that stored results stay as they are.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 MANY = 50_000
 """Users from which on values are counted first: a million took minutes for each interval."""
@@ -16,27 +16,36 @@ _CHUNK_ELEMENTS = 4_000_000  # draws held at once
 _SHARE = 10  # as many users as distinct values, or more; a binomial takes the time of some signs
 
 
-def worth_counting(values: Float[np.ndarray, "U ..."]) -> bool:
-    """Whether there are many users and few distinct values: reciprocal ranks in a large catalogue hardly repeat."""
+def counted(values: Float[np.ndarray, "U ..."]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The distinct values (rows, if they have columns) and how often each occurs; None where counting would not help.
+
+    It helps where there are many users and few values: reciprocal ranks in a large catalogue hardly repeat.
+    """
     if len(values) <= MANY:
-        return False
-    return len(np.unique(values, axis=0)) * _SHARE <= len(values)
+        return None
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
+    return (distinct, counts) if len(distinct) * _SHARE <= len(values) else None
 
 
 def resampled_means(
-    values: Float[np.ndarray, "U M"], *, generator: np.random.Generator, resamples: int
+    rows: Float[np.ndarray, "V M"],
+    counts: Int[np.ndarray, " V"],
+    *,
+    generator: np.random.Generator,
+    resamples: int,
 ) -> Float[np.ndarray, "R M"]:
     """Means over users drawn with replacement, with the same draws for all columns.
 
     Args:
-      values: one row per user.
+      rows: the distinct rows of the users' values.
+      counts: the users that have each.
       generator: the source of randomness.
       resamples: number R of draws.
     """
-    rows, counts = np.unique(values, axis=0, return_counts=True)
-    users, shares = len(values), counts / len(values)
+    users = int(counts.sum())
+    shares = counts / users
     chunk = max(1, _CHUNK_ELEMENTS // len(rows))
-    means = np.empty((resamples, values.shape[1]))
+    means = np.empty((resamples, rows.shape[1]))
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         drawn = generator.multinomial(users, shares, size)  # [size, distinct]
@@ -46,16 +55,20 @@ def resampled_means(
 
 
 def random_sign_totals(
-    values: Float[np.ndarray, " U"], *, generator: np.random.Generator, resamples: int
+    sizes: Float[np.ndarray, " V"],
+    counts: Int[np.ndarray, " V"],
+    *,
+    generator: np.random.Generator,
+    resamples: int,
 ) -> Float[np.ndarray, " R"]:
-    """Sums of all values, each with a random sign.
+    """Sums of all users' values, each with a random sign.
 
     Args:
-      values: of any sign.
+      sizes: the distinct values without their signs.
+      counts: the users that have each.
       generator: the source of randomness.
       resamples: number R of sign patterns.
     """
-    sizes, counts = np.unique(np.abs(values), return_counts=True)
     chunk = max(1, _CHUNK_ELEMENTS // len(sizes))
     totals = np.empty(resamples)
     for start in range(0, resamples, chunk):

@@ -131,8 +131,8 @@ def _resampled_means(
     because its order of summation does not depend on the number of threads.
     """
     users = len(values)
-    if distinct_values.worth_counting(values):
-        return distinct_values.resampled_means(values, generator=generator, resamples=resamples)
+    if counted := distinct_values.counted(values):
+        return distinct_values.resampled_means(*counted, generator=generator, resamples=resamples)
     chunk = max(1, _CHUNK_ELEMENTS // users)
     means = np.empty((resamples, values.shape[1]))
     for start in range(0, resamples, chunk):

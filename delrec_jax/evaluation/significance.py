@@ -73,8 +73,10 @@ def sign_flip_p_value(
     generator = prng.generator(seed, "sign-flip")
     # Differences are sums of few distinct values: equal totals may differ by rounding.
     threshold = abs(moved.sum()) * (1 - 1e-9) - 1e-12
-    if distinct_values.worth_counting(np.abs(moved)):
-        totals = distinct_values.random_sign_totals(moved, generator=generator, resamples=resamples)
+    if counted := distinct_values.counted(np.abs(moved)):
+        totals = distinct_values.random_sign_totals(
+            *counted, generator=generator, resamples=resamples
+        )
         return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
     chunk = max(1, _CHUNK_ELEMENTS // moved.size)
     extreme = 0

@@ -95,10 +95,8 @@ class Passes:
           UserError: scores cannot be ranked.
         """
         pass_over = Together(self._split, systems, hybrids)
-        best, times = (
-            {name: self._best() for name in hybrids},
-            {name: RankingTimes() for name in hybrids},
-        )
+        best = {name: self._best() for name in hybrids}
+        times = {name: RankingTimes() for name in hybrids}
         order = self._order(pass_over.order())
         found = pass_over.rank(
             {name: _keeping_best(one, rankers) for name, one in best.items()},
