@@ -35,5 +35,11 @@ def get_config() -> ConfigDict:
         "markov+ease+teacher_augmented",
         "teacher_augmented+markov+ease+tfidf",
         "teacher+teacher_augmented+markov+ease+tfidf",
+        # The strongest sum without a language model is SASRec's with words in CEASE: the same with the encoder in each place.
+        "markov+cease+lm_cease+tfidf",
+        "teacher+markov+cease+lm_cease+tfidf",
+        "teacher_augmented+markov+cease+tfidf",
+        "teacher_augmented+markov+cease+lm_cease+tfidf",
+        "teacher_augmented_random_vectors+markov+cease+tfidf",
     )
     return config

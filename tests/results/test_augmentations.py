@@ -31,6 +31,27 @@ def test_what_decides_is_the_best_on_validation_of_baselines_with_an_encoder_and
     assert augmentations.deciding([tmp_path]) == "hybrid(markov+lm_cease),hybrid(markov+cease)"
 
 
+def test_with_networks_the_best_on_validation_is_that_of_all_seeds(tmp_path):
+    read, plain = "hybrid(teacher_augmented+lm_cease)", "hybrid(teacher+markov)"
+    random = "hybrid(teacher_augmented_random_vectors+markov)"  # reads nothing
+    of_seeds = {
+        (read, "sasrec"): (0.9, 0.1),
+        (read, "ease"): (0.6, 0.6),
+        (plain, "sasrec"): (0.3, 0.3),
+        (random, "ease"): (0.4, 0.5),
+        ("hybrid(markov+cease)", "sasrec"): (0.44, 0.44),
+    }
+    for seed in (0, 1):
+        (tmp_path / f"{seed}" / "records").mkdir(parents=True)
+        rows = [
+            {"system": system, "teacher": teacher, "valid_ndcg10": values[seed]}
+            for (system, teacher), values in of_seeds.items()
+        ]
+        (tmp_path / f"{seed}" / "records" / "hybrids.json").write_text(json.dumps(rows))
+    found = augmentations.deciding([tmp_path / "0", tmp_path / "1"], networks=True)
+    assert found == f"{read}@ease,{random}@ease"
+
+
 @pytest.mark.parametrize("corpus", augmentations.CORPORA, ids=lambda corpus: corpus.name)
 def test_each_comparison_finds_its_systems_in_the_corpus_own_config(corpus):
     config = from_config(read_config(ROOT / corpus.config))
