@@ -48,6 +48,7 @@ def test_adapters(experiment):
 
 def test_preferences(experiment):
     training = MagicMock(_config=experiment.parse)
+    training._parts.return_value = {"train": [0], "valid": []}
     with patch.multiple(parse, _targets=MagicMock(), _unit=MagicMock()):
         found = asked(parse, lambda: parse.Parsing.fit(training, MagicMock(), 0))
     assert found["group"] == GROUPS["parse"]
