@@ -118,7 +118,7 @@ def cross_entropy_sum(
     Loss and gradient are computed in one pass over chunks of labels: once the loss is known, the gradient needs nothing else
     except the factor that the chain rule brings later. Differentiable once, with respect to `states` and `table`.
 
-    If N divides over `ways` devices, each chunk has the same number of every device's rows, so that each computes its own.
+    If N divides over `ways` devices, each sums what its own rows say, and the sums are added once, not after every chunk.
     """
     return _cross_entropy_pass(states, table, labels, ways)[0]
 
@@ -127,11 +127,21 @@ def _cross_entropy_pass(
     states: Float[Array, "N D"], table: Float[Array, "I D"], labels: Int[Array, "N"], ways: int
 ) -> tuple[Float[Array, ""], Float[Array, "N D"], Float[Array, "I D"]]:
     """The summed loss and its gradients to `states` and to `table`, in float32."""
-    count = len(states)
-    most = min(count, rows_per_chunk(*table.shape))
-    chunks = -(-count // most)
-    ways = ways if count % ways == 0 else 1
     output = table.astype(jnp.float32)
+    if ways == 1 or len(states) % ways:
+        return _pass_of_one_device(states.astype(jnp.float32), output, labels)
+    own = states.astype(jnp.float32).reshape(ways, -1, states.shape[1])  # [ways, N / ways, D]
+    of_devices = jax.vmap(_pass_of_one_device, in_axes=(0, None, 0))
+    losses, row_gradients, table_gradients = of_devices(own, output, labels.reshape(ways, -1))
+    return losses.sum(), row_gradients.reshape(states.shape), table_gradients.sum(axis=0)
+
+
+def _pass_of_one_device(
+    states: Float[Array, "N D"], output: Float[Array, "I D"], labels: Int[Array, "N"]
+) -> tuple[Float[Array, ""], Float[Array, "N D"], Float[Array, "I D"]]:
+    """The same for the rows of one device, in chunks as equal as possible."""
+    count, width = states.shape
+    chunks = -(-count // min(count, rows_per_chunk(*output.shape)))
 
     def one(table_gradient: Array, part: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         """Adds a chunk's share to the table's gradient; returns its summed loss and the gradients to its rows."""
@@ -151,37 +161,22 @@ def _cross_entropy_pass(
             row_gradient,  # [chunk, D]
         )
 
-    parts = (
-        _dealt(states.astype(jnp.float32), chunks, ways),
-        _dealt(labels, chunks, ways, padding=PAD_ITEM),
-    )
+    parts = (_chunked(states, chunks), _chunked(labels, chunks, padding=PAD_ITEM))
     table_gradient, (losses, row_gradient) = jax.lax.scan(one, jnp.zeros_like(output), parts)
     # The labels' own share is added once, not chunk by chunk: the scatter then writes only a few rows.
     known = (labels >= 0)[:, None]
-    table_gradient = table_gradient.at[jnp.maximum(labels, 0)].add(
-        jnp.where(known, -states.astype(jnp.float32), 0.0)
-    )
-    return losses.sum(), _gathered(row_gradient, count, ways), table_gradient
+    table_gradient = table_gradient.at[jnp.maximum(labels, 0)].add(jnp.where(known, -states, 0.0))
+    return losses.sum(), row_gradient.reshape(-1, width)[:count], table_gradient
 
 
-def _dealt(values: Shaped[Array, "N ..."], chunks: int, ways: int, *, padding: int = 0) -> Array:
-    """The rows in chunks [chunks, chunk, ...] as equal as possible, each with the same share of every device's rows."""
-    own = values.reshape(ways, -1, *values.shape[1:])  # [ways, N / ways, ...]
-    share = -(-own.shape[1] // chunks)
-    ends = [(0, 0), (0, chunks * share - own.shape[1]), *[(0, 0)] * (values.ndim - 1)]
-    own = jnp.pad(own, ends, constant_values=padding).reshape(
-        ways, chunks, share, *values.shape[1:]
-    )
-    return jnp.swapaxes(own, 0, 1).reshape(chunks, ways * share, *values.shape[1:])
-
-
-def _gathered(
-    chunked: Float[Array, "chunks chunk D"], count: int, ways: int
-) -> Float[Array, "N D"]:
-    """The rows in their own order again, without padding."""
-    chunks, chunk, width = chunked.shape
-    own = jnp.swapaxes(chunked.reshape(chunks, ways, chunk // ways, width), 0, 1)
-    return own.reshape(ways, -1, width)[:, : count // ways].reshape(count, width)
+def _chunked(
+    values: Shaped[Array, "N ..."], chunks: int, *, padding: int = 0
+) -> Shaped[Array, "chunks chunk ..."]:
+    """The rows in chunks of equal size, the last one padded."""
+    size = -(-len(values) // chunks)
+    ends = [(0, chunks * size - len(values)), *[(0, 0)] * (values.ndim - 1)]
+    padded = jnp.pad(values, ends, constant_values=padding)
+    return padded.reshape(chunks, size, *values.shape[1:])
 
 
 def _cross_entropy_forward(

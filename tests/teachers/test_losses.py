@@ -236,18 +236,6 @@ def test_more_negatives_than_items_are_a_rate_of_one():
     assert losses.gbce_beta(3.0, 0.75) == losses.gbce_beta(1.0, 0.75) == 1.0
 
 
-@pytest.mark.parametrize("ways", [1, 2, 3, 4, 6, 12])
-def test_chunks_have_a_share_of_every_device_and_lose_no_row(ways, monkeypatch):
-    rows = np.arange(1, 25, dtype=np.float32)[:, None] * [1, 10]
-    for chunks in (1, 2, 3, 5):
-        dealt = np.asarray(losses._dealt(jnp.asarray(rows), chunks, ways))
-        shares = dealt[..., 0].reshape(chunks, ways, -1)
-        for device in range(ways):  # its own rows alone, and zeros
-            own = set(rows[device * 24 // ways : (device + 1) * 24 // ways, 0])
-            assert set(shares[:, device].flat) - {0} == own
-        np.testing.assert_array_equal(losses._gathered(jnp.asarray(dealt), 24, ways), rows)
-
-
 def test_the_loss_is_the_same_over_any_number_of_devices(case, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_ROWS", 4)
     states, table, labels = case
