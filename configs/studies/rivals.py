@@ -3,9 +3,10 @@
 Question: among one target and random unseen items, does DELRec find the target more often than LLaRA's hybrid prompt,
 LlamaRec's lists and LLMSeqSim's title vectors do?
 Arms: `full` (DELRec; `lm_embeddings` beside it is LLMSeqSim), `llara` (the teacher's vector after each title; projector and
-LoRA train together on labels) and `llamarec` (LoRA on lists of candidates scored by their letters, without a prompt).
+LoRA train together on labels), `llara_long` (the same with the steps of both of DELRec's stages) and `llamarec` (LoRA on lists
+of candidates scored by their letters, without a prompt).
 Command: delrec study --config=configs/studies/rivals.py --workdir=runs/rivals      (or NAME.py:BASE)
-Time: 3 arms x 3 seeds that share corpus and teachers; 26 minutes on two cores beside other work on the storefront
+Time: 4 arms x 3 seeds that share corpus and teachers; 26 minutes on two cores beside other work on the storefront
 (docs/results/study_rivals.md); meant for one 80 GB GPU with Flan-T5 large.
 
 The rivals are their ideas on this base, not their authors' code: LLaRA and LlamaRec tune Llama 2, with prompts of their own.
@@ -37,11 +38,13 @@ LLAMAREC = {
 
 def get_study(base: ConfigDict) -> Study:
     room = {"prompts.max_tokens": base.prompts.max_tokens + 128}  # for the list
+    both = base.distill.loop.steps + base.tune.loop.steps
     return Study(
         question="Does DELRec beat LLaRA's prompt, LlamaRec's lists and LLMSeqSim's title vectors?",
         arms=(
             Arm("full", ALONE),
             Arm("llara", LLARA),
+            Arm("llara_long", {**LLARA, "tune.loop.steps": both}),
             Arm("llamarec", {**LLAMAREC, **room}, systems=("lm_tuned_no_prompt",)),
         ),
         reference="full",
