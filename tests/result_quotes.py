@@ -71,7 +71,7 @@ QUOTES = {
         _shop("teacher", "warm"),
         _shop("delrec", "warm"),
     ],
-    "leads here in HR@1 ({:.3f})": [_shop("lm_words", "all")],
+    "has the highest HR@1 here ({:.3f};": [_shop("lm_words", "all")],
     "the frozen encoder from {:.3f} to {:.3f}, where two distilled scalars without a prompt reach {:.3f}, and": [
         *map(_minilm, ("lm_no_prompt", "lm_distilled_prompt", "lm_readout"))
     ],
