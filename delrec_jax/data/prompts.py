@@ -104,6 +104,11 @@ class Pieces:
     owners: "Pieces | None" = None
     slotted: "Pieces | None" = None
 
+    @property
+    def lists_candidates(self) -> bool:
+        """Whether texts of tasks that have candidates list them."""
+        return self.config.show_candidates or bool(self.codes)
+
     def framed(self, text: Ids) -> Ids:
         """Returns a text that has no template, such as a title alone, between what every text begins and ends with."""
         return np.concatenate([self.begin, text, self.end])
@@ -218,7 +223,7 @@ def assemble(pieces: Pieces, task: str, fields: Mapping[Field, Ids], history: It
             f"{section}.max_tokens is {pieces.config.max_tokens}, but the {task} text needs {fixed} tokens without any "
             f"history; raise it, {remedy}"
         )
-    parts[_after_history(template)] = join_titles(pieces, kept)  # one later than in the template
+    parts[after_history(template)] = join_titles(pieces, kept)  # one later than in the template
     return np.concatenate(parts)
 
 
@@ -247,27 +252,7 @@ def fitting(pieces: Pieces, build: Callable[[Pieces], Ids]) -> Ids:
         raise
 
 
-def opening(pieces: Pieces, task: str, history: Items, pattern: Ids) -> Ids:
-    """Returns a task's text up to the end of its history; `question` continues it."""
-    template = pieces.tasks[task, len(pattern) > 0]
-    fields = {Field.PATTERN: pattern}
-    head = template[: _after_history(template) - 1]
-    parts = [fields[part] if isinstance(part, Field) else part for part in head]
-    return np.concatenate([pieces.begin, *parts, join_titles(pieces, history)])
-
-
-def question(pieces: Pieces, task: str, pattern: Ids) -> Ids:
-    """Returns what follows the history in a task's text, without the end of the text: the counterpart of `opening`.
-
-    Only for tasks and settings in which no other fields surround the history (no candidates, no ranks).
-    """
-    template = pieces.tasks[task, len(pattern) > 0]
-    fields = {Field.PATTERN: pattern, Field.MASK: np.array([pieces.sentinel], np.int32)}
-    tail = template[_after_history(template) :]
-    return np.concatenate([fields[part] if isinstance(part, Field) else part for part in tail])
-
-
-def _after_history(template: Sequence[Ids | Field]) -> int:
+def after_history(template: Sequence[Ids | Field]) -> int:
     """Returns the index of the part that follows HISTORY (`tuple.index` would compare arrays)."""
     return next(i for i, part in enumerate(template) if part is Field.HISTORY) + 1
 
@@ -295,5 +280,4 @@ def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: 
 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:
     """Returns the CANDIDATES field, or no tokens if the texts do not list candidates."""
-    shown = pieces.config.show_candidates or bool(pieces.codes)
-    return list_candidates(pieces, candidates) if shown else NO_TOKENS
+    return list_candidates(pieces, candidates) if pieces.lists_candidates else NO_TOKENS

@@ -53,9 +53,7 @@ class NextItemExamples:
     @property
     def lengths_stay(self) -> bool:
         """Whether a row's text has the same length in every epoch: neither its prompt nor what it lists is drawn."""
-        drawn = self.config.loss_over == "candidates" and (
-            self.pieces.config.show_candidates or self.pieces.codes
-        )
+        drawn = self.config.loss_over == "candidates" and self.pieces.lists_candidates
         return not (drawn or self.config.curriculum)
 
     def example(

@@ -53,9 +53,8 @@ class PromptExamples:
     @property
     def lengths_stay(self) -> bool:
         """Whether a row's text has the same length in every epoch: neither its task nor the set that it lists is drawn."""
-        pieces = self.material.pieces
         if self.source == "true":
-            return not (pieces.config.show_candidates or pieces.codes)
+            return not self.material.pieces.lists_candidates
         return all(getattr(task, "lengths_stay", False) for task, _ in self.asked)
 
     @cached_property

@@ -63,7 +63,7 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
     if not ws.experiment.lm.weights:
         # The templates of stages 1 and 2, without what they list: there are no candidates yet, and no teacher's ranks.
         plain, prompts = pieces, ws.experiment.prompts
-        if pieces.codes or prompts.show_candidates or prompts.show_ranks:
+        if pieces.lists_candidates or prompts.show_ranks:
             plain = make_pieces(ws.experiment, tokenizer, titles, templates, lists=False)
         material = make_material(ws.experiment, data, tokenizer, plain)
         _train(ws, data, material, ranker)

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from delrec_jax.config import PretrainTextConfig
-from delrec_jax.data import prompts
 from delrec_jax.data.interactions import Interactions
-from delrec_jax.data.prompts import NO_PATTERN, Pieces
+from delrec_jax.data.prompts import NO_PATTERN, Pieces, join_titles
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items
+from delrec_jax.pretraining.halves import opening, question
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def short_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[
     """One or two titles, one instruction."""
     history = _walk(material, 2, rng)
     parts, questions = _ask(material, history, 1, rng)
-    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
+    return np.concatenate([join_titles(material.pieces, history), *parts]), questions
 
 
 def several_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
     """A history of varying length, several instructions."""
     history = _walk(material, material.config.history, rng)
     parts, questions = _ask(material, history, material.config.queries, rng)
-    return np.concatenate([prompts.join_titles(material.pieces, history), *parts]), questions
+    return np.concatenate([join_titles(material.pieces, history), *parts]), questions
 
 
 def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Question]]:
@@ -123,8 +123,8 @@ def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Q
     task = "rps" if rng.random() < 0.5 else "lsr"
     silent = rng.random() < material.config.no_instruction
     pattern = NO_PATTERN if silent else _phrase(material, name, rng)
-    opened = prompts.opening(material.pieces, task, history, pattern)
-    asked = prompts.question(material.pieces, task, pattern)
+    opened = opening(material.pieces, task, history, pattern)
+    asked = question(material.pieces, task, pattern)
     first = Question(material.pieces.titles[item], item)
     count = int(rng.integers(material.config.queries))
     parts, questions = _ask(material, history, count, rng, start=1)
@@ -199,8 +199,8 @@ def _masked_history(
         else:
             parts.append(material.pieces.titles[item])
     task = "rps" if rng.random() < 0.5 else "lsr"
-    head = prompts.opening(material.pieces, task, [], NO_PATTERN)
-    tail = prompts.question(material.pieces, task, NO_PATTERN)
+    head = opening(material.pieces, task, [], NO_PATTERN)
+    tail = question(material.pieces, task, NO_PATTERN)
     target = int(train.items[end])
     asked = [Question(material.pieces.titles[target], target), *questions]
     return np.concatenate([head, *parts[1:], tail]), asked

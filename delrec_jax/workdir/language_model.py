@@ -69,11 +69,6 @@ class Language:
         """The model itself."""
         return self.ranker.model
 
-    @property
-    def lists_candidates(self) -> bool:
-        """Whether texts list their candidates."""
-        return bool(self.pieces.codes) or self.pieces.config.show_candidates
-
     def put(self, tree: Any) -> Any:
         """Places a prompt or adapters on the devices of the parameters."""
         return place(tree, self.layout.of(tree))

@@ -172,7 +172,7 @@ class LanguageScorer:
         return next_item_lengths(self.language.pieces, histories, system.pattern, shown)
 
     def _listed(self, candidates: Any) -> Any:
-        return candidates if self.language.lists_candidates else None
+        return candidates if self.language.pieces.lists_candidates else None
 
     def catalogue(self, system: LanguageSystem, texts: AskedTexts) -> Float[jax.Array, "B I"]:
         """Scores the whole catalogue, for verbalizers that rank it; the scores stay split over the mesh."""

@@ -15,6 +15,7 @@ from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_ends, ta_min_length, ta_text
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec.preference_text import preference_text
+from delrec_jax.pretraining.halves import opening, question
 
 FLAN = Path(__file__).resolve().parents[3] / "shared" / "models" / "flan-t5-small-tokenizer"
 TITLES = ["Alien", "Big Fish", "Casino", "Dune", "Enemy Mine", "Fargo", "Gattaca", "Heat", "Ikiru"]
@@ -397,8 +398,8 @@ def test_opening_and_question_are_the_two_halves_of_a_text(task, first, slots):
     pieces = replace(pieces, begin=words.array("[CLS]"))
     pattern = words.array(slots)
     halves = [
-        prompts.opening(pieces, task, [0, 1, 2], pattern),
-        prompts.question(pieces, task, pattern),
+        opening(pieces, task, [0, 1, 2], pattern),
+        question(pieces, task, pattern),
     ]
     np.testing.assert_array_equal(np.concatenate(halves), build(task, pieces, pattern))
     assert words.decode(halves[0]).endswith("; Casino")

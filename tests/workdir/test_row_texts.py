@@ -52,8 +52,7 @@ class Scorer(LanguageScorer):
     """Counts nothing but what it reads; its scores say nothing."""
 
     def __init__(self, pieces):
-        lists = bool(pieces.codes) or pieces.config.show_candidates
-        self.language = SimpleNamespace(pieces=pieces, lists_candidates=lists)
+        self.language = SimpleNamespace(pieces=pieces)
         self.buckets = language_scorer.make_buckets(pieces.config.max_tokens)
         self.read = []
 
