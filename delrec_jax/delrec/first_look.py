@@ -13,6 +13,7 @@ from delrec_jax.analysis.report import WorkedExample
 from delrec_jax.analysis.user_table import UserTable, user_table
 from delrec_jax.delrec import systems
 from delrec_jax.delrec.guides import make_guides
+from delrec_jax.distributed import on_host
 from delrec_jax.evaluation.shown_users import choose_users
 from delrec_jax.evaluation.significance import compare_family
 from delrec_jax.evaluation.standings import best_baseline, standings
@@ -108,12 +109,12 @@ def examples(ws: Workspace, data: Data, language: Language) -> list[WorkedExampl
         history, target = data.split.history("test", user), int(data.split.target("test")[row])
         candidates = data.candidates["test"].items[row]
         ids = scorer.texts(system, [history], [candidates])
-        own = np.asarray(scorer.candidates(system, ids, candidates[None]))[0]
-        given = np.asarray(teacher.scores("test", np.array([row])))[0][candidates]
+        own = on_host(scorer.candidates(system, ids, candidates[None]))[0]
+        given = on_host(teacher.scores("test", np.array([row])))[0][candidates]
         ranks = {"teacher": _ranks(given), "delrec": _ranks(own)}
         shown.append(
             WorkedExample(
-                user=str(row),
+                user=str(user),
                 history=tuple(titles[item] for item in history[-10:]),
                 target=titles[target],
                 candidates=tuple(titles[item] for item in candidates),

@@ -31,14 +31,24 @@ def asked_split(histories: Sequence[Ids]) -> Split:
     return Split("asked", interactions, from_rows((), (), ()), {"test": asked})
 
 
+def check_number(candidates: Sequence[object], count: int) -> None:
+    """Refuses another number of lists of candidates than there are histories."""
+    if len(candidates) != count:
+        raise UserError(
+            f"candidates has {len(candidates)} lists for {count} histories: give one each"
+        )
+
+
 def check_items(lists: Sequence[Ids], num_items: int, place: str) -> None:
-    """Refuses numbers that are no items: as indices, some of them would be taken for other items.
+    """Refuses empty lists, and numbers that are no items: as indices, some of them would be taken for other items.
 
     Raises:
       UserError: names the list, such as `history 3`.
     """
     for number, items in enumerate(lists):
-        if np.size(items) and not 0 <= np.min(items) <= np.max(items) < num_items:
+        if not np.size(items):
+            raise UserError(f"{place} {number} is empty: give at least one item")
+        if not 0 <= np.min(items) <= np.max(items) < num_items:
             raise UserError(
                 f"{place} {number} has an item that is not in the catalogue: items have the numbers 0 to {num_items - 1}"
             )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax.data.splits import Part, Split
+from delrec_jax.distributed import on_host
 from delrec_jax.teachers.best_items import best_items
 from delrec_jax.workdir.language_scorer import AskedTexts, LanguageScorer, LanguageSystem
 from delrec_jax.workdir.protocols import RowHistories, drawn_order
@@ -52,15 +53,17 @@ class ListingSystem:
     ) -> Float[np.ndarray, "B C"]:
         """Scores stated candidates, listed in this order."""
         texts = self._texts(part, rows, candidates)
-        return np.asarray(self.scorer.candidates(self.parts, texts, candidates))
+        return on_host(self.scorer.candidates(self.parts, texts, candidates))
 
     def _listed(
         self, part: Part, rows: Int[np.ndarray, " B"], scores: Float[jax.Array, "B I"]
     ) -> Int[np.ndarray, "B m"]:
         """The best unseen items by the source's scores, in the order in which they are listed."""
         seen, allowed = RowHistories(self.split, part)(rows), np.ones(scores.shape[1], bool)
-        best = np.asarray(best_items(scores, seen, allowed, count=self.most)[0])
-        return drawn_order(best, [f"asked/{row}" for row in rows], seed=self.seed)
+        best = on_host(best_items(scores, seen, allowed, count=self.most)[0])
+        # By what was asked: a history gets the same order wherever it stands among others.
+        names = [",".join(map(str, one)) for one in self.split.histories(part, rows)]
+        return drawn_order(best, [f"asked/{name}" for name in names], seed=self.seed)
 
     def _texts(
         self, part: Part, rows: Int[np.ndarray, " B"], candidates: Int[np.ndarray, "B C"]

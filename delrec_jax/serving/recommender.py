@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from delrec_jax.data.interactions import Catalogue
 from delrec_jax.data.splits import Split
@@ -14,12 +14,13 @@ from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
 from delrec_jax.serving.answering import Answering
-from delrec_jax.serving.asked import asked_split, check_items
+from delrec_jax.serving.asked import asked_split, check_items, check_number
 from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.parts import Parts
 from delrec_jax.serving.run_parts import RunParts
+from delrec_jax.serving.stated import Lists, Rows, among, filled_batch
 from delrec_jax.serving.titles import By, Names
-from delrec_jax.teachers.best_items import best_items, scores_of
+from delrec_jax.teachers.best_items import best_items
 from delrec_jax.workdir.language_model import readable
 from delrec_jax.workdir.language_scorer import CatalogueSystem
 from delrec_jax.workdir.protocols import RowHistories
@@ -37,9 +38,6 @@ SCHEMA = {
     "score": pl.Float32,
 }
 """Columns of ranked lists."""
-
-Rows = Int[np.ndarray, " B"]
-Lists = list[tuple[Int[np.ndarray, " h"], Float[np.ndarray, " h"]]]
 
 
 class Recommender:
@@ -144,21 +142,22 @@ class Recommender:
         if k is not None and (not isinstance(k, int | np.integer) or k < 1):
             raise UserError(f"-k {k}: a list has a whole number of items, at least 1")
         check_items(histories, len(self.titles), "history")
-        check_items(candidates or (), len(self.titles), "candidates")
+        if candidates is not None:
+            check_number(candidates, len(histories))
+            check_items(candidates, len(self.titles), "candidates")
         split = asked_split(histories)
         asked = self._answering.system(system or self.main, split)
         ask = (
             self._unseen(asked, split, 10 if k is None else k)
             if candidates is None
-            else _among(asked, candidates, k)
+            else among(asked, candidates, k)
         )
         order = asked.order("test")
         order = np.arange(len(histories)) if order is None else order
         lists: Lists = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(histories)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            filled = np.pad(rows, (0, _batch(len(rows)) - len(rows)), mode="edge")
-            for row, found in zip(rows, ask(filled), strict=False):
+            for row, found in zip(rows, ask(filled_batch(rows)), strict=False):
                 lists[row] = found
         return lists
 
@@ -240,10 +239,7 @@ class Recommender:
         return found
 
     def _candidates(self, named: Sequence[Sequence[str]], count: int, by: By) -> list[Ids]:
-        if len(named) != count:
-            raise UserError(
-                f"candidates has {len(named)} lists for {count} histories: give one each"
-            )
+        check_number(named, count)
         found = []
         for number, names in enumerate(named):
             items = self._names.items(names, by, place=f"candidates {number}")
@@ -251,36 +247,6 @@ class Recommender:
                 raise UserError(f"candidates {number} names an item twice: name each once")
             found.append(items)
         return found
-
-
-def _among(asked: System, candidates: Sequence[Ids], k: int | None) -> Callable[[Rows], Lists]:
-    """Orders the candidates of rows, and keeps the best k."""
-    longest = max(map(len, candidates))
-    if isinstance(asked, ListingSystem) and longest > asked.most:
-        raise UserError(
-            f"candidates: {longest} in one list, but this run's texts list at most candidates.rerank = {asked.most}"
-        )
-
-    def found(rows: Rows) -> Lists:
-        """The lists of these rows."""
-        chosen = [candidates[row] for row in rows]
-        padded = np.stack([np.pad(one, (0, longest - len(one)), mode="edge") for one in chosen])
-        if isinstance(asked, ListingSystem):
-            scores = asked.among("test", rows, padded)
-        else:
-            scores = on_host(scores_of(jnp.asarray(asked.scores("test", rows)), padded))
-        lists = []
-        for items, values in zip(chosen, scores, strict=True):
-            best = np.argsort(-values[: len(items)], kind="stable")[:k]
-            lists.append((items[best], values[best]))
-        return lists
-
-    return found
-
-
-def _batch(rows: int) -> int:
-    """The smallest power of two that holds this many rows."""
-    return 1 << (rows - 1).bit_length()
 
 
 def _table(lists: Lists, catalogue: Catalogue) -> pl.DataFrame:

@@ -112,6 +112,9 @@ def test_title_vectors_of_the_model_and_of_the_tuned_one(tiny_run, data, monkeyp
         (lambda r, t: r.recommend(t[:1], by="ID"), "by is 'ID': use one of title, id"),
         (lambda r, t: r.rank_items([[1], [36]], k=2), "history 1 has an item that is not in the"),
         (lambda r, t: r.rank_items([[1]], [[-1, 2]]), "candidates 0 has an item .* 0 to 35"),
+        (lambda r, t: r.rank_items([[1], []], k=2), "history 1 is empty: give at least one item"),
+        (lambda r, t: r.rank_items([[1]], [[]]), "candidates 0 is empty: give at least one item"),
+        (lambda r, t: r.rank_items([[1], [2]], [[3]]), "candidates has 1 lists for 2 histories"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_line(recommender, ask, message):

@@ -245,6 +245,21 @@ def test_the_text_that_is_read_names_the_listed_candidates(index_run):
     assert recommender.readers("delrec") == ("delrec",) and not recommender.readers("teacher")
 
 
+def test_what_is_answered_does_not_depend_on_what_else_is_asked(index_run):
+    """Neither where texts list stated candidates, of another number for each, nor where they list the teacher's."""
+    recommender = Recommender(open_workspace(index_run[0]))
+    histories = [np.array(items, np.int32) for items in ([0, 5], [3], [7, 1, 2], [3])]
+    candidates = [np.array(items, np.int32) for items in ([4, 8], [9, 6, 2, 5], [10], [11, 4, 9])]
+    for stated in (candidates, None):
+        together = recommender.ranked(histories, stated, k=8, system="delrec")
+        for row, (items, scores) in enumerate(together):
+            alone = None if stated is None else [stated[row]]
+            ((its, values),) = recommender.ranked([histories[row]], alone, k=8, system="delrec")
+            assert its.tolist() == items.tolist(), row
+            np.testing.assert_allclose(values, scores, rtol=1e-4, atol=1e-5)
+    assert together[1][0].tolist() == together[3][0].tolist()
+
+
 def test_recommend_refuses_more_than_the_listed_candidates(index_run, capsys):
     workdir, _, _ = index_run
     with pytest.raises(SystemExit):
