@@ -17,7 +17,12 @@ ABLATIONS = {
     "lora": {"tune.adalora.target_rank": 12},  # every adapter keeps the rank that it starts with
     "no_anchor": {"tune.anchor": 0.0},  # stage 2 may leave the model that it starts from
     "no_ta": {"distill.tasks.ta.share": 0.0},  # stage 1 with only Recommendation Pattern Simulating
-    "no_rps": {"distill.tasks.rps.share": 0.0},  # stage 1 with only Temporal Analysis
+    # Stage 1 with only Temporal Analysis, which reads no lists: a shuffled teacher's would change nothing.
+    "no_rps": {
+        "distill.tasks.rps.share": 0.0,
+        "distill.controls": ("true",),
+        "tune.controls": ("none", "random", "true"),
+    },
     "few_labels": {"split.label_users": 100},  # only these users' interactions are for training
     # LLaRA: the teacher's vector after each title; projector and LoRA train together, on labels alone, from words to slots.
     "llara": {

@@ -4,10 +4,11 @@ Every process executes the same program over the same (global) arrays, on JAX's 
 messages. Where a file decides what happens next, process 0 looks and the others follow: they might look at another moment.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from jax.experimental import multihost_utils
 from delrec_jax.errors import OthersNotFound, UserError, one_line
 
 _MODES = ("auto", "on", "off")
+
+Found = TypeVar("Found")
 
 # Words in the errors of JAX's coordination service, and of the transports that collectives use.
 _SIGNS_OF_LOSS = (
@@ -145,6 +148,22 @@ def main_number(question: Callable[[], int]) -> int:
     if not has_others():
         return answer
     return int(multihost_utils.broadcast_one_to_all(np.array(answer, np.int32)))
+
+
+def as_main_has(found: Found) -> Found:
+    """Returns process 0's value, of what JSON can hold, in all processes.
+
+    For choices by sums of floats, which may differ in their last bits between machines.
+    """
+    if not has_others():
+        return found
+    own = json.dumps(found).encode()
+    said = np.zeros(main_number(lambda: len(own)), np.uint8)
+    if is_main():
+        said[:] = np.frombuffer(own, np.uint8)
+    said = np.asarray(multihost_utils.broadcast_one_to_all(said))
+    value: Found = json.loads(said.tobytes())
+    return value
 
 
 def all_see(question: Callable[[], bool]) -> bool:

@@ -224,6 +224,27 @@ def test_controls_of_stage_2_are_made_in_stage_1(distilled, tuned, message):
         from_config(config)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tasks.rps.weight": 0.0}, "'true', whose texts have the weight of rps, which is 0"),
+        ({"tasks.rps.share": 0.0}, "'shuffled', but ta alone has a share"),
+        ({"tasks.rps.weight": 0.0, "controls": ("shuffled",)}, None),
+        ({"tasks.rps.share": 0.0, "controls": ("true",)}, None),
+        ({"tasks.rps.weight": 0.0, "weighting": "gradient_norm"}, None),
+    ],
+)
+def test_controls_that_would_not_be_what_they_are_called(changed, message):
+    config = default_config()
+    config.tune.controls = ()
+    config.distill.update_from_flattened_dict(changed)
+    if message is None:
+        from_config(config)
+        return
+    with pytest.raises(UserError, match=message):
+        from_config(config)
+
+
 def test_stage_2_can_do_without_the_controls_of_stage_1():
     config = default_config()
     config.distill.controls, config.tune.controls = (), ("none", "random")

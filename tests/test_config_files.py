@@ -139,7 +139,14 @@ def test_an_ablation_changes_its_settings_and_nothing_else():
         ("lora", {"tune.adalora.target_rank": 12}),
         ("no_anchor", {"tune.anchor": 0.0}),
         ("no_ta", {"distill.tasks.ta.share": 0.0}),
-        ("no_rps", {"distill.tasks.rps.share": 0.0}),
+        (
+            "no_rps",
+            {
+                "distill.tasks.rps.share": 0.0,
+                "distill.controls": ["true"],
+                "tune.controls": ["none", "random", "true"],
+            },
+        ),
         ("few_labels", {"split.label_users": 100}),
     ],
 )

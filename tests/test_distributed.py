@@ -7,6 +7,8 @@ import pytest
 from delrec_jax import distributed
 from delrec_jax.distributed import DistributedConfig, join, names_others
 from delrec_jax.errors import OthersNotFound, UserError
+from delrec_jax.training import preemption
+from delrec_jax.training.preemption import StopRequest
 
 STATED = {"coordinator": "host:1234", "num_processes": 4, "process_id": 2}
 
@@ -106,3 +108,34 @@ def test_a_copy_on_the_host_outlives_a_donated_array():
     double = jax.jit(lambda x: x + 1, donate_argnums=0)
     assert double(array)[0] == 1 and array.is_deleted()
     np.testing.assert_array_equal(copy, 0)
+
+
+def test_all_processes_have_what_the_main_one_found():
+    """By the exchange of two processes that found different floats, one after the other on this machine."""
+    found = [{"weights": {"ease": 0.1 + 0.2}, "names": ["é"]}, {"weights": {"ease": 0.3}}]
+    sent = []
+    with (
+        mock.patch.object(distributed, "has_others", lambda: True),
+        mock.patch.object(distributed, "is_main", lambda: len(sent) < 2),
+        mock.patch.object(distributed, "multihost_utils") as exchange,
+    ):
+        exchange.broadcast_one_to_all.side_effect = lambda own: sent.append(own) or own
+        assert distributed.as_main_has(found[0]) == found[0]
+        length, text = sent
+        replies = iter([length, text])
+        exchange.broadcast_one_to_all.side_effect = lambda own: next(replies)
+        assert distributed.as_main_has(found[1]) == found[0] != found[1]
+
+
+def test_a_notice_to_end_is_asked_for_with_numbers_that_never_begin_anew():
+    asked = []
+    with (
+        mock.patch.object(jax, "process_count", lambda: 2),
+        mock.patch.object(preemption, "multihost_utils") as exchange,
+    ):
+        exchange.reached_preemption_sync_point.side_effect = asked.append
+        for _ in range(2):  # two trainings
+            with StopRequest() as stop:
+                for _ in range(3):
+                    stop.asked()
+    assert asked == list(range(asked[0], asked[0] + 6))

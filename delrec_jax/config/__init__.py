@@ -6,7 +6,8 @@ names the key and, for an unknown key, the nearest one (`tree`). The dataclasses
 """
 
 from delrec_jax.config.baselines import BaselinesConfig
-from delrec_jax.config.delrec import DistillConfig, TaskShare, TuneConfig
+from delrec_jax.config.delrec import DistillConfig, TuneConfig
+from delrec_jax.config.distill_tasks import TaskShare
 from delrec_jax.config.experiment import (
     METHODS,
     CandidatesConfig,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from delrec_jax.choices import one_of
+from delrec_jax.config.distill_tasks import TaskShare, check_controls, check_tasks, paper_tasks
 from delrec_jax.config.tree import at_least
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
@@ -24,25 +25,6 @@ CONTROL_PROMPTS = ("none", "random", "shuffled", "true")
 
 TRAINED_CONTROLS = ("shuffled", "true")
 """Those among them that stage 1 trains, each at the cost of the distilled prompt."""
-
-
-@dataclass(frozen=True)
-class TaskShare:
-    """The part that one task has in stage 1; shares and weights are relative to those of the other tasks.
-
-    Attributes:
-      share: share of the texts; 0 = none.
-      weight: weight in the loss, with `distill.weighting=fixed`.
-      code: `FILE.py:OBJECT` or `module:OBJECT` of a task that the package does not have (`delrec.prompt_tasks.PromptTask`).
-    """
-
-    share: float = 0.0
-    weight: float = 0.0
-    code: str = ""
-
-
-def _paper_tasks() -> dict[str, TaskShare]:
-    return {"ta": TaskShare(share=0.25, weight=0.2), "rps": TaskShare(share=0.75, weight=0.8)}
 
 
 def _check_loss(stage: str, over: str) -> None:
@@ -95,7 +77,7 @@ class DistillConfig:
     rps_label: str = "listwise"
     temperature: float = 1.0
     positions: int = 4
-    tasks: Mapping[str, TaskShare] = field(default_factory=_paper_tasks)
+    tasks: Mapping[str, TaskShare] = field(default_factory=paper_tasks)
     train_users: float = 0.7
     valid_users: float = 0.1
     exam_users: int = 0
@@ -148,7 +130,8 @@ class DistillConfig:
             raise UserError(
                 f"distill.controls is {self.controls}: use each of {', '.join(TRAINED_CONTROLS)} at most once"
             )
-        self._check_tasks()
+        check_tasks(self.tasks, self.weighting, prompt=self.prompt if self.guided else "")
+        check_controls(self.controls, self.tasks, self.weighting)
 
     @property
     def guided(self) -> bool:
@@ -159,28 +142,6 @@ class DistillConfig:
     def titled(self) -> bool:
         """Whether a slot follows each title."""
         return self.prompt == "titles"
-
-    def _check_tasks(self) -> None:
-        asked = [name for name, task in self.tasks.items() if task.share and name != "rps"]
-        if self.guided and asked:
-            raise UserError(
-                f"distill.prompt={self.prompt} reads the teacher's expectation after a history, which only rps asks about: set "
-                f"distill.tasks.{asked[0]}.share to 0"
-            )
-        for name in ("share", "weight"):
-            for task, given in self.tasks.items():
-                at_least(f"distill.tasks.{task}.{name}", getattr(given, name), 0)
-        if "rps" not in self.tasks:
-            raise UserError(
-                "distill.tasks has no 'rps', whose texts select the prompt: keep it, with share=0.0 if it should not train"
-            )
-        for name in ("share", "weight"):
-            if not any(getattr(task, name) for task in self.tasks.values()):
-                raise UserError(f"distill.tasks: every {name} is 0; give one task a positive one")
-        if self.weighting == "fixed" and not any(t.share and t.weight for t in self.tasks.values()):
-            raise UserError(
-                "distill.tasks: no task has both a share and a weight, so nothing would train"
-            )
 
 
 @dataclass(frozen=True)

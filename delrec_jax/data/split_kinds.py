@@ -95,7 +95,7 @@ def few_labels(split: Split, config: SplitConfig) -> Split:
     Who is tested, and from which items, stays as it is.
 
     Raises:
-      UserError: fewer users than that have a training part.
+      UserError: fewer users than that have a training part, or none of those drawn has a validation target.
     """
     users, count = split.training_users, config.label_users
     if count > len(users):
@@ -108,7 +108,12 @@ def few_labels(split: Split, config: SplitConfig) -> Split:
     valid = split.parts["valid"]
     own = np.isin(valid.users, kept)
     parts = dict(split.parts)
-    if own.any():  # under "by_user" nobody is both trained on and validated with
+    if np.isin(valid.users, users).any():  # not under "by_user": nobody is in two parts there
+        if not own.any():
+            raise UserError(
+                f"split.label_users={count}: none of the users drawn has a validation target, and validating on others would "
+                "use labels that are meant to be missing; use more users, or another split.seed"
+            )
         parts["valid"] = Targets(valid.users[own], valid.places[own])
     return split_of_lengths(split.kind, split.interactions, trained, parts)
 

@@ -96,9 +96,11 @@ def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:
     if name in distilled:
         return (files.prompt_path(ws, distilled[name]).parent,)
     if name in TUNED:
-        prompt = TUNED[name]
+        prompt, adapter = TUNED[name], files.adapter_path(ws, TUNED[name]).parent
         began = files.READOUT if prompt in UNTRAINED else prompt
-        return files.prompt_path(ws, began).parent, files.adapter_path(ws, prompt).parent
+        if began == files.READOUT and not find_verbalizer(ws.experiment.lm.verbalizer).distilled:
+            return (adapter,)
+        return files.prompt_path(ws, began).parent, adapter
     return ()
 
 

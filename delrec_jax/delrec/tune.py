@@ -182,10 +182,10 @@ class Tuning:
         """New adapters, and as stage 1 left them the readout and, if it trains too, the prompt.
 
         Prompts that stage 1 did not train begin with the scalars that it trained without a prompt: so all begin with scalars
-        that fit the teacher, and differ in their prompt alone.
+        that fit the teacher, and differ in their prompt alone. A readout of which stage 1 trains nothing begins anew.
         """
         params: dict[str, Any] = self.task.start(frozen, self._ws.experiment.seed)
-        if "readout" in params:
+        if self._language.ranker.verbalizer.distilled:
             trained = files.READOUT if name in systems.UNTRAINED else name
             params["readout"] |= files.load_distilled(self._ws, trained)["readout"]
         if (

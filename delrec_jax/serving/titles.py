@@ -1,6 +1,7 @@
 """What people call items by: titles, or the ids of the source."""
 
 import difflib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,8 +55,8 @@ class Names:
         """The item of this id or title; a title that is written as in the catalogue is that one's alone."""
         if by == "id":
             item = self._ids.get(name)
-        elif (item := self._exact.get(name.strip())) is None:
-            several = self._titles.get(name.strip().casefold(), ())
+        elif (item := self._exact.get(_composed(name))) is None:
+            several = self._titles.get(_composed(name).casefold(), ())
             if len(several) > 1:
                 titles = "; ".join(self.catalogue.titles[one] for one in several)
                 raise UserError(
@@ -70,7 +71,7 @@ class Names:
         if by == "id":
             return f"has the id {name!r}; ids are those of the corpus, such as {self.catalogue.ids[0]!r}"
         near = difflib.get_close_matches(
-            name.strip().casefold(), self._titles, n=_NEAREST, cutoff=0.3
+            _composed(name).casefold(), self._titles, n=_NEAREST, cutoff=0.3
         )
         titles = "; ".join(self.catalogue.titles[self._titles[key][0]] for key in near)
         hint = f"the nearest are: {titles}" if near else "no title is similar"
@@ -78,15 +79,20 @@ class Names:
 
     @cached_property
     def _exact(self) -> Mapping[str, int]:
-        return {title: item for item, title in enumerate(self.catalogue.titles)}
+        return {_composed(title): item for item, title in enumerate(self.catalogue.titles)}
 
     @cached_property
     def _titles(self) -> Mapping[str, list[int]]:
         found: dict[str, list[int]] = {}
         for item, title in enumerate(self.catalogue.titles):
-            found.setdefault(title.casefold(), []).append(item)
+            found.setdefault(_composed(title).casefold(), []).append(item)
         return found
 
     @cached_property
     def _ids(self) -> Mapping[str, int]:
         return {name: item for item, name in enumerate(self.catalogue.ids)}
+
+
+def _composed(title: str) -> str:
+    """A title without spaces around it, its letters in one form: an accent may be typed as a character of its own."""
+    return unicodedata.normalize("NFC", title.strip())

@@ -3,6 +3,7 @@
 A training run saves its current state and ends; any other work ends at once, because it can be redone from what is on disk.
 """
 
+import itertools
 import signal
 import threading
 from types import FrameType
@@ -33,8 +34,11 @@ def _raise(number: int, frame: FrameType | None) -> None:
 class StopRequest:
     """Only notes SIGTERM while it is open: the training run asks for it between two steps, and saves."""
 
+    # JAX counts for as long as the process lives: a notice that came at the end of one training must be found by the next.
+    _calls = itertools.count(1)
+
     def __init__(self) -> None:
-        self._noted, self._calls = False, 0
+        self._noted = False
         self._before: Any = None
 
     def __enter__(self) -> "StopRequest":
@@ -56,5 +60,4 @@ class StopRequest:
         if jax.process_count() == 1:
             return self._noted
         # JAX ends all processes at one of these numbers, and not after it: none may be left out, as steps would be.
-        self._calls += 1
-        return bool(multihost_utils.reached_preemption_sync_point(self._calls))
+        return bool(multihost_utils.reached_preemption_sync_point(next(self._calls)))

@@ -184,7 +184,7 @@ class Evaluation:
         """
         names: dict[str, Any] = {"step": parts.step, "beside": parts.beside}
         if scorer.ranks_catalogue:
-            found = CatalogueSystem(scorer, parts, self.data.split)
+            found = CatalogueSystem(scorer, parts, self.data.split, self.protocols.rows)
             self.rank_system(system, found, trained=trained, **names)
             return found
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
@@ -198,7 +198,10 @@ class Evaluation:
     ) -> OrderedScores:
         candidates = self.protocols.candidates[protocol][0]
         assert candidates is not None
-        texts = RowTexts(scorer, parts, self.data.split, "test", candidates)
+        ranked = self.protocols.rows
+        texts = RowTexts(
+            scorer, parts, self.data.split, "test", candidates=candidates, asked=ranked
+        )
         return OrderedScores(
             lambda rows: scorer.candidates(parts, texts(rows), candidates[rows]), texts.order
         )
@@ -212,8 +215,9 @@ class Evaluation:
         self._rank("oracle", lambda: OrderedScores(lambda rows: exact[rows]), rankers)
         rows = self.protocols.rows
         for protocol, (candidates, _) in self.protocols.candidates.items():
-            chosen = exact if candidates is None else np.take_along_axis(exact, candidates, 1)
-            chosen = chosen[rows]
+            chosen = exact[rows]
+            if candidates is not None:
+                chosen = np.take_along_axis(chosen, candidates[rows], 1)
             if protocol.startswith("sampled"):
                 # Negatives are drawn uniformly, so each candidate is the target in proportion to its probability.
                 chosen = chosen / chosen.sum(1, keepdims=True)

@@ -186,13 +186,14 @@ class LanguageScorer:
 
 
 class RowTexts:
-    """The texts of a part's users, made as they are asked for; only their lengths are known of all.
+    """The texts of a part's users, made as they are asked for; only their lengths are known before.
 
     Where all are short, they are padded to one bucket, that of the longest: shorter shapes would save little, and each would be
     compiled. Longer ones are padded to the bucket of the longest text of their batch.
 
     Attributes:
-      order: all rows, those with short texts first; None if all texts are padded alike, so that no order is better.
+      order: the rows that are asked, those with short texts first; None if all texts are padded alike, so that no order is
+        better.
     """
 
     def __init__(
@@ -201,7 +202,9 @@ class RowTexts:
         system: LanguageSystem,
         split: Split,
         part: Part,
+        *,
         candidates: Int[np.ndarray, "E C"] | None = None,
+        asked: Int[np.ndarray, " R"] | None = None,
     ):
         """Measures the texts and makes none.
 
@@ -211,17 +214,20 @@ class RowTexts:
           split: has the histories.
           part: `valid` or `test`.
           candidates: those of each user of the part; None = the catalogue is ranked.
+          asked: the rows that will be asked for; None = all of the part.
 
         Raises:
           UserError: a text is too long.
         """
         self._scorer, self._system, self._split, self._part = scorer, system, split, part
         self._candidates = candidates
-        lengths = scorer.lengths(system, split.histories(part), candidates)
+        shown = candidates if asked is None or candidates is None else candidates[asked]
+        lengths = scorer.lengths(system, split.histories(part, asked), shown)
         self._least = int(min(lengths.max(initial=0), ALIKE))
         different = np.unique(np.maximum(lengths, self._least)).tolist()
         padded = {bucket_length(length, scorer.buckets) for length in different}
-        self.order = np.argsort(lengths, kind="stable") if len(padded) > 1 else None
+        order = np.argsort(lengths, kind="stable") if len(padded) > 1 else None
+        self.order = order if order is None or asked is None else asked[order]
 
     def __call__(self, rows: Int[np.ndarray, " B"]) -> AskedTexts:
         """Returns the texts of rows of the part."""
@@ -233,9 +239,22 @@ class RowTexts:
 class CatalogueSystem:
     """A language system that scores the whole catalogue, as a `systems.System`."""
 
-    def __init__(self, scorer: LanguageScorer, parts: LanguageSystem, split: Split):
-        """Makes no texts yet."""
-        self._scorer, self._parts, self._split = scorer, parts, split
+    def __init__(
+        self,
+        scorer: LanguageScorer,
+        parts: LanguageSystem,
+        split: Split,
+        tested: Int[np.ndarray, " R"] | None = None,
+    ):
+        """Makes no texts yet.
+
+        Args:
+          scorer: scores texts.
+          parts: prompt and adapters.
+          split: the histories.
+          tested: the rows of the test part that will be asked for; None = all of them.
+        """
+        self._scorer, self._parts, self._split, self._tested = scorer, parts, split, tested
         self._texts: dict[Part, RowTexts] = {}
 
     def scores(self, part: Part, rows: np.ndarray) -> jax.Array:
@@ -252,5 +271,6 @@ class CatalogueSystem:
 
     def _of(self, part: Part) -> RowTexts:
         if part not in self._texts:
-            self._texts[part] = RowTexts(self._scorer, self._parts, self._split, part)
+            asked = self._tested if part == "test" else None
+            self._texts[part] = RowTexts(self._scorer, self._parts, self._split, part, asked=asked)
         return self._texts[part]

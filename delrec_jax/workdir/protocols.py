@@ -18,7 +18,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.evaluation import metrics, records, user_ranks
 from delrec_jax.evaluation.records import RecordKey
 from delrec_jax.evaluation.user_ranks import RankFn, Ranks
-from delrec_jax.padding import few_lengths
+from delrec_jax.padding import PAD_ITEM, few_lengths
 from delrec_jax.random_items import distinct_items, stream_keys
 from delrec_jax.teachers.list_files import inputs_hash
 from delrec_jax.teachers.listed import ListedTeacher, ListSource
@@ -122,7 +122,7 @@ class Protocols:
         }
 
     def add_rerank(self, teacher: ListSource) -> None:
-        """Adds `rerank-m`: the teacher's best unseen items for each user.
+        """Adds `rerank-m`: the teacher's best unseen items for each user who is ranked; nothing for the others.
 
         Raises:
           UserError: a user has fewer unseen items than that, or fewer in the teacher's list.
@@ -134,20 +134,23 @@ class Protocols:
                 f"candidates.rerank is {count}, but a test user leaves only {unseen} of {self._data.num_items} items unseen; "
                 f"lower it to {unseen} or less"
             )
-        longest = int(self.split.history_lengths("test").max())
-        allowed = np.ones(self._data.num_items, bool)
-        seen = RowHistories(self.split, "test")
+        lengths, allowed = self.split.history_lengths("test"), np.ones(self._data.num_items, bool)
+        every, ranked = RowHistories(self.split, "test"), self.rows
+        seen = RowsOf(len(ranked), lambda places: every(ranked[places]))
         if isinstance(teacher, ListedTeacher):
-            asked, key = (self._everyone, self.split.history_lengths("test")), "candidates.rerank"
-            items = teacher.top_lists(*asked, top_h=count, key=key, allowed=allowed, seen=seen)
+            asked, key = (self.users, lengths[ranked]), "candidates.rerank"
+            best = teacher.top_lists(*asked, top_h=count, key=key, allowed=allowed, seen=seen)
         else:
-            length = self._experiment.teacher.reads(longest)
+            length = self._experiment.teacher.reads(int(lengths.max()))
             # All of one length, as a teacher's scores may differ in their last bits with that of its input.
             histories = RowsOf(
-                len(seen), lambda rows: padded_histories(self.split, "test", length, rows=rows)
+                len(ranked),
+                lambda places: padded_histories(self.split, "test", length, rows=ranked[places]),
             )
-            items, _ = top_lists(teacher, histories, top_h=count, allowed=allowed, seen=seen)
-        items = drawn_order(items, self._names, seed=self._experiment.candidates.seed)
+            best, _ = top_lists(teacher, histories, top_h=count, allowed=allowed, seen=seen)
+        names = [self._names[row] for row in ranked]
+        items = np.full((len(self.targets), count), PAD_ITEM, best.dtype)
+        items[ranked] = drawn_order(best, names, seed=self._experiment.candidates.seed)
         self.candidates[f"rerank-{count}"] = (items, inputs_hash(items))
 
     def rankers(self, *, full_scores: bool) -> Mapping[str, RankFn]:

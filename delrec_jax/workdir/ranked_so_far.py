@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from delrec_jax.data.stored_arrays import content_hash, load_arrays, save_arrays
-from delrec_jax.distributed import as_main_sees, is_main, on_main
+from delrec_jax.distributed import as_main_has, as_main_sees, is_main, on_main
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.user_ranks import Ranks
 from delrec_jax.files import json_hash
@@ -76,9 +76,9 @@ class RankedSoFar:
         file = ["weights", *key]
         found = self._find(file, [])
         if found is None:
-            made = choose()
-            self._keep(file, asdict(made), {})
-            return made
+            told = as_main_has(asdict(choose()))
+            self._keep(file, told, {})
+            return Weighted(**told)
         return Weighted(**found[0])
 
     def remove(self) -> None:

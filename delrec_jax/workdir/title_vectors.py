@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from delrec_jax.config import BaselinesConfig
-from delrec_jax.distributed import on_main
+from delrec_jax.distributed import as_main_has, on_main
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import LM_CEASE, LM_EMBEDDINGS
 from delrec_jax.teachers.cease import vector_cease
@@ -79,7 +79,7 @@ def title_vector_systems(
     train, systems, kept = training_part(data), {}, {}
     for name, form in _forms(vectors, config.names).items():
         try:
-            choice = choose_settings(form, data, config, train)
+            choice = Choice(**as_main_has(asdict(choose_settings(form, data, config, train))))
         except UserError as error:
             say(f"  {form.title} is left out: {error}")
             continue

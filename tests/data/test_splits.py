@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,6 +186,24 @@ def test_few_labels_are_those_of_drawn_users_and_the_tested_users_stay():
     assert draws[0] != list(range(10)), "not the lowest numbers"
     with pytest.raises(UserError, match=r"split\.label_users is 41, but only 40 users have"):
         make_split(corpus, SplitConfig(label_users=41))
+
+
+def test_few_labels_do_not_validate_on_the_labels_of_others():
+    """Only the first of ten users is there after the first day."""
+    rows = [list(range(100)), *[[user, user + 1, user + 2] for user in range(9)]]
+    times = [np.arange(100), *[np.zeros(3, int)] * 9]
+    corpus = corpus_of(make_interactions(rows, times))
+    assert make_split(corpus, DATES).users("valid").tolist() == [0]
+    found = set()
+    for seed in range(30):
+        try:
+            found.add(
+                tuple(make_split(corpus, replace(DATES, label_users=1, seed=seed)).users("valid"))
+            )
+        except UserError as error:
+            assert "label_users=1: none of the users drawn has a validation target" in str(error)
+            found.add("refused")
+    assert found == {(0,), "refused"}
 
 
 def test_with_few_labels_users_apart_still_validate():

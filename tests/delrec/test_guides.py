@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from delrec_jax.config import DistillConfig
-from delrec_jax.config.delrec import TaskShare
+from delrec_jax.config import DistillConfig, TaskShare
 from delrec_jax.delrec.guides import Guides
 from delrec_jax.errors import UserError
 

@@ -89,11 +89,11 @@ def copy_before(run, workdir, *later):
     shutil.copytree(run, workdir, ignore=lambda place, _: later if Path(place) == run else ())
 
 
-def check_tuned(run, steps):
-    """A finished run's losses are finite, all 8 updates of stage 2 moved adapters, and their ranking is measured."""
+def check_tuned(run, steps, *more):
+    """A finished run's losses are finite, all 8 updates of stage 2 moved adapters (and `more`); their ranking is measured."""
     assert np.isfinite([loss for _, _, loss in steps]).all()
     assert [moved for batch, moved, _ in steps if "task" in batch] == 9 * [{"prompt"}]
-    assert [moved for batch, moved, _ in steps if "label" in batch] == 8 * [{"A", "B", "E"}]
+    assert [moved for batch, moved, _ in steps if "label" in batch] == 8 * [{"A", "B", "E", *more}]
     chosen = json.loads((run / "adapter" / "distilled" / "result.json").read_text())
     assert chosen["best_step"] in (0, 4, 8) and chosen["steps"] == 8
     rows = json.loads((run / "report" / "metrics.json").read_text())

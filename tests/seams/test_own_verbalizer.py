@@ -39,7 +39,7 @@ def run(tmp_path_factory):
 
 def test_its_run_trains_and_selects(run):
     folder, _, steps = run
-    check_tuned(folder, steps)
+    check_tuned(folder, steps, "scale")
 
 
 def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):

@@ -8,9 +8,15 @@ from delrec_jax.language.verbalizer import Titles, Verbalizer
 
 
 class Last(Averaging):
-    """A title is scored by its last token."""
+    """A title is scored by its last token, times a number of its own that stage 2 trains and stage 1 does not."""
 
     name = "last"
+
+    def readout(self, model, items):
+        return {"scale": np.ones((), np.float32)}
+
+    def catalogue_scores(self, question, vectors):
+        return question.readout["scale"] * super().catalogue_scores(question, vectors)
 
     def words(self, titles):
         places = (titles.tokens > 0).sum(1, keepdims=True) - 1

@@ -32,7 +32,7 @@ _BRACKET = re.compile(r"\((?P<known_as>(?:a\.?k\.?a\.? )?)(?P<name>[^(),]*[^\W\d
 
 
 def clean_title(raw: str) -> str:
-    """A title with HTML entities decoded, white space collapsed and articles moved to the front.
+    """A title with HTML entities decoded, letters composed (NFC), white space collapsed and articles moved to the front.
 
     Args:
       raw: The source's title; entities may be encoded more than once.
@@ -43,7 +43,7 @@ def clean_title(raw: str) -> str:
     for _ in range(_ENCODED):
         if "&" in raw:
             raw = html.unescape(raw)
-    title = " ".join(raw.split())
+    title = " ".join(unicodedata.normalize("NFC", raw).split())
     if all(unicodedata.category(letter) in _UNSEEN for letter in title):
         return ""
     if ", " not in title or len(title) > LONGEST_TITLE:
