@@ -131,8 +131,8 @@ def _resampled_means(
     because its order of summation does not depend on the number of threads.
     """
     users = len(values)
-    if counted := distinct_values.counted(values):
-        return distinct_values.resampled_means(*counted, generator=generator, resamples=resamples)
+    if users > distinct_values.MANY:
+        return distinct_values.means_of_many(values, generator=generator, resamples=resamples)
     chunk = max(1, _CHUNK_ELEMENTS // users)
     means = np.empty((resamples, values.shape[1]))
     for start in range(0, resamples, chunk):
@@ -154,7 +154,7 @@ def bootstrap_intervals(
 ) -> list[Interval]:
     """Means and percentile bootstrap intervals over users, for several columns at once.
 
-    Columns share their draws.
+    Columns share their draws, unless there are many users (`distinct_values`).
 
     Args:
         values: one row per user, one column per quantity; finite.
@@ -175,8 +175,13 @@ def bootstrap_intervals(
             "an interval needs at least one user and finite values"
         )
     generator = prng.generator(seed, "bootstrap")
-    means = _resampled_means(values, generator=generator, resamples=resamples)
-    return _percentiles(values.mean(axis=0), means, level)
+    # Columns that need not be drawn together have fewer distinct values apart.
+    apart = values.shape[1] if len(values) > distinct_values.MANY else 1
+    means = [
+        _resampled_means(columns, generator=generator, resamples=resamples)
+        for columns in np.split(values, apart, axis=1)
+    ]
+    return _percentiles(values.mean(axis=0), np.concatenate(means, axis=1), level)
 
 
 def bootstrap_intervals_over_seeds(

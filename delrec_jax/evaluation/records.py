@@ -41,7 +41,10 @@ __all__ = [
     "write_records",
 ]
 
-_GROUPS_AT_ONCE = 32  # groups of users whose intervals are computed together: bounds memory
+_ROWS_AT_ONCE = (
+    2_000_000  # users of groups whose intervals are computed together, which bounds memory,
+)
+_GROUPS_AT_ONCE = 32  # and groups
 
 RECORD_SCHEMA: Schema = {
     "user": pl.Int32,  # index
@@ -210,13 +213,14 @@ def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.D
 
 
 def _group_intervals(groups: Sequence[pl.DataFrame], seed: int) -> list[list[Interval]]:
-    """The intervals of each group's metrics. Groups of one size share their draws, which are made once."""
+    """The intervals of each group's metrics. Groups of one size share their draws, which are made once where they are few."""
     found: list[list[Interval]] = [[] for _ in groups]
     sizes = [len(group) for group in groups]
     for size in dict.fromkeys(sizes):
         same = [place for place, its in enumerate(sizes) if its == size]
-        for start in range(0, len(same), _GROUPS_AT_ONCE):
-            places = same[start : start + _GROUPS_AT_ONCE]
+        together = max(1, min(_GROUPS_AT_ONCE, _ROWS_AT_ONCE // size))
+        for start in range(0, len(same), together):
+            places = same[start : start + together]
             columns = [groups[place].select(METRICS).to_numpy() for place in places]
             intervals = bootstrap_intervals(np.concatenate(columns, axis=1), seed=seed)
             for number, place in enumerate(places):

@@ -16,7 +16,7 @@ from delrec_jax import prng
 from delrec_jax.config import Experiment, GateConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import make_buckets, pad_texts
-from delrec_jax.data.splits import padded_histories
+from delrec_jax.data.splits import Split, padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.user_ranks import full_ranker, rank_users
@@ -31,6 +31,7 @@ from delrec_jax.workdir.prepared import Data
 
 _CONTEXTS = 3  # histories in which each held-out "next volume" is asked
 _MAX_QUESTIONS = 200
+_MAX_USERS = 2_000  # asked for their next item
 _REQUIRED = ("attributes", "next_in_series", "next_item")  # the marks that `pretrain.gate` names
 
 
@@ -75,14 +76,7 @@ class Gate:
         if material.maps:
             exams["next_in_series"] = _series_exam(config, material, titles)
         if material.config.cloze + material.config.recent > 0:
-            histories = data.split.histories("valid")
-            texts = [
-                prompts.recommendation(material.pieces, h, pattern=prompts.NO_PATTERN)
-                for h in histories
-            ]
-            exams["next_item"] = _GateQuestions(_stack(texts), data.split.target("valid"), titles)
-            longest = int(data.split.history_lengths("valid").max())
-            seen = padded_histories(data.split, "valid", longest)
+            exams["next_item"], seen = _next_item_exam(config, data.split, material, titles)
 
         def scores(held: dict[str, Any], ids: Int[Array, "B T"]) -> Float[Array, "B O"]:
             """Scores of an exam's O options for each text."""
@@ -167,6 +161,22 @@ def _attribute_exams(config: Experiment, material: Material) -> dict[str, _GateQ
         options_matrix = title_matrix([list(option) for option in options])
         exams[f"attribute/{name}"] = _GateQuestions(_stack(texts), answers, options_matrix)
     return exams
+
+
+def _next_item_exam(
+    config: Experiment, split: Split, material: Material, titles: tuple[np.ndarray, np.ndarray]
+) -> tuple[_GateQuestions, np.ndarray]:
+    """Asks validation users, or a draw of many, for their next item; also returns what they have seen, int32 [N, L]."""
+    targets = split.target("valid")
+    drawn = prng.generator(config.seed, "lm/next").permutation(len(targets))[:_MAX_USERS]
+    rows = np.sort(drawn)
+    texts = [
+        prompts.recommendation(material.pieces, history, pattern=prompts.NO_PATTERN)
+        for history in split.histories("valid", rows)
+    ]
+    longest = int(split.history_lengths("valid")[rows].max())
+    seen = padded_histories(split, "valid", longest, rows=rows)
+    return _GateQuestions(_stack(texts), targets[rows], titles), seen
 
 
 def _series_exam(

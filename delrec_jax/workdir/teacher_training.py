@@ -13,6 +13,7 @@ from delrec_jax import prng
 from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.pipeline import row_iterator
 from delrec_jax.data.splits import Split
+from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.network import (
@@ -111,6 +112,9 @@ class TeacherTraining:
           text_width: E of the text vectors that the table reads; 0 for `own`.
           watch: as in `training.run.Run`.
           saved: as in `training.run.Run`.
+
+        Raises:
+          UserError: there are not two items to tell apart.
         """
         self.config, self._split, self._saved = config, split, saved
         self._watch = watch
@@ -119,6 +123,11 @@ class TeacherTraining:
         known = None if config.cold_negatives else split.known_items(num_items)
         if known is not None:
             check_labels(self._rows.labels, known)
+        if (num_items if known is None else int(known.sum())) < 2:
+            raise UserError(
+                "the training part has fewer than two different items: a network has nothing to tell apart; check data.path "
+                "and the filters of data.*"
+            )
         text = (num_items, text_width)
         self._task = teaching_task(
             config,

@@ -78,3 +78,29 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch):
         *distinct(np.abs(VALUES[:, 1])), generator=np.random.default_rng(1), resamples=2_000
     )
     assert np.isfinite(totals).all() and len(np.unique(totals)) > 100
+
+
+def test_values_that_do_not_repeat_have_the_interval_of_draws_user_by_user(monkeypatch):
+    """Reciprocal ranks in a large catalogue; with a second column the draws are shared, as over seeds."""
+    ranks = np.random.default_rng(0).zipf(1.3, USERS) + np.random.default_rng(1).random(USERS)
+    values = np.stack([1 / ranks, 1 / ranks**0.5], axis=1)
+    plain = metrics.bootstrap_intervals(values, seed=0, resamples=4_000)
+    monkeypatch.setattr(distinct_values, "MANY", 100)
+    assert distinct_values.counted(values) is None
+    normal = metrics.bootstrap_intervals(values, seed=0, resamples=4_000)
+    for one, other in zip(plain, normal, strict=True):
+        width = one.high - one.low
+        assert one != other and one.value == other.value
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.06 * width)
+    drawn = distinct_values.means_of_many(
+        values, generator=np.random.default_rng(1), resamples=20_000
+    )
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(values.T, ddof=0) / USERS, rtol=0.05)
+
+
+def test_many_users_columns_are_counted_apart(monkeypatch):
+    """One column whose values do not repeat leaves the others as they were."""
+    monkeypatch.setattr(distinct_values, "MANY", 100)
+    mixed = np.stack([VALUES[:, 0], np.random.default_rng(2).random(USERS)], axis=1)
+    alone = metrics.bootstrap_intervals(VALUES[:, :1], seed=0)
+    assert metrics.bootstrap_intervals(mixed, seed=0)[0] == alone[0]
