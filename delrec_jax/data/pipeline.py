@@ -279,21 +279,3 @@ def _prefetched(dataset: "grain.MapDataset") -> Any:
 
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
-
-
-def padded_batches(
-    examples: Sequence[Any], *, batch_size: int, buckets: Sequence[int]
-) -> list[tuple[Any, int]]:
-    """Returns all examples once, in order, for evaluation: (batch, number of real rows).
-
-    All batches have one shape: texts are padded to the bucket of the longest, and the last batch repeats its last row.
-    """
-    longest = max((len(example.ids) for example in examples), default=0)
-    buckets = (bucket_length(longest, buckets),)
-    batches = []
-    for start in range(0, len(examples), batch_size):
-        chunk = list(examples[start : start + batch_size])
-        real = len(chunk)
-        chunk += [chunk[-1]] * (batch_size - real)
-        batches.append((collate(chunk, buckets), real))
-    return batches

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment
-from delrec_jax.data.pipeline import make_buckets, padded_batches
+from delrec_jax.data.evaluation_batches import padded_batches
+from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.pattern_simulating import listed_example
@@ -99,11 +100,11 @@ class Reader:
             "prompt": prompt,
             "readout": {**self.language.readout, **(readout or {})},
         }
-        scores, buckets = [], make_buckets(self.experiment.prompts.max_tokens)
+        given = np.zeros(exam.labels.shape, np.float32)  # [N, C]
+        buckets = make_buckets(self.experiment.prompts.max_tokens)
         size = self.experiment.evaluate.batch_size
-        for batch, real in padded_batches(exam.examples, batch_size=size, buckets=buckets):
-            scores.append(np.asarray(self.scores(held, batch))[:real])
-        given = np.concatenate(scores)  # [N, C]
+        for batch, places in padded_batches(exam.examples, batch_size=size, buckets=buckets):
+            given[places] = np.asarray(self.scores(held, batch))[: len(places)]
         log_probabilities = jax.nn.log_softmax(given, axis=-1)
         return Reading(
             agreement=(given.argmax(1) == exam.labels.argmax(1)).astype(float),

@@ -13,6 +13,7 @@ left to learn is therefore understated; and a trained weight would grow to trust
 `teacher.folds` cures this for recommenders in closed form: each row is scored by one that was fitted without its user.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from delrec_jax.config import Experiment
+from delrec_jax.config import Experiment, TeacherConfig
+from delrec_jax.data.splits import Part, Split, padded_histories
 from delrec_jax.evaluation.ranking import seen_items
 from delrec_jax.teachers.standardised import standardised
-from delrec_jax.training.sharding import Layout
+from delrec_jax.training.sharding import Layout, place
+from delrec_jax.training.steps import EvalStep
+from delrec_jax.workdir.language_scorer import CATALOGUE_AXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,28 @@ class Beside:
             return self.scores(teachers, histories)
         found = jnp.stack([self.scores(teacher, histories) for teacher in teachers])  # [K, B, I]
         return found[folds, jnp.arange(len(folds))]
+
+    def of_part(
+        self, part: Part, split: Split, teacher: Any, config: TeacherConfig, layout: Layout
+    ) -> Callable[[Int[np.ndarray, " B"]], Float[Array, "B I"]]:
+        """Returns a function from rows of a part to the same of their histories.
+
+        Args:
+          part: `valid` or `test`.
+          split: has the histories.
+          teacher: the recommender, on the host.
+          config: what it reads.
+          layout: the language model's.
+        """
+        longest = int(split.history_lengths(part).max())
+        length = max(longest, config.reads(longest))
+        layout = with_teacher(layout)
+        scores = EvalStep(
+            lambda held, rows: self.scores(held["teacher"], rows), layout, CATALOGUE_AXES
+        )
+        held = {"teacher": teacher}
+        held = place(held, layout.of(held))
+        return lambda rows: scores(held, padded_histories(split, part, length, rows=rows))
 
 
 def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside | None:

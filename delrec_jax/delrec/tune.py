@@ -11,10 +11,10 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.data.pipeline import make_buckets, training_iterator
-from delrec_jax.data.splits import drawn_users, padded_histories
+from delrec_jax.data.splits import drawn_users
 from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.delrec.anchor import ScoresBefore, worth_keeping
-from delrec_jax.delrec.beside import beside_of, with_teacher
+from delrec_jax.delrec.beside import beside_of
 from delrec_jax.delrec.guides import make_guides
 from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.delrec.next_item_examples import (
@@ -30,12 +30,16 @@ from delrec_jax.language.logical_axes import READOUT_BEFORE
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh
 from delrec_jax.training.sharding import place
-from delrec_jax.training.steps import EvalStep, TrainState
+from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, training_source
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import CATALOGUE_AXES, LanguageScorer, LanguageSystem
+from delrec_jax.workdir.language_scorer import (
+    LanguageScorer,
+    LanguageSystem,
+    RowTexts,
+)
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.recommenders import load_teacher
@@ -188,9 +192,8 @@ class Tuning:
         if self._language.ranker.verbalizer.distilled:
             trained = files.READOUT if name in systems.UNTRAINED else name
             params["readout"] |= files.load_distilled(self._ws, trained)["readout"]
-        if (
-            "prompt" in params and name != "none"
-        ):  # without one, what texts do not read stays as it is
+        # Without one, what texts do not read stays as it is.
+        if "prompt" in params and name != "none":
             params["prompt"] = files.load_distilled(self._ws, name)["prompt"]
         return params
 
@@ -217,11 +220,12 @@ class Tuning:
         targets = split.target("valid")
         listed, config = not self._scorer.ranks_catalogue, self._ws.experiment
         asked = self._asked_rows(len(targets))
-        # Made once, as they are read at each evaluation.
-        texts = self._scorer.texts(system, split.histories("valid", asked), candidates[asked])
+        stated = candidates if listed else None
+        texts = RowTexts(self._scorer, system, split, "valid", candidates=stated, asked=asked)
+        order = asked if texts.order is None else texts.order
         ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
-
-        added = self._added()
+        beside, told = beside_of(config, self._known), (config.teacher, self._language.layout)
+        added = None if beside is None else beside.of_part("valid", split, self._teacher, *told)
 
         def evaluate(params: Any) -> dict[str, float]:
             """Validation metrics of these parameters, and the one that selects."""
@@ -232,22 +236,21 @@ class Tuning:
             if config.tune.refresh_vectors:
                 tuned = replace(tuned, vectors=self._language.tuned_vectors(params["adapters"]))
 
-            def scores(places: np.ndarray) -> jax.Array:
+            def scores(rows: np.ndarray) -> jax.Array:
                 """Scores [B, C] of the candidates, or [B, I] of the catalogue."""
-                rows, read = asked[places], texts.rows(places)
                 if not listed:
-                    scores = self._scorer.catalogue(tuned, read)
-                    return scores if added is None else scores + added(rows)
-                scores = self._scorer.candidates(tuned, read, candidates[rows])
-                if added is not None:
-                    scores = scores + gather_candidates(added(rows), candidates[rows])
-                return scores
+                    found = self._scorer.catalogue(tuned, texts(rows))
+                    return found if added is None else found + added(rows)
+                found = self._scorer.candidates(tuned, texts(rows), candidates[rows])
+                its = None if added is None else gather_candidates(added(rows), candidates[rows])
+                return found if its is None else found + its
 
             ranks = rank_users(
                 scores,
-                {"valid": lambda scored, places: ranker(scored, asked[places])},
-                num_users=len(asked),
+                {"valid": ranker},
+                num_users=len(targets),
                 batch_size=min(config.evaluate.batch_size, len(asked)),
+                order=order,
             )
             values = metrics_of_ranks(ranks["valid"].rank)
             found = {f"valid/{name}": float(values[name].mean()) for name in ("HR@1", "NDCG@10")}
@@ -259,21 +262,6 @@ class Tuning:
         """The rows of the validation users that select: all, or a draw that is the same for all prompts."""
         config = self._ws.experiment
         return drawn_users(np.arange(users), config.tune.valid_users, config.seed, "tune/users")
-
-    def _added(self) -> Callable[[np.ndarray], jax.Array] | None:
-        """Makes a function from validation rows [B] to what the teacher adds to the scores [B, I]; None if nothing."""
-        split, beside = self._data.split, beside_of(self._ws.experiment, self._known)
-        if beside is None:
-            return None
-        longest = int(split.history_lengths("valid").max())
-        length = max(longest, self._ws.experiment.teacher.reads(longest))
-        layout = with_teacher(self._language.layout)
-        scores = EvalStep(
-            lambda held, rows: beside.scores(held["teacher"], rows), layout, CATALOGUE_AXES
-        )
-        held = {"teacher": self._teacher}
-        held = place(held, layout.of(held))
-        return lambda rows: scores(held, padded_histories(split, "valid", length, rows=rows))
 
     def _open_ranker(self, targets: np.ndarray) -> RankFn:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""

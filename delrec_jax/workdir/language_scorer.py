@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.data import prompts
+from delrec_jax.data.evaluation_batches import padding_of
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
 from delrec_jax.data.read_texts import next_item_lengths, next_item_text
 from delrec_jax.data.splits import Part, Split
@@ -65,9 +66,6 @@ class LanguageSystem:
     beside: str = ""
     vectors: Any = None
 
-
-ALIKE = 256
-"""Texts of up to so many tokens are padded alike (`RowTexts`)."""
 
 CATALOGUE_AXES = ("users", "catalogue")
 """Names of the axes of scores [B, I] by a language model, which stay split over the mesh until they are ranked."""
@@ -188,8 +186,7 @@ class LanguageScorer:
 class RowTexts:
     """The texts of a part's users, made as they are asked for; only their lengths are known before.
 
-    Where all are short, they are padded to one bucket, that of the longest: shorter shapes would save little, and each would be
-    compiled. Longer ones are padded to the bucket of the longest text of their batch.
+    They are padded as `evaluation_batches.padding_of` says.
 
     Attributes:
       order: the rows that are asked, those with short texts first; None if all texts are padded alike, so that no order is
@@ -223,10 +220,7 @@ class RowTexts:
         self._candidates = candidates
         shown = candidates if asked is None or candidates is None else candidates[asked]
         lengths = scorer.lengths(system, split.histories(part, asked), shown)
-        self._least = int(min(lengths.max(initial=0), ALIKE))
-        different = np.unique(np.maximum(lengths, self._least)).tolist()
-        padded = {bucket_length(length, scorer.buckets) for length in different}
-        order = np.argsort(lengths, kind="stable") if len(padded) > 1 else None
+        self._least, order = padding_of(lengths, scorer.buckets)
         self.order = order if order is None or asked is None else asked[order]
 
     def __call__(self, rows: Int[np.ndarray, " B"]) -> AskedTexts:

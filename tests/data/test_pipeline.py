@@ -17,7 +17,6 @@ from delrec_jax.data.pipeline import (
     collate,
     make_buckets,
     pad_texts,
-    padded_batches,
     row_iterator,
     training_iterator,
 )
@@ -334,24 +333,6 @@ def test_whole_batches_resume_too():
     fresh = batch_iterator(make, seed=4)
     fresh.set_state(json.loads(json.dumps(first.get_state())))
     chex.assert_trees_all_equal(take(fresh, 2), whole[4:], strict=True)
-
-
-def test_padded_batches_repeat_the_last_row_and_count_the_real_ones():
-    rng = np.random.default_rng(0)
-    batches = padded_batches([example(i, rng) for i in range(5)], batch_size=3, buckets=BUCKETS)
-    assert [real for _, real in batches] == [3, 2]
-    np.testing.assert_array_equal(batches[0][0].index, [0, 1, 2])
-    np.testing.assert_array_equal(batches[1][0].index, [3, 4, 4])
-    np.testing.assert_array_equal(batches[1][0].ids[1], batches[1][0].ids[2])
-    # One shape for all, although the texts of the first batch alone would fit a smaller bucket.
-    assert [batch.ids.shape for batch, _ in batches] == [(3, 8), (3, 8)]
-
-
-def test_padded_batches_of_full_and_of_no_batches():
-    rng = np.random.default_rng(0)
-    full = padded_batches([example(i, rng) for i in range(4)], batch_size=2, buckets=BUCKETS)
-    assert [real for _, real in full] == [2, 2]
-    assert padded_batches([], batch_size=2, buckets=BUCKETS) == []
 
 
 def rows_of(seed=0, batch_size=4, **process):

@@ -54,7 +54,8 @@ def test_tuning_that_ends_while_it_improves_is_told(best, warned, capsys):
 
 
 def test_systems_that_begin_with_distilled_scalars_say_where_these_were_trained(tmp_path):
-    ws = SimpleNamespace(folder=lambda stage: tmp_path / stage)
+    experiment = SimpleNamespace(lm=SimpleNamespace(verbalizer="embedding"))
+    ws = SimpleNamespace(folder=lambda stage: tmp_path / stage, experiment=experiment)
     began = {name: trained_in(ws, name)[0].name for name in TUNED}
     assert began == {
         "lm_tuned_no_prompt": "readout",

@@ -154,7 +154,9 @@ def test_negatives_that_are_not_listed_have_no_share(sasrec, lists_of_it, folder
     language = SimpleNamespace(params=None, vectors=None, readout={})
     reader = Reader(ws.experiment, language, lambda held, batch: given)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("delrec_jax.delrec.agreement.padded_batches", lambda *a, **b: [((), 3)])
+        patch.setattr(
+            "delrec_jax.delrec.agreement.padded_batches", lambda *a, **b: [((), np.arange(3))]
+        )
         reading = reader.read(None, None, exam)
     assert (reading.agreement == 1).all() and np.isfinite(reading.likelihood).all()
     np.testing.assert_allclose(reading.kendall_tau, 1.0)

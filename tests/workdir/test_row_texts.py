@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prompt_templates import EVERY
 
 from delrec_jax.data import prompts
+from delrec_jax.data.evaluation_batches import ALIKE
 from delrec_jax.data.interactions import from_rows
 from delrec_jax.data.read_texts import next_item_lengths, next_item_text, with_title_slots
 from delrec_jax.data.split_kinds import leave_one_out
@@ -130,10 +131,10 @@ def test_long_texts_are_padded_as_their_batch_needs_and_come_last(split):
         everything = scorer.texts(system, split.histories("test")).rows(rows).ids
         np.testing.assert_array_equal(found, everything[:, : found.shape[1]])
         assert not everything[:, found.shape[1] :].any()
-        longest = max(lengths[rows].max(), language_scorer.ALIKE)
+        longest = max(lengths[rows].max(), ALIKE)
         widths.append(found.shape[1])
         assert widths[-1] == language_scorer.bucket_length(longest, scorer.buckets)
-    assert len(set(widths)) > 2 and widths[0] == language_scorer.ALIKE
+    assert len(set(widths)) > 2 and widths[0] == ALIKE
 
 
 def test_long_texts_of_one_bucket_are_ranked_in_the_order_of_the_rows(split):
