@@ -1,4 +1,8 @@
-"""`delrec distill`, stage 1: distills the teacher's pattern into a soft prompt of the frozen language model."""
+"""`delrec distill`, stage 1: distills the teacher's pattern into a soft prompt of the frozen language model.
+
+Its two tasks are in `temporal_analysis` and `pattern_simulating`, its loss in `distilling_task`, the ways to weight the tasks
+in `task_weighting`, the prompt itself in `prompt_start` and `language.soft_prompt`.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property, partial
@@ -26,6 +30,7 @@ from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.teachers.list_files import ListsKey, inputs_hash, load_lists, save_lists
 from delrec_jax.teachers.lists import TeacherLists
 from delrec_jax.training.checkpoints import save_tree
+from delrec_jax.training.selection import warn_of_costly_selection
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.fold_teachers import TrainingSource, training_source
@@ -49,6 +54,13 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
     make = partial(make_examples, experiment, data, language, guides=guides)
     lists = {name: teacher_lists(ws, data, users, name, source) for name, users in parts.items()}
     valid = make(parts["valid"], "teacher", lists["valid"])
+    warn_of_costly_selection(
+        "each prompt",
+        len(valid),
+        batch_size=experiment.distill.batch_size,
+        loop=experiment.distill.loop,
+        remedy="distill.exam_users",
+    )
     training = PromptTraining(ws, language, valid, make=make, guides=guides)
     texts = make(parts["train"], "teacher", lists["train"])
     for name in texts.unasked():

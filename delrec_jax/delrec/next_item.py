@@ -1,4 +1,4 @@
-"""Stage 2's loss and task: the prompted language model with adapters ranks the next item of a history."""
+"""Stage 2's loss and task, LSR in the paper: the prompted language model with adapters ranks the next item of a history."""
 
 from dataclasses import replace
 from typing import Any

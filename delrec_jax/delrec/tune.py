@@ -1,4 +1,8 @@
-"""`delrec tune`, stage 2: tunes the language model with AdaLoRA to rank the next item; the prompt stays frozen."""
+"""`delrec tune`, stage 2: tunes the language model with AdaLoRA to rank the next item; the prompt stays frozen.
+
+Its task (LSR in the paper), loss and optimizer are in `next_item`, AdaLoRA in `language.adalora` and
+`language.rank_allocation`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +33,7 @@ from delrec_jax.language.adalora import rank_pattern
 from delrec_jax.language.logical_axes import READOUT_BEFORE
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh
+from delrec_jax.training.selection import warn_of_costly_selection
 from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of
@@ -48,7 +53,14 @@ from delrec_jax.workdir.workspace import Workspace
 
 def tune(ws: Workspace, data: Data, language: Language) -> None:
     """Tunes with the distilled prompt and with those of `tune.controls`, under the same budget."""
-    training = Tuning(ws, data, language)
+    training, config = Tuning(ws, data, language), ws.experiment.tune
+    warn_of_costly_selection(
+        "each adapter",
+        len(training.asked_rows),
+        batch_size=config.batch_size,
+        loop=config.loop,
+        remedy="tune.valid_users",
+    )
     for name in systems.tuned_with(ws.experiment):
         training.fit(name)
 
@@ -219,7 +231,7 @@ class Tuning:
         split, candidates = self._data.split, self._data.candidates["valid"].items
         targets = split.target("valid")
         listed, config = not self._scorer.ranks_catalogue, self._ws.experiment
-        asked = self._asked_rows(len(targets))
+        asked = self.asked_rows
         stated = candidates if listed else None
         texts = RowTexts(self._scorer, system, split, "valid", candidates=stated, asked=asked)
         order = asked if texts.order is None else texts.order
@@ -258,10 +270,11 @@ class Tuning:
 
         return evaluate
 
-    def _asked_rows(self, users: int) -> np.ndarray:
+    @cached_property
+    def asked_rows(self) -> np.ndarray:
         """The rows of the validation users that select: all, or a draw that is the same for all prompts."""
-        config = self._ws.experiment
-        return drawn_users(np.arange(users), config.tune.valid_users, config.seed, "tune/users")
+        config, rows = self._ws.experiment, np.arange(len(self._data.split.target("valid")))
+        return drawn_users(rows, config.tune.valid_users, config.seed, "tune/users")
 
     def _open_ranker(self, targets: np.ndarray) -> RankFn:
         """Makes a function that ranks targets among the items of the training part that each validation row has not seen."""

@@ -21,8 +21,11 @@ from jaxtyping import Bool, Int32
 from delrec_jax.config import PretrainTextConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import NO_PATTERN, Pieces, join_titles
+from delrec_jax.data.templates import NEXT_ITEM
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items
 from delrec_jax.pretraining.halves import opening, question
+
+_TASKS = ("rps", NEXT_ITEM)  # RPS, which is stage 1's own, is known here by its name alone
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def full_text(material: Material, rng: np.random.Generator) -> tuple[Ids, list[Q
     item = int(material.maps[name][history[-1]])
     if material.heldout[item]:
         return NO_TOKENS, []
-    task = "rps" if rng.random() < 0.5 else "lsr"
+    task = _TASKS[int(rng.random() >= 0.5)]
     silent = rng.random() < material.config.no_instruction
     pattern = NO_PATTERN if silent else _phrase(material, name, rng)
     opened = opening(material.pieces, task, history, pattern)
@@ -198,7 +201,7 @@ def _masked_history(
             questions.append(Question(material.pieces.titles[item], int(item)))
         else:
             parts.append(material.pieces.titles[item])
-    task = "rps" if rng.random() < 0.5 else "lsr"
+    task = _TASKS[int(rng.random() >= 0.5)]
     head = opening(material.pieces, task, [], NO_PATTERN)
     tail = question(material.pieces, task, NO_PATTERN)
     target = int(train.items[end])

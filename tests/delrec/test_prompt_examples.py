@@ -519,7 +519,7 @@ def test_texts_are_made_of_the_users_who_select_alone(ws, data, language, monkey
     evaluate = trainer._validator(language_scorer.LanguageSystem(SLOTS))
     evaluate({})
     evaluate({})
-    asked = trainer._asked_rows(NUM_USERS)
+    asked = trainer.asked_rows
     histories = data.split.histories("valid")
     wanted = [histories[row].tolist() for row in asked]
     assert [given[1].tolist() for given in read] == 2 * wanted, "made when they are read"
