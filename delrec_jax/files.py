@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,16 @@ def whole(path: Path) -> Iterator[Path]:
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def refuse_url(path: str, what: str) -> None:
+    """Refuses a URL where a folder is meant: as a path it would be a new folder here. A `Path` has one slash of the two left.
+
+    Raises:
+      UserError: it is one; `what` stands before it.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
+        raise UserError(f"{what}{path}: give a folder; a URL is none")
 
 
 def expanded(path: str | Path) -> Path:

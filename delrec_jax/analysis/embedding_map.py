@@ -152,7 +152,7 @@ def neighbour_purity(
 
 
 def chance_purity(categories: Int[np.ndarray, "I"]) -> float:
-    """The `neighbour_purity` expected for random vectors: the sum of squared category shares.
+    """The `neighbour_purity` expected for random vectors: how often another item drawn at random has the item's category.
 
     Args:
         categories: category per item; -1 for none.
@@ -165,7 +165,7 @@ def chance_purity(categories: Int[np.ndarray, "I"]) -> float:
     if not named.size:
         raise UserError("neighbor purity: no item has a category; run `delrec parse` first")
     _, sizes = np.unique(named, return_counts=True)
-    return float(((sizes / named.size) ** 2).sum())
+    return float((sizes * (sizes - 1)).sum() / (named.size * max(1, named.size - 1)))
 
 
 def _scatter(axes: Axes, points: np.ndarray, categories: np.ndarray, *, named: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from delrec_jax.api import runs
 from delrec_jax.api.frames import Place, from_frame
 from delrec_jax.data.corpora.csv_pair import csv_paths, read_csv_pair
 from delrec_jax.errors import UserError
-from delrec_jax.files import expanded, whole
+from delrec_jax.files import expanded, refuse_url, whole
 from delrec_jax.serving.recommender import Recommender
 
 _TABLES = "tables"  # beside the run's own folders
@@ -42,6 +42,7 @@ class DELRecModel:
           config: a config file or the name of a ready config, whose data is replaced.
           **overrides: values of the config, as for `load_config`.
         """
+        refuse_url(str(workdir), "workdir=")
         self.workdir, self._config, self._overrides = expanded(workdir), config, overrides
 
     def fit(self, interactions: Any, items: Any, *, update: bool = False) -> "DELRecModel":

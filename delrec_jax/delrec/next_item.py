@@ -92,7 +92,9 @@ def tuning_task(
         gradients=mean_loss_gradients(
             ranking_loss(ranker, known, config, beside), config.optimizer.accumulate
         ),
-        optimizer=with_rank_allocation(inner, config.adalora, config.loop.steps),
+        optimizer=with_rank_allocation(
+            inner, config.adalora, config.loop.steps, clip=config.optimizer.clip
+        ),
         start=start,
         frozen=frozen,
         batch=_largest_batch(experiment, ranker),

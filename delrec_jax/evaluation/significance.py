@@ -78,6 +78,9 @@ def sign_flip_p_value(
             *counted, generator=generator, resamples=resamples
         )
         return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
+    if moved.size > distinct_values.MANY:  # sums of so many signed values are normal
+        totals = generator.normal(0.0, np.sqrt((moved**2).sum()), resamples)
+        return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
     chunk = max(1, _CHUNK_ELEMENTS // moved.size)
     extreme = 0
     for start in range(0, resamples, chunk):

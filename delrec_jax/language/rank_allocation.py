@@ -118,7 +118,11 @@ def _with_triplets(tree: Tree, triplets: Tree) -> Tree:
 
 
 def with_rank_allocation(
-    inner: optax.GradientTransformation, config: AdaLoRAConfig, total_steps: int
+    inner: optax.GradientTransformation,
+    config: AdaLoRAConfig,
+    total_steps: int,
+    *,
+    clip: float = 0.0,
 ) -> optax.GradientTransformation:
     """Wraps an optimizer of AdaLoRA adapters so that it also reallocates their ranks.
 
@@ -129,6 +133,8 @@ def with_rank_allocation(
       inner: optimizer of the entire tree.
       config: ranks, phases and smoothing.
       total_steps: planned optimizer steps; the budget reaches its target before the last phase.
+      clip: the norm to which the inner optimizer clips; importance is measured on what is left, as by `peft`, which reads
+        gradients after they were clipped in place; 0 = it does not clip.
 
     Returns:
       An optax transformation whose `update` requires `params`.
@@ -151,6 +157,8 @@ def with_rank_allocation(
         before = _triplets(params)
         updated = optax.apply_updates(before, _triplets(updates))
         step = state.steps + 1
+        if clip:  # by all gradients, as the inner optimizer does
+            grads, _ = optax.clip_by_global_norm(clip).update(grads, optax.EmptyState())
         measured = _measure(updated, _triplets(grads), state, config)
         # `peft` stops measuring at the step that fixes the pattern, which uses the previous measures.
         frozen = step >= schedule.freeze_at

@@ -1,6 +1,7 @@
 """P2Rec's item embeddings: the language model encodes each item alone, as the text of a virtual user."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from delrec_jax.data.prompts import Pieces
 from delrec_jax.distributed import on_main
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, cells, seeds
-from delrec_jax.p2rec.preference_examples import counted_tokens, padded
+from delrec_jax.p2rec.preference_examples import PooledTexts, counted_tokens, pooled
 from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.p2rec.preference_text import (
     PREFERENCE,
@@ -32,20 +33,17 @@ class ItemEmbedder:
 
     def __init__(self, config: Experiment, titles: tuple[str, ...], language: Language):
         """Makes the text of every item: its title in the template, without any interactions."""
-        self.language, num_items = language, len(titles)
-        self._batch = min(config.augment.batch_size, num_items)
+        self.language, self._config = language, config
         parser = preference_parser(language.ranker, config.parse)
         self._pooled = EvalStep(
             lambda held, texts: parser.pooled(ids=texts.ids, counted=texts.counted, **held),
             language.layout,
         )
         pieces = preference_pieces(_pieces(config, titles, language), config.parse, 1)
-        texts = [preference_text(pieces, np.array([item])) for item in range(num_items)]
-        ids, counted = (
-            [text.ids for text in texts],
-            [counted_tokens(t, config.parse) for t in texts],
-        )
-        self._texts = padded(ids, counted, longest=config.parse.max_tokens)
+        texts = [preference_text(pieces, np.array([item])) for item in range(len(titles))]
+        self._texts = [
+            PooledTexts(ids=text.ids, counted=counted_tokens(text, config.parse)) for text in texts
+        ]
 
     def embed(self, adapters: Any) -> np.ndarray:
         """The embeddings of all items.
@@ -58,7 +56,12 @@ class ItemEmbedder:
         """
         placed = None if adapters is None else self.language.put(adapters)
         held = {"params": self.language.params, "adapters": placed}
-        return self._pooled.in_batches(held, self._texts, self._batch)
+        return pooled(
+            partial(self._pooled, held),
+            self._texts,
+            batch_size=self._config.augment.batch_size,
+            longest=self._config.parse.max_tokens,
+        )
 
 
 def _pieces(config: Experiment, titles: tuple[str, ...], language: Language) -> Pieces:

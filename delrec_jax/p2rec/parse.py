@@ -5,6 +5,7 @@ part of it, the language model learns to predict how its items are distributed o
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from delrec_jax.p2rec.categories import Categories, category_vectors, latent_cat
 from delrec_jax.p2rec.category_checks import check_categories
 from delrec_jax.p2rec.cells import seeds
 from delrec_jax.p2rec.parsing_task import parsing_task
-from delrec_jax.p2rec.preference_examples import PreferenceExamples, PreferenceText, padded
+from delrec_jax.p2rec.preference_examples import PreferenceExamples, PreferenceText, pooled
 from delrec_jax.p2rec.preference_parser import preference_parser
 from delrec_jax.p2rec.preference_text import preference_pieces
 from delrec_jax.p2rec.preferences import distribution_error
@@ -141,15 +142,14 @@ class Parsing:
 
     def _measured(self, trained: Any, examples: Examples) -> dict[str, float]:
         """Squared error and top-category accuracy of some examples."""
-        texts = padded(
-            [example.ids for example in examples],
-            [example.counted for example in examples],
+        held = {"params": self._language.params, "adapters": None, **trained}
+        assert self.task.scoring is not None
+        predicted = pooled(
+            partial(self.task.scoring.step, held),
+            examples,
+            batch_size=self._ws.experiment.evaluate.batch_size,
             longest=self._config.max_tokens,
         )
-        held = {"params": self._language.params, "adapters": None, **trained}
-        batch_size = min(self._ws.experiment.evaluate.batch_size, len(examples))
-        assert self.task.scoring is not None
-        predicted = self.task.scoring.step.in_batches(held, texts, batch_size)
         return _metrics(predicted, _targets(examples))
 
     def _validator(self, asked: Examples) -> Callable[[Any], dict[str, float]]:

@@ -107,4 +107,6 @@ def parsing_optimizer(config: ParseConfig) -> optax.GradientTransformation:
     optimizer = make_optimizer(config.optimizer, config.loop.steps)
     if config.lm == "frozen":
         return optimizer
-    return with_rank_allocation(optimizer, config.adalora, config.loop.steps)
+    return with_rank_allocation(
+        optimizer, config.adalora, config.loop.steps, clip=config.optimizer.clip
+    )

@@ -3,16 +3,19 @@
 Text and target are always of the same items: the target is that of the items that the text shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.config import ParseConfig
-from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
+from delrec_jax.data.evaluation_batches import padded_batches
+from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.title_tokens import Items
+from delrec_jax.distributed import on_host
 from delrec_jax.p2rec.categories import Categories
 from delrec_jax.p2rec.preference_text import UserText, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
@@ -20,15 +23,15 @@ from delrec_jax.p2rec.preferences import preference_targets
 
 @batch_type
 class PooledTexts:
-    """Texts to be pooled.
+    """Texts to be pooled; a batch has a leading axis B.
 
     Attributes:
-      ids: int32 [B, T].
-      counted: int32 [B, T], 1 at the tokens that are pooled.
+      ids: int32 [T].
+      counted: int32 [T], 1 at the tokens that are pooled.
     """
 
-    ids: Int[Arrays, "B T"]
-    counted: Int[Arrays, "B T"]
+    ids: Int[Arrays, "*B T"]
+    counted: Int[Arrays, "*B T"]
 
 
 @batch_type
@@ -93,15 +96,27 @@ def counted_tokens(text: UserText, config: ParseConfig) -> Int[np.ndarray, " T"]
     return text.in_title if config.pool == "titles" else np.ones_like(text.in_title)
 
 
-def padded(
-    ids: Sequence[np.ndarray], counted: Sequence[np.ndarray], *, longest: int
-) -> PooledTexts:
-    """Stacks texts for evaluation, in one bucket.
+def pooled(
+    score: Callable[[PooledTexts], Any],
+    texts: Sequence[PooledTexts | PreferenceText],
+    *,
+    batch_size: int,
+    longest: int,
+) -> Float[np.ndarray, "N ..."]:
+    """Returns a function's value for each text, on the host; batches are of texts of like lengths.
 
     Args:
-      ids: tokens of each text.
-      counted: for each text, which of its tokens are pooled.
+      score: batches [B, T] -> values [B, ...].
+      texts: single ones, [T]; at least one.
+      batch_size: texts per batch, at most.
       longest: the largest bucket holds at least this many tokens.
     """
-    length = bucket_length(max(map(len, ids)), make_buckets(longest))
-    return PooledTexts(ids=pad_texts(ids, length), counted=pad_texts(counted, length))
+    found, order = [], []
+    for batch, places in padded_batches(
+        texts, batch_size=min(batch_size, len(texts)), buckets=make_buckets(longest), alike=0
+    ):
+        values = on_host(score(PooledTexts(ids=batch.ids, counted=batch.counted)))
+        found.append(values[: len(places)])
+        order.append(places)
+    joined: np.ndarray = np.concatenate(found)[np.argsort(np.concatenate(order))]
+    return joined

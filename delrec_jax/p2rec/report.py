@@ -26,7 +26,7 @@ from delrec_jax.evaluation import records
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
 from delrec_jax.files import write_text
 from delrec_jax.p2rec import files, first_look
-from delrec_jax.p2rec.cells import RANDOM, UNTUNED, seeds
+from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
 from delrec_jax.p2rec.stage_blocks import category_block, category_lines, validation_block
 from delrec_jax.teachers.registry import display_name
@@ -147,7 +147,7 @@ def _curves(log: list[dict[str, Any]], config: Experiment) -> list[Curve]:
     for name in config.augment.teachers:
         runs = {
             f"augment/{name}/seed-{first}/{system}": SYSTEM_LABELS[system]
-            for system in (PLAIN, AUGMENTED, UNTUNED, RANDOM)
+            for system in (PLAIN, AUGMENTED, UNTUNED, SHUFFLED, RANDOM)
         }
         if Cell(name, first, PLAIN) == recommenders.first_cell(config):
             runs = {"teacher": SYSTEM_LABELS[PLAIN], **runs}

@@ -22,10 +22,10 @@ from delrec_jax.workdir.json_files import read_settings
 BEST_PARTS = "hybrids"  # as a pair: each hybrid against the best of its parts
 
 # Lists of rows that are told apart by these keys, and not by users.
-_LISTS = ("systems", "by_seed", "left_out", "hybrids", "comparisons")
+_LISTS = ("systems", "by_seed", "left_out", "hybrids", "comparisons", "beyond")
 _NAMED = (
     *("protocol", "group", "metric", "system", "teacher", "seed", "workdir"),
-    *("reference", "reference_teacher"),
+    *("reference", "reference_teacher", "label"),
 )
 
 
@@ -105,7 +105,7 @@ def refuse_user_rows(summary: Mapping[str, Any]) -> None:
     Raises:
         UserError: a key of the rank records, two rows with one name, or a list as long as the users.
     """
-    for name in _LISTS:
+    for name in (name for name in _LISTS if name in summary):
         keys = [tuple(str(row.get(key)) for key in _NAMED) for row in summary[name]]
         if len(set(keys)) < len(keys):
             raise UserError(

@@ -1,11 +1,10 @@
 """`delrec teach`: makes the conventional recommender from the training part only."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from delrec_jax.distributed import on_main
-from delrec_jax.files import file_hash
+from delrec_jax.files import expanded, file_hash
 from delrec_jax.stages.histories import check_lists
 from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, display_name, parts_of
 from delrec_jax.training.writers import say
@@ -40,7 +39,7 @@ def teach(ws: Workspace, data: Data) -> None:
 
 def _take_lists(ws: Workspace, data: Data) -> None:
     """Stores the lists of the user's file, if every history that will be asked has one."""
-    path = Path(ws.experiment.teacher.lists)
+    path = expanded(ws.experiment.teacher.lists)
     found = read_listed(path, data)
     check_lists(found, ws.experiment, data)
     save_listed(ws, found)

@@ -12,6 +12,7 @@ from delrec_jax.studies.summary import summarise
 from delrec_jax.studies.tables import write
 from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.session import one_at_a_time
 
 
 def leave_devices() -> None:
@@ -51,8 +52,9 @@ def execute(
         )
     schedule.execute(processes)
     if opened.done:
-        rows = study_rows(opened)
-        print(write(opened, summarise(opened, rows, show_test=show_test), rows))
+        with one_at_a_time(opened.root / ".tables"):  # shards may end at the same time
+            rows = study_rows(opened)
+            print(write(opened, summarise(opened, rows, show_test=show_test), rows))
     if schedule.failed:
         first, why = next(iter(schedule.failed.items()))
         raise UserError(

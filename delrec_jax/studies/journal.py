@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from delrec_jax.errors import UserError
-
 NAME = "journal.jsonl"
 
 
@@ -39,30 +37,25 @@ def _after_torn(path: Path) -> str:
 
 
 def read(root: Path) -> list[dict[str, Any]]:
-    """All lines, oldest first; what a killed process left unfinished is passed over.
+    """All lines that `note` wrote, oldest first.
 
-    Raises:
-      UserError: the file is not text, or a line is not what `note` writes.
+    Others are passed over: what a killed process or a full disk left unfinished, and what is left where two machines wrote at
+    the same place of a network's file system. Times and provenance are not worth the end of a study.
     """
     path = root / NAME
     if not path.exists():
         return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
     try:
-        text = path.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise UserError(f"{path}: not text ({error}); remove it") from error
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or _torn(line):
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error}); remove it") from error
-        if not isinstance(row, dict) or not {"stage", "seconds"} <= row.keys():
-            raise UserError(f"{path}, line {number}: no stage with its seconds; remove it")
-        found.append(row)
-    return found
+        row = json.loads(line)
+    except ValueError:
+        return None
+    told = isinstance(row, dict) and isinstance(row.get("stage"), str)
+    return row if told and isinstance(row.get("seconds"), int | float) else None
 
 
 def other_code(lines: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> list[str]:
@@ -75,11 +68,6 @@ def other_code(lines: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> li
     made = {(line.get("commit", "unknown"), bool(line.get("dirty"))) for line in lines}
     other = {one for one in made if one[1] or one != (now["commit"], now["dirty"])}
     return sorted(name[:10] + (", changed" if dirty else "") for name, dirty in other)
-
-
-def _torn(line: str) -> bool:
-    """Whether a line is the beginning of one, which a killed process or a full disk left."""
-    return line.startswith("{") and not line.rstrip().endswith("}")
 
 
 def seconds_left(lines: Iterable[dict[str, Any]], stages: Iterable[str], jobs: int) -> float | None:

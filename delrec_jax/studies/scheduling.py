@@ -12,7 +12,7 @@ from pathlib import Path
 
 from delrec_jax.stages.pipeline import sources_changed
 from delrec_jax.studies import journal, processes
-from delrec_jax.studies.sharing import Job
+from delrec_jax.studies.sharing import Job, lock_places
 from delrec_jax.studies.worker import BUSY
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.session import in_use
@@ -96,7 +96,8 @@ class Schedule:
                 return
             if job.run.name in busy or not job.needs <= self._finished:
                 continue
-            if in_use(self._ws(job).root):  # by another shard, or by what is left of a killed study
+            places = (self._ws(job).root, *lock_places(self._ws(job), job.stages))
+            if any(map(in_use, places)):  # by another shard, or by what is left of a killed study
                 continue
             self._open.remove(job)
             busy.add(job.run.name)

@@ -269,7 +269,7 @@ def told(file: StudyFile, base: ConfigDict, *, total: int) -> str:
     """
     study = file.study(base)
     space = make_space(study, base)
-    common, own = space.stages(space.run(COMMON, {}).experiment.method)
+    common, own = space.stages(space.run(COMMON, {}).experiment)
     ranges = "\n".join(
         f"  {one.key}: "
         + (", ".join(map(repr, one.choices)) or f"{one.low} to {one.high}{' (log)' * one.log}")

@@ -80,6 +80,15 @@ def _link(link: Path, target: Path) -> None:
     os.replace(partial, link)
 
 
+def lock_places(ws: Workspace, stages: Sequence[str]) -> list[Path]:
+    """The folders whose locks (`session.locked`) whoever executes these stages holds.
+
+    Runs of several studies, or of a study and a search in its workdir, may share a stage's folder, and no workdir's lock tells.
+    """
+    stores = [ws.folder(stage).resolve() for stage in stages if ws.folder(stage).is_symlink()]
+    return [store.parent / ".locks" / store.name for store in stores]
+
+
 def study_jobs(
     runs: Sequence[StudyRun], workdirs: Mapping[str, Workspace], command: str
 ) -> list[Job]:

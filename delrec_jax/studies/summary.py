@@ -7,7 +7,7 @@ from typing import Any
 from delrec_jax.errors import UserError
 from delrec_jax.results import names
 from delrec_jax.results.aggregate import aggregates
-from delrec_jax.results.pairs import expand, identical, tests
+from delrec_jax.results.pairs import Pair, expand, identical, tests
 from delrec_jax.results.sources import Cell, Key, Source, gather
 from delrec_jax.results.summary import refuse_user_rows
 from delrec_jax.results.user_groups import user_groups
@@ -37,8 +37,10 @@ def summarise(
     if not (done := opened.done):
         raise UserError(f"{opened.root}: no run is finished yet, so there is nothing to summarize")
     chosen = validation(study, done, opened.workdirs) if study.command == "run" else {}
-    selected = best_arm(chosen) if study.tuned and chosen else ""
-    hidden = selected and not show_test
+    # Arms with different seeds are not compared: each time another one ended, another arm's test figures would be shown.
+    whole = len(done) == len(opened.runs)
+    selected = best_arm(chosen) if study.tuned and chosen and whole else ""
+    hidden = study.tuned and not show_test
     shown = [run for run in done if not hidden or run.arm.name in (selected, study.reference)]
     cells = _cells(opened, shown)
     labels = {"", *(run.arm.name for run in shown)}
@@ -92,7 +94,8 @@ def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
         if key.system in wanted:
             found |= [_of_study(key, cell, shifts)]
         if key.system in beside:
-            found |= [_renamed(key, cell, system=beside[key.system])]
+            own, its = _of_study(key, cell, shifts)
+            found |= [_renamed(own, its, system=beside[key.system])]
     if not found:
         raise UserError(
             f"{opened.root}: none of the finished runs has a system {', '.join(sorted(wanted))}"
@@ -143,10 +146,22 @@ def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]
         return []
     others = [name for name in there if name not in (main, "oracle")]
     patterns = [(f"{_exact(system)}@*", f"{_exact(main)}@*") for system in others]
-    found = [pair for one in patterns for pair in expand(cells, one, study.protocol)]
+    found = [
+        pair for one in patterns for pair in _of_one_teacher(expand(cells, one, study.protocol))
+    ]
     # Arms that share a stage share its systems: their tests would only make those of the others stricter.
     asked = [(pair, "all") for pair in dict.fromkeys(found) if not identical(cells, pair)]
     return tests(cells, asked, metrics=(study.metric,))
+
+
+def _of_one_teacher(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of one recommender; all of them where arms differ in their recommender."""
+    own = [pair for pair in pairs if pair.ours[1] == pair.theirs[1] or "" in _teachers(pair)]
+    return own or list(pairs)
+
+
+def _teachers(pair: Pair) -> tuple[str, str]:
+    return pair.ours[1], pair.theirs[1]
 
 
 def _exact(system: str) -> str:

@@ -22,12 +22,12 @@ from delrec_jax.studies import processes
 from delrec_jax.studies.ranges import Range, fitted
 from delrec_jax.studies.runs import StudyRun, arm_experiment
 from delrec_jax.studies.selection import trained_in, validation, validation_so_far
-from delrec_jax.studies.sharing import Job, open_workdir, stage_key
+from delrec_jax.studies.sharing import Job, lock_places, open_workdir, stage_key
 from delrec_jax.studies.study import COMMON, TRIAL, Arm, Study
 from delrec_jax.studies.worker import BUSY
 from delrec_jax.workdir.session import in_use
 from delrec_jax.workdir.stage_table import STAGES, Stage
-from delrec_jax.workdir.workspace import Workspace
+from delrec_jax.workdir.workspace import Workspace, keys_read
 
 _VALIDATED = ("HR@1", "NDCG@10")
 _AGAIN = (
@@ -81,14 +81,13 @@ class Space:
         )
         return StudyRun(arm, self.seed, arm_experiment(arm, self.seed, self.base))
 
-    def stages(self, method: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def stages(self, experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The stages that no range touches, and the others up to the validation value, both in their order."""
-        table = STAGES[method]
+        table = STAGES[experiment.method]
         needed = _needed(self.stage, table)
         touched: set[str] = set()
         for stage in needed:
-            read = (*table[stage].settings, *table[stage].judged_by)
-            own = any(_touches(one.key, setting) for one in self.ranges for setting in read)
+            own = any(_reads(table[stage], one.key, experiment) for one in self.ranges)
             if own or touched & set(table[stage].needs):
                 touched.add(stage)
         return tuple(s for s in needed if s not in touched), tuple(
@@ -116,7 +115,10 @@ def make_space(study: Study, base: ConfigDict) -> Space:
     unread = _unread(stage, study.systems_of(start)[0])
     space = Space(study, base, fitted(study.ranges, base), start, stage, log, unread)
     touched = {one.key for one in space.ranges}
-    if twice := sorted(touched & set(unread)):
+    read = [STAGES[experiment.method][name] for name in _needed(stage, STAGES[experiment.method])]
+    twice = sorted(touched & set(unread))
+    twice += sorted(key for key in touched if not any(_reads(one, key, experiment) for one in read))
+    if twice:
         raise UserError(f"range {twice[0]}: validation does not read it; remove this range")
     return space
 
@@ -163,8 +165,9 @@ def _needed(stage: str, table: Mapping[str, Stage]) -> list[str]:
     return [one for one in table if one in found]
 
 
-def _touches(key: str, setting: str) -> bool:
-    return key == setting or key.startswith(f"{setting}.")
+def _reads(stage: Stage, key: str, experiment: Experiment) -> bool:
+    settings = (*keys_read(stage, experiment), *stage.judged_by)
+    return any(key == one or key.startswith(f"{one}.") for one in settings)
 
 
 class TrialProcess:
@@ -202,7 +205,8 @@ class TrialProcess:
     def _begun(self) -> str | None:
         if self._told or all(self._ws.finished(stage) for stage in self._job.stages):
             return ""
-        if not self._taken & set(self._job.keys) and not in_use(self._ws.root):
+        places = (self._ws.root, *lock_places(self._ws, self._job.stages))
+        if not self._taken & set(self._job.keys) and not any(map(in_use, places)):
             self._taken |= set(self._job.keys)
             self._process = processes.start(self._root, self._job)
         return None
@@ -260,7 +264,7 @@ class TrialRuns:
         return self._opened(self._space.run(COMMON, {}), own=False)
 
     def _opened(self, run: StudyRun, *, own: bool) -> tuple[Job, Workspace]:
-        common, others = self._space.stages(run.experiment.method)
+        common, others = self._space.stages(run.experiment)
         ws = open_workdir(self._root, run, (*common, *others))
         stages = others if own else common
         keys = tuple(stage_key(ws, stage) for stage in stages)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from delrec_jax.endings import reported
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.pipeline import run_stage, sources_changed
 from delrec_jax.studies import journal
+from delrec_jax.studies.sharing import lock_places
 from delrec_jax.workdir.json_files import read_json
-from delrec_jax.workdir.session import WorkdirInUse, keep_compiled, session
+from delrec_jax.workdir.session import WorkdirInUse, keep_compiled, locked, session
 from delrec_jax.workdir.workspace import Workspace
 
 BUSY = 3
@@ -52,7 +54,9 @@ def execute(job: dict[str, Any]) -> None:
     keep_compiled(workdir)
     with session(workdir, experiment):
         ws = Workspace(workdir, experiment, update=True)
-        with ws.watch.trackers:
+        with ExitStack() as held, ws.watch.trackers:
+            for place in lock_places(ws, job["stages"]):
+                held.enter_context(locked(place))
             _execute(job, root, ws)
 
 

@@ -47,7 +47,7 @@ def check(folder: Path, files: Mapping[str, str], *, stage: str) -> None:
     Raises:
       UserError: a file is missing, cannot be read or has changed.
     """
-    remedy = f"put back a copy of it, or delete {folder} and run `delrec {stage}` again"
+    remedy = f"put back a copy of it, or delete {folder.resolve()} and run `delrec {stage}` again"
     for name, expected in files.items():
         path = folder / name
         try:
@@ -84,8 +84,8 @@ def checked(path: Path, found: Any, *, newest: int) -> dict[str, Any]:
     )
     if not known or "fingerprint" not in found or found.get("seal", _seal(found)) != _seal(found):
         raise UserError(
-            f"{path}: damaged or changed since the stage wrote it; put back a copy of it, or delete {path.parent} and run the "
-            "stage again"
+            f"{path}: damaged or changed since the stage wrote it; put back a copy of it, or delete {path.parent.resolve()} "
+            "and run the stage again"
         )
     return dict(found)
 

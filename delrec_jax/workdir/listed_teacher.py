@@ -10,7 +10,7 @@ import numpy as np
 
 from delrec_jax.data.recommendation_lists import RecommendationLists, read_recommendation_lists
 from delrec_jax.data.splits import Part, Split
-from delrec_jax.files import file_hash
+from delrec_jax.files import expanded, file_hash
 from delrec_jax.teachers.listed import ListedTeacher
 from delrec_jax.teachers.registry import LISTS
 from delrec_jax.training.checkpoints import load_tree, save_tree
@@ -44,7 +44,7 @@ def listed_teacher(ws: Workspace, data: Data) -> ListedTeacher | None:
 
 def lists_changed(ws: Workspace) -> bool:
     """Returns whether the user's file has changed since `teach` read it; a file that is gone has not."""
-    path = Path(ws.experiment.teacher.lists)
+    path = expanded(ws.experiment.teacher.lists)
     if ws.experiment.teacher.name != LISTS or not path.is_file():
         return False
     stored: str = read_json(ws.folder("teach") / "teacher.json")["file"]

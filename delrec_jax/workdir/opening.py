@@ -11,7 +11,7 @@ from pathlib import Path
 from delrec_jax.config import Experiment
 from delrec_jax.distributed import all_see, is_main, main_number, on_main, wait_for_all
 from delrec_jax.errors import UserError
-from delrec_jax.files import expanded
+from delrec_jax.files import expanded, refuse_url
 from delrec_jax.training.mesh import own_mesh
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.bucket import SCHEME, Bucket
@@ -38,6 +38,8 @@ def opened(
       UserError: the workdir cannot be used, or another run is using it.
     """
     in_bucket = workdir.startswith(SCHEME)
+    if not in_bucket:
+        refuse_url(workdir, "--workdir=")
     folder = local_copy(workdir, cache) if in_bucket else expanded(workdir)
     keep_compiled(folder)
     if reads:

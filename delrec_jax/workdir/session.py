@@ -7,7 +7,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -94,6 +94,15 @@ def locked(workdir: Path, *, name: str = "") -> Iterator[None]:
     finally:
         if held is not None:
             os.close(held)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Waits for other processes that are within such a block of the same file; on file systems without locks for none."""
+    with path.open("ab") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def in_use(workdir: Path) -> bool:

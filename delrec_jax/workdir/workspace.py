@@ -7,7 +7,7 @@ change affects are run again; so are those that depend on a file which has chang
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from delrec_jax.workdir.stage_table import STAGES, Stage
 
 # Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; newer markers say it too.
 _FORMAT = 5
+
+# The content of stages without named results in workdirs of earlier versions; now it is that of all their files.
+_NOTHING = file_hash()
 
 _GOING = {"fingerprint": "", "finished": False}
 """The marker of a stage whose earlier files are being removed."""
@@ -150,10 +153,7 @@ class Workspace:
         return {"format": _FORMAT, "stage": stage, "settings": settings}
 
     def _keys(self, stage: str) -> tuple[str, ...]:
-        """The parts of the config that a stage reads under this config."""
-        spec, lm = self.spec(stage), self.experiment.lm
-        coded = not lm.weights and find_verbalizer(lm.verbalizer).lists_codes
-        return (*spec.settings, *(spec.coded if coded else ()))
+        return keys_read(self.spec(stage), self.experiment)
 
     def identity(self, stage: str) -> dict[str, Any]:
         """Returns what a stage's checkpoints depend on, by key: settings, and the results of earlier stages."""
@@ -168,8 +168,8 @@ class Workspace:
             facts |= {f"file of {name}": digest for name, digest in own.items()}
         for name in self.spec(stage).needs:
             facts |= self.identity(name)
-            if self.spec(name).results:
-                facts[f"results of {name} (SHA-256)"] = self.content(name)
+            if (content := self.content(name)) != _NOTHING:
+                facts[f"results of {name} (SHA-256)"] = content
         return facts
 
     def finished(self, stage: str) -> bool:
@@ -250,14 +250,15 @@ class Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.rglob(".*.partial-*"):  # by a process that was killed while writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        self._mark(stage, finished=False)
+        self._mark(stage)
 
     def finish(self, stage: str) -> None:
         """Marks a stage as finished, with the hash of its results."""
 
         def mark() -> None:
             results = [self.folder(stage) / name for name in self.spec(stage).results]
-            self._mark(stage, finished=True, content=file_hash(*results))
+            files = kept_files.hashes(self.folder(stage))
+            self._mark(stage, files, content=file_hash(*results) if results else json_hash(files))
             self._intact.add(stage)
 
         on_main(mark)
@@ -267,17 +268,28 @@ class Workspace:
     def _marker(self, stage: str) -> dict[str, Any]:
         path = self.folder(stage) / kept_files.MARKER
         there = os.path.lexists(path)
-        remedy = f"delete the folder {path.parent.name}/, and the stage is run again"
+        # Within a study the folder is a link, and to delete that would leave what it leads to.
+        remedy = f"delete the folder {path.parent.resolve()}, and the stage is run again"
         found = read_json(path, remedy=remedy) if there else {}
         return kept_files.checked(path, found, newest=_FORMAT) if there else {}
 
-    def _mark(self, stage: str, *, finished: bool, content: str = "") -> None:
+    def _mark(
+        self, stage: str, files: Mapping[str, str] | None = None, *, content: str = ""
+    ) -> None:
+        """Writes the marker: of a finished stage, if its files are given."""
         marker = {
             "fingerprint": self.fingerprint(stage),
             "judged_by": self._judges(stage),
-            "finished": finished,
+            "finished": files is not None,
             "content": content,
             "format": _FORMAT,
-            "files": kept_files.hashes(self.folder(stage)) if finished else {},
+            "files": files or {},
         }
         write_json(self.folder(stage) / kept_files.MARKER, kept_files.sealed(marker))
+
+
+def keys_read(stage: Stage, experiment: Experiment) -> tuple[str, ...]:
+    """Returns the parts of the config that a stage reads under this config."""
+    lm = experiment.lm
+    coded = not lm.weights and find_verbalizer(lm.verbalizer).lists_codes
+    return (*stage.settings, *(stage.coded if coded else ()))

@@ -146,7 +146,7 @@ def test_purity_by_brute_force_whatever_the_chunks(monkeypatch, k):
 
 
 def test_chance_by_hand_and_what_random_vectors_give():
-    assert em.chance_purity(np.array([0, 0, 0, 1, -1])) == (3 / 4) ** 2 + (1 / 4) ** 2
+    assert em.chance_purity(np.array([0, 0, 0, 1, -1])) == (3 * 2 + 1 * 0) / (4 * 3)
     generator = np.random.default_rng(6)
     categories = generator.choice(3, 1500, p=[0.6, 0.3, 0.1])
     random = em.neighbour_purity(generator.normal(0, 1, (1500, 20)), categories)

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from corpus_files import dump
 
+from delrec_jax.data.corpora import amazon
 from delrec_jax.data.corpora.amazon import (
     MARKUP_TITLE,
     AmazonCorpus,
@@ -223,3 +224,15 @@ def test_an_unknown_category_is_answered_with_the_nearest(edition, category, nea
         resources(edition, category)
     with pytest.raises(UserError, match="nearest"):
         read_amazon(Path("a"), Path("b"), edition=edition, category=category)
+
+
+def test_a_function_of_a_thing_is_no_script():
+    for title in (
+        "Rain Shower Head, Multi-Function (Chrome)",
+        "Dysfunction (Explicit)",
+        "TI-84 Graphing Calculator with Function (Black)",
+        "Get Time <3",
+    ):
+        assert not amazon._MARKUP.search(title), title
+    for title in ("(function () { return 1; })", "new Date().getTime()", "function a(b) {}"):
+        assert amazon._MARKUP.search(title), title

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -270,6 +271,29 @@ def test_the_state_is_found_inside_a_chain():
     assert ranks(optimizer.init(params)) == {"rich": RANK, "poor": RANK}
     with pytest.raises(ValueError, match="no rank allocation"):
         allocation_state(optax.adam(0.1).init(params))
+
+
+def test_importance_is_that_of_clipped_gradients():
+    """With the clip inside, as `make_optimizer` has it, masks are those of an optimizer that sees clipped gradients alone."""
+    clip, found = 0.05, []
+    core, outside = optax.adam(0.05), optax.clip_by_global_norm(clip)
+    inside = optax.chain(optax.clip_by_global_norm(clip), core)
+    for optimizer in (
+        optax.chain(outside, with_rank_allocation(core, CONFIG, STEPS)),
+        with_rank_allocation(inside, CONFIG, STEPS, clip=clip),
+        with_rank_allocation(inside, CONFIG, STEPS),
+    ):
+        params = Toy().params
+        state, step = optimizer.init(params), jax.jit(optimizer.update)
+        for number in range(STEPS):  # of very different sizes
+            size = 10.0 ** (number % 3)
+            grads = jax.tree.map(lambda leaf, s=size: s * leaf, jax.grad(Toy().loss)(params))
+            updates, state = step(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        found.append(allocation_state(state).sensitivity)
+    chex.assert_trees_all_close(found[0], found[1], rtol=1e-5)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(found[0], found[2], rtol=0.1)
 
 
 def test_no_buffer_of_the_state_is_shared():

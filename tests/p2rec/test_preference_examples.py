@@ -8,7 +8,7 @@ from delrec_jax.config import ParseConfig
 from delrec_jax.data.pipeline import collate
 from delrec_jax.data.prompts import PromptConfig
 from delrec_jax.p2rec.categories import Categories
-from delrec_jax.p2rec.preference_examples import PreferenceExamples, drawn_history, padded
+from delrec_jax.p2rec.preference_examples import PreferenceExamples, drawn_history, pooled
 from delrec_jax.p2rec.preference_text import preference_pieces
 
 # Alien, Casino: 0; Big Fish, Dune: 1; Enemy Mine: 2.
@@ -53,15 +53,27 @@ def test_what_is_pooled():
     assert made.of(np.array([1, 4])).counted.tolist() == [1] * len(found.ids)
 
 
-def test_batches_pad_both_and_evaluation_does_too():
+def test_batches_pad_both():
     _, made = examples()
     some = [made.of(np.array([1, 4])), made.of(np.array([3]))]
     batch = collate(some, (32, 48))
     assert batch.ids.shape == batch.counted.shape == (2, 32)
     assert batch.counted.sum(axis=1).tolist() == [4, 1] and batch.targets.shape == (2, 3)
-    texts = padded([one.ids for one in some], [one.counted for one in some], longest=64)
-    np.testing.assert_array_equal(texts.ids, batch.ids)
-    np.testing.assert_array_equal(texts.counted, batch.counted)
+
+
+def test_texts_are_read_in_batches_of_like_lengths_and_found_in_their_order():
+    _, made = examples()
+    some = [made.of(np.array(items)) for items in ([1, 4], [3], [1, 2, 3, 4], [2])]
+    read = []
+
+    def score(batch):
+        read.append(batch.ids.shape)
+        return np.stack([batch.ids.sum(axis=1), batch.counted.sum(axis=1)], axis=1)
+
+    found = pooled(score, some, batch_size=3, longest=64)
+    wanted = [[one.ids.sum(), one.counted.sum()] for one in some]
+    assert found.tolist() == wanted and [shape[0] for shape in read] == [3, 3]
+    assert pooled(score, some[:1], batch_size=3, longest=64).tolist() == wanted[:1]
 
 
 def test_parts_of_histories_are_runs_of_every_length_and_short_ones_are_frequent():

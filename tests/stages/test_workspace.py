@@ -1,5 +1,7 @@
 """What a workdir remembers of its stages, without running any of them."""
 
+import json
+import shutil
 from dataclasses import replace
 from unittest import mock
 
@@ -9,7 +11,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
 from delrec_jax.serving.run_parts import RunParts
 from delrec_jax.training.spikes import SpikeConfig
-from delrec_jax.workdir import workspace
+from delrec_jax.workdir import kept_files, workspace
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -38,6 +40,44 @@ def test_an_interrupted_stage_is_not_finished_although_all_its_files_are_there(t
     ws.finish("prepare")
     assert ws.finished("prepare") and ws.content("prepare")
     assert ws.begin("teach").is_dir()
+
+
+def test_what_was_made_of_a_prompt_is_outdated_once_that_is_made_again(tmp_path):
+    """A damaged file of `prompt/` is cured by making it anew, perhaps with other bits: nothing may go on from the old ones."""
+    ws = Workspace(tmp_path, Experiment())
+    for stage in ("prepare", "pretrain", "teach"):
+        write_results(ws, stage)
+        ws.finish(stage)
+
+    def distilled(text):
+        (ws.begin("distill") / "result.json").write_text(text)
+        ws.finish("distill")
+
+    distilled("1")
+    before = ws.identity("tune")
+    ws.begin("tune")
+    ws.finish("tune")
+    assert ws.finished("tune")
+    for text, kept in (("1", True), ("2", False)):
+        shutil.rmtree(ws.folder("distill"))
+        distilled(text)
+        assert ws.finished("tune") == kept and (ws.identity("tune") == before) == kept
+
+
+def test_stages_of_earlier_versions_without_named_results_are_current(tmp_path):
+    """Their markers have the hash of nothing, whatever they made."""
+    ws = Workspace(tmp_path, Experiment())
+    for stage in ("prepare", "pretrain", "teach", "distill"):
+        folder = write_results(ws, stage)
+        (folder / "more.json").write_text("{}")
+        ws.finish(stage)
+    path = ws.folder("distill") / "stage.json"
+    marker = json.loads(path.read_text())
+    seal = marker.pop("seal")
+    old = {**marker, "content": workspace._NOTHING}
+    path.write_text(json.dumps(kept_files.sealed(old)))
+    assert seal != kept_files.sealed(old)["seal"] and ws.finished("distill")
+    assert not any("results of distill" in key for key in ws.identity("tune"))
 
 
 def test_a_folder_that_was_moved_elsewhere_and_linked_is_only_unlinked(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from unittest import mock
 
 import pytest
 from study_files import WIDTHS, study_file, tiny_base
@@ -11,14 +12,19 @@ from delrec_jax.analysis.axis_plots import HeatMap
 from delrec_jax.analysis.study_plots import Bars
 from delrec_jax.config import read_config
 from delrec_jax.errors import UserError
+from delrec_jax.results.pairs import Pair
+from delrec_jax.studies import processes
 from delrec_jax.studies.command import parse_shard
 from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile, study_runs
+from delrec_jax.studies.scheduling import Schedule
 from delrec_jax.studies.selection import best_arm
-from delrec_jax.studies.sharing import _link
+from delrec_jax.studies.sharing import _link, lock_places
 from delrec_jax.studies.study import Arm, Study, along, grid
+from delrec_jax.studies.summary import _of_one_teacher
 from delrec_jax.studies.trial_runs import make_space
+from delrec_jax.workdir.session import in_use, locked
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
 
@@ -181,3 +187,35 @@ def test_a_study_that_was_copied_without_its_links_is_told(tmp_path):
     with pytest.raises(UserError, match="data: a folder, where the runs of a study have a link"):
         _link(tmp_path / "run" / "data", tmp_path / "stages" / "prepare")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["data"]
+
+
+def test_a_validated_choice_needs_a_system_that_validation_knows(tmp_path):
+    text = WIDTHS.replace("by_users=True", "tuned=True")
+    with pytest.raises(UserError, match=r"tuned=True.* no value of 'teacher' .*'baseline'"):
+        open_study(StudyFile.load(study_file(tmp_path, text)), tiny_base(), tmp_path / "s")
+
+
+def test_whoever_executes_a_shared_stage_is_known(tmp_path):
+    """Two studies may share `stages/`: no workdir's lock tells that the other one is at a stage."""
+    opened = open_study(StudyFile.load(study_file(tmp_path)), tiny_base(), tmp_path / "s")
+    job = opened.jobs[0]
+    ws, other = opened.workdirs["narrow-0"], opened.workdirs["wide-0"]
+    places = lock_places(ws, job.stages)
+    assert job.stages[0] == "prepare" and places[0] == lock_places(other, job.stages)[0]
+    assert places[0].name.startswith("prepare-") and places[0].parent.parent.name == "stages"
+    schedule = Schedule(opened.root, opened.jobs, opened.workdirs)
+    with locked(places[0]), mock.patch.object(processes, "start") as start:
+        assert in_use(places[0])
+        schedule._start_ready(1)
+        assert not start.called
+    with mock.patch.object(processes, "start") as start:
+        schedule._start_ready(1)
+        assert start.called
+
+
+def test_pairs_are_of_one_recommender_where_arms_have_the_same():
+    pairs = [Pair("full", ("a", one), ("b", other)) for one in "xy" for other in "xy"]
+    assert _of_one_teacher(pairs) == [pairs[0], pairs[3]]
+    baseline = Pair("full", ("ease", ""), ("b", "x"))
+    assert _of_one_teacher([baseline, pairs[1]]) == [baseline]
+    assert _of_one_teacher(pairs[1:3]) == pairs[1:3], "arms that differ in their recommender"

@@ -45,7 +45,7 @@ _RATING = re.compile(r"([^,]+),([^,]+),([0-9](?:\.[0-9]+)?),(-?[0-9]{1,15})")
 # The crawler sometimes took parts of the page for a title. The 2018 edition's own notebook recognizes such rows by
 # "getTime"; a bare "<" or "<3" occurs in real titles.
 _MARKUP = re.compile(
-    r"getTime|aPageStart|function ?\(|</?(?:a|div|html|img|link|meta|script|span|style|table)\b",
+    r"\bgetTime\b|aPageStart|\bfunction ?\w*\([^)]*\) ?\{|</?(?:a|div|html|img|link|meta|script|span|style|table)\b",
     re.IGNORECASE,
 )
 

@@ -14,6 +14,7 @@ _MICROS = 10**6
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROS, "nanoseconds": 10**9}
 _DAY = "%Y-%m-%d"
 _FORMS = (_DAY, f"{_DAY} %H:%M", f"{_DAY} %H:%M:%S%.f")
+_COMPACT = {"%Y%m%d": 8, "%d%m%Y": 8, "%m%d%Y": 8, "%Y%m%d%H%M": 12}  # and their digits
 _ZONE = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 
 
@@ -41,6 +42,9 @@ def read_times(table: TextTable, column: str, *, is_date: bool) -> tuple[pl.Seri
     no_number = text.cast(pl.Float64, strict=False).is_null().arg_true()
     if len(no_number):
         raise _ambiguous(table, column, no_number[0], "not a time that can be read")
+    padded = text.str.contains("^0[0-9]{5,7}$").arg_true()
+    if len(padded):
+        raise _ambiguous(table, column, padded[0], "a date without separators, or a number")
     numbers = table.numbers(column)
     return numbers, _unit(table, column, numbers, is_date=is_date)
 
@@ -53,8 +57,8 @@ def _unit(table: TextTable, column: str, numbers: pl.Series, *, is_date: bool) -
     bad = ((numbers < lowest) | (numbers >= _LAST_SECOND * unit)).arg_true()
     if len(bad):
         raise _ambiguous(table, column, bad[0], f"not a time from {year} to 2099 in {name}")
-    if unit == 1 and _all_compact_days(numbers):
-        raise _ambiguous(table, column, 0, "a day without dashes, or seconds in 1970")
+    if unit <= _UNITS["milliseconds"] and _all_compact(numbers):
+        raise _ambiguous(table, column, 0, f"a date without separators, or {name} in the 1970s")
     return unit
 
 
@@ -65,11 +69,17 @@ def _ambiguous(table: TextTable, column: str, row: int, why: str) -> UserError:
     )
 
 
-def _all_compact_days(numbers: pl.Series) -> bool:
-    if numbers.dtype.is_float() or not numbers.is_between(19_000_101, 20_991_231).all():
-        return False
-    days = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
-    return days.null_count() == 0
+def _all_compact(numbers: pl.Series) -> bool:
+    """Whether all numbers are dates of 1900 to 2099 in one of the forms that have no separators."""
+    return not numbers.dtype.is_float() and any(
+        _are_dates(numbers.cast(pl.String).str.zfill(digits), form)
+        for form, digits in _COMPACT.items()
+    )
+
+
+def _are_dates(text: pl.Series, form: str) -> bool:
+    dates = text.str.to_datetime(form, strict=False, time_unit="us")
+    return dates.null_count() == 0 and bool(dates.dt.year().is_between(1900, 2099).all())
 
 
 def _iso_times(table: TextTable, column: str, text: pl.Series) -> pl.Series:

@@ -108,9 +108,14 @@ def _article_first(name: str) -> str:
     match = _ENGLISH.fullmatch(name) or _FOREIGN.fullmatch(name)
     if match is None:
         return name
+    # A letter at the end of a list is no article: "Vitamin D, E, A".
+    if match["article"] in ("A", "An") and "," in re.sub(r"\(.*?\)", "", match["name"]):
+        return name
     space = "" if match["article"].endswith("'") else " "
     return f"{match['article']}{space}{match['name']}"
 
 
 def _bracket(match: re.Match[str]) -> str:
+    if match["name"].endswith((", A", ", An")):  # "Sports Bra (Nude, A)" has a size
+        return match[0]
     return f"({match['known_as']}{_article_first(match['name'])})"
