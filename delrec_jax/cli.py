@@ -45,7 +45,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
   delrec recommend --workdir=DIR --history="Title; Title" -k 10
   delrec rank      --workdir=DIR --input=histories.parquet --output=DIR -k 10 [--system=ease] [--by=title]   lists in bulk
-  delrec app       --workdir=DIR [--port=7860]      a page to try the run in a browser (pip install "delrec-jax[app]")
+  delrec app       --workdir=DIR [--port=7860]      a page to try the run in a browser (pip install ".[app]")
   delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
 
   delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
@@ -64,7 +64,7 @@ USAGE = f"""delrec: distill a sequential recommender into a language model, or i
   --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
   --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
   --update             run the stages of a workdir again that a changed config affects
-  --workdir=gs://BUCKET/PATH [--cache=DIR]   a workdir in a bucket, with a copy in DIR (pip install "delrec-jax[gcs]")
+  --workdir=gs://BUCKET/PATH [--cache=DIR]   a workdir in a bucket, with a copy in DIR (pip install ".[gcs]")
 """
 
 

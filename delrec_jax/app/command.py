@@ -56,7 +56,7 @@ def serve(ws: Workspace, host: str, port: int) -> None:
         import uvicorn
     except ModuleNotFoundError as error:
         raise UserError(
-            f'app needs {error.name}, which is not installed: pip install "delrec-jax[app]"'
+            f'app needs {error.name}, which is not installed: pip install ".[app]"'
         ) from error
     answers = Answers(Recommender(ws), display_name(first_cell(ws.experiment).name))
     with bound(host, port) as listening:

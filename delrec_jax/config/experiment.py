@@ -74,7 +74,7 @@ class Experiment:
     """Everything that a run depends on, and where it runs.
 
     Attributes:
-      method: one of `METHODS`.
+      method: `delrec`, `p2rec`, or `delrec_p2rec`: DELRec with a teacher that P2Rec augmented.
       profile: `START:STOP`, the steps to trace in every training run; empty = none.
       watch: the trackers that are told of every training run, joined by commas; empty = none.
       hang_after: seconds after which a train step, an evaluation, a checkpoint or a wait for other processes counts as

@@ -195,7 +195,7 @@ def _imported() -> Any:
         import optuna
     except ModuleNotFoundError as error:
         raise UserError(
-            f"--search needs {error.name}, which is not installed: pip install 'delrec-jax[search]'"
+            f"--search needs {error.name}, which is not installed: pip install '.[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     return optuna

@@ -103,7 +103,7 @@ class Bucket:
         except ModuleNotFoundError as error:
             raise UserError(
                 f"--workdir={url}: a bucket needs google-cloud-storage, which is not installed (no {error.name}): pip install "
-                '"delrec-jax[gcs]", or give a folder'
+                '".[gcs]", or give a folder'
             ) from error
         if address := os.environ.get(_EMULATOR):  # the library's own: it asks this address instead
             check_address(address, place=_EMULATOR)

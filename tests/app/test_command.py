@@ -28,7 +28,7 @@ def refused(capsys, *arguments):
 def test_without_gradio_the_extra_is_named(tiny_run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     line = refused(capsys, f"--workdir={tiny_run}")
-    assert "gradio, which is not installed" in line and 'pip install "delrec-jax[app]"' in line
+    assert "gradio, which is not installed" in line and 'pip install ".[app]"' in line
 
 
 @pytest.mark.parametrize(

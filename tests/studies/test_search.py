@@ -220,7 +220,7 @@ def test_a_trial_that_was_interrupted_goes_on_with_the_same_values(tmp_path):
 
 def test_without_optuna_there_is_one_line_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=re.escape("pip install 'delrec-jax[search]'")):
+    with pytest.raises(UserError, match=re.escape("pip install '.[search]'")):
         trials(tmp_path)
 
 

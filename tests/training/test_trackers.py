@@ -253,7 +253,7 @@ def test_a_missing_package_is_told_before_anything_happens(tmp_path, monkeypatch
         raise AssertionError("began")
     package = KINDS[name].packages[0]
     assert str(caught.value) == (
-        f'config.watch is {name}, but {package} is not installed: pip install "delrec-jax[{name}]", or leave {name} out of '
+        f'config.watch is {name}, but {package} is not installed: pip install ".[{name}]", or leave {name} out of '
         "config.watch"
     )
 

@@ -172,4 +172,4 @@ def test_the_library_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
     with pytest.raises(UserError) as error:
         Bucket(URL)
-    told(error, "google-cloud-storage", 'pip install "delrec-jax[gcs]"')
+    told(error, "google-cloud-storage", 'pip install ".[gcs]"')

@@ -141,6 +141,6 @@ def _check_installed(name: str, packages: Sequence[str]) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise UserError(
-                f'config.watch is {name}, but {package} is not installed: pip install "delrec-jax[{name}]", or leave {name} '
+                f'config.watch is {name}, but {package} is not installed: pip install ".[{name}]", or leave {name} '
                 "out of config.watch"
             )
