@@ -6,7 +6,7 @@ import numpy as np
 
 from delrec_jax.analysis.blocks import NOTHING, Block, Cell, Line, Row
 from delrec_jax.analysis.labels import system_label
-from delrec_jax.evaluation.systems import BASELINES, system_order
+from delrec_jax.evaluation.systems import system_order, untrained
 
 _TARGETS = "targets"  # the row of what the users took, in place of a system
 _COLUMNS = {
@@ -35,7 +35,7 @@ def beyond_blocks(rows: Sequence[Row]) -> list[Block]:
         return []
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        shared = row["system"] in (*BASELINES, "oracle", _TARGETS)  # the same for every teacher
+        shared = row["system"] == _TARGETS or untrained(row["system"])  # the same for every teacher
         found.setdefault((row["system"], "" if shared else row["teacher"]), []).append(row)
     several = len({teacher for _, teacher in found if teacher}) > 1
     lines = [

@@ -21,9 +21,7 @@ from delrec_jax.analysis.blocks import (
 )
 from delrec_jax.analysis.labels import system_label
 from delrec_jax.evaluation.records import METRICS
-from delrec_jax.evaluation.systems import BASELINES, system_order
-
-_UNTRAINED = (*BASELINES, "oracle")  # the same for every teacher
+from delrec_jax.evaluation.systems import system_order, untrained
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def seed_means(rows: Sequence[Row]) -> list[SeedMean]:
     """The means of one table (one corpus, split and protocol), in the order of its lines."""
     found: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
-        teacher = "" if row["system"] in _UNTRAINED else row["teacher"]
+        teacher = "" if untrained(row["system"]) else row["teacher"]
         metrics = found.setdefault((row["system"], teacher), {})
         metrics.setdefault(row["metric"], []).append(row)
     several = len({teacher for _, teacher in found if teacher}) > 1
@@ -78,7 +76,7 @@ def _mean(
     known = {
         metric: values
         for metric, values in by_seed.items()
-        if len(values) > 1 and not (system in _UNTRAINED and np.ptp(values) < 1e-12)
+        if len(values) > 1 and not (untrained(system) and np.ptp(values) < 1e-12)
     }
     return SeedMean(
         system=system,
@@ -118,7 +116,7 @@ def _cells(mean: SeedMean) -> tuple[Cell, ...]:
 
 
 def _seeds_note(means: Sequence[SeedMean]) -> str:
-    trained = [one for one in means if one.system not in _UNTRAINED] or means
+    trained = [one for one in means if not untrained(one.system)] or means
     seeds = sorted({one.seeds for one in trained})
     if seeds == [1]:
         return "one seed"

@@ -55,6 +55,11 @@ def hybrid_parts(system: str) -> tuple[str, ...]:
     return tuple(system.removeprefix("hybrid(").removesuffix(")").split("+"))
 
 
+def untrained(system: str) -> bool:
+    """Whether a system is the same for every teacher and seed: a baseline, the oracle, or a hybrid of baselines."""
+    return set(hybrid_parts(system) or (system,)) <= {*BASELINES, "oracle"}
+
+
 def of_recommender(system: str, recommender: str) -> str:
     """What a finished run calls a system that is made with another recommender than its teacher, such as `teacher(ease)`.
 

@@ -8,6 +8,7 @@ from delrec_jax.evaluation.systems import (
     is_system,
     of_recommender,
     split_recommender,
+    untrained,
 )
 
 
@@ -35,3 +36,17 @@ def test_names_are_taken_apart_as_they_are_put_together():
 def test_only_systems_and_hybrids_of_systems_have_results():
     assert is_system("markov") and is_system("hybrid(teacher+markov)")
     assert not is_system("markow") and not is_system("hybrid(teacher+markow)")
+
+
+@pytest.mark.parametrize(
+    ("system", "same"),
+    [
+        ("ease", True),
+        ("oracle", True),
+        ("hybrid(markov+lm_cease+tfidf)", True),
+        ("hybrid(teacher+markov)", False),
+        ("delrec", False),
+    ],
+)
+def test_what_is_the_same_for_every_recommender_and_seed(system, same):
+    assert untrained(system) == same
