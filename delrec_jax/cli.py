@@ -242,7 +242,7 @@ def _study(values: flags.FlagValues, overrides: list[str]) -> None:
     shard, file = command.parse_shard(values.shard), StudyFile.load(path)
     place = ready_configs.file_and_argument(base) if base else (file.base, None)
     config = overridden(read_config(*place), overrides)
-    command.leave_devices()
+    command.leave_devices(values.jobs)
     if values.search:
         _search(file, place, config, values)
         return

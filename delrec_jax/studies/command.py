@@ -1,5 +1,7 @@
 """`delrec study`: every arm of a study with every seed, what they share once, and then the tables."""
 
+import os
+
 import jax
 
 from delrec_jax.errors import UserError
@@ -14,10 +16,19 @@ from delrec_jax.training.preemption import end_at_sigterm
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.session import one_at_a_time
 
+_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+_SHARED = 0.9  # of a GPU's memory; one process alone would take three quarters at its start, and leave a second one too little
 
-def leave_devices() -> None:
-    """Leaves accelerators to the processes that a study starts, and lets SIGTERM end it in an orderly way."""
+
+def leave_devices(processes: int = 1) -> None:
+    """Leaves accelerators to the processes that a study starts, and lets SIGTERM end it in an orderly way.
+
+    Args:
+      processes: how many run at a time; several share the memory of a GPU, unless the environment says how.
+    """
     jax.config.update("jax_platforms", "cpu")
+    if processes > 1 and not any(name in os.environ for name in _FRACTIONS):
+        os.environ[_FRACTIONS[0]] = f"{_SHARED / processes:.3f}"
     end_at_sigterm()
 
 

@@ -1,5 +1,6 @@
 """What a study is, what is refused, and what its runs share: nothing is run here."""
 
+import os
 import re
 from collections import Counter
 from unittest import mock
@@ -13,7 +14,7 @@ from delrec_jax.analysis.study_plots import Bars
 from delrec_jax.config import read_config
 from delrec_jax.errors import UserError
 from delrec_jax.results.pairs import Pair
-from delrec_jax.studies import processes
+from delrec_jax.studies import command, processes
 from delrec_jax.studies.command import parse_shard
 from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import open_study
@@ -219,3 +220,19 @@ def test_pairs_are_of_one_recommender_where_arms_have_the_same():
     baseline = Pair("full", ("ease", ""), ("b", "x"))
     assert _of_one_teacher([baseline, pairs[1]]) == [baseline]
     assert _of_one_teacher(pairs[1:3]) == pairs[1:3], "arms that differ in their recommender"
+
+
+@pytest.mark.parametrize(
+    ("given", "jobs", "left"),
+    [({}, 1, None), ({}, 3, "0.300"), ({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".2"}, 3, None)],
+)
+def test_processes_at_a_time_share_the_memory_of_a_gpu(given, jobs, left, monkeypatch):
+    for name in command._FRACTIONS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(command, "jax", mock.Mock())
+    monkeypatch.setattr(command, "end_at_sigterm", lambda: None)
+    command.leave_devices(jobs)
+    assert os.environ.get("XLA_CLIENT_MEM_FRACTION") == left
+    os.environ.pop("XLA_CLIENT_MEM_FRACTION", None)
