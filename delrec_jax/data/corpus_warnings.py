@@ -8,7 +8,7 @@ _TIED = 0.05  # from this share of test users on
 
 
 def corpus_warnings(corpus: Corpus, split: Split) -> list[str]:
-    """Returns one sentence for each: items without titles, targets whose order is the source's, parts with few users."""
+    """Returns one sentence for each: items without titles, targets whose order is the source's or that repeat, few users."""
     found = []
     titled = titled_share(corpus.catalogue)
     if titled < _TITLED:
@@ -21,7 +21,18 @@ def corpus_warnings(corpus: Corpus, split: Split) -> list[str]:
             f"{100 * tied:.0f} % of the test users have their target at the same time as the item before it: which of the two "
             "came last is decided by data.time_ties"
         )
+    if repeated := repeated_targets(split):
+        found.append(
+            f"{repeated} test users have had their target before (data.repeats=keep): `full` ranks it among unseen items, so "
+            "that a system which prefers seen items looks right there, and `rerank-m` always misses it; read `full_with_seen`"
+        )
     return [*found, *split.warnings()]
+
+
+def repeated_targets(split: Split) -> int:
+    """Returns the number of test users whose target is in their history."""
+    pairs = zip(split.target("test"), split.histories("test"), strict=True)
+    return sum(int(target in history) for target, history in pairs)
 
 
 def tied_targets(split: Split) -> float:

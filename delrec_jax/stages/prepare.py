@@ -59,12 +59,6 @@ def prepare(ws: Workspace) -> None:
     for reason, count in corpus.dropped.items():
         if count:
             say(f"  left out or changed: {reason}: {count}")
-    repeated = _repeated_targets(split)
-    if repeated:
-        say(
-            f"  WARNING: {repeated} test users have had their target before (data.repeats=keep): `full` ranks it among unseen "
-            "items, and `rerank-m` always misses it"
-        )
     told = [*corpus_warnings(corpus, split), *_short_lists(config, split, len(cold))]
     for warning in told:
         say(f"  WARNING: {warning}")
@@ -85,8 +79,3 @@ def _short_lists(config: Experiment, split: Split, num_items: int) -> list[str]:
         f"the stage distill will refuse this corpus: its lists have {needed} items, and user {name!r} leaves only {left} of "
         f"the {known} that training knows: set distill.num_candidates and distill.top_h to at most {left}"
     ]
-
-
-def _repeated_targets(split: Split) -> int:
-    pairs = zip(split.target("test"), split.histories("test"), strict=True)
-    return sum(int(target in history) for target, history in pairs)

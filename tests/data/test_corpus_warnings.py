@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from delrec_jax.data.corpus_warnings import corpus_warnings, tied_targets
+from delrec_jax.data.corpus_warnings import corpus_warnings, repeated_targets, tied_targets
 from delrec_jax.data.interactions import Catalogue, Corpus, from_rows, untitled
 from delrec_jax.data.split_kinds import leave_one_out
 
@@ -25,6 +25,15 @@ def test_tied_targets_are_those_with_the_time_of_the_item_before():
     times = [[1, 2, 2], [2, 2, 3], [5, 5, 5], [2, 3, 4]]  # where one ends, the next may begin
     split = leave_one_out(corpus_of(times).interactions)
     assert tied_targets(split) == pytest.approx(2 / 4)
+
+
+def test_targets_that_repeat_are_told():
+    rows = [np.array([1, 2, 1]), np.array([1, 2, 3]), np.array([4, 4, 4])]
+    times = [np.arange(3)] * 3
+    split = leave_one_out(from_rows(["a", "b", "c"], rows, times))
+    assert repeated_targets(split) == 2
+    found = corpus_warnings(corpus_of([[1, 2, 3]] * 3), split)
+    assert found[0].startswith("2 test users have had their target before (data.repeats=keep)")
 
 
 @pytest.mark.parametrize(("tied", "warned"), [(49, False), (50, True)])
