@@ -5,6 +5,7 @@ import numpy as np
 from delrec_jax.data.read_texts import next_item_text
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
+from delrec_jax.errors import UserError
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.preference_text import preference_pieces, preference_text
 from delrec_jax.p2rec.preferences import preference_targets
@@ -23,12 +24,26 @@ def show_prompts(ws: Workspace, inputs: Inputs, count: int) -> None:
     """Prints `count` examples of each task of the run's method, as the models read them.
 
     The target mask marks the one position that is asked for: `^` for the MASK token, `.` elsewhere.
+
+    Raises:
+      UserError: a stage that the texts are made from has not run.
     """
+    _check_made(ws)
     if ws.experiment.method != "delrec":
         _show_preferences(ws, inputs.data, inputs.texts, count)
     if ws.experiment.method != "p2rec":
         _show_tasks(ws, inputs.data, inputs.texts, count)
         _show_next_items(inputs.data, inputs.texts, count)
+
+
+def _check_made(ws: Workspace) -> None:
+    pretrained = bool(ws.experiment.lm.weights)  # their tokenizer is enough
+    for name in ws.spec("augment" if ws.experiment.method == "p2rec" else "distill").needs:
+        if not ws.finished(name) and not (name == "pretrain" and pretrained):
+            raise UserError(
+                f"prompts needs the results of {name}, which are not in {ws.root}: run `delrec {name}` with the same "
+                "flags first, or `delrec run` for all stages"
+            )
 
 
 def _show_preferences(ws: Workspace, data: Data, texts: Texts, count: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
 from delrec_jax.serving.run_parts import RunParts
+from delrec_jax.stages.show_prompts import show_prompts
 from delrec_jax.training.spikes import SpikeConfig
 from delrec_jax.workdir import kept_files, workspace
 from delrec_jax.workdir.workspace import Workspace
@@ -78,6 +79,15 @@ def test_stages_of_earlier_versions_without_named_results_are_current(tmp_path):
     path.write_text(json.dumps(kept_files.sealed(old)))
     assert seal != kept_files.sealed(old)["seal"] and ws.finished("distill")
     assert not any("results of distill" in key for key in ws.identity("tune"))
+
+
+def test_prompts_are_shown_once_what_they_are_made_from_is_there(tmp_path):
+    ws = Workspace(tmp_path, Experiment())
+    for stage, missing in (("prepare", "pretrain"), ("pretrain", "teach")):
+        write_results(ws, stage)
+        ws.finish(stage)
+        with pytest.raises(UserError, match=rf"^prompts needs the results of {missing}, which are"):
+            show_prompts(ws, mock.Mock(), 1)
 
 
 def test_a_folder_that_was_moved_elsewhere_and_linked_is_only_unlinked(tmp_path):
