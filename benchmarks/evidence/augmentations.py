@@ -196,6 +196,8 @@ def deciding(workdirs: Sequence[Path], *, networks: bool = False) -> str:
     Args:
         workdirs: those of all seeds.
         networks: of the fifth test: hybrids of recommenders take part, with what their seeds have on average.
+
+    A hybrid in which validation gave the language model no weight is neither with it nor what its name says.
     """
     values: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
     for workdir in workdirs:
@@ -204,7 +206,9 @@ def deciding(workdirs: Sequence[Path], *, networks: bool = False) -> str:
             baselines = parts <= set(BASELINES)  # the same for all seeds
             if baselines or networks:
                 name = row["system"] if baselines else f"{row['system']}@{row['teacher']}"
-                values[_reads(parts)].setdefault(name, []).append(row["valid_ndcg10"])
+                asked = {part for part, weight in row["weights"].items() if weight}
+                if _reads(asked) == _reads(parts):  # else validation left the language model out
+                    values[_reads(parts)].setdefault(name, []).append(row["valid_ndcg10"])
     best = [_highest(values[read]) for read in (True, False)]
     print(f"the best by validation: {' and '.join(best)}", flush=True)
     return ",".join(best)

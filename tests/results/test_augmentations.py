@@ -7,7 +7,7 @@ from evidence_workdirs import ROOT, augmentations
 
 from delrec_jax.config import from_config
 from delrec_jax.config.files import read_config
-from delrec_jax.evaluation.systems import BASELINES, TITLE_VECTORS
+from delrec_jax.evaluation.systems import BASELINES, TITLE_VECTORS, hybrid_parts
 from delrec_jax.p2rec.cells import cells
 from delrec_jax.results.pairs import expand, parse
 from delrec_jax.results.sources import Key
@@ -22,11 +22,18 @@ VALUES = {
 }
 
 
+def row(system, teacher, value, **weights):
+    """What an evaluation writes of a hybrid."""
+    found = dict.fromkeys(hybrid_parts(system), 1.0) | weights
+    return {"system": system, "teacher": teacher, "valid_ndcg10": value, "weights": found}
+
+
 def test_what_decides_is_the_best_on_validation_of_baselines_with_an_encoder_and_without(
     tmp_path,
 ):
     (tmp_path / "records").mkdir()
-    rows = [{"system": k, "teacher": "sasrec", "valid_ndcg10": v} for k, v in VALUES.items()]
+    rows = [row(name, "sasrec", value) for name, value in VALUES.items()]
+    rows.append(row("hybrid(markov+cease+lm_cease)", "sasrec", 0.31, lm_cease=0.0))
     (tmp_path / "records" / "hybrids.json").write_text(json.dumps(rows))
     assert augmentations.deciding([tmp_path]) == "hybrid(markov+lm_cease),hybrid(markov+cease)"
 
@@ -44,8 +51,7 @@ def test_with_networks_the_best_on_validation_is_that_of_all_seeds(tmp_path):
     for seed in (0, 1):
         (tmp_path / f"{seed}" / "records").mkdir(parents=True)
         rows = [
-            {"system": system, "teacher": teacher, "valid_ndcg10": values[seed]}
-            for (system, teacher), values in of_seeds.items()
+            row(system, teacher, values[seed]) for (system, teacher), values in of_seeds.items()
         ]
         (tmp_path / f"{seed}" / "records" / "hybrids.json").write_text(json.dumps(rows))
     found = augmentations.deciding([tmp_path / "0", tmp_path / "1"], networks=True)
