@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 from delrec_jax.config import Experiment
@@ -13,7 +13,7 @@ from delrec_jax.planning.memory import StageMemory, stage_memory
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.steps import planned_steps
-from delrec_jax.training.mesh import mesh_sizes
+from delrec_jax.training.mesh import check_slices, mesh_sizes
 from delrec_jax.workdir.stage_table import STAGES
 
 _WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}
@@ -31,14 +31,21 @@ class Verdict:
         return f"{self.chip.name:8} {_WORDS[self.fits]}: {self.reason}"
 
 
-def judge(chip: Chip, stages: Sequence[StageMemory], *, for_chip: bool) -> Verdict:
-    """Compares the largest stage with the memory that a program gets.
+def judge(
+    chip: Chip, stages: Sequence[StageMemory], *, sizes: tuple[int, int, int], for_chip: bool
+) -> Verdict:
+    """Compares the largest stage with the memory that a program gets, and the mesh with the nodes that such chips are in.
 
     Args:
       chip: what kind the devices would be.
       stages: the stages, with or without the compiler's figures.
+      sizes: of the mesh (`mesh_sizes`).
       for_chip: whether the compiler was this chip's own; another one's figures are weighed against the estimate.
     """
+    try:
+        check_slices(sizes, chip.nodes(prod(sizes)))
+    except UserError as error:
+        return Verdict(chip, "no", str(error))
     for stage in stages:
         if stage.refused:
             return Verdict(
@@ -79,12 +86,19 @@ class Remedy:
 
 
 def remedies(
-    experiment: Experiment, devices: Sequence[Any], assumed: Assumed
+    experiment: Experiment, devices: Sequence[Any], assumed: Assumed, *, nodes: int = 1
 ) -> tuple[int, list[Remedy]]:
-    """Estimates what the largest stage needs now, and with each single change of settings; what helps most comes first."""
+    """Estimates what the largest stage needs now, and with each single change of settings; what helps most comes first.
+
+    Args:
+      experiment: the config.
+      devices: the devices to plan for.
+      assumed: sizes that a corpus would determine.
+      nodes: in how many nodes they are: weights are not divided over the network between them.
+    """
     now = _estimated(experiment, devices, assumed)
     found = []
-    for settings, changed in _changes(experiment, len(devices)):
+    for settings, changed in _changes(experiment, len(devices), nodes):
         try:
             needed = _estimated(changed, devices, assumed)
         except UserError:
@@ -102,21 +116,22 @@ def _estimated(experiment: Experiment, devices: Sequence[Any], assumed: Assumed)
     )
 
 
-def _changes(experiment: Experiment, devices: int) -> list[tuple[str, Experiment]]:
+def _changes(experiment: Experiment, devices: int, nodes: int) -> list[tuple[str, Experiment]]:
     """Returns each change of settings, with the experiment that has it."""
     return [
-        *_meshes(experiment, devices),
+        *_meshes(experiment, devices, nodes),
         *_parts(experiment, devices),
         *_types(experiment),
     ]
 
 
-def _meshes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
-    """Meshes that split the weights over all devices and, with `tensor` > 1, the work on each example too."""
+def _meshes(experiment: Experiment, devices: int, nodes: int) -> Iterator[tuple[str, Experiment]]:
+    """Meshes that split the weights over all devices of a node and, with `tensor` > 1, the work on each example too."""
     for tensor in (1, 2, 4, 8):
-        mesh = replace(experiment.mesh, data=1, fsdp=devices // tensor, tensor=tensor)
-        if devices > 1 and devices % tensor == 0:
-            settings = f"mesh.data=1 mesh.fsdp={mesh.fsdp} mesh.tensor={tensor}"
+        fsdp = devices // (nodes * tensor)
+        mesh = replace(experiment.mesh, data=nodes, fsdp=fsdp, tensor=tensor)
+        if devices > 1 and devices % (nodes * tensor) == 0:
+            settings = f"mesh.data={nodes} mesh.fsdp={mesh.fsdp} mesh.tensor={tensor}"
             yield settings, replace(experiment, mesh=mesh)
 
 

@@ -24,6 +24,7 @@ from delrec_jax.planning.shardings import Row, sharding_rows
 from delrec_jax.planning.speed import StageSpeed, speed_of
 from delrec_jax.planning.steps import planned_steps
 from delrec_jax.planning.work import work_of
+from delrec_jax.training.mesh import mesh_sizes
 from delrec_jax.training.task import Task
 
 _SPEEDS = (
@@ -108,12 +109,14 @@ def plan(
         options = compiler_options(chips[0]) if for_chip else {}
         pairs = zip(stages, steps, strict=True)
         stages = [with_compiled(memory, planned, options) for memory, planned in pairs]
-    verdicts = [judge(one, stages, for_chip=for_chip) for one in chips]
+    sizes = mesh_sizes(experiment.mesh, devices)
+    verdicts = [judge(one, stages, sizes=sizes, for_chip=for_chip) for one in chips]
     lines = _head(experiment, steps, assumed)
     lines += _shardings(tables) + _memory(stages)
     lines += ["", f"ON {devices} OF THESE CHIPS", *(f"  {verdict}" for verdict in verdicts)]
     if any(verdict.fits != "yes" for verdict in verdicts):
-        now, helps = remedies(experiment, found, assumed)
+        nodes = chips[0].nodes(devices) if len(chips) == 1 else 1
+        now, helps = remedies(experiment, found, assumed, nodes=nodes)
         lines += _remedies(now, helps, chips)
     works = {planned.stage: work_of(planned) for planned in steps if planned.stage != "teach"}
     lines += _speeds(

@@ -19,6 +19,7 @@ from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Encoder
 from delrec_jax.planning import devices as devices_module
 from delrec_jax.planning import faster as faster_module
+from delrec_jax.planning import fit
 from delrec_jax.planning import memory as memory_module
 from delrec_jax.planning import plan as plan_module
 from delrec_jax.planning.chips import CHIPS, GIB, find_chips
@@ -713,7 +714,7 @@ def test_verdicts_weigh_the_estimate_and_the_compiler(estimated, compiled, for_c
         compiled=None if compiled is None else Temporaries(compiled * GIB, 0),
     )
     small = memory(estimated=Temporaries(GIB, 0), compiled=stage.compiled and Temporaries(GIB, 0))
-    found = judge(CHIPS["v5e"], [small, stage, small], for_chip=for_chip)
+    found = judge(CHIPS["v5e"], [small, stage, small], sizes=(1, 1, 1), for_chip=for_chip)
     assert found.fits == fits
     words = {"yes": " fits: ", "likely": " likely fits: ", "no": " does not fit: "}
     assert words[fits] in str(found) and "(tune)" in str(found) and "15.8 GiB" in str(found)
@@ -722,15 +723,31 @@ def test_verdicts_weigh_the_estimate_and_the_compiler(estimated, compiled, for_c
 
 def test_a_compilers_refusal_counts():
     stage = memory(estimated=Temporaries(0, 0), refused="RESOURCE_EXHAUSTED: 17G of 15.75G hbm")
-    found = judge(CHIPS["v5e"], [stage], for_chip=True)
+    found = judge(CHIPS["v5e"], [stage], sizes=(1, 1, 1), for_chip=True)
     assert found.fits == "no" and "refuses tune (RESOURCE_EXHAUSTED" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "nodes", "fits"),
+    [((1, 16, 1), 2, "no"), ((2, 8, 1), 2, "yes"), ((1, 8, 1), 1, "yes")],
+)
+def test_weights_stay_within_a_node_of_gpus(sizes, nodes, fits):
+    """What the run refuses does not fit, and what is proposed is what it takes."""
+    stage = memory(estimated=Temporaries(GIB, 0))
+    found = judge(CHIPS["h100"], [stage], sizes=sizes, for_chip=False)
+    assert found.fits == fits and ("make mesh.data a multiple of 2" in str(found)) == (fits == "no")
+    meshes = [changed.mesh for _, changed in fit._meshes(experiment(), 8 * nodes, nodes)]
+    assert meshes and all(mesh.data == nodes for mesh in meshes)
+    assert all(mesh.data * mesh.fsdp * mesh.tensor == 8 * nodes for mesh in meshes)
 
 
 def test_a_gpu_may_give_more_than_jax_takes_by_itself():
     stage = memory(estimated=Temporaries(70 * GIB, 0))
-    found = judge(CHIPS["h100"], [stage], for_chip=False)
+    found = judge(CHIPS["h100"], [stage], sizes=(1, 1, 1), for_chip=False)
     assert found.fits == "no" and "it would fit with XLA_CLIENT_MEM_FRACTION=0.92" in str(found)
-    more = judge(CHIPS["h100"], [memory(estimated=Temporaries(73 * GIB, 0))], for_chip=False)
+    more = judge(
+        CHIPS["h100"], [memory(estimated=Temporaries(73 * GIB, 0))], sizes=(1, 1, 1), for_chip=False
+    )
     assert "MEM_FRACTION=0.92" not in str(more)
 
 
