@@ -115,9 +115,8 @@ def plan(
     lines += _shardings(tables) + _memory(stages)
     lines += ["", f"ON {devices} OF THESE CHIPS", *(f"  {verdict}" for verdict in verdicts)]
     if any(verdict.fits != "yes" for verdict in verdicts):
-        nodes = chips[0].nodes(devices) if len(chips) == 1 else 1
-        now, helps = remedies(experiment, found, assumed, nodes=nodes)
-        lines += _remedies(now, helps, chips)
+        nodes = chips[0].nodes(devices) if chip else 1
+        lines += _remedies(*remedies(experiment, found, assumed, nodes=nodes), chips)
     works = {planned.stage: work_of(planned) for planned in steps if planned.stage != "teach"}
     lines += _speeds(
         [
