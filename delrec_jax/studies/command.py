@@ -62,15 +62,17 @@ def execute(
             "what stages do, arms differ by more than their settings: take a new --workdir"
         )
     schedule.execute(processes)
-    if opened.done:
+    arms = {run.arm.name for run in opened.done}
+    if opened.study.reference in arms or (arms and not opened.study.tuned):
         with one_at_a_time(opened.root / ".tables"):  # shards may end at the same time
             rows = study_rows(opened)
             print(write(opened, summarise(opened, rows, show_test=show_test), rows))
     if schedule.failed:
         first, why = next(iter(schedule.failed.items()))
+        others = "; all others are" if len(schedule.failed) < len(jobs) else ""
         raise UserError(
-            f"{len(schedule.failed)} of {len(jobs)} jobs were not done, first {first}: {why}; all others are; the same "
-            "command tries them again"
+            f"{len(schedule.failed)} of {len(jobs)} jobs were not done, first {first}: {why}{others}; the same command "
+            "tries them again"
         )
 
 
