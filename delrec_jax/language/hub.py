@@ -23,6 +23,9 @@ TOKENIZER_FILES = (
 )
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+POOLING_FILE = (
+    "1_Pooling/config.json"  # how sentence-transformers makes a text's vector from its states
+)
 # Repositories also hold the weights for other frameworks, which would triple the download.
 FETCHED = (
     CONFIG_FILE,
@@ -30,6 +33,7 @@ FETCHED = (
     *TOKENIZER_FILES,
     "model*.safetensors",
     INDEX_FILE,
+    POOLING_FILE,
 )
 MOST_BLOCKS = 512
 """Of a model; with more, a `config.json` is damaged, and a model of that depth would be traced for hours."""

@@ -7,7 +7,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.data.pipeline import make_buckets
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
-from delrec_jax.files import file_hash
+from delrec_jax.files import file_hash, read_object
 from delrec_jax.language import hub
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
@@ -99,6 +99,19 @@ def adopt(ws: Workspace) -> None:
         asked(model, config.verbalizer)  # refused now, not after the teacher has been trained
     on_main(lambda: _write_name(ws, name, hashed(folder, directory)))
     say(f"  {name}: SHA-256 {fingerprint(ws)}")
+    if _by_first_state(directory):
+        say(
+            f"  WARNING: {name} was trained to be read by the state of its first token ({hub.POOLING_FILE}); here texts and "
+            "titles are read by the mean of their states, so that its vectors are not those of its authors"
+        )
+
+
+def _by_first_state(directory: Path) -> bool:
+    path = directory / hub.POOLING_FILE
+    if not path.is_file():
+        return False
+    found = read_object(path, missing="", remedy="delete it: it is only looked at for a warning")
+    return found.get("pooling_mode_cls_token") is True
 
 
 def name_own(ws: Workspace) -> None:
