@@ -122,21 +122,27 @@ def masks_of(model):
     return pattern and {name.split(".")[-3]: np.array(kept) for name, kept in pattern.items()}
 
 
-def test_same_gradients_give_the_same_masks_and_triplets_for_sixty_steps():
+@pytest.mark.parametrize("clip", [0.0, 0.6])
+def test_same_gradients_give_the_same_masks_and_triplets_for_sixty_steps(clip):
+    """Importance is that of the gradients as the optimizer sees them: torch clips them in place, before `peft` reads them."""
     model = peft_model()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     theirs = torch.optim.Adam(trained, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8)
-    ours = with_rank_allocation(optax.adam(LEARNING_RATE, eps=1e-8), CONFIG, STEPS)
+    clipped = [optax.clip_by_global_norm(clip)] if clip else []
+    inner = optax.chain(*clipped, optax.adam(LEARNING_RATE, eps=1e-8))
+    ours = with_rank_allocation(inner, CONFIG, STEPS, clip=clip)
     params = triplets(model)
     state = ours.init(params)
     update = jax.jit(ours.update)
     # With these data one measurement more or less before the last pattern gives another pattern.
     generator = np.random.default_rng(6)
-    seen = []
+    seen, norms = [], []
     for step in range(1, STEPS + 1):
         x, target = (torch.tensor(value) for value in batch(generator))
         model.base_model(x, target).loss.backward()
-        grads = triplets(model, of=lambda weight: weight.grad)
+        grads = jax.tree.map(jnp.array, triplets(model, of=lambda weight: weight.grad.clone()))
+        if clip:
+            norms.append(float(torch.nn.utils.clip_grad_norm_(trained, clip)))
         theirs.step()
         model.base_model.update_and_allocate(step)
         theirs.zero_grad()
@@ -153,6 +159,7 @@ def test_same_gradients_give_the_same_masks_and_triplets_for_sixty_steps():
             for name, kept in pattern.items():
                 np.testing.assert_array_equal(masks[name], kept, err_msg=f"step {step}, {name}")
             seen.append(tuple(int(masks[name].sum()) for name in WIDTHS))
+    assert not clip or min(norms) < clip < max(norms)  # some are clipped, some are not
     assert len(set(seen)) > 3  # the ranks moved
     assert sum(seen[-1]) == 3 * CONFIG.target_rank
     assert len(set(seen[-1])) > 1  # and not evenly
