@@ -40,11 +40,7 @@ from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.fold_teachers import FoldTeachers, TrainingSource, training_source
 from delrec_jax.workdir.language_model import Language
-from delrec_jax.workdir.language_scorer import (
-    LanguageScorer,
-    LanguageSystem,
-    RowTexts,
-)
+from delrec_jax.workdir.language_scorer import LanguageScorer, LanguageSystem, RowTexts
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.recommenders import load_teacher
@@ -236,8 +232,10 @@ class Tuning:
         texts = RowTexts(self._scorer, system, split, "valid", candidates=stated, asked=asked)
         order = asked if texts.order is None else texts.order
         ranker = candidate_ranker(targets, candidates) if listed else self._open_ranker(targets)
-        beside, told = beside_of(config, self._known), (config.teacher, self._language.layout)
-        added = None if beside is None else beside.of_part("valid", split, self._teacher, *told)
+        added = None
+        if (beside := beside_of(config, self._known)) is not None:
+            layout = self._language.layout
+            added = beside.of_part("valid", split, self._teacher, config.teacher, layout)
 
         def evaluate(params: Any) -> dict[str, float]:
             """Validation metrics of these parameters, and the one that selects."""
@@ -254,8 +252,9 @@ class Tuning:
                     found = self._scorer.catalogue(tuned, texts(rows))
                     return found if added is None else found + added(rows)
                 found = self._scorer.candidates(tuned, texts(rows), candidates[rows])
-                its = None if added is None else gather_candidates(added(rows), candidates[rows])
-                return found if its is None else found + its
+                if added is not None:
+                    found = found + gather_candidates(added(rows), candidates[rows])
+                return found
 
             ranks = rank_users(
                 scores,

@@ -12,6 +12,8 @@ their interval, and are drawn as such.
 import numpy as np
 from jaxtyping import Float, Int
 
+from delrec_jax.evaluation.blocks import blocks
+
 MANY = 50_000
 """Users from which on values are counted first: a million took minutes for each interval."""
 
@@ -68,13 +70,10 @@ def resampled_means(
     """
     users = int(counts.sum())
     shares = counts / users
-    chunk = max(1, _CHUNK_ELEMENTS // len(rows))
     means = np.empty((resamples, rows.shape[1]))
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = generator.multinomial(users, shares, size)  # [size, distinct]
-        totals = np.einsum("ru,um->rm", drawn.astype(np.float64), rows)
-        means[start : start + size] = totals / users
+    for block in blocks(resamples, len(rows), _CHUNK_ELEMENTS):
+        drawn = generator.multinomial(users, shares, block.stop - block.start)  # [block, distinct]
+        means[block] = np.einsum("ru,um->rm", drawn.astype(np.float64), rows) / users
     return means
 
 
@@ -93,10 +92,8 @@ def random_sign_totals(
       generator: the source of randomness.
       resamples: number R of sign patterns.
     """
-    chunk = max(1, _CHUNK_ELEMENTS // len(sizes))
     totals = np.empty(resamples)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        positive = generator.binomial(counts, 0.5, (rows, len(counts)))
-        totals[start : start + rows] = np.einsum("ru,u->r", 2.0 * positive - counts, sizes)
+    for block in blocks(resamples, len(sizes), _CHUNK_ELEMENTS):
+        positive = generator.binomial(counts, 0.5, (block.stop - block.start, len(counts)))
+        totals[block] = np.einsum("ru,u->r", 2.0 * positive - counts, sizes)
     return totals

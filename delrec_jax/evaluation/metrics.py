@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import distinct_values
+from delrec_jax.evaluation.blocks import blocks
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
@@ -133,15 +134,13 @@ def _resampled_means(
     users = len(values)
     if users > distinct_values.MANY:
         return distinct_values.means_of_many(values, generator=generator, resamples=resamples)
-    chunk = max(1, _CHUNK_ELEMENTS // users)
     means = np.empty((resamples, values.shape[1]))
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
+    for block in blocks(resamples, users, _CHUNK_ELEMENTS):
+        rows = block.stop - block.start
         drawn = generator.integers(0, users, (rows, users))
         drawn += np.arange(rows)[:, None] * users
         counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        totals = np.einsum("ru,um->rm", counts.astype(np.float64), values)
-        means[start : start + rows] = totals / users
+        means[block] = np.einsum("ru,um->rm", counts.astype(np.float64), values) / users
     return means
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import distinct_values
+from delrec_jax.evaluation.blocks import blocks
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
@@ -73,22 +74,25 @@ def sign_flip_p_value(
     generator = prng.generator(seed, "sign-flip")
     # Differences are sums of few distinct values: equal totals may differ by rounding.
     threshold = abs(moved.sum()) * (1 - 1e-9) - 1e-12
+    totals = _random_sign_totals(moved, generator=generator, resamples=resamples)
+    return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
+
+
+def _random_sign_totals(
+    moved: Float[np.ndarray, " U"], *, generator: np.random.Generator, resamples: int
+) -> Float[np.ndarray, " R"]:
+    """Sums of these values, each with a random sign."""
     if counted := distinct_values.counted(np.abs(moved)):
-        totals = distinct_values.random_sign_totals(
+        return distinct_values.random_sign_totals(
             *counted, generator=generator, resamples=resamples
         )
-        return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
     if moved.size > distinct_values.MANY:  # sums of so many signed values are normal
-        totals = generator.normal(0.0, np.sqrt((moved**2).sum()), resamples)
-        return (1 + int((np.abs(totals) >= threshold).sum())) / (1 + resamples)
-    chunk = max(1, _CHUNK_ELEMENTS // moved.size)
-    extreme = 0
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        signs = generator.integers(0, 2, (rows, moved.size)) * 2.0 - 1.0
-        totals = np.einsum("ru,u->r", signs, moved)
-        extreme += int((np.abs(totals) >= threshold).sum())
-    return (1 + extreme) / (1 + resamples)
+        return generator.normal(0.0, np.sqrt((moved**2).sum()), resamples)
+    totals = np.empty(resamples)
+    for block in blocks(resamples, moved.size, _CHUNK_ELEMENTS):
+        signs = generator.integers(0, 2, (block.stop - block.start, moved.size)) * 2.0 - 1.0
+        totals[block] = np.einsum("ru,u->r", signs, moved)
+    return totals
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -55,9 +55,14 @@ def hybrid_parts(system: str) -> tuple[str, ...]:
     return tuple(system.removeprefix("hybrid(").removesuffix(")").split("+"))
 
 
+UNTRAINED = frozenset((*BASELINES, "oracle"))
+"""Systems that are the same for all seeds and teachers, or for those with one language model: one result stands for all
+workdirs, if they agree."""
+
+
 def untrained(system: str) -> bool:
-    """Whether a system is the same for every teacher and seed: a baseline, the oracle, or a hybrid of baselines."""
-    return set(hybrid_parts(system) or (system,)) <= {*BASELINES, "oracle"}
+    """Whether a system is one of `UNTRAINED`, or a hybrid of these."""
+    return set(hybrid_parts(system) or (system,)) <= UNTRAINED
 
 
 def of_recommender(system: str, recommender: str) -> str:

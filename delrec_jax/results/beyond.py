@@ -20,9 +20,8 @@ from delrec_jax.evaluation.beyond_accuracy import (
     agreement_of_seeds,
     read_rows,
 )
-from delrec_jax.evaluation.systems import system_order
+from delrec_jax.evaluation.systems import UNTRAINED, system_order
 from delrec_jax.evaluation.top_lists import items_of, read_lists
-from delrec_jax.results import names
 
 COST = "cost.json"
 COSTS = (
@@ -38,7 +37,7 @@ device, or of the process where the backend tells none). The language model's ow
 
 DIGITS = 6
 
-_SHARED = (*names.UNTRAINED, TARGETS)  # the same for every teacher and seed
+_SHARED = (*UNTRAINED, TARGETS)  # the same for every teacher and seed
 _Group = tuple[str, str, str]
 
 

@@ -8,12 +8,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from delrec_jax.analysis.labels import system_label
-from delrec_jax.evaluation.systems import BASELINES, SYSTEMS, hybrid_parts
-from delrec_jax.evaluation.systems import untrained as same_for_all
-
-UNTRAINED = frozenset((*BASELINES, "oracle"))
-"""Systems that are the same for all seeds and teachers, or for those with one language model: one result stands for all
-workdirs, if they agree."""
+from delrec_jax.evaluation import systems
+from delrec_jax.evaluation.systems import SYSTEMS, hybrid_parts
 
 
 def labeled(system: str, of: str) -> str:
@@ -38,7 +34,7 @@ def parts(system: str) -> tuple[str, ...]:
 
 def untrained(system: str) -> bool:
     """Whether neither a seed nor a teacher can change the system."""
-    return same_for_all(base(system))
+    return systems.untrained(base(system))
 
 
 def order(system: str) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """The rank records of finished workdirs, one cell per protocol, system, teacher and seed.
 
 Cells of several workdirs lie side by side if they were measured on the same test users. What no seed and no teacher can change
-(`names.UNTRAINED`) is kept once, if all workdirs agree on it for every user.
+(`names.untrained`) is kept once, if all workdirs agree on it for every user.
 """
 
 import re

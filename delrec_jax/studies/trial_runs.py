@@ -115,11 +115,12 @@ def make_space(study: Study, base: ConfigDict) -> Space:
     unread = _unread(stage, study.systems_of(start)[0])
     space = Space(study, base, fitted(study.ranges, base), start, stage, log, unread)
     touched = {one.key for one in space.ranges}
-    read = [STAGES[experiment.method][name] for name in _needed(stage, STAGES[experiment.method])]
-    twice = sorted(touched & set(unread))
-    twice += sorted(key for key in touched if not any(_reads(one, key, experiment) for one in read))
-    if twice:
-        raise UserError(f"range {twice[0]}: validation does not read it; remove this range")
+    table = STAGES[experiment.method]
+    read = [table[name] for name in _needed(stage, table)]
+    idle = sorted(touched & set(unread))
+    idle += sorted(key for key in touched if not any(_reads(one, key, experiment) for one in read))
+    if idle:
+        raise UserError(f"range {idle[0]}: validation does not read it; remove this range")
     return space
 
 
