@@ -140,6 +140,26 @@ def init_adapters(
     Raises:
       UserError: a rule matches no projection, or matches a closed one.
     """
+    kernels = adapted_kernels(params, config, closed)
+    flat = {}
+    for path, path_key in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):
+        key_a, key_b = jax.random.split(path_key)
+        *layers, inner, outer = kernels[path].shape
+        flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (*layers, inner, config.init_rank))
+        flat[(*path, "E")] = jnp.zeros((*layers, config.init_rank))
+        flat[(*path, "B")] = 0.02 * jax.random.normal(key_b, (*layers, config.init_rank, outer))
+    tree: Tree = traverse_util.unflatten_dict(flat)
+    return tree
+
+
+def adapted_kernels(
+    params: Tree, config: AdaLoRAConfig, closed: Sequence[str]
+) -> dict[tuple[str, ...], Any]:
+    """Returns the kernels that adapters belong to, by the paths of their projections; all three as `init_adapters` has them.
+
+    Raises:
+      UserError: a rule matches no projection, or matches a closed one.
+    """
     for name in closed:
         if is_target((name,), config.targets):
             raise UserError(
@@ -160,15 +180,7 @@ def init_adapters(
         raise UserError(
             f"adalora.targets {config.targets}: {unmatched} match no projection: the model has {', '.join(names)}"
         )
-    flat = {}
-    for path, path_key in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):
-        key_a, key_b = jax.random.split(path_key)
-        *layers, inner, outer = kernels[path].shape
-        flat[(*path, "A")] = 0.02 * jax.random.normal(key_a, (*layers, inner, config.init_rank))
-        flat[(*path, "E")] = jnp.zeros((*layers, config.init_rank))
-        flat[(*path, "B")] = 0.02 * jax.random.normal(key_b, (*layers, config.init_rank, outer))
-    tree: Tree = traverse_util.unflatten_dict(flat)
-    return tree
+    return kernels
 
 
 def merge(params: Tree, adapters: Tree, config: AdaLoRAConfig) -> Tree:

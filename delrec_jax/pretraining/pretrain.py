@@ -60,6 +60,7 @@ def pretrain(ws: Workspace, data: Data, templates: Mapping[str, Template]) -> No
     titles = data.corpus.catalogue.titles
     pieces = make_pieces(ws.experiment, tokenizer, titles, templates)
     ranker = make_ranker(ws.experiment, data, tokenizer, pieces)
+    base_model.check_adapters(ws.experiment, ranker.model)
     if not ws.experiment.lm.weights:
         # The templates of stages 1 and 2, without what they list: there are no candidates yet, and no teacher's ranks.
         plain, prompts = pieces, ws.experiment.prompts

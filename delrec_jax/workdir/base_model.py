@@ -9,6 +9,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
 from delrec_jax.files import file_hash, read_object
 from delrec_jax.language import hub
+from delrec_jax.language.adalora import adapted_kernels
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import LanguageModel
 from delrec_jax.language.quantised import quantise, quantised_shapes
@@ -77,6 +78,21 @@ def _check_lengths(experiment: Experiment, model: LanguageModel) -> None:
                 f"{section}.max_tokens is {limit}, but this {model.description} reads at most {model.longest_text} tokens, "
                 f"padding included: set {section}.max_tokens to at most {model.longest_text}"
             )
+
+
+def check_adapters(experiment: Experiment, model: LanguageModel) -> None:
+    """Refuses rules for adapters that do not fit the model, before a teacher and a prompt have been trained in vain.
+
+    Raises:
+      UserError: a rule of a stage that this method has matches no projection, or one that cannot be adapted.
+    """
+    stages, wanted = STAGES[experiment.method], []
+    if "tune" in stages:
+        wanted.append(experiment.tune.adalora)
+    if "parse" in stages and experiment.parse.lm == "adalora":
+        wanted.append(experiment.parse.adalora)
+    for config in wanted:
+        adapted_kernels(model.param_shapes(), config, model.closed)
 
 
 def table_rows(experiment: Experiment, tokenizer: Tokenizer) -> int:

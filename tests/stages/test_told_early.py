@@ -68,3 +68,23 @@ def test_a_catalogue_too_large_for_ease_to_be_augmented(tmp_path, capsys, monkey
         delrec("prepare", CONFIG, f"--workdir={tmp_path}", *P2REC, "--config.method=p2rec")
     said = capsys.readouterr().err
     assert "EASE: a catalogue of 36 items" in said and "augment.teachers" in said
+
+
+def test_adapters_that_fit_no_projection(tmp_path, capsys):
+    flags = (CONFIG, f"--workdir={tmp_path}", *TINY, "--config.tune.adalora.targets=('query',)")
+    delrec("prepare", *flags)
+    with pytest.raises(SystemExit):
+        delrec("pretrain", *flags)
+    assert "adalora.targets ('query',): ['query'] match no projection" in capsys.readouterr().err
+
+
+def test_adapters_of_an_encoder_that_p2rec_does_not_train(tmp_path, capsys):
+    flags = (
+        *(CONFIG, f"--workdir={tmp_path}", *P2REC, "--config.method=p2rec"),
+        "--config.parse.adalora.targets=('query',)",
+    )
+    delrec("prepare", *flags)
+    with pytest.raises(SystemExit):
+        delrec("pretrain", *flags)
+    assert "['query'] match no projection" in capsys.readouterr().err
+    delrec("pretrain", *flags, "--config.parse.lm=frozen", "--update")
