@@ -6,6 +6,7 @@ messages. Where a file decides what happens next, process 0 looks and the others
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from jax.experimental import multihost_utils
 from delrec_jax.errors import OthersNotFound, UserError, one_line
 
 _MODES = ("auto", "on", "off")
+
+_HEAD_START = 2.0  # seconds in which processes end that have met just before
 
 Found = TypeVar("Found")
 
@@ -189,10 +192,19 @@ def lost_another(error: BaseException) -> bool:
     return any(sign in text for sign in _SIGNS_OF_LOSS)
 
 
-def leave(status: int) -> None:
-    """Ends this process at once if others may still be waiting for it: an orderly exit would wait for them in turn."""
-    if has_others():
-        os._exit(status)
+def leave(status: int, *, last: bool = False) -> None:
+    """Ends this process at once if others may still be waiting for it: an orderly exit would wait for them in turn.
+
+    Args:
+      status: of the exit.
+      last: process 0 lets the others leave before it. JAX's service is in process 0, and aborts those that outlive it: they
+        would end with 134.
+    """
+    if not has_others():
+        return
+    if last and is_main():
+        time.sleep(_HEAD_START)
+    os._exit(status)
 
 
 def has_others() -> bool:

@@ -124,10 +124,19 @@ def _cannot_write(error: Exception) -> bool:
 def _end(message: str, status: int) -> None:
     print(f"delrec: {printable(message)}", file=sys.stderr, flush=True)
     if "jax" in sys.modules:
-        from delrec_jax.distributed import leave
+        from delrec_jax.distributed import leave, wait_for_all
 
-        leave(status)
+        if (
+            together := status == PREEMPTED
+        ):  # at the same step; how they got there takes longer for some
+            bounded(lambda: _quietly(wait_for_all))
+        leave(status, last=together)
     sys.exit(status)
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    with suppress(Exception):  # nobody is there to wait for
+        action()
 
 
 def end_at_once(message: str, status: int) -> None:

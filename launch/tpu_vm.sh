@@ -24,13 +24,15 @@ case $action in
   start)
     : "${CONFIG:?is not set: name the config file, relative to REPO}"
     : "${WORKDIR:?is not set: name the folder of the run, on a file system that all workers share}"
-    command=("${DELREC:-.venv/bin/delrec}" run --config="$CONFIG" --workdir="$WORKDIR"
-      --config.distributed.start=on "$@")
+    # Without JAX_PLATFORMS a chip that cannot be had is one line in the log, and the run goes on with the CPU.
+    command=(env "JAX_PLATFORMS=tpu,cpu")
     if [[ ${FLAGS:-} ]]; then
       # shellcheck source=/dev/null
       source "$(dirname "${BASH_SOURCE[0]}")/flags.sh"
-      command=(env LIBTPU_INIT_ARGS="${LIBTPU_INIT_ARGS:-}" "${command[@]}")
+      command+=("LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS:-}")
     fi
+    command+=("${DELREC:-.venv/bin/delrec}" run --config="$CONFIG" --workdir="$WORKDIR"
+      --config.distributed.start=on "$@")
     ;;
   stop) command=() ;;
   *)

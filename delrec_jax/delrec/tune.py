@@ -25,7 +25,7 @@ from delrec_jax.delrec.next_item_examples import (
     NextItemExamples,
     next_item_examples,
 )
-from delrec_jax.distributed import as_main_sees
+from delrec_jax.distributed import as_main_sees, on_host
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import gather_candidates, rank_full, seen_items
 from delrec_jax.evaluation.user_ranks import RankFn, candidate_ranker, rank_users
@@ -253,7 +253,8 @@ class Tuning:
                     return found if added is None else found + added(rows)
                 found = self._scorer.candidates(tuned, texts(rows), candidates[rows])
                 if added is not None:
-                    found = found + gather_candidates(added(rows), candidates[rows])
+                    # Scores of candidates are on one device, those of the catalogue on all of the mesh.
+                    found = found + on_host(gather_candidates(added(rows), candidates[rows]))
                 return found
 
             ranks = rank_users(

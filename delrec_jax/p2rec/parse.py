@@ -58,6 +58,8 @@ def _make_categories(
     grouped = category_vectors(vectors, counts, popularity=config.popularity)
     categories = latent_categories(grouped, known=counts > 0, count=config.categories, seed=seed)
     files.save_categories(ws, seed, categories, grouped, titles=catalogue.titles, counts=counts)
+    # Each process has made its own, by sums of its own: all go on with those of the one that stored them.
+    categories = files.load_categories(ws, seed)
     return categories, check_categories(categories.of_item, counts, catalogue.attributes)
 
 

@@ -13,6 +13,7 @@ from delrec_jax.stages.exhausted import memory_told
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.teachers.registry import LISTS
+from delrec_jax.training.preemption import end_if_told
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.listed_teacher import lists_changed
 from delrec_jax.workdir.stage_table import Stage, stages_of
@@ -81,6 +82,7 @@ def run_all(ws: Workspace) -> None:
     """Runs every stage of the method in the order of the data."""
     inputs = Inputs(ws)
     for stage in stages_of(ws.experiment.method, "run"):
+        end_if_told()
         run_stage(ws, stage, inputs)
 
 

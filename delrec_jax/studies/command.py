@@ -1,5 +1,6 @@
 """`delrec study`: every arm of a study with every seed, what they share once, and then the tables."""
 
+import math
 import os
 
 import jax
@@ -8,6 +9,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.results.provenance import commit
 from delrec_jax.studies import journal
 from delrec_jax.studies.beyond import study_rows
+from delrec_jax.studies.devices import has_tpu, visible_gpus
 from delrec_jax.studies.opening import Opened
 from delrec_jax.studies.scheduling import Schedule, described
 from delrec_jax.studies.summary import summarise
@@ -24,11 +26,20 @@ def leave_devices(processes: int = 1) -> None:
     """Leaves accelerators to the processes that a study starts, and lets SIGTERM end it in an orderly way.
 
     Args:
-      processes: how many run at a time; several share the memory of a GPU, unless the environment says how.
+      processes: how many run at a time; where a GPU has several, they share its memory, unless the environment says how.
+
+    Raises:
+      UserError: several are to run at a time on a TPU.
     """
+    if processes > 1 and has_tpu(os.environ):
+        raise UserError(
+            f"--jobs={processes}: the chips of a TPU belong to one process at a time; use --jobs=1, or several machines with "
+            "--shard"
+        )
     jax.config.update("jax_platforms", "cpu")
-    if processes > 1 and not any(name in os.environ for name in _FRACTIONS):
-        os.environ[_FRACTIONS[0]] = f"{_SHARED / processes:.3f}"
+    together = math.ceil(processes / max(1, len(visible_gpus(os.environ))))
+    if together > 1 and not any(name in os.environ for name in _FRACTIONS):
+        os.environ[_FRACTIONS[0]] = f"{_SHARED / together:.3f}"
     end_at_sigterm()
 
 

@@ -27,6 +27,7 @@ class _Running:
     job: Job
     process: subprocess.Popen[bytes]
     started: float
+    slot: int
 
 
 class Schedule:
@@ -101,8 +102,10 @@ class Schedule:
                 continue
             self._open.remove(job)
             busy.add(job.run.name)
-            process = processes.start(self._root, job)
-            self._running.append(_Running(job, process, time.monotonic()))
+            taken = {one.slot for one in self._running}
+            slot = next(slot for slot in range(at_once) if slot not in taken)
+            process = processes.start(self._root, job, slot=slot, slots=at_once)
+            self._running.append(_Running(job, process, time.monotonic(), slot))
 
     def _reap(self) -> None:
         for one in list(self._running):

@@ -73,7 +73,7 @@ class Checkpoints:
         )
         with self._told("opened"):
             tidy(directory)
-            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+            self._manager = _manager(directory.absolute(), options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -285,6 +285,21 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     told = {key: value for key, value in meta.items() if key not in _ABOUT}
     return traverse_util.unflatten_dict(flat, sep="/"), told
+
+
+def _manager(directory: Path, options: Any) -> Any:
+    """Orbax's manager, that does not ask whether this process is told to end.
+
+    Orbax asks JAX's service by the number of the step, the training loop by a count of its own (`preemption`). The service lets
+    all processes end at the number after the last that it was asked; after that of a step the count may never come there.
+    """
+    import orbax.checkpoint as ocp
+
+    class Manager(ocp.CheckpointManager):
+        def reached_preemption(self, step: int) -> bool:
+            return False
+
+    return Manager(directory, options=options)
 
 
 def _cause(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.mesh_utils import create_hybrid_device_mesh
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh
 
 from delrec_jax.distributed import has_others
@@ -117,14 +117,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
       UserError: the sizes of the axes do not multiply to the number of devices, or `data` does not divide over the slices.
     """
     found = config.devices() if devices is None else list(devices)
-    sizes, types = mesh_sizes(config, len(found)), (AxisType.Auto,) * len(AXES)
-    if _slices(config, sizes, found) == 1:
-        return jax.make_mesh(sizes, AXES, axis_types=types, devices=found)
-    return Mesh(device_grid(config, found), AXES, axis_types=types)
+    return Mesh(device_grid(config, found), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def device_grid(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
-    """Arranges the devices of several slices: each slice has whole rows of fsdp and tensor.
+    """Arranges the devices of one or several slices: each slice has whole rows of fsdp and tensor.
+
+    A mesh whose axes are not those of the torus, such as 8 x 2 on a v6e-16, is allowed: neighbors are then further apart.
 
     Returns:
       Devices [data, fsdp, tensor].
@@ -134,6 +133,8 @@ def device_grid(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
     """
     data, fsdp, tensor = sizes = mesh_sizes(config, len(devices))
     slices = _slices(config, sizes, devices)
+    if slices == 1:
+        return create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     grid: np.ndarray = create_hybrid_device_mesh(
         (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
     )

@@ -27,6 +27,16 @@ def end_at_sigterm() -> None:
         signal.signal(signal.SIGTERM, _raise)
 
 
+def end_if_told() -> None:
+    """Ends between two stages if one of several processes was told to: only training asks within a stage.
+
+    Raises:
+      Preempted: it was.
+    """
+    if has_others() and StopRequest().asked():
+        raise Preempted("this stage is done, and the next was not begun")
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     raise Preempted("told to end before this stage was done")
 

@@ -201,6 +201,24 @@ def test_slurm_requeues_after_preemption_only(room, code):
     assert done.returncode == code
 
 
+def test_slurm_requeues_before_the_limit_what_does_not_hear_sigterm(room):
+    ends = {"SLURM_JOB_END_TIME": str(int(time.time()) + 63)}
+    process = room.start(LAUNCH / "slurm.sbatch", {**SLURM, **ends, "WAIT": "srun"})
+    wait_for_call(room, "scontrol")
+    assert process.poll() is None and room.calls("srun")
+    assert [call["arguments"] for call in room.calls("scontrol")] == [["requeue", "77"]]
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+
+
+def test_slurm_that_is_done_before_the_limit_leaves_nothing_behind(room):
+    ends = {"SLURM_JOB_END_TIME": str(int(time.time()) + 1000)}
+    done = room.run(
+        LAUNCH / "slurm.sbatch", {**SLURM, **ends}
+    )  # waits for all that could still speak
+    assert done.returncode == 0 and room.calls("scontrol") == []
+
+
 @pytest.mark.parametrize("code", [0, 2, 75])
 def test_a_task_of_an_array_runs_its_shard_of_a_study(room, code):
     done = room.run(LAUNCH / "study.sbatch", {**ARRAY, "CODE": str(code)}, ODD)
@@ -238,6 +256,7 @@ def test_tpu_vm_runs_the_same_line_on_every_worker(pod):
     assert gcloud["arguments"][:-1] == ["compute", "tpus", "tpu-vm", "ssh", "pod", *where]
     assert delrec["arguments"] == [*DELREC_LINE, "--config.distributed.start=on", *ODD]
     assert delrec["environment"]["PWD"] == pod.settings["REPO"]
+    assert delrec["environment"]["JAX_PLATFORMS"] == "tpu,cpu"  # or a lost chip would mean the CPU
     assert "delrec speaks" in done.stdout
     assert done.returncode == 75
 

@@ -67,6 +67,16 @@ def test_slices_that_do_not_divide(config, sizes, said):
     assert said in str(error.value)
 
 
+def test_axes_that_are_not_those_of_the_torus():
+    trillium = [
+        Device(number, 0, (number % 4, number // 4, 0), device_kind="TPU v6 lite")
+        for number in range(16)
+    ]
+    mesh = make_mesh(MeshConfig(data=8, fsdp=2), trillium)
+    assert mesh.devices.shape == (8, 2, 1)
+    assert {device.id for device in mesh.devices.flat} == set(range(16))
+
+
 @pytest.mark.parametrize("dcn_data", [-1, 1])
 def test_one_slice_is_as_it_was(dcn_data):
     mesh = make_mesh(MeshConfig(dcn_data=dcn_data))
