@@ -6,8 +6,8 @@ Arms: `full` (DELRec; `lm_embeddings` beside it is LLMSeqSim), `llara` (the teac
 LoRA train together on labels), `llara_long` (the same with the steps of both of DELRec's stages) and `llamarec` (LoRA on lists
 of candidates scored by their letters, without a prompt).
 Command: delrec study --config=configs/studies/rivals.py --workdir=runs/rivals      (or NAME.py:BASE)
-Time: 4 arms x 3 seeds that share corpus and teachers; without `llara_long` 26 minutes on two cores beside other work on the
-storefront (docs/results/study_rivals.md, which does not have that arm yet); meant for one 80 GB GPU with Flan-T5 large.
+Time: 4 arms x 3 seeds that share corpus and teachers: 53 minutes on the storefront, on two cores beside other work
+(docs/results/study_rivals.md); meant for one 80 GB GPU with Flan-T5 large.
 
 The rivals are their ideas on this base, not their authors' code: LLaRA and LlamaRec tune Llama 2, with prompts of their own.
 """

@@ -41,7 +41,12 @@ SYSTEM_LABELS = {
 def system_label(system: str, teacher: str, *, teachers: bool) -> str:
     """A system's label, with the teacher's name if there are several teachers or the system is the teacher."""
     named = teacher and (teachers or system == "teacher")
-    return base_label(system) + (f" ({teacher})" if named else "")
+    return base_label(system) + (f" ({_without_path(teacher)})" if named else "")
+
+
+def _without_path(recommender: str) -> str:
+    """A recommender's name; of somebody's own, `FILE.py:NAME`, without the folders of this machine."""
+    return recommender.rpartition("/")[2]
 
 
 def base_label(system: str) -> str:
@@ -49,7 +54,7 @@ def base_label(system: str) -> str:
     if parts := hybrid_parts(system):
         return " + ".join(map(base_label, parts))
     name, recommender = split_recommender(system)
-    return SYSTEM_LABELS[name] + (f" ({recommender})" if recommender else "")
+    return SYSTEM_LABELS[name] + (f" ({_without_path(recommender)})" if recommender else "")
 
 
 def selection_text(row: Row) -> str:

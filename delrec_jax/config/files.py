@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from delrec_jax import ready_configs
 from delrec_jax.config.experiment import default_config
 from delrec_jax.config.tree import leaf_keys, unknown_key
 from delrec_jax.errors import UserError, one_line
@@ -119,14 +120,14 @@ def base_config(
 
     Args:
       file: `__file__` of the file that calls this.
-      path: the other file, relative to the folder of `file`.
+      path: the other file, relative to the folder of `file`, or the name of a ready config, such as `storefront`.
       argument: argument of the other file's `get_config`.
       only: sections to take over, such as `("data", "lm")`; all others keep their defaults. Empty = all sections.
 
     Raises:
       UserError: the other file cannot be read, or has no such section.
     """
-    other = read_config(Path(file).parent / path, argument)
+    other = read_config(beside(Path(file), path), argument)
     if not only:
         return other
     config = default_config()
@@ -135,6 +136,12 @@ def base_config(
             raise UserError(f"{file}: {path} has no section {section!r}: it has {', '.join(other)}")
         config[section] = other[section]
     return config
+
+
+def beside(file: Path, path: str) -> Path:
+    """Returns the path of a config file that another file names: from that one's folder, or else by a ready config's name."""
+    near = file.parent / path
+    return near if near.exists() else ready_configs.find(path) or near
 
 
 def ablated(

@@ -7,7 +7,7 @@ given            the source's own: windows for training, with all their items, a
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,15 +15,6 @@ from delrec_jax import prng
 from delrec_jax.data.interactions import Corpus, Interactions
 from delrec_jax.data.splits import PARTS, Part, Split, Targets, partition_users
 from delrec_jax.errors import UserError
-
-KINDS = ("leave_one_out", "global_temporal", "by_user", "given")
-
-_READ_BY: dict[str, tuple[str, ...]] = {
-    "leave_one_out": (),
-    "global_temporal": ("valid_from", "test_from"),
-    "by_user": ("valid_users", "test_users", "seed"),
-    "given": (),
-}
 
 MIN_INTERACTIONS = 3
 """The fewest interactions of an evaluated user: one to train on, one to validate with, one to test with."""
@@ -59,7 +50,7 @@ class SplitConfig:
             raise UserError(
                 f"split.label_users is {self.label_users}: it must be at least 0 (0 = all users)"
             )
-        read = (*_READ_BY[self.kind], "label_users", *(("seed",) if self.label_users else ()))
+        read = (*KINDS[self.kind].reads, "label_users", *(("seed",) if self.label_users else ()))
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default and field.name not in read:
@@ -119,23 +110,18 @@ def few_labels(split: Split, config: SplitConfig) -> Split:
 
 
 def _split_of_kind(corpus: Corpus, config: SplitConfig) -> Split:
-    if config.kind == "given":
-        return given(corpus)
-    if corpus.parts is not None:
+    kind = KINDS[config.kind]
+    if corpus.parts is not None and not kind.by_source:
         raise UserError(
             f"split.kind is {config.kind!r}, but {corpus.name!r} comes in windows for training, validation and test that "
             "overlap: the target of one would be trained on in another; use split.kind=given"
         )
-    if config.kind == "leave_one_out":
-        return leave_one_out(corpus.interactions)
-    if config.kind == "by_user":
-        return by_user(corpus.interactions, config)
-    if corpus.ordered_only:
+    if corpus.ordered_only and kind.by_date:
         raise UserError(
-            f"split.kind is 'global_temporal', but the times of {corpus.name!r} are positions (0, 1, 2, ...) within each "
+            f"split.kind is {config.kind!r}, but the times of {corpus.name!r} are positions (0, 1, 2, ...) within each "
             "user: they order each user's items, but cannot be compared between users; use leave_one_out or by_user"
         )
-    return global_temporal(corpus.interactions, config)
+    return kind.make(corpus, config)
 
 
 def leave_one_out(interactions: Interactions) -> Split:
@@ -281,3 +267,35 @@ def split_of_lengths(
         times=interactions.times[kept],
     )
     return Split(kind, interactions, train, parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of split.
+
+    Attributes:
+      make: splits a corpus.
+      reads: the settings of `SplitConfig` that it reads, beside those of every kind.
+      by_source: whether it takes the parts that the corpus comes in.
+      by_date: whether it compares times between users.
+    """
+
+    make: Callable[[Corpus, SplitConfig], Split]
+    reads: tuple[str, ...] = ()
+    by_source: bool = False
+    by_date: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    "leave_one_out": Kind(lambda corpus, config: leave_one_out(corpus.interactions)),
+    "global_temporal": Kind(
+        lambda corpus, config: global_temporal(corpus.interactions, config),
+        reads=("valid_from", "test_from"),
+        by_date=True,
+    ),
+    "by_user": Kind(
+        lambda corpus, config: by_user(corpus.interactions, config),
+        reads=("valid_users", "test_users", "seed"),
+    ),
+    "given": Kind(lambda corpus, config: given(corpus), by_source=True),
+}

@@ -134,6 +134,10 @@ def pattern_first(template: Template) -> Template:
     return (introduction.removeprefix(_STOP), Field.PATTERN, _STOP + first, *rest)
 
 
+WORDS = ("noun", "plural", "verb", "past", "teacher")
+"""What a template may name in braces."""
+
+
 def fill(text: str, words: Domain, teacher: str) -> str:
     """Puts the domain's words and the teacher's name into a piece of template text."""
     return text.format(

@@ -19,7 +19,7 @@ from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.material import Material, PromptExample, labelled_candidates, one_hot
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
-from delrec_jax.delrec.prompt_tasks import PromptTask, prompt_tasks
+from delrec_jax.delrec.prompt_tasks import PROMPT_TASKS, PromptTask, check_example, prompt_tasks
 from delrec_jax.delrec.rows import Rows, histories_before, latest_rows, next_items, of_other_users
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.compiled import CompiledScores
@@ -62,6 +62,12 @@ class PromptExamples:
         """The tasks that have a share and can be asked of these users, each with its positions."""
         found = [(task, task.positions(self.material)) for task in self._with_share]
         if asked := [(task, positions) for task, positions in found if len(positions)]:
+            for task, positions in asked:
+                if task.name not in PROMPT_TASKS:
+                    rng = np.random.default_rng(0)
+                    check_example(
+                        task, task.example(self.material, positions, 0, rng), self.material
+                    )
             return asked
         raise UserError(
             "distill.tasks: none of the tasks with a share can be asked of these users' histories: give rps a share"

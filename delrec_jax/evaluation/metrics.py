@@ -8,6 +8,7 @@ A rank is 1-based; tied items share the mean of the ranks they cover, so a rank 
     MRR    = 1 / r
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,13 @@ from delrec_jax.evaluation import distinct_values
 from delrec_jax.evaluation.blocks import blocks
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+
+# What a rank is worth; with a cut, `NAME@k`, only ranks up to k are worth it.
+_GAINS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "HR": np.ones_like,
+    "NDCG": lambda ranks: 1.0 / np.log2(ranks + 1.0),
+    "MRR": lambda ranks: 1.0 / ranks,
+}
 
 _CHUNK_ELEMENTS = 4_000_000  # resampled users held at once: 32 MiB of draws, 32 MiB of counts
 
@@ -34,13 +42,9 @@ class Interval:
 
 def _gain(metric: str, ranks: np.ndarray) -> np.ndarray:
     """The metric of each rank, by the formulas at the top of this file."""
-    if metric == "MRR":
-        return 1.0 / ranks
-    name, cut = metric.split("@")
-    hit = ranks <= int(cut)
-    if name == "HR":
-        return hit.astype(np.float64)
-    return np.where(hit, 1.0 / np.log2(ranks + 1.0), 0.0)
+    name, _, cut = metric.partition("@")
+    gains = _GAINS[name](ranks)
+    return np.where(ranks <= int(cut), gains, 0.0) if cut else gains
 
 
 def metrics_of_ranks(ranks: Float[np.ndarray, "U"]) -> dict[str, Float[np.ndarray, "U"]]:

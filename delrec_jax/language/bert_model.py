@@ -62,6 +62,11 @@ class BertModel(LanguageModel):
         )
 
     @property
+    def quantises(self) -> bool:
+        """Yes: see `adalora.Projection`."""
+        return True
+
+    @property
     def running(self) -> str:
         cfg = self.config
         return f"kept in {cfg.param_dtype}, computes in {cfg.dtype}, remat {cfg.remat}" + (

@@ -91,6 +91,11 @@ class LanguageModel(Protocol):
         return 0
 
     @property
+    def quantises(self) -> bool:
+        """Whether projections multiply by kernels in 8 bits with a `scale` beside them (`scaled_product`); optional."""
+        return False
+
+    @property
     def closed(self) -> tuple[str, ...]:
         """Top-level projections that no adapter may change, because their weights are read directly; optional."""
         return ()
@@ -110,7 +115,7 @@ class LanguageModel(Protocol):
         Args:
           params: the base parameters.
           ids: texts.
-          prompt: the soft prompt, of all texts or of each, when texts have slots (the states are NaN otherwise).
+          prompt: the soft prompt, of all texts or of each, when texts have slots: embed by `soft_prompt.embed_with_prompt`.
           adapters: AdaLoRA's tree, when the model has adapters.
           dropout_key: given while training with dropout; None = deterministic.
         """

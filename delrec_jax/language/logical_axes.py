@@ -42,20 +42,20 @@ def named_axes(
 
     Returns:
       (path, shape) -> the names of a leaf's axes, None for those that are never split. The path consists of the leaf's keys,
-      such as ("encoder", "block_0", "SelfAttention", "q", "kernel"); only the last two matter, so trees that contain the
-      parameters get the same names. Stacked layers add a leading axis to the shape. The function raises a ValueError for
-      an array that it has no names for.
+      such as ("encoder", "block_0", "SelfAttention", "q", "kernel"); only the last two matter (and whether it is a readout's),
+      so trees that contain the parameters get the same names. Stacked layers add a leading axis to the shape. The function
+      raises a ValueError for an array that it has no names for.
     """
 
     def axes_of(path: tuple[str, ...], shape: tuple[int, ...]) -> Axes:
         owner, name = path[-2] if len(path) > 1 else "", path[-1]
-        if name in _WHOLE:
+        if name in _WHOLE or (name == "scale" and owner not in kernels):  # a norm's
             return (None,) * len(shape)
         if name == "vectors":
             return ("catalogue", None)
         if name in _BY_ITEM:
             return ("items", None)[: len(shape)]
-        if owner in _READOUTS:  # parameters of somebody's own verbalizer
+        if any(part in _READOUTS for part in path[:-1]):  # parameters of somebody's own verbalizer
             return (None,) * len(shape)
         if name == "embedding" and owner in tables:
             return tables[owner]

@@ -87,7 +87,10 @@ def dequantised(params: Tree, dtype: Any) -> Tree:
     """Returns plain parameters that compute the same, their kernels in this type; others are returned as they are."""
     flat = dict(traverse_util.flatten_dict(params))
     for path in [path for path in flat if path[-1] == "scale"]:
-        scale, kernel = flat.pop(path), (*path[:-1], "kernel")
+        kernel = (*path[:-1], "kernel")
+        if kernel not in flat:  # a norm's
+            continue
+        scale = flat.pop(path)
         flat[kernel] = (flat[kernel] * scale[..., None, :]).astype(dtype)
     tree: Tree = traverse_util.unflatten_dict(flat)
     return tree

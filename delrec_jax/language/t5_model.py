@@ -123,6 +123,11 @@ class T5Model(T5Encoder, AnsweringModel):
     """An entire T5 of one shape."""
 
     @property
+    def quantises(self) -> bool:
+        """Yes: see `adalora.Projection`."""
+        return True
+
+    @property
     def closed(self) -> tuple[str, ...]:
         return ("lm_head",)
 

@@ -19,7 +19,7 @@ def find_verbalizer(name: str) -> Verbalizer:
     Raises:
       UserError: no such verbalizer.
     """
-    found = find(name, VERBALIZERS, key="lm.verbalizer")
+    found = find(name, VERBALIZERS, key="lm.verbalizer", needs=("name",))
     if not isinstance(found, Verbalizer):
         raise UserError(
             f"lm.verbalizer is {name!r}, which is not a verbalizer: name an object of a class that inherits from "

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from delrec_jax.config import Experiment, from_config, leaf_keys, to_dict, unknown_key
-from delrec_jax.config.files import code_of, run_file
+from delrec_jax.config.files import beside, code_of, run_file
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.p2rec.cells import seeds
 from delrec_jax.studies.study import Arm, Study
@@ -63,7 +63,7 @@ class StudyFile:
             )
         if not callable(get_study):
             raise UserError(f"{path}: has no function get_study(base)")
-        return cls(path, path.parent / base, get_study)
+        return cls(path, beside(path, base), get_study)
 
     def study(self, base: ConfigDict) -> Study:
         """Returns what `get_study` makes of a base config.

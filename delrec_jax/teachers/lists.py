@@ -248,8 +248,8 @@ def _ranked_batches(
         top, best, finite, free = (on_host(x)[: len(rows)] for x in found)
         if not finite.all():
             raise UserError(
-                f"the teacher's scores for row {rows[0]} or later are not finite: its training "
-                "diverged; lower teacher.optimizer.learning_rate and train it again"
+                f"the teacher's scores for row {rows[0]} or later are not finite: a network has diverged (lower "
+                "teacher.optimizer.learning_rate and train it again); a recommender of your own must score every item"
             )
         _check_enough(free, top_h, rows)
 

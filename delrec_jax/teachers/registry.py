@@ -74,7 +74,12 @@ def closed_form(name: str) -> ClosedForm:
       UserError: there is none.
     """
     needs = ("title", "max_length", "grid", "fit")
-    return find(name, CLOSED_FORMS, key="teacher.name", needs=needs)
+    found = find(name, CLOSED_FORMS, key="teacher.name", needs=needs)
+    if found.max_length < 1:
+        raise UserError(
+            f"teacher.name is {name!r}, whose max_length is {found.max_length}: it must read at least 1 item of a history"
+        )
+    return found
 
 
 def parts_of(name: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line, out_of_memory
 from delrec_jax.files import file_hash, whole, write_text
+from delrec_jax.training.checkpoint_manager import open_manager
 from delrec_jax.training.written import (
     UNFINISHED,
     check_described,
@@ -32,7 +33,6 @@ from delrec_jax.training.written import (
 
 # Orbax is imported late: only what trains needs a checkpoint, and it takes half a second to load.
 
-_LATEST = 2  # the newest may be that of a run which is about to diverge
 _FORMAT = 2  # increased when earlier versions could not read a checkpoint; the first had none
 _ABOUT = ("parameters", "sha256")  # of a result's description: what its file of arrays holds
 
@@ -46,34 +46,11 @@ class Checkpoints:
         Raises:
           UserError: the directory cannot be written, or it has damaged checkpoints only.
         """
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
-
         self.directory = directory
         self._writing = -1  # the step that is being written
-
-        def value(metrics: Any) -> float:
-            return float(metrics["value"])
-
-        def planned(metrics: Any) -> int:
-            return int(metrics.get("planned", -1))
-
-        best = [BestN(get_metric_fn=of, n=1) for of in (value, planned)]
-        policy = AnyPreservationPolicy([LatestN(_LATEST), *best])
-        options = ocp.CheckpointManagerOptions(
-            best_fn=value,  # without it the metrics would not be stored
-            preservation_policy=policy,
-            enable_async_checkpointing=True,
-            # Made in the background, a folder that cannot be made leaves threads that wait for five minutes, and with them the
-            # process after its last word.
-            async_options=ocp.AsyncOptions(
-                create_directories_asynchronously=False,
-                post_finalization_callback=self._write_sums,  # before the checkpoint gets its name
-            ),
-        )
         with self._told("opened"):
             tidy(directory)
-            self._manager = _manager(directory.absolute(), options)
+            self._manager = open_manager(directory.absolute(), self._write_sums)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -285,21 +262,6 @@ def load_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     told = {key: value for key, value in meta.items() if key not in _ABOUT}
     return traverse_util.unflatten_dict(flat, sep="/"), told
-
-
-def _manager(directory: Path, options: Any) -> Any:
-    """Orbax's manager, that does not ask whether this process is told to end.
-
-    Orbax asks JAX's service by the number of the step, the training loop by a count of its own (`preemption`). The service lets
-    all processes end at the number after the last that it was asked; after that of a step the count may never come there.
-    """
-    import orbax.checkpoint as ocp
-
-    class Manager(ocp.CheckpointManager):
-        def reached_preemption(self, step: int) -> bool:
-            return False
-
-    return Manager(directory, options=options)
 
 
 def _cause(error: BaseException) -> str:

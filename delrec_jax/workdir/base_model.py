@@ -54,8 +54,8 @@ def model_of(experiment: Experiment, tokenizer: Tokenizer, directory: Path | Non
     """Returns the language model whose weights are in a directory (None: nowhere yet), with the adapters of stage 2.
 
     Raises:
-      UserError: the tokenizer has ids for which the pretrained embedding table has no rows, or texts may be longer than the
-        model can read.
+      UserError: the tokenizer has ids for which the pretrained embedding table has no rows, texts may be longer than the model
+        can read, or it is to be quantized and cannot be.
     """
     config, family = experiment.lm, find_family(experiment.lm.family)
     model = family.model(config, directory=directory, vocab_size=tokenizer.vocab_size)
@@ -63,6 +63,10 @@ def model_of(experiment: Experiment, tokenizer: Tokenizer, directory: Path | Non
         raise UserError(
             f"lm.weights={config.weights} has a table of {model.vocab_size} rows, but the tokenizer in "
             f"{tokenizer.name} has {tokenizer.vocab_size} ids: set lm.tokenizer to the model's own"
+        )
+    if config.quantise and not model.quantises:
+        raise UserError(
+            f"lm.quantise is {config.quantise!r}, but {model.description} reads no kernels in 8 bits: leave it empty"
         )
     _check_lengths(experiment, model)
     return model.with_adapters(experiment.tune.adalora)

@@ -27,6 +27,12 @@ def test_hand_worked_metrics():
         np.testing.assert_allclose(values[name], column, err_msg=name)
 
 
+def test_every_metric_is_one_that_is_known(monkeypatch):
+    monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, "Precision@10"))
+    with pytest.raises(KeyError, match="Precision"):
+        metrics.metrics_of_ranks(np.ones(3))
+
+
 @pytest.mark.parametrize("bad", [np.nan, 0.5, 0, -1])
 def test_impossible_ranks_are_refused(bad):
     with pytest.raises(UserError, match="row 1"):

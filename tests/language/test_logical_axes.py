@@ -60,6 +60,8 @@ def test_every_array_has_a_name_for_every_axis(scan, gated, tied):
         ("vectors", (100, 8), ("catalogue", None)),
         ("readout/gamma", (3, 2), (None, None)),  # of a verbalizer that this package does not know
         ("readout/item_bias", (100,), ("items",)),
+        ("readout/head/kernel", (3, 2), (None, None)),
+        ("encoder/norm/scale", (8,), (None,)),
         ("prompt", (10, 8), (None, None)),
         ("projection/kernel", (8, 20), ("embed", None)),
         ("projection/bias", (20,), (None,)),

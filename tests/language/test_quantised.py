@@ -136,6 +136,12 @@ def test_originals_are_freed_and_updates_need_plain_weights():
     merge(dequantised(held, np.float32), adapters, ADAPTERS)
 
 
+def test_the_scale_of_a_norm_is_no_scale_of_a_kernel():
+    params = {"norm": {"scale": np.full(4, 3.0)}, "q": {"kernel": np.eye(4)}}
+    found = dequantised(params, np.float32)
+    np.testing.assert_array_equal(found["norm"]["scale"], params["norm"]["scale"])
+
+
 def test_flan_t5_xl_takes_about_half_of_its_bytes_in_16_bits():
     config = replace(FLAN_T5["google/flan-t5-xl"], param_dtype="bfloat16", scan_layers=True)
     model = T5Model(config)

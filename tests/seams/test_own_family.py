@@ -58,6 +58,24 @@ def test_it_is_begun_here_and_tuned(run):
     assert {*adapters} == {"adapters/mix/A", "adapters/mix/B", "adapters/mix/E"}
 
 
+def test_one_that_reads_no_kernels_in_8_bits_is_refused(run, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    copy_before(run[0], workdir, "lm")
+    with pytest.raises(SystemExit):
+        delrec(
+            "pretrain",
+            run[1],
+            f"--workdir={workdir}",
+            *QUICK,
+            "--config.lm.quantise=int8",
+            "--update",
+        )
+    assert (
+        "lm.quantise is 'int8', but a bag of words reads no"
+        in capsys.readouterr().err
+    )
+
+
 def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
     whole, config, _ = run
     check_killed_while_tuning(whole, config, tmp_path / "run")

@@ -1,20 +1,25 @@
 """A task of stage 1 from a file of the user's: its loss falls, a killed run goes on, the plan and the prompts show it."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from seam_runs import HERE, QUICK, copy_before, kill_after, write_config
 from tiny_storefront import delrec, open_workspace
+from toy_task import FIRST_ITEM
 
 from delrec_jax.config import DistillConfig, Experiment, TaskShare
+from delrec_jax.data.templates import HISTORY, PATTERN, Field
+from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_examples import make_examples, source_rows
-from delrec_jax.delrec.prompt_tasks import prompt_tasks
+from delrec_jax.delrec.prompt_tasks import _check_template, check_example, prompt_tasks
 from delrec_jax.delrec.rows import Rows
 from delrec_jax.errors import UserError
 from delrec_jax.planning.shapes import Assumed
@@ -23,6 +28,7 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.lists import TeacherLists
 
 BAG = f"{HERE / 'toy_family.py'}:BAG"
+MASK = 3
 TASK = f"{HERE / 'toy_task.py'}:FIRST_ITEM"
 STEPS = (
     *QUICK,
@@ -45,6 +51,45 @@ def run(tmp_path_factory):
     for stage in ("prepare", "pretrain", "teach", "distill"):
         delrec(stage, config, f"--workdir={folder / 'run'}", *STEPS)
     return folder / "run", config
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ((*HISTORY, *PATTERN, ". First :"), "has 0 times Field.MASK: it must be there once"),
+        ((*PATTERN, ". First :", Field.MASK), "has 0 times Field.HISTORY"),
+        ((*HISTORY, *HISTORY, *PATTERN, Field.MASK), "has 2 times Field.HISTORY"),
+        ((*HISTORY, *PATTERN, ". First {thing} :", Field.MASK), "has {thing}: use one of {noun}"),
+    ],
+)
+def test_a_template_that_asks_nothing_is_refused(template, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        _check_template("distill.tasks.first.code", template)
+    _check_template("distill.tasks.first.code", FIRST_ITEM.template)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: replace(one, targets=2 * one.targets), "sum to 2: they are probabilities"),
+        (lambda one: replace(one, candidates=one.candidates[1:]), "has candidates (19,)"),
+        (lambda one: replace(one, ids=one.ids[one.ids != MASK]), "has no MASK"),
+    ],
+)
+def test_examples_that_mean_nothing_are_refused(change, said):
+    config = Experiment()
+    count = config.distill.num_candidates
+    targets = np.eye(count, dtype=np.float32)[0]
+    good = PromptExample(
+        ids=np.array([5, MASK], np.int32),
+        candidates=np.arange(count, dtype=np.int32),
+        targets=targets,
+        task=np.int32(0),
+    )
+    material = SimpleNamespace(config=config, pieces=SimpleNamespace(sentinel=MASK))
+    check_example(FIRST_ITEM, good, material)
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_example(FIRST_ITEM, change(good), material)
 
 
 def test_its_loss_is_measured_weighted_and_falls(run):

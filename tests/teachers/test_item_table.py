@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_shapes import shapes
 from scipy.special import erf
 
 from delrec_jax.teachers import item_table
-from delrec_jax.teachers.caser import Caser, CaserConfig
-from delrec_jax.teachers.gru4rec import GRU4RecConfig
+from delrec_jax.teachers.caser import Caser
 from delrec_jax.teachers.item_table import WAYS, ItemTable
 from delrec_jax.teachers.losses import LossConfig
 from delrec_jax.teachers.network import (
@@ -23,17 +23,12 @@ from delrec_jax.teachers.network import (
     sequence_loss,
 )
 from delrec_jax.teachers.registry import NETWORKS
-from delrec_jax.teachers.sasrec import SASRecConfig
 from delrec_jax.teachers.windows import TrainingRows
 
 ITEMS, WIDTH, COLUMNS = 11, 6, 5
 KEY = jax.random.key(0)
 TEXT = np.random.default_rng(0).normal(size=(ITEMS, COLUMNS)).astype(np.float32)
-SHAPES = {
-    "sasrec": SASRecConfig(width=WIDTH, layers=1, max_length=4),
-    "gru4rec": GRU4RecConfig(width=WIDTH, hidden=7, max_length=4),
-    "caser": CaserConfig(width=WIDTH, window=4, horizontal=2, vertical=2, max_length=4),
-}
+SHAPES = shapes(width=WIDTH, max_length=4)
 BATCH = TrainingRows(
     items=np.array([[1, 2, 3, 4], [5, 6, 7, 8]]),
     labels=np.array([[2, 3, 4, 5], [6, 7, 8, 9]]),

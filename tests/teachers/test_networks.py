@@ -1,6 +1,6 @@
 """What holds for every trained teacher."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import jax
@@ -10,23 +10,18 @@ import optax
 import pytest
 from compiled import loss as compiled_loss
 from compiled import scores
+from network_shapes import LENGTH, SHAPES
 
-from delrec_jax.teachers.caser import CaserConfig
-from delrec_jax.teachers.gru4rec import GRU4RecConfig
+from delrec_jax.config import TeacherConfig
 from delrec_jax.teachers.losses import LOSSES, LossConfig
 from delrec_jax.teachers.network import NetworkTeacher, init_params, sequence_loss, steps_to_end
 from delrec_jax.teachers.registry import NETWORKS, display_name
-from delrec_jax.teachers.sasrec import SASRec, SASRecConfig
+from delrec_jax.teachers.sasrec import SASRec
 from delrec_jax.teachers.windows import training_rows
 
-ITEMS, LENGTH = 11, 8
+ITEMS = 11
 KINDS = [(name, "own") for name in NETWORKS] + [("sasrec", "concatenate"), ("caser", "adapter")]
 TEXT = np.random.default_rng(0).normal(size=(ITEMS, 5)).astype(np.float32)
-SHAPES = {
-    "sasrec": SASRecConfig(width=16, layers=2, heads=2, max_length=LENGTH, dropout=0.2),
-    "gru4rec": GRU4RecConfig(width=12, hidden=16, layers=2, max_length=LENGTH, dropout=0.2),
-    "caser": CaserConfig(width=12, window=4, horizontal=6, vertical=2, max_length=LENGTH),
-}
 
 
 @partial(jax.jit, static_argnames=("module", "method"))
@@ -55,9 +50,10 @@ def table(teacher):
     return np.asarray(applied(teacher.module, teacher.params, method="table"))
 
 
-def test_every_network_has_a_name_to_show():
-    assert set(NETWORKS) == set(SHAPES)
-    assert {display_name(name).lower() for name in NETWORKS} == set(NETWORKS)
+def test_every_network_has_settings_and_a_name_to_show():
+    assert set(NETWORKS) == set(SHAPES) <= {field.name for field in fields(TeacherConfig)}
+    shown = {display_name(name) for name in NETWORKS}
+    assert len(shown) == len(NETWORKS) and all(shown)
     assert display_name("sasrec+ease") == "SASRec + EASE"
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import optax
 import pytest
 from compiled import scores
+from network_shapes import shapes
 
-from delrec_jax.teachers.caser import CaserConfig
-from delrec_jax.teachers.gru4rec import GRU4RecConfig
 from delrec_jax.teachers.losses import LOSSES, LossConfig
 from delrec_jax.teachers.network import (
     NetworkTeacher,
@@ -19,19 +18,12 @@ from delrec_jax.teachers.network import (
     sequence_loss,
 )
 from delrec_jax.teachers.registry import NETWORKS
-from delrec_jax.teachers.sasrec import SASRecConfig
 from delrec_jax.teachers.windows import training_rows
 
 ITEMS, WIDTH, LENGTH = 9, 6, 5
 RNG = np.random.default_rng(0)
 TEXT = RNG.normal(size=(ITEMS, 4)).astype(np.float32)
-SHAPES = {
-    "sasrec": SASRecConfig(width=WIDTH, layers=1, max_length=LENGTH),
-    "gru4rec": GRU4RecConfig(width=WIDTH, hidden=7, max_length=LENGTH),
-    "caser": CaserConfig(
-        width=WIDTH, window=4, horizontal=3, vertical=2, max_length=LENGTH, dropout=0.0
-    ),
-}
+SHAPES = shapes(width=WIDTH, max_length=LENGTH, dropout=0.0)
 ROWS = training_rows(
     np.array([0, 4, 9]), np.array([1, 2, 4, 5, 7, 5, 1, 4, 2], np.int32), length=LENGTH
 )
