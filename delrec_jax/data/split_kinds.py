@@ -25,7 +25,7 @@ class SplitConfig:
     """How the corpus is split.
 
     Attributes:
-      kind: "leave_one_out", "global_temporal", "by_user" or "given".
+      kind: one of `KINDS`.
       valid_from: For "global_temporal": the share of all interactions before the validation period.
       test_from: For "global_temporal": the share of all interactions before the test period.
       valid_users: For "by_user": the share of users whose last item is a validation target.
@@ -271,10 +271,9 @@ def split_of_lengths(
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One kind of split.
+    """How a kind of split is made.
 
     Attributes:
-      make: splits a corpus.
       reads: the settings of `SplitConfig` that it reads, beside those of every kind.
       by_source: whether it takes the parts that the corpus comes in.
       by_date: whether it compares times between users.
@@ -295,7 +294,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "by_user": Kind(
         lambda corpus, config: by_user(corpus.interactions, config),
-        reads=("valid_users", "test_users", "seed"),
+        ("valid_users", "test_users", "seed"),
     ),
     "given": Kind(lambda corpus, config: given(corpus), by_source=True),
 }

@@ -70,10 +70,7 @@ def test_one_that_reads_no_kernels_in_8_bits_is_refused(run, tmp_path, capsys):
             "--config.lm.quantise=int8",
             "--update",
         )
-    assert (
-        "lm.quantise is 'int8', but a bag of words reads no"
-        in capsys.readouterr().err
-    )
+    assert "lm.quantise is 'int8', but a bag of words reads no" in capsys.readouterr().err
 
 
 def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
@@ -164,7 +161,9 @@ def test_what_answers_would_be_asked_for_is_named(pretrained, tmp_path, capsys):
     line = refusal(capsys, "run", config, *flags)
     assert "lm.verbalizer=mean asks the language model for answers" in line
     assert "a bag of words only encodes texts" in line and "method=p2rec" in line
-    config = write_config(tmp_path / "alone.py", lm__family=ENCODER)
+    config = write_config(
+        tmp_path / "alone.py", lm__family=ENCODER, tune__adalora__targets=("mix",)
+    )
     line = refusal(capsys, "run", config, *flags, "--update")
     assert "pretrain asks" in line and "set lm.weights" in line
 
