@@ -42,9 +42,9 @@ from delrec_jax.config import Experiment, from_config, read_config
 from delrec_jax.delrec.distilling_task import distilling_task
 from delrec_jax.delrec.labelled_texts import LabelledText
 from delrec_jax.delrec.material import PromptExample
-from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.delrec.prompt_start import PromptStart
 from delrec_jax.delrec.prompt_tasks import prompt_tasks
+from delrec_jax.delrec.tuning_task import tuning_task
 from delrec_jax.language import bert_files
 from delrec_jax.language.bert_model import BertModel
 from delrec_jax.language.ranker import Ranker

@@ -27,7 +27,7 @@ import optax
 
 from delrec_jax.config import TuneConfig
 from delrec_jax.delrec.labelled_texts import ListedText
-from delrec_jax.delrec.next_item import ranking_loss
+from delrec_jax.delrec.tuning_task import ranking_loss
 from delrec_jax.language import t5_files
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig

@@ -26,11 +26,11 @@ import harness
 import jax
 import numpy as np
 
-from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import PER_TOKEN, collate, make_buckets, training_iterator
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.delrec.labelled_texts import LabelledText
-from delrec_jax.delrec.next_item import ranking_loss
 from delrec_jax.delrec.rows import latest_rows, next_items
+from delrec_jax.delrec.tuning_task import ranking_loss
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.rank_allocation import with_rank_allocation
 from delrec_jax.p2rec.parsing_task import parsing_loss, parsing_optimizer
@@ -139,7 +139,7 @@ def instance_level(
 
     def example(index: int, _: Any) -> LabelledText:
         shown = train.history(int(rows.users[index]))[: rows.ends[index]]
-        text = prompts.recommendation(pieces, shown, pattern=nothing)
+        text = lsr_ids(pieces, shown, pattern=nothing)
         return LabelledText(ids=text, label=np.int32(labels[index]))
 
     ranker = replace(language.ranker, model=language.model.with_adapters(adalora))

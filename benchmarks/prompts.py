@@ -35,7 +35,7 @@ TASKS = ("lsr", "rps", "ta")
 TEMPLATES = {
     "ta": TemporalAnalysis.template,
     "rps": PatternSimulating.template,
-    "lsr": templates.NEXT_ITEM_TEMPLATE,
+    "lsr": LSR_TEMPLATE,
 }
 
 

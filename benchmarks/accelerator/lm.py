@@ -34,7 +34,7 @@ from delrec_jax.language import attention
 from delrec_jax.planning.memory import stage_memory
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import sharding_rows
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 
 ASSUMED = Assumed(items=1682, title_tokens=12)
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, by the data sheet
@@ -120,7 +120,7 @@ def child(case: Case) -> dict[str, Any]:
     experiment = experiment_of_case(case)
     planned = next(
         found
-        for found in planned_steps(experiment, jax.devices()[:1], ASSUMED)
+        for found in planned_tasks(experiment, jax.devices()[:1], ASSUMED)
         if found.stage == case.stage
     )
     with _kernel(case.kernel):

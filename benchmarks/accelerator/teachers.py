@@ -8,7 +8,7 @@ import numpy as np
 from measuring import Record, experiment_of, milliseconds, random_weights, zeros
 
 from delrec_jax.planning.shapes import Assumed
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.teachers.windows import TrainingRows
 from delrec_jax.training.row_steps import RowSteps
 from delrec_jax.training.sharding import place_batch
@@ -34,7 +34,7 @@ def rates(name: str, corpus: str, tiny: bool) -> dict[str, Any]:
             config.teacher.sasrec.update(width=8, layers=1, heads=1, max_length=8)
 
     experiment, items = experiment_of(f"teachers/{corpus}.py", change), _CORPORA[corpus]
-    planned = planned_steps(experiment, jax.devices()[:1], Assumed(items=items))[0]
+    planned = planned_tasks(experiment, jax.devices()[:1], Assumed(items=items))[0]
     rows = _full_rows(experiment.teacher.max_length, items)
     batches = teacher_batches(len(rows), experiment.teacher, seed=0)
     key = jax.random.key(1)

@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 
 from delrec_jax.data.templates import (
-    NEXT_ITEM,
     SEPARATOR,
     WORDINGS,
     Field,
@@ -265,17 +264,6 @@ def _newest_that_fit(pieces: Pieces, history: Items, room: int) -> np.ndarray:
     # The first title shown has no separator before it.
     count = needed.searchsorted(room + titles.separator_length, side="right")
     return newest[len(newest) - count :]
-
-
-def recommendation(pieces: Pieces, history: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
-    """Returns the LSR text, which stage 2 and evaluation use."""
-
-    def build(pieces: Pieces) -> Ids:
-        shown = list_candidates_if_shown(pieces, candidates)
-        fields = {Field.PATTERN: pattern, Field.CANDIDATES: shown}
-        return assemble(pieces, NEXT_ITEM, fields, history)
-
-    return fitting(pieces, build)
 
 
 def list_candidates_if_shown(pieces: Pieces, candidates: Items) -> Ids:

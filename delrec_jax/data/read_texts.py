@@ -4,16 +4,15 @@ A text is assembled twice, from pieces of tokens and from pieces of owners. Both
 second text says of each token of the first whose title it belongs to, whatever was cut or left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 
-from delrec_jax.data.prompts import NO_PATTERN, Pieces, recommendation
+from delrec_jax.data.prompts import NO_PATTERN, Pieces
 from delrec_jax.data.templates import Field
-from delrec_jax.data.title_tokens import Ids, Items, TitleTokens
+from delrec_jax.data.title_tokens import Ids, TitleTokens
 
 
 class Text(NamedTuple):
@@ -69,62 +68,15 @@ def read_text(pieces: Pieces, pattern: Ids, build: Callable[[Pieces, Ids], Ids])
         is these, each stands after its title, and the text has no sentence about a pattern.
       build: makes a text, whose length depends only on the lengths of what it is made from.
     """
-    pieces, pattern = _with_its_slots(pieces, pattern)
+    pieces, pattern = with_its_slots(pieces, pattern)
     ids = build(pieces, pattern)
     if pieces.owners is None:
         return Text(ids, None)
     return Text(ids, build(pieces.owners, np.zeros_like(pattern)))
 
 
-def _with_its_slots(pieces: Pieces, pattern: Ids) -> tuple[Pieces, Ids]:
+def with_its_slots(pieces: Pieces, pattern: Ids) -> tuple[Pieces, Ids]:
+    """Returns the pieces that have this pattern's slots in their titles, and no pattern; others are returned as they are."""
     if pieces.slotted is not None and pieces.slotted.titles[0][-1] in pattern[:1]:
         return pieces.slotted, NO_PATTERN
     return pieces, pattern
-
-
-def next_item_text(pieces: Pieces, history: Items, pattern: Ids, candidates: Items = ()) -> Text:
-    """Returns the text of stage 2 and of evaluation (`prompts.recommendation`)."""
-    return read_text(
-        pieces,
-        pattern,
-        lambda pieces, pattern: recommendation(
-            pieces, history, pattern=pattern, candidates=candidates
-        ),
-    )
-
-
-def next_item_lengths(
-    pieces: Pieces,
-    histories: Sequence[np.ndarray],
-    pattern: Ids,
-    candidates: Sequence[Items] | np.ndarray | None = None,
-) -> Int64[np.ndarray, "N"]:
-    """Returns how many tokens the `next_item_text` of each history has, for a tenth of what it takes to make the texts.
-
-    Args:
-      pieces: tokenized pieces.
-      histories: items, oldest first.
-      pattern: as in `read_text`.
-      candidates: those of each history, if the texts list them; None = they list none.
-
-    Raises:
-      UserError: a text is too long.
-    """
-    shown, slots = _with_its_slots(pieces, pattern)
-    titles, config = shown.titles, shown.config
-    found = np.zeros(len(histories), np.int64)
-    fixed = len(recommendation(shown, (), pattern=slots))
-    for row, history in enumerate(histories):
-        listed = () if candidates is None else candidates[row]
-        around = fixed
-        if len(listed):
-            codes = len(listed) if shown.codes else 0
-            around += codes + titles.separated_lengths[listed].sum() - titles.separator_length
-        # The first title shown has no separator before it.
-        newest = history[max(0, len(history) - config.max_history) :]
-        whole = around + titles.separated_lengths[newest].sum() - titles.separator_length
-        if len(newest) and whole <= config.max_tokens:
-            found[row] = whole
-        else:  # how much of the history fits, if anything does, is for the text to say
-            found[row] = len(next_item_text(pieces, history, pattern, listed).ids)
-    return found

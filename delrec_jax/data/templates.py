@@ -1,7 +1,8 @@
-"""The words that prompts share: named fields, the nouns of four domains, and the text that asks for the next item.
+"""The words that prompts share: named fields, sentences, and the nouns of four domains.
 
 A template is a sequence of plain text and fields; every text starts and ends at a word boundary, so that the tokens of the
-pieces are the tokens of the entire text. Each task's own template is in the file named after it (`delrec`, `p2rec`).
+pieces are the tokens of the entire text. Each task's own template is in the file named after it (`sequential_recommendation`, and in
+`delrec` and `p2rec`).
 """
 
 import enum
@@ -48,19 +49,6 @@ HISTORY: Template = ("The user has {past} these {plural} in order :", Field.HIST
 PATTERN: Template = (". The recommendation pattern of the {teacher} model is :", Field.PATTERN)
 CANDIDATES: Template = (". The candidate {plural} are :", Field.CANDIDATES)
 """Sentences that several templates share."""
-
-NEXT_ITEM = "lsr"
-"""The name of the template that stage 2 and evaluation use."""
-
-NEXT_ITEM_TEMPLATE: Template = (
-    *HISTORY,
-    ". Refer to the recommendation pattern of the {teacher} model :",
-    Field.PATTERN,
-    *CANDIDATES,
-    ". The next {noun} the user will {verb} is :",
-    Field.MASK,
-)
-"""DELRec's LLM-based Sequential Recommendation (LSR; method.md, stage 2)."""
 
 WORDINGS = ("paper", "brief")
 """Sentences as in the paper, or a few words each, which encoders of short texts read faster."""

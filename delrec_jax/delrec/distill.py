@@ -30,7 +30,7 @@ from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.teachers.list_files import ListsKey, inputs_hash, load_lists, save_lists
 from delrec_jax.teachers.lists import TeacherLists
 from delrec_jax.training.checkpoints import save_tree
-from delrec_jax.training.selection import warn_of_costly_selection
+from delrec_jax.training.selection_cost import warn_of_costly_selection
 from delrec_jax.training.task import Task, run_task, shapes_of
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.fold_teachers import TrainingSource, training_source

@@ -11,7 +11,7 @@ from delrec_jax.workdir.language_scorer import LanguageScorer
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.ranked_so_far import RankedSoFar
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.title_vectors import title_vector_systems
+from delrec_jax.workdir.title_recommenders import title_vector_systems
 from delrec_jax.workdir.workspace import Workspace
 
 

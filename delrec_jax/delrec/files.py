@@ -13,7 +13,7 @@ from typing import Any
 
 from delrec_jax.files import file_hash
 from delrec_jax.training.checkpoints import load_tree
-from delrec_jax.workdir.encoded_titles import TitleStore
+from delrec_jax.workdir.title_vectors import TitleStore
 from delrec_jax.workdir.workspace import Workspace
 
 READOUT = "readout"

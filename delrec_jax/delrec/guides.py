@@ -3,8 +3,8 @@
     guide = unit( sum over the teacher's top h items of softmax(f(S) / tau)_i v_i )
 
 where v_i are the centered unit vectors of the titles. Every teacher can be asked this way, those without states of their own
-too, and the language model reads the answer in its own terms. Like the teacher's scores (`beside`), guides are better on the
-positions that the teacher was trained on than on new ones.
+too, and the language model reads the answer in its own terms. Like the teacher's scores (`residual_tuning`), guides are better
+on the positions that the teacher was trained on than on new ones.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ class LabelledText:
     Attributes:
       ids: int32 [T].
       label: int32 [], the item.
-      history: int32 [H], all items before it, left-padded with -1; None unless a recommender scores it (`beside`).
+      history: int32 [H], all items before it, left-padded with -1; None unless a recommender scores it (`residual_tuning`).
       owners: int32 [T], the item that each token belongs to (`data.read_texts`); None if the verbalizer reads none.
       guides: float32 [D], what the teacher expects after the history (`guides`); None if the prompt reads none.
       folds: int32 [], which of the recommenders that are tuned beside is asked; None if there is one.

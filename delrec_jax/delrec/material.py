@@ -12,7 +12,7 @@ from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import Pieces
 from delrec_jax.data.read_texts import Text, read_text
 from delrec_jax.data.title_tokens import Ids
-from delrec_jax.delrec.rows import Rows, among_negatives
+from delrec_jax.delrec.rows import Rows, label_with_negatives
 from delrec_jax.teachers.lists import TeacherLists
 
 
@@ -92,7 +92,7 @@ def labelled_candidates(
 ) -> Int[np.ndarray, " C"]:
     """The label and unseen items, `distill.num_candidates` in total, in random order."""
     count, key = material.config.distill.num_candidates, "distill.num_candidates"
-    return among_negatives(label, material.known, seen, count, rng, key=key)
+    return label_with_negatives(label, material.known, seen, count, rng, key=key)
 
 
 def one_hot(candidates: Int[np.ndarray, " C"], label: int) -> Float[np.ndarray, " C"]:

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import NO_PATTERN, Pieces
-from delrec_jax.data.read_texts import next_item_text
+from delrec_jax.data.sequential_recommendation import lsr_text
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.guides import Guides
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.material import one_hot
-from delrec_jax.delrec.rows import Rows, among_negatives, latest_rows, next_items
+from delrec_jax.delrec.rows import Rows, label_with_negatives, latest_rows, next_items
 from delrec_jax.padding import left_padded
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
@@ -72,17 +72,17 @@ class NextItemExamples:
         label, shown = int(self.labels[index]), self._shown(index)
         history = self.train.history(int(self.rows.users[index]))
         count = self.config.num_candidates
-        candidates = among_negatives(
+        candidates = label_with_negatives(
             label, self.known, history, count, rng, key="tune.num_candidates"
         )
-        ids, owners = next_item_text(self.pieces, shown, pattern, candidates)
+        ids, owners = lsr_text(self.pieces, shown, pattern, candidates)
         targets = one_hot(candidates, label)
         more = self._beside_text(index)
         return ListedText(ids=ids, candidates=candidates, targets=targets, owners=owners, **more)
 
     def labelled(self, index: int, pattern: Ids) -> LabelledText:
         """The text of a row with this pattern, labeled over the catalogue; nothing about it is drawn."""
-        ids, owners = next_item_text(self.pieces, self._shown(index), pattern)
+        ids, owners = lsr_text(self.pieces, self._shown(index), pattern)
         return LabelledText(
             ids=ids,
             label=np.int32(self.labels[index]),

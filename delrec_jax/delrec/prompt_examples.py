@@ -13,7 +13,7 @@ import numpy as np
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment
-from delrec_jax.data.read_texts import next_item_text
+from delrec_jax.data.sequential_recommendation import lsr_text
 from delrec_jax.data.splits import Split
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.delrec.guides import Guides
@@ -104,7 +104,7 @@ class PromptExamples:
         material, label = self.material, int(self.labels[row])
         everything = material.train.history(int(material.rows.users[row]))
         candidates = labelled_candidates(material, label, everything, rng)
-        text = next_item_text(material.pieces, material.history(row), material.slots, candidates)
+        text = lsr_text(material.pieces, material.history(row), material.slots, candidates)
         return PromptExample(
             ids=text.ids,
             candidates=candidates,

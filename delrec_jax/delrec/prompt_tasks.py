@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from delrec_jax.config import Experiment
-from delrec_jax.data.templates import NEXT_ITEM, NEXT_ITEM_TEMPLATE, WORDS, Field, Template
+from delrec_jax.data.sequential_recommendation import LSR, LSR_TEMPLATE
+from delrec_jax.data.templates import WORDS, Field, Template
 from delrec_jax.delrec.material import Material, PromptExample
 from delrec_jax.delrec.pattern_simulating import PatternSimulating
 from delrec_jax.delrec.temporal_analysis import TemporalAnalysis
@@ -72,7 +73,7 @@ def _named(name: str, code: str) -> PromptTask:
     key = f"distill.tasks.{name}.code" if code else "distill.tasks"
     needs = ("name", "title", "template", "positions", "example")
     found = find(code or name, PROMPT_TASKS, key=key, needs=needs)
-    if name == NEXT_ITEM:
+    if name == LSR:
         raise UserError(f"distill.tasks.{name}: the text of stage 2 has this name; choose another")
     if found.name != name:
         raise UserError(f"{key} is {code!r}: its task is called {found.name!r}, not {name!r}")
@@ -130,4 +131,4 @@ def check_example(task: PromptTask, example: PromptExample, material: Material) 
 def prompt_templates(experiment: Experiment) -> dict[str, Template]:
     """The template of each task by its name in the config, and the one that asks for the next item."""
     named = {task.name: task.template for task in prompt_tasks(experiment)}
-    return named | {NEXT_ITEM: NEXT_ITEM_TEMPLATE}
+    return named | {LSR: LSR_TEMPLATE}

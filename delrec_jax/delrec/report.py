@@ -16,7 +16,7 @@ from delrec_jax.analysis.report import (
 )
 from delrec_jax.config import Experiment, to_dict
 from delrec_jax.data.corpus_warnings import corpus_warnings
-from delrec_jax.delrec import files, first_look, systems
+from delrec_jax.delrec import files, first_screen, systems
 from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records, significance
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
@@ -91,7 +91,7 @@ def _report_data(
     compared = significance.compare_family(
         table, pairs, _METRIC, protocol=protocol, seed=config.seed
     )
-    headline = first_look.headline(ws, table, rows, protocol=protocol)
+    headline = first_screen.headline(ws, table, rows, protocol=protocol)
     return ReportData(
         title=f"DELRec on {data.corpus.name}",
         summary={
@@ -112,8 +112,8 @@ def _report_data(
         curves=_curves(log),
         adapter_ranks=_adapter_ranks(ws),
         headline=headline,
-        users=first_look.shown_users(ws, data, table, protocol=protocol),
-        examples=first_look.examples(ws, data, language),
+        users=first_screen.shown_users(ws, data, table, protocol=protocol),
+        examples=first_screen.examples(ws, data, language),
         notes=[
             *filter(None, [terminal.seen_and_unseen(rows, protocol)]),
             *notes(config, data),

@@ -109,7 +109,7 @@ def of_other_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return order
 
 
-def among_negatives(
+def label_with_negatives(
     label: int,
     known: np.ndarray,
     seen: np.ndarray,

@@ -1,6 +1,6 @@
 """`delrec tune`, stage 2: tunes the language model with AdaLoRA to rank the next item; the prompt stays frozen.
 
-Its task (LSR in the paper), loss and optimizer are in `next_item`, AdaLoRA in `language.adalora` and
+Its task (LSR in the paper), loss and optimizer are in `tuning_task`, AdaLoRA in `language.adalora` and
 `language.rank_allocation`.
 """
 
@@ -18,13 +18,13 @@ from delrec_jax.data.pipeline import make_buckets, training_iterator
 from delrec_jax.data.splits import drawn_users
 from delrec_jax.delrec import files, systems, title_slots
 from delrec_jax.delrec.anchor import ScoresBefore, worth_keeping
-from delrec_jax.delrec.beside import beside_of
 from delrec_jax.delrec.guides import make_guides
-from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.delrec.next_item_examples import (
     NextItemExamples,
     next_item_examples,
 )
+from delrec_jax.delrec.residual_tuning import beside_of
+from delrec_jax.delrec.tuning_task import tuning_task
 from delrec_jax.distributed import as_main_sees, on_host
 from delrec_jax.evaluation.metrics import metrics_of_ranks
 from delrec_jax.evaluation.ranking import gather_candidates, rank_full, seen_items
@@ -33,7 +33,7 @@ from delrec_jax.language.adalora import rank_pattern
 from delrec_jax.language.logical_axes import READOUT_BEFORE
 from delrec_jax.language.rank_allocation import allocation_state, ranks_in_use
 from delrec_jax.training.refreshing import Refresh
-from delrec_jax.training.selection import warn_of_costly_selection
+from delrec_jax.training.selection_cost import warn_of_costly_selection
 from delrec_jax.training.sharding import place
 from delrec_jax.training.steps import TrainState
 from delrec_jax.training.task import Task, run_task, shapes_of

@@ -12,7 +12,7 @@ their interval, and are drawn as such.
 import numpy as np
 from jaxtyping import Float, Int
 
-from delrec_jax.evaluation.blocks import blocks
+from delrec_jax.evaluation.resampling_blocks import blocks
 
 MANY = 50_000
 """Users from which on values are counted first: a million took minutes for each interval."""

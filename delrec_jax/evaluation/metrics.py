@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import distinct_values
-from delrec_jax.evaluation.blocks import blocks
+from delrec_jax.evaluation.resampling_blocks import blocks
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 

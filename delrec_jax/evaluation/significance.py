@@ -16,9 +16,9 @@ from jaxtyping import Float
 from delrec_jax import prng
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation import distinct_values
-from delrec_jax.evaluation.blocks import blocks
 from delrec_jax.evaluation.metrics import METRICS, bootstrap_interval
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
+from delrec_jax.evaluation.resampling_blocks import blocks
 from delrec_jax.evaluation.systems import BASELINES, SYSTEMS
 
 CONTROLS = tuple(name for name in SYSTEMS if name.startswith("lm_") and name not in BASELINES)

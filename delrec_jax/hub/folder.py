@@ -36,8 +36,8 @@ from delrec_jax.hub.tensors import write_tensors
 from delrec_jax.language import hub
 from delrec_jax.language.families import find_family
 from delrec_jax.language.hub import TOKENIZER_FILES
-from delrec_jax.serving.answering import Answering
 from delrec_jax.serving.run_parts import RunParts
+from delrec_jax.serving.served_systems import Answering
 from delrec_jax.stages.export import check_exportable
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.network import NetworkTeacher

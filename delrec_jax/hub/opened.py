@@ -37,9 +37,9 @@ from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.mesh import own_mesh
 from delrec_jax.training.sharding import Layout
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.encoded_titles import TitleStore
 from delrec_jax.workdir.language_model import Base, Language, language_on
 from delrec_jax.workdir.language_scorer import LanguageSystem
+from delrec_jax.workdir.title_vectors import TitleStore
 
 
 class FolderParts:

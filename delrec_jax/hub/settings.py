@@ -8,7 +8,7 @@ from delrec_jax.config import Experiment, as_config, from_config, leaf_values, t
 from delrec_jax.errors import UserError
 from delrec_jax.hub.manifest import read_part
 from delrec_jax.plugins import is_own
-from delrec_jax.workdir.belonging import PLACES
+from delrec_jax.workdir.workdir_checks import PLACES
 
 _PATHS = (("data", "path"), ("data", "manual_dir"), ("data", "download_dir"), ("teacher", "lists"))
 _FREE_TEXT = ("distill.init_text",)

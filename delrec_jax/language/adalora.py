@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from delrec_jax.dropout import dropped
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
-from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.layer_stacking import unstack_layers
 from delrec_jax.language.quantised import scaled_product
 from delrec_jax.precision import EXACT
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import file_hash, json_hash, whole, write_text
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.layer_stacking import unstack_layers
 
 Tree = dict[str, Any]
 FORMAT = "delrec-adapter-1"

@@ -19,9 +19,9 @@ from delrec_jax.language.activations import gelu
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import attend_by_xla
 from delrec_jax.language.bert_config import BertConfig
+from delrec_jax.language.compute_settings import matmul_precision, recomputed
 from delrec_jax.language.fused_attention import attend_by_cudnn, fits
 from delrec_jax.language.logical_axes import constrain
-from delrec_jax.language.running import matmul_precision, recomputed
 
 _STDDEV = 0.02  # of all initial weights
 

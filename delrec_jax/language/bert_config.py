@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.running import check_running
+from delrec_jax.language.compute_settings import check_running
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from delrec_jax.language import bert_files, peft_export
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.bert_model import BertModel
 from delrec_jax.language.bert_names import BERT_NAMES
+from delrec_jax.language.compute_settings import in_less_memory
 from delrec_jax.language.family import Family, LanguageModel, Params
 from delrec_jax.language.hub import known_shape
-from delrec_jax.language.running import in_less_memory
 
 # How the model runs follows the config, even if a pretrained model determines the sizes.
 _RUNNING = ("dtype", "param_dtype", "precision", "remat", "attention", "dropout_rate")

@@ -10,9 +10,9 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.bert import Bert, shapes
 from delrec_jax.language.bert_config import BertConfig
+from delrec_jax.language.compute_settings import check_heads
 from delrec_jax.language.family import LanguageModel, Sizes
 from delrec_jax.language.logical_axes import Axes, constrain, named_axes
-from delrec_jax.language.running import check_heads
 from delrec_jax.language.soft_prompt import embed_with_prompt
 
 axes_of = named_axes(

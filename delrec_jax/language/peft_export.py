@@ -26,7 +26,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import scaling
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.export import PROMPT_FILE
-from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.layer_stacking import unstack_layers
 from delrec_jax.language.weight_names import Names
 
 Tree = dict[str, Any]

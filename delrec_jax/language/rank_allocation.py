@@ -21,7 +21,7 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Int
 
 from delrec_jax.language.adalora_config import AdaLoRAConfig, Schedule
-from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.layer_stacking import unstack_layers
 
 Tree = dict[str, Any]
 

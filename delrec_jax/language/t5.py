@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from delrec_jax.language.activations import gated_gelu
 from delrec_jax.language.adalora import AdapterDropout, Projection
 from delrec_jax.language.attention import Attention, RelativeBias
-from delrec_jax.language.layers import STACKED
+from delrec_jax.language.compute_settings import matmul_precision, recomputed
+from delrec_jax.language.layer_stacking import STACKED
 from delrec_jax.language.logical_axes import constrain
-from delrec_jax.language.running import matmul_precision, recomputed
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.token_table import look_up
 

@@ -7,10 +7,10 @@ from typing import Any, Protocol, cast
 
 import jax
 
-from delrec_jax.language import flan, t5_files
+from delrec_jax.language import t5_files, t5_shapes
+from delrec_jax.language.compute_settings import in_less_memory
 from delrec_jax.language.family import Family, LanguageModel, Params
 from delrec_jax.language.peft_export import PeftBase, export_peft
-from delrec_jax.language.running import in_less_memory
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Encoder, T5Model
 from delrec_jax.language.t5_names import names_of
@@ -50,7 +50,7 @@ class T5Family(Family):
 
     def planned(self, settings: _Settings) -> tuple[T5Encoder, str]:
         if settings.weights:
-            sizes, source = flan.pretrained_shape(settings.weights)
+            sizes, source = t5_shapes.pretrained_shape(settings.weights)
             shape = _as_configured(sizes, settings)
         else:
             # A trained tokenizer has at most this many ids.

@@ -8,16 +8,16 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.answering import (
+from delrec_jax.language.compute_settings import check_heads
+from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes
+from delrec_jax.language.logical_axes import Axes, named_axes
+from delrec_jax.language.t5 import T5, head_matrix
+from delrec_jax.language.t5_answers import (
     answer_states,
     encoded_texts,
     hidden_at_masks,
     teacher_forced,
 )
-from delrec_jax.language.family import AnsweringModel, LanguageModel, Sizes
-from delrec_jax.language.logical_axes import Axes, named_axes
-from delrec_jax.language.running import check_heads
-from delrec_jax.language.t5 import T5, head_matrix
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_names import leaves
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.layer_stacking import stack_layers
 from delrec_jax.language.t5 import T5
 
 _KEY_LIKE_QUERY, _KEY_NOISE = 0.6, 0.8

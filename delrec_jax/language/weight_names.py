@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from delrec_jax.language.layers import STACKED
+from delrec_jax.language.layer_stacking import STACKED
 
 TreePath = tuple[str, ...]
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.language.hub import StoredTensor, stored_tensors
-from delrec_jax.language.layers import STACKED
+from delrec_jax.language.layer_stacking import STACKED
 from delrec_jax.language.weight_names import Leaf, Names, TreePath, unrolled_paths
 
 _AT_ONCE = 1 << 24  # elements in memory while values are hashed or compared

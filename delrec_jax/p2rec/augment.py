@@ -27,6 +27,7 @@ from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.checkpoints import load_tree, save_tree
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.augmented_ease import solve
 from delrec_jax.workdir.closed_forms import training_part
 from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import write_json
@@ -34,7 +35,6 @@ from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.protocols import full_rankers
 from delrec_jax.workdir.recommenders import PLAIN, Cell
-from delrec_jax.workdir.solved import solve
 from delrec_jax.workdir.teacher_training import SCORED_USERS, TeacherTraining
 from delrec_jax.workdir.validation import selecting_rows
 from delrec_jax.workdir.workspace import Workspace

@@ -25,7 +25,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.evaluation import records
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED, read_rows
 from delrec_jax.files import write_text
-from delrec_jax.p2rec import files, first_look
+from delrec_jax.p2rec import files, first_screen
 from delrec_jax.p2rec.cells import RANDOM, SHUFFLED, UNTUNED, seeds
 from delrec_jax.p2rec.comparison import compare_augmentations
 from delrec_jax.p2rec.stage_blocks import category_block, category_lines, validation_block
@@ -125,8 +125,8 @@ def _page(
         categories=described["categories"],
         maps=_maps(ws, data),
         over_seeds=True,
-        headline=first_look.headline(ws, table, rows, compared),
-        users=first_look.shown_users(ws, data, table),
+        headline=first_screen.headline(ws, table, rows, compared),
+        users=first_screen.shown_users(ws, data, table),
         notes=[
             *_notes(config, data),
             *left_out(ws),

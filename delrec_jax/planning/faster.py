@@ -11,7 +11,7 @@ from delrec_jax.planning.memory import stage_memory
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.speed import speed_of
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.planning.work import Work
 from delrec_jax.training.mesh import MeshConfig, check_slices, mesh_sizes
 from delrec_jax.workdir.stage_table import STAGES
@@ -61,7 +61,7 @@ def faster(
     def expected(settings: str, changed: Experiment) -> Faster:
         check_slices(mesh_sizes(changed.mesh, len(devices)), chip.nodes(len(devices)))
         texts, memory = {}, 0
-        for planned in planned_steps(changed, devices, assumed):
+        for planned in planned_tasks(changed, devices, assumed):
             bytes_ = stage_memory(changed, planned, sharding_rows(planned), assumed).by_estimate
             memory = max(memory, bytes_)
             if planned.stage in _STAGES:

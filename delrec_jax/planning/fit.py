@@ -12,7 +12,7 @@ from delrec_jax.planning.chips import Chip
 from delrec_jax.planning.memory import StageMemory, stage_memory
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.training.mesh import check_slices, mesh_sizes
 from delrec_jax.workdir.stage_table import STAGES
 
@@ -109,7 +109,7 @@ def remedies(
 
 
 def _estimated(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> int:
-    steps = planned_steps(experiment, devices, assumed)
+    steps = planned_tasks(experiment, devices, assumed)
     return max(
         stage_memory(experiment, planned, sharding_rows(planned), assumed).by_estimate
         for planned in steps

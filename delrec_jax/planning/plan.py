@@ -22,7 +22,7 @@ from delrec_jax.planning.memory import StageMemory, stage_memory, with_compiled
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import Row, sharding_rows
 from delrec_jax.planning.speed import StageSpeed, speed_of
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.planning.work import work_of
 from delrec_jax.training.mesh import mesh_sizes
 from delrec_jax.training.task import Task
@@ -102,7 +102,7 @@ def plan(
         )
     found = chip_devices(chips[0], devices) if for_chip else fake_devices(devices)
     assumed = Assumed(items=items)
-    steps = planned_steps(experiment, found, assumed)
+    steps = planned_tasks(experiment, found, assumed)
     tables = {planned.stage: sharding_rows(planned) for planned in steps}
     stages = [stage_memory(experiment, s, tables[s.stage], assumed) for s in steps]
     if compile_for != "no":

@@ -16,6 +16,7 @@ from delrec_jax import prng
 from delrec_jax.config import Experiment, GateConfig
 from delrec_jax.data import prompts
 from delrec_jax.data.pipeline import make_buckets, pad_texts
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.data.splits import Split, padded_histories
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.metrics import metrics_of_ranks
@@ -171,7 +172,7 @@ def _next_item_exam(
     drawn = prng.generator(config.seed, "lm/next").permutation(len(targets))[:_MAX_USERS]
     rows = np.sort(drawn)
     texts = [
-        prompts.recommendation(material.pieces, history, pattern=prompts.NO_PATTERN)
+        lsr_ids(material.pieces, history, pattern=prompts.NO_PATTERN)
         for history in split.histories("valid", rows)
     ]
     longest = int(split.history_lengths("valid")[rows].max())
@@ -191,9 +192,5 @@ def _series_exam(
     texts = []
     for source in sources:
         history = [*rng.integers(len(step), size=int(rng.integers(4))), int(source)]
-        texts.append(
-            prompts.recommendation(
-                material.pieces, history, pattern=material.words["next_volume"][0]
-            )
-        )
+        texts.append(lsr_ids(material.pieces, history, pattern=material.words["next_volume"][0]))
     return _GateQuestions(_stack(texts), step[sources], titles)

@@ -38,11 +38,11 @@ from delrec_jax.training.sharding import Layout
 from delrec_jax.training.task import Task
 from delrec_jax.training.writers import say
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.encoded_titles import title_room
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import code_count, make_pieces, make_ranker
 from delrec_jax.workdir.language_scorer import text_shapes
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.title_vectors import title_room
 from delrec_jax.workdir.workspace import Workspace
 
 _QUESTION_TEXTS = ("The {name} of", "is :")

@@ -21,11 +21,11 @@ from jaxtyping import Bool, Int32
 from delrec_jax.config import PretrainTextConfig
 from delrec_jax.data.interactions import Interactions
 from delrec_jax.data.prompts import NO_PATTERN, Pieces, join_titles
-from delrec_jax.data.templates import NEXT_ITEM
+from delrec_jax.data.sequential_recommendation import LSR
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items
-from delrec_jax.pretraining.halves import opening, question
+from delrec_jax.pretraining.text_halves import opening, question
 
-_TASKS = ("rps", NEXT_ITEM)  # RPS, which is stage 1's own, is known here by its name alone
+_TASKS = ("rps", LSR)  # RPS, which is stage 1's own, is known here by its name alone
 
 
 @dataclass(frozen=True)

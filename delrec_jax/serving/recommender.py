@@ -13,12 +13,12 @@ from delrec_jax.data.title_tokens import Ids
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
-from delrec_jax.serving.answering import Answering
 from delrec_jax.serving.asked import asked_split, check_items, check_number
 from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.parts import Parts
 from delrec_jax.serving.run_parts import RunParts
-from delrec_jax.serving.stated import Lists, Rows, among, filled_batch
+from delrec_jax.serving.served_systems import Answering
+from delrec_jax.serving.stated_candidates import Lists, Rows, among, filled_batch
 from delrec_jax.serving.titles import By, Names
 from delrec_jax.teachers.best_items import best_items
 from delrec_jax.workdir.language_model import readable

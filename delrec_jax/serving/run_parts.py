@@ -19,7 +19,7 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.item_to_item import READ_ITEMS
 from delrec_jax.teachers.protocol import Teacher
 from delrec_jax.teachers.registry import LISTS, closed_form
-from delrec_jax.workdir import recommenders, title_vectors
+from delrec_jax.workdir import recommenders, title_recommenders
 from delrec_jax.workdir.closed_forms import Choice, chosen, fitted, training_part
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.language_model import Language
@@ -66,7 +66,7 @@ class RunParts:
         """The hashes of the finished stages' results, and of what `evaluate` chose by validation."""
         stages = (stage for stage in self._ws.stages if self._ws.finished(stage))
         chosen = (
-            self._ws.folder("evaluate") / name for name in ("hybrids.json", title_vectors.FILE)
+            self._ws.folder("evaluate") / name for name in ("hybrids.json", title_recommenders.FILE)
         )
         return {stage: self._ws.content(stage) for stage in stages} | {
             path.name: file_hash(path) for path in chosen if path.exists()
@@ -134,7 +134,7 @@ class RunParts:
             return recommenders.load_cell(self._ws, data, cell), length
         if choice := self._title_vectors.get(name):
             vectors, config = self.language.title_vectors, self.experiment.baselines
-            found = title_vectors.title_vector_teacher(name, choice, vectors, data, config)
+            found = title_recommenders.title_vector_teacher(name, choice, vectors, data, config)
             return found, READ_ITEMS
         found = fitted(name, training_part(data), self._baselines[name])
         return found, closed_form(name).max_length
@@ -149,7 +149,7 @@ class RunParts:
 
     @cached_property
     def _title_vectors(self) -> Mapping[str, Choice]:
-        return title_vectors.stored(self._ws)
+        return title_recommenders.stored(self._ws)
 
     @cached_property
     def _cells(self) -> Mapping[str, Cell]:

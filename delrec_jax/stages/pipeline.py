@@ -9,8 +9,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.files import expanded
 from delrec_jax.language import hub
 from delrec_jax.stages.baseline import print_baseline
-from delrec_jax.stages.exhausted import memory_told
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.stages.out_of_memory import memory_told
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.teachers.registry import LISTS
 from delrec_jax.training.preemption import end_if_told

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from delrec_jax.data.read_texts import next_item_text
+from delrec_jax.data.sequential_recommendation import lsr_text
 from delrec_jax.delrec.material import PromptExample
 from delrec_jax.delrec.prompt_examples import make_examples, make_lists, source_rows
 from delrec_jax.errors import UserError
@@ -84,7 +84,7 @@ def _show_next_items(data: Data, texts: Texts, count: int) -> None:
     """Prints the texts of stage 2 and of evaluation."""
     for index, asked in enumerate(data.split.histories("valid")[:count]):
         candidates = data.candidates["valid"].items[index]
-        ids = next_item_text(texts.pieces, asked, texts.slots, candidates).ids
+        ids = lsr_text(texts.pieces, asked, texts.slots, candidates).ids
         target = (candidates == data.split.target("valid")[index]).astype(np.float32)
         example = PromptExample(ids=ids, candidates=candidates, targets=target, task=np.int32(0))
         _show(data, texts, "Next item (LSR)", example)

@@ -8,6 +8,7 @@ from delrec_jax.files import expanded, file_hash
 from delrec_jax.stages.histories import check_lists
 from delrec_jax.teachers.registry import LISTS, NETWORKS, closed_form, display_name, parts_of
 from delrec_jax.training.writers import say
+from delrec_jax.workdir.augmented_ease import CHOOSING
 from delrec_jax.workdir.closed_forms import choose_settings
 from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.hybrids import HybridWeights, Weighted
@@ -15,7 +16,6 @@ from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.listed_teacher import read_listed, save_listed
 from delrec_jax.workdir.prepared import Data
 from delrec_jax.workdir.recommenders import load_part, part_length, taught_path
-from delrec_jax.workdir.solved import CHOOSING
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.workspace import Workspace
 

@@ -3,7 +3,7 @@
 A checkpoint holds everything that the next step depends on (parameters, optimizer state, random stream, position in the data)
 and the settings that it was made under. A run that was killed and resumed ends where it would have ended, bit for bit on CPU.
 Orbax writes under a temporary name and then renames: an interrupted save is never mistaken for a good one. What was damaged
-later is found by its sums (`written`): training goes on from the checkpoint before it, and a finished result is refused.
+later is found by its sums (`checksums`): training goes on from the checkpoint before it, and a finished result is refused.
 """
 
 import json
@@ -23,7 +23,7 @@ from delrec_jax.distributed import is_main, lost_another, on_host, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line, out_of_memory
 from delrec_jax.files import file_hash, whole, write_text
 from delrec_jax.training.checkpoint_manager import open_manager
-from delrec_jax.training.written import (
+from delrec_jax.training.checksums import (
     UNFINISHED,
     check_described,
     described,

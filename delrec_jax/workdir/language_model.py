@@ -25,8 +25,8 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.teachers.registry import display_name
 from delrec_jax.training.sharding import Layout, place
 from delrec_jax.workdir import base_model
-from delrec_jax.workdir.encoded_titles import TitleEncoder, TitleStore, title_room
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.title_vectors import TitleEncoder, TitleStore, title_room
 from delrec_jax.workdir.workspace import Workspace
 
 

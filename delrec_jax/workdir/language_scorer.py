@@ -12,7 +12,7 @@ from delrec_jax.batches import Arrays, batch_type
 from delrec_jax.data import prompts
 from delrec_jax.data.evaluation_batches import padding_of
 from delrec_jax.data.pipeline import bucket_length, make_buckets, pad_texts
-from delrec_jax.data.read_texts import next_item_lengths, next_item_text
+from delrec_jax.data.sequential_recommendation import lsr_lengths, lsr_text
 from delrec_jax.data.splits import Part, Split
 from delrec_jax.data.title_tokens import Ids
 from delrec_jax.language.ranker import Ranker
@@ -151,7 +151,7 @@ class LanguageScorer:
         listed = self._listed(candidates)
         shown = [()] * len(histories) if listed is None else listed
         texts = [
-            next_item_text(self.language.pieces, history, system.pattern, items)
+            lsr_text(self.language.pieces, history, system.pattern, items)
             for history, items in zip(histories, shown, strict=True)
         ]
         length = bucket_length(max([least, *(len(text.ids) for text in texts)]), self.buckets)
@@ -167,7 +167,7 @@ class LanguageScorer:
     ) -> Int[np.ndarray, " N"]:
         """Returns how many tokens the texts of these histories have, without making them; see `texts`."""
         shown = self._listed(candidates)
-        return next_item_lengths(self.language.pieces, histories, system.pattern, shown)
+        return lsr_lengths(self.language.pieces, histories, system.pattern, shown)
 
     def _listed(self, candidates: Any) -> Any:
         return candidates if self.language.pieces.lists_candidates else None

@@ -10,10 +10,10 @@ from jaxtyping import Int
 from delrec_jax.data.splits import Split
 from delrec_jax.evaluation.user_ranks import RankFn, Ranks, ScoreFn, rank_users
 from delrec_jax.workdir.best_lists import BestLists
+from delrec_jax.workdir.hybrid_passes import Hybrids, Together
 from delrec_jax.workdir.protocols import Protocols, RowHistories
 from delrec_jax.workdir.ranking_times import RankingClock, RankingTimes
 from delrec_jax.workdir.systems import System
-from delrec_jax.workdir.together import Hybrids, Together
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ teacher/teacher.json                                          its name, the sett
                                                               weights of a hybrid
 augmented/teachers/NAME/seed-S/SYSTEM/teacher.safetensors     those that `augment` trained, in the format of a plain one;
                                                               under augment.way=ensemble the part that reads texts; of EASE,
-                                                              what `solved` stores
+                                                              what `augmented_ease` stores
 """
 
 from collections.abc import Mapping
@@ -34,6 +34,7 @@ from delrec_jax.teachers.registry import (
 )
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.training.checkpoints import load_tree
+from delrec_jax.workdir.augmented_ease import load_solved
 from delrec_jax.workdir.closed_forms import (
     Choice,
     chosen,
@@ -44,7 +45,6 @@ from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import read_json
 from delrec_jax.workdir.listed_teacher import ListedSystem, listed_teacher
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.solved import load_solved
 from delrec_jax.workdir.spread_scores import placed_scores, spread_over
 from delrec_jax.workdir.systems import System
 from delrec_jax.workdir.workspace import Workspace

@@ -7,9 +7,9 @@ from typing import Any
 from delrec_jax.config import Experiment, as_config, from_config
 from delrec_jax.errors import UserError
 from delrec_jax.files import expanded
-from delrec_jax.workdir.belonging import PLACES
 from delrec_jax.workdir.bucket import SCHEME, Bucket
 from delrec_jax.workdir.json_files import read_settings
+from delrec_jax.workdir.workdir_checks import PLACES
 
 _NAME = "config.json"
 

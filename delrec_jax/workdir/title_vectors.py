@@ -1,114 +1,123 @@
-"""The recommenders of the language model's own vectors of titles, untuned.
+"""The language model's own vectors of all titles: each title is read once per run, whatever reads the vectors.
 
-lm_embeddings   a user is sent to the items whose titles are nearest to those of the latest items (Harte et al., "Leveraging
-                Large Language Models for Sequential Recommendation", RecSys 2023, call it LLMSeqSim)
-lm_cease        CEASE (`teachers.cease`) with these vectors in place of the titles' words
-
-Nothing of the language model is trained. Their settings are chosen by validation, as those of all closed forms, and are kept
-beside the records: title_vectors.json.
+They are what the verbalizer `embedding` compares texts with, and what `lm_embeddings` and `lm_cease` recommend by.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from delrec_jax.config import BaselinesConfig
-from delrec_jax.distributed import as_main_has, on_main
+from delrec_jax.data.pipeline import bucket_length, make_buckets
+from delrec_jax.data.prompts import Pieces
+from delrec_jax.data.stored_arrays import content_hash, load_arrays, save_arrays
+from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.systems import LM_CEASE, LM_EMBEDDINGS
-from delrec_jax.teachers.cease import vector_cease
-from delrec_jax.teachers.item_to_item import (
-    READ_ITEMS,
-    VectorSimilarity,
-    vector_similarity,
-)
-from delrec_jax.teachers.protocol import Teacher
-from delrec_jax.teachers.registry import ClosedForm
-from delrec_jax.teachers.training_part import TrainingPart
-from delrec_jax.training.writers import say
-from delrec_jax.workdir.closed_forms import Choice, choose_settings, fitted_form, training_part
-from delrec_jax.workdir.conventional_system import ConventionalSystem
-from delrec_jax.workdir.json_files import read_json, write_json
-from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.spread_scores import spread_over
-from delrec_jax.workdir.workspace import Workspace
+from delrec_jax.language.embedding_scoring import title_vectors
+from delrec_jax.language.family import LanguageModel, Params
+from delrec_jax.training.sharding import Layout
+from delrec_jax.training.steps import EvalStep
 
-FILE = "title_vectors.json"
-"""Where `evaluate` keeps what validation chose, by system."""
-
-Vectors = Float[np.ndarray, "I E"]
+_BATCH = 128
 
 
-class _Nearest:
-    """The nearest titles as a `registry.ClosedForm`."""
+@dataclass(frozen=True)
+class TitleStore:
+    """Where the vectors of one language model are kept.
 
-    title = "LM's title vectors"
-    max_length = READ_ITEMS
-    grid: Mapping[str, tuple[float, ...]] = {}
-
-    def __init__(self, vectors: Vectors):
-        """Compares nothing yet."""
-        self._vectors = vectors
-
-    def fit(self, train: TrainingPart) -> VectorSimilarity:
-        """Asks the vectors alone."""
-        return vector_similarity(self._vectors)
-
-
-def _forms(vectors: Vectors, names: tuple[str, ...]) -> dict[str, ClosedForm]:
-    """The recommenders of these vectors by name: CEASE where the one with words is asked for too, its control."""
-    found: dict[str, ClosedForm] = {LM_EMBEDDINGS: _Nearest(vectors)}
-    if "cease" in names:
-        found[LM_CEASE] = vector_cease("CEASE with LM's title vectors", vectors)
-    return found
-
-
-def title_vector_systems(
-    ws: Workspace, vectors: Vectors, data: Data
-) -> dict[str, ConventionalSystem]:
-    """Returns the recommenders as systems by name, and keeps what validation chose; one that cannot be fitted is left out.
-
-    Args:
-        ws: the workdir, in whose folder of `evaluate` the choices are kept.
-        vectors: the language model's vectors of the titles.
-        data: the corpus.
+    Attributes:
+      file: the file; None = they are kept nowhere, and made when they are asked for.
+      base: fingerprint of the language model.
     """
-    config, layout = ws.experiment.baselines, spread_over(ws.experiment)
-    train, systems, kept = training_part(data), {}, {}
-    for name, form in _forms(vectors, config.names).items():
-        try:
-            choice = Choice(**as_main_has(asdict(choose_settings(form, data, config, train))))
-        except UserError as error:
-            say(f"  {form.title} is left out: {error}")
-            continue
-        teacher = fitted_form(form, train, choice)
-        systems[name] = ConventionalSystem(teacher, data.split, READ_ITEMS, layout)
-        kept[name] = asdict(choice)
-        say(f"  {form.title}: validation NDCG@10 {choice.valid_ndcg10:.4f} with {choice.told}")
-    on_main(lambda: write_json(ws.folder("evaluate") / FILE, kept))
-    return systems
+
+    file: Path | None
+    base: str
+
+    def vectors(
+        self, encoder: "TitleEncoder", params: Params, adapters: Any = None
+    ) -> Float[np.ndarray, "I D"]:
+        """Returns the stored vectors of these titles; makes and stores them first if the file holds others or none.
+
+        Args:
+          encoder: reads the titles.
+          params: parameters of the language model.
+          adapters: AdaLoRA's tree, if `base` is a tuned model.
+        """
+        file, key = self.file, {"base": self.base, "titles": encoder.digest}
+        if file is None:
+            return encoder(params, adapters)
+        if not as_main_sees(lambda: _read(file, key) is not None):
+            found = encoder(params, adapters)
+            on_main(lambda: _write(file, key, found))
+            return found
+        stored = _read(file, key)
+        assert stored is not None
+        return stored
 
 
-def stored(ws: Workspace) -> dict[str, Choice]:
-    """What validation chose in `evaluate`, by system; nothing if it has not run, or had no such systems."""
-    file = ws.folder("evaluate") / FILE
-    if not (ws.finished("evaluate") and file.exists()):
-        return {}
-    return {name: Choice(**one) for name, one in read_json(file).items()}
+def title_room(model: LanguageModel, pieces: Pieces) -> int:
+    """Returns how many tokens of a title the model can read alone, beside the special tokens of a text; 0 = any."""
+    special = len(pieces.begin) + len(pieces.end)
+    return max(1, model.longest_text - special) if model.longest_text else 0
 
 
-def title_vector_teacher(
-    name: str, choice: Choice, vectors: Vectors, data: Data, config: BaselinesConfig
-) -> Teacher:
-    """Returns one of the recommenders as validation chose it; it reads the `READ_ITEMS` latest items of a history.
+class TitleEncoder:
+    """Reads all titles, in batches of similar length; compiled once, with and without adapters."""
 
-    Args:
-        name: one of `evaluation.systems.TITLE_VECTORS` that `choice` is of.
-        choice: its settings.
-        vectors: the language model's vectors of the titles.
-        data: the corpus.
-        config: which baselines there are.
-    """
-    return fitted_form(_forms(vectors, config.names)[name], training_part(data), choice)
+    def __init__(self, model: LanguageModel, layout: Layout, titles: list[np.ndarray]):
+        """Reads nothing yet.
+
+        Args:
+          model: the language model.
+          layout: where its parameters are placed.
+          titles: the tokens of each text, no more than the model can read.
+        """
+        self._titles, self._width = titles, model.width
+        self._most = model.longest_text  # 0 = any
+        self._step = EvalStep(
+            lambda held, ids: title_vectors(model, held["params"], ids, held["adapters"]), layout
+        )
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the titles."""
+        digest = hashlib.sha256()
+        for title in self._titles:
+            digest.update(len(title).to_bytes(8, "little") + title.tobytes())
+        return digest.hexdigest()
+
+    def __call__(self, params: Params, adapters: Any = None) -> Float[np.ndarray, "I D"]:
+        """Returns the mean of the model's states over each text, on the host."""
+        held = {"params": params, "adapters": adapters}
+        lengths = np.array([len(title) for title in self._titles])
+        buckets = make_buckets(int(lengths.max()), smallest=16)
+        found = np.zeros((len(lengths), self._width), np.float32)
+        order, batch = np.argsort(lengths, kind="stable"), min(_BATCH, len(lengths))
+        for start in range(0, len(order), batch):
+            # The last batch reads some titles again, so that it has the shape of the others.
+            rows = order[max(0, min(start, len(order) - batch)) :][:batch]
+            length = bucket_length(int(lengths[rows].max()), buckets)
+            ids = np.zeros((batch, min(length, self._most or length)), np.int32)
+            for line, row in zip(ids, rows, strict=True):
+                line[: lengths[row]] = self._titles[row]
+            found[rows] = np.asarray(self._step(held, ids))
+        return found
+
+
+def _read(file: Path, key: dict[str, str]) -> np.ndarray | None:
+    """Returns what the file holds under this key; None if it is missing, damaged or of something else."""
+    try:
+        header, arrays, _ = load_arrays(
+            file, "file of title vectors", header=tuple(key), arrays=("vectors",)
+        )
+    except UserError:
+        return None
+    return arrays["vectors"] if header == key else None
+
+
+def _write(file: Path, key: dict[str, str], vectors: np.ndarray) -> None:
+    arrays = {"vectors": vectors}
+    save_arrays(file, key, arrays, stated_hash=content_hash(key, arrays))

@@ -20,10 +20,10 @@ from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.training.tracking.trackers import Trackers
 from delrec_jax.training.watching import Watch
 from delrec_jax.workdir import kept_files
-from delrec_jax.workdir.belonging import FILES, PLACES, check_own_folders, check_settings
 from delrec_jax.workdir.json_files import read_json, write_json
 from delrec_jax.workdir.setting_values import own_parts, value_at
 from delrec_jax.workdir.stage_table import STAGES, Stage
+from delrec_jax.workdir.workdir_checks import FILES, PLACES, check_own_folders, check_settings
 
 # Increased when a change of the code makes old results of a stage wrong. Fingerprints depend on it; newer markers say it too.
 _FORMAT = 5

@@ -10,12 +10,13 @@ from prompt_templates import EVERY, TASKS
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import NO_PATTERN, PromptConfig
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.data.templates import Field
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_ends, ta_min_length, ta_text
 from delrec_jax.errors import UserError
 from delrec_jax.p2rec.preference_text import preference_text
-from delrec_jax.pretraining.halves import opening, question
+from delrec_jax.pretraining.text_halves import opening, question
 
 FLAN = Path(__file__).resolve().parents[3] / "shared" / "models" / "flan-t5-small-tokenizer"
 TITLES = ["Alien", "Big Fish", "Casino", "Dune", "Enemy Mine", "Fargo", "Gattaca", "Heat", "Ikiru"]
@@ -150,7 +151,7 @@ def build(task, pieces, pattern):
         return ta_text(pieces, list(range(7)), pattern=pattern, candidates=CANDIDATES)
     if task == "rps":
         return rps_text(pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES, ranked=[8, 7])
-    return prompts.recommendation(pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES)
+    return lsr_ids(pieces, [0, 1, 2], pattern=pattern, candidates=CANDIDATES)
 
 
 @pytest.mark.parametrize(("task", "domain"), GOLDEN)
@@ -360,13 +361,13 @@ def test_truncation_drops_only_the_oldest_history(data):
 
 def test_the_shortest_text_that_fits_and_one_token_less():
     words, pieces = make(PromptConfig())
-    needed = len(prompts.recommendation(pieces, [2], pattern=words.array("P0")))
+    needed = len(lsr_ids(pieces, [2], pattern=words.array("P0")))
     words, pieces = make(PromptConfig(max_tokens=needed))
-    text = words.decode(prompts.recommendation(pieces, [0, 1, 2], pattern=words.array("P0")))
+    text = words.decode(lsr_ids(pieces, [0, 1, 2], pattern=words.array("P0")))
     assert "in order : Casino . Refer" in text
     words, pieces = make(PromptConfig(max_tokens=needed - 1))
     with pytest.raises(UserError) as error:
-        prompts.recommendation(pieces, [0, 1, 2], pattern=words.array("P0"))
+        lsr_ids(pieces, [0, 1, 2], pattern=words.array("P0"))
     message = str(error.value)
     assert f"prompts.max_tokens is {needed - 1}" in message and f"{needed - 1} tokens" in message
     assert "distill.length" in message and "prompts.show_candidates" in message
@@ -375,7 +376,7 @@ def test_the_shortest_text_that_fits_and_one_token_less():
 def test_an_empty_history_does_not_lift_the_limit():
     words, pieces = make(PromptConfig(max_tokens=5))
     with pytest.raises(UserError, match="max_tokens is 5"):
-        prompts.recommendation(pieces, [], pattern=words.array("P0"))
+        lsr_ids(pieces, [], pattern=words.array("P0"))
 
 
 def test_long_titles_are_cut_wherever_they_stand():

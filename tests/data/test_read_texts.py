@@ -8,7 +8,8 @@ from prompt_templates import EVERY
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.prompts import PromptConfig
-from delrec_jax.data.read_texts import next_item_text, read_text, with_owners, with_title_slots
+from delrec_jax.data.read_texts import read_text, with_owners, with_title_slots
+from delrec_jax.data.sequential_recommendation import lsr_ids, lsr_text
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_text
 
@@ -37,7 +38,7 @@ def builds():
     return {
         "ta": lambda pieces, pattern: ta_text(pieces, HISTORY[4:] + HISTORY[:4], pattern=pattern),
         "rps": lambda pieces, pattern: rps_text(pieces, HISTORY, pattern=pattern),
-        "lsr": lambda pieces, pattern: prompts.recommendation(pieces, HISTORY, pattern=pattern),
+        "lsr": lambda pieces, pattern: lsr_ids(pieces, HISTORY, pattern=pattern),
     }
 
 
@@ -62,7 +63,7 @@ def test_owners_are_the_titles_that_tokens_belong_to(make, task, settings):
 
 def test_titles_that_are_cut_to_fit_keep_their_owners(make):
     pieces = make[0](max_tokens=30, cut_to_fit=True)
-    text = next_item_text(pieces, [8], np.zeros(0, np.int32))
+    text = lsr_text(pieces, [8], np.zeros(0, np.int32))
     assert len(text.ids) <= 30 and (text.owners > 0).sum() == (text.owners == 9).sum() > 0
 
 
@@ -94,9 +95,9 @@ def test_a_slot_follows_each_title_and_belongs_to_it(make, task):
 
 
 def test_a_title_that_is_cut_keeps_its_slot(make):
-    room = len(next_item_text(make[0](), [8], np.zeros(0, np.int32)).ids)
+    room = len(lsr_text(make[0](), [8], np.zeros(0, np.int32)).ids)
     pieces = with_title_slots(make[0](max_tokens=room, cut_to_fit=True), TITLE_SLOTS)
-    text = next_item_text(pieces, [8], TITLE_SLOTS)
+    text = lsr_text(pieces, [8], TITLE_SLOTS)
     owned = np.flatnonzero(text.owners == 9)
     # Nine words and a slot do not fit: the longest cut that does leaves eight.
     assert len(text.ids) == room and len(owned) == 9
@@ -105,9 +106,9 @@ def test_a_title_that_is_cut_keeps_its_slot(make):
 
 def test_pieces_without_owners_give_none(make):
     pieces = replace(make[0](), owners=None)
-    assert next_item_text(pieces, HISTORY, SLOTS).owners is None
+    assert lsr_text(pieces, HISTORY, SLOTS).owners is None
     slotted = with_title_slots(pieces, TITLE_SLOTS)
-    assert next_item_text(slotted, HISTORY, TITLE_SLOTS).owners is None
+    assert lsr_text(slotted, HISTORY, TITLE_SLOTS).owners is None
 
 
 def test_brief_words_keep_what_is_asked():

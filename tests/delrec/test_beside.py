@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from delrec_jax.config import TuneConfig
-from delrec_jax.delrec.beside import Beside, standardised
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
-from delrec_jax.delrec.next_item import ranking_loss
+from delrec_jax.delrec.residual_tuning import ResidualTuning, standardised
+from delrec_jax.delrec.tuning_task import ranking_loss
 from delrec_jax.errors import UserError
 from delrec_jax.language.logical_axes import READOUT_BEFORE
 
@@ -35,7 +35,7 @@ class Teacher(flax.struct.PyTreeNode):
 
 TABLE = np.random.default_rng(0).normal(3, 5, (ITEMS, ITEMS)).astype(np.float32)
 LM = np.random.default_rng(1).normal(0, 1, (2, ITEMS)).astype(np.float32)
-BESIDE = Beside(WEIGHT, 2, KNOWN)
+BESIDE = ResidualTuning(WEIGHT, 2, KNOWN)
 
 
 def expected_sums(lm):
@@ -72,7 +72,7 @@ def loss_of(batch, beside=BESIDE, **settings):
 
 @pytest.fixture(autouse=True)
 def no_penalty(monkeypatch):
-    monkeypatch.setattr("delrec_jax.delrec.next_item.orthogonality_penalty", lambda tree: 0.0)
+    monkeypatch.setattr("delrec_jax.delrec.tuning_task.orthogonality_penalty", lambda tree: 0.0)
 
 
 IDS = np.zeros((2, 4), np.int32)
@@ -122,7 +122,7 @@ def test_alone_the_loss_leaves_out_items_that_training_has_not_and_the_anchor_pu
 
 @pytest.mark.parametrize("batch", [CATALOGUE, LISTED], ids=["catalogue", "candidates"])
 def test_the_adapters_penalty_is_added(batch, monkeypatch):
-    monkeypatch.setattr("delrec_jax.delrec.next_item.orthogonality_penalty", lambda tree: 4.0)
+    monkeypatch.setattr("delrec_jax.delrec.tuning_task.orthogonality_penalty", lambda tree: 4.0)
     config = TuneConfig(anchor=0.0)
     loss = ranking_loss(Model(), KNOWN, config)
     adapters = {"A": jnp.zeros(()), "E": jnp.zeros(()), "B": jnp.zeros(())}
@@ -144,7 +144,7 @@ def test_where_the_teacher_is_right_the_residual_is_small():
     sure = np.full((ITEMS, ITEMS), -1.0, np.float32)
     sure[history[-1], label] = 40.0
     alone, adapters = loss_of(batch, beside=None)
-    summed, _ = loss_of(batch, beside=Beside(20.0, 2, KNOWN))
+    summed, _ = loss_of(batch, beside=ResidualTuning(20.0, 2, KNOWN))
     own = jax.grad(alone)(adapters, None)["A"]
     residual = jax.grad(summed)(adapters, Teacher(jnp.array(sure)))["A"]
     assert abs(residual) < 1e-3 * abs(own)

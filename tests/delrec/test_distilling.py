@@ -9,10 +9,10 @@ import pytest
 
 from delrec_jax.config import DistillConfig, default_config, from_config
 from delrec_jax.delrec.agreement import agreement_rows, mean_said
-from delrec_jax.delrec.next_item import _largest_batch
 from delrec_jax.delrec.prompt_start import RANDOM, PromptStart
 from delrec_jax.delrec.systems import TUNED, trained_in
 from delrec_jax.delrec.tune import Tuning
+from delrec_jax.delrec.tuning_task import _largest_batch
 
 TABLE = jax.random.normal(jax.random.key(0), (30, 4))
 

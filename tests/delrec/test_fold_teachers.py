@@ -8,8 +8,8 @@ import pytest
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.config import TeacherConfig
-from delrec_jax.delrec.beside import Beside
 from delrec_jax.delrec.prompt_examples import make_lists, source_rows
+from delrec_jax.delrec.residual_tuning import ResidualTuning
 from delrec_jax.errors import UserError
 from delrec_jax.teachers.training_part import TrainingPart
 from delrec_jax.workdir.closed_forms import Choice, fitted, training_part
@@ -80,7 +80,7 @@ def test_tuning_beside_groups_asks_each_rows_own():
         def scores(self, histories):
             return jnp.broadcast_to(self.values, (len(histories), 4))
 
-    beside = Beside(0.5, 2, np.ones(4, bool))
+    beside = ResidualTuning(0.5, 2, np.ones(4, bool))
     teachers = [Table([0.0, 1.0, 2.0, 5.0]), Table([3.0, 2.0, 0.0, 1.0])]
     histories, folds = np.array([[-1, 0], [1, 2], [-1, 3]]), np.array([1, 0, 1])
     found = beside.of_folds(teachers, histories, folds)

@@ -25,9 +25,9 @@ from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model, axes_of
 from delrec_jax.training.sharding import MeshConfig, make_layout
 from delrec_jax.workdir import evaluation, language_scorer, protocols
-from delrec_jax.workdir.encoded_titles import TitleStore
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import load_data
+from delrec_jax.workdir.title_vectors import TitleStore
 
 TA, RPS = 0, 1  # numbers of the paper's tasks
 NUM_ITEMS, NUM_USERS = 36, 48
@@ -506,9 +506,9 @@ def test_adapters_are_selected_by_the_validation_item_alone(ws, data, language, 
 def test_texts_are_made_of_the_users_who_select_alone(ws, data, language, monkeypatch):
     config = replace(ws.experiment.tune, valid_users=5)
     monkeypatch.setattr(ws, "experiment", replace(ws.experiment, tune=config))
-    read, made = [], language_scorer.next_item_text
+    read, made = [], language_scorer.lsr_text
     monkeypatch.setattr(
-        language_scorer, "next_item_text", lambda *given: read.append(given) or made(*given)
+        language_scorer, "lsr_text", lambda *given: read.append(given) or made(*given)
     )
     monkeypatch.setattr(
         language_scorer.LanguageScorer,

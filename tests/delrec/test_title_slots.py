@@ -20,7 +20,7 @@ from delrec_jax.delrec.rows import Rows
 from delrec_jax.errors import UserError
 from delrec_jax.language.soft_prompt import embed_with_prompt
 from delrec_jax.planning.shapes import Assumed
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.training.optimizers import OptimizerConfig, make_optimizer, with_own_rate
 
 ITEMS, WIDTH, MODEL = 7, 3, 4
@@ -85,7 +85,7 @@ def examples(pattern):
 
 def batches(monkeypatch, steps, count):
     monkeypatch.setattr(
-        "delrec_jax.delrec.next_item_examples.next_item_text",
+        "delrec_jax.delrec.next_item_examples.lsr_text",
         lambda pieces, shown, pattern: (np.append(pattern, 1).astype(np.int32), None),
     )
     made = examples(np.array([7, 8]))
@@ -131,7 +131,7 @@ def test_the_plan_lowers_stages_that_train_the_projector():
         tune=replace(base.tune, train_prompt=True, batch_size=4),
     )
     width, items = experiment.teacher.shape.width, 9
-    tasks = planned_steps(experiment, jax.devices()[:1], Assumed(items=items, title_tokens=3))
+    tasks = planned_tasks(experiment, jax.devices()[:1], Assumed(items=items, title_tokens=3))
     assert [task.stage for task in tasks] == ["teach", "pretrain", "distill", "tune"]
     for task in tasks[2:]:
         assert task.frozen["slot_vectors"].shape == (items, width)

@@ -19,10 +19,10 @@ from delrec_jax.language.adalora import (
     scaling,
 )
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target
-from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.attention import Attention
-from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.layer_stacking import stack_layers
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_answers import hidden_at_masks
 from delrec_jax.language.t5_model import T5Model
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)

@@ -14,9 +14,9 @@ from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import init_adapters, rank_pattern
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.adapter_files import load_adapter, save_adapter
-from delrec_jax.language.answering import hidden_at_masks
-from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.layer_stacking import stack_layers
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_answers import hidden_at_masks
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
 CONFIG = AdaLoRAConfig(targets=("v", "SelfAttention/q"), init_rank=3, target_rank=2, alpha=4.5)

@@ -14,7 +14,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.language import export
 from delrec_jax.language.adalora import scaling
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.layer_stacking import stack_layers
 from delrec_jax.language.peft_export import PeftBase, export_peft
 from delrec_jax.language.t5_files import export_model, load, read_config
 from delrec_jax.language.t5_names import T5_NAMES

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.flan import FLAN_T5, pretrained_shape
 from delrec_jax.language.t5_names import leaves
+from delrec_jax.language.t5_shapes import FLAN_T5, pretrained_shape
 
 # Each line by hand: two tables; an encoder's and a decoder's blocks (projections, gated feed-forward, norms); biases and norms.
 COUNTS = {
@@ -86,7 +86,7 @@ def connect(*arguments):
     raise OSError("no network")
 socket.socket.connect = socket.create_connection = connect
 from delrec_jax.errors import UserError
-from delrec_jax.language.flan import pretrained_shape
+from delrec_jax.language.t5_shapes import pretrained_shape
 found = {}
 for name in sys.argv[1:]:
     try:

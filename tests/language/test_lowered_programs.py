@@ -16,7 +16,6 @@ from delrec_jax import prng
 from delrec_jax.dropout import dropped
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.answering import answer_states, encoded_texts
 from delrec_jax.language.bert_model import BertModel
 from delrec_jax.language.embedding_config import EmbeddingConfig
 from delrec_jax.language.embedding_scoring import Embedding
@@ -25,6 +24,7 @@ from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.sequence_scoring import SEQUENCE
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_answers import answer_states, encoded_texts
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_model import T5Model
 

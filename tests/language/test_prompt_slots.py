@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from delrec_jax.errors import UserError
-from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.soft_prompt import (
     INITS,
     embed_with_prompt,
@@ -16,6 +15,7 @@ from delrec_jax.language.soft_prompt import (
     slot_rows,
 )
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_answers import hidden_at_masks
 
 HIDDEN = jax.jit(hidden_at_masks, static_argnums=0)
 

@@ -15,10 +15,10 @@ from tiny_t5 import GATED, V10, visible_params
 from delrec_jax.language.adalora import init_adapters, merge
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.bert_model import BertModel
-from delrec_jax.language.flan import FLAN_T5
-from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.layer_stacking import stack_layers
 from delrec_jax.language.quantised import dequantised, quantise, quantised_shapes, scaled_product
 from delrec_jax.language.t5_model import T5Model
+from delrec_jax.language.t5_shapes import FLAN_T5
 
 ADAPTERS = AdaLoRAConfig(init_rank=2, target_rank=1, targets=("*/*",), dropout=0.0)
 IDS = np.array([[5, 9, 39, 7, 1, 6], [3, 8, 39, 1, 0, 0]], np.int32)

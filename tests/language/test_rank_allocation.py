@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.layers import stack_layers, unstack_layers
+from delrec_jax.language.layer_stacking import stack_layers, unstack_layers
 from delrec_jax.language.rank_allocation import (
     Schedule,
     allocation_state,

@@ -10,7 +10,6 @@ import pytest
 from scipy.special import log_softmax
 
 from delrec_jax.language import t5_model
-from delrec_jax.language.answering import answer_states, teacher_forced
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.sequence_scoring import (
     SEQUENCE,
@@ -18,6 +17,7 @@ from delrec_jax.language.sequence_scoring import (
     token_log_probabilities,
 )
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_answers import answer_states, teacher_forced
 from delrec_jax.language.t5_model import T5Model
 from delrec_jax.language.verbalizer import title_matrix
 

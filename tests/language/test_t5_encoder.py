@@ -17,10 +17,10 @@ from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.bert_config import BertConfig
 from delrec_jax.language.families import find_family
 from delrec_jax.language.family import AnsweringModel, answering
-from delrec_jax.language.flan import FLAN_T5
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_files import export_model, read_config
 from delrec_jax.language.t5_model import T5Encoder
+from delrec_jax.language.t5_shapes import FLAN_T5
 
 IDS = np.array([[5, 9, 30, 7, 1, 0, 0], [3, 40, 41, 2, 30, 6, 1]], np.int32)
 PROMPT = np.random.default_rng(1).normal(size=(2, 12)).astype(np.float32)

@@ -13,11 +13,11 @@ from flax import traverse_util
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.answering import hidden_at_masks
 from delrec_jax.language.attention import relative_position_bucket
-from delrec_jax.language.layers import stack_layers, unstack_layers
+from delrec_jax.language.layer_stacking import stack_layers, unstack_layers
 from delrec_jax.language.soft_prompt import init_prompt
 from delrec_jax.language.t5 import T5, head_matrix
+from delrec_jax.language.t5_answers import hidden_at_masks
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_start import init_for_copying
 

@@ -15,11 +15,11 @@ from delrec_jax.evaluation.ranking import rank_candidates, rank_full
 from delrec_jax.language import t5_model
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.answering import answer_states, hidden_at_masks
 from delrec_jax.language.mean_scoring import averaged_rows
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.readout import distilled_part, with_readout
 from delrec_jax.language.t5 import T5, head_matrix
+from delrec_jax.language.t5_answers import answer_states, hidden_at_masks
 from delrec_jax.language.t5_model import T5Model
 from delrec_jax.language.verbalizer import Verbalizer, first_same_title, shared_titles, title_matrix
 from delrec_jax.language.verbalizers import VERBALIZERS, find_verbalizer

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import hub, t5_files, weights
-from delrec_jax.language.layers import stack_layers
+from delrec_jax.language.layer_stacking import stack_layers
 from delrec_jax.language.t5 import T5
 from delrec_jax.language.t5_config import T5Config
 from delrec_jax.language.t5_names import T5_NAMES

@@ -6,6 +6,7 @@ from tiny_bert import write_wordpiece
 from tokenizers import Tokenizer as Backend
 
 from delrec_jax.data import prompts, templates
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.data.title_tokens import NO_TOKENS
 from delrec_jax.errors import UserError
 from delrec_jax.language.tokenizer import Tokenizer
@@ -71,10 +72,12 @@ def test_a_text_is_that_of_its_words_between_special_tokens(tokenizer, task):
         end=end,
         config=prompts.PromptConfig(),
     )
-    if task == PREFERENCE:
-        ids = preference_text(pieces, [3, 5, 7]).ids
-    else:
-        ids = prompts.recommendation(pieces, [3, 5, 7], pattern=NO_TOKENS)
+    history, asks_next = [3, 5, 7], task != PREFERENCE
+    ids = (
+        lsr_ids(pieces, history, pattern=NO_TOKENS)
+        if asks_next
+        else preference_text(pieces, history).ids
+    )
     words = templates.fill(
         " ".join(
             part

@@ -10,8 +10,8 @@ import pytest
 
 from delrec_jax.language.adalora import init_adapters
 from delrec_jax.language.adalora_config import AdaLoRAConfig
-from delrec_jax.language.answering import answer_states, encoded_texts
 from delrec_jax.language.t5 import T5
+from delrec_jax.language.t5_answers import answer_states, encoded_texts
 from delrec_jax.language.t5_model import T5Model
 from delrec_jax.p2rec.preference_parser import PreferenceParser, init_projection
 

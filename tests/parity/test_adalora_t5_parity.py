@@ -21,7 +21,7 @@ from torch_t5 import TINY, our_params, torch_t5  # noqa: E402
 
 from delrec_jax.language.adalora import orthogonality_penalty  # noqa: E402
 from delrec_jax.language.adalora_config import AdaLoRAConfig  # noqa: E402
-from delrec_jax.language.layers import stack_layers, unstack_layers  # noqa: E402
+from delrec_jax.language.layer_stacking import stack_layers, unstack_layers  # noqa: E402
 from delrec_jax.language.rank_allocation import (  # noqa: E402
     allocation_state,
     with_rank_allocation,

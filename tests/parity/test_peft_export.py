@@ -19,10 +19,10 @@ from torch_t5 import TINY, our_params, torch_t5  # noqa: E402
 from delrec_jax.errors import UserError  # noqa: E402
 from delrec_jax.language.adalora import init_adapters  # noqa: E402
 from delrec_jax.language.adalora_config import AdaLoRAConfig, is_target  # noqa: E402
-from delrec_jax.language.answering import hidden_at_masks  # noqa: E402
-from delrec_jax.language.layers import stack_layers  # noqa: E402
+from delrec_jax.language.layer_stacking import stack_layers  # noqa: E402
 from delrec_jax.language.peft_export import PeftBase, export_peft  # noqa: E402
 from delrec_jax.language.t5 import T5, head_matrix  # noqa: E402
+from delrec_jax.language.t5_answers import hidden_at_masks  # noqa: E402
 from delrec_jax.language.t5_names import T5_NAMES  # noqa: E402
 
 # Of its own pattern, whose keys end in `.lora_E`, peft says that it matched no module.

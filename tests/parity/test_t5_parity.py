@@ -17,11 +17,11 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from torch_t5 import TINY, TINY_V10, our_params, torch_t5  # noqa: E402
 
-from delrec_jax.language.answering import hidden_at_masks  # noqa: E402
 from delrec_jax.language.attention import relative_position_bucket  # noqa: E402
-from delrec_jax.language.layers import stack_layers  # noqa: E402
+from delrec_jax.language.layer_stacking import stack_layers  # noqa: E402
 from delrec_jax.language.soft_prompt import slot_ids  # noqa: E402
 from delrec_jax.language.t5 import T5, head_matrix  # noqa: E402
+from delrec_jax.language.t5_answers import hidden_at_masks  # noqa: E402
 from delrec_jax.language.t5_config import T5Config  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("compile_quickly")]

@@ -30,7 +30,7 @@ from delrec_jax.planning.plan import plan
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import bytes_per_device, sharding_rows
 from delrec_jax.planning.speed import speed_of
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.planning.work import Work, work_of
 from delrec_jax.training.sharding import MeshConfig, place, place_batch
 from delrec_jax.training.steps import state_shardings
@@ -145,7 +145,7 @@ def compared(chosen, planned):
 def p2rec(chosen, wide, devices):
     """What method and `parse.lm` change; nothing is compiled."""
     alone = replace(chosen, method="p2rec")
-    (frozen,) = planned_steps(
+    (frozen,) = planned_tasks(
         replace(alone, parse=replace(chosen.parse, lm="frozen")), devices, ASSUMED
     )[-1:]
     long = replace(
@@ -157,7 +157,7 @@ def p2rec(chosen, wide, devices):
         "stages": {
             method: [
                 planned.stage
-                for planned in planned_steps(replace(chosen, method=method), devices, ASSUMED)
+                for planned in planned_tasks(replace(chosen, method=method), devices, ASSUMED)
             ]
             for method in METHODS
         },
@@ -184,7 +184,7 @@ def uncounted(chosen, items):
 def beside(chosen, wide, devices):
     """Stage 2 beside a teacher: what it holds, as planned and as placed, and whether it lowers; nothing is compiled."""
     tuned = replace(chosen, tune=replace(chosen.tune, beside="teacher"))
-    planned = planned_steps(tuned, devices, ASSUMED)[-1]
+    planned = planned_tasks(tuned, devices, ASSUMED)[-1]
     tables = sharding_rows(planned)
     found = {
         "rows": {row.name: [row.spec, list(row.shape)] for row in tables["frozen"]},
@@ -194,7 +194,7 @@ def beside(chosen, wide, devices):
     }
     planned.lower()
     unknown = replace(wide, tune=replace(wide.tune, beside="teacher"))
-    return found | {"popularity": error_of(planned_steps, unknown, devices, ASSUMED)}
+    return found | {"popularity": error_of(planned_tasks, unknown, devices, ASSUMED)}
 
 
 def small_chip(name):
@@ -218,7 +218,7 @@ def quicker(experiment, devices, works, *, chip, assumed):
 
 def speeds(chosen, devices):
     """Seconds of stage 2 on two chips, and with which meshes and batches it would be faster."""
-    planned = planned_steps(chosen, devices, ASSUMED)
+    planned = planned_tasks(chosen, devices, ASSUMED)
     works = {step.stage: work_of(step) for step in planned if step.stage != "teach"}
     chips, two = CHIPS["v5e"], replace(chosen, mesh=replace(chosen.mesh, dcn_data=2))
     apart = speed_of(two, planned[-1], works["tune"], chip=chips, assumed=ASSUMED)
@@ -232,7 +232,7 @@ def speeds(chosen, devices):
     return found | {
         "now": [now.texts, near.texts],
         "faster": [[one.settings, one.texts, one.memory] for one in better],
-        "too many slices": error_of(planned_steps, three, devices, ASSUMED),
+        "too many slices": error_of(planned_tasks, three, devices, ASSUMED),
         "over nodes": error_of(faster, whole, devices, works, chip=pairs, assumed=ASSUMED),
     }
 
@@ -287,8 +287,8 @@ def report():
         "stages": {
             planned.stage: compared(chosen, planned)
             for planned in [
-                *planned_steps(chosen, devices, ASSUMED),
-                planned_steps(parsing, devices, ASSUMED)[-1],
+                *planned_tasks(chosen, devices, ASSUMED),
+                planned_tasks(parsing, devices, ASSUMED)[-1],
             ]
         },
         "p2rec": p2rec(chosen, wide, devices),
@@ -296,8 +296,8 @@ def report():
         "texts": texts(chosen, wide, devices),
         "speeds": speeds(chosen, devices),
         "other devices": error_of(devices_module.fake_devices, 4),
-        "odd batch": error_of(planned_steps, uneven, devices, ASSUMED),
-        "odd heads": error_of(planned_steps, experiment(fsdp=1, tensor=8), devices, ASSUMED),
+        "odd batch": error_of(planned_tasks, uneven, devices, ASSUMED),
+        "odd heads": error_of(planned_tasks, experiment(fsdp=1, tensor=8), devices, ASSUMED),
         "remedies": [now, [[remedy.settings, remedy.needed] for remedy in helps]],
     }
 

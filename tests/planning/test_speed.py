@@ -14,7 +14,7 @@ from delrec_jax.planning.chips import CHIPS
 from delrec_jax.planning.exchange import Grid
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.speed import speed_of
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.planning.work import work_of
 
 ROWS, WIDTH, LAYERS = 4, 8, 3
@@ -100,7 +100,7 @@ def test_the_formula_is_as_near_to_measured_steps_as_it_says():
     config.tune.adalora.update(init_rank=12)
     experiment, assumed = from_config(config), Assumed(items=1682, title_tokens=12)
     h200 = replace(CHIPS["h100"], speed=replace(CHIPS["h100"].speed, memory=4.8e12))
-    for planned in planned_steps(experiment, jax.devices()[:1], assumed)[-2:]:
+    for planned in planned_tasks(experiment, jax.devices()[:1], assumed)[-2:]:
         measured = record["sections"]["lm"][0][f"xl {planned.stage} xla+remat"]
         found = speed_of(experiment, planned, work_of(planned), chip=h200, assumed=assumed)
         assert 0.8 < found.step / (measured["step ms"] / 1e3) < 1.19

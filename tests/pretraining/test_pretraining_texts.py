@@ -11,6 +11,7 @@ from prompt_templates import EVERY
 
 from delrec_jax.data import prompts, split_kinds
 from delrec_jax.data.interactions import from_rows
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.errors import UserError
 from delrec_jax.pretraining import texts as texts
@@ -265,7 +266,7 @@ def test_cloze_templates_are_those_of_evaluation(split, name):
         history = titles_in(tokens)
         made = {
             "rps": rps_text(material.pieces, history, pattern=array([])),
-            "lsr": prompts.recommendation(material.pieces, history, pattern=array([])),
+            "lsr": lsr_ids(material.pieces, history, pattern=array([])),
         }
         (task,) = [task for task, text in made.items() if text.tolist() == tokens]
         seen.add(task)

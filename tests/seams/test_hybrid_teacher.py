@@ -16,7 +16,7 @@ from delrec_jax.delrec.rows import user_parts
 from delrec_jax.errors import UserError
 from delrec_jax.padding import left_padded
 from delrec_jax.planning.shapes import Assumed
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.teachers.network import NetworkTeacher
 from delrec_jax.teachers.registry import NETWORKS
 from delrec_jax.training.checkpoints import load_tree
@@ -145,7 +145,7 @@ def test_a_hybrid_reads_as_much_as_its_parts_do():
 def test_its_network_is_planned_and_beside_it_there_is_no_plan(run):
     experiment, devices = open_workspace(run[0]).experiment, jax.devices()[:1]
     with pytest.raises(UserError, match="shapes that only a corpus determines"):
-        planned_steps(experiment, devices, Assumed(items=50))
+        planned_tasks(experiment, devices, Assumed(items=50))
     alone = replace(experiment, tune=replace(experiment.tune, beside=""))
-    teach = planned_steps(alone, devices, Assumed(items=50))[0]
+    teach = planned_tasks(alone, devices, Assumed(items=50))[0]
     assert (teach.stage, teach.config.name) == ("teach", "sasrec")

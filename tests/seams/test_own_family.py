@@ -25,7 +25,7 @@ from delrec_jax.planning import plan as plan_module
 from delrec_jax.planning.memory import stage_memory
 from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 
 BAG, ENCODER = (f"{HERE / 'toy_family.py'}:{name}" for name in ("BAG", "ENCODER"))
 P2REC = (
@@ -81,7 +81,7 @@ def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
 def test_the_plan_sees_its_arrays_and_sizes(run):
     experiment = open_workspace(run[0]).experiment
     assumed = Assumed(items=20, title_tokens=3)
-    steps = planned_steps(experiment, jax.devices()[:1], assumed)
+    steps = planned_tasks(experiment, jax.devices()[:1], assumed)
     tables = {planned.stage: sharding_rows(planned) for planned in steps}
     names = {row.name: row for row in tables["tune"]["frozen"]}
     assert names["params/words/embedding"].axes == ("vocab", None)

@@ -23,7 +23,7 @@ from delrec_jax.delrec.prompt_tasks import _check_template, check_example, promp
 from delrec_jax.delrec.rows import Rows
 from delrec_jax.errors import UserError
 from delrec_jax.planning.shapes import Assumed
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers.lists import TeacherLists
 
@@ -120,7 +120,7 @@ def test_a_killed_run_ends_as_the_whole_one(run, tmp_path):
 def test_the_plan_compiles_it(run):
     experiment = open_workspace(run[0]).experiment
     assert [task.name for task in prompt_tasks(experiment)] == ["ta", "rps", "first"]
-    tasks = planned_steps(experiment, jax.devices()[:1], Assumed(items=40, title_tokens=4))
+    tasks = planned_tasks(experiment, jax.devices()[:1], Assumed(items=40, title_tokens=4))
     (stage_one,) = (task for task in tasks if task.stage == "distill")
     metrics = jax.eval_shape(
         stage_one.gradients,

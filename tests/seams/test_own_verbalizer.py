@@ -17,7 +17,7 @@ from delrec_jax.language.ranker import Ranker
 from delrec_jax.language.verbalizer import title_matrix
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.planning.shapes import Assumed
-from delrec_jax.planning.steps import planned_steps
+from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir.prepared import load_data
 
@@ -60,7 +60,7 @@ def test_titles_are_scored_by_their_last_tokens_and_tie_by_them(run):
 
 def test_the_plan_asks_it(run):
     experiment = open_workspace(run[0]).experiment
-    steps = planned_steps(experiment, jax.devices()[:1], Assumed(items=20, title_tokens=3))
+    steps = planned_tasks(experiment, jax.devices()[:1], Assumed(items=20, title_tokens=3))
     frozen = {planned.stage: planned.frozen for planned in steps}
     assert frozen["tune"]["vectors"].shape == (20, 16)
 

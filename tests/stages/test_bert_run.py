@@ -17,7 +17,7 @@ from delrec_jax.planning import plan as plan_module
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.teachers import item_to_item
-from delrec_jax.workdir import closed_forms, title_vectors
+from delrec_jax.workdir import closed_forms, title_recommenders
 from delrec_jax.workdir.prepared import load_data
 
 FLAGS = (
@@ -86,10 +86,10 @@ def test_title_vectors_of_a_catalogue_too_large_for_a_matrix_are_only_compared(
 ):
     ws, written = open_workspace(run), []
     monkeypatch.setattr(item_to_item, "MOST_ITEMS", 5)
-    monkeypatch.setattr(title_vectors, "write_json", lambda path, kept: written.append(kept))
+    monkeypatch.setattr(title_recommenders, "write_json", lambda path, kept: written.append(kept))
     data = load_data(ws)
     vectors = np.random.default_rng(0).normal(size=(data.num_items, 4)).astype(np.float32)
-    found = title_vectors.title_vector_systems(ws, vectors, data)
+    found = title_recommenders.title_vector_systems(ws, vectors, data)
     assert set(found) == set(written[0]) == {"lm_embeddings"}
     assert "CEASE with LM's title vectors is left out: " in capsys.readouterr().err
 

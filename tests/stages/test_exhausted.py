@@ -13,7 +13,7 @@ import pytest
 from delrec_jax.config import Experiment
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError, out_of_memory
-from delrec_jax.stages.exhausted import batch_sizes, memory_told
+from delrec_jax.stages.out_of_memory import batch_sizes, memory_told
 from delrec_jax.workdir.stage_table import STAGES
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "out_of_memory.py"

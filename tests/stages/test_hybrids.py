@@ -13,10 +13,10 @@ from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.teachers.standardised import standardised
+from delrec_jax.workdir.hybrid_passes import Together
 from delrec_jax.workdir.hybrids import WEIGHTS, Hybrid, HybridWeights
 from delrec_jax.workdir.protocols import full_rankers
 from delrec_jax.workdir.ranking_times import RankingTimes, Stopwatch, Timed
-from delrec_jax.workdir.together import Together
 
 ITEMS, USERS = 15, 40
 

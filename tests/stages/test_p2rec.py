@@ -31,11 +31,11 @@ from delrec_jax.teachers import item_to_item
 from delrec_jax.teachers.cease import vector_cease
 from delrec_jax.training.checkpoints import load_tree
 from delrec_jax.workdir import recommenders
+from delrec_jax.workdir.augmented_ease import solve
 from delrec_jax.workdir.closed_forms import training_part
 from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.prepared import load_data
 from delrec_jax.workdir.recommenders import Cell, taught_vectors
-from delrec_jax.workdir.solved import solve
 from delrec_jax.workdir.validation import selecting_rows
 
 SYSTEMS = {

@@ -17,7 +17,7 @@ from tiny_storefront import CONFIG, delrec, open_workspace
 
 from delrec_jax.errors import UserError
 from delrec_jax.language import hub
-from delrec_jax.language.layers import unstack_layers
+from delrec_jax.language.layer_stacking import unstack_layers
 from delrec_jax.language.mean_scoring import MEAN
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.workdir import weight_files

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.config import BaselinesConfig
-from delrec_jax.delrec import first_look, systems
+from delrec_jax.delrec import first_screen, systems
 from delrec_jax.evaluation.beyond_accuracy import NOT_RECORDED
 from delrec_jax.evaluation.records import read_records
 from delrec_jax.evaluation.top_lists import read_lists
@@ -156,7 +156,7 @@ def test_worked_examples_have_the_ranks_of_the_records(tiny_run):
     inputs = Inputs(ws)
     data = inputs.data
     ranked = read_records(tiny_run / "records" / "records.parquet").filter(protocol="sampled-8")
-    shown = first_look.examples(ws, data, inputs.language)
+    shown = first_screen.examples(ws, data, inputs.language)
     assert [one.cold for one in shown] == [True, False]
     for one in shown:
         row = int(one.user)

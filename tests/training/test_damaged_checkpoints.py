@@ -11,8 +11,8 @@ from test_loop import Killed, make_run
 
 from delrec_jax.errors import UserError
 from delrec_jax.training.checkpoints import Checkpoints, load_tree, save_tree
+from delrec_jax.training.checksums import SUMS
 from delrec_jax.training.loop import fit
-from delrec_jax.training.written import SUMS
 
 pytestmark = pytest.mark.exact
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from delrec_jax.training import selection
+from delrec_jax.training import selection_cost
 from delrec_jax.training.loop_config import LoopConfig
 
 
@@ -11,8 +11,8 @@ from delrec_jax.training.loop_config import LoopConfig
 )
 def test_a_selection_that_costs_more_than_training_is_told(texts, steps, told, monkeypatch):
     said = []
-    monkeypatch.setattr(selection, "say", said.append)
+    monkeypatch.setattr(selection_cost, "say", said.append)
     loop = LoopConfig(steps=steps, evaluate_every=4)
-    selection.warn_of_costly_selection("it", texts, batch_size=16, loop=loop, remedy="KEY")
+    selection_cost.warn_of_costly_selection("it", texts, batch_size=16, loop=loop, remedy="KEY")
     assert len(said) == told
     assert all("641 texts, read again after every 64" in line and "KEY" in line for line in said)

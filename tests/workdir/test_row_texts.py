@@ -11,7 +11,8 @@ from prompt_templates import EVERY
 from delrec_jax.data import prompts
 from delrec_jax.data.evaluation_batches import ALIKE
 from delrec_jax.data.interactions import from_rows
-from delrec_jax.data.read_texts import next_item_lengths, next_item_text, with_title_slots
+from delrec_jax.data.read_texts import with_title_slots
+from delrec_jax.data.sequential_recommendation import lsr_lengths, lsr_text
 from delrec_jax.data.split_kinds import leave_one_out
 from delrec_jax.workdir import language_scorer
 from delrec_jax.workdir.language_scorer import (
@@ -86,17 +87,17 @@ def test_lengths_are_those_of_the_texts(seed, room, shown, listing, slots):
     histories = [rng.integers(0, ITEMS, count) for count in rng.integers(0, 20, 8)]
     listed = None if listing == "nothing" else rng.integers(0, ITEMS, (8, 3))
     texts = [
-        next_item_text(pieces, history, pattern, () if listed is None else listed[row])
+        lsr_text(pieces, history, pattern, () if listed is None else listed[row])
         for row, history in enumerate(histories)
     ]
-    found = next_item_lengths(pieces, histories, pattern, listed)
+    found = lsr_lengths(pieces, histories, pattern, listed)
     assert found.tolist() == [len(text.ids) for text in texts]
 
 
 def test_only_texts_that_are_asked_for_are_made(split, monkeypatch):
-    made, make = [], language_scorer.next_item_text
+    made, make = [], language_scorer.lsr_text
     monkeypatch.setattr(
-        language_scorer, "next_item_text", lambda *given: made.append(given[1]) or make(*given)
+        language_scorer, "lsr_text", lambda *given: made.append(given[1]) or make(*given)
     )
     system = CatalogueSystem(Scorer(pieces_of()), LanguageSystem(SLOTS), split)
     system.scores("test", np.array([4, 2, 7]))
@@ -121,7 +122,7 @@ def test_short_texts_are_padded_alike_in_the_order_of_the_rows(split):
 def test_long_texts_are_padded_as_their_batch_needs_and_come_last(split):
     scorer, system = Scorer(pieces_of(30, max_tokens=2000)), LanguageSystem(SLOTS)
     texts = RowTexts(scorer, system, split, "test")
-    lengths = next_item_lengths(scorer.language.pieces, split.histories("test"), SLOTS)
+    lengths = lsr_lengths(scorer.language.pieces, split.histories("test"), SLOTS)
     assert (np.diff(lengths[texts.order]) >= 0).all()
     assert sorted(texts.order) == list(range(USERS))
     widths = []

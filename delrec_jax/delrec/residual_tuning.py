@@ -32,7 +32,7 @@ from delrec_jax.workdir.language_scorer import CATALOGUE_AXES
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class ResidualTuning:
     """What is added to the language model's scores.
 
     Attributes:
@@ -93,7 +93,7 @@ class Beside:
         return lambda rows: scores(held, padded_histories(split, part, length, rows=rows))
 
 
-def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside | None:
+def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> ResidualTuning | None:
     """What the config tunes beside; None if nothing.
 
     Args:
@@ -102,7 +102,7 @@ def beside_of(experiment: Experiment, known: Bool[np.ndarray, " I"]) -> Beside |
     """
     if not experiment.tune.beside:
         return None
-    return Beside(experiment.tune.beside_weight, experiment.teacher.max_length, known)
+    return ResidualTuning(experiment.tune.beside_weight, experiment.teacher.max_length, known)
 
 
 def with_teacher(layout: Layout) -> Layout:

@@ -11,10 +11,10 @@ from jaxtyping import Bool
 from delrec_jax import prng
 from delrec_jax.config import Experiment, TuneConfig
 from delrec_jax.delrec import title_slots
-from delrec_jax.delrec.beside import Beside, beside_of, with_teacher
 from delrec_jax.delrec.guides import guide_shapes
 from delrec_jax.delrec.labelled_texts import LabelledText, ListedText
 from delrec_jax.delrec.prompt_start import PromptStart
+from delrec_jax.delrec.residual_tuning import ResidualTuning, beside_of, with_teacher
 from delrec_jax.evaluation.ranking import gather_candidates
 from delrec_jax.language.adalora import init_adapters, orthogonality_penalty
 from delrec_jax.language.logical_axes import READOUT_BEFORE
@@ -139,7 +139,10 @@ def _scoring(experiment: Experiment, ranker: Ranker, layout: Layout, held: Any) 
 
 
 def ranking_loss(
-    ranker: Ranker, known: Bool[np.ndarray, " I"], config: TuneConfig, beside: Beside | None = None
+    ranker: Ranker,
+    known: Bool[np.ndarray, " I"],
+    config: TuneConfig,
+    beside: ResidualTuning | None = None,
 ) -> LossFn:
     """Stage 2's loss: cross-entropy of the next item, and AdaLoRA's orthogonality penalty.
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from delrec_jax.config import Experiment
 from delrec_jax.delrec.distilling_task import distilling_task
-from delrec_jax.delrec.next_item import tuning_task
 from delrec_jax.delrec.prompt_start import PromptStart
+from delrec_jax.delrec.tuning_task import tuning_task
 from delrec_jax.errors import UserError
 from delrec_jax.language.ranker import Ranker
 from delrec_jax.p2rec.parsing_task import parsing_task
@@ -29,7 +29,7 @@ from delrec_jax.workdir.stage_table import STAGES
 from delrec_jax.workdir.teacher_training import teaching_task
 
 
-def planned_steps(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> list[Task]:
+def planned_tasks(experiment: Experiment, devices: Sequence[Any], assumed: Assumed) -> list[Task]:
     """Returns the tasks of all stages of the config's method that train, the teacher's first; `augment` is not included.
 
     Raises:
