@@ -58,7 +58,7 @@ class DELRecModel:
         """
         with TemporaryDirectory() as folder:
             from_frame(interactions, items, folder)
-            read_csv_pair(*csv_paths(folder))  # refused before anything is replaced
+            _check(folder)  # refused before anything is replaced
             self._keep(Path(folder), update=update)
         data = {"data.corpus": "csv", "data.path": str(self.workdir / _TABLES)}
         config = runs.load_config(self._config, **{**data, **self._overrides})
@@ -114,3 +114,18 @@ class DELRecModel:
         found = self.recommender.rank_items(asked, k=k, system=system)
         users_of = pl.Series("user", named, dtype=pl.String).gather(found["history"])
         return found.drop("history").insert_column(0, users_of)
+
+
+def _check(folder: str) -> None:
+    """Reads the tables; errors name the frames, not files that are gone when they are read.
+
+    Raises:
+      UserError: bad tables.
+    """
+    try:
+        read_csv_pair(*csv_paths(folder))
+    except UserError as error:
+        said = str(error)
+        for path in csv_paths(folder):
+            said = said.replace(str(path), f"{path.stem} (as CSV)")
+        raise UserError(said) from error

@@ -54,7 +54,15 @@ def _table(frame: Any, name: str) -> pl.DataFrame:
         return _without_nan(frame)
     if not (hasattr(frame, "columns") and hasattr(frame, "to_numpy")):
         raise UserError(f"{name} is a {type(frame).__name__}: give a polars or pandas frame")
-    found = {str(column): _column(frame[column]) for column in frame.columns}
+    names = [str(column) for column in frame.columns]
+    if repeated := [column for column in names if names.count(column) > 1]:
+        raise UserError(
+            f"{name}: there are several columns {repeated[0]!r}; rename or drop all but one"
+        )
+    found = {
+        str(column): _column(frame[column], f"{name}: column {str(column)!r}")
+        for column in frame.columns
+    }
     return _without_nan(pl.DataFrame(found))
 
 
@@ -77,10 +85,17 @@ def _in_utc(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(moved) if zoned else table
 
 
-def _column(column: Any) -> pl.Series:
+def _column(column: Any, place: str) -> pl.Series:
     values = column.to_numpy()
-    if values.dtype.kind in "iufbM":  # numbers, truth values, dates
+    if values.dtype.kind == "M":  # dates, in any unit
+        return pl.Series(values.astype("datetime64[us]"))
+    if values.dtype.kind in "iufb":  # numbers, truth values
         return pl.Series(values)
+    for value in values:
+        if hasattr(value, "__len__") and not isinstance(value, str):
+            raise UserError(
+                f"{place} holds {type(value).__name__}: give numbers or text, or leave the column out"
+            )
     return pl.Series([None if _missing(value) else str(value) for value in values], dtype=pl.String)
 
 

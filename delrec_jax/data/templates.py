@@ -1,8 +1,8 @@
 """The words that prompts share: named fields, sentences, and the nouns of four domains.
 
 A template is a sequence of plain text and fields; every text starts and ends at a word boundary, so that the tokens of the
-pieces are the tokens of the entire text. Each task's own template is in the file named after it (`sequential_recommendation`, and in
-`delrec` and `p2rec`).
+pieces are the tokens of the entire text. Each task's own template is in the file named after it: `sequential_recommendation`,
+and others in `delrec` and `p2rec`.
 """
 
 import enum

@@ -182,7 +182,13 @@ def _make_tokenizer(
         words += CODE_NAMES[: code_count(config)]
     if data.world is not None:
         words += [phrase for phrases in BEHAVIOUR_WORDS.values() for phrase in phrases]
-    values = [value for column in catalogue.attributes.values() for value in column if value]
+    # Descriptions and links, which differ from item to item, are no attributes: their words would take the place of titles'.
+    columns = [
+        column
+        for column in catalogue.attributes.values()
+        if config.pretrain.text.attributes > 0 or 2 * len(set(column)) <= len(column)
+    ]
+    values = [value for column in columns for value in column if value]
     train_tokenizer(
         [*catalogue.titles, *values, *words * _TEMPLATE_REPEATS],
         catalogue.titles,

@@ -153,6 +153,44 @@ def test_a_column_of_lists_is_refused_by_name(tmp_path):
         delrec.from_frame(TABLES["polars"], items, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("cell", "word"),
+    [(["a", "b"], "list"), (np.array(["a", "b"]), "ndarray"), (b"a", "bytes"), ({}, "dict")],
+)
+def test_a_pandas_cell_that_is_no_text_is_refused(cell, word, tmp_path):
+    cells = np.empty(1, object)
+    cells[0] = cell
+    items = Pandas({"item": ([7], np.int64), "title": (["A"], object)})
+    items.columns.append("genres")
+    items._columns["genres"] = cells
+    with pytest.raises(delrec.UserError, match=f"items: column 'genres' holds {word}"):
+        delrec.from_frame(TABLES["polars"], items, tmp_path)
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ms", "us", "ns"])
+def test_pandas_dates_of_any_unit(unit, tmp_path):
+    days = (["2024-01-03", "2024-01-01", "2024-01-02"], f"datetime64[{unit}]")
+    table = Pandas({"user": (["a"] * 3, object), "item": ([7, 8, 9], np.int64), "time": days})
+    settings = delrec.from_frame(table, ITEMS, tmp_path / "shop")
+    found = read_csv_pair(*csv_paths(settings["data.path"])).interactions["time"]
+    midnight = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).timestamp()
+    assert (found - int(midnight)).to_list() == [2 * 86_400, 0, 86_400]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    items = Pandas({"item": ([7], np.int64), "title": (["A"], object)})
+    items.columns.append("title")
+    with pytest.raises(delrec.UserError, match="items: there are several columns 'title'"):
+        delrec.from_frame(TABLES["polars"], items, tmp_path)
+
+
+def test_a_fit_names_frames_in_its_errors(tmp_path):
+    items = pl.DataFrame({"item": [7, 7], "title": ["A", "B"]})
+    model = delrec.DELRecModel(workdir=tmp_path / "run")
+    with pytest.raises(delrec.UserError, match=r"items \(as CSV\), line 3, column 'item'"):
+        model.fit(TABLES["polars"], items)
+
+
 def test_what_pandas_calls_missing_is_an_empty_cell(tmp_path):
     class NAType:
         """pandas.NA has no truth value, and says so when it is compared."""

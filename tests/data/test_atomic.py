@@ -95,6 +95,25 @@ def test_a_column_named_year_is_the_year_beside_the_release_year(tmp_path):
     assert corpus.catalogue.titles[1:3] == ("Fish & Chips (11)", "Fish & Chips (12)")
 
 
+def test_items_may_be_called_what_they_are(tmp_path):
+    inter = "user_id:token\tproduct_id:token\ttimestamp:float\nu\t10\t1\nu\t20\t2\n"
+    item = "app_name:token_seq\tid:token\tgenres:token_seq\nPortal\t10\tpuzzle\nDoom\t20\tshooter\n"
+    raw = read_atomic_tables(write(tmp_path, inter, item).path)
+    assert raw.interactions["item"].to_list() == ["10", "20"]
+    assert dict(zip(raw.items["item"], raw.items["title"], strict=True)) == {
+        "10": "Portal",
+        "20": "Doom",
+    }
+
+
+def test_rows_that_were_only_shown_are_refused(tmp_path):
+    inter = (
+        "user_id:token\titem_id:token\ttimestamp:float\tlabel:float\nu\ta\t1\t1.0\nu\tb\t2\t0.0\n"
+    )
+    with pytest.raises(UserError, match="column 'label' marks rows with 0"):
+        read_atomic_tables(write(tmp_path, inter).path)
+
+
 def test_the_path_may_be_a_prefix(tmp_path):
     config = write(tmp_path)
     prefix = dataclasses.replace(config, path=str(Path(config.path) / "shop"))
@@ -135,7 +154,7 @@ def test_bad_interactions_are_named_by_place_and_remedy(tmp_path, old, new, mess
     ("item", "message"),
     [
         (ITEM.replace("movie_title", "label"), r"shop\.item, line 1: no title .*name one of them"),
-        (ITEM.replace("item_id", "id"), r"shop\.item, line 1: no column 'item_id'"),
+        (ITEM.replace("item_id", "number"), r"shop\.item, line 1: no column 'item_id'"),
         (ITEM.replace("12\t", "10\t"), r"shop\.item, line 4, column 'item_id': '10' has a row"),
         (ITEM.replace("class", "item"), r"shop\.item, line 1: column 'item' beside 'item_id'"),
     ],

@@ -1,8 +1,11 @@
 """What a reader must be told of a corpus: by hand on small ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from delrec_jax.data.corpora.tables import NO_TITLE_ROW, REPEATED
 from delrec_jax.data.corpus_warnings import corpus_warnings, repeated_targets, tied_targets
 from delrec_jax.data.interactions import Catalogue, Corpus, from_rows, untitled
 from delrec_jax.data.split_kinds import leave_one_out
@@ -48,7 +51,7 @@ def test_tied_targets_are_told_from_a_twentieth_on(tied, warned):
         if warned
         else []
     )
-    assert told(corpus_of(times, ordered_only=True)) == []
+    assert told(corpus_of(times, ordered_only=True)) == found
 
 
 @pytest.mark.parametrize(("titled", "warned"), [(9, False), (8, True)])
@@ -61,3 +64,23 @@ def test_items_without_titles_are_told(titled, warned):
 
 def test_few_users_are_told_too():
     assert len(told(corpus_of([[1, 2, 2]] * 4))) == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "lost", "words"),
+    [
+        (NO_TITLE_ROW, 333, None),
+        (NO_TITLE_ROW, 334, "check that both files write item ids alike"),
+        (REPEATED, 1285, None),
+        (REPEATED, 1286, "see data.repeats"),
+        ("interactions: user shorter than data.min_length", 9999, None),
+    ],
+)
+def test_rows_that_are_lost_in_great_numbers_are_told(reason, lost, words):
+    corpus = replace(corpus_of([[1, 2, 3]] * 1000), dropped={reason: lost})  # 3000 rows are kept
+    found = told(corpus)
+    if words is None:
+        assert found == []
+    else:
+        assert len(found) == 1 and words in found[0]
+        assert found[0].startswith(f"{lost} rows are left out beside 3000 that are kept ({reason})")

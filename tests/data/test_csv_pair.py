@@ -218,3 +218,42 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
 def test_a_home_that_nobody_has_is_told():
     with pytest.raises(UserError, match="~nobody-here/shop: there is no such home directory"):
         csv_paths("~nobody-here/shop")
+
+
+def test_further_names_count_where_no_usual_one_is_there(tmp_path):
+    raw = read_csv_pair(
+        *write(
+            tmp_path,
+            "user_id,artist_id,created_at\nu,a,2020-01-01\n",
+            "artist_id,artist_name\na,Abba\n",
+        )
+    )
+    assert raw.interactions["item"].to_list() == ["a"] and raw.items["title"].to_list() == ["Abba"]
+    songs = "item_id,title,artist_id\na,Waterloo,abba\n"
+    raw = read_csv_pair(*write(tmp_path, "user_id,item_id,time\nu,a,2020-01-01\n", songs))
+    assert raw.items.columns == ["item", "title", "artist_id"]  # an attribute there
+
+
+def test_two_ids_of_an_item_are_not_chosen_from(tmp_path):
+    reviews = "user_id,asin,parent_asin,timestamp\nu,red,shirt,1600000000\n"
+    with pytest.raises(UserError, match="could each be the item"):
+        read_csv_pair(*write(tmp_path, reviews, "parent_asin,title\nshirt,Shirt\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"), [("label", "01"), ("is_click", "10"), ("Clicked", "00")]
+)
+def test_items_that_were_only_shown_are_refused(tmp_path, name, marks):
+    rows = "".join(
+        f"u,{item},{day},{mark}\n" for day, (item, mark) in enumerate(zip("ab", marks, strict=True))
+    )
+    with pytest.raises(UserError, match=f"column '{name}' marks rows with 0"):
+        read_csv_pair(*write(tmp_path, f"user,item,time,{name}\n{rows}"))
+
+
+@pytest.mark.parametrize(("name", "marks"), [("label", "11"), ("label", "02"), ("shown", "01")])
+def test_other_marks_are_left_alone(tmp_path, name, marks):
+    rows = "".join(
+        f"u,{item},{day},{mark}\n" for day, (item, mark) in enumerate(zip("ab", marks, strict=True))
+    )
+    assert len(read_csv_pair(*write(tmp_path, f"user,item,time,{name}\n{rows}")).interactions) == 2

@@ -284,6 +284,14 @@ class FullDisk(io.FileIO):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_file_of_the_users_own_may_be_unpacked(shelf, tmp_path):
+    packed = Resource(f"{shelf.url}/reviews.jsonl.gz", "reviews.jsonl.gz")
+    (tmp_path / "reviews.jsonl").write_text("{}")
+    assert fetch(packed, tmp_path / "cache", manual_dir=tmp_path).name == "reviews.jsonl"
+    (tmp_path / "reviews.jsonl.gz").write_bytes(b"")
+    assert fetch(packed, tmp_path / "cache", manual_dir=tmp_path).name == "reviews.jsonl.gz"
+
+
 def test_a_disk_that_cannot_be_written_is_named_and_the_part_stays(shelf, tmp_path, monkeypatch):
     half(shelf, tmp_path)
     usual = Path.open

@@ -7,6 +7,7 @@ import polars as pl
 
 from delrec_jax.data.corpora.atomic_files import read_atomic_table
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
+from delrec_jax.data.corpora.clicks import refuse_unclicked
 from delrec_jax.data.corpora.raw import YEAR, RawTables
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
 from delrec_jax.data.corpora.text_table import TextTable
@@ -15,7 +16,9 @@ from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
 from delrec_jax.files import expanded
 
-_TITLE_COLUMNS = ("title", "movie_title", "name")
+_TITLE_COLUMNS = ("title", "movie_title", "name", "app_name", "book_title")
+# RecBole's converted files name items by what they are; which column holds them is a setting there.
+_ITEM_COLUMNS = ("item_id", "product_id", "artist_id", "business_id", "book_id")
 _RELEASE_YEAR = "release_year"
 
 UNFINISHED_INTER = "interactions: the last line has no line end, taken as it is"
@@ -92,11 +95,13 @@ def read_atomic_tables(path: str) -> RawTables:
 
 def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
     table = read_atomic_table(path)
-    table.require_ids("user_id", "item_id")
+    item = _first_of(table, _ITEM_COLUMNS)
+    table.require_ids("user_id", item)
     table.require("timestamp")
+    refuse_unclicked(table)
     columns = {
         "user": table.frame["user_id"],
-        "item": table.frame["item_id"],
+        "item": table.frame[item],
         "time": table.times("timestamp"),
     }
     if "rating" in table.frame.columns:
@@ -107,7 +112,8 @@ def _read_interactions(path: Path) -> tuple[pl.DataFrame, TextTable]:
 def _read_items(path: Path) -> tuple[pl.DataFrame, TextTable]:
     """The items with title, year if there is one, and all other columns."""
     table = read_atomic_table(path)
-    table.require_ids("item_id")
+    item = _first_of(table, (*_ITEM_COLUMNS, "id"))
+    table.require_ids(item)
     columns = table.frame.columns
     title = next((name for name in _TITLE_COLUMNS if name in columns), None)
     if title is None:
@@ -115,13 +121,18 @@ def _read_items(path: Path) -> tuple[pl.DataFrame, TextTable]:
             f"{path}, line 1: no title among the columns {columns}; name one of them "
             f"{' or '.join(_TITLE_COLUMNS)} (type token_seq)"
         )
-    table.require_unique("item_id")
-    names = {"item_id": "item", title: "title"}
+    table.require_unique(item)
+    names = {item: "item", title: "title"}
     if _RELEASE_YEAR in columns and YEAR not in columns:
         names[_RELEASE_YEAR] = YEAR
-    others = [name for name in columns if name not in ("item_id", title)]
-    if "item" in others:
+    others = [name for name in columns if name not in (item, title)]
+    for taken in {"item", "title"} & {*others}:
         raise UserError(
-            f"{path}, line 1: column 'item' beside 'item_id'; rename or remove 'item', ids are in 'item_id'"
+            f"{path}, line 1: column {taken!r} beside {item!r} and {title!r}; rename or remove {taken!r}"
         )
-    return table.frame.select("item_id", title, *others).rename(names), table
+    return table.frame.select(item, title, *others).rename(names), table
+
+
+def _first_of(table: TextTable, names: tuple[str, ...]) -> str:
+    """The first of these columns that the file has; the first of all if it has none, which is then told to be missing."""
+    return next((name for name in names if name in table.frame.columns), names[0])

@@ -12,6 +12,7 @@ import polars as pl
 
 from delrec_jax.data.corpora.atomic import UNFINISHED_INTER, UNFINISHED_ITEM
 from delrec_jax.data.corpora.builder import SequenceCorpusBuilder
+from delrec_jax.data.corpora.clicks import refuse_unclicked
 from delrec_jax.data.corpora.csv_times import read_times
 from delrec_jax.data.corpora.raw import YEAR, RawTables
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
@@ -27,11 +28,23 @@ _DATES = ("date", "datetime")
 # Names without underscores, hyphens, spaces and capitals.
 _ALIASES: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "userid", "uid", "customer", "customerid", "reviewerid"),
-    "item": ("item", "itemid", "iid", "movieid", "product", "productid", "asin"),
+    "item": ("item", "itemid", "iid", "movieid", "product", "productid", "asin", "parentasin"),
     "time": ("time", "timestamp", "ts", "unixtime", "epoch", *_DATES),
     "rating": ("rating", "ratings", "stars", "score"),
     "title": ("title", "name", "itemtitle", "itemname", "movietitle", "productname"),
     YEAR: ("year", "releaseyear"),
+}
+# Names that count where none of those above is there: another column of such a name may be an attribute.
+_FURTHER: Mapping[str, tuple[str, ...]] = {
+    "user": ("reviewer", "visitorid", "accountid"),
+    "item": (
+        *("businessid", "bookid", "artistid", "trackid", "songid", "newsid", "articleid"),
+        *("gameid", "appid", "sku"),
+    ),
+    "time": ("unixreviewtime", "reviewtime", "eventtime", "createdat"),
+    "rating": ("overall",),
+    "title": ("booktitle", "appname", "artistname", "trackname", "headline"),
+    YEAR: (),
 }
 
 
@@ -91,6 +104,7 @@ def read_csv_pair(interactions: Path, items: Path) -> RawTables:
     events.require(time)
     times, unit = read_times(events, time, is_date=_folded(time) in _DATES)
     columns = {"user": events.frame[user], "item": events.frame[item], "time": times}
+    refuse_unclicked(events)
     if rating := _column(events, "rating", optional=True):
         columns["rating"] = events.ratings(rating)
     catalogue, item_file = _items(items)
@@ -126,7 +140,9 @@ def _column(table: TextTable, role: str, *, optional: bool = False) -> str:
     names = table.frame.columns
     if role in names:
         return role
-    found = [name for name in names if _folded(name) in _ALIASES[role]]
+    known = (_ALIASES[role], _FURTHER[role])
+    first, further = ([name for name in names if _folded(name) in group] for group in known)
+    found = first or further
     if len(found) > 1:
         raise UserError(
             f"{table.name}, line 1: {shown(found)} could each be the {role}; name the right one {role!r}"

@@ -52,6 +52,8 @@ def fetch(resource: Resource, directory: Path, *, manual_dir: Path | None = None
         time (the next call continues what has been downloaded), or the cache cannot be written.
     """
     path = (manual_dir or directory) / resource.file_name
+    if manual_dir is not None and not path.exists() and not resource.sha256:
+        path = _unpacked(path)
     try:
         if manual_dir is not None:
             _check_given(resource, path)
@@ -69,6 +71,12 @@ def fetch(resource: Resource, directory: Path, *, manual_dir: Path | None = None
             "another folder; what has been downloaded is kept"
         ) from error
     return path
+
+
+def _unpacked(path: Path) -> Path:
+    """Returns the same file without `.gz` if that is what the user has, as readers tell one from the other; else the path."""
+    plain = path.with_name(path.name.removesuffix(".gz"))
+    return plain if plain.is_file() else path
 
 
 def _check_given(resource: Resource, path: Path) -> None:

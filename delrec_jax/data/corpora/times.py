@@ -26,7 +26,7 @@ def whole_seconds(interactions: pl.DataFrame, *, per_second: int = 1) -> pl.Data
 
 
 def times_are_positions(user: Int32[np.ndarray, "N"], time: Int64[np.ndarray, "N"]) -> bool:
-    """Whether every user's times, sorted, are 0, 1, 2, ... or 1, 2, 3, ...: positions rather than times.
+    """Whether every user's different times are 0, 1, 2, ... or 1, 2, 3, ...: positions, or numbers of baskets, no times.
 
     Args:
       user: Each row's user, numbered from 0 without gaps.
@@ -37,9 +37,12 @@ def times_are_positions(user: Int32[np.ndarray, "N"], time: Int64[np.ndarray, "N
     lengths = np.bincount(user)
     if np.any(time > lengths[user]):
         return False  # real times end here, so the arrays below are small
-    first = np.full(len(lengths), len(time))
+    first, last = np.full(len(lengths), len(time)), np.zeros(len(lengths), np.int64)
     np.minimum.at(first, user, time)
-    starts = np.cumsum(lengths) - lengths
-    places = starts[user] + time - first[user]
-    # Each place of each user is taken once, so there is no gap and no repeat; a start beyond 1 was refused above.
-    return bool(np.all(np.bincount(places, minlength=len(time)) == 1))
+    np.maximum.at(last, user, time)
+    starts = np.cumsum(lengths + 1) - lengths - 1
+    different = np.zeros(len(time) + len(lengths), bool)
+    different[starts[user] + time] = True
+    counts = np.add.reduceat(different, starts)
+    # Without a gap there are as many different times as places between the first and the last.
+    return bool(np.all(first <= 1) and np.all(counts == last - first + 1))

@@ -17,6 +17,8 @@ LONGEST_TITLE = 1000
 
 # Control, format and private characters, accents on nothing: tokenizers leave nothing of them.
 _UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs", "Mn", "Zs")
+# What pandas, databases and spreadsheets write for nothing.
+_MISSING = ("nan", "NaN", "NAN", "None", "none", "null", "NULL", "<NA>", "N/A", "n/a")
 _ENCODED = 4  # how often entities may have been encoded; a bound, since each pass decodes one layer
 
 # "Matrix, The", but not "Lion, The Witch and the Wardrobe".
@@ -64,13 +66,18 @@ def cut_long_titles(titles: Sequence[str]) -> tuple[list[str], int]:
 
 
 def fill_empty_titles(titles: Sequence[str], ids: Sequence[str]) -> tuple[list[str], int]:
-    """Puts "untitled item ID" where the title is empty.
+    """Puts "untitled item ID" where the title is empty, or what software writes for a missing one and several items have.
 
     Returns:
       The titles and the number that were empty.
     """
-    filled = [title or untitled(item) for title, item in zip(titles, ids, strict=True)]
-    return filled, sum(not title for title in titles)
+    missing = {title for title, count in Counter(titles).items() if count > 1 and title in _MISSING}
+    empty = [not title or title in missing for title in titles]
+    filled = [
+        untitled(item) if gone else title
+        for gone, title, item in zip(empty, titles, ids, strict=True)
+    ]
+    return filled, sum(empty)
 
 
 def distinct_titles(
