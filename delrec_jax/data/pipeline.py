@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from delrec_jax import prng
-from delrec_jax.errors import UserError
+from delrec_jax.batches import WHOLE, Share
 from delrec_jax.padding import PAD_TOKEN
 
 # Grain is imported late: it loads Orbax, and only what trains needs an iterator.
@@ -94,15 +94,15 @@ def training_iterator(
     batch_size: int,
     buckets: Sequence[int],
     seed: int,
-    share: tuple[int, int] = (0, 1),
+    share: Share = WHOLE,
     steps: int = 0,
     lengths_stay: bool = False,
     group: int = 0,
 ) -> Any:
     """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
-    With several processes each gets its rows of the same batches, the first process the first rows: together they are the
-    batch of a single process, padded to the same length. A process makes its own examples, and of the others' only what it must
+    With several processes each gets its rows of the same batches: together they are the batch of a single process, padded to
+    the same length. A process makes its own examples, and of the others' only what it must
     know of their lengths: nothing as soon as some text of the batch needs the largest bucket. Where lengths stay, each row's is
     then remembered; where they follow from draws (candidates that are listed, a task, a part of a history), the text is made.
 
@@ -112,7 +112,7 @@ def training_iterator(
       batch_size: examples per batch, over all processes.
       buckets: lengths that texts are padded to, ascending.
       seed: seed of shuffling and of the examples' generators; the same in all processes.
-      share: (index, count): the index of this process among those that share each batch, and their number.
+      share: the rows of each batch that this process provides.
       steps: length of the training; each example is then also told the share of it that lies before its batch, from 0 to 1.
       lengths_stay: a text's length depends on its index alone, not on the generator. Costs 4 bytes per example.
       group: so many batches at a time share out their examples by length, which saves padding; 0 = each takes what comes. An
@@ -120,11 +120,12 @@ def training_iterator(
 
     Raises:
       UserError: the batch cannot be shared equally.
-      ValueError: there is no such process.
+      ValueError: there is no such share.
     """
     import grain
 
-    mine = _own_rows(batch_size, share)
+    mine = share.rows(batch_size).tolist()
+    elsewhere = sorted({*range(batch_size)} - {*mine})
     indices = grain.MapDataset.range(num_examples).seed(seed).shuffle().repeat(None)
     if steps:
         timed = indices.map_with_index(lambda place, index: (index, place // batch_size / steps))
@@ -141,7 +142,7 @@ def training_iterator(
     def batch(step: int) -> Any:
         here = places(int(step))
         own = [examples[here[row]] for row in mine]
-        others = (length(place) for row, place in enumerate(here) if row not in mine)
+        others = (length(here[row]) for row in elsewhere)
         lengths = chain(map(_tokens, own), others)
         return collate(own, (_bucket_of_all(lengths, buckets),))
 
@@ -204,9 +205,7 @@ def _bucket_of_all(lengths: Iterable[int], buckets: Sequence[int]) -> int:
     return bucket_length(longest, buckets)
 
 
-def row_iterator(
-    rows: Example, *, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)
-) -> Any:
+def row_iterator(rows: Example, *, batch_size: int, seed: int, share: Share = WHOLE) -> Any:
     """Returns an endless shuffled iterator over rows that are arrays already, resumable like `training_iterator`.
 
     A batch is one indexing of each array: on rows of 50 numbers this costs a hundredth of making and stacking examples.
@@ -219,9 +218,9 @@ def row_iterator(
 
     Raises:
       UserError: the batch cannot be shared equally.
-      ValueError: there is no such process.
+      ValueError: there is no such share.
     """
-    mine = np.array(_own_rows(batch_size, share))
+    mine = share.rows(batch_size)
     kind: Any = type(rows)
     arrays = {field.name: getattr(rows, field.name) for field in fields(kind)}
     count = len(next(iter(arrays.values())))
@@ -240,19 +239,6 @@ def row_iterator(
         return kind(**{name: array[chosen] for name, array in arrays.items()})
 
     return _by_step(batch, batch_size)
-
-
-def _own_rows(batch_size: int, share: tuple[int, int]) -> range:
-    """The rows of each batch that this process provides."""
-    process_index, process_count = share
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process {process_index} of {process_count}")
-    if batch_size % process_count:
-        raise UserError(
-            f"batch_size is {batch_size}, of all {process_count} processes together: use a multiple of {process_count}"
-        )
-    rows = batch_size // process_count
-    return range(process_index * rows, (process_index + 1) * rows)
 
 
 def _by_step(batch: Callable[[int], Any], batch_size: int) -> Any:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from delrec_jax import prng
+from delrec_jax.batches import WHOLE
 from delrec_jax.data.pipeline import batch_iterator
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
@@ -75,7 +76,7 @@ def _train_round(
         batches=batch_iterator(
             lambda index, rng: make_batch((number - 1) * steps + index, rng), seed=texts_seed
         ),
-        share=(0, 1),  # every process draws full batches
+        share=WHOLE,  # every process draws full batches
         evaluate=gate.measure,
         monitor="gate",
         key=prng.key(seed, "lm/dropout", *([number] if later else [])),

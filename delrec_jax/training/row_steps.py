@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
-from delrec_jax.batches import Arrays, batch_type
+from delrec_jax.batches import WHOLE, Arrays, Share, batch_type
 from delrec_jax.training.gradients import Metrics
 from delrec_jax.training.sharding import check_divides, place
 from delrec_jax.training.steps import PerTree, TrainState, TrainStep, state_shardings
@@ -64,7 +64,7 @@ class RowSteps:
         rows: Any,
         *,
         most: int,
-        share: tuple[int, int] = (0, 1),
+        share: Share = WHOLE,
         all_metrics: bool = False,
     ):
         """Puts the rows onto the devices; the program is compiled when it is first called.
@@ -73,7 +73,7 @@ class RowSteps:
           step: one update by a batch of such rows.
           rows: host arrays [R, ...], the same in all processes.
           most: N, updates per call at most.
-          share: which share of every batch this process provides, see `sharding.own_share`.
+          share: which rows of every batch this process provides, see `sharding.own_share`.
           all_metrics: return the metrics of all steps, each an array [N], and not those of the last.
         """
         self._all_metrics = all_metrics
@@ -112,17 +112,17 @@ class RowSteps:
 
     def _placed(self, batches: list[RowNumbers]) -> Int[jax.Array, "N B"]:
         """The numbers of all processes' rows; 0 after the last batch, so that the shape is always the same."""
-        index, count = self._share
-        mine = np.zeros((self._most, len(batches[0])), np.int32)
+        own, share = len(batches[0]), self._share
+        mine = np.zeros((self._most, own), np.int32)
         mine[: len(batches)] = [batch.numbers for batch in batches]
-        shape = self._most, mine.shape[1] * count
+        shape = self._most, share.whole(own)
         check_divides(self._one.layout, shape[1])
 
         def piece(place: Any) -> np.ndarray:
             """The columns of one device."""
             start, stop, _ = place[1].indices(shape[1])
-            first = index * mine.shape[1]
-            return mine[:, start - first : stop - first]
+            first = share.place(start, own)
+            return mine[:, first : first + stop - start]
 
         return jax.make_array_from_callback(shape, self._numbers, piece)
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from delrec_jax.batches import WHOLE, Share
 from delrec_jax.training.gradients import Metrics
 from delrec_jax.training.loop_config import LoopConfig
 from delrec_jax.training.refreshing import Refresh
@@ -33,7 +34,7 @@ class Run:
       key: key of the run's random stream.
       monitor: the metric to maximize.
       select: "best" keeps the parameters of the best evaluation, "last" those of the last step.
-      share: the share of every batch that `batches` yields, see `sharding.own_share`.
+      share: the rows of every batch that `batches` yields, see `sharding.own_share`.
       identity: what the run depends on, by key; a run with another identity refuses its checkpoints.
       watch: traces, and trackers such as TensorBoard.
       summary: (the parameters that are kept, final state) -> what else to store with the result.
@@ -56,7 +57,7 @@ class Run:
     key: jax.Array
     monitor: str = "valid/selection"
     select: str = "best"
-    share: tuple[int, int] = (0, 1)
+    share: Share = WHOLE
     identity: Mapping[str, Any] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
     summary: Callable[[Any, TrainState], dict[str, Any]] = lambda kept, state: {}

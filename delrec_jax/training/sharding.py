@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from delrec_jax.batches import WHOLE, Share
 from delrec_jax.errors import UserError
 from delrec_jax.training.mesh import MeshConfig, make_mesh, parse_rules
 
@@ -155,23 +156,26 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(put, tree, shardings)
 
 
-def own_share(layout: Layout, batch_size: int) -> tuple[int, int]:
-    """Which share of every batch this process must provide: (index, count), as `data.pipeline` takes them.
-
-    Processes whose devices hold the same rows provide the same share.
+def own_share(layout: Layout, batch_size: int) -> Share:
+    """Which rows of every batch this process must provide; processes whose devices hold the same rows provide the same.
 
     Raises:
       UserError: the batch does not divide over the devices.
     """
     check_divides(layout, batch_size)
     places = layout.batch.addressable_devices_indices_map((batch_size,)).values()
-    bounds = [index[0].indices(batch_size)[:2] for index in places if index is not None]
-    first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
-    rows = last - first
-    held = {row for start, stop in bounds for row in range(start, stop)}
-    if len(held) != rows or batch_size % rows or first % rows:
-        return 0, 1  # its rows are scattered: provide all of them
-    return first // rows, batch_size // rows
+    size = batch_size // layout.ways
+    starts = {index[0].indices(batch_size)[0] // size for index in places if index is not None}
+    return _in_large_blocks(Share(tuple(sorted(starts)), layout.ways))
+
+
+def _in_large_blocks(share: Share) -> Share:
+    """The same share by one block if its blocks follow one another and are one of several equal parts of the batch."""
+    first, held = share.blocks[0], len(share.blocks)
+    together = share.blocks == tuple(range(first, first + held))
+    if together and share.of % held == 0 and first % held == 0:
+        return Share((first // held,), share.of // held)
+    return share
 
 
 def check_divides(layout: Layout, rows: int) -> None:
@@ -186,27 +190,28 @@ def check_divides(layout: Layout, rows: int) -> None:
         )
 
 
-def place_batch(batch: Any, layout: Layout, share: tuple[int, int] = (0, 1)) -> Any:
+def place_batch(batch: Any, layout: Layout, share: Share = WHOLE) -> Any:
     """Puts this process's share of a batch onto the mesh; the shares of all processes form one batch.
 
     Args:
       batch: host arrays [rows of the share, ...].
       layout: the layout that says how batches are split.
-      share: (index, count), from `own_share`.
+      share: from `own_share`.
 
     Raises:
       UserError: the batch does not divide over the devices.
     """
-    index, count = share
 
     def put(leaf: np.ndarray) -> jax.Array:
-        rows = leaf.shape[0]
-        check_divides(layout, rows * count)
+        own = leaf.shape[0]
+        rows = share.whole(own)
+        check_divides(layout, rows)
 
         def piece(place: Any) -> np.ndarray:
-            start, stop, _ = place[0].indices(rows * count)
-            return leaf[start - index * rows : stop - index * rows]
+            start, stop, _ = place[0].indices(rows)
+            first = share.place(start, own)
+            return leaf[first : first + stop - start]
 
-        return jax.make_array_from_callback((rows * count, *leaf.shape[1:]), layout.batch, piece)
+        return jax.make_array_from_callback((rows, *leaf.shape[1:]), layout.batch, piece)
 
     return jax.tree.map(put, batch)

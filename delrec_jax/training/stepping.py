@@ -145,7 +145,7 @@ class Stepper:
             losses = tuple(_told_by_gradients(metrics)[:steps].tolist())
             if run.block:
                 metrics = {name: values[steps - 1] for name, values in metrics.items()}
-        return Taken(metrics, len(jax.tree.leaves(drawn[0])[0]) * run.share[1] * steps, losses)
+        return Taken(metrics, run.share.whole(len(jax.tree.leaves(drawn[0])[0])) * steps, losses)
 
     def go_back(self, step: int, place: int) -> Progress:
         """Goes to a checkpoint, from where training continues with a later batch.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 
 from delrec_jax import prng
+from delrec_jax.batches import Share
 from delrec_jax.training.gradients import GradientFn
 from delrec_jax.training.loop import fit
 from delrec_jax.training.loop_config import LoopConfig
@@ -113,8 +114,8 @@ class Task:
         return self.config.optimizer.accumulate
 
     @property
-    def share(self) -> tuple[int, int]:
-        """Which share of every batch this process provides, see `sharding.own_share`."""
+    def share(self) -> Share:
+        """Which rows of every batch this process provides, see `sharding.own_share`."""
         return own_share(self.layout, self.rows)
 
     def lower(self) -> Any:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delrec_jax import prng
+from delrec_jax.batches import WHOLE, Share
 from delrec_jax.config import Experiment, TeacherConfig
 from delrec_jax.data.pipeline import row_iterator
 from delrec_jax.data.splits import Split
@@ -258,9 +259,7 @@ def teacher_loss(
     return loss
 
 
-def teacher_batches(
-    rows: int, config: TeacherConfig, *, seed: int, share: tuple[int, int] = (0, 1)
-) -> Any:
+def teacher_batches(rows: int, config: TeacherConfig, *, seed: int, share: Share = WHOLE) -> Any:
     """Returns an iterator over this process's share of the shuffled `RowNumbers`; each epoch has every row once."""
     numbers = RowNumbers(numbers=np.arange(rows, dtype=np.int32))
     return row_iterator(numbers, batch_size=config.batch_size, seed=seed, share=share)

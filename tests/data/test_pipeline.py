@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from delrec_jax.batches import batch_type
+from delrec_jax.batches import Share, batch_type
 from delrec_jax.data.pipeline import (
     batch_iterator,
     bucket_length,
@@ -186,7 +186,7 @@ def test_the_stream_of_one_process_is_the_one_that_grain_alone_makes():
 def test_the_shards_of_all_processes_are_the_batch_of_one(count, buckets, lengths_stay):
     whole = take(iterator(batch_size=6, buckets=buckets), 8)
     own = {"batch_size": 6, "buckets": buckets, "lengths_stay": lengths_stay}
-    shards = [take(iterator(share=(index, count), **own), 8) for index in range(count)]
+    shards = [take(iterator(share=Share((index,), count), **own), 8) for index in range(count)]
     assert {shard.index.shape for batches in shards for shard in batches} == {(6 // count,)}
     together = [
         jax.tree.map(lambda *parts: np.concatenate(parts), *step)
@@ -206,7 +206,7 @@ def test_a_process_makes_no_examples_of_others_where_the_shape_is_known():
         return example(index, rng)
 
     alone = take(iterator(batch_size=6, num=12), 2)
-    next(iterator(make=spying, batch_size=6, num=12, buckets=(8,), share=(1, 2)))
+    next(iterator(make=spying, batch_size=6, num=12, buckets=(8,), share=Share((1,), 2)))
     assert made[:3] == alone[0].index[3:].tolist()
     assert set(made[3:6]) <= set(alone[1].index[3:].tolist())
 
@@ -219,7 +219,7 @@ def made_by(count, buckets, lengths_stay=False):
         made.append(index)
         return example(index, rng)
 
-    process = {"share": (1, 2), "lengths_stay": lengths_stay}
+    process = {"share": Share((1,), 2), "lengths_stay": lengths_stay}
     source = iterator(make=spying, batch_size=4, num=12, buckets=buckets, **process)
     take(source, count)
     source.close()
@@ -282,10 +282,10 @@ def test_groups_by_length_are_shared_by_processes_and_resumed(lengths_stay):
     own = {"batch_size": 4, "num": 24, "group": 3, "lengths_stay": lengths_stay}
     whole = take(iterator(**own), 9)
     for index in (0, 1):
-        first = iterator(share=(index, 2), **own)
+        first = iterator(share=Share((index,), 2), **own)
         take(first, 4)
         state = json.loads(json.dumps(first.get_state()))
-        fresh = iterator(share=(index, 2), **own)
+        fresh = iterator(share=Share((index,), 2), **own)
         fresh.set_state(state)
         rows = slice(2 * index, 2 * index + 2)
         ours = jax.tree.map(lambda array: array[rows], whole[4:])  # noqa: B023
@@ -296,7 +296,7 @@ def test_groups_by_length_are_shared_by_processes_and_resumed(lengths_stay):
 def test_two_processes_resume_midway_and_one_can_take_over(buckets):
     whole = take(iterator(batch_size=4, buckets=buckets), 9)
     for index in (0, 1):
-        process = {"share": (index, 2)}
+        process = {"share": Share((index,), 2)}
         first = iterator(batch_size=4, buckets=buckets, **process)
         take(first, 4)
         state = json.loads(json.dumps(first.get_state()))
@@ -312,11 +312,11 @@ def test_two_processes_resume_midway_and_one_can_take_over(buckets):
 
 
 def test_batches_that_cannot_be_shared_are_refused():
-    with pytest.raises(UserError, match=r"batch_size is 6, of all 4 processes .* multiple of 4"):
-        iterator(batch_size=6, share=(0, 4))
+    with pytest.raises(UserError, match=r"batch_size is 6, of all 4 parts .* multiple of 4"):
+        iterator(batch_size=6, share=Share((0,), 4))
     for index, count in ((2, 2), (-1, 2), (0, 0)):
-        with pytest.raises(ValueError, match=f"process {index} of {count}"):
-            iterator(batch_size=6, share=(index, count))
+        with pytest.raises(ValueError, match=rf"blocks \({index},\) of {count}"):
+            iterator(batch_size=6, share=Share((index,), count))
 
 
 def test_whole_batches_resume_too():
@@ -354,17 +354,35 @@ def test_rows_are_read_once_per_epoch_in_another_order_each_time():
     )
 
 
+def test_a_process_may_have_blocks_that_do_not_follow_one_another():
+    """As on a slice of a TPU, whose mesh follows the torus."""
+    shares = [Share((0, 3), 6), Share((1, 2, 4, 5), 6)]
+    own = {"batch_size": 12, "num": 24}
+    whole = take(iterator(**own), 5)
+    plain = take(rows_of(batch_size=12), 5)
+    for share in shares:
+        rows = share.rows(12)
+        expected = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch) for batch in whole]
+        chex.assert_trees_all_equal(take(iterator(share=share, **own), 5), expected, strict=True)
+        numbered = take(rows_of(batch_size=12, share=share), 5)
+        for batch, found in zip(plain, numbered, strict=True):
+            np.testing.assert_array_equal(found.index, batch.index[rows])
+        places = [share.place(row, len(rows)) for row in rows.tolist()]
+        assert places == list(range(len(rows))) and share.whole(len(rows)) == 12
+    assert sorted(np.concatenate([share.rows(12) for share in shares])) == list(range(12))
+
+
 def test_rows_are_shared_by_processes_and_go_on_where_they_stopped():
     whole = take(rows_of(), 7)
     for count in (2, 4):
-        parts = [take(rows_of(share=(one, count)), 7) for one in range(count)]
+        parts = [take(rows_of(share=Share((one,), count)), 7) for one in range(count)]
         for step, batch in enumerate(whole):
             found = np.concatenate([part[step].index for part in parts])
             np.testing.assert_array_equal(found, batch.index)
-    first = rows_of(share=(0, 2))
+    first = rows_of(share=Share((0,), 2))
     take(first, 3)
     fresh = rows_of()  # one process goes on for two
     fresh.set_state(json.loads(json.dumps(first.get_state())))
     chex.assert_trees_all_equal(take(fresh, 4), whole[3:], strict=True)
-    with pytest.raises(UserError, match="batch_size is 4, of all 3 processes"):
-        rows_of(share=(0, 3))
+    with pytest.raises(UserError, match="batch_size is 4, of all 3 parts"):
+        rows_of(share=Share((0,), 3))

@@ -44,7 +44,7 @@ def main(directory, hang_after, *meeting):
     layout = make_layout(MeshConfig(), lambda path, shape: (None,) * len(shape))
     optimizer = optax.sgd(0.01)
     share = own_share(layout, 2)
-    sights = Sights(y=np.ones((2 // share[1], 3), np.float32))
+    sights = Sights(y=np.ones((len(share.rows(2)), 3), np.float32))
     fit(
         Run(
             name="tiny/endless",

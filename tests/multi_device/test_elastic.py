@@ -21,9 +21,12 @@ EPOCH = EXAMPLES // BATCH
 
 def in_order(shares):
     """The examples of each step over all processes; processes may hold the same share."""
-    by_share = {tuple(found["share"]): found["given"] for found in shares}
-    parts = [by_share[key] for key in sorted(by_share)]
-    assert len(parts) == next(iter(by_share))[1], "some share of the batches was never asked for"
+    by_share = {tuple(found["share"][0]): found["given"] for found in shares}
+    parts = [by_share[blocks] for blocks in sorted(by_share)]
+    asked = sorted(chain(*by_share))
+    assert asked == list(range(shares[0]["share"][1])), (
+        "some share of the batches was never asked for"
+    )
     return [list(chain(*step)) for step in zip(*parts, strict=True)]
 
 

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from unsplit import unsplit
 
+from delrec_jax.batches import WHOLE, Share
 from delrec_jax.errors import UserError
 from delrec_jax.training.gradients import mean_loss_gradients
 from delrec_jax.training.mesh import MeshConfig, make_mesh, mesh_sizes, parse_rules
@@ -117,6 +119,29 @@ def test_eight_devices_train_as_one(eight, layout):
         np.testing.assert_allclose(found[name], alone[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("held", "share"),
+    [
+        ((0, 3, 5, 6), Share((0, 3, 5, 6), 8)),  # the torus of a TPU
+        ((2, 3), Share((1,), 4)),
+        ((3, 4), Share((3, 4), 8)),
+        (tuple(range(8)), WHOLE),
+    ],
+)
+def test_a_process_provides_the_rows_that_its_devices_hold(held, share, monkeypatch):
+    places = {device: (slice(2 * device, 2 * device + 2),) for device in held}
+    home = SimpleNamespace(addressable_devices_indices_map=lambda shape: places)
+    layout = SimpleNamespace(ways=8, batch=home)
+    assert own_share(layout, 16) == share
+
+    def pieces(shape, sharding, piece):
+        return shape, [piece(place).tolist() for place in places.values()]
+
+    monkeypatch.setattr(jax, "make_array_from_callback", pieces)
+    shape, placed = place_batch(np.arange(16)[share.rows(16)], layout, share)
+    assert shape == (16,) and placed == [[2 * device, 2 * device + 1] for device in held]
+
+
 def test_weights_and_their_moments_are_split_alike(eight):
     assert eight["trained"]["data"]["piece"] == [4, 6]
     assert eight["trained"]["all three"]["piece"] == [2, 3]
@@ -135,7 +160,7 @@ def test_a_batch_is_split_over_data_and_fsdp_alone(eight):
     assert eight["shape"] == {"data": 4, "fsdp": 2, "tensor": 1}
     assert sorted(eight["shards"]) == [[2 * i, 2 * i + 1] for i in range(8)]
     assert eight["tensor"] == 2
-    assert eight["share"] == [0, 1]
+    assert eight["share"] == [[0], 1]
 
 
 def test_an_evaluation_may_have_any_number_of_rows(eight):

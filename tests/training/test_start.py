@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from delrec_jax.batches import WHOLE
 from delrec_jax.training import task
 from delrec_jax.training.loop_config import LoopConfig
 
@@ -18,7 +19,7 @@ def test_the_start_is_kept_on_the_host(monkeypatch):
         config=SimpleNamespace(loop=LoopConfig()),
         optimizer=optax.adam(0.1),
         layout=None,
-        share=(0, 1),
+        share=WHOLE,
         step=None,
     )
     asked = {
