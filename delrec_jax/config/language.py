@@ -36,8 +36,8 @@ class LMConfig:
       read: `answers`, or `encoder` = only the token table and the encoder of a T5's `weights`: the decoder is not read, takes
         no memory, and no verbalizer or stage can ask for answers. A BERT has no more than its encoder, whatever this says.
       quantise: `int8` = from stage 1 on (and in `parse`), the frozen base keeps the kernels of its projections in 8 bits, one
-        scale per output channel, and dequantizes them as it computes: half the memory of bfloat16, and half of what FSDP
-        gathers. Empty = as they are.
+        scale per output channel, and dequantizes them as it computes: half the memory of bfloat16. FSDP gathers them in the
+        type that is computed in. Empty = as they are.
       tokenizer: a directory or hub name; empty = the one that comes with `weights`, or one of our own.
     """
 

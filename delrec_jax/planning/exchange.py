@@ -94,7 +94,12 @@ def exchange_of(planned: Task, part: Part, work: Work, grid: Grid) -> Exchange:
     frozen = list(_leaves(planned.frozen, layout))
     read = planned.parts * (1 + backward_passes(planned, work))
     weights = sum(leaf.size * read for leaf in trained if leaf.split)
-    weights += sum(leaf.size * work.reads.get(leaf.path, 0) for leaf in frozen if leaf.split)
+    wide = part.model.sizes.activation_bytes
+    weights += sum(
+        leaf.size * (wide if leaf.kernel else 1) * work.reads.get(leaf.path, 0)
+        for leaf in frozen
+        if leaf.split
+    )
     summed = planned.parts * sum(leaf.size for leaf in trained)
     return Exchange(
         weights=grid.bring(weights, mesh["fsdp"], mesh["tensor"]),
@@ -117,13 +122,15 @@ def backward_passes(planned: Task, work: Work) -> int:
 class _Leaf(NamedTuple):
     """A leaf's path, and its bytes on a device once what mesh.fsdp splits is whole.
 
-    `split` says whether mesh.fsdp splits it, `looked_up` whether it is a table of which only some rows are read.
+    `split` says whether mesh.fsdp splits it, `looked_up` whether it is a table of which only some rows are read, `kernel`
+    whether it is in 8 bits: the compiler's programs bring such a one to the other devices in the type of the activations.
     """
 
     path: tuple[str, ...]
     size: float
     split: bool
     looked_up: bool
+    kernel: bool
 
 
 def _leaves(tree: Any, layout: Layout) -> Iterator[_Leaf]:
@@ -135,7 +142,7 @@ def _leaves(tree: Any, layout: Layout) -> Iterator[_Leaf]:
         split = fsdp > 1 and "fsdp" in str(spec) and not looked_up
         piece = prod(NamedSharding(layout.mesh, spec).shard_shape(shape))
         size = piece * np.dtype(leaf.dtype).itemsize * (fsdp if split else 1)
-        yield _Leaf(names, size, split, looked_up)
+        yield _Leaf(names, size, split, looked_up, leaf.dtype == np.int8)
 
 
 def _activations(planned: Task, part: Part, work: Work, grid: Grid) -> float:

@@ -164,7 +164,7 @@ def part_of(experiment: Experiment, planned: Task, assumed: Assumed) -> "Part":
     answers = _answers(experiment, planned, assumed, opening=model.sizes.opening)
     size = model.sizes.weight_bytes
     if experiment.lm.quantise and planned.stage != "pretrain":
-        size = 1
+        size = model.sizes.activation_bytes  # converted before they are gathered
     return Part(model, planned.layout.mesh.shape["tensor"], answers, size)
 
 

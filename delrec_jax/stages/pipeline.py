@@ -3,6 +3,8 @@
 import importlib
 import time
 from collections.abc import Callable
+from math import prod
+from typing import Any
 
 from delrec_jax.distributed import as_main_sees, on_main
 from delrec_jax.errors import UserError
@@ -13,6 +15,7 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.out_of_memory import memory_told
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.teachers.registry import LISTS
+from delrec_jax.training.mesh import AXES, mesh_sizes, parse_rules
 from delrec_jax.training.preemption import end_if_told
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.listed_teacher import lists_changed
@@ -81,9 +84,40 @@ def _check_named_files(ws: Workspace, stage: str) -> None:
 def run_all(ws: Workspace) -> None:
     """Runs every stage of the method in the order of the data."""
     inputs = Inputs(ws)
+    check_batch_sizes(ws)
     for stage in stages_of(ws.experiment.method, "run"):
         end_if_told()
         run_stage(ws, stage, inputs)
+
+
+def check_batch_sizes(ws: Workspace) -> None:
+    """Refuses batches that do not divide over the devices now, and not when a later stage begins.
+
+    Raises:
+      UserError: the batch of a stage that is to train does not divide.
+    """
+    experiment = ws.experiment
+    devices = len(experiment.mesh.devices())
+    ways = prod(
+        size
+        for axis, size in zip(AXES, mesh_sizes(experiment.mesh, devices), strict=True)
+        if axis in parse_rules(experiment.mesh.rules).get("batch", ())
+    )
+    sections: dict[str, Any] = {
+        "parse": experiment.parse,
+        "distill": experiment.distill,
+        "tune": experiment.tune,
+    }
+    if experiment.teacher.network:
+        sections["teach"] = experiment.teacher
+    for stage in stages_of(experiment.method, "run"):
+        rows = sections[stage].batch_size if stage in sections else ways
+        if rows % ways and not as_main_sees(lambda stage=stage: ws.finished(stage)):
+            name = "teacher" if stage == "teach" else stage
+            raise UserError(
+                f"{name}.batch_size is {rows}, which does not divide over {ways} devices: use a multiple of {ways}, or change "
+                "the mesh"
+            )
 
 
 def run_baseline(ws: Workspace) -> None:

@@ -45,10 +45,18 @@ def session(workdir: Path, experiment: Experiment, *, name: str = "") -> Iterato
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    _with_host()
     distributed.join(experiment.distributed)
     end_at_sigterm()
     with locked(workdir, name=name):
         yield
+
+
+def _with_host() -> None:
+    """Adds the host to the devices that JAX_PLATFORMS names: a training's start is made there."""
+    named = getattr(jax.config, "jax_platforms", None)
+    if named and "cpu" not in named.split(","):
+        jax.config.update("jax_platforms", f"{named},cpu")
 
 
 def keep_compiled(workdir: Path) -> None:

@@ -1,13 +1,18 @@
 """What a later stage would fail at, or quietly do without, is told before anything is trained."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tiny_bert import RAW, write_bert, write_wordpiece
 from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
+from delrec_jax.errors import UserError
 from delrec_jax.stages.inputs import Inputs
+from delrec_jax.stages.pipeline import check_batch_sizes
 from delrec_jax.teachers import item_to_item
+from delrec_jax.workdir import session
 
 MOST = RAW["max_position_embeddings"] - 2  # beside the first and the last special token
 
@@ -88,3 +93,25 @@ def test_adapters_of_an_encoder_that_p2rec_does_not_train(tmp_path, capsys):
         delrec("pretrain", *flags)
     assert "['query'] match no projection" in capsys.readouterr().err
     delrec("pretrain", *flags, "--config.parse.lm=frozen", "--update")
+
+
+def test_batches_that_do_not_divide_over_the_devices(tiny_run, tmp_path, monkeypatch):
+    ws = open_workspace(tiny_run)
+    check_batch_sizes(ws)
+    monkeypatch.setattr(type(ws.experiment.mesh), "devices", lambda mesh: [None] * 7)
+    check_batch_sizes(ws)  # everything is trained already
+    monkeypatch.setattr(type(ws), "finished", lambda ws, stage: False)
+    with pytest.raises(
+        UserError, match=r"teacher\.batch_size is \d+, which does not divide over 7"
+    ):
+        check_batch_sizes(ws)
+
+
+def test_the_host_is_a_device_too(monkeypatch):
+    told = []
+    settings = SimpleNamespace(jax_platforms="cuda", update=lambda *given: told.append(given))
+    monkeypatch.setattr(session.jax, "config", settings)
+    session._with_host()
+    for settings.jax_platforms in ("cuda,cpu", "cpu", None, ""):
+        session._with_host()
+    assert told == [("jax_platforms", "cuda,cpu")]
