@@ -126,9 +126,8 @@ def _end(message: str, status: int) -> None:
     if "jax" in sys.modules:
         from delrec_jax.distributed import leave, wait_for_all
 
-        if (
-            together := status == PREEMPTED
-        ):  # at the same step; how they got there takes longer for some
+        # All were told at the same step, and some took longer for the last save.
+        if together := status == PREEMPTED:
             bounded(lambda: _quietly(wait_for_all))
         leave(status, last=together)
     sys.exit(status)

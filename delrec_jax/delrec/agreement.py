@@ -91,7 +91,7 @@ class Reader:
 
         Args:
           prompt: the soft prompt as texts read it.
-          readout: a readout, of which what is not given is at its start.
+          readout: parts of a readout; missing parts have their initial values.
           exam: the questions.
         """
         held = {

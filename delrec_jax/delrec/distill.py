@@ -200,7 +200,7 @@ class PromptTraining:
         return make_exam(self._make(self._valid_users, source, lists), self._language.slots)
 
     def _read(self, trained: Mapping[str, Any], exam: Exam) -> Reading:
-        """Reads an exam with a prompt as training has it, and a readout, of which what is not given is at its start."""
+        """Reads an exam with a prompt as training has it, and parts of a readout; missing parts have their initial values."""
         vectors = self._frozen.get(title_slots.VECTORS)
         prompt = title_slots.readable(trained["prompt"], vectors)
         return self._reader.read(prompt, trained.get("readout"), exam)

@@ -64,7 +64,7 @@ def headline(
 def shown_users(
     ws: Workspace, data: Data, table: pl.DataFrame, *, protocol: str
 ) -> UserTable | None:
-    """Users of whom DELRec and the recommender that it distills found the target, or one of them, or none.
+    """Sampled users, grouped by whether DELRec and its teacher, one of them or neither found the target.
 
     Args:
       ws: the workdir.

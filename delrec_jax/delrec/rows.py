@@ -32,7 +32,7 @@ def user_parts(
 ) -> dict[str, np.ndarray]:
     """The users who train the prompt (`train`), who select it (`valid`), and who are only reported on (`heldout`).
 
-    Of the latter two, a draw of `exam_users` each: what they are asked grows with them and comes again at each evaluation.
+    The latter two are samples of `exam_users` users each (0 = all), since their texts are read again at every evaluation.
     """
     fractions = {
         "train": config.train_users,

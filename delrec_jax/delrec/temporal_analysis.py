@@ -72,37 +72,30 @@ class TemporalAnalysis:
     def example(
         self, material: Material, positions: GapPositions, row: int, rng: np.random.Generator
     ) -> PromptExample:
-        """An example of a user drawn uniformly from those who can be asked."""
+        """An example of a user drawn uniformly from those who can be asked, at a random position in their training part."""
         user = int(rng.choice(positions.users))
-        return ta_example(material, positions, user, rng)
-
-
-def ta_example(
-    material: Material, positions: GapPositions, user: int, rng: np.random.Generator
-) -> PromptExample:
-    """A TA example of this user, at a random position in their training part."""
-    sequence, ends = material.train.history(user), positions.ends[user]
-    end = int(ends[rng.integers(0, len(ends))])
-    label = int(sequence[end - 2])
-    candidates = labelled_candidates(material, label, sequence, rng)
-    text = material.text(
-        lambda pieces, pattern: ta_text(
-            pieces, sequence[:end], pattern=pattern, candidates=candidates
+        sequence, ends = material.train.history(user), positions.ends[user]
+        end = int(ends[rng.integers(0, len(ends))])
+        label = int(sequence[end - 2])
+        candidates = labelled_candidates(material, label, sequence, rng)
+        text = material.text(
+            lambda pieces, pattern: ta_text(
+                pieces, sequence[:end], pattern=pattern, candidates=candidates
+            )
         )
-    )
-    return PromptExample(
-        ids=text.ids,
-        candidates=candidates,
-        targets=one_hot(candidates, label),
-        task=material.task_number(TemporalAnalysis.name),
-        owners=text.owners,
-    )
+        return PromptExample(
+            ids=text.ids,
+            candidates=candidates,
+            targets=one_hot(candidates, label),
+            task=material.task_number(self.name),
+            owners=text.owners,
+        )
 
 
 def ta_text(pieces: Pieces, sequence: Items, *, pattern: Ids, candidates: Items = ()) -> Ids:
     """Tokens of a TA text.
 
-    With a = `ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
+    With a = `prompts.ta_example`: the example shows i_1..i_{a-2}, the gap i_{a-1} and its successor i_a; the query shows
     i_a..i_{n-2} and i_n and asks for i_{n-1}, which occurs nowhere in the text (at the lengths that `ta_ends` gives).
 
     Args:

@@ -41,10 +41,9 @@ __all__ = [
     "write_records",
 ]
 
-_ROWS_AT_ONCE = (
-    2_000_000  # users of groups whose intervals are computed together, which bounds memory,
-)
-_GROUPS_AT_ONCE = 32  # and groups
+# Users of groups whose intervals are computed together, and groups: both bound memory.
+_ROWS_AT_ONCE = 2_000_000
+_GROUPS_AT_ONCE = 32
 
 RECORD_SCHEMA: Schema = {
     "user": pl.Int32,  # index

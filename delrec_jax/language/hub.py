@@ -23,9 +23,8 @@ TOKENIZER_FILES = (
 )
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-POOLING_FILE = (
-    "1_Pooling/config.json"  # how sentence-transformers makes a text's vector from its states
-)
+# How sentence-transformers makes a text's vector from its states.
+POOLING_FILE = "1_Pooling/config.json"
 # Repositories also hold the weights for other frameworks, which would triple the download.
 FETCHED = (
     CONFIG_FILE,

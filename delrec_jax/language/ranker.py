@@ -107,9 +107,8 @@ class Ranker:
         question = self._question(params, ids, options, owners, readout)
         vectors = self.item_vectors(params) if vectors is None else self._real(vectors)
         scores = self.verbalizer.catalogue_scores(question, vectors)
-        if len(
-            self._tied
-        ):  # only their columns, which may lie on other devices than those of the first items
+        # Only the columns of tied items, which may lie on other devices than those of the first items.
+        if len(self._tied):
             first = scores[:, self.first_same_title[self._tied]]
             scores = scores.at[:, self._tied].set(first)
         return constrain(scores, "users", "catalogue")

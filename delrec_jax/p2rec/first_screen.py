@@ -62,7 +62,7 @@ def headline(
 
 
 def shown_users(ws: Workspace, data: Data, table: pl.DataFrame) -> UserTable | None:
-    """Users of whom a recommender with P2Rec and without it found the target, or one of them, or none.
+    """Sampled users, grouped by whether a recommender with P2Rec and without it, one of them or neither found the target.
 
     They are those of one recommender (that of the categories if it is augmented, else the first) and the first seed.
 

@@ -151,9 +151,8 @@ def _estimate(experiment: Experiment, planned: Task, trained: int, assumed: Assu
     if planned.scoring is None:
         return Temporaries(int(step), 0)
     scoring = gathered + _SCORING_BLOCKS * part.largest(-(-scored // ways), tokens)
-    kept = (
-        scored if planned.scoring.axes is None else -(-scored // ways)
-    )  # rows whose scores a device gets
+    # Rows whose scores a device gets.
+    kept = scored if planned.scoring.axes is None else -(-scored // ways)
     scoring += 2 * _scores(experiment, planned, assumed, batch=planned.scoring.rows, rows=kept)
     return Temporaries(int(step), int(scoring))
 

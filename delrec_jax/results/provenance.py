@@ -1,7 +1,7 @@
 """Where a result comes from: commands, commit, machine, versions, date, and the hashes of the per-user ranks.
 
 What ran is read from the journal that `benchmarks/evidence/run.py` keeps beside the workdirs (`journal.jsonl`); for a workdir
-that it does not know, the commit of the working tree is stated, and that it is only that.
+that it does not know, the commit of the working tree is given, marked as no more than that.
 """
 
 import json

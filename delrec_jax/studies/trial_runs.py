@@ -30,11 +30,8 @@ from delrec_jax.workdir.stage_table import STAGES, Stage
 from delrec_jax.workdir.workspace import Workspace, keys_read
 
 _VALIDATED = ("HR@1", "NDCG@10")
-_AGAIN = (
-    BUSY,
-    PREEMPTED,
-    INTERRUPTED,
-)  # told to end by someone else: it goes on from its checkpoint
+# Told to end by someone else: it goes on from its checkpoint.
+_AGAIN = (BUSY, PREEMPTED, INTERRUPTED)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class CEASE:
         """
         check_catalogue(self.title, train.num_items)
         gram = np.float32(weight) * self._cosines(train)
-        gram += train.together
+        gram += train.co_occurrences
         return linear(self.title, gram, penalty)
 
 

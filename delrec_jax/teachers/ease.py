@@ -34,7 +34,7 @@ class EASE:
           UserError: the catalogue is too large, or the matrix has no inverse.
         """
         check_catalogue(self.title, train.num_items)
-        return linear(self.title, train.together, penalty)
+        return linear(self.title, train.co_occurrences, penalty)
 
 
 def linear(title: str, gram: Float[np.ndarray, "I I"], penalty: float) -> ItemToItem:

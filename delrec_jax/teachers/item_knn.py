@@ -35,7 +35,7 @@ class ItemKNN:
           UserError: the catalogue is too large.
         """
         check_catalogue("ItemKNN", train.num_items)
-        counts = train.together
+        counts = train.co_occurrences
         own = np.sqrt(np.diag(counts))
         similar = counts / np.maximum(own[:, None] * own[None, :] + shrink, 1e-12)
         np.fill_diagonal(similar, 0.0)

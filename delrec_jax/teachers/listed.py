@@ -38,7 +38,7 @@ class ListedTeacher:
         lengths: int32 [N], number of the user's first items that the list was made after; rows ascend by (user, length).
         offsets: int64 [N+1]; list n owns items[offsets[n]:offsets[n + 1]].
         items: int32 [M], best first.
-        scores: float32 [M], finite; they do not ascend within a list.
+        scores: float32 [M], finite, never increasing within a list.
         user_ids: the users' ids, for messages.
         source: the file that they come from, for messages.
     """

@@ -41,7 +41,7 @@ class TrainingPart:
         return np.repeat(np.arange(len(lengths)), lengths)
 
     @cached_property
-    def together(self) -> Float[np.ndarray, "I I"]:
+    def co_occurrences(self) -> Float[np.ndarray, "I I"]:
         """How many users have both items; on the diagonal, how many have the item. Counted once for all settings."""
         from scipy import sparse  # imported late: a tenth of a second
 

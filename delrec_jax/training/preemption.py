@@ -21,9 +21,8 @@ def end_at_sigterm() -> None:
 
     With several processes JAX's own service catches the signal, so that all of them end at the same step.
     """
-    if (
-        not has_others()
-    ):  # JAX's service, which a TPU VM with one host has too, would only note the signal
+    # JAX's service, which a TPU VM with one host has too, would only note the signal.
+    if not has_others():
         signal.signal(signal.SIGTERM, _raise)
 
 

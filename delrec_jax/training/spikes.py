@@ -30,7 +30,7 @@ class SpikeConfig:
         1 % of the median if that is more) above the median of the losses before it. One that is not finite, or whose gradient
         is not, is always a spike.
       window: the losses before it that count: so many of the last.
-      least: so many there must be.
+      least: the fewest earlier losses that are needed to judge.
       rollbacks: times that a run may go back; after these, a spike ends it.
     """
 

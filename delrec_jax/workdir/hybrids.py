@@ -139,7 +139,7 @@ class HybridWeights:
         self._common: HybridWeights | None = None
 
     def with_systems(self, systems: Mapping[str, System]) -> "HybridWeights":
-        """Returns what chooses among these systems and its own, which it asks once for all that are made so."""
+        """Returns a chooser for these systems and its own; its own are scored once, for all choosers made this way."""
         found = copy(self)
         found._systems, found._scores, found._common = systems, {}, self
         return found

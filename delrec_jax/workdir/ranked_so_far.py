@@ -1,4 +1,4 @@
-"""What an evaluation has found so far, a file a system: one that was interrupted goes on with the next system.
+"""What an evaluation has found so far, one file per system: an evaluation that was interrupted goes on with the next.
 
 FOLDER/so_far/HASH.npz   ranks, best items and times of one system; or the weights that validation chose for a hybrid
 

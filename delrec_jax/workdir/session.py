@@ -20,9 +20,8 @@ from delrec_jax.errors import UserError
 from delrec_jax.training.preemption import end_at_sigterm
 
 CACHE = ".compilation_cache"
-_WORTH_KEEPING = (
-    0.1  # seconds of compilation; JAX's default of 1 s would keep little of a small model
-)
+# Seconds of compilation; JAX's default of 1 s would keep little of a small model.
+_WORTH_KEEPING = 0.1
 
 
 class WorkdirInUse(UserError):

@@ -193,6 +193,6 @@ def _frames_at_hand(
     if len(found) < 2 or not found[-1].name.startswith(names[-1]):
         raise UserError(
             f"data.manual_dir = {config.manual_dir!r}: LLaRA's Steam needs {names[-1]} and at least one of "
-            f"{', '.join(names[:-1])} in it (gzipped or not); fetch them from {resources[0].url} and its neighbours"
+            f"{', '.join(names[:-1])} in it (gzipped or not); fetch them from {resources[0].url} and the folder that it is in"
         )
     return tuple(found)

@@ -106,7 +106,7 @@ def behaviour_maps(*, genres: int, series: int, volumes: int) -> dict[str, Int32
     genre by the first.
 
     Returns:
-      int32 [I] by the name of the behaviour.
+      int32 [I] by the name of the behavior.
     """
     genre, slot, volume = np.unravel_index(
         np.arange(genres * series * volumes), (genres, series, volumes)
@@ -172,7 +172,7 @@ def _series_names(genres: int, series: int, seed: int) -> list[list[str]]:
     adjectives = generator.permutation(_ADJECTIVES)[:size]
     nouns = generator.permutation(_NOUNS)[:size]
     # Diagonals of the square of words: pairs are unique, and the series of one genre, which
-    # are neighbours on a diagonal, share no word.
+    # are neighbors on a diagonal, share no word.
     pairs = [f"{adjectives[k % size]} {nouns[(k + k // size) % size]}" for k in range(total)]
     blocks = [pairs[genre * series : (genre + 1) * series] for genre in range(genres)]
     return [[block[k] for k in generator.permutation(series)] for block in blocks]
