@@ -23,6 +23,7 @@ import numpy as np
 
 from delrec_jax.data import prompts, templates
 from delrec_jax.data.corpora.storefront_catalogue import build_catalogue
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.data.templates import Field
 from delrec_jax.delrec.pattern_simulating import PatternSimulating, rps_text
 from delrec_jax.delrec.temporal_analysis import TemporalAnalysis, ta_text
@@ -155,7 +156,7 @@ class Case:
     def gathered(self) -> list[np.ndarray]:
         """Our side: pieces gathered into texts."""
         build: Callable[..., np.ndarray] = {
-            "lsr": prompts.recommendation,
+            "lsr": lsr_ids,
             "rps": rps_text,
             "ta": ta_text,
         }[self.task]

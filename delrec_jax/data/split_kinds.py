@@ -25,7 +25,7 @@ class SplitConfig:
     """How the corpus is split.
 
     Attributes:
-      kind: one of `KINDS`.
+      kind: "leave_one_out", "global_temporal", "by_user" or "given".
       valid_from: For "global_temporal": the share of all interactions before the validation period.
       test_from: For "global_temporal": the share of all interactions before the test period.
       valid_users: For "by_user": the share of users whose last item is a validation target.

@@ -18,6 +18,7 @@ from delrec_jax.data import prompts, templates
 from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic
 from delrec_jax.data.corpora.tables import RulesConfig
 from delrec_jax.data.prompts import PromptConfig
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.data.templates import Field
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_text
@@ -110,7 +111,7 @@ def assembled(flan, shop, config, *, pattern, codes=()):
     build = {
         "ta": ta_text,
         "rps": rps_text,
-        "lsr": prompts.recommendation,
+        "lsr": lsr_ids,
     }
     return [
         build[case.task](

@@ -327,7 +327,7 @@ def test_truncation_drops_only_the_oldest_history(data):
     function = {
         "ta": ta_text,
         "rps": rps_text,
-        "lsr": prompts.recommendation,
+        "lsr": lsr_ids,
     }[task]
     try:
         text = words.decode(function(pieces, history, pattern=pattern, candidates=[6, 7]))
@@ -511,7 +511,7 @@ def test_texts_are_those_of_a_loop_over_items(data):
     function = {
         "ta": ta_text,
         "rps": lambda *a, **k: rps_text(*a, ranked=ranked, **k),
-        "lsr": prompts.recommendation,
+        "lsr": lsr_ids,
     }[task]
     if expected is None:
         with pytest.raises(UserError, match=r"prompts\.max_tokens is"):

@@ -16,6 +16,7 @@ from delrec_jax.config import from_config, read_config
 from delrec_jax.data import prompts
 from delrec_jax.data.corpora.atomic import AtomicSettings, read_atomic
 from delrec_jax.data.corpora.tables import RulesConfig
+from delrec_jax.data.sequential_recommendation import lsr_ids
 from delrec_jax.delrec.pattern_simulating import rps_text
 from delrec_jax.delrec.temporal_analysis import ta_min_length, ta_text
 from delrec_jax.language.soft_prompt import slot_ids
@@ -91,7 +92,7 @@ def text(pieces, task, history, candidates):
     if task == "rps":
         ranked = candidates[1:10]
         return rps_text(pieces, history, pattern=slots, candidates=candidates, ranked=ranked)
-    build = {"ta": ta_text, "lsr": prompts.recommendation}[task]
+    build = {"ta": ta_text, "lsr": lsr_ids}[task]
     return build(pieces, history, pattern=slots, candidates=candidates)
 
 

@@ -145,7 +145,7 @@ def test_full_texts_are_the_templates_with_an_instruction_in_the_prompts_place()
         for task in ("rps", "lsr"):
             for phrase in [(), *BEHAVIOUR]:
                 fields = (material.pieces, history)
-                whole = {"rps": rps_text, "lsr": prompts.recommendation}[task]
+                whole = {"rps": rps_text, "lsr": lsr_ids}[task]
                 if whole(*fields, pattern=array(phrase)).tolist() == head:
                     matches.append((task, phrase))
         ((task, phrase),) = matches
