@@ -212,9 +212,8 @@ class Part:
     def _kept_width(self) -> float:
         """Returns the values per token that the forward pass keeps of a block where blocks are recomputed."""
         sizes, width = self.model.sizes, float(self.model.width)
-        if (
-            sizes.remat == "dots"
-        ):  # also q, k, v, both adapters of an attention, what it attends to; gates and hidden values
+        # With "dots" also q, k, v, both adapters of an attention, what it attends to; gates and hidden values.
+        if sizes.remat == "dots":
             products = 6 * sizes.heads * sizes.head_width + 2 * sizes.feed_forward
             width += 2 * self.model.width + products / self.tensor
         return width
