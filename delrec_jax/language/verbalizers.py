@@ -19,10 +19,12 @@ def find_verbalizer(name: str) -> Verbalizer:
     Raises:
       UserError: no such verbalizer.
     """
-    found = find(name, VERBALIZERS, key="lm.verbalizer", needs=("name",))
+    found = find(name, VERBALIZERS, key="lm.verbalizer")
     if not isinstance(found, Verbalizer):
         raise UserError(
             f"lm.verbalizer is {name!r}, which is not a verbalizer: name an object of a class that inherits from "
             "language.verbalizer.Verbalizer"
         )
+    if not hasattr(found, "name"):
+        raise UserError(f"lm.verbalizer is {name!r}, which lacks a name")
     return found

@@ -78,6 +78,15 @@ def test_candidates_are_scored_as_it_says(toy_model):
     assert not ranker.ranks_catalogue
 
 
+def test_a_verbalizer_has_a_name(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from delrec_jax.language.mean_scoring import Averaging\n"
+        "class Own(Averaging):\n    words = key = lambda self, titles: titles\nOWN = Own()\n"
+    )
+    with pytest.raises(UserError, match="which lacks a name"):
+        find_verbalizer(f"{tmp_path / 'own.py'}:OWN")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("Last", "a class: name an instance"), ("np", "which is not a verbalizer: name an object")],
