@@ -202,3 +202,18 @@ def _check_keys(row: Any, *, where: str) -> None:
             f"{where}: keys missing or unknown: {', '.join(differing)}; a row has exactly "
             f"{', '.join(ROW_KEYS)}"
         )
+
+
+def oracle_value(rows: Sequence[Row], protocol: str, metric: str) -> float | None:
+    """Returns the value of the best possible ranking; None where it is not known.
+
+    Args:
+      rows: those of `metrics.json`.
+      protocol: as in the rows.
+      metric: as in the rows.
+    """
+    wanted = ("oracle", protocol, metric)
+    found = (
+        row["value"] for row in rows if (row["system"], row["protocol"], row["metric"]) == wanted
+    )
+    return next(found, None)

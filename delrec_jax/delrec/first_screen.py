@@ -10,6 +10,7 @@ import polars as pl
 
 from delrec_jax.analysis.headline import TRUE_ITEMS, TUNED_CONTROLS, Headline
 from delrec_jax.analysis.report import WorkedExample
+from delrec_jax.analysis.tables import oracle_value
 from delrec_jax.analysis.user_table import UserTable, user_table
 from delrec_jax.delrec import systems
 from delrec_jax.delrec.guides import make_guides
@@ -45,10 +46,6 @@ def headline(
     references = (baseline, "teacher_augmented", "teacher", *TUNED_CONTROLS, TRUE_ITEMS)
     pairs = [("delrec", name) for name in references if name in there]
     tests = compare_family(table, pairs, _METRIC, protocol=protocol, seed=config.seed)
-    wanted = ("oracle", protocol, _METRIC)
-    oracle = [
-        row["value"] for row in rows if (row["system"], row["protocol"], row["metric"]) == wanted
-    ]
     return Headline(
         metric=_METRIC,
         protocol=protocol,
@@ -56,7 +53,7 @@ def headline(
         tests=[asdict(one) for one in tests],
         method="delrec",
         baseline=baseline or "",
-        oracle=oracle[0] if oracle else None,
+        oracle=oracle_value(rows, protocol, _METRIC),
         recommenders={config.teacher.name: display_name(config.teacher.name)},
     )
 

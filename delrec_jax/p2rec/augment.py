@@ -14,8 +14,6 @@ from delrec_jax.config import AugmentConfig
 from delrec_jax.config.p2rec import ENSEMBLE, SOLVED
 from delrec_jax.distributed import on_main
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.user_ranks import rank_users
 from delrec_jax.files import file_hash
 from delrec_jax.p2rec import files
 from delrec_jax.p2rec.cells import cells
@@ -33,10 +31,9 @@ from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
-from delrec_jax.workdir.protocols import full_rankers
 from delrec_jax.workdir.recommenders import PLAIN, Cell
-from delrec_jax.workdir.teacher_training import SCORED_USERS, TeacherTraining
-from delrec_jax.workdir.validation import selecting_rows
+from delrec_jax.workdir.teacher_training import TeacherTraining
+from delrec_jax.workdir.validation import mean_ndcg10, selecting_rows
 from delrec_jax.workdir.workspace import Workspace
 
 
@@ -171,18 +168,10 @@ def network_way(config: AugmentConfig, system: str) -> str:
 
 def valid_ndcg10(ws: Workspace, data: Data, cell: Cell) -> float:
     """The mean NDCG@10 of a trained recommender over the users who select its step, in full ranking without seen items."""
-    teacher, users = recommenders.load_cell(ws, data, cell), len(data.split.users("valid"))
+    teacher = recommenders.load_cell(ws, data, cell)
     asked = ConventionalSystem(teacher, data.split, cell.config(ws.experiment).max_length)
     rows = selecting_rows(asked.order("valid"), ws.experiment.teacher.valid_users)
-    ranks = rank_users(
-        lambda rows: asked.scores("valid", rows),
-        {"full": full_rankers(data.split, "valid")["full"]},
-        num_users=users,
-        batch_size=min(SCORED_USERS, len(rows)),
-        what=cell.system,
-        order=rows,
-    )
-    return float(metrics_of_ranks(ranks["full"].rank)["NDCG@10"].mean())
+    return mean_ndcg10(lambda rows: asked.scores("valid", rows), data.split, rows, cell.system)
 
 
 def _tell(found: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from delrec_jax.analysis.headline import Headline
+from delrec_jax.analysis.tables import oracle_value
 from delrec_jax.analysis.user_table import UserTable, user_table
 from delrec_jax.evaluation.shown_users import choose_users
 from delrec_jax.evaluation.standings import best_baseline, compare_with_baseline, standings
@@ -44,10 +45,6 @@ def headline(
         names = (AUGMENTED, baseline, _METRIC)
         against = compare_with_baseline(table, *names, protocol=_PROTOCOL, seed=config.seed)
         tests += [asdict(one) for one in against]
-    wanted = ("oracle", _PROTOCOL, _METRIC)
-    oracle = [
-        row["value"] for row in rows if (row["system"], row["protocol"], row["metric"]) == wanted
-    ]
     return Headline(
         metric=_METRIC,
         protocol=_PROTOCOL,
@@ -55,7 +52,7 @@ def headline(
         tests=tests,
         method=AUGMENTED,
         baseline=baseline or "",
-        oracle=oracle[0] if oracle else None,
+        oracle=oracle_value(rows, _PROTOCOL, _METRIC),
         recommenders={name: display_name(name) for name in config.augment.teachers},
         digits=4,
     )

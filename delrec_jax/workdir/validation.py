@@ -37,8 +37,7 @@ class Validation:
         everyone = np.arange(len(lengths))
         rows = drawn_users(everyone, config.users, config.seed, "baselines/users")
         self.rows = rows[np.argsort(lengths[rows], kind="stable")]
-        self.split, self._num_users = split, len(lengths)
-        self._rank = full_rankers(split, "valid")["full"]
+        self.split = split
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,12 +49,24 @@ class Validation:
           scores: maps rows of the validation part to scores [B, I].
           what: name of the system, for messages.
         """
-        found = rank_users(
-            scores,
-            {"full": self._rank},
-            num_users=self._num_users,
-            batch_size=min(BATCH, len(self)),
-            what=what,
-            order=self.rows,
-        )
-        return float(metrics_of_ranks(found["full"].rank)["NDCG@10"].mean())
+        return mean_ndcg10(scores, self.split, self.rows, what)
+
+
+def mean_ndcg10(scores: ScoreFn, split: Split, rows: np.ndarray, what: str) -> float:
+    """Returns the mean NDCG@10 of validation users over the whole catalogue without seen items.
+
+    Args:
+      scores: maps rows of the validation part to scores [B, I].
+      split: has the targets.
+      rows: the users asked, those with short histories first.
+      what: name of the system, for messages.
+    """
+    found = rank_users(
+        scores,
+        {"full": full_rankers(split, "valid")["full"]},
+        num_users=len(split.users("valid")),
+        batch_size=min(BATCH, len(rows)),
+        what=what,
+        order=rows,
+    )
+    return float(metrics_of_ranks(found["full"].rank)["NDCG@10"].mean())
