@@ -100,9 +100,9 @@ class HeatMap:
     """One metric of one system by two axes.
 
     Attributes:
-        rows, columns: the names of the axes.
-        row_values, column_values: their values.
-        grid: a mean per row and column; None where there is no run.
+      rows, columns: the names of the axes.
+      row_values, column_values: their values.
+      grid: a mean per row and column; None where there is no run.
     """
 
     title: str

@@ -29,7 +29,7 @@ def beyond_blocks(rows: Sequence[Row]) -> list[Block]:
     """The table of all systems, means over seeds where there are several; no table without rows.
 
     Args:
-        rows: those of `evaluation.beyond_accuracy.measure_rows`.
+      rows: those of `evaluation.beyond_accuracy.measure_rows`.
     """
     if not rows:
         return []

@@ -75,7 +75,7 @@ def result_blocks(rows: Sequence[Row]) -> list[Block]:
     """One block per corpus, split and protocol: headline blocks first, then the others by part.
 
     Args:
-        rows: rows of `metrics.json`.
+      rows: rows of `metrics.json`.
     """
     oracle = {
         (row["corpus"], row["split"], row["protocol"], row["seed"]): row["value"]
@@ -113,7 +113,7 @@ def agreement_block(agreement: Sequence[Row]) -> Block:
     """Agreement with the teacher, one line per prompt, one column per measure.
 
     Args:
-        agreement: {"prompt", "measure", "value", "ci_low", "ci_high", "users"} per row.
+      agreement: {"prompt", "measure", "value", "ci_low", "ci_high", "users"} per row.
     """
     measures = list(dict.fromkeys(row["measure"] for row in agreement))
     found = {(row["prompt"], row["measure"]): row for row in agreement}

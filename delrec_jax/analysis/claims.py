@@ -21,9 +21,9 @@ class Claim:
     """One paired test, to be told.
 
     Attributes:
-        test: a dict of `evaluation.significance.Comparison`.
-        reference: the mean of what it was compared with.
-        digits: decimals of every number but the p-value.
+      test: a dict of `evaluation.significance.Comparison`.
+      reference: the mean of what it was compared with.
+      digits: decimals of every number but the p-value.
     """
 
     test: Row

@@ -22,7 +22,7 @@ def comparison_block(comparisons: Sequence[Row]) -> Block:
     """The significance table.
 
     Args:
-        comparisons: dicts of `evaluation.significance.Comparison` (`dataclasses.asdict`).
+      comparisons: dicts of `evaluation.significance.Comparison` (`dataclasses.asdict`).
     """
     several_teachers = len({row["teacher"] for row in comparisons if row["teacher"]}) > 1
     has_parts = any("@" in row["protocol"] for row in comparisons)

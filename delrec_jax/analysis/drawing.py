@@ -78,12 +78,12 @@ def horizontal_bars(
     """Horizontal bars from top to bottom with intervals; each value is written after its interval.
 
     Args:
-        axes: where to draw.
-        rows: {"value", "ci_low", "ci_high"} per bar.
-        labels: one per bar.
-        colours: one per bar.
-        places: positions of the bars from the top; 0, 1, 2 ... when None.
-        digits: decimals of the written values.
+      axes: where to draw.
+      rows: {"value", "ci_low", "ci_high"} per bar.
+      labels: one per bar.
+      colours: one per bar.
+      places: positions of the bars from the top; 0, 1, 2 ... when None.
+      digits: decimals of the written values.
     """
     values = np.array([row["value"] for row in rows])
     low = np.array([row["ci_low"] for row in rows])
@@ -109,9 +109,9 @@ def svg_text(figure: Figure, *, label: str, dpi: float | Literal["figure"] = "fi
     """The figure as one `<svg>` element, with the same bytes for the same figure.
 
     Args:
-        figure: from `new_figure`.
-        label: what a screen reader says.
-        dpi: resolution of rasterized parts; the figure's own by default.
+      figure: from `new_figure`.
+      label: what a screen reader says.
+      dpi: resolution of rasterized parts; the figure's own by default.
     """
     buffer = io.StringIO()
     # Ids are salted with the label, so that those of inline figures cannot clash.

@@ -44,15 +44,15 @@ def embedding_map(
     With more categories than colors, categories of the same color differ by marker.
 
     Args:
-        points: one place per item.
-        categories: category per item; -1 (no category) is small and gray.
-        title: above the picture.
+      points: one place per item.
+      categories: category per item; -1 (no category) is small and gray.
+      title: above the picture.
 
     Returns:
-        One `<svg>` element; the points are an image inside it.
+      One `<svg>` element; the points are an image inside it.
 
     Raises:
-        UserError: there are no points, one is not finite, or there is not one category for each.
+      UserError: there are no points, one is not finite, or there is not one category for each.
     """
     points, categories = np.asarray(points, np.float64), np.asarray(categories)
     if not len(points) or len(points) != len(categories) or not np.isfinite(points).all():
@@ -78,15 +78,15 @@ def map_points(
     """Positions of items on a map by t-SNE, which preserves nearness and little else.
 
     Args:
-        vectors: one embedding per item; finite.
-        seed: seed of the sample (stream "embedding-map") and of t-SNE.
-        most: if there are more items, a random sample of this many is placed.
+      vectors: one embedding per item; finite.
+      seed: seed of the sample (stream "embedding-map") and of t-SNE.
+      most: if there are more items, a random sample of this many is placed.
 
     Returns:
-        The items placed, ascending, and their points.
+      The items placed, ascending, and their points.
 
     Raises:
-        UserError: fewer than 4 items, fewer than 2 dimensions or a value that is not finite.
+      UserError: fewer than 4 items, fewer than 2 dimensions or a value that is not finite.
     """
     # Imported here, as it takes a second and a page does not need it.
     from sklearn.manifold import TSNE
@@ -121,12 +121,12 @@ def neighbour_purity(
     for their neighbors. With fewer than k others, all are neighbors.
 
     Args:
-        vectors: one embedding per item.
-        categories: category per item; -1 for none.
-        k: number of neighbors.
+      vectors: one embedding per item.
+      categories: category per item; -1 for none.
+      k: number of neighbors.
 
     Raises:
-        UserError: fewer than two items with a category, or k below 1.
+      UserError: fewer than two items with a category, or k below 1.
     """
     chosen = np.asarray(categories) >= 0
     if chosen.sum() < 2 or k < 1:
@@ -155,10 +155,10 @@ def chance_purity(categories: Int[np.ndarray, "I"]) -> float:
     """The `neighbour_purity` expected for random vectors: how often another item drawn at random has the item's category.
 
     Args:
-        categories: category per item; -1 for none.
+      categories: category per item; -1 for none.
 
     Raises:
-        UserError: no item has a category.
+      UserError: no item has a category.
     """
     named = np.asarray(categories)
     named = named[named >= 0]

@@ -37,15 +37,15 @@ class Headline:
     """What the first screen is computed from; `report/headline.json` holds the same.
 
     Attributes:
-        metric: such as "NDCG@10".
-        protocol: such as "full".
-        standings: dicts of `evaluation.standings.Standing`.
-        tests: dicts of `evaluation.significance.Comparison`, of the method against everything that the sentences name.
-        baseline: the strongest simple baseline; "" if there is none.
-        oracle: the expected metric of the best possible recommender; None where the process is unknown.
-        recommenders: what each teacher is called.
-        method: the system that the report is about.
-        digits: decimals.
+      metric: such as "NDCG@10".
+      protocol: such as "full".
+      standings: dicts of `evaluation.standings.Standing`.
+      tests: dicts of `evaluation.significance.Comparison`, of the method against everything that the sentences name.
+      baseline: the strongest simple baseline; "" if there is none.
+      oracle: the expected metric of the best possible recommender; None where the process is unknown.
+      recommenders: what each teacher is called.
+      method: the system that the report is about.
+      digits: decimals.
     """
 
     metric: str
@@ -191,7 +191,7 @@ def _hardest(controls: Mapping[str, Claim], names: Mapping[str, str]) -> tuple[C
     """The test that says the least for the method: against the strongest control that it does not beat, if there is one.
 
     Returns:
-        The test, and what the control has.
+      The test, and what the control has.
     """
     control, claim = max(
         controls.items(), key=lambda one: (one[1].outcome != "more", one[1].reference)

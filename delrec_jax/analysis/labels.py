@@ -61,10 +61,10 @@ def selection_text(row: Row) -> str:
     """What belongs to the label of a trained language system: what it was tuned beside, and its selected step.
 
     Args:
-        row: has `system`, `step`, and possibly `beside`, as rows of `metrics.json` do.
+      row: has `system`, `step`, and possibly `beside`, as rows of `metrics.json` do.
 
     Returns:
-        Nothing for a system of which no step was selected. Step 0 is no training at all, and is called that.
+      Nothing for a system of which no step was selected. Step 0 is no training at all, and is called that.
     """
     beside = ", tuned beside the teacher" if row.get("beside") else ""
     if row["step"] < 0:

@@ -41,13 +41,13 @@ def curve_plot(
     """One measured value against the training step, one line per run.
 
     Args:
-        rows: rows of `metrics.jsonl` files; those without `key` are skipped.
-        key: the measured value, for example "loss" or "valid/agreement".
-        title: above the plot.
-        runs: runs to show -> their label; all runs under their own names when None.
+      rows: rows of `metrics.jsonl` files; those without `key` are skipped.
+      key: the measured value, for example "loss" or "valid/agreement".
+      title: above the plot.
+      runs: runs to show -> their label; all runs under their own names when None.
 
     Raises:
-        UserError: no row of these runs holds `key`.
+      UserError: no row of these runs holds `key`.
     """
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -82,13 +82,13 @@ def metric_bars(rows: Sequence[Row], *, metric: str, protocol: str, title: str) 
     """One metric of all systems under one protocol as bars with intervals.
 
     Args:
-        rows: rows of `metrics.json`; one bar per matching row.
-        metric: for example "HR@1".
-        protocol: for example "full".
-        title: above the plot.
+      rows: rows of `metrics.json`; one bar per matching row.
+      metric: for example "HR@1".
+      protocol: for example "full".
+      title: above the plot.
 
     Raises:
-        UserError: no row has this metric and protocol.
+      UserError: no row has this metric and protocol.
     """
     chosen = [row for row in rows if row["metric"] == metric and row["protocol"] == protocol]
     if not chosen:
@@ -116,12 +116,12 @@ def seed_bars(means: Sequence[SeedMean], *, metric: str, title: str) -> str:
     """One metric of all systems as bars, grouped by teacher, with the spread over seeds.
 
     Args:
-        means: the lines of one table, from `seed_blocks.seed_means`.
-        metric: for example "NDCG@10".
-        title: above the plot.
+      means: the lines of one table, from `seed_blocks.seed_means`.
+      metric: for example "NDCG@10".
+      title: above the plot.
 
     Raises:
-        UserError: no system has this metric.
+      UserError: no system has this metric.
     """
     chosen = [one for one in means if metric in one.values]
     if not chosen:
@@ -152,12 +152,12 @@ def agreement_bars(agreement: Sequence[Row], *, measure: str, title: str) -> str
     """Every prompt's agreement with the teacher as bars with intervals.
 
     Args:
-        agreement: {"prompt", "measure", "value", "ci_low", "ci_high", ...} per row.
-        measure: which of the measures to draw.
-        title: above the plot.
+      agreement: {"prompt", "measure", "value", "ci_low", "ci_high", ...} per row.
+      measure: which of the measures to draw.
+      title: above the plot.
 
     Raises:
-        UserError: no row has this measure.
+      UserError: no row has this measure.
     """
     chosen = [row for row in agreement if row["measure"] == measure]
     if not chosen:
@@ -179,11 +179,11 @@ def rank_picture(ranks: Sequence[Row], *, title: str) -> str:
     """The ranks that AdaLoRA kept, with layers as rows and projections as columns.
 
     Args:
-        ranks: {"layer", "projection", "rank"} per adapted matrix, in the order to show.
-        title: above the picture.
+      ranks: {"layer", "projection", "rank"} per adapted matrix, in the order to show.
+      title: above the picture.
 
     Raises:
-        UserError: there is no adapted matrix.
+      UserError: there is no adapted matrix.
     """
     if not ranks:
         raise UserError(f"plot '{title}': no adapter ranks; run `delrec tune` first")

@@ -87,8 +87,8 @@ def render_report(data: ReportData) -> str:
     """The page as text.
 
     Raises:
-        UserError: there are no metric rows, no run logged a curve, or an example's ranks do not
-            match its candidates.
+      UserError: there are no metric rows, no run logged a curve, or an example's ranks do not
+        match its candidates.
     """
     if not data.metrics:
         raise UserError("report: no metric rows; run `delrec evaluate` on this workdir first")

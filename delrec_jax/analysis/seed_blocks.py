@@ -40,11 +40,11 @@ def seed_mean_blocks(rows: Sequence[Row]) -> list[Block]:
     """One block per corpus, split and protocol, one line per system and teacher.
 
     Args:
-        rows: rows of `metrics.json`, of several seeds and teachers.
+      rows: rows of `metrics.json`, of several seeds and teachers.
 
     Returns:
-        Headline tables first, then the others by part. In each, popularity comes first and only
-        once, then the systems by teacher in alphabetical order, and the oracle last.
+      Headline tables first, then the others by part. In each, popularity comes first and only
+      once, then the systems by teacher in alphabetical order, and the oracle last.
     """
     return in_parts(rows, _seed_block)
 

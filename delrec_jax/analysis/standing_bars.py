@@ -19,7 +19,7 @@ class Bar:
     """One system in the picture; lengths and places are percent of its width.
 
     Attributes:
-        kind: "method", "control", "baseline" (the strongest simple one), or "" for the others.
+      kind: "method", "control", "baseline" (the strongest simple one), or "" for the others.
     """
 
     label: str

@@ -98,8 +98,8 @@ class CostAgainstQuality:
     """One metric against what it costs, one point per system.
 
     Attributes:
-        cost: what is paid, with its unit, such as "seconds per training example".
-        points: each with its cost.
+      cost: what is paid, with its unit, such as "seconds per training example".
+      points: each with its cost.
     """
 
     title: str

@@ -58,18 +58,18 @@ def metrics_rows(
     belongs to one seed: with records of several seeds, call this for each and join the rows.
 
     Args:
-        records: rank records; if `expected` is given, of one corpus, split and seed of the run
-            (the oracle's rows take these names from them).
-        expected: the oracle's expected values, where the process is known.
-        seed: seed of the bootstrap.
-        by_popularity: give head and tail users (`records.PART_OF_USERS`) rows of their own
-            instead of warm ones. An oracle has no such rows: expected values lack popularity.
+      records: rank records; if `expected` is given, of one corpus, split and seed of the run
+        (the oracle's rows take these names from them).
+      expected: the oracle's expected values, where the process is known.
+      seed: seed of the bootstrap.
+      by_popularity: give head and tail users (`records.PART_OF_USERS`) rows of their own
+        instead of warm ones. An oracle has no such rows: expected values lack popularity.
 
     Returns:
-        Rows with exactly the keys of `metrics.json`, in its order.
+      Rows with exactly the keys of `metrics.json`, in its order.
 
     Raises:
-        UserError: there are no records, or it is unclear which run the oracle belongs to.
+      UserError: there are no records, or it is unclear which run the oracle belongs to.
     """
     if records.is_empty():
         raise UserError("records: no rows; run `delrec evaluate` before the report")
@@ -95,7 +95,7 @@ def write_metrics_json(path: Path, rows: Sequence[Row]) -> None:
     The bytes depend on the rows only, not on their order: equal runs give equal files.
 
     Raises:
-        UserError: a row's keys are not `ROW_KEYS`.
+      UserError: a row's keys are not `ROW_KEYS`.
     """
     for number, row in enumerate(rows):
         _check_keys(row, where=f"{path}, row {number}")
@@ -121,7 +121,7 @@ def read_metrics_json(path: Path) -> list[dict[str, Any]]:
     """Reads rows written by `write_metrics_json`.
 
     Raises:
-        UserError: the file is missing, is not JSON, or a row has wrong keys.
+      UserError: the file is missing, is not JSON, or a row has wrong keys.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `delrec evaluate` and `delrec report` first")
@@ -147,7 +147,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`: {"run": ..., "step": ..., measured values ...}.
 
     Raises:
-        UserError: the file is missing, or a line is not a JSON object with run and step.
+      UserError: the file is missing, or a line is not a JSON object with run and step.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such training log; run the stage that writes it first")

@@ -20,9 +20,9 @@ class Answer:
     """One system's answer for one user.
 
     Attributes:
-        system: its label.
-        rank: of the target, as text.
-        titles: the first items of its list, each with whether it is the target; none if the system makes no lists.
+      system: its label.
+      rank: of the target, as text.
+      titles: the first items of its list, each with whether it is the target; none if the system makes no lists.
     """
 
     system: str
@@ -35,14 +35,14 @@ class ShownUser:
     """One row of the table.
 
     Attributes:
-        user: its number in the rank records.
-        group: a key of `UserTable.groups`.
-        history: titles, the latest ones, oldest first.
-        older: how many items come before these.
-        target: the title that came next.
-        cold: whether the target was never seen in training.
-        main: the answers of the two systems that the groups are about.
-        others: those of all others.
+      user: its number in the rank records.
+      group: a key of `UserTable.groups`.
+      history: titles, the latest ones, oldest first.
+      older: how many items come before these.
+      target: the title that came next.
+      cold: whether the target was never seen in training.
+      main: the answers of the two systems that the groups are about.
+      others: those of all others.
     """
 
     user: int
@@ -60,10 +60,10 @@ class UserTable:
     """Everything that the table shows.
 
     Attributes:
-        rule: how the users were chosen.
-        systems: the labels of the two systems that the groups are about.
-        groups: what each group is called, with the numbers of users that are shown and that there are.
-        users: the rows.
+      rule: how the users were chosen.
+      systems: the labels of the two systems that the groups are about.
+      groups: what each group is called, with the numbers of users that are shown and that there are.
+      users: the rows.
     """
 
     rule: str
@@ -86,14 +86,14 @@ def user_table(
     """Lays out the users of some groups.
 
     Args:
-        records: rank records of one run (corpus, split, protocol, and what belongs to one teacher and seed).
-        lists: columns system, user and items (best first, -1 where there are no more) of the same run.
-        pair: the two systems that the groups are about.
-        titles: of every item of the catalogue.
-        histories: each shown user's items, oldest first.
-        groups: the users that are shown, by group: found by the first system alone, by the second alone, by both, by neither.
-        counts: how many users of each group there are.
-        rule: how the users were chosen.
+      records: rank records of one run (corpus, split, protocol, and what belongs to one teacher and seed).
+      lists: columns system, user and items (best first, -1 where there are no more) of the same run.
+      pair: the two systems that the groups are about.
+      titles: of every item of the catalogue.
+      histories: each shown user's items, oldest first.
+      groups: the users that are shown, by group: found by the first system alone, by the second alone, by both, by neither.
+      counts: how many users of each group there are.
+      rule: how the users were chosen.
     """
     shown = [user for own in groups.values() for user in own]
     near = records.filter(pl.col("user").is_in(shown))

@@ -51,8 +51,8 @@ def coverage(lists: Int[np.ndarray, "U n"], num_items: int) -> float:
     """The share of the catalogue that occurs in any list, in [0, 1].
 
     Args:
-        lists: items, padded with -1.
-        num_items: size of the catalogue.
+      lists: items, padded with -1.
+      num_items: size of the catalogue.
     """
     return len(np.unique(lists[lists > PAD_ITEM])) / num_items
 
@@ -61,11 +61,11 @@ def concentration(lists: Int[np.ndarray, "U n"], num_items: int) -> float:
     """The Gini index of how often each item is shown: 0 (all equally often) to 1 (always the same one).
 
     Args:
-        lists: items, padded with -1.
-        num_items: size of the catalogue.
+      lists: items, padded with -1.
+      num_items: size of the catalogue.
 
     Raises:
-        UserError: all lists are empty.
+      UserError: all lists are empty.
     """
     exposures = np.sort(np.bincount(lists[lists > PAD_ITEM], minlength=num_items))
     if not exposures.any():
@@ -93,11 +93,11 @@ def mean_over_users(lists: Int[np.ndarray, "U n"], of_item: Float[np.ndarray, "I
     """The mean over users of the mean over their list of a quantity of items.
 
     Args:
-        lists: items, padded with -1; users with an empty list are left out.
-        of_item: the quantity of each item.
+      lists: items, padded with -1; users with an empty list are left out.
+      of_item: the quantity of each item.
 
     Raises:
-        UserError: all lists are empty.
+      UserError: all lists are empty.
     """
     filled = lists > PAD_ITEM
     asked = filled.any(axis=1)
@@ -111,14 +111,14 @@ def agreement(lists: Int[np.ndarray, "U n"], others: Int[np.ndarray, "U n"]) -> 
     """How much two systems' lists for the same users agree.
 
     Args:
-        lists: distinct items per user, padded with -1 at the end.
-        others: those of the other system; users for whom one of the lists is empty are left out.
+      lists: distinct items per user, padded with -1 at the end.
+      others: those of the other system; users for whom one of the lists is empty are left out.
 
     Returns:
-        The mean Jaccard index of the lists as sets, and the share of users with the same first item, both in [0, 1].
+      The mean Jaccard index of the lists as sets, and the share of users with the same first item, both in [0, 1].
 
     Raises:
-        UserError: no user has two lists, or the numbers of users differ.
+      UserError: no user has two lists, or the numbers of users differ.
     """
     if len(lists) != len(others):
         raise UserError(
@@ -137,7 +137,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]] | None:
     """`measure_rows` of a folder of records; None if that evaluation did not record the lists.
 
     Raises:
-        UserError: a file is broken.
+      UserError: a file is broken.
     """
     found = read_lists(folder)
     if found is None:
@@ -155,14 +155,14 @@ def measure_rows(
     """The measures of every system, in the order of the lists, and first those of the targets.
 
     Args:
-        lists: those of all systems, from `top_lists.read_lists`.
-        interactions: of each item, in the training part.
-        targets: the item that each user took.
+      lists: those of all systems, from `top_lists.read_lists`.
+      interactions: of each item, in the training part.
+      targets: the item that each user took.
 
     Returns:
-        Rows {system, teacher, seed, users, *MEASURES}. `users` is the number of lists that are not empty. The two measures of
-        agreement are with the teacher of the same run (teacher and seed), and None where it has no lists or is the system
-        itself. The row of the `TARGETS` has no teacher, the seed -1, and of the measures popularity and novelty alone.
+      Rows {system, teacher, seed, users, *MEASURES}. `users` is the number of lists that are not empty. The two measures of
+      agreement are with the teacher of the same run (teacher and seed), and None where it has no lists or is the system
+      itself. The row of the `TARGETS` has no teacher, the seed -1, and of the measures popularity and novelty alone.
     """
     of_item = popularity_percentiles(interactions), self_information(interactions)
     nothing: dict[str, Any] = dict.fromkeys(MEASURES)

@@ -51,13 +51,13 @@ def metrics_of_ranks(ranks: Float[np.ndarray, "U"]) -> dict[str, Float[np.ndarra
     """The six metrics of each user.
 
     Args:
-        ranks: mean-tie ranks, >= 1; infinity is a miss.
+      ranks: mean-tie ranks, >= 1; infinity is a miss.
 
     Returns:
-        Metric name (in the order of `METRICS`) -> value in [0, 1] per user.
+      Metric name (in the order of `METRICS`) -> value in [0, 1] per user.
 
     Raises:
-        UserError: a rank is NaN or below 1.
+      UserError: a rank is NaN or below 1.
     """
     ranks = np.asarray(ranks, np.float64)
     bad = np.flatnonzero(~(ranks >= 1))  # comparisons with NaN are false, so NaN is bad too
@@ -76,14 +76,14 @@ def head_items(train_counts: Int[np.ndarray, "I"], share: float = 0.2) -> Bool[n
     count, none of them is in the head. Items without interactions never are.
 
     Args:
-        train_counts: training interactions per item.
-        share: share of all items, in (0, 1].
+      train_counts: training interactions per item.
+      share: share of all items, in (0, 1].
 
     Returns:
-        Whether each item is in the head; all False if even the most popular ones are too many.
+      Whether each item is in the head; all False if even the most popular ones are too many.
 
     Raises:
-        UserError: the share is outside (0, 1].
+      UserError: the share is outside (0, 1].
     """
     if not 0 < share <= 1:
         raise UserError(f"head items: share is {share:g}, expected more than 0 and at most 1")
@@ -102,14 +102,14 @@ def expected_metrics(
     E[metric] = sum over items of p(item) * gain(rank of item).
 
     Args:
-        probabilities: p(next item) per user over the items or candidates. A row may sum to
-            less than 1: the rest is a miss.
+      probabilities: p(next item) per user over the items or candidates. A row may sum to
+        less than 1: the rest is a miss.
 
     Returns:
-        Metric name -> expected value per user.
+      Metric name -> expected value per user.
 
     Raises:
-        UserError: a probability is negative or not finite, or a row sums to more than 1.
+      UserError: a probability is negative or not finite, or a row sums to more than 1.
     """
     table = np.asarray(probabilities, np.float64)
     sums = table.sum(axis=1)
@@ -160,16 +160,16 @@ def bootstrap_intervals(
     Columns share their draws, unless there are many users (`distinct_values`).
 
     Args:
-        values: one row per user, one column per quantity; finite.
-        seed: seed of the random stream "bootstrap".
-        resamples: number of bootstrap samples.
-        level: coverage, in (0, 1).
+      values: one row per user, one column per quantity; finite.
+      seed: seed of the random stream "bootstrap".
+      resamples: number of bootstrap samples.
+      level: coverage, in (0, 1).
 
     Returns:
-        One `Interval` per column.
+      One `Interval` per column.
 
     Raises:
-        UserError: there is no user, or a value is not finite.
+      UserError: there is no user, or a value is not finite.
     """
     values = np.asarray(values, np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -201,16 +201,16 @@ def bootstrap_intervals_over_seeds(
     show on average only (S - 1) / S of the variance between seeds, and nothing that none of the S runs did.
 
     Args:
-        values: one value per training seed, user and quantity; finite.
-        seed: seed of the random streams "bootstrap" and "bootstrap-seeds".
-        resamples: number of bootstrap samples.
-        level: coverage, in (0, 1).
+      values: one value per training seed, user and quantity; finite.
+      seed: seed of the random streams "bootstrap" and "bootstrap-seeds".
+      resamples: number of bootstrap samples.
+      level: coverage, in (0, 1).
 
     Returns:
-        One `Interval` per column.
+      One `Interval` per column.
 
     Raises:
-        UserError: there are fewer than two training seeds or no user, or a value is not finite.
+      UserError: there are fewer than two training seeds or no user, or a value is not finite.
     """
     values = np.asarray(values, np.float64)
     seeds, users, columns = values.shape

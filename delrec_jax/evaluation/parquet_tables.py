@@ -26,7 +26,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     """Reads a table that `delrec evaluate` wrote.
 
     Raises:
-        UserError: the file is missing or broken.
+      UserError: the file is missing or broken.
     """
     if not path.is_file():
         raise UserError(
@@ -46,7 +46,7 @@ def check_schema(table: pl.DataFrame, schema: Schema, *, where: str) -> pl.DataF
     """The schema's columns of `table`.
 
     Raises:
-        UserError: a column is missing, has another type or contains nulls.
+      UserError: a column is missing, has another type or contains nulls.
     """
     remedy = "write it with this version's `delrec evaluate`"
     for name, kind in schema.items():

@@ -36,13 +36,13 @@ def rank_full(
     """Rank of each target over the whole catalogue.
 
     Args:
-        scores: one score per item, higher is better.
-        targets: item index of each row's target.
-        seen: items left out of the ranking; the target itself never is.
+      scores: one score per item, higher is better.
+      targets: item index of each row's target.
+      seen: items left out of the ranking; the target itself never is.
 
     Returns:
-        Mean-tie rank (NaN where a score is NaN or +inf, or the target is not an item) and the
-        number of other ranked items that tie with the target.
+      Mean-tie rank (NaN where a score is NaN or +inf, or the target is not an item) and the
+      number of other ranked items that tie with the target.
     """
     rows, num_items = scores.shape
     chex.assert_shape(targets, (rows,))
@@ -68,9 +68,9 @@ def rank_unseen(
     A mask [B, I] of the seen items would cost more than the ranking.
 
     Args:
-        scores: one score per item, higher is better.
-        targets: item index of each row's target; it is ranked even if it is in the history.
-        histories: items to leave out, each at most once per row, padded with -1 anywhere.
+      scores: one score per item, higher is better.
+      targets: item index of each row's target; it is ranked even if it is in the history.
+      histories: items to leave out, each at most once per row, padded with -1 anywhere.
     """
     chex.assert_shape(histories, (len(scores), None))
     rank, ties = rank_full(scores, targets)
@@ -89,13 +89,13 @@ def rank_candidates(
     """Rank of each target among its own candidates.
 
     Args:
-        scores: one score per candidate, higher is better.
-        candidates: distinct item indices; -1 pads shorter rows and is not ranked.
-        targets: item index of each row's target.
+      scores: one score per candidate, higher is better.
+      candidates: distinct item indices; -1 pads shorter rows and is not ranked.
+      targets: item index of each row's target.
 
     Returns:
-        Mean-tie rank (infinity where the target is not a candidate, NaN where a score is NaN
-        or +inf) and the number of other candidates that tie with the target (0 for a miss).
+      Mean-tie rank (infinity where the target is not a candidate, NaN where a score is NaN
+      or +inf) and the number of other candidates that tie with the target (0 for a miss).
     """
     chex.assert_shape((scores, targets), (candidates.shape, (len(candidates),)))
     filled = candidates >= 0

@@ -111,17 +111,17 @@ def record_table(
     """The rank records of one system under one protocol.
 
     Args:
-        key: the columns that are the same in every row.
-        users: user indices.
-        targets: target items.
-        ranks: mean-tie ranks; infinity is a miss.
-        ties: other items tied with the target.
-        candidates: number of ranked items, the same for all users or one per user.
-        cold: whether the target has no training interaction.
-        head: whether the target is one of `metrics.head_items`.
+      key: the columns that are the same in every row.
+      users: user indices.
+      targets: target items.
+      ranks: mean-tie ranks; infinity is a miss.
+      ties: other items tied with the target.
+      candidates: number of ranked items, the same for all users or one per user.
+      cold: whether the target has no training interaction.
+      head: whether the target is one of `metrics.head_items`.
 
     Raises:
-        UserError: an unknown system, an impossible rank, a duplicate user or a cold head target.
+      UserError: an unknown system, an impossible rank, a duplicate user or a cold head target.
     """
     columns = {
         "user": np.asarray(users, np.int32),
@@ -160,8 +160,8 @@ def read_records(path: Path) -> pl.DataFrame:
     """Read rank records.
 
     Raises:
-        UserError: the file is missing or broken, a column is missing or of another type, or
-            a value is impossible; names the file and the column.
+      UserError: the file is missing or broken, a column is missing or of another type, or
+        a value is impossible; names the file and the column.
     """
     return _checked_records(read_parquet(path), where=str(path))
 
@@ -191,13 +191,13 @@ def summarise(values: pl.DataFrame, by: Sequence[str], *, seed: int = 0) -> pl.D
     """Mean and 95% bootstrap interval over users, for every metric in every group.
 
     Args:
-        values: one row per user with a column per metric, from `metric_values` or
-            `wide_expected`.
-        by: the columns that define a group.
-        seed: seed of the bootstrap.
+      values: one row per user with a column per metric, from `metric_values` or
+        `wide_expected`.
+      by: the columns that define a group.
+      seed: seed of the bootstrap.
 
     Returns:
-        Columns `by`, metric, value, ci_low, ci_high, users.
+      Columns `by`, metric, value, ci_low, ci_high, users.
     """
     rows = []
     # Sorted, so that the order of the rows in a file cannot change an interval.

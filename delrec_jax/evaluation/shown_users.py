@@ -23,11 +23,11 @@ class ShownUsers:
     """The users that are shown, and how many there are to choose from.
 
     Attributes:
-        users: by group, in ascending order.
-        counts: the number of all users of each group.
-        protocol: under which they were ranked.
-        seed: of the draw.
-        most: users per group.
+      users: by group, in ascending order.
+      counts: the number of all users of each group.
+      protocol: under which they were ranked.
+      seed: of the draw.
+      most: users per group.
     """
 
     users: Mapping[str, tuple[int, ...]]
@@ -61,15 +61,15 @@ def choose_users(
     """Draws users of every group at random, so that nobody has picked them.
 
     Args:
-        records: rank records of one corpus, split, teacher and seed.
-        ours: a system.
-        theirs: another one.
-        protocol: the protocol of both.
-        seed: seed of the random stream "shown-users".
-        most: users per group; a smaller group is shown whole.
+      records: rank records of one corpus, split, teacher and seed.
+      ours: a system.
+      theirs: another one.
+      protocol: the protocol of both.
+      seed: seed of the random stream "shown-users".
+      most: users per group; a smaller group is shown whole.
 
     Raises:
-        UserError: a system was not ranked under this protocol.
+      UserError: a system was not ranked under this protocol.
     """
     ranked = records.filter(protocol=protocol).sort("user")
     rows = {name: ranked.filter(system=name) for name in (ours, theirs)}

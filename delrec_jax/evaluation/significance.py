@@ -60,12 +60,12 @@ def sign_flip_p_value(
     """Two-sided p-value of the mean of paired differences under random signs.
 
     Args:
-        differences: value of the system minus value of the reference, per user.
-        seed: seed of the random stream "sign-flip".
-        resamples: number of random sign patterns.
+      differences: value of the system minus value of the reference, per user.
+      seed: seed of the random stream "sign-flip".
+      resamples: number of random sign patterns.
 
     Returns:
-        (1 + patterns at least as extreme) / (1 + resamples), never 0.
+      (1 + patterns at least as extreme) / (1 + resamples), never 0.
     """
     moved = np.asarray(differences, np.float64)
     moved = moved[moved != 0]  # a zero keeps its value under either sign
@@ -110,8 +110,8 @@ def standardized_difference(differences: Float[np.ndarray, "U"]) -> float | None
     """Effect size of paired differences: their mean in units of their sample standard deviation over users (d_z).
 
     Returns:
-        0 if there is no difference for any user; None if all users have one and the same, or if there is only one user: then
-        no spread exists that it could be measured by.
+      0 if there is no difference for any user; None if all users have one and the same, or if there is only one user: then
+      no spread exists that it could be measured by.
     """
     differences = np.asarray(differences, np.float64)
     if not differences.any():
@@ -135,19 +135,19 @@ def compare(
     """Paired comparison of two systems over the same users, targets and candidates.
 
     Args:
-        records: rank records of one corpus, split and teacher; with several seeds each user's
-            metric is first averaged over them.
-        system: the system whose advantage is tested.
-        reference: what it is compared with.
-        metric: one of `METRICS`.
-        protocol: the protocol of both.
-        part: "all" users, or those of one part of `records.PART_OF_USERS`.
-        seed: seed of the bootstrap and of the permutations.
-        resamples: number of sign patterns of the test.
+      records: rank records of one corpus, split and teacher; with several seeds each user's
+        metric is first averaged over them.
+      system: the system whose advantage is tested.
+      reference: what it is compared with.
+      metric: one of `METRICS`.
+      protocol: the protocol of both.
+      part: "all" users, or those of one part of `records.PART_OF_USERS`.
+      seed: seed of the bootstrap and of the permutations.
+      resamples: number of sign patterns of the test.
 
     Raises:
-        UserError: an unknown metric or part, a system without records, several runs mixed in one
-            system, or two systems that differ in users, targets, candidates or seeds.
+      UserError: an unknown metric or part, a system without records, several runs mixed in one
+        system, or two systems that differ in users, targets, candidates or seeds.
     """
     if metric not in METRICS:
         raise UserError(f"metric: unknown '{metric}'; choose one of {', '.join(METRICS)}")

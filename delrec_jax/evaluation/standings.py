@@ -33,13 +33,13 @@ def standings(
     """Every system under one protocol, by teacher and then in the order of tables; for one seed, the values of `metrics.json`.
 
     Args:
-        records: rank records of one corpus and split; an oracle's realized ranks are left out.
-        metric: one of `METRICS`.
-        protocol: such as "full".
-        seed: seed of the bootstrap.
+      records: rank records of one corpus and split; an oracle's realized ranks are left out.
+      metric: one of `METRICS`.
+      protocol: such as "full".
+      seed: seed of the bootstrap.
 
     Raises:
-        UserError: an unknown metric, or a protocol without records.
+      UserError: an unknown metric, or a protocol without records.
     """
     if metric not in METRICS:
         raise UserError(f"metric: unknown '{metric}'; choose one of {', '.join(METRICS)}")
@@ -80,17 +80,17 @@ def compare_with_baseline(
     """A system against a baseline, once for each of its teachers; p-values are corrected by Holm over them.
 
     Args:
-        records: rank records of one corpus and split. The baseline counts as the same under every teacher and seed: one set of
-            its records is enough.
-        system: what is tested, with all seeds that it has.
-        baseline: one of `BASELINES`.
-        metric: one of `METRICS`.
-        protocol: the protocol of both.
-        seed: seed of the bootstraps and the permutations.
-        resamples: sign patterns per test.
+      records: rank records of one corpus and split. The baseline counts as the same under every teacher and seed: one set of
+        its records is enough.
+      system: what is tested, with all seeds that it has.
+      baseline: one of `BASELINES`.
+      metric: one of `METRICS`.
+      protocol: the protocol of both.
+      seed: seed of the bootstraps and the permutations.
+      resamples: sign patterns per test.
 
     Raises:
-        UserError: as `compare`.
+      UserError: as `compare`.
     """
     ranked = records.filter(protocol=protocol)
     theirs = ranked.filter(system=baseline).unique("user", maintain_order=True)

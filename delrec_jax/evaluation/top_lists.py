@@ -52,14 +52,14 @@ def lists_table(
     """The lists of one system as a table.
 
     Args:
-        system: as in the rank records.
-        teacher: as in the rank records.
-        seed: as in the rank records.
-        users: user indices.
-        items: each user's best unseen items, best first; padded with -1 at the end.
+      system: as in the rank records.
+      teacher: as in the rank records.
+      seed: as in the rank records.
+      users: user indices.
+      items: each user's best unseen items, best first; padded with -1 at the end.
 
     Raises:
-        UserError: an unknown system, a user twice, an item twice in a list, or padding before an item.
+      UserError: an unknown system, a user twice, an item twice in a list, or padding before an item.
     """
     shared = [pl.lit(system).alias("system"), pl.lit(teacher).alias("teacher")]
     stored = pl.Series("items", np.asarray(items, np.int32), dtype=pl.Array(pl.Int32, LENGTH))
@@ -80,7 +80,7 @@ def read_lists(folder: Path) -> tuple[pl.DataFrame, Int[np.ndarray, "I"]] | None
     """The lists of a folder of records, and the items' interactions [I]; None if that evaluation did not record them.
 
     Raises:
-        UserError: a file is broken, or one of the two is missing.
+      UserError: a file is broken, or one of the two is missing.
     """
     if not (folder / LISTS).is_file():
         return None

@@ -37,13 +37,13 @@ def write_user_facts(
     """Writes the file, completely or not at all.
 
     Args:
-        folder: that of the rank records.
-        users: user indices.
-        history: the number of each user's known interactions before the test item.
-        target_count: the interactions of each user's test item in the training part.
+      folder: that of the rank records.
+      users: user indices.
+      history: the number of each user's known interactions before the test item.
+      target_count: the interactions of each user's test item in the training part.
 
     Raises:
-        UserError: a user twice, or a negative number.
+      UserError: a user twice, or a negative number.
     """
     table = pl.DataFrame({"user": users, "history": history, "target_count": target_count})
     path = folder / USERS
@@ -54,7 +54,7 @@ def read_user_facts(folder: Path) -> pl.DataFrame | None:
     """The table of a folder of records; None if that evaluation did not record it.
 
     Raises:
-        UserError: the file is broken.
+      UserError: the file is broken.
     """
     path = folder / USERS
     return _checked(read_parquet(path), where=str(path)) if path.is_file() else None

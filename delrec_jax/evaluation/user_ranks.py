@@ -32,10 +32,10 @@ def full_ranker(targets: Int[np.ndarray, "U"], histories: Histories | None = Non
     """A ranker for `rank_users` over the whole catalogue, with the items of the history left out.
 
     Args:
-        targets: target item of each user.
-        histories: ALL items that each user has seen before the target, padded with -1 (a
-            cut history would let seen items back in): an array [U, L], or a function of user rows
-            [B] to [B, L]; None leaves nothing out.
+      targets: target item of each user.
+      histories: ALL items that each user has seen before the target, padded with -1 (a
+        cut history would let seen items back in): an array [U, L], or a function of user rows
+        [B] to [B, L]; None leaves nothing out.
     """
 
     def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:
@@ -63,10 +63,10 @@ def candidate_ranker(
     """A ranker for `rank_users` over each user's stored candidates.
 
     Args:
-        targets: target item of each user.
-        candidates: candidate items of each user, padded with -1.
-        full_scores: the system scores the whole catalogue [B, I] (the candidates' scores
-            are picked from it); otherwise it scores the candidates, [B, C], in their order.
+      targets: target item of each user.
+      candidates: candidate items of each user, padded with -1.
+      full_scores: the system scores the whole catalogue [B, I] (the candidates' scores
+        are picked from it); otherwise it scores the candidates, [B, C], in their order.
     """
 
     def rank(scores: Array, users: Int[np.ndarray, "B"]) -> tuple[Array, Array]:
@@ -128,20 +128,20 @@ def rank_users(
     """Score every user once, in batches of one shape, and rank under every protocol.
 
     Args:
-        score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect, perhaps split over
-            a mesh: then ranks are computed there, and gathered from all processes in the end.
-        rankers: protocol -> ranker, from `full_ranker` or `candidate_ranker`.
-        num_users: rows 0..num_users-1 are there to be ranked.
-        batch_size: users per call; the last batch is padded, and its padding dropped.
-        what: name of the system in error messages.
-        order: the user rows that are ranked, each once, in the order in which they are scored (such as by
-            length of history, so that batches need little padding); None is all rows, ascending.
+      score_fn: user rows [B] -> scores [B, I] or [B, C], whatever the rankers expect, perhaps split over
+        a mesh: then ranks are computed there, and gathered from all processes in the end.
+      rankers: protocol -> ranker, from `full_ranker` or `candidate_ranker`.
+      num_users: rows 0..num_users-1 are there to be ranked.
+      batch_size: users per call; the last batch is padded, and its padding dropped.
+      what: name of the system in error messages.
+      order: the user rows that are ranked, each once, in the order in which they are scored (such as by
+        length of history, so that batches need little padding); None is all rows, ascending.
 
     Returns:
-        Protocol -> ranks of these users, in ascending order of their rows whatever `order` is.
+      Protocol -> ranks of these users, in ascending order of their rows whatever `order` is.
 
     Raises:
-        UserError: there is no user, or scores cannot be ranked.
+      UserError: there is no user, or scores cannot be ranked.
     """
     order = np.arange(num_users) if order is None else order
     if not len(order):

@@ -26,8 +26,8 @@ class Categories:
     """A grouping of the items.
 
     Attributes:
-        of_item: int32 [I], 0..K-1, or -1 for an item without a category.
-        centres: float32 [K, D], the mean vector of each category.
+      of_item: int32 [I], 0..K-1, or -1 for an item without a category.
+      centres: float32 [K, D], the mean vector of each category.
     """
 
     of_item: Int32[np.ndarray, " I"]
@@ -50,18 +50,18 @@ def category_vectors(
     """The vectors that are grouped: with popularity taken out, or as the teacher has them.
 
     Args:
-        vectors: the teacher's item table.
-        counts: training interactions of each item.
-        popularity: `residual`: from each column the part that a straight line in log(1 + count) explains is subtracted (least
-            squares with intercept over the items that have an interaction), and the rest is scaled to unit length. `kept`: the
-            vectors as they are.
+      vectors: the teacher's item table.
+      counts: training interactions of each item.
+      popularity: `residual`: from each column the part that a straight line in log(1 + count) explains is subtracted (least
+        squares with intercept over the items that have an interaction), and the rest is scaled to unit length. `kept`: the
+        vectors as they are.
 
     Returns:
-        `residual`: float64, with zeros for items without an interaction. A vector that is not finite makes others so, which
-        `latent_categories` reports.
+      `residual`: float64, with zeros for items without an interaction. A vector that is not finite makes others so, which
+      `latent_categories` reports.
 
     Raises:
-        ValueError: an unknown `popularity`.
+      ValueError: an unknown `popularity`.
     """
     if popularity == "kept":
         return vectors
@@ -88,14 +88,14 @@ def latent_categories(
     Only known items are grouped and affect a center: the vectors of the others were never trained and carry no information.
 
     Args:
-        vectors: from `category_vectors`.
-        known: True for items with a training interaction.
-        count: K.
-        seed: seed of the starts; the same seed gives the same grouping.
+      vectors: from `category_vectors`.
+      known: True for items with a training interaction.
+      count: K.
+      seed: seed of the starts; the same seed gives the same grouping.
 
     Raises:
-        UserError: naming `parse.categories`: K is below 2 or above the number of known items, the known items have fewer
-            than K distinct vectors (a category would be empty), or their vectors are not finite.
+      UserError: naming `parse.categories`: K is below 2 or above the number of known items, the known items have fewer
+        than K distinct vectors (a category would be empty), or their vectors are not finite.
     """
     rows = np.asarray(vectors, np.float64)[known]
     _check(rows, count)

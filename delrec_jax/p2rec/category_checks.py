@@ -22,16 +22,16 @@ def check_categories(
     """Measures a grouping.
 
     Args:
-        of_item: category of each item; -1 for none.
-        counts: training interactions of each item.
-        attributes: the catalogue's, one value per item, "" if unknown.
+      of_item: category of each item; -1 for none.
+      counts: training interactions of each item.
+      attributes: the catalogue's, one value per item, "" if unknown.
 
     Returns:
-        `popularity_explained`: the share of the variance of log(1 + count) that the categories explain, 0 to 1.
-        `popularity_deciles`: adjusted mutual information with the deciles of the counts; 0 is chance, 1 the same grouping.
-        `attributes`: adjusted mutual information with each attribute whose values are shared by at least two items on average,
-        over the items for which it is known. The full text of a value is one class ("Action Comedy" is another than "Action"):
-        what separates several values in one text differs between sources and would have to be guessed.
+      `popularity_explained`: the share of the variance of log(1 + count) that the categories explain, 0 to 1.
+      `popularity_deciles`: adjusted mutual information with the deciles of the counts; 0 is chance, 1 the same grouping.
+      `attributes`: adjusted mutual information with each attribute whose values are shared by at least two items on average,
+      over the items for which it is known. The full text of a value is one class ("Action Comedy" is another than "Action"):
+      what separates several values in one text differs between sources and would have to be guessed.
     """
     named = np.asarray(of_item) >= 0
     groups = np.asarray(of_item)[named]

@@ -38,19 +38,19 @@ def compare_augmentations(
     """Runs `compare` for every teacher, pair and part; all are one family, corrected by Holm.
 
     Args:
-        records: rank records of one corpus and split, of any teachers and seeds.
-        metric: one of `METRICS`.
-        parts: "all" and names of `PART_OF_USERS`; a part without users (no cold targets, say)
-            is skipped.
-        seed: seed of the bootstraps and the permutations.
-        resamples: sign patterns per test.
+      records: rank records of one corpus and split, of any teachers and seeds.
+      metric: one of `METRICS`.
+      parts: "all" and names of `PART_OF_USERS`; a part without users (no cold targets, say)
+        is skipped.
+      seed: seed of the bootstraps and the permutations.
+      resamples: sign patterns per test.
 
     Returns:
-        The comparisons by teacher in alphabetical order, then by part and pair in the given
-        order; empty if no teacher was augmented.
+      The comparisons by teacher in alphabetical order, then by part and pair in the given
+      order; empty if no teacher was augmented.
 
     Raises:
-        UserError: as `compare`.
+      UserError: as `compare`.
     """
     ranked = records.filter(protocol=_PROTOCOL)
     family = []

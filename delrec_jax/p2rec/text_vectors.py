@@ -26,10 +26,10 @@ def unit_variance(vectors: Float[np.ndarray, "I E"]) -> Float[np.ndarray, "I E"]
     One standard deviation per column would amplify columns in which the items hardly differ.
 
     Returns:
-        float32; every column has mean 0, and all numbers together have variance 1.
+      float32; every column has mean 0, and all numbers together have variance 1.
 
     Raises:
-        UserError: a vector is not finite, or all are equal.
+      UserError: a vector is not finite, or all are equal.
     """
     wide = np.asarray(vectors, np.float64)
     finite = np.isfinite(wide).all(axis=1)
@@ -65,15 +65,15 @@ def principal(
     same vectors give the same components.
 
     Args:
-        vectors: the embeddings from the language model.
-        width: D of the item table that they are meant for.
-        form: one of these.
+      vectors: the embeddings from the language model.
+      width: D of the item table that they are meant for.
+      form: one of these.
 
     Returns:
-        float32 [I, min(E, I, width)], the component with the largest variance first.
+      float32 [I, min(E, I, width)], the component with the largest variance first.
 
     Raises:
-        UserError: as `unit_variance`.
+      UserError: as `unit_variance`.
     """
     centred = unit_variance(vectors).astype(np.float64)
     components = min(*centred.shape, width)
@@ -94,14 +94,14 @@ def same_spectrum(vectors: Float[np.ndarray, "I E"], seed: int) -> Float[np.ndar
     the columns have the same covariance, and which item has which vector is chance.
 
     Args:
-        vectors: the embeddings from the language model.
-        seed: seed of the stream "augment/random-vectors".
+      vectors: the embeddings from the language model.
+      seed: seed of the stream "augment/random-vectors".
 
     Returns:
-        float32, centered.
+      float32, centered.
 
     Raises:
-        UserError: as `unit_variance`.
+      UserError: as `unit_variance`.
     """
     unit_variance(vectors)  # refuses vectors without a spectrum
     wide = np.asarray(vectors, np.float64)

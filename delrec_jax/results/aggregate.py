@@ -50,9 +50,9 @@ def aggregates(
     """`by_seed`, `systems`, and `left_out`: the groups that are too small.
 
     Args:
-        cells: of one corpus and split, all with the same users.
-        only: the group of users that is wanted; "" for every one.
-        of: groups by name, each as which users [U] belong to it; None for those of `groups`.
+      cells: of one corpus and split, all with the same users.
+      only: the group of users that is wanted; "" for every one.
+      of: groups by name, each as which users [U] belong to it; None for those of `groups`.
     """
     found: dict[str, list[dict[str, Any]]] = {"by_seed": [], "systems": [], "left_out": []}
     for protocol in dict.fromkeys(key.protocol for key in cells):

@@ -45,18 +45,18 @@ def beyond_rows(sources: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
     """Rows of all systems, for `summary.json`.
 
     Args:
-        sources: a label ("" for none) and a folder of rank records per workdir (`records`, or `baseline`); those of one label
-            differ by seed or teacher.
+      sources: a label ("" for none) and a folder of rank records per workdir (`records`, or `baseline`); those of one label
+        differ by seed or teacher.
 
     Returns:
-        Rows {system, teacher, label, seeds, users} with {mean, sd} for each of `MEASURES` and `COSTS` that was recorded, the
-        sample standard deviation over seeds being None for a single one; and `jaccard_of_seeds`, the agreement of runs that
-        differ by seed alone, where there are several. `teacher` is "" for systems that are the same for all. The row
-        `targets` describes what the users took.
+      Rows {system, teacher, label, seeds, users} with {mean, sd} for each of `MEASURES` and `COSTS` that was recorded, the
+      sample standard deviation over seeds being None for a single one; and `jaccard_of_seeds`, the agreement of runs that
+      differ by seed alone, where there are several. `teacher` is "" for systems that are the same for all. The row
+      `targets` describes what the users took.
 
     Raises:
-        UserError: a file is broken, or two folders with one label hold the same system, teacher and seed, or differ in their
-            test users.
+      UserError: a file is broken, or two folders with one label hold the same system, teacher and seed, or differ in their
+        test users.
     """
     found: dict[_Group, dict[int, dict[str, Any]]] = {}
     lists: dict[_Group, dict[int, np.ndarray]] = {}
@@ -88,11 +88,11 @@ def read_costs(folder: Path) -> dict[tuple[str, str, int], dict[str, Any]] | Non
     """The costs of each system, teacher and seed of a folder of records; None if that evaluation did not record them.
 
     Returns:
-        `COSTS` of each; None for what could not be timed, such as the seconds per user of a system that was ranked in a single
-        batch, in which it was compiled, or the seconds per example of one that was not trained.
+      `COSTS` of each; None for what could not be timed, such as the seconds per user of a system that was ranked in a single
+      batch, in which it was compiled, or the seconds per example of one that was not trained.
 
     Raises:
-        UserError: the file is broken.
+      UserError: the file is broken.
     """
     path = folder / COST
     if not path.is_file():

@@ -33,11 +33,11 @@ class Asked:
     """What is compared.
 
     Attributes:
-        systems: patterns of systems, separated by commas, with or without labels: `delrec,hybrid*,teacher@sasrec`.
-        reference: a label or a system (`references.pairs_with`); "" for the first label if there are several, else for the
-            teacher, if it is shown.
-        metric: of the tests and intervals.
-        protocol: as in the records; `full@head` for a group of users.
+      systems: patterns of systems, separated by commas, with or without labels: `delrec,hybrid*,teacher@sasrec`.
+      reference: a label or a system (`references.pairs_with`); "" for the first label if there are several, else for the
+        teacher, if it is shown.
+      metric: of the tests and intervals.
+      protocol: as in the records; `full@head` for a group of users.
     """
 
     systems: str = "*"
@@ -56,7 +56,7 @@ def summarized(found: Sequence[Source], asked: Asked) -> dict[str, Any]:
     """The summary of runs: `results/NAME/summary.json` without `provenance` and `hybrids`, with `reference` and `runs`.
 
     Raises:
-        UserError: runs that do not belong together, an unknown metric, protocol, group, system or reference, too few users.
+      UserError: runs that do not belong together, an unknown metric, protocol, group, system or reference, too few users.
     """
     protocol, group = _checked_place(asked)
     labels = list(dict.fromkeys(source.label for source in found))
@@ -126,11 +126,11 @@ def write(
     """Writes `summary.json`, `tables.md`, a CSV and a LaTeX file of each table, and `index.html`.
 
     Args:
-        folder: where; it is created.
-        summary: from `summarized`.
-        asked: what it was made for.
-        found: the runs that it was made of.
-        command: shown on the page.
+      folder: where; it is created.
+      summary: from `summarized`.
+      asked: what it was made for.
+      found: the runs that it was made of.
+      command: shown on the page.
     """
     made = blocks(summary, asked)
     write_text(folder / "summary.json", as_text(summary))

@@ -26,13 +26,13 @@ def comparisons_block(
     Intervals over seeds and effect sizes have columns if any of the rows has them: summaries of older versions do not.
 
     Args:
-        found: the summary by its name.
-        options: `protocol`, `group`, `metrics`, `systems`, `references` (patterns).
-        place: what the note calls the family of tests; `results/NAME` by default.
-        more_note: what else its reader must know.
+      found: the summary by its name.
+      options: `protocol`, `group`, `metrics`, `systems`, `references` (patterns).
+      place: what the note calls the family of tests; `results/NAME` by default.
+      more_note: what else its reader must know.
 
     Raises:
-        UserError: no row is left.
+      UserError: no row is left.
     """
     ((name, summary),) = found.items()
     metrics = metrics_of(options, "metrics", ("NDCG@10",))

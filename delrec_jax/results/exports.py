@@ -57,8 +57,8 @@ def to_latex(block: Block, name: str = "") -> str:
     """The table as a LaTeX `table` of the package booktabs, with title and note as its caption.
 
     Args:
-        block: the table.
-        name: with its title, its label; needed where two tables have one title.
+      block: the table.
+      name: with its title, its label; needed where two tables have one title.
     """
     columns = "l" + "r" * (len(block.columns) - 1)
     rows = [_row(block.columns)]
@@ -92,8 +92,8 @@ def write_tables(folder: Path, blocks: Mapping[str, Block]) -> None:
     """Writes all tables to `tables.md`, and each to NAME.csv and NAME.tex.
 
     Args:
-        folder: where; it is created.
-        blocks: each by its name.
+      folder: where; it is created.
+      blocks: each by its name.
     """
     write_text(folder / "tables.md", "\n".join(map(to_markdown, blocks.values())))
     for name, block in blocks.items():

@@ -29,11 +29,11 @@ def measured_table(found: Mapping[str, Mapping[str, Any]], options: Mapping[str,
     """The table of one measurement, and the line that says where it comes from.
 
     Args:
-        found: for one name, what `results/measured/NAME.json` holds.
-        options: none.
+      found: for one name, what `results/measured/NAME.json` holds.
+      options: none.
 
     Raises:
-        UserError: a key is missing, unknown or of another form, or a row is too long or too short; names file and key.
+      UserError: a key is missing, unknown or of another form, or a row is too long or too short; names file and key.
     """
     ((name, told),) = found.items()
     _check(f"results/measured/{name}.json", told)

@@ -18,7 +18,7 @@ def seeds_interval_note(counts: Sequence[int]) -> str:
     """What an interval over users and seeds can see, and what it cannot.
 
     Args:
-        counts: the numbers of seeds, each at least 2, of the rows that have such an interval; none if there is none.
+      counts: the numbers of seeds, each at least 2, of the rows that have such an interval; none if there is none.
     """
     if not counts:
         return ""

@@ -32,10 +32,10 @@ class Kind:
     """A kind of table.
 
     Attributes:
-        layout: (name -> content of its file, options of the block) -> a table or text.
-        keys: the options that it has.
-        file: the file in `results/` that it shows, `{name}` for the name.
-        several: whether it shows several names side by side.
+      layout: (name -> content of its file, options of the block) -> a table or text.
+      keys: the options that it has.
+      file: the file in `results/` that it shows, `{name}` for the name.
+      several: whether it shows several names side by side.
     """
 
     layout: Callable[[Mapping[str, Any], Mapping[str, str]], Block | str]
@@ -65,13 +65,13 @@ def refresh(page: Path, results: Path, *, write: bool, kinds: Mapping[str, Kind]
     """Fills the blocks of a page; returns whether that changes it.
 
     Args:
-        page: a markdown file.
-        results: the folder of the summaries.
-        write: whether to store the change.
-        kinds: the kinds of tables by name.
+      page: a markdown file.
+      results: the folder of the summaries.
+      write: whether to store the change.
+      kinds: the kinds of tables by name.
 
     Raises:
-        UserError: a block without an end, an unknown name, kind, key or value; names the page and the line.
+      UserError: a block without an end, an unknown name, kind, key or value; names the page and the line.
     """
     text = page.read_text(encoding="utf-8")
     closed = {found.start() for found in _BLOCK.finditer(text)}
@@ -98,12 +98,12 @@ def render(spec: str, results: Path, kinds: Mapping[str, Kind] = KINDS) -> str:
     """The text of one block.
 
     Args:
-        spec: `NAME[,NAME] [KIND] [KEY=VALUE ...]`, a value with spaces in quotes.
-        results: the folder of the summaries.
-        kinds: the kinds of tables by name.
+      spec: `NAME[,NAME] [KIND] [KEY=VALUE ...]`, a value with spaces in quotes.
+      results: the folder of the summaries.
+      kinds: the kinds of tables by name.
 
     Raises:
-        UserError: the spec is not of this form, or a name has no summary.
+      UserError: the spec is not of this form, or a name has no summary.
     """
     try:
         words = shlex.split(spec)
@@ -132,7 +132,7 @@ def stored(results: Path, name: str, file: str = "{name}/summary.json") -> dict[
     """The summary of one name, or another of its files.
 
     Raises:
-        UserError: there is none.
+      UserError: there is none.
     """
     path = results / file.format(name=name)
     if path.name == "summary.json" and not path.is_file():

@@ -42,7 +42,7 @@ def parse(text: str) -> tuple[str, str]:
     """The two patterns of `A,B`; each is `SYSTEM` or `SYSTEM@TEACHER`, and `*` stands for anything.
 
     Raises:
-        UserError: it is not two names.
+      UserError: it is not two names.
     """
     found = [part.strip() for part in text.split(",")]
     if len(found) != 2 or not all(found):
@@ -58,7 +58,7 @@ def expand(cells: Mapping[Key, Cell], patterns: tuple[str, str], protocol: str) 
     The oracle is a bound and is not tested.
 
     Raises:
-        UserError: no pair has these names.
+      UserError: no pair has these names.
     """
     there = {
         (key.system, key.teacher)
@@ -90,14 +90,14 @@ def comparisons(
     """`tests` of the pairs that patterns name.
 
     Args:
-        cells: of one corpus and split.
-        patterns: pairs of systems (`parse`).
-        protocols: such as "full", or "full@head" for the users of a group in `records.PART_OF_USERS`.
-        metrics: some of `METRICS`.
+      cells: of one corpus and split.
+      patterns: pairs of systems (`parse`).
+      protocols: such as "full", or "full@head" for the users of a group in `records.PART_OF_USERS`.
+      metrics: some of `METRICS`.
 
     Raises:
-        UserError: a pair, protocol, group or metric that is not there, a group that is too small, or two systems without a
-            common seed.
+      UserError: a pair, protocol, group or metric that is not there, a group that is too small, or two systems without a
+        common seed.
     """
     pairs = []
     for name in protocols:
@@ -127,12 +127,12 @@ def tests(
     """One row per pair and metric; the p-values of all rows are one family for Holm's correction.
 
     Args:
-        cells: of one corpus and split.
-        pairs: each with the group of users that it is tested on: "all" or one of `records.PART_OF_USERS`.
-        metrics: some of `METRICS`.
+      cells: of one corpus and split.
+      pairs: each with the group of users that it is tested on: "all" or one of `records.PART_OF_USERS`.
+      metrics: some of `METRICS`.
 
     Raises:
-        UserError: a group or metric that is not there, a group that is too small, or two systems without a common seed.
+      UserError: a group or metric that is not there, a group that is too small, or two systems without a common seed.
     """
     rows = []
     for pair, group in pairs:

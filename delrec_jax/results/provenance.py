@@ -42,7 +42,7 @@ def commit(root: Path = ROOT) -> dict[str, Any]:
     """The commit of the working tree, and whether its package or configs differ from it.
 
     Returns:
-        `commit` (40 digits, or "unknown" if the package was installed and is no checkout) and `dirty`.
+      `commit` (40 digits, or "unknown" if the package was installed and is no checkout) and `dirty`.
     """
     try:
         # An installed package may lie in the repository of something else: a virtual environment within it.
@@ -86,7 +86,7 @@ def journal(workdir: Path) -> list[dict[str, Any]]:
     """What the journal in the folder of a workdir says of it, oldest first; empty if there is none.
 
     Raises:
-        UserError: a line is not JSON.
+      UserError: a line is not JSON.
     """
     path = workdir.resolve().parent / JOURNAL
     if not path.is_file():
@@ -104,7 +104,7 @@ def refuse_paths(text: str, where: str) -> str:
     """The text, if it names no file of this machine.
 
     Raises:
-        UserError: it has an absolute path.
+      UserError: it has an absolute path.
     """
     if found := _ABSOLUTE.search(text):
         raise UserError(
@@ -135,12 +135,12 @@ def provenance(
     """Everything that belongs beside a result.
 
     Args:
-        found: the files of rank records.
-        commands: what made them; if empty, the commands of the journal.
-        machine_name: the machine that made them, if it is not this one.
+      found: the files of rank records.
+      commands: what made them; if empty, the commands of the journal.
+      machine_name: the machine that made them, if it is not this one.
 
     Raises:
-        UserError: a command names a path of this machine, or neither `commands` nor the journal says how a workdir was made.
+      UserError: a command names a path of this machine, or neither `commands` nor the journal says how a workdir was made.
     """
     told = [described(source) for source in found]
     unknown = [one["workdir"] for one in told if not one["runs"]]
@@ -168,11 +168,11 @@ def origin(
     """The origin of a result, in the form in which summaries hold it.
 
     Args:
-        commands: as they are published; repeated ones count once.
-        states: commit of each run, and whether the working tree differed from it.
-        told: the files of rank records (`described`).
-        unknown: workdirs of which only the commit of the collection is known.
-        machine_name: the machine, if it is not this one.
+      commands: as they are published; repeated ones count once.
+      states: commit of each run, and whether the working tree differed from it.
+      told: the files of rank records (`described`).
+      unknown: workdirs of which only the commit of the collection is known.
+      machine_name: the machine, if it is not this one.
     """
     return {
         "date": now(),

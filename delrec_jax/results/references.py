@@ -47,7 +47,7 @@ def chosen(there: Sequence[System], patterns: str) -> list[System]:
     """Of the systems those that patterns, separated by commas, name with or without their label.
 
     Raises:
-        UserError: a pattern names none.
+      UserError: a pattern names none.
     """
     found: set[System] = set()
     for pattern in filter(None, patterns.split(",")):
@@ -71,16 +71,16 @@ def pairs_with(
     """Each system with what it is tested against.
 
     Args:
-        systems: the systems that are shown; the oracle is a bound and is not tested.
-        reference: a label: each system is tested against the same one of that arm. Or a system, with or without its label and
-            `@TEACHER`: every other system is tested against it, within its own arm if the arm has it. Where several are meant
-            (of two teachers), it is tested against each.
-        there: all systems.
-        labels: all labels, "" for runs without one.
-        protocol: of all pairs.
+      systems: the systems that are shown; the oracle is a bound and is not tested.
+      reference: a label: each system is tested against the same one of that arm. Or a system, with or without its label and
+        `@TEACHER`: every other system is tested against it, within its own arm if the arm has it. Where several are meant
+        (of two teachers), it is tested against each.
+      there: all systems.
+      labels: all labels, "" for runs without one.
+      protocol: of all pairs.
 
     Raises:
-        UserError: there is no such label or system.
+      UserError: there is no such label or system.
     """
     tested = [one for one in systems if names.parts(one[0]) != ("oracle",)]
     found = []

@@ -22,7 +22,7 @@ def systems_of(found: Mapping[str, Summary], options: Options) -> list[Mapping[s
     """The rows of systems that a table shows; options: `protocol`, `group`, `systems` (patterns).
 
     Raises:
-        UserError: there is none; says which protocols and groups there are.
+      UserError: there is none; says which protocols and groups there are.
     """
     ((name, summary),) = found.items()
     rows = [
@@ -51,7 +51,7 @@ def metrics_of(options: Options, name: str, default: Sequence[str]) -> tuple[str
     """The metrics of an option.
 
     Raises:
-        UserError: an unknown metric.
+      UserError: an unknown metric.
     """
     if name not in options:
         return tuple(default)

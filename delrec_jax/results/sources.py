@@ -52,9 +52,9 @@ class Cell:
     """One system under one protocol.
 
     Attributes:
-        run: the columns of the records that are the same for all users.
-        users: `PER_USER`, sorted by user.
-        expected: an oracle's expected metrics [U, M]; None for systems that are measured by their ranks.
+      run: the columns of the records that are the same for all users.
+      users: `PER_USER`, sorted by user.
+      expected: an oracle's expected metrics [U, M]; None for systems that are measured by their ranks.
     """
 
     run: dict[str, Any]
@@ -83,9 +83,9 @@ class Source:
     """One file of rank records.
 
     Attributes:
-        workdir: where it lies.
-        label: the workdir's, "" for none.
-        path: the file.
+      workdir: where it lies.
+      label: the workdir's, "" for none.
+      path: the file.
     """
 
     workdir: Path
@@ -109,7 +109,7 @@ def sources(workdirs: Sequence[str]) -> list[Source]:
     """The records files of workdirs given as `WORKDIR` or `LABEL=WORKDIR`.
 
     Raises:
-        UserError: a workdir has no finished evaluation, or a label has other signs than letters, digits and `.+-_`.
+      UserError: a workdir has no finished evaluation, or a label has other signs than letters, digits and `.+-_`.
     """
     return [source for text in workdirs for source in sources_of(*_label_and_folder(text))]
 
@@ -118,7 +118,7 @@ def sources_of(label: str, folder: Path) -> list[Source]:
     """The records files of one workdir.
 
     Raises:
-        UserError: it has no finished evaluation, files of it have changed since, or it is one of other settings.
+      UserError: it has no finished evaluation, files of it have changed since, or it is one of other settings.
     """
     files = [folder / name / "records.parquet" for name in _FOLDERS]
     there = [file for file in files if finished(file.parent) and file.is_file()]
@@ -138,7 +138,7 @@ def _current(folder: Path, there: Sequence[Path]) -> list[Path]:
     """Those of a workdir's records that belong to its settings and earlier results as they are now.
 
     Raises:
-        UserError: none does, or those of `delrec evaluate` do not, which `delrec run` would make again.
+      UserError: none does, or those of `delrec evaluate` do not, which `delrec run` would make again.
     """
     marked = [file for file in there if "fingerprint" in _marker(file.parent)]
     if not marked:
@@ -189,7 +189,7 @@ def gather(found: Sequence[Source]) -> dict[Key, Cell]:
     What both stages of one workdir ranked is read from `records/`.
 
     Raises:
-        UserError: the sources mix corpora or splits, differ in their test users, or hold different ranks of one system.
+      UserError: the sources mix corpora or splits, differ in their test users, or hold different ranks of one system.
     """
     cells: dict[Key, Cell] = {}
     owner: dict[Key, Source] = {}

@@ -21,9 +21,9 @@ class Link:
     """A run that the page names.
 
     Attributes:
-        text: what the reader sees.
-        address: relative to the page, quoted as in URLs; "" for a run that has nothing to show.
-        note: behind it: its seed, or that it failed.
+      text: what the reader sees.
+      address: relative to the page, quoted as in URLs; "" for a run that has nothing to show.
+      note: behind it: its seed, or that it failed.
     """
 
     text: str
@@ -36,14 +36,14 @@ class StudyPage:
     """Everything that the page shows.
 
     Attributes:
-        title: of the page.
-        question: what was asked.
-        facts: shown below it: corpus, users, seeds, reference ...
-        blocks: the tables.
-        figures: from `analysis.study_plots`; each is also shown as a table.
-        links: the runs.
-        notes: what a reader must know to read it honestly.
-        command: reproduces it; "" if nothing does.
+      title: of the page.
+      question: what was asked.
+      facts: shown below it: corpus, users, seeds, reference ...
+      blocks: the tables.
+      figures: from `analysis.study_plots`; each is also shown as a table.
+      links: the runs.
+      notes: what a reader must know to read it honestly.
+      command: reproduces it; "" if nothing does.
     """
 
     title: str
@@ -73,9 +73,9 @@ def run_link(workdir: Path, page: Path, text: str) -> Link:
     """A link to the report of a run, or to its workdir if it has none.
 
     Args:
-        workdir: the run's.
-        page: the file that the link is on.
-        text: what the reader sees.
+      workdir: the run's.
+      page: the file that the link is on.
+      text: what the reader sees.
     """
     report = workdir / _REPORT
     target = report if report.is_file() else workdir

@@ -43,18 +43,18 @@ def collect(
     """Writes `summary.json`; returns its path.
 
     Args:
-        folder: `results/NAME`.
-        workdirs: `WORKDIR` or `LABEL=WORKDIR`.
-        compare: pairs `A,B`, or "hybrids".
-        commands: what made the workdirs; if empty, run.py's journal says it.
-        protocols: those of the pairs.
-        metrics: those of the pairs.
-        machine: where they were made, if not here.
-        rows: also store the per-user ranks of a storefront.
+      folder: `results/NAME`.
+      workdirs: `WORKDIR` or `LABEL=WORKDIR`.
+      compare: pairs `A,B`, or "hybrids".
+      commands: what made the workdirs; if empty, run.py's journal says it.
+      protocols: those of the pairs.
+      metrics: those of the pairs.
+      machine: where they were made, if not here.
+      rows: also store the per-user ranks of a storefront.
 
     Raises:
-        UserError: workdirs that are not finished or do not belong together, an unknown pair, or per-user rows of a corpus that
-            is not generated.
+      UserError: workdirs that are not finished or do not belong together, an unknown pair, or per-user rows of a corpus that
+        is not generated.
     """
     found = sources(workdirs)
     cells = gather(found)
@@ -85,7 +85,7 @@ def best_parts(found: Iterable[Source]) -> list[tuple[str, str]]:
     """Each hybrid with that of its systems that was best by validation in any of the sources.
 
     Raises:
-        UserError: no source has hybrids.
+      UserError: no source has hybrids.
     """
     pairs = []
     for source in found:
@@ -103,7 +103,7 @@ def refuse_user_rows(summary: Mapping[str, Any]) -> None:
     number of users.
 
     Raises:
-        UserError: a key of the rank records, two rows with one name, or a list as long as the users.
+      UserError: a key of the rank records, two rows with one name, or a list as long as the users.
     """
     for name in (name for name in _LISTS if name in summary):
         keys = [tuple(str(row.get(key)) for key in _NAMED) for row in summary[name]]

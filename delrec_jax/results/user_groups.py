@@ -28,16 +28,16 @@ def user_groups(
     """The groups of the users of a folder of records, by name, such as `history 5-9` and `count 0`.
 
     Args:
-        folder: that of the rank records, with `users.parquet` beside them.
-        users: the users' indices in the wanted order; None = ascending.
+      folder: that of the rank records, with `users.parquet` beside them.
+      users: the users' indices in the wanted order; None = ascending.
 
     Returns:
-        Name -> which users belong to it, histories first, each in ascending order; groups without a user are left out.
-        Histories of no item are a group of their own, `history 0`, where there are any. None if the evaluation did not record
-        what the groups are made of.
+      Name -> which users belong to it, histories first, each in ascending order; groups without a user are left out.
+      Histories of no item are a group of their own, `history 0`, where there are any. None if the evaluation did not record
+      what the groups are made of.
 
     Raises:
-        UserError: the file is broken, or does not know one of the users of the records.
+      UserError: the file is broken, or does not know one of the users of the records.
     """
     facts = read_user_facts(folder)
     if facts is None:

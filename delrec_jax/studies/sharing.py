@@ -64,7 +64,7 @@ def _link(link: Path, target: Path) -> None:
     """Makes a relative link, so that a study can be moved; it replaces an older one at once, as others may be reading.
 
     Raises:
-        UserError: there is a folder in its place.
+      UserError: there is a folder in its place.
     """
     wanted = os.path.relpath(target, link.parent)
     if link.is_symlink() and os.readlink(link) == wanted:

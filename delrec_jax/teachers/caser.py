@@ -23,13 +23,13 @@ class CaserConfig:
     """The shape of the model.
 
     Attributes:
-        width: D, size of the item vectors and of the states.
-        window: W, number of latest items that a convolution sees.
-        heights: number of items under one horizontal filter, for each group of filters.
-        horizontal: number of filters of each height.
-        vertical: number of filters over the full window, with one weight per item.
-        max_length: L, positions in a training row; scores need only the last `window`.
-        dropout: rate on the filters' output, in training.
+      width: D, size of the item vectors and of the states.
+      window: W, number of latest items that a convolution sees.
+      heights: number of items under one horizontal filter, for each group of filters.
+      horizontal: number of filters of each height.
+      vertical: number of filters over the full window, with one weight per item.
+      max_length: L, positions in a training row; scores need only the last `window`.
+      dropout: rate on the filters' output, in training.
     """
 
     width: int = 100

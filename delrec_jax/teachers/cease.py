@@ -43,8 +43,8 @@ class CEASE:
         """Computes nothing yet.
 
         Args:
-            title: its name in prompts and tables.
-            cosines: T^T T of the catalogue, positive semidefinite.
+          title: its name in prompts and tables.
+          cosines: T^T T of the catalogue, positive semidefinite.
         """
         self.title, self._cosines = title, cosines
 
@@ -64,11 +64,11 @@ def vector_cease(title: str, vectors: Float[np.ndarray, "I E"]) -> CEASE:
     """CEASE with these item vectors as the texts: centered, then brought to length 1.
 
     Args:
-        title: its name in messages.
-        vectors: one for each item.
+      title: its name in messages.
+      vectors: one for each item.
 
     Raises:
-        UserError: they are not finite.
+      UserError: they are not finite.
     """
     if not np.isfinite(vectors).all():
         raise UserError(

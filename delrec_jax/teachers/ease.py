@@ -41,12 +41,12 @@ def linear(title: str, gram: Float[np.ndarray, "I I"], penalty: float) -> ItemTo
     """The recommender with the weights of `ease_weights`.
 
     Args:
-        title: its name in messages.
-        gram: X^T X of what the weights explain.
-        penalty: as in `ease_weights`.
+      title: its name in messages.
+      gram: X^T X of what the weights explain.
+      penalty: as in `ease_weights`.
 
     Raises:
-        UserError: their sum has no inverse.
+      UserError: their sum has no inverse.
     """
     try:
         weights = ease_weights(gram, penalty)
@@ -61,14 +61,14 @@ def ease_weights(gram: Float[np.ndarray, "I I"], penalty: float) -> Float[np.nda
     LAPACK inverts a positive definite matrix in I^3 multiplications, on the host; XLA's solver needs more than twice as many.
 
     Args:
-        gram: X^T X.
-        penalty: lambda, positive.
+      gram: X^T X.
+      penalty: lambda, positive.
 
     Returns:
-        A new matrix. Beside it and `gram`, one more of this size is held for a moment.
+      A new matrix. Beside it and `gram`, one more of this size is held for a moment.
 
     Raises:
-        LinAlgError: gram + penalty I is not positive definite in float32.
+      LinAlgError: gram + penalty I is not positive definite in float32.
     """
     from scipy.linalg import lapack  # imported late: a tenth of a second
 

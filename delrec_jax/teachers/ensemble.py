@@ -16,10 +16,10 @@ class Ensemble(struct.PyTreeNode):
     positions of the training part than on new ones; what is distilled from it there overstates how sure it is.
 
     Attributes:
-        parts: the recommenders, each a `Teacher`.
-        weights: float32 [P], one for each part; None = 1 for each (as in EnsRec).
-        lengths: the number of a history's latest items that each part reads; None = all that are given.
-        among_unseen: whether scores are standardized over the items that the history does not hold, and not over all items.
+      parts: the recommenders, each a `Teacher`.
+      weights: float32 [P], one for each part; None = 1 for each (as in EnsRec).
+      lengths: the number of a history's latest items that each part reads; None = all that are given.
+      among_unseen: whether scores are standardized over the items that the history does not hold, and not over all items.
     """
 
     parts: tuple[Any, ...]

@@ -21,11 +21,11 @@ class GRU4RecConfig:
     """The shape of the model.
 
     Attributes:
-        width: D, size of the item vectors.
-        hidden: H, size of the recurrent state.
-        layers: number of GRU layers.
-        max_length: L, number of most recent items that are read.
-        dropout: rate on item vectors and between layers, in training.
+      width: D, size of the item vectors.
+      hidden: H, size of the recurrent state.
+      layers: number of GRU layers.
+      max_length: L, number of most recent items that are read.
+      dropout: rate on item vectors and between layers, in training.
     """
 
     width: int = 64

@@ -32,13 +32,13 @@ class ItemTable(nn.Module):
     which takes them as they are, then starts with a table of the same scale as a plain one, however many columns they have.
 
     Attributes:
-        num_items: I, number of items.
-        width: D, number of columns.
-        way: the mode. `own` or `initialise`: a parameter [I, D]. `concatenate`: that parameter and the text vectors [I, E]
-            next to each other, projected back to D without a bias; the projection starts as the identity for the parameter
-            and with small numbers for the text. `adapter`: two dense layers (2 D, gelu, D) over the text vectors and no
-            parameter per item, so that an item without any interaction has a vector too. `halves` (as in AlphaFuse): the
-            first E columns are the text vectors, which stay as they are, and the other D - E are a parameter.
+      num_items: I, number of items.
+      width: D, number of columns.
+      way: the mode. `own` or `initialise`: a parameter [I, D]. `concatenate`: that parameter and the text vectors [I, E]
+        next to each other, projected back to D without a bias; the projection starts as the identity for the parameter
+        and with small numbers for the text. `adapter`: two dense layers (2 D, gelu, D) over the text vectors and no
+        parameter per item, so that an item without any interaction has a vector too. `halves` (as in AlphaFuse): the
+        first E columns are the text vectors, which stay as they are, and the other D - E are a parameter.
     """
 
     num_items: int
@@ -68,8 +68,8 @@ class ItemTable(nn.Module):
         """The full table.
 
         Raises:
-            ValueError: the mode is unknown, or it needs text vectors and has none, those of another number of items, or
-                (`halves`) so wide ones that no column is left.
+          ValueError: the mode is unknown, or it needs text vectors and has none, those of another number of items, or
+            (`halves`) so wide ones that no column is left.
         """
         return self.rows
 

@@ -34,7 +34,7 @@ class ByRecency(struct.PyTreeNode):
     """What these recommenders share: weights by age.
 
     Attributes:
-        recency: decay and floor, float32 [2].
+      recency: decay and floor, float32 [2].
     """
 
     recency: Float[Array, "2"]
@@ -55,7 +55,7 @@ class ItemToItem(ByRecency):
     """Scores by a matrix.
 
     Attributes:
-        matrix: [I, I]; row i says what item i of a history adds to the score of each item.
+      matrix: [I, I]; row i says what item i of a history adds to the score of each item.
     """
 
     matrix: Float[Array, "I I"]
@@ -83,7 +83,7 @@ class VectorSimilarity(ByRecency):
     """Scores by the cosine between item vectors, which need no matrix [I, I].
 
     Attributes:
-        vectors: [I, E], each of length 1 (or 0 for an item without a vector).
+      vectors: [I, E], each of length 1 (or 0 for an item without a vector).
     """
 
     vectors: Float[Array, "I E"]
@@ -140,7 +140,7 @@ def check_catalogue(name: str, num_items: int) -> None:
     """Checks that the catalogue is small enough for a matrix [I, I].
 
     Raises:
-        UserError: it is not.
+      UserError: it is not.
     """
     if num_items > MOST_ITEMS:
         gigabytes = 4 * num_items**2 / 1e9

@@ -25,9 +25,9 @@ class ListsKey:
     """What lists depend on; lists with another key are stale.
 
     Attributes:
-        checkpoint: id of the teacher's checkpoint.
-        settings: h, m and the seed.
-        inputs: hash of the arrays that say whose lists these are, from `inputs_hash`.
+      checkpoint: id of the teacher's checkpoint.
+      settings: h, m and the seed.
+      inputs: hash of the arrays that say whose lists these are, from `inputs_hash`.
     """
 
     checkpoint: str
@@ -57,8 +57,8 @@ def load_lists(path: Path, *, key: ListsKey) -> TeacherLists:
     """Reads lists that were made under `key`.
 
     Raises:
-        UserError: the file is missing, damaged or altered, or belongs to another
-            checkpoint, other settings or other histories. The caller may make them again.
+      UserError: the file is missing, damaged or altered, or belongs to another
+        checkpoint, other settings or other histories. The caller may make them again.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -34,13 +34,13 @@ class ListedTeacher:
     """Lists of items for N histories, each the first items of one user, M listed items in all.
 
     Attributes:
-        users: int32 [N], the user's number.
-        lengths: int32 [N], number of the user's first items that the list was made after; rows ascend by (user, length).
-        offsets: int64 [N+1]; list n owns items[offsets[n]:offsets[n + 1]].
-        items: int32 [M], best first.
-        scores: float32 [M], finite, never increasing within a list.
-        user_ids: the users' ids, for messages.
-        source: the file that they come from, for messages.
+      users: int32 [N], the user's number.
+      lengths: int32 [N], number of the user's first items that the list was made after; rows ascend by (user, length).
+      offsets: int64 [N+1]; list n owns items[offsets[n]:offsets[n + 1]].
+      items: int32 [M], best first.
+      scores: float32 [M], finite, never increasing within a list.
+      user_ids: the users' ids, for messages.
+      source: the file that they come from, for messages.
     """
 
     users: Int[np.ndarray, " N"]
@@ -61,7 +61,7 @@ class ListedTeacher:
         """The number of each asked history's list.
 
         Raises:
-            UserError: there is none; the first such history is named.
+          UserError: there is none; the first such history is named.
         """
         asked = _key(users, lengths)
         found = np.minimum(np.searchsorted(self._keys, asked), len(self._keys) - 1)
@@ -82,7 +82,7 @@ class ListedTeacher:
         Only the lists travel to the device, padded to one of a few lengths.
 
         Raises:
-            UserError: see `places`.
+          UserError: see `places`.
         """
         places = self.places(users, lengths)
         starts, counts = self.offsets[places], self.offsets[places + 1] - self.offsets[places]
@@ -107,15 +107,15 @@ class ListedTeacher:
         """The best items after each asked history, best first.
 
         Args:
-            users: whose histories.
-            lengths: number of their items.
-            top_h: h, items per list.
-            key: the setting that h comes from, for messages.
-            allowed: False excludes an item from all lists.
-            seen: items to leave out [Q, S], one row per history (or what makes its rows), padded with -1 anywhere.
+          users: whose histories.
+          lengths: number of their items.
+          top_h: h, items per list.
+          key: the setting that h comes from, for messages.
+          allowed: False excludes an item from all lists.
+          seen: items to leave out [Q, S], one row per history (or what makes its rows), padded with -1 anywhere.
 
         Raises:
-            UserError: a history has no list, or fewer than h allowed unseen items in it.
+          UserError: a history has no list, or fewer than h allowed unseen items in it.
         """
         asked = self.places(users, lengths), users, lengths
         return self._best(*asked, top_h=top_h, key=key, allowed=allowed, seen=seen)
@@ -132,17 +132,17 @@ class ListedTeacher:
         """The top h items and m - h random negatives, the same that a teacher with these scores would have.
 
         Args:
-            users: see `top_lists`.
-            lengths: see `top_lists`.
-            settings: h, m and the seed of the negatives.
-            allowed: see `top_lists`.
-            seen: see `top_lists`.
+          users: see `top_lists`.
+          lengths: see `top_lists`.
+          settings: h, m and the seed of the negatives.
+          allowed: see `top_lists`.
+          seen: see `top_lists`.
 
         Returns:
-            The lists; a negative has its listed score, or -inf where it is not listed.
+          The lists; a negative has its listed score, or -inf where it is not listed.
 
         Raises:
-            UserError: see `top_lists`; or a row has fewer than m allowed unseen items.
+          UserError: see `top_lists`; or a row has fewer than m allowed unseen items.
         """
         places, key = self.places(users, lengths), "distill.top_h"
         asked = places, users, lengths

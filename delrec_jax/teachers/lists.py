@@ -30,8 +30,8 @@ class RowsOf:
     """Rows that are made as they are asked for: for many users, all of them as one array may not fit in memory.
 
     Attributes:
-        count: N, their number.
-        make: row numbers [B] -> int32 [B, L]; L may be another one for other rows.
+      count: N, their number.
+      make: row numbers [B] -> int32 [B, L]; L may be another one for other rows.
     """
 
     count: int
@@ -76,9 +76,9 @@ class ListSettings:
     """What a list contains.
 
     Attributes:
-        top_h: h, number of the teacher's best items, in order.
-        num_candidates: m, number of items in total; m - h are random negatives.
-        seed: seed of the random negatives.
+      top_h: h, number of the teacher's best items, in order.
+      num_candidates: m, number of items in total; m - h are random negatives.
+      seed: seed of the random negatives.
     """
 
     top_h: int = 10
@@ -100,8 +100,8 @@ class TeacherLists:
     """Lists for N histories.
 
     Attributes:
-        items: int32 [N, m], the top h first and in order, then the negatives.
-        scores: float32 [N, m], the teacher's scores of `items`.
+      items: int32 [N, m], the top h first and in order, then the negatives.
+      scores: float32 [N, m], the teacher's scores of `items`.
     """
 
     items: Int[np.ndarray, "N m"]
@@ -120,20 +120,20 @@ def top_lists(
     """The teacher's best items for each history, best first.
 
     Args:
-        score_fn: the teacher's `scores`, compiled here, once; or its scores over a mesh, whose users are ranked where they
-            are, by all processes together.
-        histories: [N, L], left-padded with -1; may be shorter than what the user has seen.
-        top_h: h, items per list.
-        allowed: False excludes an item from all lists (the teacher never saw it).
-        seen: items to leave out [N, S], one row per history, padded with -1 anywhere; None leaves none out.
-        batch_size: rows per compiled call (more where they must divide over a mesh); the last batch is padded, and its
-            padding dropped.
+      score_fn: the teacher's `scores`, compiled here, once; or its scores over a mesh, whose users are ranked where they
+        are, by all processes together.
+      histories: [N, L], left-padded with -1; may be shorter than what the user has seen.
+      top_h: h, items per list.
+      allowed: False excludes an item from all lists (the teacher never saw it).
+      seen: items to leave out [N, S], one row per history, padded with -1 anywhere; None leaves none out.
+      batch_size: rows per compiled call (more where they must divide over a mesh); the last batch is padded, and its
+        padding dropped.
 
     Returns:
-        `(items, scores)`, int32 and float32. Items with equal scores are in index order.
+      `(items, scores)`, int32 and float32. Items with equal scores are in index order.
 
     Raises:
-        UserError: a row has fewer than h allowed unseen items, or scores are not finite.
+      UserError: a row has fewer than h allowed unseen items, or scores are not finite.
     """
     items = np.zeros((len(histories), top_h), np.int32)
     scores = np.zeros(items.shape, np.float32)
@@ -159,15 +159,15 @@ def distillation_lists(
     (seed, n) and the row's own items: other rows and the batch size do not matter.
 
     Args:
-        score_fn: see `top_lists`.
-        histories: see `top_lists`.
-        settings: h, m and the seed of the negatives.
-        allowed: see `top_lists`.
-        seen: see `top_lists`.
-        batch_size: see `top_lists`.
+      score_fn: see `top_lists`.
+      histories: see `top_lists`.
+      settings: h, m and the seed of the negatives.
+      allowed: see `top_lists`.
+      seen: see `top_lists`.
+      batch_size: see `top_lists`.
 
     Raises:
-        UserError: a row has fewer than m allowed unseen items, or scores are not finite.
+      UserError: a row has fewer than m allowed unseen items, or scores are not finite.
     """
     items = np.zeros((len(histories), settings.num_candidates), np.int32)
     scores = np.zeros(items.shape, np.float32)
@@ -193,13 +193,13 @@ def drawn_negatives(
     The catalogue is not read: a row takes the first numbers of its own stream that are neither taken nor repeats.
 
     Args:
-        known: the allowed items, ascending.
-        taken: the items that each row has seen and its top h, padded with -1 anywhere.
-        settings: h, m and the seed.
-        rows: the rows' numbers.
+      known: the allowed items, ascending.
+      taken: the items that each row has seen and its top h, padded with -1 anywhere.
+      settings: h, m and the seed.
+      rows: the rows' numbers.
 
     Raises:
-        UserError: a row has fewer than m allowed unseen items.
+      UserError: a row has fewer than m allowed unseen items.
     """
     excluded = taken_codes(known, taken)
     left = len(known) - np.bincount(excluded // len(known), minlength=len(rows))

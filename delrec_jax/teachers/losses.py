@@ -43,9 +43,9 @@ class LossConfig:
     """Which loss to train with.
 
     Attributes:
-        name: `cross_entropy`, `sampled_softmax` or `gbce`.
-        negatives: number of items drawn uniformly for each row of a batch; not used by `cross_entropy`.
-        calibration: t of `gbce`: 0 is plain binary cross-entropy, 1 is full calibration.
+      name: `cross_entropy`, `sampled_softmax` or `gbce`.
+      negatives: number of items drawn uniformly for each row of a batch; not used by `cross_entropy`.
+      calibration: t of `gbce`: 0 is plain binary cross-entropy, 1 is full calibration.
     """
 
     name: str = "cross_entropy"
@@ -78,15 +78,15 @@ def next_item_loss(
     """The loss summed over all labels, and the number of labels.
 
     Args:
-        states: the network's output at each position; scores are `states @ table.T`.
-        table: one output vector per item.
-        labels: the item that comes next; -1 where there is none.
-        config: which loss.
-        key: random key that draws the negatives.
-        ways: over how many devices the rows of `states` are divided.
+      states: the network's output at each position; scores are `states @ table.T`.
+      table: one output vector per item.
+      labels: the item that comes next; -1 where there is none.
+      config: which loss.
+      key: random key that draws the negatives.
+      ways: over how many devices the rows of `states` are divided.
 
     Returns:
-        `(sum, count)`, the sum in nats.
+      `(sum, count)`, the sum in nats.
     """
     chex.assert_shape(labels, states.shape[:-1])
     count = (labels >= 0).sum().astype(jnp.float32)
@@ -208,10 +208,10 @@ def sampled_softmax(
     Each usable negative counts `others / usable` times, so that it is the full softmax if every other item is drawn once.
 
     Args:
-        positive: scores of the labels.
-        negative: scores of the negatives.
-        usable: bool [B, L, K], False where a negative is the label itself.
-        others: items that are not the label, I - 1.
+      positive: scores of the labels.
+      negative: scores of the negatives.
+      usable: bool [B, L, K], False where a negative is the label itself.
+      others: items that are not the label, I - 1.
     """
     number = jnp.maximum(usable.sum(-1, keepdims=True), 1)  # [B, L, 1]
     weighted = jnp.where(usable, negative + jnp.log(others / number), -jnp.inf)

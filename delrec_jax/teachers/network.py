@@ -47,9 +47,9 @@ class NetworkTeacher(struct.PyTreeNode):
     """A trained network as a `Teacher`.
 
     Attributes:
-        params: the parameter tree of the module.
-        module: the network.
-        text: the items' text vectors [I, E], if the network reads them.
+      params: the parameter tree of the module.
+      module: the network.
+      text: the items' text vectors [I, E], if the network reads them.
     """
 
     params: Any
@@ -84,10 +84,10 @@ def init_params(
     """Fresh parameters of a network.
 
     Args:
-        module: the network.
-        key: random key.
-        text: text vectors, if the network reads them; they are not parameters.
-        output_bias: whether scores have one bias per item, which starts at 0.
+      module: the network.
+      key: random key.
+      text: text vectors, if the network reads them; they are not parameters.
+      output_bias: whether scores have one bias per item, which starts at 0.
     """
     histories = jnp.full((1, module.config.max_length), PAD_ITEM, dtype=jnp.int32)
 
@@ -104,13 +104,13 @@ def initialised(params: Any, vectors: Float[np.ndarray, "I E"], std: float = ITE
     """Parameters of a plain network whose item table starts as these vectors.
 
     Args:
-        params: from `init_params`, of a network with a table of its own.
-        vectors: have variance 1 over all their numbers (`text_vectors.principal`), with E at most the table's width; columns
-            that they do not fill keep their initial values.
-        std: factor for the vectors: the scale of a plain table.
+      params: from `init_params`, of a network with a table of its own.
+      vectors: have variance 1 over all their numbers (`text_vectors.principal`), with E at most the table's width; columns
+        that they do not fill keep their initial values.
+      std: factor for the vectors: the scale of a plain table.
 
     Raises:
-        ValueError: the vectors do not fit into the table, or the table is not a plain one.
+      ValueError: the vectors do not fit into the table, or the table is not a plain one.
     """
     if set(params["items"]) != {"embedding"}:
         raise ValueError(
@@ -128,12 +128,12 @@ def baked(params: Any, module: Any, text: Float[Array, "I E"]) -> Any:
     """Parameters of a plain network with the same scores: its item table is made once and kept as a parameter.
 
     Args:
-        params: the trained parameters.
-        module: the network that reads text vectors.
-        text: the text vectors that it was trained with.
+      params: the trained parameters.
+      module: the network that reads text vectors.
+      text: the text vectors that it was trained with.
 
     Returns:
-        Parameters of the same network with `way="own"`.
+      Parameters of the same network with `way="own"`.
     """
     table = jax.jit(lambda params, text: module.apply(_variables(params, text), method="table"))(
         params, text
@@ -159,17 +159,17 @@ def sequence_loss(
     pass over the catalogue (`losses.cross_entropy_sum`).
 
     Args:
-        params: the parameter tree; the loss is differentiable in it.
-        module: the network.
-        batch: rows of `windows.training_rows`.
-        config: which loss.
-        key: random key of dropout and negatives.
-        deterministic: True turns dropout off.
-        text: text vectors, if the network reads them.
-        known: items with a training interaction; only these are negatives. A constant of the compiled step. Without it, a
-            network that reads texts would learn that whatever the text of a new item says is a sign against it. Every label
-            must be known (`check_labels`); an unknown one would count as no label.
-        ways: over how many devices the batch is divided.
+      params: the parameter tree; the loss is differentiable in it.
+      module: the network.
+      batch: rows of `windows.training_rows`.
+      config: which loss.
+      key: random key of dropout and negatives.
+      deterministic: True turns dropout off.
+      text: text vectors, if the network reads them.
+      known: items with a training interaction; only these are negatives. A constant of the compiled step. Without it, a
+        network that reads texts would learn that whatever the text of a new item says is a sign against it. Every label
+        must be known (`check_labels`); an unknown one would count as no label.
+      ways: over how many devices the batch is divided.
     """
     dropout, negatives = jax.random.split(key)
 
@@ -209,7 +209,7 @@ def check_labels(labels: Int[np.ndarray, "R L"], known: Bool[np.ndarray, " I"]) 
     """Checks once, before training, that every label is a known item, which a compiled step could not report.
 
     Raises:
-        ValueError: a label is not a known item.
+      ValueError: a label is not a known item.
     """
     asked = np.unique(labels[labels >= 0])
     unknown = asked[~known[asked]]
@@ -221,7 +221,7 @@ def check_shape(teacher: str, config: Any, sizes: tuple[str, ...]) -> None:
     """Checks what every network's config has: sizes of at least 1, and a dropout rate.
 
     Raises:
-        UserError: names the key.
+      UserError: names the key.
     """
     for name in sizes:
         if getattr(config, name) < 1:

@@ -16,8 +16,8 @@ class PopularityTeacher(struct.PyTreeNode):
     """Scores every item by its count, whatever the history.
 
     Attributes:
-        counts: interactions per item in the training part, float32 [I] (exact up to
-            16.7 million interactions per item).
+      counts: interactions per item in the training part, float32 [I] (exact up to
+        16.7 million interactions per item).
     """
 
     counts: Float[Array, " I"]
@@ -39,7 +39,7 @@ class Popularity:
         """Counts the interactions of each item, whatever the user; items without interactions score 0.
 
         Raises:
-            UserError: an item index is outside the catalogue.
+          UserError: an item index is outside the catalogue.
         """
         items, num_items = train.items, train.num_items
         if items.size and not 0 <= items.min() <= items.max() < num_items:

@@ -35,10 +35,10 @@ class Teacher(Protocol):
         """Scores the whole catalogue after each history; higher is better.
 
         Args:
-            histories: item indices, left-padded with -1, most recent item last. Rows
-                need not belong to users of the training part.
+          histories: item indices, left-padded with -1, most recent item last. Rows
+            need not belong to users of the training part.
 
         Returns:
-            Finite scores, comparable within a row only.
+          Finite scores, comparable within a row only.
         """
         ...

@@ -23,11 +23,11 @@ class SASRecConfig:
     """The shape of the model.
 
     Attributes:
-        width: D, size of item vectors, position vectors and states.
-        layers: number of blocks.
-        heads: H, number of attention heads, which share the width.
-        max_length: L, number of most recent items that are read.
-        dropout: rate on embeddings and on both branches of a block, in training.
+      width: D, size of item vectors, position vectors and states.
+      layers: number of blocks.
+      heads: H, number of attention heads, which share the width.
+      max_length: L, number of most recent items that are read.
+      dropout: rate on embeddings and on both branches of a block, in training.
     """
 
     width: int = 64
@@ -57,10 +57,10 @@ class Block(nn.Module):
         """Maps [B, L, D] to [B, Q, D] with Q = L, or with Q = 1 for the last position alone.
 
         Args:
-            x: states of all positions.
-            mask: bool [B, 1, L, L], True where a query (row) may attend to a key (column).
-            deterministic: True turns dropout off.
-            only_last: computes the last position only; the others serve as keys and values.
+          x: states of all positions.
+          mask: bool [B, 1, L, L], True where a query (row) may attend to a key (column).
+          deterministic: True turns dropout off.
+          only_last: computes the last position only; the others serve as keys and values.
         """
         width, heads = self.config.width, self.config.heads
         dropout = Dropout(self.config.dropout)
@@ -112,12 +112,12 @@ class SASRec(nn.Module):
         on the left and whatever else is in the row.
 
         Args:
-            items: item indices, -1 at padding, L <= max_length; without `segments`, left-padded histories.
-            segments: as in `windows.TrainingRows`.
-            deterministic: False applies dropout, with the random stream "dropout".
+          items: item indices, -1 at padding, L <= max_length; without `segments`, left-padded histories.
+          segments: as in `windows.TrainingRows`.
+          deterministic: False applies dropout, with the random stream "dropout".
 
         Raises:
-            ValueError: the rows are longer than the position table.
+          ValueError: the rows are longer than the position table.
         """
         x, mask = self._embed(items, segments_of(items, segments), deterministic)
         for block in self.blocks:

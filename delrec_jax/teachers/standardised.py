@@ -13,8 +13,8 @@ def standardised(
     has nothing to say adds nothing.
 
     Args:
-        scores: higher is better.
-        among: the items whose mean and deviation are taken; None = all.
+      scores: higher is better.
+      among: the items whose mean and deviation are taken; None = all.
     """
     among = jnp.ones(scores.shape, bool) if among is None else among
     finite = jnp.isfinite(scores)

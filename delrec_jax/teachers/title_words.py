@@ -12,11 +12,11 @@ def word_cosines(titles: Sequence[str], words: int) -> Float[np.ndarray, "I I"]:
     """The cosine of each two titles' words, with the logarithm of the counts.
 
     Args:
-        titles: one for each item.
-        words: length of the longest phrase that counts as a word: 1, or 2 for pairs of neighbors too.
+      titles: one for each item.
+      words: length of the longest phrase that counts as a word: 1, or 2 for pairs of neighbors too.
 
     Raises:
-        UserError: no title has a word.
+      UserError: no title has a word.
     """
     # Not at the top: scikit-learn takes a second to import, and every command reads the names of recommenders.
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -14,9 +14,9 @@ class TrainingPart:
     """The interactions that are trained on, and the titles of the catalogue.
 
     Attributes:
-        offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
-        items: the items of all users, one after the other.
-        titles: title of every item.
+      offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
+      items: the items of all users, one after the other.
+      titles: title of every item.
     """
 
     offsets: Int[np.ndarray, " U+1"]

@@ -18,9 +18,9 @@ class TrainingRows:
     """Packed windows; a batch for a teacher consists of some of the rows.
 
     Attributes:
-        items: int32 [R, L] item indices, -1 at padding.
-        labels: int32 [R, L] the item that comes directly after, -1 at padding.
-        segments: int32 [R, L] number of the window within the row, from 1; 0 at padding.
+      items: int32 [R, L] item indices, -1 at padding.
+      labels: int32 [R, L] the item that comes directly after, -1 at padding.
+      segments: int32 [R, L] number of the window within the row, from 1; 0 at padding.
     """
 
     items: Int32[Arrays, "R L"]
@@ -40,12 +40,12 @@ def training_rows(
     first window is shorter.
 
     Args:
-        offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
-        items: item indices of all users, training part only.
-        length: L, positions per row; at most the model's `max_length`.
+      offsets: user u owns items[offsets[u]:offsets[u + 1]], in time order.
+      items: item indices of all users, training part only.
+      length: L, positions per row; at most the model's `max_length`.
 
     Raises:
-        UserError: no user has two items, so there is nothing to learn from.
+      UserError: no user has two items, so there is nothing to learn from.
     """
     starts, sizes = _cut(offsets, length)
     if not len(sizes):

@@ -71,9 +71,9 @@ def title_vector_systems(
     """Returns the recommenders as systems by name, and keeps what validation chose; one that cannot be fitted is left out.
 
     Args:
-        ws: the workdir, in whose folder of `evaluate` the choices are kept.
-        vectors: the language model's vectors of the titles.
-        data: the corpus.
+      ws: the workdir, in whose folder of `evaluate` the choices are kept.
+      vectors: the language model's vectors of the titles.
+      data: the corpus.
     """
     config, layout = ws.experiment.baselines, spread_over(ws.experiment)
     train, systems, kept = training_part(data), {}, {}
@@ -105,10 +105,10 @@ def title_vector_teacher(
     """Returns one of the recommenders as validation chose it; it reads the `READ_ITEMS` latest items of a history.
 
     Args:
-        name: one of `evaluation.systems.TITLE_VECTORS` that `choice` is of.
-        choice: its settings.
-        vectors: the language model's vectors of the titles.
-        data: the corpus.
-        config: which baselines there are.
+      name: one of `evaluation.systems.TITLE_VECTORS` that `choice` is of.
+      choice: its settings.
+      vectors: the language model's vectors of the titles.
+      data: the corpus.
+      config: which baselines there are.
     """
     return fitted_form(_forms(vectors, config.names)[name], training_part(data), choice)
