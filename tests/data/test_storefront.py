@@ -14,9 +14,7 @@ from delrec_jax.data.corpora.storefront_world import (
     BEHAVIOUR_WORDS,
     StorefrontConfig,
     behaviours,
-    expectations,
     make_world,
-    next_item_distribution,
     next_item_distributions,
     sample_interactions,
 )
@@ -36,6 +34,28 @@ SMALL = StorefrontConfig(
     collector=(0.5, 0.2, 0.3),
     wanderer=(0.1, 0.6, 0.3),
 )
+
+
+def next_item_distribution(world, history, *, released):
+    return np.asarray(next_item_distributions(world, [history], released=released)[0])
+
+
+def expectations(world, interactions):
+    """The best possible results at the test step of these rows, and those of the most popular unseen item."""
+    rows = [interactions.history(user) for user in range(interactions.num_users)]
+    exact = next_item_distributions(world, [row[:-1] for row in rows], released=True)
+    last, before = np.array([row[-1] for row in rows]), np.array([row[-2] for row in rows])
+    trained = np.concatenate([row[:-2] for row in rows])
+    counts = np.bincount(trained, minlength=world.catalogue.num_items)
+    unseen_counts = np.where(exact > 0, counts, -1)
+    return {
+        "oracle_hr1": float(exact.max(axis=1).mean()),
+        "continuation_is_best": float(
+            np.mean(exact.argmax(axis=1) == world.process.continuation[before])
+        ),
+        "cold_targets": float(world.process.cold[last].mean()),
+        "popularity_hr1": float(np.mean(unseen_counts.argmax(axis=1) == last)),
+    }
 
 
 def item_of(genre, slot, volume, config=SMALL):

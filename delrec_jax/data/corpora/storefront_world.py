@@ -34,9 +34,7 @@ __all__ = [
     "StorefrontConfig",
     "World",
     "behaviours",
-    "expectations",
     "make_world",
-    "next_item_distribution",
     "next_item_distributions",
     "sample_interactions",
 ]
@@ -158,13 +156,6 @@ def behaviours(world: World) -> dict[str, Int32[np.ndarray, "I"]]:
     return behaviour_maps(genres=config.genres, series=config.series, volumes=config.volumes)
 
 
-def next_item_distribution(
-    world: World, history: Int[np.ndarray, "L"], *, released: bool
-) -> Float64[np.ndarray, "I"]:
-    """The exact distribution of one user's next item; see `next_item_distributions`."""
-    return np.asarray(next_item_distributions(world, [history], released=released)[0])
-
-
 def next_item_distributions(
     world: World, histories: Sequence[Int[np.ndarray, "L"]], *, released: bool
 ) -> Float64[np.ndarray, "U I"]:
@@ -212,35 +203,6 @@ def sample_interactions(world: World) -> Interactions:
         rows.extend(storefront_process.sample_rows(world.process, random, lengths))
         times.extend(_draw_times(g, n) for g, n in zip(random, lengths, strict=True))
     return from_rows([f"user{user:06d}" for user in range(world.config.users)], rows, times)
-
-
-def expectations(world: World, interactions: Interactions) -> dict[str, float]:
-    """The best possible results at the test step of these rows.
-
-    Args:
-      world: The process.
-      interactions: Rows drawn from it.
-
-    Returns:
-      `oracle_hr1` (mean over users of the largest probability of an unseen item: the expected hit rate of the best ranking
-      of the full catalogue), `continuation_is_best` (share of users whose most probable item is the continuation),
-      `cold_targets` (share of last items that are new releases) and `popularity_hr1` (hit rate of the most frequent unseen
-      item, counted without each user's last two items).
-    """
-    rows = [interactions.history(user) for user in range(interactions.num_users)]
-    exact = next_item_distributions(world, [row[:-1] for row in rows], released=True)
-    last, before = np.array([row[-1] for row in rows]), np.array([row[-2] for row in rows])
-    trained = np.concatenate([row[:-2] for row in rows])
-    counts = np.bincount(trained, minlength=world.catalogue.num_items)
-    unseen_counts = np.where(exact > 0, counts, -1)
-    return {
-        "oracle_hr1": float(exact.max(axis=1).mean()),
-        "continuation_is_best": float(
-            np.mean(exact.argmax(axis=1) == world.process.continuation[before])
-        ),
-        "cold_targets": float(world.process.cold[last].mean()),
-        "popularity_hr1": float(np.mean(unseen_counts.argmax(axis=1) == last)),
-    }
 
 
 def _draw_length(config: StorefrontConfig, generator: np.random.Generator) -> int:
