@@ -5,7 +5,8 @@ Command: delrec run --config=configs/storefront.py --workdir=runs/storefront    
 Data: generated, 1000 users, 216 items, 30 % of them new releases; nothing to download.
 Hardware and time: 2 CPU cores, 8 minutes alongside other jobs, 2.1 GiB; a minute more per further round of pretraining.
 Expect, `full` HR@1 with 95 % intervals over users: teacher 0.40 +- 0.03, distilled prompt 0.49 +- 0.03, shuffled
-teacher's prompt 0.00, DELRec 0.49 +- 0.03, oracle 0.56 (docs/results/storefront.md). The ablations are not in that table.
+teacher's prompt 0.00, DELRec 0.49 +- 0.03, oracle 0.56 (docs/results/storefront.md; on a processor without AVX-512 the two were
+0.46 and 0.47, docs/results/robustness.md). The ablations are not in that table.
 """
 
 from ml_collections import ConfigDict
