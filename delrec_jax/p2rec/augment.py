@@ -31,6 +31,7 @@ from delrec_jax.workdir.conventional_system import ConventionalSystem
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.protocols import full_rankers
 from delrec_jax.workdir.recommenders import PLAIN, Cell
 from delrec_jax.workdir.teacher_training import TeacherTraining
 from delrec_jax.workdir.validation import mean_ndcg10, selecting_rows
@@ -171,7 +172,13 @@ def valid_ndcg10(ws: Workspace, data: Data, cell: Cell) -> float:
     teacher = recommenders.load_cell(ws, data, cell)
     asked = ConventionalSystem(teacher, data.split, cell.config(ws.experiment).max_length)
     rows = selecting_rows(asked.order("valid"), ws.experiment.teacher.valid_users)
-    return mean_ndcg10(lambda rows: asked.scores("valid", rows), data.split, rows, cell.system)
+    return mean_ndcg10(
+        lambda rows: asked.scores("valid", rows),
+        full_rankers(data.split, "valid")["full"],
+        num_users=len(data.split.users("valid")),
+        rows=rows,
+        what=cell.system,
+    )
 
 
 def _tell(found: list[dict[str, Any]]) -> None:

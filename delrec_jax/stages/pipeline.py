@@ -3,7 +3,6 @@
 import importlib
 import time
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 from delrec_jax.distributed import as_main_sees, on_main
@@ -15,10 +14,10 @@ from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.out_of_memory import memory_told
 from delrec_jax.stages.prepare import is_outdated
 from delrec_jax.teachers.registry import LISTS
-from delrec_jax.training.mesh import AXES, mesh_sizes, parse_rules
 from delrec_jax.training.preemption import end_if_told
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.listed_teacher import lists_changed
+from delrec_jax.workdir.spread_scores import spread_over
 from delrec_jax.workdir.stage_table import Stage, stages_of
 from delrec_jax.workdir.workspace import Workspace
 
@@ -97,12 +96,8 @@ def check_batch_sizes(ws: Workspace) -> None:
       UserError: the batch of a stage that is to train does not divide.
     """
     experiment = ws.experiment
-    devices = len(experiment.mesh.devices())
-    ways = prod(
-        size
-        for axis, size in zip(AXES, mesh_sizes(experiment.mesh, devices), strict=True)
-        if axis in parse_rules(experiment.mesh.rules).get("batch", ())
-    )
+    layout = spread_over(experiment)
+    ways = 1 if layout is None else layout.ways
     sections: dict[str, Any] = {
         "parse": experiment.parse,
         "distill": experiment.distill,

@@ -5,7 +5,7 @@ import numpy as np
 from delrec_jax.config import BaselinesConfig
 from delrec_jax.data.splits import Split, drawn_users
 from delrec_jax.evaluation.metrics import metrics_of_ranks
-from delrec_jax.evaluation.user_ranks import ScoreFn, rank_users
+from delrec_jax.evaluation.user_ranks import RankFn, ScoreFn, rank_users
 from delrec_jax.workdir.protocols import full_rankers
 
 BATCH = 512
@@ -37,7 +37,8 @@ class Validation:
         everyone = np.arange(len(lengths))
         rows = drawn_users(everyone, config.users, config.seed, "baselines/users")
         self.rows = rows[np.argsort(lengths[rows], kind="stable")]
-        self.split = split
+        self.split, self._num_users = split, len(lengths)
+        self._rank = full_rankers(split, "valid")["full"]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,22 +50,25 @@ class Validation:
           scores: maps rows of the validation part to scores [B, I].
           what: name of the system, for messages.
         """
-        return mean_ndcg10(scores, self.split, self.rows, what)
+        return mean_ndcg10(scores, self._rank, num_users=self._num_users, rows=self.rows, what=what)
 
 
-def mean_ndcg10(scores: ScoreFn, split: Split, rows: np.ndarray, what: str) -> float:
-    """Returns the mean NDCG@10 of validation users over the whole catalogue without seen items.
+def mean_ndcg10(
+    scores: ScoreFn, rank: RankFn, *, num_users: int, rows: np.ndarray, what: str
+) -> float:
+    """Returns the mean NDCG@10 of validation users.
 
     Args:
       scores: maps rows of the validation part to scores [B, I].
-      split: has the targets.
+      rank: ranks their targets by scores.
+      num_users: rows of the validation part.
       rows: the users asked, those with short histories first.
       what: name of the system, for messages.
     """
     found = rank_users(
         scores,
-        {"full": full_rankers(split, "valid")["full"]},
-        num_users=len(split.users("valid")),
+        {"full": rank},
+        num_users=num_users,
         batch_size=min(BATCH, len(rows)),
         what=what,
         order=rows,

@@ -9,6 +9,7 @@ from tiny_p2rec import P2REC
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.errors import UserError
+from delrec_jax.stages import pipeline
 from delrec_jax.stages.inputs import Inputs
 from delrec_jax.stages.pipeline import check_batch_sizes
 from delrec_jax.teachers import item_to_item
@@ -98,7 +99,7 @@ def test_adapters_of_an_encoder_that_p2rec_does_not_train(tmp_path, capsys):
 def test_batches_that_do_not_divide_over_the_devices(tiny_run, tmp_path, monkeypatch):
     ws = open_workspace(tiny_run)
     check_batch_sizes(ws)
-    monkeypatch.setattr(type(ws.experiment.mesh), "devices", lambda mesh: [None] * 7)
+    monkeypatch.setattr(pipeline, "spread_over", lambda experiment: SimpleNamespace(ways=7))
     check_batch_sizes(ws)  # everything is trained already
     monkeypatch.setattr(type(ws), "finished", lambda ws, stage: False)
     with pytest.raises(

@@ -1,6 +1,6 @@
 """Rows that are no interactions: items that were shown to a user, marked 0 in a column of clicks."""
 
-from delrec_jax.data.corpora.text_table import TextTable
+from delrec_jax.data.corpora.text_table import TextTable, folded
 from delrec_jax.errors import UserError
 
 _MARKS = ("label", "click", "clicked", "isclick", "isclicked")
@@ -16,7 +16,7 @@ def refuse_unclicked(table: TextTable) -> None:
       UserError: a column of clicks has only zeros and ones, and zeros among them.
     """
     for name in table.frame.columns:
-        if "".join(letter for letter in name.lower() if letter not in "_- ") not in _MARKS:
+        if folded(name) not in _MARKS:
             continue
         marks = {str(mark).removesuffix(".0") for mark in table.frame[name].unique().to_list()}
         if marks <= {"0", "1"} and "0" in marks:

@@ -17,7 +17,7 @@ from delrec_jax.data.corpora.csv_times import read_times
 from delrec_jax.data.corpora.raw import YEAR, RawTables
 from delrec_jax.data.corpora.tables import RulesConfig, make_corpus
 from delrec_jax.data.corpora.text_rows import TextFormat
-from delrec_jax.data.corpora.text_table import TextTable, read_text_table, shown
+from delrec_jax.data.corpora.text_table import TextTable, folded, read_text_table, shown
 from delrec_jax.data.corpora.times import whole_seconds
 from delrec_jax.data.interactions import Corpus
 from delrec_jax.errors import UserError
@@ -102,7 +102,7 @@ def read_csv_pair(interactions: Path, items: Path) -> RawTables:
     user, item, time = (_column(events, role) for role in ("user", "item", "time"))
     events.require_ids(user, item)
     events.require(time)
-    times, unit = read_times(events, time, is_date=_folded(time) in _DATES)
+    times, unit = read_times(events, time, is_date=folded(time) in _DATES)
     columns = {"user": events.frame[user], "item": events.frame[item], "time": times}
     refuse_unclicked(events)
     if rating := _column(events, "rating", optional=True):
@@ -141,7 +141,7 @@ def _column(table: TextTable, role: str, *, optional: bool = False) -> str:
     if role in names:
         return role
     known = (_ALIASES[role], _FURTHER[role])
-    first, further = ([name for name in names if _folded(name) in group] for group in known)
+    first, further = ([name for name in names if folded(name) in group] for group in known)
     found = first or further
     if len(found) > 1:
         raise UserError(
@@ -152,7 +152,3 @@ def _column(table: TextTable, role: str, *, optional: bool = False) -> str:
             f"{table.name}, line 1: no column {role!r} among {shown(names)}; add it, with commas between columns"
         )
     return found[0] if found else ""
-
-
-def _folded(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter not in "_- ")

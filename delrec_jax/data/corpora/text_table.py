@@ -199,6 +199,11 @@ def plain_header(name: str, cells: list[str]) -> list[str]:
     return names
 
 
+def folded(name: str) -> str:
+    """Returns a column's name without capitals, underscores, hyphens and spaces: `userId`, `user_id` and `User ID` are one."""
+    return "".join(letter for letter in name.lower() if letter not in "_- ")
+
+
 def shown(value: object, longest: int = 80) -> str:
     """A value as errors show it: on one line, and cut if long."""
     text = repr(value)
