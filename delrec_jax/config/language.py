@@ -39,6 +39,7 @@ class LMConfig:
         scale per output channel, and dequantizes them as it computes: half the memory of bfloat16. FSDP gathers them in the
         type that is computed in. Empty = as they are.
       tokenizer: a directory or hub name; empty = the one that comes with `weights`, or one of our own.
+      prefix: words before every text and every title, as the pretrained model was trained to read them: `query: ` for E5.
     """
 
     family: str = "t5"
@@ -60,6 +61,7 @@ class LMConfig:
     read: str = "answers"
     quantise: str = ""
     tokenizer: str = ""
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         find_family(self.family)
@@ -91,6 +93,11 @@ class LMConfig:
             raise UserError(
                 f"lm.tokenizer is {self.tokenizer!r}, but lm.weights is not set: without pretrained weights `delrec pretrain` "
                 "trains its own tokenizer; leave it empty"
+            )
+        if self.prefix and not self.weights:
+            raise UserError(
+                f"lm.prefix is {self.prefix!r}, but lm.weights is not set: a model of our own is trained without one; leave it "
+                "empty"
             )
 
 

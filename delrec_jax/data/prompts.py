@@ -83,7 +83,7 @@ class Pieces:
       separator: tokens between two titles.
       sentinel: id of `<extra_id_0>` or `[MASK]`.
       codes: one-token names of the candidates, for the `index` verbalizer; empty = candidates have none.
-      begin: `[CLS]`, or nothing.
+      begin: `[CLS]` or nothing, then the words of `lm.prefix`.
       end: `</s>`, `[SEP]` or nothing.
       config: limits and switches.
       limit: the config's section that `max_tokens` comes from, and what else would help, for messages.
@@ -142,7 +142,7 @@ def tokenise_pieces(
       teacher: the conventional model's name in the text.
       sentinel: id of `<extra_id_0>` or `[MASK]`.
       codes: ids of the candidates' one-token names (verbalizer `index`).
-      begin, end: special tokens that every text begins and ends with (`Tokenizer.frame`).
+      begin, end: tokens that every text begins and ends with (`Tokenizer.frame`, `lm.prefix`).
       config: limits and switches.
     """
     words = domain_words(domain)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 from delrec_jax.language.adalora_config import AdaLoRAConfig
 from delrec_jax.language.compute_settings import check_running
+from delrec_jax.language.pooling import POOLS
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class BertConfig:
         and in bfloat16 on a TPU; a CPU always computes in float32. Item scores are always computed in float32.
       remat: what the backward pass recomputes: `none`, `full` = each block (least memory, most time), or `dots` = all of a
         block but its products with weights and the result of cuDNN's attention.
+      pooling: how a title becomes a vector, as the encoder was trained: `mean` of its states (MiniLM, E5), or `first`, the
+        state of `[CLS]` (BGE).
       attention: `xla`, or `cudnn` on an NVIDIA GPU in bfloat16; odd numbers of tokens attend by XLA.
       adapters: which projections carry AdaLoRA when an `adapters` collection is passed; None = plain. In code only: a run sets
         it by `tune.adalora` and `parse.adalora`.
@@ -47,6 +51,7 @@ class BertConfig:
     param_dtype: str = "float32"
     precision: str = "default"
     remat: str = "none"
+    pooling: str = "mean"
     attention: str = "xla"
     adapters: AdaLoRAConfig | None = None
 
@@ -60,6 +65,7 @@ class BertConfig:
                 f"lm.bert.hidden_size is {self.hidden_size}: it must be a multiple of "
                 f"num_attention_heads ({self.num_attention_heads})"
             )
+        one_of("lm.bert.pooling", self.pooling, tuple(POOLS))
         check_running("lm.bert", self, head_width=self.head_width)
 
     @property

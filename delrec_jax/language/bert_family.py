@@ -14,7 +14,7 @@ from delrec_jax.language.family import Family, LanguageModel, Params
 from delrec_jax.language.hub import known_shape
 
 # How the model runs follows the config, even if a pretrained model determines the sizes.
-_RUNNING = ("dtype", "param_dtype", "precision", "remat", "attention", "dropout_rate")
+_RUNNING = ("dtype", "param_dtype", "precision", "remat", "attention", "dropout_rate", "pooling")
 _PEFT = peft_export.PeftBase(BERT_NAMES, "BertModel", answers=False)
 
 
@@ -94,5 +94,5 @@ class BertFamily(Family):
 
 
 def _as_configured(sizes: BertConfig, settings: _Settings) -> BertConfig:
-    """Returns the sizes with the config's choices for running the model: types, precision, remat, attention, dropout."""
+    """Returns the sizes with the config's choices for running the model, which no file has."""
     return replace(sizes, **{name: getattr(settings.bert, name) for name in _RUNNING})

@@ -62,6 +62,10 @@ class BertModel(LanguageModel):
         )
 
     @property
+    def pooling(self) -> str:
+        return self.config.pooling
+
+    @property
     def quantises(self) -> bool:
         """Yes: see `adalora.Projection`."""
         return True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from delrec_jax.choices import one_of
 from delrec_jax.errors import UserError
 
-POOLINGS = ("mean", "last", "recency")
+POOLINGS = ("mean", "first", "last", "recency")
 """How the states of a text become one."""
 
 
@@ -14,8 +14,9 @@ class EmbeddingConfig:
     """How a text's states become a user's vector, and what of it is trained.
 
     Attributes:
-      pooling: `mean` of all tokens, `last` (the state at MASK), or `recency`: a mean in which a token of the latest title
-        weighs 1, of the one before `decay`, then `decay` squared and so on, and a token outside titles `rest`.
+      pooling: `mean` of all tokens, `first` (the state of `[CLS]`), `last` (the state at MASK), or `recency`: a mean in which
+        a token of the latest title weighs 1, of the one before `decay`, then `decay` squared and so on, and a token outside
+        titles `rest`. How titles are read is for the model to say (`lm.bert.pooling`).
       decay: factor per title, above 0.
       rest: weight of tokens outside titles, at least 0.
       recent: number of latest titles whose own vectors are added to what the text says; 0 = none.

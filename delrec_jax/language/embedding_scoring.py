@@ -2,7 +2,7 @@
 
 Both come from the same encoder, so a sentence encoder ranks a catalogue that it never saw:
 
-    v_i = unit(t_i - mean of all t),      t_i = mean of the states of title i, read alone
+    v_i = unit(t_i - mean of all t),      t_i = mean of the states of title i, read alone (or `[CLS]`'s)
     u   = unit(unit(M (s - mean of all t)) + beta * mean of v over the latest titles)
     score_i = scale * (u . v_i)
 
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from delrec_jax.language.embedding_config import EmbeddingConfig
 from delrec_jax.language.family import LanguageModel
-from delrec_jax.language.pooling import mean_pooled, weighted_pooled
+from delrec_jax.language.pooling import POOLS, mean_pooled, weighted_pooled
 from delrec_jax.language.title_ages import latest_items, title_ages
 from delrec_jax.language.verbalizer import Question, Titles, Verbalizer
 from delrec_jax.precision import EXACT
@@ -41,7 +41,7 @@ class Embedding(Verbalizer):
 
     Attributes:
       config: pooling, and what is trained.
-      begin, end: special tokens around a text, with which titles are read too.
+      begin, end: tokens around every text, with which titles are read too.
     """
 
     config: EmbeddingConfig = EmbeddingConfig()
@@ -80,7 +80,7 @@ class Embedding(Verbalizer):
     def item_vectors(
         self, model: LanguageModel, params: Any, titles: Titles
     ) -> Float[Array, "I D"]:
-        """Returns the mean state of each title, read alone, in float32."""
+        """Returns the vector of each title, read alone, in float32."""
         tokens = jnp.asarray(titles.tokens)
 
         def vector(title: Int[Array, "W"]) -> Float[Array, "D"]:
@@ -149,8 +149,8 @@ class Embedding(Verbalizer):
 
     def _pooled(self, question: Question) -> Float[Array, "B D"]:
         states, mask = question.encoding()
-        if self.config.pooling == "mean":
-            return mean_pooled(states, mask)
+        if pool := POOLS.get(self.config.pooling):
+            return pool(states, mask)
         if self.config.pooling == "last":
             return mean_pooled(states, question.ids == question.sentinel)
         ages = title_ages(self._owners(question))  # [B, T]
@@ -171,10 +171,10 @@ EMBEDDING = Embedding()
 def title_vectors(
     model: LanguageModel, params: Any, ids: Int[Array | np.ndarray, "N T"], adapters: Any = None
 ) -> Float[Array, "N D"]:
-    """Returns the mean of the model's states over each title with its special tokens, in float32; plain without adapters."""
+    """Returns what the model makes of each title with its special tokens, in float32; plain without adapters."""
     if adapters is None:
         model = model.with_adapters(None)
-    return mean_pooled(*model.encode(params, jnp.asarray(ids), adapters=adapters))
+    return POOLS[model.pooling](*model.encode(params, jnp.asarray(ids), adapters=adapters))
 
 
 def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:

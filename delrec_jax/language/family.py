@@ -91,6 +91,11 @@ class LanguageModel(Protocol):
         return 0
 
     @property
+    def pooling(self) -> str:
+        """How the states of a title become its vector, a name of `pooling.POOLS`; optional."""
+        return "mean"
+
+    @property
     def quantises(self) -> bool:
         """Whether projections multiply by kernels in 8 bits with a `scale` beside them (`scaled_product`); optional."""
         return False

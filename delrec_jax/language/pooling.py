@@ -1,4 +1,4 @@
-"""Means of a text's states."""
+"""How a text's states become one vector."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -13,6 +13,11 @@ def mean_pooled(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Floa
     return kept.sum(axis=1) / lengths[:, None]
 
 
+def first_pooled(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+    """The state of the first token, `[CLS]` of a BERT, in float32; zeros where the mask has none."""
+    return jnp.where(mask[:, :1], states[:, 0].astype(jnp.float32), 0.0)
+
+
 def weighted_pooled(
     states: Float[Array, "B T D"], weights: Float[Array, "B T"]
 ) -> Float[Array, "B D"]:
@@ -21,3 +26,7 @@ def weighted_pooled(
     total = weights.sum(axis=1, keepdims=True)
     summed = jnp.einsum("bt,btd->bd", weights, kept, precision=EXACT)
     return summed / jnp.where(total > 0, total, 1.0)
+
+
+POOLS = {"mean": mean_pooled, "first": first_pooled}
+"""The ways in which sentence encoders are trained to be read: `[B, T, D]` and the mask `[B, T]` to `[B, D]`."""

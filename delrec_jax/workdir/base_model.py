@@ -119,19 +119,27 @@ def adopt(ws: Workspace) -> None:
         asked(model, config.verbalizer)  # refused now, not after the teacher has been trained
     on_main(lambda: _write_name(ws, name, hashed(folder, directory)))
     say(f"  {name}: SHA-256 {fingerprint(ws)}")
-    if _by_first_state(directory):
+    if (trained := _trained_pooling(directory)) not in ("", model.pooling):
+        settable = hasattr(getattr(config, config.family, None), "pooling")
         say(
-            f"  WARNING: {name} was trained to be read by the state of its first token ({hub.POOLING_FILE}); here texts and "
-            "titles are read by the mean of their states, so that its vectors are not those of its authors"
+            f"  WARNING: {name} was trained with texts read by {_READ_BY[trained]} ({hub.POOLING_FILE}), and titles are "
+            f"read by {_READ_BY[model.pooling]}: their vectors are not those of its authors"
+            + f"; set lm.{config.family}.pooling={trained}, and lm.embedding.pooling too"
+            * settable
         )
 
 
-def _by_first_state(directory: Path) -> bool:
+_READ_BY = {"mean": "the mean of their states", "first": "the state of the first token"}
+
+
+def _trained_pooling(directory: Path) -> str:
+    """Returns how the encoder's authors pool its states, a name of `pooling.POOLS`; empty if its folder does not say so."""
     path = directory / hub.POOLING_FILE
     if not path.is_file():
-        return False
+        return ""
     found = read_object(path, missing="", remedy="delete it: it is only looked at for a warning")
-    return found.get("pooling_mode_cls_token") is True
+    ways = {"mean": "pooling_mode_mean_tokens", "first": "pooling_mode_cls_token"}
+    return next((way for way, key in ways.items() if found.get(key) is True), "")
 
 
 def name_own(ws: Workspace) -> None:

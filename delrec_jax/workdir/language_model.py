@@ -98,7 +98,7 @@ class Language:
 
     @cached_property
     def title_vectors(self) -> np.ndarray:
-        """The mean state of each title, read alone with its special tokens: float32 [I, D], on the host."""
+        """The vector of each title, read alone with its special tokens: float32 [I, D], on the host."""
         return self.title_store.vectors(self._title_encoder, self.params)
 
     def tuned_vectors(self, adapters: Any, store: TitleStore | None = None) -> jax.Array:
@@ -183,6 +183,7 @@ def make_pieces(
     verbalizer = find_verbalizer(config.lm.verbalizer)
     codes = tokenizer.codes(code_count(config)) if lists and verbalizer.lists_codes else []
     begin, end = tokenizer.frame(end_of_text=config.prompts.end_of_text)
+    begin = (*begin, *tokenizer.encode(config.lm.prefix))
     limits = config.prompts
     if not lists:
         limits = replace(limits, show_candidates=False, show_ranks=False)

@@ -76,6 +76,7 @@ class TitleEncoder:
           titles: the tokens of each text, no more than the model can read.
         """
         self._titles, self._width = titles, model.width
+        self._pooling = model.pooling
         self._most = model.longest_text  # 0 = any
         self._step = EvalStep(
             lambda held, ids: title_vectors(model, held["params"], ids, held["adapters"]), layout
@@ -83,14 +84,15 @@ class TitleEncoder:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the titles."""
-        digest = hashlib.sha256()
+        """Fingerprint of the titles and of how they are pooled."""
+        pooling = self._pooling
+        digest = hashlib.sha256(b"" if pooling == "mean" else pooling.encode())
         for title in self._titles:
             digest.update(len(title).to_bytes(8, "little") + title.tobytes())
         return digest.hexdigest()
 
     def __call__(self, params: Params, adapters: Any = None) -> Float[np.ndarray, "I D"]:
-        """Returns the mean of the model's states over each text, on the host."""
+        """Returns what the model makes of each title, on the host."""
         held = {"params": params, "adapters": adapters}
         lengths = np.array([len(title) for title in self._titles])
         buckets = make_buckets(int(lengths.max()), smallest=16)

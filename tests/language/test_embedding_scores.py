@@ -80,6 +80,7 @@ def expected(config, readout, prompt=0.0):
     for ids, ages in zip(IDS, AGES, strict=True):
         weights = {
             "mean": [float(token > 0) for token in ids],
+            "first": [float(place == 0) for place in range(len(ids))],
             "last": [float(token == MASK) for token in ids],
             "recency": [
                 (token > 0) * (config.rest if age < 0 else config.decay**age)
@@ -104,10 +105,11 @@ def expected(config, readout, prompt=0.0):
         {},
         {"pooling": "mean", "recent": 0},
         {"pooling": "last", "recent": 1, "mapped": False},
+        {"pooling": "first"},
         {"decay": 0.5, "rest": 0.0, "recent": 3, "item_bias": True},
         {"item_residual": True},
     ],
-    ids=["default", "mean", "last", "bias", "residual"],
+    ids=["default", "mean", "last", "first", "bias", "residual"],
 )
 def test_scores_are_those_of_a_loop(settings):
     model, rng = ranker(**settings), np.random.default_rng(1)

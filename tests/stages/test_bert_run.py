@@ -13,6 +13,8 @@ from tiny_p2rec import PARSING
 from tiny_storefront import CONFIG, TINY, delrec, open_workspace
 
 from delrec_jax.evaluation.top_lists import read_lists
+from delrec_jax.language import hub
+from delrec_jax.p2rec.preference_text import preference_text
 from delrec_jax.planning import plan as plan_module
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.stages.inputs import Inputs
@@ -99,6 +101,42 @@ def test_a_title_is_read_between_its_special_tokens(run):
     title = [2, *language.pieces.titles[0], 3]
     states, _ = language.model.with_adapters(None).encode(language.params, np.array([title]))
     np.testing.assert_allclose(language.title_vectors[0], states[0].mean(0), atol=1e-5)
+
+
+def test_the_words_of_a_prefix_open_texts_and_titles(run):
+    ws, prefixed = open_workspace(run), open_workspace(run)
+    settings = replace(ws.experiment.lm, prefix="the next")
+    prefixed.experiment = replace(ws.experiment, lm=settings)
+    language, plain = Inputs(prefixed).language, Inputs(ws).language
+    words = language.tokenizer.encode("the next")
+    assert len(words) >= 2
+    title = plain.pieces.titles[0]
+    assert language.pieces.framed(title).tolist() == [2, *words, *title, 3]
+    states, _ = language.model.with_adapters(None).encode(
+        language.params, np.array([[2, *words, *title, 3]])
+    )
+    vector = language._title_encoder(language.params)[0]
+    np.testing.assert_allclose(vector, states[0].mean(0), atol=1e-5)
+    text = preference_text(language.pieces, np.array([0]))
+    assert text.ids[: 1 + len(words)].tolist() == [2, *words]
+    read = [token for token, inside in zip(text.ids, text.in_title, strict=True) if inside]
+    assert read == title.tolist()
+
+
+def test_an_encoder_that_is_read_otherwise_than_it_was_trained_is_told(
+    run, model, tmp_path, capsys
+):
+    pooled = shutil.copytree(model, tmp_path / "model")
+    (pooled / hub.POOLING_FILE).parent.mkdir()
+    (pooled / hub.POOLING_FILE).write_text(json.dumps({"pooling_mode_cls_token": True}))
+    told = []
+    for number, pooling in enumerate(("mean", "first")):
+        shutil.copytree(run / "data", tmp_path / str(number) / "data")
+        where = f"--workdir={tmp_path / str(number)}"
+        more = (f"--config.lm.weights={pooled}", f"--config.lm.bert.pooling={pooling}")
+        delrec("pretrain", CONFIG, where, *FLAGS, *more)
+        told.append("set lm.bert.pooling=first" in capsys.readouterr().err)
+    assert told == [True, False]
 
 
 @pytest.mark.parametrize(

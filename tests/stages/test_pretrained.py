@@ -202,8 +202,9 @@ def test_weights_that_are_not_there(tiny_run, tmp_path, capsys):
     assert f"{empty}/config.json: not there" in line
 
 
-def test_a_tokenizer_without_weights_is_refused_before_any_stage(tmp_path, capsys):
-    flag = "--config.lm.tokenizer=elsewhere"
+@pytest.mark.parametrize("key", ["tokenizer", "prefix"])
+def test_what_belongs_to_weights_is_refused_without_them_before_any_stage(tmp_path, capsys, key):
+    flag = f"--config.lm.{key}=elsewhere"
     line = refusal(capsys, "run", CONFIG, f"--workdir={tmp_path / 'run'}", *FIRST, flag)
-    assert "lm.tokenizer is 'elsewhere'" in line and "lm.weights" in line
+    assert f"lm.{key} is 'elsewhere'" in line and "lm.weights" in line
     assert not (tmp_path / "run").exists()
