@@ -35,8 +35,8 @@ def beyond_blocks(rows: Sequence[Row]) -> list[Block]:
         return []
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        shared = row["system"] == _TARGETS or untrained(row["system"])  # the same for every teacher
-        found.setdefault((row["system"], "" if shared else row["teacher"]), []).append(row)
+        teacher = "" if _shared(row["system"]) else row["teacher"]
+        found.setdefault((row["system"], teacher), []).append(row)
     several = len({teacher for _, teacher in found if teacher}) > 1
     lines = [
         Line(
@@ -44,7 +44,9 @@ def beyond_blocks(rows: Sequence[Row]) -> list[Block]:
             label="What the users took"
             if system == _TARGETS
             else system_label(system, teacher, teachers=several),
-            cells=tuple(_cell(found[system, teacher], name) for name in _COLUMNS),
+            cells=tuple(
+                _cell(found[system, teacher], name, shared=_shared(system)) for name in _COLUMNS
+            ),
         )
         for system, teacher in sorted(found, key=_order)
     ]
@@ -69,10 +71,16 @@ def _order(key: tuple[str, str]) -> tuple[int, str, tuple[int, ...]]:
     return int(system == "oracle"), teacher, system_order(system)
 
 
-def _cell(rows: Sequence[Mapping[str, float | None]], name: str) -> Cell:
-    """The mean of a measure over the rows of one system, and its spread."""
+def _shared(system: str) -> bool:
+    """Whether it is the same for every teacher and seed."""
+    return system == _TARGETS or untrained(system)
+
+
+def _cell(rows: Sequence[Mapping[str, float | None]], name: str, *, shared: bool) -> Cell:
+    """The mean of a measure over the rows of one system, and its spread, which would look measured if nothing can vary."""
     values = [value for row in rows if (value := row[name]) is not None]
     if not values:
         return Cell(NOTHING)
-    spread = f"± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    measured = len(values) > 1 and not (shared and np.ptp(values) < 1e-12)
+    spread = f"± {np.std(values, ddof=1):.3f}" if measured else ""
     return Cell(f"{np.mean(values):.3f}", spread)

@@ -8,6 +8,7 @@ candidates, soft slots, MASK and special tokens never are.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from delrec_jax.data.templates import (
 from delrec_jax.data.templates import domain as domain_words
 from delrec_jax.data.title_tokens import NO_TOKENS, Ids, Items, TitleTokens
 from delrec_jax.errors import UserError
+
+_Text = TypeVar("_Text")
 
 NO_PATTERN: Ids = NO_TOKENS  # instead of a prompt: its sentence is left out of the text
 # The config's section that limits a text's length, and what else would help.
@@ -230,7 +233,7 @@ class TooLong(UserError):
     """A text does not fit in `max_tokens`, even with only one history item."""
 
 
-def fitting(pieces: Pieces, build: Callable[[Pieces], Ids]) -> Ids:
+def fitting(pieces: Pieces, build: Callable[[Pieces], _Text]) -> _Text:
     """Returns the text that `build` makes from pieces, with titles cut only as far as it needs to fit.
 
     Args:

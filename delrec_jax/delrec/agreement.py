@@ -62,7 +62,7 @@ def make_exam(examples: PromptExamples, pattern: Ids) -> Exam:
     for row in range(len(examples)):
         rng = prng.generator(material.config.seed, "distill/order", row)
         if examples.source == "true":
-            example = examples.labelled(row, rng)
+            example = examples.labelled(row, rng, pattern)
             labels.append(example.targets)
         else:
             order = rng.permutation(material.lists.items.shape[1])

@@ -37,6 +37,7 @@ from delrec_jax.workdir.fold_teachers import TrainingSource, training_source
 from delrec_jax.workdir.json_files import write_json
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
+from delrec_jax.workdir.recommenders import PLAIN, distilled_cell
 from delrec_jax.workdir.workspace import Workspace
 
 REPORTED = ("random", "shuffled", "distilled")
@@ -80,11 +81,12 @@ def distill(ws: Workspace, data: Data, language: Language) -> None:
 def teacher_lists(
     ws: Workspace, data: Data, users: np.ndarray, name: str, source: Callable[[], TrainingSource]
 ) -> TeacherLists:
-    """The teacher's lists for these users' rows; stored ones are used if they are of the same `teach`, settings and rows."""
+    """The teacher's lists for these users' rows; stored ones are used if they are of the same teacher, settings and rows."""
     experiment = ws.experiment
     rows = source_rows(experiment, data.split, users, "teacher")
     asked = inputs_hash(rows.users, rows.ends)
-    key = ListsKey(ws.content("teach"), list_settings(experiment), asked)
+    made_by = "teach" if distilled_cell(experiment).system == PLAIN else "augment"
+    key = ListsKey(ws.content(made_by), list_settings(experiment), asked)
     path = ws.folder("distill") / f"lists_{name}.npz"
     if not as_main_sees(path.exists):
         lists = make_lists(experiment, data.split, data.num_items, rows, source())

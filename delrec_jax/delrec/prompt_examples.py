@@ -99,12 +99,21 @@ class PromptExamples:
         task, positions = self.asked[drawn]
         return task.example(self.material, positions, index, rng)
 
-    def labelled(self, row: int, rng: np.random.Generator) -> PromptExample:
-        """The LSR text of a row, labeled with the item that came next; it takes the place of an RPS text."""
+    def labelled(
+        self, row: int, rng: np.random.Generator, pattern: Ids | None = None
+    ) -> PromptExample:
+        """The LSR text of a row, labeled with the item that came next; it takes the place of an RPS text.
+
+        Args:
+          row: its number.
+          rng: draws the candidates.
+          pattern: soft prompt slots, or nothing; None = the slots of training.
+        """
         material, label = self.material, int(self.labels[row])
+        pattern = material.slots if pattern is None else pattern
         everything = material.train.history(int(material.rows.users[row]))
         candidates = labelled_candidates(material, label, everything, rng)
-        text = lsr_text(material.pieces, material.history(row), material.slots, candidates)
+        text = lsr_text(material.pieces, material.history(row), pattern, candidates)
         return PromptExample(
             ids=text.ids,
             candidates=candidates,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from delrec_jax.config import ParseConfig
-from delrec_jax.data.prompts import NO_PATTERN, Pieces, assemble
+from delrec_jax.data.prompts import NO_PATTERN, Pieces, assemble, fitting
 from delrec_jax.data.templates import HISTORY, Field, Template
 from delrec_jax.data.title_tokens import Ids, Items
 
@@ -40,12 +40,12 @@ class UserText:
 def preference_pieces(pieces: Pieces, config: ParseConfig, longest: int) -> Pieces:
     """The pieces with the limits of `parse`: histories of up to `longest` items that fit in `parse.max_tokens`."""
     limits = replace(pieces.config, max_tokens=config.max_tokens, max_history=max(1, longest))
-    remedy = "or cut long titles (prompts.max_title_tokens)"
+    remedy = "or cut long titles (prompts.cut_to_fit=True, prompts.max_title_tokens)"
     return replace(pieces, config=limits, limit=("parse", remedy))
 
 
 def preference_text(pieces: Pieces, history: Items) -> UserText:
-    """The text of a user's history.
+    """The text of a user's history; `prompts.cut_to_fit` cuts its titles where not even the newest item would fit.
 
     The items are read off the text itself, from the number of tokens that its history takes, so that they are those that the
     text shows, however it was cut.
@@ -60,6 +60,10 @@ def preference_text(pieces: Pieces, history: Items) -> UserText:
     """
     if not len(history):
         raise ValueError("a preference is read from at least one item, and this history is empty")
+    return fitting(pieces, lambda cut: _text(cut, history))
+
+
+def _text(pieces: Pieces, history: Items) -> UserText:
     ids = assemble(pieces, PREFERENCE, _FIELDS, history)
     run = len(ids) - len(assemble(pieces, PREFERENCE, _FIELDS, ()))
     titles, items = pieces.titles, np.asarray(history, np.int32)

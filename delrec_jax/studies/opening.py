@@ -20,7 +20,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError, differences
 from delrec_jax.studies.ranges import fitted
 from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
-from delrec_jax.studies.selection import trained_in
+from delrec_jax.studies.selection import measured_of, trained_in
 from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
 from delrec_jax.studies.study import Study
 from delrec_jax.workdir.json_files import read_json, write_json
@@ -84,6 +84,12 @@ def open_study(file: StudyFile, base: ConfigDict, root: Path, *, update: bool = 
             f"{file.path}: validation is to choose an arm (tuned=True), but it has no value of {study.systems[0]!r} where the "
             f"command is {study.command!r}: name a trained system first, such as 'delrec', or set tuned=False"
         )
+    for system in {study.systems_of(arm)[0] for arm in study.arms} if study.tuned else ():
+        if study.metric not in (known := measured_of(system)):
+            raise UserError(
+                f"{file.path}: validation is to choose an arm (tuned=True), but it measures no {study.metric} of {system!r}: "
+                f"use {' or '.join(known) or 'another system'}, or set tuned=False"
+            )
     runs = study_runs(study, base)
     claim(root, study, base, update=update)
     workdirs = {

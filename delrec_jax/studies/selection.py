@@ -24,7 +24,7 @@ _AUGMENTED = "teacher_augmented"
 
 
 def validation(
-    study: Study, runs: Sequence[StudyRun], workdirs: Mapping[str, Workspace]
+    study: Study, runs: Sequence[StudyRun], workdirs: Mapping[str, Workspace], *, required: bool
 ) -> dict[str, list[float]]:
     """Each arm's value of the study's metric on the validation users, one per seed, of the step that was selected.
 
@@ -32,22 +32,22 @@ def validation(
       study: the first system of each arm is the one that is read.
       runs: finished runs.
       workdirs: their workdirs, by name.
+      required: whether every arm must have one, since validation is to choose between them.
 
     Returns:
-      By arm; arms whose system is not trained on its own have none.
+      By arm; arms have none whose system is not trained on its own, or whose metric validation does not measure.
 
     Raises:
-      UserError: a log has no such metric.
+      UserError: a required value is not there.
     """
     found: dict[str, list[float]] = {}
     for run in runs:
         system, ws = study.systems_of(run.arm)[0], workdirs[run.name]
-        if system in _TRAINED:
-            stage, name = _TRAINED[system]
-            value = _selected(ws.folder(stage) / name, study.metric)
-        elif system.startswith(_AUGMENTED):
-            value = _of_augmented(ws.folder("augment") / "augment.json", system, study.metric)
-        else:
+        try:
+            value = _validated(system, study.metric, ws)
+        except _NotValidated as error:
+            if required:
+                raise UserError(str(error)) from None
             continue
         found.setdefault(run.arm.name, []).append(value)
     return found
@@ -69,6 +69,13 @@ def trained_in(system: str) -> tuple[str, str] | None:
     return _TRAINED.get(system)
 
 
+def measured_of(system: str) -> tuple[str, ...]:
+    """The metrics by which validation selects a system; none if it is not trained on its own."""
+    if system.startswith(_AUGMENTED):
+        return ("NDCG@10",)
+    return ("HR@1", "NDCG@10") if system in _TRAINED else ()
+
+
 def validation_so_far(path: Path, metric: str) -> dict[int, float]:
     """Values of a metric on the validation users by step, from a log that may be in the middle of being written.
 
@@ -87,9 +94,25 @@ def validation_so_far(path: Path, metric: str) -> dict[int, float]:
     return found
 
 
+class _NotValidated(Exception):
+    """Validation has no such value of a system; the text says why."""
+
+
+def _validated(system: str, metric: str, ws: Workspace) -> float:
+    if metric not in (known := measured_of(system)):
+        measures = f"measures {' and '.join(known)}" if known else "selects nothing"
+        raise _NotValidated(
+            f"{ws.root}: no {metric} of {system} on the validation users: of this system, validation {measures}"
+        )
+    if system.startswith(_AUGMENTED):
+        return _of_augmented(ws.folder("augment") / "augment.json", system)
+    stage, name = _TRAINED[system]
+    return _selected(ws.folder(stage) / name, metric)
+
+
 def _selected(folder: Path, metric: str) -> float:
     if not (folder / "result.json").exists():
-        raise UserError(
+        raise _NotValidated(
             f"{folder}: has no result of training, so validation selects nothing here: a recommender in closed form has no "
             "such value"
         )
@@ -97,19 +120,12 @@ def _selected(folder: Path, metric: str) -> float:
     for row in read_log(folder / "metrics.jsonl"):
         if row["step"] == step and f"valid/{metric}" in row:
             return float(row[f"valid/{metric}"])
-    raise UserError(
-        f"{folder / 'metrics.jsonl'}: no valid/{metric} at step {step}; validation measures HR@1 and NDCG@10: let the study "
-        "use one of them where validation chooses an arm"
-    )
+    raise UserError(f"{folder / 'metrics.jsonl'}: no valid/{metric} at step {step}")
 
 
-def _of_augmented(path: Path, system: str, metric: str) -> float:
-    """The mean over recommenders."""
-    if metric != "NDCG@10":
-        raise UserError(
-            f"{path}: recommenders are selected by NDCG@10, and no {metric} is stored: let the study use NDCG@10"
-        )
+def _of_augmented(path: Path, system: str) -> float:
+    """The mean over recommenders of NDCG@10, by which they are selected."""
     values = [row["valid_ndcg10"] for row in read_json(path) if row["system"] == system]
     if not values:
-        raise UserError(f"{path}: has no {system}; augment.controls leaves it out")
+        raise _NotValidated(f"{path}: has no {system}; augment.controls leaves it out")
     return float(np.mean(values))

@@ -159,7 +159,7 @@ def along(
 
 
 def grid(*axes: Sequence[Arm]) -> tuple[Arm, ...]:
-    """Every combination of one arm per axis; later axes vary faster, and win where two change one key.
+    """Every combination of one arm per axis; later axes vary faster, and win where two change one key. Shifts of seeds add up.
 
     Args:
       axes: the arms of each axis, as `along` makes them.
@@ -172,7 +172,8 @@ def grid(*axes: Sequence[Arm]) -> tuple[Arm, ...]:
             changes |= part.changes
             at |= part.at
         systems = tuple(dict.fromkeys(name for part in parts for name in part.systems))
-        found.append(Arm(",".join(part.name for part in parts), changes, systems, at))
+        name, shift = ",".join(part.name for part in parts), sum(part.seed_shift for part in parts)
+        found.append(Arm(name, changes, systems, at, shift))
     return tuple(found)
 
 

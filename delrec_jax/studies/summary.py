@@ -36,7 +36,8 @@ def summarise(
     study = opened.study
     if not (done := opened.done):
         raise UserError(f"{opened.root}: no run is finished yet, so there is nothing to summarize")
-    chosen = validation(study, done, opened.workdirs) if study.command == "run" else {}
+    ran = study.command == "run"
+    chosen = validation(study, done, opened.workdirs, required=study.tuned) if ran else {}
     # Arms with different seeds are not compared: each time another one ended, another arm's test figures would be shown.
     whole = len(done) == len(opened.runs)
     selected = best_arm(chosen) if study.tuned and chosen and whole else ""

@@ -21,7 +21,12 @@ from delrec_jax.p2rec.cells import CONTROL_SYSTEMS
 from delrec_jax.studies import processes
 from delrec_jax.studies.ranges import Range, fitted
 from delrec_jax.studies.runs import StudyRun, arm_experiment
-from delrec_jax.studies.selection import trained_in, validation, validation_so_far
+from delrec_jax.studies.selection import (
+    measured_of,
+    trained_in,
+    validation,
+    validation_so_far,
+)
 from delrec_jax.studies.sharing import Job, lock_places, open_workdir, stage_key
 from delrec_jax.studies.study import COMMON, TRIAL, Arm, Study
 from delrec_jax.studies.worker import BUSY
@@ -29,7 +34,6 @@ from delrec_jax.workdir.session import in_use
 from delrec_jax.workdir.stage_table import STAGES, Stage
 from delrec_jax.workdir.workspace import Workspace, keys_read
 
-_VALIDATED = ("HR@1", "NDCG@10")
 # Told to end by someone else: it goes on from its checkpoint.
 _AGAIN = (BUSY, PREEMPTED, INTERRUPTED)
 
@@ -135,8 +139,7 @@ def _validated(study: Study, system: str, experiment: Experiment) -> tuple[str, 
             f"method={experiment.method} and the study's command {study.command!r}: search for one that is trained, such as "
             "'delrec', 'teacher_augmented' or 'teacher'"
         )
-    allowed = _VALIDATED[1:] if found[0] == "augment" else _VALIDATED
-    if study.metric not in allowed:
+    if study.metric not in (allowed := measured_of(system)):
         raise UserError(
             f"--search: the study's metric is {study.metric}, which validation does not measure: use {' or '.join(allowed)}"
         )
@@ -224,7 +227,7 @@ class TrialProcess:
           UserError: there is none.
         """
         run = self._job.run
-        found = validation(self._space.study, [run], {run.name: self._ws})
+        found = validation(self._space.study, [run], {run.name: self._ws}, required=True)
         return found[run.arm.name][0]
 
     def end(self) -> None:

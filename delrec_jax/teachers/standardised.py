@@ -17,9 +17,9 @@ def standardised(
       among: the items whose mean and deviation are taken; None = all.
     """
     among = jnp.ones(scores.shape, bool) if among is None else among
-    finite = jnp.isfinite(scores)
-    lowest = jnp.where(finite, scores, jnp.inf).min(axis=1, keepdims=True)
-    filled = jnp.where(finite, scores, jnp.where(jnp.isfinite(lowest), lowest, 0.0))
+    scored = ~jnp.isneginf(scores)  # a score that is not a number stays one, and is refused
+    lowest = jnp.where(scored, scores, jnp.inf).min(axis=1, keepdims=True)
+    filled = jnp.where(scored, scores, jnp.where(jnp.isposinf(lowest), 0.0, lowest))
     count = jnp.maximum(among.sum(axis=1, keepdims=True), 1)
     mean = jnp.where(among, filled, 0.0).sum(axis=1, keepdims=True) / count
     centred = filled - mean

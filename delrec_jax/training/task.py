@@ -74,7 +74,7 @@ class Task:
       optimizer: updates the parameters that train.
       start: (frozen, seed) -> the parameters that train, at step 0.
       frozen: shapes of what the step reads and never changes; None if it reads nothing.
-      batch: shapes of the largest batch, over all devices together.
+      batch: shapes of the largest batch that the config tells of, over all devices together.
       scoring: how it selects parameters; None for `pretrain`, whose gate `delrec plan` leaves out.
     """
 

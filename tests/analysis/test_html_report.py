@@ -83,6 +83,15 @@ def test_the_table_of_lists_shows_means_over_seeds_and_targets_last():
     assert beyond_blocks([]) == []
 
 
+@pytest.mark.parametrize(
+    ("system", "spread"), [("delrec", "± 0.000"), ("hybrid(markov+ease)", ""), ("markov", "")]
+)
+def test_what_no_seed_can_change_has_no_spread(system, spread):
+    row = next(row for row in BEYOND if row["system"] == "delrec")
+    (block,) = beyond_blocks([row | {"system": system, "seed": seed} for seed in (0, 1)])
+    assert block.lines[0].cells[0].interval == spread
+
+
 def test_figures_are_markup_and_user_text_is_not(text, page):
     assert text.count('<svg role="img"') == 3 + 2 + 2 + 1
     assert "A <b>bold</b> & title" in "".join(page.words)

@@ -157,6 +157,17 @@ def test_scores_that_do_not_differ_add_nothing():
     np.testing.assert_allclose(found, [[0, 0, 0, 0], [-1, 0, 1, 0]], atol=1e-6)
 
 
+def test_only_items_that_cannot_be_scored_get_the_lowest_score():
+    """A system that breaks must not pass for one that has no opinion: what ranks refuses scores that are not finite."""
+    scores = jnp.array(
+        [[1.0, -jnp.inf, 3.0], [1.0, jnp.nan, 3.0], [1.0, jnp.inf, 3.0], [-jnp.inf] * 3]
+    )
+    found = np.asarray(standardised(scores))
+    np.testing.assert_allclose(found[0], np.array([-1, -1, 2]) / np.sqrt(2), atol=1e-6)
+    assert not np.isfinite(found[1:3]).all(axis=1).any()
+    np.testing.assert_array_equal(found[3], 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -216,6 +216,18 @@ def test_an_exam_asks_the_teacher_about_the_items_that_it_shows(runs):
         assert exam.labels[row].argmax() == exam.targets[row].argmax()
 
 
+@pytest.mark.parametrize("source", ["teacher", "true"])
+def test_an_exam_has_the_pattern_that_it_is_asked_for(runs, ws, data, language, source):
+    lists = runs["distilled"].material.lists if source == "teacher" else None
+    users = parts_of(ws, data)["train"]
+    texts = make_examples(ws.experiment, data, language, users, source, lists)
+    for pattern in (SLOTS, prompts.NO_PATTERN):
+        shown = [
+            np.isin(example.ids, SLOTS).any() for example in make_exam(texts, pattern).examples
+        ]
+        assert set(shown) == {len(pattern) > 0}
+
+
 @pytest.mark.parametrize("select_by", ["agreement", "kendall_tau", "likelihood"])
 def test_a_prompt_is_selected_by_its_own_labels_and_the_measure_asked_for(
     ws, data, language, monkeypatch, select_by

@@ -108,6 +108,23 @@ def test_the_oldest_items_go_where_the_caller_s_own_limits_are_met(data):
     assert len(text.in_title) == len(text.ids) and set(text.in_title) == {0, 1}
 
 
+def test_a_title_that_does_not_fit_is_cut_where_the_config_says_so():
+    titles = ["short", " ".join(f"w{n}" for n in range(100))]
+    for cut in (True, False):
+        config = PromptConfig(max_tokens=16, max_history=1, cut_to_fit=cut)
+        vocabulary, pieces = make(config, titles=titles)
+        own = preference_pieces(pieces, ParseConfig(max_tokens=40), 5)
+        if not cut:
+            with pytest.raises(UserError, match=r"prompts\.cut_to_fit=True"):
+                preference_text(own, [0, 1])
+            continue
+        text = preference_text(own, [0, 1])
+        # Of the lengths in `prompts._CUTS`, 16 is the longest that leaves room for the template.
+        shown = " ".join(["short", *titles[1].split()[:16]])
+        assert vocabulary.decode(text.ids[text.in_title == 1]) == shown
+        assert text.items.tolist() == [0, 1] and len(text.ids) <= 40
+
+
 def test_the_pieces_of_the_other_tasks_are_those_of_their_templates():
     vocabulary, pieces = make(PromptConfig(show_candidates=True, show_ranks=True))
     words = templates.domain("movies")

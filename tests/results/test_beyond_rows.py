@@ -22,7 +22,8 @@ RUNS = [
 def write_folder(folder, seed, delrec, *, users=(0, 1), timed=2):
     """The files of an evaluation of two users; delrec's list has one item per user."""
     folder.mkdir()
-    lists = {"teacher": [0, 0], "delrec": delrec, "popularity": [0, 1]}
+    baselines = {"popularity": [0, 1], "hybrid(popularity+ease)": [1, 0]}
+    lists = {"teacher": [0, 0], "delrec": delrec, **baselines}
     tables = [
         lists_table(
             name,
@@ -53,7 +54,7 @@ def test_rows_are_means_over_seeds_by_system_teacher_and_label(tmp_path):
     write_folder(tmp_path / "c", 0, [0, 1])
     sources = [("", tmp_path / "a"), ("", tmp_path / "b"), ("k=10", tmp_path / "c")]
     rows = {(row["system"], row["teacher"], row["label"]): row for row in beyond_rows(sources)}
-    names = ["popularity", "teacher", "delrec", "targets"]
+    names = ["popularity", "hybrid(popularity+ease)", "teacher", "delrec", "targets"]
     assert [key[0] for key in rows] == names * 2
     row = rows["delrec", "sasrec", ""]
     assert (row["seeds"], row["users"]) == ([0, 1], 2)
@@ -66,7 +67,9 @@ def test_rows_are_means_over_seeds_by_system_teacher_and_label(tmp_path):
     assert row["jaccard_of_seeds"] == 0.5  # the first user's item differs, the second's does not
     assert rows["teacher", "sasrec", ""]["jaccard_of_seeds"] == 1
     assert "jaccard" not in rows["teacher", "sasrec", ""]
-    assert rows["popularity", "", ""]["coverage"] == {"mean": 0.5, "sd": None}
+    for name in names[:2]:  # no seed can change them
+        assert rows[name, "", ""]["coverage"] == {"mean": 0.5, "sd": None}
+        assert "jaccard_of_seeds" not in rows[name, "", ""] and not rows[name, "", ""]["seeds"]
     assert rows["delrec", "sasrec", "k=10"]["coverage"] == {"mean": 0.5, "sd": None}
     assert "jaccard_of_seeds" not in rows["delrec", "sasrec", "k=10"]
     assert rows["targets", "", ""]["popularity"]["mean"] == pytest.approx((1 + 1 / 6) / 2, rel=1e-5)

@@ -1,5 +1,6 @@
 """What a study is, what is refused, and what its runs share: nothing is run here."""
 
+import json
 import os
 import re
 from collections import Counter
@@ -20,7 +21,7 @@ from delrec_jax.studies.figures import figures
 from delrec_jax.studies.opening import open_study
 from delrec_jax.studies.runs import StudyFile, study_runs
 from delrec_jax.studies.scheduling import Schedule
-from delrec_jax.studies.selection import best_arm
+from delrec_jax.studies.selection import best_arm, validation
 from delrec_jax.studies.sharing import _link, lock_places
 from delrec_jax.studies.study import Arm, Study, along, grid
 from delrec_jax.studies.summary import _of_one_teacher
@@ -49,6 +50,8 @@ def test_arms_along_a_key_and_on_a_grid():
     ]
     assert both[1].changes == {**lengths[0].changes, **shown[1].changes}
     assert both[1].at == {"length": 4, "listed": True}
+    seeds = (Arm("these", seed_shift=0), Arm("others", seed_shift=100))
+    assert [arm.seed_shift for arm in grid(lengths, seeds)] == [0, 100, 0, 100]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +197,53 @@ def test_a_validated_choice_needs_a_system_that_validation_knows(tmp_path):
     text = WIDTHS.replace("by_users=True", "tuned=True")
     with pytest.raises(UserError, match=r"tuned=True.* no value of 'teacher' .*'baseline'"):
         open_study(StudyFile.load(study_file(tmp_path, text)), tiny_base(), tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "HR@10"}, r"measures no HR@10 of 'delrec': use HR@1 or NDCG@10"),
+        (
+            {"systems": ("teacher_augmented",), "metric": "HR@1"},
+            r"no HR@1 of 'teacher_augmented': use NDCG@10",
+        ),
+        ({"arms": (Arm("a"), Arm("b", {"seed": 1}, ("ease",)))}, "of 'ease': use another system"),
+    ],
+)
+def test_validation_chooses_by_what_it_measures(tmp_path, changes, message):
+    file = mock.Mock(path=tmp_path / "study.py")
+    file.study.return_value = study(**{"tuned": True, "metric": "NDCG@10", **changes})
+    with pytest.raises(UserError, match=message):
+        open_study(file, tiny_base(), tmp_path / "s")
+
+
+def test_values_of_validation_are_shown_where_there_are_any(tmp_path):
+    """Only where validation chooses an arm must each have one."""
+    ws = mock.Mock(root=tmp_path, folder=lambda stage: tmp_path / stage)
+    (tmp_path / "tune" / "distilled").mkdir(parents=True)
+    (tmp_path / "tune" / "distilled" / "result.json").write_text('{"best_step": 10}')
+    row = {"run": "distilled", "step": 10, "valid/NDCG@10": 0.25, "valid/HR@1": 0.125}
+    (tmp_path / "tune" / "distilled" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "augment").mkdir()
+    (tmp_path / "augment" / "augment.json").write_text("[]")
+
+    def values(system, metric, *, required=False):
+        asked = study(systems=(system,), metric=metric)
+        run = mock.Mock(arm=asked.arms[0])
+        run.name = "a-0"
+        return validation(asked, [run], {"a-0": ws}, required=required)
+
+    assert values("delrec", "NDCG@10") == {"a": [0.25]}
+    assert values("delrec", "HR@1", required=True) == {"a": [0.125]}
+    for system, metric, message in (
+        ("delrec", "HR@10", r"no HR@10 of delrec .* measures HR@1 and NDCG@10"),
+        ("ease", "NDCG@10", "of this system, validation selects nothing"),
+        ("teacher", "NDCG@10", "teach/model: has no result of training"),
+        ("teacher_augmented", "NDCG@10", "has no teacher_augmented; augment.controls"),
+    ):
+        assert values(system, metric) == {}
+        with pytest.raises(UserError, match=message):
+            values(system, metric, required=True)
 
 
 def test_whoever_executes_a_shared_stage_is_known(tmp_path):
