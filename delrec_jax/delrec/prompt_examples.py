@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Int
 
 from delrec_jax import prng
 from delrec_jax.config import Experiment
@@ -125,14 +126,28 @@ class PromptExamples:
 
 
 def make_lists(
-    experiment: Experiment, split: Split, num_items: int, rows: Rows, teacher: TrainingSource
+    experiment: Experiment,
+    split: Split,
+    num_items: int,
+    rows: Rows,
+    teacher: TrainingSource,
+    numbers: Int[np.ndarray, " N"] | None = None,
 ) -> TeacherLists:
-    """The teacher's lists for these rows, without items that it never saw or that the user has seen."""
+    """The teacher's lists for these rows, without items that it never saw or that the user has seen.
+
+    Args:
+      experiment: the config.
+      split: the corpus.
+      num_items: I, of the catalogue.
+      rows: N rows of users and ends of their histories.
+      teacher: scores the catalogue, or has lists.
+      numbers: see `distillation_lists`.
+    """
     if isinstance(teacher, FoldTeachers):
 
         def ask(one: Teacher, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            asked = Rows(rows.users[chosen], rows.ends[chosen])
-            found = make_lists(experiment, split, num_items, asked, CompiledScores(one))
+            asked, scores = Rows(rows.users[chosen], rows.ends[chosen]), CompiledScores(one)
+            found = make_lists(experiment, split, num_items, asked, scores, numbers=chosen)
             return found.items, found.scores
 
         return TeacherLists(*teacher.gathered(rows.users, ask))
@@ -145,7 +160,9 @@ def make_lists(
     length = experiment.teacher.reads(int(rows.ends.max(initial=0)))
     # All of one length, as a teacher's scores may differ in their last bits with that of its input.
     histories = histories_before(split.train, rows.users, rows.ends, length)
-    return distillation_lists(teacher, histories, settings=settings, allowed=allowed, seen=seen)
+    return distillation_lists(
+        teacher, histories, settings=settings, allowed=allowed, seen=seen, numbers=numbers
+    )
 
 
 def list_settings(experiment: Experiment) -> ListSettings:

@@ -151,12 +151,13 @@ def distillation_lists(
     settings: ListSettings,
     allowed: Bool[np.ndarray, " I"],
     seen: Histories | None = None,
+    numbers: Int[np.ndarray, " N"] | None = None,
     batch_size: int = 256,
 ) -> TeacherLists:
     """The teacher's top h items and m - h random negatives, with scores for all of them.
 
-    Negatives are allowed, unseen, distinct and not in the top h. Those of row n depend only on
-    (seed, n) and the row's own items: other rows and the batch size do not matter.
+    Negatives are allowed, unseen, distinct and not in the top h. Those of a row depend only on
+    (seed, its number) and the row's own items: other rows and the batch size do not matter.
 
     Args:
       score_fn: see `top_lists`.
@@ -164,6 +165,7 @@ def distillation_lists(
       settings: h, m and the seed of the negatives.
       allowed: see `top_lists`.
       seen: see `top_lists`.
+      numbers: the rows' numbers; None = 0, 1, 2, ... Rows of one number have the same negatives, but for what they have seen.
       batch_size: see `top_lists`.
 
     Raises:
@@ -172,11 +174,12 @@ def distillation_lists(
     items = np.zeros((len(histories), settings.num_candidates), np.int32)
     scores = np.zeros(items.shape, np.float32)
     top_h, known = settings.top_h, np.flatnonzero(allowed)
+    numbers = np.arange(len(histories)) if numbers is None else numbers
     for rows, (top, best), closed, picked in _ranked_batches(
         score_fn, histories, top_h=top_h, allowed=allowed, seen=seen, batch_size=batch_size
     ):
         taken = np.concatenate([closed, top], axis=1)
-        negatives = drawn_negatives(known, taken, settings, rows)
+        negatives = drawn_negatives(known, taken, settings, numbers[rows])
         items[rows] = np.concatenate([top, negatives], axis=1)
         scores[rows] = np.concatenate([best, picked(negatives)], axis=1)
     return TeacherLists(items=items, scores=scores)

@@ -59,6 +59,15 @@ def test_each_user_is_asked_about_in_a_recommender_that_never_saw_them(ws, data)
         np.testing.assert_allclose(lists.scores[row], scores[lists.items[row]], atol=1e-4)
 
 
+def test_rows_of_different_groups_have_negatives_of_their_own(ws, data):
+    """And the same as if one recommender were asked about all users, where that has the same best items."""
+    rows = source_rows(ws.experiment, data.split, data.split.training_users, "teacher")
+    same = FoldTeachers(fold_teachers(ws, data).fold_of, (load_teacher(ws, data),) * 3)
+    asked = (ws.experiment, data.split, data.num_items, rows)
+    found, alone = make_lists(*asked, same), make_lists(*asked, load_teacher(ws, data).scores)
+    np.testing.assert_array_equal(found.items, alone.items)
+
+
 def test_users_keep_their_numbers_when_others_are_left_out():
     part = TrainingPart(np.array([0, 2, 2, 5]), np.array([4, 1, 0, 3, 2]), tuple("abcde"))
     found = part.without(np.array([True, False, False]))
