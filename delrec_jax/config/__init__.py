@@ -10,6 +10,7 @@ from delrec_jax.config.delrec import DistillConfig, TuneConfig
 from delrec_jax.config.distill_tasks import TaskShare
 from delrec_jax.config.experiment import (
     METHODS,
+    YOUNGER,
     CandidatesConfig,
     EvaluateConfig,
     Experiment,
@@ -25,6 +26,7 @@ from delrec_jax.config.tree import leaf_keys, leaf_values, unknown_key
 
 __all__ = [
     "METHODS",
+    "YOUNGER",
     "AugmentConfig",
     "BaselinesConfig",
     "CandidatesConfig",

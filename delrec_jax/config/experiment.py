@@ -5,6 +5,7 @@ Config files (`configs/*.py`) make an `ml_collections.ConfigDict`; `from_config`
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,16 +188,30 @@ def default_config() -> ConfigDict:
     return ConfigDict(dataclasses.asdict(Experiment()), convert_dict=True)
 
 
+YOUNGER: Mapping[tuple[str, ...], Any] = {
+    ("lm", "prefix"): "",
+    ("lm", "bert", "pooling"): "mean",
+}
+"""Settings that workdirs of earlier versions do not have, with the value that does what was done before they came."""
+
+
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """Returns plain nested dictionaries, as JSON would hold them.
 
-    A loop that does nothing about spikes has no settings of them, as in workdirs from before there were any.
+    As in workdirs from before there were any, a loop that does nothing about spikes has no settings of them, and settings of
+    `YOUNGER` are there only with another value.
     """
     settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
     for section in settings.values():
         loop = section.get("loop") if isinstance(section, dict) else None
         if loop is not None and not loop["on_spike"]:
             del loop["on_spike"], loop["spike"]
+    for (*sections, name), before in YOUNGER.items():
+        section = settings
+        for key in sections:
+            section = section[key]
+        if section[name] == before:
+            del section[name]
     return settings
 
 

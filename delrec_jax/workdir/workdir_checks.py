@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from delrec_jax.config import leaf_keys
+from delrec_jax.config import YOUNGER, leaf_keys
 from delrec_jax.errors import UserError, differences
 from delrec_jax.workdir import kept_files
 from delrec_jax.workdir.json_files import read_settings
@@ -25,8 +25,8 @@ PLACES = (
 _NAMED = ("distill.tasks.",)
 """Sections whose keys the user chooses, so that they may be gone."""
 
-_OFF = ".loop.on_spike"
-"""The end of a key that is there only if it is set (`config.to_dict`)."""
+_OFF = (".loop.on_spike", *(".".join(path) for path in YOUNGER))
+"""Ends of keys that are there only if they are set (`config.to_dict`)."""
 
 
 def check_own_folders(folders: Iterable[Path]) -> None:

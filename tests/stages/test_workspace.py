@@ -302,6 +302,25 @@ def test_a_tokenizer_with_codes_depends_on_the_longest_list(tmp_path, verbalizer
     assert (first.identity("pretrain") == second.identity("pretrain")) == same
 
 
+def test_a_workdir_from_before_a_setting_came_is_still_that_of_its_run(tmp_path):
+    """As long as the setting says to do what was done then."""
+    before = Experiment()
+    later = replace(before, lm=replace(before.lm, weights="a/b", prefix="query: "))
+    before = replace(later, lm=replace(later.lm, prefix=""))
+    ws = Workspace(tmp_path, before)
+    write_results(ws, "prepare")
+    ws.finish("prepare")
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert "prefix" not in stored["lm"] and "pooling" not in stored["lm"]["bert"]
+    with pytest.raises(UserError, match=r"another config: lm\.prefix"):
+        Workspace(tmp_path, later)
+    other = Workspace(tmp_path, later, update=True)
+    assert other.fingerprint("pretrain") != ws.fingerprint("pretrain")
+    assert json.loads((tmp_path / "config.json").read_text())["lm"]["prefix"] == "query: "
+    with pytest.raises(UserError, match=r"another config: lm\.prefix"):
+        Workspace(tmp_path, before)
+
+
 def test_what_is_done_about_spikes_is_part_of_a_workdir(tmp_path):
     off, on = Experiment(), watching_for_spikes(on_spike="rollback")
     for folder, first, second in (("on", off, on), ("off", on, off)):
