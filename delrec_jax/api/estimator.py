@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 
 from delrec_jax.api import runs
-from delrec_jax.api.frames import Place, from_frame
+from delrec_jax.api.frames import Place, from_frame, given
 from delrec_jax.data.corpora.csv_pair import csv_paths, read_csv_pair
 from delrec_jax.errors import UserError
-from delrec_jax.files import expanded, refuse_url, whole
+from delrec_jax.files import refuse_url, whole
 from delrec_jax.serving.recommender import Recommender
+from delrec_jax.workdir.session import locked
 
 _TABLES = "tables"  # beside the run's own folders
 
@@ -43,7 +44,8 @@ class DELRecModel:
           **overrides: values of the config, as for `load_config`.
         """
         refuse_url(str(workdir), "workdir=")
-        self.workdir, self._config, self._overrides = expanded(workdir), config, overrides
+        self.workdir = given(workdir, "workdir", "the folder that holds the run")
+        self._config, self._overrides = config, overrides
 
     def fit(self, interactions: Any, items: Any, *, update: bool = False) -> "DELRecModel":
         """Prepares the tables, and trains teacher, prompt and adapters.
@@ -54,14 +56,15 @@ class DELRecModel:
           update: whether a fit to other tables may be replaced.
 
         Raises:
-          UserError: bad tables or settings, or the workdir holds a fit to other tables.
+          UserError: bad tables or settings, or the workdir holds a fit to other tables, or another run is using it.
         """
+        data = {"data.corpus": "csv", "data.path": str(self.workdir / _TABLES)}
+        config = runs.load_config(self._config, **{**data, **self._overrides})
         with TemporaryDirectory() as folder:
             from_frame(interactions, items, folder)
             _check(folder)  # refused before anything is replaced
-            self._keep(Path(folder), update=update)
-        data = {"data.corpus": "csv", "data.path": str(self.workdir / _TABLES)}
-        config = runs.load_config(self._config, **{**data, **self._overrides})
+            with locked(self.workdir):
+                self._keep(Path(folder), update=update)
         self.recommender = runs.run(config, self.workdir, update=update)
         return self
 

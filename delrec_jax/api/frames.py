@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from delrec_jax.data.corpora.csv_pair import csv_paths
-from delrec_jax.errors import UserError
+from delrec_jax.errors import UserError, one_line, without_panics
 from delrec_jax.files import expanded, whole
 
 Place = str | Path
@@ -29,9 +29,7 @@ def from_frame(interactions: Any, items: Any, folder: Place) -> dict[str, str]:
     Raises:
       UserError: one of them is not a frame or has a column of lists or objects, or the folder cannot be written.
     """
-    if not str(folder or ""):
-        raise UserError(f"folder is {folder!r}: give the folder that the tables are written to")
-    place = expanded(folder)
+    place = given(folder, "folder", "the folder that the tables are written to")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -41,9 +39,25 @@ def from_frame(interactions: Any, items: Any, folder: Place) -> dict[str, str]:
     ):
         table = _in_utc(_table(frame, name))
         _refuse_nested(table, name)
-        with whole(path) as partial:
-            table.write_csv(partial, datetime_format=_TIME)
+        try:
+            with without_panics(), whole(path) as partial:
+                table.write_csv(partial, datetime_format=_TIME)
+        except (pl.exceptions.PolarsError, ValueError) as error:
+            raise UserError(
+                f"{name}: cannot be written as CSV ({one_line(error)}); give times from 1900 to 2099, numbers and text"
+            ) from error
     return {"data.corpus": "csv", "data.path": str(place)}
+
+
+def given(place: Any, name: str, meant: str) -> Path:
+    """Returns a path of the user's, `~` replaced; nothing and what is no path are refused, and not taken for this folder.
+
+    Raises:
+      UserError: it is none.
+    """
+    if not isinstance(place, str | Path) or not str(place).strip():
+        raise UserError(f"{name} is {place!r}: give {meant}")
+    return expanded(place)
 
 
 def _table(frame: Any, name: str) -> pl.DataFrame:
@@ -105,7 +119,9 @@ def _missing(value: Any) -> bool:
 
 
 def _refuse_nested(table: pl.DataFrame, name: str) -> None:
-    nested = [key for key, kind in table.schema.items() if kind.is_nested() or kind == pl.Object]
+    """Refuses what no cell of a CSV file can hold."""
+    others = (pl.Object, pl.Binary, pl.Duration)
+    nested = [key for key, kind in table.schema.items() if kind.is_nested() or kind in others]
     if nested:
         raise UserError(
             f"{name}: column {nested[0]!r} holds {table.schema[nested[0]]}: give numbers or text, or leave the column out"

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from delrec_jax import ready_configs
-from delrec_jax.api.frames import Place
+from delrec_jax.api.frames import Place, given
 from delrec_jax.config import (
     Experiment,
     from_config,
@@ -109,6 +109,7 @@ def load(
     Raises:
       UserError: there is no finished run; or no such model, or it cannot be fetched, or it is damaged or of another version.
     """
+    given(place, "place", "the folder of a run, or USER/NAME")
     if is_shared(str(place)):
         return open_shared(str(place), revision=revision, base=str(base), titles=titles)
     if revision or base or titles:
@@ -122,7 +123,6 @@ def _opened(
 ) -> AbstractContextManager[Workspace]:
     if not isinstance(config, Experiment | ConfigDict):
         raise UserError(f"config is {config!r}: give what load_config returns")
-    if not str(workdir or ""):
-        raise UserError(f"workdir is {workdir!r}: give the folder that the run writes to")
+    given(workdir, "workdir", "the folder that the run writes to")
     experiment = config if isinstance(config, Experiment) else from_config(config)
     return opened(str(workdir), experiment, update=update, reads=False)

@@ -1,6 +1,7 @@
 """Histories that somebody asks about, in the form of a split: systems answer them as they answer test users."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,17 @@ def asked_split(histories: Sequence[Ids]) -> Split:
     return Split("asked", interactions, from_rows((), (), ()), {"test": asked})
 
 
+def as_list(given: Any, what: str, of: str) -> list[Any]:
+    """Returns what was given one after the other, such as by a generator; one text or a number is no such thing.
+
+    Raises:
+      UserError: it is not; `what` stands before it, and `of` says of what it should be a list.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise UserError(f"{what} is {str(given)[:60]!r}: give a list of {of}")
+    return list(given)
+
+
 def check_number(candidates: Sequence[object], count: int) -> None:
     """Refuses another number of lists of candidates than there are histories."""
     if len(candidates) != count:
@@ -46,8 +58,13 @@ def check_items(lists: Sequence[Ids], num_items: int, place: str) -> None:
       UserError: names the list, such as `history 3`.
     """
     for number, items in enumerate(lists):
-        if not np.size(items):
+        found = np.asarray(items)
+        if not found.size:
             raise UserError(f"{place} {number} is empty: give at least one item")
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise UserError(
+                f"{place} {number} is {str(items)[:60]}: give a list of the numbers of items, which are whole"
+            )
         if not 0 <= np.min(items) <= np.max(items) < num_items:
             raise UserError(
                 f"{place} {number} has an item that is not in the catalogue: items have the numbers 0 to {num_items - 1}"

@@ -28,6 +28,7 @@ PART = 65_536
 """Histories per part: what an interruption may lose, and what is in memory at once."""
 
 _HISTORY, _CANDIDATES, _USER = "history", "candidates", "user"
+_LISTED = {"rank", "item", "title", "score"}
 
 
 def rank_file(
@@ -144,10 +145,10 @@ def _missing(output: Path, rows: int) -> list[tuple[int, Path]]:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a part is there; one that was damaged since is written again."""
+    """Whether a part is there and can be read to its end; one that was damaged since is written again."""
     try:
         with without_panics():
-            return file.exists() and bool(pl.read_parquet_schema(file))
+            return file.exists() and set(pl.read_parquet(file).columns) >= _LISTED
     except (pl.exceptions.PolarsError, OSError, ValueError):
         return False
 

@@ -13,7 +13,7 @@ from delrec_jax.data.title_tokens import Ids
 from delrec_jax.distributed import on_host
 from delrec_jax.errors import UserError
 from delrec_jax.padding import PAD_TOKEN
-from delrec_jax.serving.asked import asked_split, check_items, check_number
+from delrec_jax.serving.asked import as_list, asked_split, check_items, check_number
 from delrec_jax.serving.listing import ListingSystem
 from delrec_jax.serving.parts import Parts
 from delrec_jax.serving.run_parts import RunParts
@@ -110,6 +110,7 @@ class Recommender:
         Raises:
           UserError: an unknown title or system, a k beyond the items that the system can rank, or lists that do not fit.
         """
+        histories = as_list(histories, "histories", "lists of items")
         many = len(histories) > 1
         rows = [
             self._names.items(named, by, place=f"history {number}" if many else "history")
@@ -127,6 +128,7 @@ class Recommender:
         system: str | None = None,
     ) -> pl.DataFrame:
         """`rank` where items are given by their numbers."""
+        histories = as_list(histories, "histories", "lists of numbers")
         lists = self.ranked(histories, candidates, k=k, system=system) if histories else []
         return _table(lists, self._names.catalogue)
 
@@ -198,7 +200,7 @@ class Recommender:
         return self._names.items(named, by, place=place)
 
     def embed_items(self, *, tuned: bool = False) -> Float[np.ndarray, "I D"]:
-        """Returns the vectors of all titles by the language model: the mean of its states over a title read alone.
+        """Returns the vectors of all titles by the language model: its states over a title read alone, pooled as it says.
 
         Args:
           tuned: with DELRec's adapters.
@@ -239,6 +241,7 @@ class Recommender:
         return found
 
     def _candidates(self, named: Sequence[Sequence[str]], count: int, by: By) -> list[Ids]:
+        named = as_list(named, "candidates", "lists of items")
         check_number(named, count)
         found = []
         for number, names in enumerate(named):

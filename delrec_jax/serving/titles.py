@@ -2,7 +2,7 @@
 
 import difflib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -26,7 +26,9 @@ class Names:
 
     catalogue: Catalogue
 
-    def items(self, named: Sequence[str], by: By = "title", *, place: str = "history") -> Ids:
+    def items(
+        self, named: Iterable[str] | None, by: By = "title", *, place: str = "history"
+    ) -> Ids:
         """Returns the numbers of named items, int32, in their order.
 
         Args:
@@ -42,6 +44,9 @@ class Names:
             raise UserError(f"{place}: a {type(named).__name__} has no order; give a list of {by}s")
         if isinstance(named, str):
             raise UserError(f"{place}: {named!r} is one text; give a list of {by}s")
+        if not (named is None or isinstance(named, Iterable)):
+            raise UserError(f"{place}: {named!r} is no list; give a list of {by}s")
+        named = None if named is None else list(named)
         if named is None or any(name is None for name in named):
             raise UserError(
                 f"{place}: has an empty value (null): give lists of {by}s only, or leave the row out"

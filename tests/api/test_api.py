@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ import delrec_jax as delrec
 from delrec_jax.config import from_config
 from delrec_jax.data.corpora.csv_pair import csv_paths, read_csv_pair
 from delrec_jax.workdir.prepared import load_data
+from delrec_jax.workdir.session import locked
 
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "guides" / "python.md").read_text()
@@ -147,10 +149,48 @@ def test_what_is_no_frame_is_refused(tmp_path):
         delrec.from_frame(TABLES["polars"], [1, 2], tmp_path)
 
 
-def test_a_column_of_lists_is_refused_by_name(tmp_path):
-    items = pl.DataFrame({"item": ["x"], "title": ["T"], "genres": [["a", "b"]]})
-    with pytest.raises(delrec.UserError, match="items: column 'genres' holds List"):
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [(["a", "b"], "List"), (datetime.timedelta(seconds=3), "Duration"), (b"a", "Binary")],
+)
+def test_a_column_that_no_cell_of_a_file_holds_is_refused_by_name(cell, kind, tmp_path):
+    items = pl.DataFrame({"item": ["x"], "title": ["T"], "genres": [cell]})
+    with pytest.raises(delrec.UserError, match=f"items: column 'genres' holds {kind}"):
         delrec.from_frame(TABLES["polars"], items, tmp_path)
+
+
+def test_times_that_no_calendar_holds_are_refused(tmp_path):
+    days = (["290000-01-01"], "datetime64[s]")
+    table = Pandas({"user": (["a"], object), "item": ([7], np.int64), "time": days})
+    with pytest.raises(delrec.UserError, match="interactions: cannot be written as CSV"):
+        delrec.from_frame(table, ITEMS, tmp_path / "shop")
+
+
+@pytest.mark.parametrize("place", ["", None, 5, " "])
+def test_a_place_that_is_none_is_not_this_folder(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = delrec.load_config(STOREFRONT)
+    for ask in (delrec.DELRecModel, delrec.load, partial(delrec.run, config)):
+        with pytest.raises(delrec.UserError, match=rf"(workdir|place) is {place!r}: give the fold"):
+            ask(place)
+    with pytest.raises(delrec.UserError, match="folder is"):
+        delrec.from_frame(TABLES["polars"], ITEMS, place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_that_cannot_begin_leaves_the_tables_of_the_last_one(tmp_path):
+    workdir, items = tmp_path / "run", pl.DataFrame({"item": [7, 8, 9], "title": list("ABC")})
+    first = delrec.DELRecModel(workdir, "storefront")
+    first._keep(
+        Path(delrec.from_frame(TABLES["polars"], items, tmp_path / "a")["data.path"]), update=False
+    )
+    before = (workdir / "tables" / "interactions.csv").read_bytes()
+    other = TABLES["polars"].with_columns(pl.lit("zoe").alias("user_id"))
+    with pytest.raises(delrec.UserError, match="storefrnt"):
+        delrec.DELRecModel(workdir, "storefrnt").fit(other, items, update=True)
+    with locked(workdir), pytest.raises(delrec.UserError, match="another run is using it"):
+        first.fit(other, items, update=True)
+    assert (workdir / "tables" / "interactions.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(

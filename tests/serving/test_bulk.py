@@ -55,6 +55,12 @@ def test_an_interrupted_command_makes_only_what_is_missing(rank, monkeypatch, ca
     kept = parts[0].stat().st_mtime_ns
     again, _ = rank("-k", "2", "--system=ease")
     assert again.equals(whole) and parts[0].stat().st_mtime_ns == kept
+    blown = bytearray(parts[1].read_bytes())
+    blown[10:60] = bytes(50)  # where its columns are; its schema is at the end
+    parts[1].write_bytes(blown)
+    pl.DataFrame({"other": [1]}).write_parquet(parts[2])
+    again, _ = rank("-k", "2", "--system=ease")
+    assert again.equals(whole) and parts[0].stat().st_mtime_ns == kept
     with pytest.raises(SystemExit):
         rank("-k", "3", "--system=ease")
     assert "answers another question: k (2 there, 3 now)" in capsys.readouterr().err

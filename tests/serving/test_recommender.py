@@ -115,11 +115,32 @@ def test_title_vectors_of_the_model_and_of_the_tuned_one(tiny_run, data, monkeyp
         (lambda r, t: r.rank_items([[1], []], k=2), "history 1 is empty: give at least one item"),
         (lambda r, t: r.rank_items([[1]], [[]]), "candidates 0 is empty: give at least one item"),
         (lambda r, t: r.rank_items([[1], [2]], [[3]]), "candidates has 1 lists for 2 histories"),
+        *(
+            (
+                lambda r, t, rows=rows: r.rank_items(rows),
+                "history 0 is .*: give a list of the numbers",
+            )
+            for rows in ([[1.7]], [[0.5, 1]], [[True, False]], [["a"]], [3], [[[1, 2]]])
+        ),
+        (lambda r, t: r.rank(None), "histories is 'None': give a list of lists of items"),
+        (lambda r, t: r.rank_items(5), "histories is '5': give a list of lists of numbers"),
+        (lambda r, t: r.recommend(5), "history: 5 is no list; give a list of titles"),
+        (lambda r, t: r.rank([t[:1]], 7), "candidates is '7': give a list"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_line(recommender, ask, message):
     with pytest.raises(UserError, match=message):
         ask(recommender, list(recommender.titles))
+
+
+def test_what_is_given_one_after_the_other_is_a_list(recommender):
+    titles = list(recommender.titles)[:2]
+    found = recommender.recommend(titles, k=2, system="ease")
+    assert recommender.recommend((t for t in titles), k=2, system="ease").equals(found)
+    several = recommender.rank((one for one in [titles, titles]), k=2, system="ease")
+    assert several["item"].to_list() == found["item"].to_list() * 2
+    numbers = np.array([[0, 1]])
+    assert recommender.rank_items(numbers, k=2, system="ease")["item"].equals(found["item"])
 
 
 def test_nothing_asked_is_an_empty_table(recommender):

@@ -100,6 +100,12 @@ def _iso_times(table: TextTable, column: str, text: pl.Series) -> pl.Series:
             f"{table.place(bad[0], column)}: {shown(text[bad[0]])} is not a date; write it as 2020-01-31, "
             "2020-01-31T18:30:00 or 2020-01-31T18:30:00+02:00"
         )
+    odd = (~times.dt.year().is_between(1900, 2099)).arg_true()
+    if len(odd):
+        raise UserError(
+            f"{table.place(odd[0], column)}: {shown(text[odd[0]])} is not a time from 1900 to 2099; correct it, or "
+            "leave the row out if its time is not known"
+        )
     return times.dt.epoch("us")
 
 
