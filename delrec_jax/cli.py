@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     try:
-        with reported():
+        with reported(process=argv is None):
             _dispatch(arguments)
             if sys.stdout is not None:  # it may have been closed
                 sys.stdout.flush()

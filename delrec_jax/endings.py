@@ -6,6 +6,7 @@ It imports nothing heavy, so that help and a typo in a flag stay quick.
 import errno
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -34,22 +35,27 @@ _PATH_ERRORS = (
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def reported(*, process: bool = False) -> Iterator[None]:
     """Ends the process with one line and a status for errors that are not bugs of this package; bugs keep their traceback.
+
+    Args:
+      process: whether nothing follows in this process, so that whoever is told to end need not wait for threads of libraries.
 
     0: done; 2: a mistake of the user, or too little disk or memory; 69: another process of the run was lost; 75: told to end
     (SIGTERM); 130: interrupted; 141: nobody reads what it prints (`delrec ... | head`). A training that hangs ends with 70
     (`training.watchdog`). After 69, 70, 75 and 130 the same command resumes from the last checkpoint.
     """
     try:
-        with _late_callbacks_quiet():
+        with _late_callbacks_quiet(), _notices_kept():
             yield
     except UserError as error:
         _end(str(error), error.status)
     except KeyboardInterrupt:
-        _end("interrupted; the same command resumes from the last checkpoint", INTERRUPTED)
+        said = "interrupted; the same command resumes from the last checkpoint"
+        _end(said, INTERRUPTED, at_once=process)
     except Preempted as notice:
-        _end(f"told to end; {notice}; the same command resumes from there", PREEMPTED)
+        said = f"told to end; {notice}; the same command resumes from there"
+        _end(said, PREEMPTED, at_once=process)
     except BrokenPipeError:
         if not _nobody_reads():
             raise
@@ -99,6 +105,28 @@ def _late_callbacks_quiet() -> Iterator[None]:
         sys.excepthook = before
 
 
+@contextmanager
+def _notices_kept() -> Iterator[None]:
+    """Sends an interruption or a notice to end again where it was lost.
+
+    Python discards what is raised while it collects garbage, and JAX has a callback there.
+    """
+    before = sys.unraisablehook
+
+    def kept(lost: "sys.UnraisableHookArgs") -> None:
+        signals = {KeyboardInterrupt: signal.SIGINT, Preempted: signal.SIGTERM}
+        if (number := signals.get(lost.exc_type)) is None:
+            before(lost)
+        else:  # later, so that it does not come in the same callback
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    sys.unraisablehook = kept
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 def _nobody_reads() -> bool:
     """Whether what stdout is piped into has ended; if so, nothing more is written there, not even at the exit."""
     try:
@@ -121,16 +149,28 @@ def _cannot_write(error: Exception) -> bool:
     return any(os.strerror(number).lower() in said for number in _DISK_ERRORS)
 
 
-def _end(message: str, status: int) -> None:
+def _end(message: str, status: int, *, at_once: bool = False) -> None:
     print(f"delrec: {printable(message)}", file=sys.stderr, flush=True)
-    if "jax" in sys.modules:
-        from delrec_jax.distributed import leave, wait_for_all
-
-        # All were told at the same step, and some took longer for the last save.
-        if together := status == PREEMPTED:
-            bounded(lambda: _quietly(wait_for_all))
-        leave(status, last=together)
+    if "delrec_jax.distributed" in sys.modules:
+        _leave_others(status)
+    if at_once:
+        # Python's own end would free what threads of XLA and of TensorStore may still be using, and crash.
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
     sys.exit(status)
+
+
+def _leave_others(status: int) -> None:
+    try:
+        from delrec_jax.distributed import leave, wait_for_all
+    except (ImportError, AttributeError):  # interrupted while it was being imported: there is nobody yet
+        return
+    # All were told at the same step, and some took longer for the last save.
+    if together := status == PREEMPTED:
+        bounded(lambda: _quietly(wait_for_all))
+    leave(status, last=together)
 
 
 def _quietly(action: Callable[[], None]) -> None:

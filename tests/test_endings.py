@@ -77,3 +77,53 @@ def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path, capsys):
         write_text(tmp_path / "file" / "x.json", "{}")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("delrec: ") and str(tmp_path / "file") in line
+
+
+LOST = """
+import gc, os, signal, time
+from delrec_jax.endings import reported
+from delrec_jax.errors import Preempted
+
+def tell(number, frame):
+    raise Preempted("a stage")
+
+def callback(phase, info):
+    if told:
+        os.kill(os.getpid(), told.pop())
+        for _ in range(1000):
+            pass
+
+signal.signal(signal.SIGTERM, tell)
+told = [signal.{name}]
+gc.callbacks.append(callback)
+with reported(process=True):
+    gc.collect()
+    time.sleep(60)
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 75)])
+def test_a_notice_that_python_discards_is_told_again(name, status):
+    """What is raised in a callback of the garbage collector, of which JAX has one, would be printed and forgotten."""
+    command = [sys.executable, "-c", LOST.replace("{name}", name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("delrec: ") and "same command resumes" in line
+
+
+IMPORTING = """
+import sys, types
+from delrec_jax.endings import reported
+
+sys.modules["jax"] = types.ModuleType("jax")  # half of it
+sys.modules["delrec_jax.distributed"] = types.ModuleType("delrec_jax.distributed")
+with reported():
+    raise KeyboardInterrupt
+"""
+
+
+def test_an_interruption_while_libraries_are_loaded_is_one_line():
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True)
+    assert done.returncode == 130 and len(done.stderr.splitlines()) == 1, done.stderr

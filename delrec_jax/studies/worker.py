@@ -40,7 +40,7 @@ def main(path: Path) -> None:
         journal.
     """
     end_with_parent()
-    with reported():
+    with reported(process=True):
         try:
             execute(read_json(path))
         except WorkdirInUse:
