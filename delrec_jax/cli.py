@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from delrec_jax import ready_configs
-from delrec_jax.command_line import described, overridden, parse
+from delrec_jax.command_help import COMMANDS, USAGE, help_of
+from delrec_jax.command_line import overridden, parse
 from delrec_jax.endings import reported
 from delrec_jax.errors import UserError
+from delrec_jax.files import refuse_foreign
 from delrec_jax.hub_commands import reads_shared, run_shared
-from delrec_jax.workdir import stage_table
 from delrec_jax.workdir.bucket import split_url
 
 # Everything else is imported late: JAX takes seconds to load, and neither help nor a typo in a flag should wait for it.
@@ -25,47 +26,10 @@ if TYPE_CHECKING:
     from delrec_jax.config import Experiment
     from delrec_jax.studies.runs import StudyFile
 
-STAGE_NAMES = tuple(stage for stage in stage_table.ALL if stage != "baseline")
-COMMANDS = (
-    *("run", *STAGE_NAMES, "baseline", "histories", "prompts", "recommend", "rank", "probe"),
-    *("app", "export", "push", "plan", "study", "compare"),
-)
-
 # They can use the workdir's own.
 _WITHOUT_CONFIG = ("recommend", "rank", "app", "probe", "report", "evaluate", "export", "push")
 
 _READERS = ("recommend", "rank", "app", "prompts", "histories", "export", "push", "probe")
-
-USAGE = f"""delrec: distill a sequential recommender into a language model, or improve one with the model's item embeddings
-
-  delrec run       --config=configs/storefront.py --workdir=runs/storefront   every stage of the config's method, in order
-  delrec STAGE     --config=FILE --workdir=DIR      one of {", ".join(STAGE_NAMES)}
-  delrec baseline  --config=FILE --workdir=DIR      prepare, teach, and rank teacher, baselines and hybrids: no language model
-  delrec histories --config=FILE --workdir=DIR --output=DIR   which lists teacher.name=lists needs of another system
-  delrec prompts   --config=FILE --workdir=DIR --n=2          print complete examples of each task
-  delrec recommend --workdir=DIR --history="Title; Title" -k 10
-  delrec rank      --workdir=DIR --input=histories.parquet --output=DIR -k 10 [--system=ease] [--by=title]   lists in bulk
-  delrec app       --workdir=DIR [--port=7860]      a page to try the run in a browser (pip install ".[app]")
-  delrec probe     --workdir=DIR [--prompt_from=OTHER]        what the soft prompt learned, in a few tables
-
-  delrec export    --workdir=DIR --format=hf --output=DIR     the tuned model for other programs: hf, peft, lora or adapter
-  delrec export    --workdir=DIR --format=hub --output=DIR [--titles=no] [--license=ID] [--base=NAME]   a folder to share
-  delrec push      --workdir=DIR --repo=USER/NAME [--private]   the same, put on the Hugging Face hub (or --folder=DIR)
-  delrec recommend --from=USER/NAME [--revision=TAG] [--base=DIR] --history="Title; Title"   ask it there; also rank
-
-  delrec plan      --config=FILE --devices=64 [--chip=h100] [--compile=cpu]   shardings and memory, without touching a device
-
-  delrec study     --config=configs/studies/NAME.py[:BASE] --workdir=DIR [--jobs=2] [--shard=0/4]   arms with seeds
-                   [--dry [--chip=h100 --devices=8]]   only say what would run, what is shared, and what a run needs
-  delrec study     --config=configs/studies/search.py --workdir=DIR --search=40 [--jobs=2]   search the ranges, by validation
-  delrec compare   RUN [RUN ...] [--output=DIR]   tables and paired tests of finished runs; RUN is WORKDIR or LABEL=WORKDIR
-                   [--reference=LABEL_OR_SYSTEM] [--systems=delrec,hybrid*] [--metric=NDCG@10] [--protocol=full]
-
-  --config=FILE:NAME   an ablation that the file offers, for example configs/storefront.py:no_anchor
-  --config.KEY=VALUE   change a value of the config, for example --config.distill.loop.steps=300
-  --update             run the stages of a workdir again that a changed config affects
-  --workdir=gs://BUCKET/PATH [--cache=DIR]   a workdir in a bucket, with a copy in DIR (pip install ".[gcs]")
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,7 +56,7 @@ def _dispatch(arguments: list[str]) -> None:
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}: use one of {', '.join(COMMANDS)}")
     if {"-h", "--help"} & set(arguments):
-        print(_help(command))
+        print(help_of(command))
         return
     values, overrides, folders = parse(command, arguments[1:], folders=command == "compare")
     if command == "compare":
@@ -125,17 +89,6 @@ def _dispatch(arguments: list[str]) -> None:
         run_command(command, ws, values)
 
 
-def _help(command: str) -> str:
-    """The lines of `USAGE` about one command, and the flags that it alone reads."""
-    name = "STAGE" if command in STAGE_NAMES else command
-    paragraphs = [part for part in USAGE.split("\n  delrec ")[1:] if part.split()[0] == name]
-    lines = ["  delrec " + part.rstrip() for part in paragraphs]
-    own = [flag for flag in described() if command in flag.commands]
-    told = [f"  --{flag.name:<12} {flag.meaning} (default: {flag.default!r})" for flag in own]
-    common = USAGE[USAGE.index("  --config=FILE:NAME") :].rstrip()
-    return "\n".join([*lines, *([""] if told else []), *told, "", common])
-
-
 def _check_urls(command: str, values: flags.FlagValues, words: Sequence[str] = ()) -> None:
     """Refuses folders that are named by a URL, but for a workdir in a bucket where a command can use it."""
     for name, folder in [
@@ -146,6 +99,10 @@ def _check_urls(command: str, values: flags.FlagValues, words: Sequence[str] = (
         if "://" in (folder or ""):
             raise UserError(f"{name}{folder}: give a folder; only --workdir may be in a bucket")
     if "://" not in values.workdir:
+        if values.cache:
+            raise UserError(
+                f"--cache={values.cache}: only a workdir in a bucket has a copy; leave it out"
+            )
         return
     split_url(values.workdir)
     if command in ("study", "compare"):
@@ -208,6 +165,8 @@ def _compare(runs: list[str], values: flags.FlagValues, overrides: list[str], co
     from delrec_jax.results import comparing
     from delrec_jax.results.sources import sources
 
+    if values.output:
+        refuse_foreign(Path(values.output), "summary.json", "compare")
     asked = comparing.Asked(values.systems, values.reference, values.metric, values.protocol)
     found = sources(runs)
     summary = comparing.summarized(found, asked)

@@ -1,10 +1,11 @@
 """How the words after `delrec COMMAND` are read: flags, overrides of the config, and folders without a flag."""
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from absl import flags
 
+from delrec_jax.command_flags import FLAGS, defined
 from delrec_jax.errors import UserError, one_line
 from delrec_jax.files import expanded
 
@@ -12,7 +13,6 @@ from delrec_jax.files import expanded
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-_MOST = 2**31 - 1
 _PATHS = ("workdir", "cache", "input", "output", "folder", "from", "titles", "base")
 _LONGEST = 600  # characters of what absl says
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
@@ -53,7 +53,7 @@ def parse(
     Raises:
       UserError: an unknown flag, a bad value, or a word without a flag that is not allowed.
     """
-    values = _defined()
+    values = defined()
     values.set_gnu_getopt(folders)
     try:
         words = values.read_flags_from_files(
@@ -76,101 +76,11 @@ def parse(
 
 def _refuse_unread(command: str, values: flags.FlagValues) -> None:
     """Refuses a flag without effect, which is a misunderstanding."""
-    for flag in described():
+    for flag in FLAGS:
         if values[flag.name].present and flag.commands and command not in flag.commands:
             raise UserError(
                 f"--{flag.name} is read by {', '.join(flag.commands)} only, so {command} would ignore it: leave it out"
             )
-
-
-def _defined() -> flags.FlagValues:
-    """All flags of all commands with their defaults."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "config file", flag_values=values)
-    flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
-    flags.DEFINE_string("cache", "", "local copies of workdirs in buckets", flag_values=values)
-    flags.DEFINE_bool("update", False, "rerun what a changed config affects", flag_values=values)
-    flags.DEFINE_integer("n", 2, "prompts: examples per task", 1, _MOST, flag_values=values)
-    flags.DEFINE_string(
-        "history", "", r"recommend: titles, separated by ; (\; within one)", flag_values=values
-    )
-    flags.DEFINE_integer("k", 10, "recommend, rank: length of a list", 1, _MOST, flag_values=values)
-    flags.DEFINE_string("input", "", "rank: a parquet file of histories", flag_values=values)
-    flags.DEFINE_string("system", "", "rank: which; empty = the run's own", flag_values=values)
-    flags.DEFINE_enum(
-        "by", "id", ["id", "title"], "rank: what names items, id or title", flag_values=values
-    )
-    flags.DEFINE_string("host", "127.0.0.1", "app: where to listen", flag_values=values)
-    flags.DEFINE_integer("port", 7860, "app: 0 = a free one", 0, 65535, flag_values=values)
-    flags.DEFINE_string("format", "hf", "export: hf, peft, lora, adapter, hub", flag_values=values)
-    flags.DEFINE_string("repo", "", "push: USER/NAME on the hub", flag_values=values)
-    flags.DEFINE_string("folder", "", "push: what export wrote", flag_values=values)
-    flags.DEFINE_bool("private", False, "push: for its owner only", flag_values=values)
-    flags.DEFINE_string("license", "", "export, push: that of the weights", flag_values=values)
-    flags.DEFINE_string(
-        "titles", "", "export, push, recommend, rank: yes or no; to ask: a CSV", flag_values=values
-    )
-    flags.DEFINE_string(
-        "base", "", "export, push, recommend, rank: the language model", flag_values=values
-    )
-    flags.DEFINE_string("from", "", "recommend, rank: a folder, USER/NAME", flag_values=values)
-    flags.DEFINE_string(
-        "revision", "", "recommend, rank: branch, tag or commit", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "devices", 1, "plan, study: devices over all processes", 1, _MOST, flag_values=values
-    )
-    flags.DEFINE_string(
-        "chip", "", "plan, study: the chip; empty = all known ones", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "items", 10_000, "plan, study: assumed number of items", 1, _MOST, flag_values=values
-    )
-    flags.DEFINE_string("compile", "cpu", "plan, study: cpu, chip or no", flag_values=values)
-    flags.DEFINE_string("output", "", "a directory to write to", flag_values=values)
-    flags.DEFINE_multi_string("prompt_from", [], "probe: other workdirs", flag_values=values)
-    flags.DEFINE_integer(
-        "users", 1000, "probe: validation users, at most", 1, _MOST, flag_values=values
-    )
-    flags.DEFINE_string("reference", "", "compare: a label or system", flag_values=values)
-    flags.DEFINE_string("systems", "*", "compare: patterns, by commas", flag_values=values)
-    flags.DEFINE_string("metric", "NDCG@10", "compare: of the tests", flag_values=values)
-    flags.DEFINE_string("protocol", "full", "compare: such as full@head", flag_values=values)
-    flags.DEFINE_integer("jobs", 1, "study: processes", 1, _MOST, flag_values=values)
-    flags.DEFINE_string("shard", "0/1", "study: I/N, every Nth run from I", flag_values=values)
-    flags.DEFINE_integer("search", 0, "study: trials", 0, _MOST, flag_values=values)
-    flags.DEFINE_bool("dry", False, "study: only say what would run", flag_values=values)
-    flags.DEFINE_bool("show_test", False, "study: all arms' test figures", flag_values=values)
-    return values
-
-
-class Flag(NamedTuple):
-    """A flag for those who read about it.
-
-    Attributes:
-      name: without its dashes.
-      default: its value unless it is given; None = there is none.
-      commands: which ones read it; empty = all.
-      meaning: what it says.
-    """
-
-    name: str
-    default: object
-    commands: tuple[str, ...]
-    meaning: str
-
-
-def described() -> list[Flag]:
-    """Returns all flags in their order."""
-    values = _defined()
-    found = []
-    for name in values:
-        # absl puts an enum's choices first, and a note on repeating last.
-        text = re.sub(r"^<.*?>: |;\n.*", "", values[name].help)
-        of, colon, meaning = text.partition(": ")
-        commands = tuple(of.split(", ")) if colon else ()
-        found.append(Flag(name, values[name].default, commands, meaning if colon else of))
-    return found
 
 
 def _read_flags(values: flags.FlagValues, arguments: list[str], place: str) -> list[str]:
@@ -188,7 +98,7 @@ def _not_a_flag(place: str, rest: list[str]) -> str:
 
 
 def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
-    """Returns the config with the values of `--config.KEY=VALUE`.
+    """Returns the config with the values of `--config.KEY=VALUE`; of several for one key, the last is taken.
 
     Raises:
       UserError: an unknown key, with the nearest one, or a bad value.
@@ -198,9 +108,12 @@ def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
     from delrec_jax.config import leaf_values, unknown_key
 
     known = leaf_values(config.to_dict())
+    given: dict[str, list[str]] = {}  # each with the value that may follow it
+    last = ""
     for argument, following in zip(overrides, [*overrides[1:], ""], strict=False):
         key = _OVERRIDE.match(argument)
         if key is None:
+            given.setdefault(last, []).append(argument)
             continue
         if key[1] not in known:
             added = key[1].startswith("distill.tasks.")
@@ -208,6 +121,9 @@ def overridden(config: "ConfigDict", overrides: list[str]) -> "ConfigDict":
             raise UserError(unknown_key(key[1], list(known)) + hint)
         _, stated, value = argument.partition("=")
         _check_value(key[1], value if stated else following, known[key[1]])
+        last = key[1]
+        given[last] = [argument]
+    overrides = [word for words in given.values() for word in words]
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(

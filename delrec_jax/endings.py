@@ -165,7 +165,10 @@ def _end(message: str, status: int, *, at_once: bool = False) -> None:
 def _leave_others(status: int) -> None:
     try:
         from delrec_jax.distributed import leave, wait_for_all
-    except (ImportError, AttributeError):  # interrupted while it was being imported: there is nobody yet
+    except (
+        ImportError,
+        AttributeError,
+    ):  # interrupted while it was being imported: there is nobody yet
         return
     # All were told at the same step, and some took longer for the last save.
     if together := status == PREEMPTED:

@@ -53,6 +53,25 @@ def refuse_url(path: str, what: str) -> None:
         raise UserError(f"{what}{path}: give a folder; a URL is none")
 
 
+def refuse_foreign(folder: Path, mark: str, command: str) -> None:
+    """Refuses a folder with files that a command did not write: it would put its own among them, and replace some.
+
+    Args:
+      folder: where it is to write.
+      mark: the name of a file that it always writes; studies write such files too, but beside `study.json`.
+      command: its name.
+
+    Raises:
+      UserError: there are files, and the mark is not among them, or they are a study's.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = [name for name in names if name[0] != "."]
+    if found and (mark not in names or "study.json" in names):
+        raise UserError(
+            f"--output={folder}: has files that `delrec {command}` did not write, such as {found[0]}; give another folder"
+        )
+
+
 def expanded(path: str | Path) -> Path:
     """Returns a path of the user's, `~` replaced.
 

@@ -25,8 +25,8 @@ def reads_shared(command: str, values: flags.FlagValues) -> bool:
             )
         return False
     given = f"--from={place}" if place else f"--folder={folder}"
-    if values.workdir or values.config:
-        raise UserError(f"{given}: give no --workdir and no --config with it")
+    if values.workdir or values.config or values.cache:
+        raise UserError(f"{given}: give no --workdir, --cache and --config with it")
     if folder and (values.titles or values.license or values.base):
         raise UserError(f"{given}: --titles, --license and --base are for `delrec export`")
     return True

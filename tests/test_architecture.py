@@ -37,13 +37,15 @@ ROOMS = {  # room -> what it may import beside itself and the ground
         *("workdir.json_files", "workdir.stored_settings", "workdir.workspace"),
     },
     "studies": LOW | METHODS | {"analysis", "config", "workdir", "stages", "planning", "results"},
-    "command_line": {"config"},
+    "command_flags": {"workdir.stage_table"},
+    "command_help": {"command_flags", "workdir.stage_table"},
+    "command_line": {"command_flags", "config"},
     "api": {*("data", "config", "hub", "serving", "stages", "workdir")},
     "": {"api", "serving"},  # names that are loaded when first used
     "workdir_commands": {"workdir", "stages", "serving", "app", "hub"},
     "hub_commands": {"hub", "workdir_commands"},
     "cli": {
-        *("command_line", "config", "hub_commands", "workdir", "workdir_commands"),
+        *("command_help", "command_line", "config", "hub_commands", "workdir", "workdir_commands"),
         *("planning", "results", "studies"),
     },
     "__main__": {"cli"},

@@ -9,7 +9,8 @@ import pytest
 from tiny_storefront import CONFIG
 
 from delrec_jax import cli
-from delrec_jax.command_line import parse
+from delrec_jax.command_line import overridden, parse
+from delrec_jax.config import default_config
 
 HEAVY = ("jax", "numpy", "flax", "transformers", "ml_collections")
 FILE = """
@@ -149,8 +150,29 @@ MISTAKES = [
     (["run", CONFIG, "--wrokdir=w"], "Did you mean: workdir"),
     (["run", "--config=configs/none.py", "--workdir=w"], "no such file"),
     (["recommend", "--workdir=w", "--config.seed=1"], "give --config=FILE too"),
+    (["recommend", "--workdir=w", "--update"], "so recommend would ignore it: leave it out"),
+    (["recommend", "--workdir=w", "--output=x"], "--output is read by histories, rank, probe"),
+    (["compare", "a", "--update"], "so compare would ignore it"),
+    (["rank", "--workdir=w", "--cache=x"], "--cache=x: only a workdir in a bucket has a copy"),
+    (["rank", "--from=a/b", "--cache=x"], "--from=a/b: give no --workdir, --cache and --config"),
     (["prompts", CONFIG, "--workdir=w", "--n=two"], "--n=two"),
 ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--config.tune.controls=('random',)", "--config.tune.controls=('none',)"],
+        ["--config.tune.controls", "('random',)", "--config.tune.controls", "('none',)"],
+        ["--config.tune.controls=()", "--config.seed=3", "--config.tune.controls=('none',)"],
+    ],
+)
+def test_of_several_values_for_one_key_the_last_is_taken(given):
+    config = overridden(default_config(), ["--config.seed", "2", *given])
+    assert config.tune.controls == ("none",) and config.seed in (2, 3)
+    flagged = ["--config.prompts.cut_to_fit", "--noconfig.prompts.cut_to_fit", "--config.seed=1"]
+    config = overridden(default_config(), flagged)
+    assert (config.prompts.cut_to_fit, config.seed) == (False, 1)
 
 
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES)

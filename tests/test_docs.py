@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from readme_text import ROOT, commands
 
-from delrec_jax.cli import COMMANDS, STAGE_NAMES
-from delrec_jax.command_line import described
+from delrec_jax.command_flags import FLAGS
+from delrec_jax.command_help import COMMANDS, STAGE_NAMES
 from delrec_jax.config import default_config, leaf_keys
 from delrec_jax.workdir.stage_table import STAGES
 
@@ -101,9 +101,9 @@ def test_the_tutorial_names_the_stages_and_their_folders():
 
 
 def test_every_flag_that_is_described_is_of_a_command():
-    named = {command for flag in described() for command in flag.commands}
+    named = {command for flag in FLAGS for command in flag.commands}
     assert named and named <= set(COMMANDS)
-    assert all(flag.meaning for flag in described())
+    assert all(flag.meaning for flag in FLAGS)
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in STAGE_NAMES[1:]])
@@ -112,7 +112,7 @@ def test_each_command_says_what_it_takes(capsys, command):
 
     cli.main([command, "--help"])
     shown = capsys.readouterr().out
-    own = [flag.name for flag in described() if command in flag.commands]
+    own = [flag.name for flag in FLAGS if command in flag.commands]
     assert all(f"--{name} " in shown for name in own) and "--config.KEY=VALUE" in shown
     assert shown.startswith(f"  delrec {'STAGE' if command in STAGE_NAMES else command} ")
 

@@ -32,7 +32,7 @@ from tiny_storefront import TINY, open_workspace
 from transformers import AutoConfig
 
 from delrec_jax import cli, load
-from delrec_jax.cli import COMMANDS
+from delrec_jax.command_help import COMMANDS
 from delrec_jax.config import (
     BaselinesConfig,
     Experiment,

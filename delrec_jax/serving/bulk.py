@@ -17,7 +17,7 @@ import polars as pl
 
 from delrec_jax.distributed import as_main_sees, is_main, on_main, place_among, wait_for_all
 from delrec_jax.errors import UserError, differences, one_line, without_panics
-from delrec_jax.files import file_hash, read_object, whole
+from delrec_jax.files import file_hash, read_object, refuse_foreign, whole
 from delrec_jax.serving.recommender import Recommender
 from delrec_jax.serving.titles import By
 from delrec_jax.training.mesh import OwnMesh
@@ -133,6 +133,7 @@ def _begin(output: Path, asked: dict[str, Any]) -> None:
         raise UserError(
             f"--output={output}: has lists, but no {file.name} that says whose; give another folder, or empty this one"
         )
+    refuse_foreign(output, file.name, "rank")
     output.mkdir(parents=True, exist_ok=True)
     write_json(file, asked)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from delrec_jax.cli import USAGE
-from delrec_jax.command_line import described
+from delrec_jax.command_flags import FLAGS
+from delrec_jax.command_help import USAGE
 from delrec_jax.config import Experiment
 from delrec_jax.files import write_text
 
@@ -117,7 +117,7 @@ def command_page() -> str:
     ]
     rows = [
         f"| `--{flag.name}` | {_shown(flag.default)} | {', '.join(flag.commands) or 'all'} | {_cell(flag.meaning)} |"
-        for flag in described()
+        for flag in FLAGS
     ]
     return "\n".join([*parts, *rows, ""])
 

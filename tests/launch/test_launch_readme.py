@@ -5,7 +5,7 @@ import re
 import pytest
 from launch_files import FILES, LAUNCH, LAUNCHERS, label
 
-from delrec_jax.cli import COMMANDS
+from delrec_jax.command_help import COMMANDS
 from delrec_jax.config import default_config, leaf_keys
 
 README = (LAUNCH / "README.md").read_text()

@@ -127,6 +127,21 @@ def test_the_command_prints_and_writes_tables_and_a_page(arms, tmp_path, capsys)
     assert str(tmp_path) not in json.dumps(summary)
     page = (out / "index.html").read_text()
     assert 'href="../no_ta/1"' in page and "delrec compare full=" in page
+    main(["compare", *arms, f"--output={out}"])  # what it wrote itself is replaced
+
+
+@pytest.mark.parametrize(
+    "names", [["index.html"], ["config.json", "data"], ["summary.json", "study.json"]]
+)
+def test_files_of_others_are_not_replaced(arms, tmp_path, capsys, names):
+    out = tmp_path / "mine"
+    out.mkdir()
+    for name in names:
+        (out / name).write_text("my own")
+    with pytest.raises(SystemExit):
+        main(["compare", *arms, f"--output={out}"])
+    assert "did not write, such as" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(names, "my own")
 
 
 @pytest.mark.parametrize(

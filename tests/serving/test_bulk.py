@@ -121,6 +121,14 @@ def test_signs_of_a_pattern_in_a_name_are_only_a_name(rank, asked, tmp_path, tin
     np.testing.assert_allclose(alone["score"], first["score"].head(2), rtol=1e-5)
 
 
+def test_lists_are_not_put_among_files_of_others(rank, tmp_path, capsys):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        rank("-k", "2", "--system=ease")
+    assert "`delrec rank` did not write, such as config.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
