@@ -18,7 +18,7 @@ from delrec_jax.evaluation.records import (
 )
 from delrec_jax.results.summary import collect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 COMMAND = "delrec baseline --config=configs/teachers/small.py --workdir=RUNS/one"
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "evidence"))
