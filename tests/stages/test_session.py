@@ -1,4 +1,5 @@
 import warnings
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -7,7 +8,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError
-from delrec_jax.workdir.session import CACHE, keep_compiled, session
+from delrec_jax.workdir.session import CACHE, _machine, keep_compiled, session
 
 
 @pytest.fixture
@@ -26,6 +27,17 @@ def test_compiled_programs_lie_beside_the_workdir(tmp_path, monkeypatch, setting
     assert place.startswith(str(tmp_path / "runs" / CACHE))
     keep_compiled(tmp_path / "runs" / "two")
     assert jax.config.jax_compilation_cache_dir == place
+
+
+def test_cpus_of_different_features_keep_programs_of_their_own(monkeypatch):
+    """A program that was compiled on a newer CPU could crash on an older one."""
+    places = []
+    for features in ("fma avx2", "fma avx2 avx512f", "fma avx2"):
+        text = f"processor : 0\nflags : {features}\nprocessor : 1\n"
+        monkeypatch.setattr(Path, "exists", lambda path: True)
+        monkeypatch.setattr(Path, "read_text", lambda path, text=text: text)
+        places.append(_machine())
+    assert places[0] == places[2] != places[1]
 
 
 def test_a_place_named_by_the_environment_is_kept(tmp_path, monkeypatch, settings):

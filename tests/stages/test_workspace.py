@@ -7,13 +7,15 @@ from unittest import mock
 
 import pytest
 
-from delrec_jax.config import Experiment
+from delrec_jax.config import Experiment, GateConfig
 from delrec_jax.errors import UserError
 from delrec_jax.serving.run_parts import RunParts
 from delrec_jax.stages.show_prompts import show_prompts
 from delrec_jax.training.spikes import SpikeConfig
 from delrec_jax.workdir import kept_files, workspace
 from delrec_jax.workdir.workspace import Workspace
+
+SMALLER = replace(Experiment().data.storefront, users=50)
 
 
 def write_results(ws, stage, text="{}"):
@@ -41,6 +43,50 @@ def test_an_interrupted_stage_is_not_finished_although_all_its_files_are_there(t
     ws.finish("prepare")
     assert ws.finished("prepare") and ws.content("prepare")
     assert ws.begin("teach").is_dir()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda folder: Workspace(folder, Experiment()).begin("teach"),
+        lambda folder: Workspace(folder, Experiment()).begin("fit"),
+        lambda folder: Workspace(folder, Experiment()).check_intact("teach"),
+        lambda folder: Workspace(folder, Experiment(), read_only=True),
+    ],
+    ids=["teach", "fit", "what is needed", "reading"],
+)
+def test_what_a_finished_stage_left_is_checked_before_it_is_used(tmp_path, use):
+    ws = Workspace(tmp_path, Experiment())
+    for stage in ("prepare", "teach"):
+        write_results(ws, stage)
+        ws.finish(stage)
+    use(tmp_path)
+    file = ws.folder("prepare") / "split.npz"
+    file.write_text(file.read_text()[::-1])
+    with pytest.raises(UserError, match=r"split\.npz: damaged or changed"):
+        use(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "same"),
+    [
+        ("pretrain", {"pretrain": {"gate": GateConfig(next_item=0.5)}}, False),
+        ("prepare", {"data": {"corpus": "csv", "path": "elsewhere"}}, False),
+        ("prepare", {"data": {"corpus": "csv", "path": "here", "download_dir": "there"}}, False),
+        ("prepare", {"data": {"corpus": "csv", "path": "here", "storefront": SMALLER}}, True),
+        ("prepare", {"data": {"storefront": SMALLER}}, False),
+    ],
+)
+def test_what_runs_of_a_study_share_has_the_same_settings(tmp_path, stage, changes, same):
+    first = Experiment()
+    if changes.get("data", {}).get("corpus"):
+        first = replace(first, data=replace(first.data, corpus="csv", path="here"))
+    sections = {name: replace(getattr(first, name), **keys) for name, keys in changes.items()}
+    keys = [
+        Workspace(tmp_path / str(number), experiment).plan_key(stage)
+        for number, experiment in enumerate((first, replace(first, **sections)))
+    ]
+    assert (keys[0] == keys[1]) == same
 
 
 def test_what_was_made_of_a_prompt_is_outdated_once_that_is_made_again(tmp_path):
