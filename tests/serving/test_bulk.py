@@ -1,5 +1,7 @@
 """`delrec rank`: the same lists as one by one, in parts that are kept when the command is given again."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -64,6 +66,16 @@ def test_an_interrupted_command_makes_only_what_is_missing(rank, monkeypatch, ca
     with pytest.raises(SystemExit):
         rank("-k", "3", "--system=ease")
     assert "answers another question: k (2 there, 3 now)" in capsys.readouterr().err
+
+
+def test_lists_of_a_run_that_has_changed_since_are_not_mixed_with_new_ones(rank, tmp_path, capsys):
+    rank("-k", "2", "--system=ease")
+    asked = json.loads((tmp_path / "lists" / "asked.json").read_text())
+    asked["run"]["fit"] = "another"
+    (tmp_path / "lists" / "asked.json").write_text(json.dumps(asked))
+    with pytest.raises(SystemExit):
+        rank("-k", "2", "--system=ease")
+    assert "answers another question: run" in capsys.readouterr().err
 
 
 def test_a_question_that_was_corrected_before_any_answer_is_asked_in_the_same_folder(rank, capsys):

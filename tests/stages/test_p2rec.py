@@ -18,7 +18,7 @@ from delrec_jax.data.splits import padded_histories, partition_users
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.systems import of_recommender
 from delrec_jax.evaluation.top_lists import read_lists
-from delrec_jax.p2rec import files
+from delrec_jax.p2rec import files, report
 from delrec_jax.p2rec.augment import valid_ndcg10
 from delrec_jax.p2rec.categories import category_vectors
 from delrec_jax.p2rec.category_checks import check_categories
@@ -98,6 +98,24 @@ def test_every_recommender_is_ranked_under_every_system_and_seed(metrics):
         (t, s, x) for t in ("sasrec", "gru4rec", "ease") for s in (0, 1) for x in SYSTEMS
     }
     assert {"popularity", "oracle"} <= {row["system"] for row in metrics}
+    # The same for every seed, so it has one row of each protocol and metric.
+    oracle = [(row["protocol"], row["metric"]) for row in metrics if row["system"] == "oracle"]
+    assert len(set(oracle)) == len(oracle) > 0
+
+
+def test_only_what_reads_the_parser_is_charged_for_it(p2rec_run):
+    cost = json.loads((p2rec_run / "records" / "cost.json").read_text())
+    trained = {
+        one["system"]: set(one["trained"])
+        for one in cost["systems"]
+        if (one["teacher"], one["seed"]) == ("sasrec", 1)
+    }
+    parser = {name for name in trained["teacher_augmented"] if name.startswith("preference/")}
+    assert parser
+    for system in ("teacher_augmented_shuffled_text", "teacher_augmented_random_vectors"):
+        assert parser <= trained[system]
+    for system in ("teacher", "teacher_augmented_untuned_lm"):
+        assert trained[system] and not parser & trained[system]
 
 
 def test_results_come_by_popularity_of_the_target(metrics, p2rec_run):
@@ -151,17 +169,22 @@ def test_the_parser_is_told_beside_what_the_mean_target_gives(p2rec_run):
         assert row["categories"] == check_categories(of_item, counts, catalogue.attributes)
         assert "genre" in row["categories"]["attributes"]
         # One item has one category: whoever spreads the mean over all of them is far from it.
-        assert 1 < row["one_item"]["items"] <= (counts > 0).sum()
+        valid = partition_users(data.split.training_users, SHARES, row["seed"])["valid"]
+        theirs = {int(item) for user in valid for item in data.split.train.history(int(user))}
+        assert row["one_item"]["items"] == len(theirs) < (counts > 0).sum()
         assert row["one_item"]["constant"]["squared_error"] > row["constant"]["squared_error"]
         assert row["constant"]["squared_error"] == pytest.approx(constant_error(ws, data, row))
         # Step 0 is the mean target (but for the small start of the projection), so nothing selected is worse.
         assert row["squared_error"] <= row["constant"]["squared_error"] * 1.05
 
 
+SHARES = {"train": 0.8, "valid": 0.2}
+
+
 def constant_error(ws, data, row):
     """What the mean target of the users who train is worth on those who are held out, counted by hand."""
     users, seed = data.split.training_users, row["seed"]
-    parts = partition_users(users, {"train": 0.8, "valid": 0.2}, seed)
+    parts = partition_users(users, SHARES, seed)
     of_item = files.load_categories(ws, seed).of_item
     count = ws.experiment.parse.categories
 
@@ -172,7 +195,7 @@ def constant_error(ws, data, row):
     return ((shares("valid") - shares("train").mean(0)) ** 2).mean()
 
 
-def test_one_example_a_user(p2rec_run):
+def test_the_log_has_what_selects(p2rec_run):
     rows = [
         json.loads(line)
         for line in (p2rec_run / "preference/seed-0/model/metrics.jsonl").read_text().splitlines()
@@ -302,6 +325,7 @@ def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
     for row in described["categories"]:
         assert row["titles"][0] in page
     assert any(title in page for title in titles) and "nearest neighbors" in page
+    assert "was not tuned" not in page
     tables = (p2rec_run / "report" / "tables.md").read_text()
     assert "Jaccard with teacher" in tables and 'id="beyond"' in page
     assert "Teacher + P2Rec" in tables and "±" in tables and "Paired tests" in tables
@@ -311,6 +335,21 @@ def test_the_page_shows_categories_maps_and_no_other_file(p2rec_run):
     assert f"| seed 0 | {explained} |" in tables
     (plain, *_) = json.loads((p2rec_run / "augmented" / "augment.json").read_text())
     assert "**Validation**" in tables and f"{plain['valid_ndcg10']:.4f}"[:4] in tables
+
+
+def test_maps_are_of_the_vectors_that_their_titles_name(p2rec_run, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        report, "_map", lambda title, vectors, *more: shown.update({title: vectors})
+    )
+    ws = open_workspace(p2rec_run)
+    report._maps(ws, load_data(ws))
+    for title, place in (
+        ("LM before parsing", ("untuned.safetensors",)),
+        ("LM after parsing", ("seed-0", "tuned.safetensors")),
+    ):
+        np.testing.assert_array_equal(shown[title], embeddings(p2rec_run, *place))
+    assert len(shown) == 3
 
 
 def test_a_second_run_skips_all_stages_and_gives_the_same_bytes(p2rec_run, capsys):

@@ -133,7 +133,9 @@ def test_ranks_have_moved_to_the_target_budget(tiny_run):
 
 def test_the_ranks_that_are_told_are_those_of_the_adapters_that_are_kept(tiny_run):
     """Here those of step 0, which use nothing yet."""
-    for folder in (tiny_run / "adapter").glob("*/result.json"):
+    results = list((tiny_run / "adapter").glob("*/result.json"))
+    assert results
+    for folder in results:
         meta, kept = json.loads(folder.read_text()), load_file(folder.with_suffix(".safetensors"))
         used = {
             name.removesuffix("/E"): int((value != 0).sum())

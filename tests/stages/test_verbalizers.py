@@ -59,7 +59,10 @@ def test_records_hold_the_protocols_that_the_verbalizer_can_rank(run, whole, lis
     ):
         part = records.filter(pl.col("protocol") == protocol)
         assert set(part["system"]) == systems and len(part) == 48 * len(systems)
-        assert part["rank"].is_finite().all() or protocol == "rerank-8"
+        # Rerank lists the teacher's best, so that some targets are among them and some are not.
+        assert set(part["rank"].is_finite()) == (
+            {True, False} if protocol == "rerank-8" else {True}
+        )
         if protocol != "full":
             assert part["candidates"].unique().to_list() == [8]
 
@@ -69,6 +72,7 @@ def test_titles_that_begin_alike_tie_under_first(first_run):
     fellows = {item: set(group) - {item} for group in groups for item in group}
     records = pl.read_parquet(first_run / "records" / "records.parquet")
     rows = records.filter(pl.col("system").is_in(LANGUAGE), pl.col("protocol") == "full")
+    assert len(rows)
     for row in rows.iter_rows(named=True):
         seen = set(data.split.history("test", row["user"]).tolist())
         assert row["ties"] == len(fellows[row["target"]] - seen), row["system"]
