@@ -3,8 +3,8 @@
 Command: delrec run --config=configs/p2rec/storefront.py --workdir=runs/p2rec_storefront
 Data: generated, 1000 users, 216 items, 30 % of them new releases; nothing to download.
 Hardware and time: one CPU core alongside other jobs, about 15 minutes, half of them `augment`.
-Expect, test NDCG@10 (docs/results/study_p2rec_main.md: the same settings, a language model for each of three seeds): SASRec 0.463,
-with P2Rec 0.489; GRU4Rec 0.358 and 0.523; Caser 0.325 and 0.539; all as high or higher with the untuned model's embeddings.
+Expect, test NDCG@10 (docs/results/study_p2rec_main.md: the same settings, a language model for each of three seeds): SASRec
+0.463, with P2Rec 0.489; GRU4Rec 0.358 and 0.523; Caser 0.325 and 0.539; as high or higher with the untuned model's embeddings.
 """
 
 from ml_collections import ConfigDict
