@@ -89,7 +89,7 @@ class Corpus:
     Attributes:
       name: The corpus's name in every report.
       catalogue: The items.
-      interactions: The sequences; every item number is below `catalogue.num_items`.
+      interactions: The sequences; every item number is below `Catalogue.num_items`.
       dropped: For each reason, the number of rows that were left out or changed because of it.
       ordered_only: Whether the source gives the order of each user's items but no times: `times` are then positions, which
         cannot be compared between users.

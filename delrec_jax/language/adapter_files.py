@@ -60,7 +60,7 @@ def save_adapter(
 
     Args:
       path: the directory; created along with its parents.
-      adapters: the triplets, in either layout of layers.py.
+      adapters: the triplets, in either layout of `layer_stacking`.
       prompt: the soft prompt that they were trained with.
       config: AdaLoRA's settings.
       base_hash: hash of the base parameters (`weights.params_hash`).

@@ -37,7 +37,7 @@ def export_model(
     For one process: if several hold the model, gather it in one of them first.
 
     Args:
-      params: the base parameters, adapters merged, in either layout of layers.py; their types are kept.
+      params: the base parameters, adapters merged, in either layout of `layer_stacking`; their types are kept.
       directory: must be empty or not exist yet.
       wanted: the leaves of the model.
       names: the family's names.

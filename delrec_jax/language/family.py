@@ -33,7 +33,7 @@ class Sizes:
       opening: tokens that the decoder reads in addition to those of an answer: with 1, an answer of W tokens takes W + 1.
       activation_bytes: bytes of one activation.
       weight_bytes: bytes of one stored weight.
-      remat: what of each block is recomputed in the backward pass, one of `running.REMAT`.
+      remat: what of each block is recomputed in the backward pass, one of `compute_settings.REMAT`.
       fused: whether attention's weights are never in memory.
     """
 

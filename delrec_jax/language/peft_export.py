@@ -97,7 +97,7 @@ def export_peft(
     Args:
       path: the directory; created along with its parents.
       base: the kind of the base model.
-      adapters: the triplets, in either layout of layers.py.
+      adapters: the triplets, in either layout of `layer_stacking`.
       prompt: the soft prompt that they were trained with.
       config: AdaLoRA's settings. Instead of its targets, the full names of the adapted modules are written.
       base_name: directory or hub name of the base model, for `AutoPeftModel` and human readers.

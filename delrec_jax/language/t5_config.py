@@ -37,7 +37,7 @@ class T5Config:
       remat: what the backward pass recomputes: `none`, `full` = each block (least memory, most time), or `dots` = all of a
         block but its products with weights and the result of cuDNN's attention.
       scan_layers: compile one block and loop over it: quicker to compile from about 12 blocks on, slower to run on CPU;
-        weights are then kept with a leading layer axis (layers.py).
+        weights are then kept with a leading layer axis (`layer_stacking`).
       attention: `xla`, or `cudnn` on an NVIDIA GPU in bfloat16: for the encoder's self-attention, and for cross-attention of
         long answers (`lm.verbalizer=sequence`). Odd numbers of tokens attend by XLA. JAX has nothing like it for T5 on a TPU
         (fused_attention.py says why).

@@ -1,8 +1,8 @@
 """Hugging Face's names of a model's tensors and the paths of our tree: one table per family.
 
 The two templates of a row share their fields: ours is a pattern that a path is matched with, theirs is filled with what was
-found. The table's paths are those of the unrolled layout (layers.py); a `Leaf` knows the names of the tensors that it is made
-of in either layout. The tables are in `t5_names` and `bert_names`.
+found. The table's paths are those of the unrolled layout (`layer_stacking`); a `Leaf` knows the names of the tensors that it
+is made of in either layout. The tables are in `t5_names` and `bert_names`.
 """
 
 import re

@@ -216,7 +216,7 @@ def params_hash(params: dict[str, Any]) -> str:
     because it changes what the model computes.
 
     Args:
-      params: the base parameters in either layout of layers.py, without adapters.
+      params: the base parameters in either layout of `layer_stacking`, without adapters.
 
     Returns:
       A SHA-256 in hexadecimal.
