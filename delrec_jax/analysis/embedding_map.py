@@ -23,7 +23,7 @@ _NO_CATEGORY = "#b8c0c8"
 _DPI = 140  # sharp enough, and 12,000 points in clusters stay under 300 kB
 _FEWEST = 4  # items that a map needs
 _ASKED = 20_000  # items whose neighbors are looked for, at most: all pairs would take very long
-_CHUNK_ELEMENTS = 4_000_000  # similarities held at once
+_AT_ONCE = 4_000_000  # similarities
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def neighbour_purity(
     centred = centred - centred.mean(axis=0)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     directions = centred / np.where(length > 0, length, 1)
-    rows = max(1, _CHUNK_ELEMENTS // len(own))
+    rows = max(1, _AT_ONCE // len(own))
     asked = prng.generator(0, "neighbor purity").permutation(len(own))[:_ASKED]
     same = 0
     for start in range(0, len(asked), rows):

@@ -204,7 +204,7 @@ class PromptTraining:
     def _read(self, trained: Mapping[str, Any], exam: Exam) -> Reading:
         """Reads an exam with a prompt as training has it, and parts of a readout; missing parts have their initial values."""
         vectors = self._frozen.get(title_slots.VECTORS)
-        prompt = title_slots.readable(trained["prompt"], vectors)
+        prompt = title_slots.slots_of(trained["prompt"], vectors)
         return self._reader.read(prompt, trained.get("readout"), exam)
 
     def agreement(self, heldout: PromptExamples) -> list[dict[str, Any]]:

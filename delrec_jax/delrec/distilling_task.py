@@ -104,7 +104,7 @@ def prompt_gradients(
     def losses_of(params: Any, frozen: Any, batch: PromptExample) -> jax.Array:
         """The loss of each text [B]."""
         readout = {**ranker.readout(), **params.get("readout", {})}
-        prompt = title_slots.readable(params["prompt"], frozen.get(title_slots.VECTORS))
+        prompt = title_slots.slots_of(params["prompt"], frozen.get(title_slots.VECTORS))
         options = {"vectors": frozen["vectors"], "prompt": prompt, "readout": readout}
         options |= {"owners": batch.owners, "guides": batch.guides}
         asked = (frozen["params"], batch.ids)

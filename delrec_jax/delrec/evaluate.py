@@ -29,7 +29,7 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
     everything = systems.language_systems(ws, data, language)
     with ProgressBar("evaluate", len(everything)) as bar:
         for done, (name, parts) in enumerate(everything.items()):
-            trained = systems.trained_in(ws, name)
+            trained = systems.training_folders(ws, name)
             if found := run.rank_language_system(name, scorer, parts, trained=trained):
                 ranked[name] = found
             bar.update(done + 1, name)

@@ -54,7 +54,7 @@ class PromptStart:
         return init_prompt(kind, table, config.length, key, text_ids=list(self.words))
 
     def shapes(self, ranker: Ranker) -> Any:
-        """The shapes of a prompt as the texts of this language model read it (`title_slots.readable`)."""
+        """The shapes of a prompt as the texts of this language model read it (`title_slots.slots_of`)."""
         model = ranker.model
         if self.experiment.distill.titled:
             return jax.ShapeDtypeStruct((len(ranker.title_tokens), model.width), np.float32)

@@ -13,6 +13,7 @@ from delrec_jax.data.prompts import NO_PATTERN
 from delrec_jax.delrec import files, title_slots
 from delrec_jax.delrec.guides import Guides, make_guides
 from delrec_jax.delrec.prompt_start import prompt_shapes
+from delrec_jax.language.verbalizer import Verbalizer
 from delrec_jax.language.verbalizers import find_verbalizer
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.language_scorer import LanguageSystem
@@ -34,7 +35,7 @@ TUNED = {
 TUNED_WITH = {prompt: system for system, prompt in TUNED.items()}
 """The tuned systems by that prompt."""
 
-UNTRAINED = ("none", "random")
+NOT_DISTILLED = ("none", "random")
 """The prompts that stage 1 does not train: tuned with them, the model begins with scalars that were distilled without one."""
 
 PROMPTED = {
@@ -90,18 +91,27 @@ def language_systems(ws: Workspace, data: Data, language: Language) -> dict[str,
     return {name: language_system(ws, language, name, guides) for name in names}
 
 
-def trained_in(ws: Workspace, name: str) -> tuple[Path, ...]:
+def training_folders(ws: Workspace, name: str) -> tuple[Path, ...]:
     """The folders of the training runs that made a language system, by its name in the results; none for an untrained one."""
     distilled = {system: prompt for system, prompt in PROMPTED.items() if prompt != "random"}
     if name in distilled:
         return (files.prompt_path(ws, distilled[name]).parent,)
     if name in TUNED:
         prompt, adapter = TUNED[name], files.adapter_path(ws, TUNED[name]).parent
-        began = files.READOUT if prompt in UNTRAINED else prompt
-        if began == files.READOUT and not find_verbalizer(ws.experiment.lm.verbalizer).distilled:
-            return (adapter,)
-        return files.prompt_path(ws, began).parent, adapter
+        began = begins_with(prompt, find_verbalizer(ws.experiment.lm.verbalizer))
+        return (*([files.prompt_path(ws, began).parent] if began else []), adapter)
     return ()
+
+
+def begins_with(prompt: str, verbalizer: Verbalizer) -> str | None:
+    """The training of stage 1 that stage 2 goes on from, if it tunes with this prompt; None if it begins anew.
+
+    Prompts that stage 1 did not train begin with the scalars that it trained without a prompt, where there are any: so all
+    begin with scalars that fit the teacher, and differ in their prompt alone.
+    """
+    if prompt not in NOT_DISTILLED:
+        return prompt
+    return files.READOUT if verbalizer.distilled else None
 
 
 def bare_name(experiment: Experiment) -> str:

@@ -69,7 +69,7 @@ def project(projector: Any, vectors: Float[Array, "I E"]) -> Float[Array, "I D"]
     return slots
 
 
-def readable(prompt: Any, vectors: Float[Array, "I E"] | None) -> Any:
+def slots_of(prompt: Any, vectors: Float[Array, "I E"] | None) -> Any:
     """Returns a prompt as texts read it: the slot of each item, or, without vectors, the prompt as it is."""
     return prompt if vectors is None else jax.jit(project)(prompt, vectors)
 
@@ -123,4 +123,4 @@ def held_vectors(ws: Workspace, language: Language) -> dict[str, Any]:
 def read_prompt(ws: Workspace, language: Language, prompt: Any) -> Any:
     """Returns a stored prompt as texts read it, on the devices."""
     vectors = held_vectors(ws, language).get(VECTORS)
-    return readable(language.put({"prompt": prompt})["prompt"], vectors)
+    return slots_of(language.put({"prompt": prompt})["prompt"], vectors)

@@ -191,14 +191,10 @@ class Tuning:
         )
 
     def _start(self, frozen: Any, name: str) -> dict[str, Any]:
-        """New adapters, and as stage 1 left them the readout and, if it trains too, the prompt.
-
-        Prompts that stage 1 did not train begin with the scalars that it trained without a prompt: so all begin with scalars
-        that fit the teacher, and differ in their prompt alone. A readout of which stage 1 trains nothing begins anew.
-        """
+        """New adapters, and as stage 1 left them the readout and, if it trains too, the prompt (`systems.begins_with`)."""
         params: dict[str, Any] = self.task.start(frozen, self._ws.experiment.seed)
-        if self._language.ranker.verbalizer.distilled:
-            trained = files.READOUT if name in systems.UNTRAINED else name
+        verbalizer = self._language.ranker.verbalizer
+        if verbalizer.distilled and (trained := systems.begins_with(name, verbalizer)):
             params["readout"] |= files.load_distilled(self._ws, trained)["readout"]
         # Without one, what texts do not read stays as it is.
         if "prompt" in params and name != "none":
@@ -242,7 +238,7 @@ class Tuning:
             tuned = replace(system, **params)
             if "prompt" in params:
                 vectors = self._held.get(title_slots.VECTORS)
-                tuned = replace(tuned, prompt=title_slots.readable(params["prompt"], vectors))
+                tuned = replace(tuned, prompt=title_slots.slots_of(params["prompt"], vectors))
             if config.tune.refresh_vectors:
                 tuned = replace(tuned, vectors=self._language.tuned_vectors(params["adapters"]))
 

@@ -166,7 +166,7 @@ def ranking_loss(
         options = {**fixed, **params, "dropout_key": key}
         if "prompt" in params:
             vectors = frozen.get(title_slots.VECTORS)
-            options["prompt"] = title_slots.readable(params["prompt"], vectors)
+            options["prompt"] = title_slots.slots_of(params["prompt"], vectors)
         off = orthogonality_penalty(params["adapters"])
         penalty = {"penalty": config.adalora.orthogonality * off}
         if isinstance(batch, LabelledText):

@@ -17,7 +17,6 @@ from delrec_jax.evaluation.resampling_blocks import blocks
 MANY = 50_000
 """Users from which on values are counted first: a million took minutes for each interval."""
 
-_CHUNK_ELEMENTS = 4_000_000  # draws held at once
 _FEW = 2_000  # distinct rows, whose draws take less than a second
 _SHARE = 10  # as many users as distinct values, or more; a binomial takes the time of some signs
 
@@ -71,7 +70,7 @@ def resampled_means(
     users = int(counts.sum())
     shares = counts / users
     means = np.empty((resamples, rows.shape[1]))
-    for block in blocks(resamples, len(rows), _CHUNK_ELEMENTS):
+    for block in blocks(resamples, len(rows)):
         drawn = generator.multinomial(users, shares, block.stop - block.start)  # [block, distinct]
         means[block] = np.einsum("ru,um->rm", drawn.astype(np.float64), rows) / users
     return means
@@ -93,7 +92,7 @@ def random_sign_totals(
       resamples: number R of sign patterns.
     """
     totals = np.empty(resamples)
-    for block in blocks(resamples, len(sizes), _CHUNK_ELEMENTS):
+    for block in blocks(resamples, len(sizes)):
         positive = generator.binomial(counts, 0.5, (block.stop - block.start, len(counts)))
         totals[block] = np.einsum("ru,u->r", 2.0 * positive - counts, sizes)
     return totals

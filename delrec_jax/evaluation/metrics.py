@@ -28,8 +28,6 @@ _GAINS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "MRR": lambda ranks: 1.0 / ranks,
 }
 
-_CHUNK_ELEMENTS = 4_000_000  # resampled users held at once: 32 MiB of draws, 32 MiB of counts
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -139,7 +137,7 @@ def _resampled_means(
     if users > distinct_values.MANY:
         return distinct_values.means_of_many(values, generator=generator, resamples=resamples)
     means = np.empty((resamples, values.shape[1]))
-    for block in blocks(resamples, users, _CHUNK_ELEMENTS):
+    for block in blocks(resamples, users):
         rows = block.stop - block.start
         drawn = generator.integers(0, users, (rows, users))
         drawn += np.arange(rows)[:, None] * users

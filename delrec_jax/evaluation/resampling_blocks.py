@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 
+_AT_ONCE = 4_000_000  # numbers: 32 MiB of draws, 32 MiB of counts
 
-def blocks(draws: int, width: int, elements: int) -> Iterator[slice]:
+
+def blocks(draws: int, width: int) -> Iterator[slice]:
     """Yields which draws are made together.
 
     Args:
       draws: their number.
       width: numbers that each draw holds.
-      elements: numbers that are held at once, at most, if one draw has no more.
     """
-    size = max(1, elements // width)
+    size = max(1, _AT_ONCE // width)
     for start in range(0, draws, size):
         yield slice(start, min(start + size, draws))

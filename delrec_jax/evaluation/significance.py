@@ -29,8 +29,6 @@ UNTUNED_CONTROLS = (
     *("lm_random_prompt", "lm_shuffled_prompt"),
 )
 
-_CHUNK_ELEMENTS = 4_000_000
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -89,7 +87,7 @@ def _random_sign_totals(
     if moved.size > distinct_values.MANY:  # sums of so many signed values are normal
         return generator.normal(0.0, np.sqrt((moved**2).sum()), resamples)
     totals = np.empty(resamples)
-    for block in blocks(resamples, moved.size, _CHUNK_ELEMENTS):
+    for block in blocks(resamples, moved.size):
         signs = generator.integers(0, 2, (block.stop - block.start, moved.size)) * 2.0 - 1.0
         totals[block] = np.einsum("ru,u->r", signs, moved)
     return totals

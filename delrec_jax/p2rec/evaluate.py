@@ -6,7 +6,7 @@ from delrec_jax.distributed import on_main
 from delrec_jax.p2rec.cells import UNTUNED, cells
 from delrec_jax.training.writers import ProgressBar
 from delrec_jax.workdir import recommenders
-from delrec_jax.workdir.cost import trained_in
+from delrec_jax.workdir.cost import training_folders
 from delrec_jax.workdir.evaluation import Evaluation
 from delrec_jax.workdir.language_model import Language
 from delrec_jax.workdir.prepared import Data
@@ -35,7 +35,9 @@ def evaluate(ws: Workspace, data: Data, language: Language) -> None:
             systems: dict[str, System] = {}
             for cell in group:
                 systems[cell.system] = system = recommenders.cell_system(ws, data, cell)
-                trained = trained_in(ws, cell, reads_parser=cell.system not in (PLAIN, UNTUNED))
+                trained = training_folders(
+                    ws, cell, reads_parser=cell.system not in (PLAIN, UNTUNED)
+                )
                 run.rank_system(cell.system, system, trained=trained, teacher=name, seed=seed)
             run.rank_hybrids(systems, common=baselines, tell=number == 0, teacher=name, seed=seed)
             bar.update((number + 1) * len(systems), f"{name} seed {seed}")

@@ -2,7 +2,7 @@
 
 from delrec_jax.config import Experiment
 from delrec_jax.config.p2rec import SOLVED
-from delrec_jax.planning.fit import readable
+from delrec_jax.planning.fit import in_units
 from delrec_jax.teachers.item_to_item import MOST_ITEMS
 
 _CHOOSING, _CHOOSING_CEASE = 6, 9
@@ -25,7 +25,7 @@ def closed_forms_line(experiment: Experiment, items: int) -> str:
     one, cease = 4 * items**2, "cease" in names or solved
     choosing = (_CHOOSING_CEASE if cease else _CHOOSING) * one
     return (
-        f"{told}about {readable(choosing)} of host memory while the settings of one are chosen, and "
-        f"{readable(len(names) * one)} on the first device for all that are ranked ({readable(one)} for each matrix of items "
+        f"{told}about {in_units(choosing)} of host memory while the settings of one are chosen, and "
+        f"{in_units(len(names) * one)} on the first device for all that are ranked ({in_units(one)} for each matrix of items "
         "by items)"
     )

@@ -54,18 +54,18 @@ def judge(
     low = max(stages, key=lambda stage: _needs(stage, for_chip)[0])
     high = max(stages, key=lambda stage: _needs(stage, for_chip)[1])
     least, most = _needs(low, for_chip)[0], _needs(high, for_chip)[1]
-    room = f"of {readable(chip.available)} that a program gets ({chip.reserve})"
+    room = f"of {in_units(chip.available)} that a program gets ({chip.reserve})"
     if most <= chip.available:
-        return Verdict(chip, "yes", f"{readable(most)} ({high.stage}) {room}")
+        return Verdict(chip, "yes", f"{in_units(most)} ({high.stage}) {room}")
     if least <= chip.available:
-        both = f"{readable(least)} by the estimate ({low.stage}), {readable(most)} by XLA for CPU ({high.stage})"
+        both = f"{in_units(least)} by the estimate ({low.stage}), {in_units(most)} by XLA for CPU ({high.stage})"
         return Verdict(
             chip, "likely", f"{both}, {room}; use --compile=chip --chip={chip.name} to find out"
         )
     if least <= chip.most:
         more = f"it would fit with XLA_CLIENT_MEM_FRACTION={chip.most / chip.memory:.2f}"
-        return Verdict(chip, "no", f"{readable(least)} ({low.stage}) {room}: {more}")
-    return Verdict(chip, "no", f"{readable(least)} ({low.stage}) {room}")
+        return Verdict(chip, "no", f"{in_units(least)} ({low.stage}) {room}: {more}")
+    return Verdict(chip, "no", f"{in_units(least)} ({low.stage}) {room}")
 
 
 def _needs(stage: StageMemory, for_chip: bool) -> tuple[int, int]:
@@ -163,7 +163,7 @@ def _types(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
         yield settings, replace(experiment, lm=replace(lm, **changes))
 
 
-def readable(size: int) -> str:
+def in_units(size: int) -> str:
     """Formats a number of bytes for reading, such as `1.5 GiB`."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:

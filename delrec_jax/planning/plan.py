@@ -17,7 +17,7 @@ from delrec_jax.planning.chips import Chip, find_chips
 from delrec_jax.planning.closed_forms import closed_forms_line
 from delrec_jax.planning.devices import chip_devices, compiler_options, fake_devices
 from delrec_jax.planning.faster import Faster, faster
-from delrec_jax.planning.fit import Remedy, judge, readable, remedies
+from delrec_jax.planning.fit import Remedy, in_units, judge, remedies
 from delrec_jax.planning.memory import StageMemory, stage_memory, with_compiled
 from delrec_jax.planning.shapes import Assumed, planned_model
 from delrec_jax.planning.shardings import Row, sharding_rows
@@ -195,7 +195,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     name += f" x{row.count}" if row.count > 1 else ""
     axes = ", ".join(axis or "-" for axis in row.axes)
     marks = "; ".join(f"! {mark}" for mark in row.whole)
-    sizes = readable(row.size), readable(row.per_device)
+    sizes = in_units(row.size), in_units(row.per_device)
     return name, str(list(row.shape)), row.dtype, axes, row.spec, *sizes, marks
 
 
@@ -206,14 +206,14 @@ def _memory(stages: list[StageMemory]) -> list[str]:
         exact = (stage.frozen, stage.trains, stage.optimizer, stage.batch, stage.padding)
         used = stage.compiled or stage.estimated
         total = stage.by_compiler or stage.by_estimate
-        estimate = f"{readable(stage.estimated.step)} + {readable(stage.estimated.scoring)}"
+        estimate = f"{in_units(stage.estimated.step)} + {in_units(stage.estimated.scoring)}"
         compiled = (
             f"{stage.seconds:.0f} s" if stage.compiled else ("refused" if stage.refused else "no")
         )
         cells.append(
             (
                 stage.stage,
-                *map(readable, (*exact, used.step, used.scoring, total)),
+                *map(in_units, (*exact, used.step, used.scoring, total)),
                 estimate,
                 compiled,
             )
@@ -226,12 +226,12 @@ def _memory(stages: list[StageMemory]) -> list[str]:
 
 
 def _remedies(now: int, helps: list[Remedy], chips: Sequence[Chip]) -> list[str]:
-    title = f"the largest stage by the estimate, now {readable(now)}; each change alone"
+    title = f"the largest stage by the estimate, now {in_units(now)}; each change alone"
     lines = ["", f"WHAT WOULD HELP  ({title})"]
     for remedy in helps:
         enough = [chip.name for chip in chips if remedy.needed <= chip.available]
         named = f"enough for {', '.join(enough)}" if enough else "not enough"
-        lines.append(f"  {remedy.settings}: {readable(remedy.needed)}, {named}")
+        lines.append(f"  {remedy.settings}: {in_units(remedy.needed)}, {named}")
     return [*lines, "  more devices, with mesh.fsdp over them: each holds less of the weights"]
 
 
@@ -256,7 +256,7 @@ def _faster(chip: Chip, now: Faster, found: list[Faster]) -> list[str]:
 
     def texts(one: Faster) -> str:
         each = ", ".join(f"{stage} {value:.1f}" for stage, value in one.texts.items())
-        return f"{each} texts/s, {readable(one.memory)}"
+        return f"{each} texts/s, {in_units(one.memory)}"
 
     lines = [
         "",

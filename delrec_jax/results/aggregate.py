@@ -18,12 +18,12 @@ from delrec_jax.evaluation.metrics import (
     bootstrap_intervals_over_seeds,
 )
 from delrec_jax.evaluation.records import PART_OF_USERS
-from delrec_jax.results.sources import Cell, Key
+from delrec_jax.results.sources import Key, SystemRecords
 
 FEWEST = 10
 """Groups of fewer users get no row: their mean would come close to telling single users' ranks."""
 
-DIGITS = 6
+DECIMALS = 6
 
 SEED = 0
 """Seed of all resampling in `results/`."""
@@ -42,7 +42,7 @@ def groups(users: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def aggregates(
-    cells: Mapping[Key, Cell],
+    cells: Mapping[Key, SystemRecords],
     *,
     only: str = "",
     of: Mapping[str, np.ndarray] | None = None,
@@ -80,20 +80,22 @@ def _system(key: Key) -> dict[str, str]:
     return {"system": key.system, "teacher": key.teacher}
 
 
-def _by_seed(cell: Cell, values: np.ndarray) -> dict[str, Any]:
+def _by_seed(cell: SystemRecords, values: np.ndarray) -> dict[str, Any]:
     told = {name: cell.run[name] for name in _told(cell)}
     means, spreads = values.mean(axis=0), values.std(axis=0, ddof=1)
     columns = zip(METRICS, means, spreads, strict=True)
     return told | {name: {"mean": _short(m), "sd": _short(s)} for name, m, s in columns}
 
 
-def _told(cell: Cell) -> list[str]:
+def _told(cell: SystemRecords) -> list[str]:
     """What the records say of the system beside its name: the selected step, and what it was tuned beside."""
     known = {"step": -1, "beside": ""}
     return [name for name, nothing in known.items() if cell.run.get(name, nothing) != nothing]
 
 
-def _systems(cells: Mapping[Key, Cell], values: Mapping[Key, np.ndarray]) -> list[dict[str, Any]]:
+def _systems(
+    cells: Mapping[Key, SystemRecords], values: Mapping[Key, np.ndarray]
+) -> list[dict[str, Any]]:
     """One row per system and teacher; all systems share the bootstrap's draws."""
     keys: dict[tuple[str, str], list[Key]] = {}
     for key in values:
@@ -146,4 +148,4 @@ def _name(key: Key) -> tuple[str, str]:
 
 
 def _short(value: float) -> float:
-    return round(float(value), DIGITS)
+    return round(float(value), DECIMALS)

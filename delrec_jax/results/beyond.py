@@ -35,7 +35,7 @@ COSTS = (
 included; seconds per training example and per ranked user, without what was compiled; peak GiB of evaluation (of the fullest
 device, or of the process where the backend tells none). The language model's own pre-training is not part of them."""
 
-DIGITS = 6
+SIGNIFICANT = 6
 
 _Group = tuple[str, str, str]
 
@@ -184,4 +184,4 @@ def _order(group: _Group) -> tuple[str, bool, str, tuple[int, ...]]:
 
 
 def _short(value: Any) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+    return None if value is None else float(f"{value:.{SIGNIFICANT}g}")

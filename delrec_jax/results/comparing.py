@@ -21,7 +21,7 @@ from delrec_jax.results.exports import write_tables
 from delrec_jax.results.pairs import Pair, identical, tests
 from delrec_jax.results.references import System, chosen, pairs_with, shared
 from delrec_jax.results.selecting import Summary
-from delrec_jax.results.sources import Cell, Key, Source, gather
+from delrec_jax.results.sources import Key, Source, SystemRecords, gather
 from delrec_jax.results.study_page import StudyPage, run_link, write_page
 from delrec_jax.results.summary import as_text
 
@@ -169,7 +169,7 @@ def _checked_place(asked: Asked) -> tuple[str, str]:
     return place["protocol"], place["group"]
 
 
-def _under(cells: Mapping[Key, Cell], protocol: str) -> dict[Key, Cell]:
+def _under(cells: Mapping[Key, SystemRecords], protocol: str) -> dict[Key, SystemRecords]:
     own = {key: cell for key, cell in cells.items() if key.protocol == protocol}
     if not own:
         there = ", ".join(dict.fromkeys(key.protocol for key in cells))

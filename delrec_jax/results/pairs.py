@@ -17,8 +17,8 @@ from delrec_jax.evaluation.metrics import bootstrap_intervals_over_seeds
 from delrec_jax.evaluation.records import PART_OF_USERS, metric_values
 from delrec_jax.evaluation.significance import compare, holm, standardized_difference
 from delrec_jax.results import names
-from delrec_jax.results.aggregate import DIGITS, FEWEST, SEED
-from delrec_jax.results.sources import Cell, Key, same_ranks
+from delrec_jax.results.aggregate import DECIMALS, FEWEST, SEED
+from delrec_jax.results.sources import Key, SystemRecords, same_ranks
 
 _OURS, _THEIRS = "system", "reference"
 
@@ -52,7 +52,9 @@ def parse(text: str) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def expand(cells: Mapping[Key, Cell], patterns: tuple[str, str], protocol: str) -> list[Pair]:
+def expand(
+    cells: Mapping[Key, SystemRecords], patterns: tuple[str, str], protocol: str
+) -> list[Pair]:
     """The pairs that two patterns name: of one teacher, unless both patterns name theirs.
 
     The oracle is a bound and is not tested.
@@ -81,7 +83,7 @@ def expand(cells: Mapping[Key, Cell], patterns: tuple[str, str], protocol: str) 
 
 
 def comparisons(
-    cells: Mapping[Key, Cell],
+    cells: Mapping[Key, SystemRecords],
     patterns: Sequence[tuple[str, str]],
     *,
     protocols: Sequence[str] = ("full",),
@@ -107,7 +109,7 @@ def comparisons(
     return tests(cells, pairs, metrics=metrics)
 
 
-def identical(cells: Mapping[Key, Cell], pair: Pair) -> bool:
+def identical(cells: Mapping[Key, SystemRecords], pair: Pair) -> bool:
     """Whether both systems have the same ranks for every user and seed: then they are one, and nothing is left to test."""
     ours, theirs = (
         {key.seed: cell for key, cell in cells.items() if key[:3] == (pair.protocol, *one)}
@@ -119,7 +121,7 @@ def identical(cells: Mapping[Key, Cell], pair: Pair) -> bool:
 
 
 def tests(
-    cells: Mapping[Key, Cell],
+    cells: Mapping[Key, SystemRecords],
     pairs: Sequence[tuple[Pair, str]],
     *,
     metrics: Sequence[str] = ("NDCG@10",),
@@ -143,7 +145,7 @@ def tests(
     return [row | {"p_holm": _short(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _records(cells: Mapping[Key, Cell], pair: Pair) -> pl.DataFrame:
+def _records(cells: Mapping[Key, SystemRecords], pair: Pair) -> pl.DataFrame:
     """Records of both systems for their common seeds, under names that `compare` can tell apart.
 
     An untrained system has one result, which is the same for every seed of the other.
@@ -225,4 +227,4 @@ def _of_group(records: pl.DataFrame, group: str) -> pl.DataFrame:
 
 
 def _short(value: float) -> float:
-    return round(float(value), DIGITS)
+    return round(float(value), DECIMALS)

@@ -9,13 +9,13 @@ from dataclasses import replace
 from delrec_jax.errors import UserError
 from delrec_jax.results import names
 from delrec_jax.results.pairs import Pair
-from delrec_jax.results.sources import Cell, Key, same_ranks
+from delrec_jax.results.sources import Key, SystemRecords, same_ranks
 
 System = tuple[str, str]
 """A system's name, with its label, and its teacher."""
 
 
-def shared(cells: Mapping[Key, Cell], labels: Sequence[str]) -> dict[Key, Cell]:
+def shared(cells: Mapping[Key, SystemRecords], labels: Sequence[str]) -> dict[Key, SystemRecords]:
     """The cells by system and then in the order of labels.
 
     What has the same ranks under every label (a teacher that all arms share, baselines) is kept once, without a label.
@@ -115,7 +115,9 @@ def _nearest(ours: System, candidates: Sequence[System]) -> list[System]:
 
 
 def _same(
-    cells: Mapping[Key, Cell], one: Mapping[int | None, Key], other: Mapping[int | None, Key]
+    cells: Mapping[Key, SystemRecords],
+    one: Mapping[int | None, Key],
+    other: Mapping[int | None, Key],
 ) -> bool:
     return one.keys() == other.keys() and all(
         same_ranks(cells[key], cells[other[seed]]) for seed, key in one.items()

@@ -48,7 +48,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class SystemRecords:
     """One system under one protocol.
 
     Attributes:
@@ -183,7 +183,7 @@ def _marker(folder: Path) -> dict[str, Any]:
     )
 
 
-def gather(found: Sequence[Source]) -> dict[Key, Cell]:
+def gather(found: Sequence[Source]) -> dict[Key, SystemRecords]:
     """The cells of all sources.
 
     What both stages of one workdir ranked is read from `records/`.
@@ -191,7 +191,7 @@ def gather(found: Sequence[Source]) -> dict[Key, Cell]:
     Raises:
       UserError: the sources mix corpora or splits, differ in their test users, or hold different ranks of one system.
     """
-    cells: dict[Key, Cell] = {}
+    cells: dict[Key, SystemRecords] = {}
     owner: dict[Key, Source] = {}
     for source in found:
         for cell in _cells_of(source):
@@ -209,7 +209,7 @@ def gather(found: Sequence[Source]) -> dict[Key, Cell]:
     return _collapsed(_paired(cells, owner))
 
 
-def _cells_of(source: Source) -> Iterator[Cell]:
+def _cells_of(source: Source) -> Iterator[SystemRecords]:
     table = read_records(source.path).sort("user")
     if table.is_empty():
         raise UserError(f"{source.path}: has no rows; evaluate the workdir again")
@@ -226,23 +226,23 @@ def _cells_of(source: Source) -> Iterator[Cell]:
                 )
             oracle = wide.filter(protocol=run["protocol"]).select(METRICS).to_numpy()
         run["system"] = names.labeled(run["system"], source.label)
-        yield Cell(run, rows.select(PER_USER), oracle)
+        yield SystemRecords(run, rows.select(PER_USER), oracle)
 
 
-def same_ranks(one: Cell, other: Cell) -> bool:
+def same_ranks(one: SystemRecords, other: SystemRecords) -> bool:
     """Whether two cells have the same ranks for the same users and targets."""
     columns = ["user", "target", "rank"]
     return one.users.select(columns).equals(other.users.select(columns))
 
 
-def _same(one: Cell, other: Cell) -> bool:
+def _same(one: SystemRecords, other: SystemRecords) -> bool:
     differing = {"teacher", "seed"} if names.untrained(one.run["system"]) else set()
     return same_ranks(one, other) and all(
         value == other.run[name] for name, value in one.run.items() if name not in differing
     )
 
 
-def _paired(cells: dict[Key, Cell], owner: dict[Key, Source]) -> dict[Key, Cell]:
+def _paired(cells: dict[Key, SystemRecords], owner: dict[Key, Source]) -> dict[Key, SystemRecords]:
     """The cells, their users in the groups of the first one.
 
     Refuses sources of which the difference could not be paired, user by user. Sources with different labels, such as the arms
@@ -267,7 +267,11 @@ def _paired(cells: dict[Key, Cell], owner: dict[Key, Source]) -> dict[Key, Cell]
 
 
 def _check_users(
-    cells: dict[Key, Cell], key: Key, other: Key, columns: list[str], owner: dict[Key, Source]
+    cells: dict[Key, SystemRecords],
+    key: Key,
+    other: Key,
+    columns: list[str],
+    owner: dict[Key, Source],
 ) -> None:
     if not cells[key].users.select(columns).equals(cells[other].users.select(columns)):
         raise UserError(
@@ -276,7 +280,7 @@ def _check_users(
         )
 
 
-def _collapsed(cells: dict[Key, Cell]) -> dict[Key, Cell]:
+def _collapsed(cells: dict[Key, SystemRecords]) -> dict[Key, SystemRecords]:
     """Untrained systems without teacher and seed, where all their cells agree; others as they are."""
     copies: dict[tuple[str, str], list[Key]] = {}
     for key in cells:

@@ -16,7 +16,7 @@ from delrec_jax.files import whole, write_text
 from delrec_jax.results.aggregate import FEWEST, aggregates
 from delrec_jax.results.pairs import comparisons, parse
 from delrec_jax.results.provenance import provenance
-from delrec_jax.results.sources import PER_USER, Cell, Key, Source, gather, sources
+from delrec_jax.results.sources import PER_USER, Key, Source, SystemRecords, gather, sources
 from delrec_jax.workdir.json_files import read_settings
 
 BEST_PARTS = "hybrids"  # as a pair: each hybrid against the best of its parts
@@ -145,7 +145,7 @@ def _refuse_rows_of_others(found: Iterable[Source], corpus: str) -> None:
         )
 
 
-def _write_rows(path: Path, cells: Mapping[Key, Cell]) -> None:
+def _write_rows(path: Path, cells: Mapping[Key, SystemRecords]) -> None:
     table = pl.concat(cell.records for cell in cells.values())
     with whole(path) as partial:
         table.write_parquet(partial)

@@ -21,7 +21,7 @@ from delrec_jax.serving.served_systems import Answering
 from delrec_jax.serving.stated_candidates import Lists, Rows, among, filled_batch
 from delrec_jax.serving.titles import By, Names
 from delrec_jax.teachers.best_items import best_items
-from delrec_jax.workdir.language_model import readable
+from delrec_jax.workdir.language_model import text_with_slots
 from delrec_jax.workdir.language_scorer import CatalogueSystem
 from delrec_jax.workdir.protocols import RowHistories
 from delrec_jax.workdir.systems import System
@@ -183,7 +183,9 @@ class Recommender:
         (ids,) = asked.texts("test", np.zeros(1, np.int64)).ids
         kept = ids[ids != PAD_TOKEN].tolist()
         language = self.parts.language
-        return readable(language.tokenizer, kept, language.ranker.model.vocab_size), len(kept)
+        return text_with_slots(language.tokenizer, kept, language.ranker.model.vocab_size), len(
+            kept
+        )
 
     @property
     def histories(self) -> Mapping[str, Ids]:

@@ -20,7 +20,7 @@ from delrec_jax.config import Experiment
 from delrec_jax.errors import UserError, differences
 from delrec_jax.studies.ranges import fitted
 from delrec_jax.studies.runs import StudyFile, StudyRun, study_runs
-from delrec_jax.studies.selection import measured_of, trained_in
+from delrec_jax.studies.selection import measured_of, validation_log
 from delrec_jax.studies.sharing import Job, open_workdir, study_jobs
 from delrec_jax.studies.study import Study
 from delrec_jax.workdir.json_files import read_json, write_json
@@ -79,7 +79,7 @@ def open_study(file: StudyFile, base: ConfigDict, root: Path, *, update: bool = 
         raise UserError(
             f"{file.path}: has ranges and no arms: give --search=N, the number of trials"
         )
-    if study.tuned and (study.command != "run" or trained_in(study.systems[0]) is None):
+    if study.tuned and (study.command != "run" or validation_log(study.systems[0]) is None):
         raise UserError(
             f"{file.path}: validation is to choose an arm (tuned=True), but it has no value of {study.systems[0]!r} where the "
             f"command is {study.command!r}: name a trained system first, such as 'delrec', or set tuned=False"

@@ -58,7 +58,7 @@ def best_arm(values: Mapping[str, Sequence[float]]) -> str:
     return max(values, key=lambda name: float(np.mean(values[name])))
 
 
-def trained_in(system: str) -> tuple[str, str] | None:
+def validation_log(system: str) -> tuple[str, str] | None:
     """The stage in which a system gets its validation value, and the folder of its training log in it.
 
     Returns:

@@ -8,7 +8,7 @@ from delrec_jax.errors import UserError
 from delrec_jax.results import names
 from delrec_jax.results.aggregate import aggregates
 from delrec_jax.results.pairs import Pair, expand, identical, tests
-from delrec_jax.results.sources import Cell, Key, Source, gather
+from delrec_jax.results.sources import Key, Source, SystemRecords, gather
 from delrec_jax.results.summary import refuse_user_rows
 from delrec_jax.results.user_groups import user_groups
 from delrec_jax.studies.beyond import without_costs
@@ -78,7 +78,7 @@ def _text(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
+def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, SystemRecords]:
     """The cells of the arms' systems, labeled by arm, and of the systems beside them."""
     study = opened.study
 
@@ -90,7 +90,7 @@ def _cells(opened: Opened, runs: Sequence[StudyRun]) -> dict[Key, Cell]:
         names.labeled(system, run.arm.name) for run in runs for system in study.systems_of(run.arm)
     }
     beside = {names.labeled(system, study.reference): system for system in study.context}
-    found: dict[Key, Cell] = {}
+    found: dict[Key, SystemRecords] = {}
     for key, cell in of_arms.items():
         if key.system in wanted:
             found |= [_of_study(key, cell, shifts)]
@@ -111,7 +111,9 @@ def _place(key: Key, places: Mapping[str, int]) -> tuple[Any, ...]:
     return key.protocol, names.order(system), places.get(arm, -1), key.teacher, key.seed or 0
 
 
-def _of_study(key: Key, cell: Cell, shifts: Mapping[str, int]) -> tuple[Key, Cell]:
+def _of_study(
+    key: Key, cell: SystemRecords, shifts: Mapping[str, int]
+) -> tuple[Key, SystemRecords]:
     """A cell under the seed of the study, so that arms whose seeds are shifted can be paired with others."""
     shift = shifts[key.system.partition("/")[2]]
     if key.seed is None or not shift:
@@ -119,12 +121,12 @@ def _of_study(key: Key, cell: Cell, shifts: Mapping[str, int]) -> tuple[Key, Cel
     return _renamed(key, cell, seed=key.seed - shift)
 
 
-def _renamed(key: Key, cell: Cell, **fields: Any) -> tuple[Key, Cell]:
+def _renamed(key: Key, cell: SystemRecords, **fields: Any) -> tuple[Key, SystemRecords]:
     """A cell under another system or seed."""
     return key._replace(**fields), dataclasses.replace(cell, run=cell.run | fields)
 
 
-def _counted(opened: Opened, cells: Mapping[Key, Cell]) -> dict[str, list[dict[str, Any]]]:
+def _counted(opened: Opened, cells: Mapping[Key, SystemRecords]) -> dict[str, list[dict[str, Any]]]:
     """Aggregates of all groups of users that tables know, and under the study's protocol of those by history and count."""
     study, found = opened.study, aggregates(cells)
     own = {key: cell for key, cell in cells.items() if key.protocol == study.protocol}
@@ -137,7 +139,7 @@ def _counted(opened: Opened, cells: Mapping[Key, Cell]) -> dict[str, list[dict[s
     return {name: rows + further[name] for name, rows in found.items()}
 
 
-def _compared(opened: Opened, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
+def _compared(opened: Opened, cells: Mapping[Key, SystemRecords]) -> list[dict[str, Any]]:
     """Every row of the tables but the reference's own against it, under the study's protocol."""
     study = opened.study
     arms = {arm.name: arm for arm in study.arms}

@@ -23,8 +23,8 @@ from delrec_jax.studies.ranges import Range, fitted
 from delrec_jax.studies.runs import StudyRun, arm_experiment
 from delrec_jax.studies.selection import (
     measured_of,
-    trained_in,
     validation,
+    validation_log,
     validation_so_far,
 )
 from delrec_jax.studies.sharing import Job, lock_places, open_workdir, stage_key
@@ -127,7 +127,7 @@ def make_space(study: Study, base: ConfigDict) -> Space:
 
 def _validated(study: Study, system: str, experiment: Experiment) -> tuple[str, str]:
     """The stage that has the validation value of a system, and the folder of its log."""
-    found = trained_in(system)
+    found = validation_log(system)
     stages = STAGES[experiment.method]
     if (
         found is None

@@ -99,7 +99,7 @@ class Costs:
         return tuple(dict.fromkeys(own))
 
 
-def trained_in(ws: Workspace, cell: Cell, *, reads_parser: bool) -> tuple[Path, ...]:
+def training_folders(ws: Workspace, cell: Cell, *, reads_parser: bool) -> tuple[Path, ...]:
     """Returns the folders of the training runs that made a recommender; one that was not trained has no files there.
 
     Args:
@@ -113,15 +113,17 @@ def trained_in(ws: Workspace, cell: Cell, *, reads_parser: bool) -> tuple[Path, 
     if reads_parser:
         own.insert(0, ws.folder("parse") / f"seed-{cell.seed}" / "model")
     if recommenders.is_ensemble(ws.experiment, cell):
-        plain = trained_in(ws, Cell(cell.name, cell.seed, PLAIN), reads_parser=False)
+        plain = training_folders(ws, Cell(cell.name, cell.seed, PLAIN), reads_parser=False)
         own = [*plain, *own]
     return tuple(own)
 
 
 def trained_systems(ws: Workspace) -> dict[str, tuple[Path, ...]]:
-    """Returns `trained_in` of the teacher of `teach` and (method=delrec_p2rec) of its augmented twin, by name."""
+    """Returns `training_folders` of the teacher of `teach` and (method=delrec_p2rec) of its augmented twin, by name."""
     cells = (recommenders.first_cell(ws.experiment), recommenders.distilled_cell(ws.experiment))
-    return {cell.system: trained_in(ws, cell, reads_parser=cell.system != PLAIN) for cell in cells}
+    return {
+        cell.system: training_folders(ws, cell, reads_parser=cell.system != PLAIN) for cell in cells
+    }
 
 
 def _training_row(folder: Path, root: Path) -> dict[str, Any] | None:

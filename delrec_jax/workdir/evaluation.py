@@ -165,45 +165,45 @@ class Evaluation:
 
     def rank_language_system(
         self,
-        system: str,
+        name: str,
         scorer: LanguageScorer,
-        parts: LanguageSystem,
+        system: LanguageSystem,
         *,
         trained: Sequence[Path] = (),
     ) -> System | None:
         """Ranks a language system: one pass per user for all protocols, or one per protocol if candidates must be stated.
 
         Args:
-          system: its name.
+          name: that of the system.
           scorer: what scores its texts.
-          parts: the language model's prompt, adapters and readout.
+          system: the language model's prompt, adapters and readout.
           trained: the folders of the training runs that made these.
 
         Returns:
           The system, so that hybrids can be made of it; None if it does not score the whole catalogue.
         """
-        names: dict[str, Any] = {"step": parts.step, "beside": parts.beside}
+        names: dict[str, Any] = {"step": system.step, "beside": system.beside}
         if scorer.ranks_catalogue:
-            found = CatalogueSystem(scorer, parts, self.data.split, self.protocols.rows)
-            self.rank_system(system, found, trained=trained, **names)
+            found = CatalogueSystem(scorer, system, self.data.split, self.protocols.rows)
+            self.rank_system(name, found, trained=trained, **names)
             return found
         # Candidates that are listed in the text, or decoded one by one, cannot be the whole catalogue.
         for protocol, ranker in self.protocols.rankers(full_scores=False).items():
-            asked = partial(self._ask_candidates, scorer, parts, protocol)
-            self._rank(system, asked, {protocol: ranker}, trained=trained, **names)
+            asked = partial(self._ask_candidates, scorer, system, protocol)
+            self._rank(name, asked, {protocol: ranker}, trained=trained, **names)
         return None
 
     def _ask_candidates(
-        self, scorer: LanguageScorer, parts: LanguageSystem, protocol: str
+        self, scorer: LanguageScorer, system: LanguageSystem, protocol: str
     ) -> OrderedScores:
         candidates = self.protocols.candidates[protocol][0]
         assert candidates is not None
         ranked = self.protocols.rows
         texts = RowTexts(
-            scorer, parts, self.data.split, "test", candidates=candidates, asked=ranked
+            scorer, system, self.data.split, "test", candidates=candidates, asked=ranked
         )
         return OrderedScores(
-            lambda rows: scorer.candidates(parts, texts(rows), candidates[rows]), texts.order
+            lambda rows: scorer.candidates(system, texts(rows), candidates[rows]), texts.order
         )
 
     def add_oracle(self) -> None:

@@ -139,7 +139,7 @@ class Language:
         return np.array(self.tokenizer.encode(text), np.int32)
 
 
-def readable(tokenizer: Tokenizer, ids: Sequence[int], first_slot: int) -> str:
+def text_with_slots(tokenizer: Tokenizer, ids: Sequence[int], first_slot: int) -> str:
     """Returns token ids as one text, in which the slots of the soft prompt are [P0], [P1] and so on.
 
     Args:

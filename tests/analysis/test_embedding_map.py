@@ -141,7 +141,7 @@ def test_purity_by_brute_force_whatever_the_chunks(monkeypatch, k):
     vectors = vectors * generator.uniform(0.2, 5, (60, 1)) + 3
     wanted = brute_force_purity(vectors, categories, k)
     assert em.neighbour_purity(vectors, categories, k) == pytest.approx(wanted)
-    monkeypatch.setattr(em, "_CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr(em, "_AT_ONCE", 300)
     assert em.neighbour_purity(vectors, categories, k) == pytest.approx(wanted)
 
 

@@ -10,7 +10,7 @@ import pytest
 from delrec_jax.config import DistillConfig, default_config, from_config
 from delrec_jax.delrec.agreement import agreement_rows, mean_said
 from delrec_jax.delrec.prompt_start import RANDOM, PromptStart
-from delrec_jax.delrec.systems import TUNED, trained_in
+from delrec_jax.delrec.systems import TUNED, training_folders
 from delrec_jax.delrec.tune import Tuning
 from delrec_jax.delrec.tuning_task import _largest_batch
 
@@ -56,7 +56,7 @@ def test_tuning_that_ends_while_it_improves_is_told(best, warned, capsys):
 def test_systems_that_begin_with_distilled_scalars_say_where_these_were_trained(tmp_path):
     experiment = SimpleNamespace(lm=SimpleNamespace(verbalizer="embedding"))
     ws = SimpleNamespace(folder=lambda stage: tmp_path / stage, experiment=experiment)
-    began = {name: trained_in(ws, name)[0].name for name in TUNED}
+    began = {name: training_folders(ws, name)[0].name for name in TUNED}
     assert began == {
         "lm_tuned_no_prompt": "readout",
         "lm_tuned_random_prompt": "readout",
@@ -64,8 +64,8 @@ def test_systems_that_begin_with_distilled_scalars_say_where_these_were_trained(
         "lm_tuned_true_prompt": "true",
         "delrec": "distilled",
     }
-    assert trained_in(ws, "lm_readout")[0].name == "readout"
-    assert trained_in(ws, "lm_random_prompt") == trained_in(ws, "lm_words") == ()
+    assert training_folders(ws, "lm_readout")[0].name == "readout"
+    assert training_folders(ws, "lm_random_prompt") == training_folders(ws, "lm_words") == ()
 
 
 @pytest.mark.parametrize("reads_owners", [True, False])

@@ -39,13 +39,13 @@ def test_vectors_are_standardised_over_known_items():
 def test_slots_are_what_the_projector_makes_of_the_vectors():
     vectors = title_slots.item_vectors(RAW, KNOWN)
     projector = title_slots.init_projector(TABLE, WIDTH, jax.random.key(0))
-    slots = title_slots.readable(projector, vectors)
+    slots = title_slots.slots_of(projector, vectors)
     first, second = (jax.tree.map(np.asarray, projector[name]) for name in ("first", "second"))
     for item in range(ITEMS):
         inner = vectors[item] @ first["weight"] + first["bias"]
         inner = inner * (1 + erf(inner / 2**0.5)) / 2
         np.testing.assert_allclose(slots[item], inner @ second["weight"], atol=2e-3)
-    assert title_slots.readable(projector, None) is projector
+    assert title_slots.slots_of(projector, None) is projector
 
 
 def test_an_untrained_slot_is_as_large_as_a_row_of_the_table():
@@ -62,7 +62,7 @@ def test_gradients_reach_the_projector_through_the_slots_of_a_text_alone():
     projector = title_slots.init_projector(TABLE, WIDTH, jax.random.key(0))
 
     def loss(projector, ids):
-        read = embed_with_prompt(TABLE, title_slots.readable(projector, vectors), ids)
+        read = embed_with_prompt(TABLE, title_slots.slots_of(projector, vectors), ids)
         return (read**2).sum()
 
     gradients = jax.grad(loss)(projector, jnp.array([[1, 10 + 2, 4, 10 + 6]]))

@@ -47,6 +47,6 @@ def test_the_cost_of_a_tuned_model_is_that_of_what_was_trained_for_it(tmp_path, 
         experiment=from_config(config),
         folder=lambda stage: tmp_path / {"distill": "prompt"}.get(stage, stage),
     )
-    *began, own = systems.trained_in(ws, "lm_tuned_no_prompt")
+    *began, own = systems.training_folders(ws, "lm_tuned_no_prompt")
     assert [folder.name for folder in began] == before and own.name == "none"
-    assert [f.name for f in systems.trained_in(ws, "delrec")] == ["distilled", "distilled"]
+    assert [f.name for f in systems.training_folders(ws, "delrec")] == ["distilled", "distilled"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from delrec_jax.evaluation import distinct_values, metrics, significance
+from delrec_jax.evaluation import distinct_values, metrics, resampling_blocks, significance
 
 USERS = 3_000
 RANKS = np.random.default_rng(0).choice([1.0, 2, 3, 5.5, 10, 11, 40], USERS)
@@ -69,7 +69,7 @@ def test_values_are_counted_where_many_users_have_few(users, values, counted, mo
 
 
 def test_chunks_change_nothing_but_the_draws(monkeypatch):
-    monkeypatch.setattr(distinct_values, "_CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr(resampling_blocks, "_AT_ONCE", 50)
     means = distinct_values.resampled_means(
         *distinct(VALUES), generator=np.random.default_rng(1), resamples=2_000
     )

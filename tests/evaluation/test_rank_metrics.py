@@ -8,7 +8,7 @@ from scipy import stats
 
 from delrec_jax import prng
 from delrec_jax.errors import UserError
-from delrec_jax.evaluation import metrics
+from delrec_jax.evaluation import metrics, resampling_blocks
 
 
 def test_hand_worked_metrics():
@@ -134,7 +134,7 @@ def test_bootstrap_equals_scipy_on_the_same_draws():
 def test_bootstrap_does_not_depend_on_its_chunks(monkeypatch, elements):
     values = np.random.default_rng(1).random(50)
     whole = metrics.bootstrap_interval(values, seed=1, resamples=99)
-    monkeypatch.setattr(metrics, "_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(resampling_blocks, "_AT_ONCE", elements)
     assert metrics.bootstrap_interval(values, seed=1, resamples=99) == whole
     assert metrics.bootstrap_interval(values, seed=2, resamples=99) != whole
 

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from delrec_jax.errors import UserError
+from delrec_jax.evaluation import resampling_blocks
 from delrec_jax.evaluation import significance as sig
 from delrec_jax.evaluation.metrics import bootstrap_interval
 from delrec_jax.evaluation.records import SYSTEMS, RecordKey, record_table
@@ -51,7 +52,7 @@ def test_sign_flip_of_no_difference_is_one_and_is_never_zero():
 def test_sign_flip_does_not_depend_on_its_chunks(monkeypatch):
     differences = np.random.default_rng(0).normal(0.1, 1, 40)
     whole = sig.sign_flip_p_value(differences, seed=3, resamples=500)
-    monkeypatch.setattr(sig, "_CHUNK_ELEMENTS", 40 * 8)
+    monkeypatch.setattr(resampling_blocks, "_AT_ONCE", 40 * 8)
     assert sig.sign_flip_p_value(differences, seed=3, resamples=500) == whole
 
 
@@ -244,7 +245,7 @@ def test_few_elements_at_once_are_the_same_and_10000_patterns_are_usual(monkeypa
     usual = sig.sign_flip_p_value(differences, seed=3)
     assert usual == sig.sign_flip_p_value(differences, seed=3, resamples=10_000)
     whole = sig.sign_flip_p_value(differences, seed=3, resamples=50)
-    monkeypatch.setattr(sig, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(resampling_blocks, "_AT_ONCE", 1)
     assert sig.sign_flip_p_value(differences, seed=3, resamples=50) == whole
 
 
