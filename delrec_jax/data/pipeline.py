@@ -102,9 +102,9 @@ def training_iterator(
     """Returns an endless shuffled iterator of padded batches with `get_state` and `set_state`.
 
     With several processes each gets its rows of the same batches: together they are the batch of a single process, padded to
-    the same length. A process makes its own examples, and of the others' only what it must
-    know of their lengths: nothing as soon as some text of the batch needs the largest bucket. Where lengths stay, each row's is
-    then remembered; where they follow from draws (candidates that are listed, a task, a part of a history), the text is made.
+    the same length. A process makes its own examples. It makes the texts of other processes' rows only to learn their
+    lengths, and none once some text of the batch needs the largest bucket. Where lengths stay, each row's is remembered;
+    where they follow from draws (candidates that are listed, a task, a part of a history), the text is made each time.
 
     Args:
       make_example: makes an example from its index and a generator and, with `steps`, from how far training is.

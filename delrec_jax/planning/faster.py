@@ -14,12 +14,11 @@ from delrec_jax.planning.speed import speed_of
 from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.planning.work import Work
 from delrec_jax.training.mesh import MeshConfig, check_slices, mesh_sizes
-from delrec_jax.workdir.stage_table import STAGES
+from delrec_jax.workdir.stage_table import adapting_stages
 
 _SHOWN, _WORTH = 3, 1.05
 _LEAST = 0.95  # a compiler's figure may be so much larger than the estimate (`memory`)
 _FACTORS = (1, 2, 4, 8)
-_STAGES = ("parse", "distill", "tune")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def faster(
         for planned in planned_tasks(changed, devices, assumed):
             bytes_ = stage_memory(changed, planned, sharding_rows(planned), assumed).by_estimate
             memory = max(memory, bytes_)
-            if planned.stage in _STAGES:
+            if planned.stage in adapting_stages(changed.method):
                 stage, grown = planned.stage, planned.rows / _batch(experiment, planned.stage)
                 work = _times(works[stage], grown)
                 texts[stage] = speed_of(changed, planned, work, chip=chip, assumed=assumed).texts
@@ -98,7 +97,7 @@ def _times(work: Work, factor: float) -> Work:
 
 def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
     """Yields meshes with batches that divide over them: about as large as now, and two, four and eight times as large."""
-    stages = [name for name in _STAGES if name in STAGES[experiment.method]]
+    stages = adapting_stages(experiment.method)
     for mesh in _meshes(experiment.mesh, devices):
         data, fsdp, tensor = mesh_sizes(mesh, devices)
         for factor in _FACTORS:

@@ -14,7 +14,7 @@ from delrec_jax.planning.shapes import Assumed
 from delrec_jax.planning.shardings import sharding_rows
 from delrec_jax.planning.tasks import planned_tasks
 from delrec_jax.training.mesh import check_slices, mesh_sizes
-from delrec_jax.workdir.stage_table import STAGES
+from delrec_jax.workdir.stage_table import adapting_stages
 
 _WORDS = {"yes": "fits", "likely": "likely fits", "no": "does not fit"}
 
@@ -139,9 +139,7 @@ def _parts(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experime
     """Batches computed in parts that still divide over the devices."""
     data, fsdp, _ = mesh_sizes(experiment.mesh, devices)
     stages: dict[str, Any] = {
-        name: getattr(experiment, name)
-        for name in ("parse", "distill", "tune")
-        if name in STAGES[experiment.method]
+        name: getattr(experiment, name) for name in adapting_stages(experiment.method)
     }
     fewest = max(stage.optimizer.accumulate for stage in stages.values())
     rows = gcd(*(stage.batch_size for stage in stages.values()))

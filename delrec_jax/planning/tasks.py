@@ -25,7 +25,7 @@ from delrec_jax.training.mesh import check_slices, mesh_sizes
 from delrec_jax.training.sharding import Layout, check_divides, make_layout
 from delrec_jax.training.task import Task
 from delrec_jax.workdir.base_model import held_shapes
-from delrec_jax.workdir.stage_table import STAGES
+from delrec_jax.workdir.stage_table import adapting_stages
 from delrec_jax.workdir.teacher_training import teaching_task
 
 
@@ -52,9 +52,7 @@ def planned_tasks(experiment: Experiment, devices: Sequence[Any], assumed: Assum
         longest = assumed.title_tokens
         tasks.append(pretraining_task(experiment, ranker, layout, answer_tokens=longest))
     tasks += [
-        _LATER[stage](experiment, ranker, layout)
-        for stage in STAGES[experiment.method]
-        if stage in _LATER
+        _LATER[stage](experiment, ranker, layout) for stage in adapting_stages(experiment.method)
     ]
     for task in tasks:
         try:

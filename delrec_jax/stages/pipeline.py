@@ -18,7 +18,7 @@ from delrec_jax.training.preemption import end_if_told
 from delrec_jax.training.writers import say
 from delrec_jax.workdir.listed_teacher import lists_changed
 from delrec_jax.workdir.spread_scores import spread_over
-from delrec_jax.workdir.stage_table import Stage, stages_of
+from delrec_jax.workdir.stage_table import Stage, adapting_stages, stages_of
 from delrec_jax.workdir.workspace import Workspace
 
 _SOURCES_CHANGED: dict[str, Callable[[Workspace], bool]] = {
@@ -99,9 +99,7 @@ def check_batch_sizes(ws: Workspace) -> None:
     layout = spread_over(experiment)
     ways = 1 if layout is None else layout.ways
     sections: dict[str, Any] = {
-        "parse": experiment.parse,
-        "distill": experiment.distill,
-        "tune": experiment.tune,
+        stage: getattr(experiment, stage) for stage in adapting_stages(experiment.method)
     }
     if experiment.teacher.network:
         sections["teach"] = experiment.teacher

@@ -25,6 +25,8 @@ class Stage:
         change the stage runs again, but keeps its files.
       results: files without which it is not finished; their content identifies it to the stages that need it.
       reads: attributes of `stages.inputs.Inputs` that are passed to its function after the workdir.
+      adapts: whether it trains something of the adopted language model; the config's section of its name then has a batch size,
+        an optimizer and a loop.
     """
 
     runs: str
@@ -35,6 +37,7 @@ class Stage:
     coded: tuple[str, ...] = ()
     judged_by: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    adapts: bool = False
 
 
 _PREPARED = ("statistics.json", "corpus/prepared.json", "split.npz")
@@ -95,6 +98,7 @@ _P2REC: dict[str, Stage] = {
         ("method", "parse"),
         ("parse.json",),
         reads=LANGUAGE,
+        adapts=True,
     ),
     "augment": Stage(
         "p2rec.augment:augment",
@@ -117,9 +121,16 @@ _P2REC_RESULTS: dict[str, Stage] = {
 }
 _DELREC: dict[str, Stage] = {
     "distill": Stage(
-        "delrec.distill:distill", "prompt", ("pretrain", "teach"), ("distill",), reads=LANGUAGE
+        "delrec.distill:distill",
+        "prompt",
+        ("pretrain", "teach"),
+        ("distill",),
+        reads=LANGUAGE,
+        adapts=True,
     ),
-    "tune": Stage("delrec.tune:tune", "adapter", ("distill",), ("tune",), reads=LANGUAGE),
+    "tune": Stage(
+        "delrec.tune:tune", "adapter", ("distill",), ("tune",), reads=LANGUAGE, adapts=True
+    ),
     "evaluate": Stage(
         "delrec.evaluate:evaluate",
         "records",
@@ -157,3 +168,12 @@ def stages_of(method: str, command: str) -> tuple[str, ...]:
     if command == "baseline":
         return ("prepare", "teach", "fit", "baseline")
     return tuple(stage for stage in STAGES[method] if stage != "baseline")
+
+
+def adapting_stages(method: str) -> tuple[str, ...]:
+    """Returns the stages that train something of the adopted language model, which are sections of the config too.
+
+    Args:
+      method: a key of `STAGES`.
+    """
+    return tuple(name for name, stage in STAGES[method].items() if stage.adapts)
