@@ -68,6 +68,12 @@ def _table(frame: Any, name: str) -> pl.DataFrame:
         return _without_nan(frame)
     if not (hasattr(frame, "columns") and hasattr(frame, "to_numpy")):
         raise UserError(f"{name} is a {type(frame).__name__}: give a polars or pandas frame")
+    if named := [
+        str(one) for one in getattr(getattr(frame, "index", None), "names", ()) if one is not None
+    ]:
+        raise UserError(
+            f"{name}: its index {named[0]!r} is not read: call reset_index(), or reset_index(drop=True) if it is not needed"
+        )
     names = [str(column) for column in frame.columns]
     if repeated := [column for column in names if names.count(column) > 1]:
         raise UserError(

@@ -59,9 +59,24 @@ def prepare(ws: Workspace) -> None:
     for reason, count in corpus.dropped.items():
         if count:
             say(f"  left out or changed: {reason}: {count}")
-    told = [*corpus_warnings(corpus, split), *_short_lists(config, split, len(cold))]
+    told = [
+        *corpus_warnings(corpus, split),
+        *_short_lists(config, split, len(cold)),
+        *_short_rerank(config, split, len(cold)),
+    ]
     for warning in told:
         say(f"  WARNING: {warning}")
+
+
+def _short_rerank(config: Experiment, split: Split, num_items: int) -> list[str]:
+    """Says if a test user has seen so much that `evaluate` could not rank the teacher's best for them."""
+    left = num_items - int(split.seen_counts("test").max(initial=0))
+    if config.method == "p2rec" or config.candidates.rerank <= left:
+        return []
+    return [
+        f"`evaluate` will refuse candidates.rerank={config.candidates.rerank}: a test user leaves only {left} of {num_items} "
+        f"items unseen; set it to at most {left}"
+    ]
 
 
 def _short_lists(config: Experiment, split: Split, num_items: int) -> list[str]:

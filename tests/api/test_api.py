@@ -224,6 +224,15 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         delrec.from_frame(TABLES["polars"], items, tmp_path)
 
 
+def test_an_index_with_a_name_is_not_dropped_in_silence(tmp_path):
+    table = Pandas({"item": ([7], np.int64), "time": ([1], np.int64)})
+    table.index = SimpleNamespace(names=["user"])  # as set_index("user") leaves it
+    with pytest.raises(delrec.UserError, match="interactions: its index 'user' is not read: call"):
+        delrec.from_frame(table, ITEMS, tmp_path)
+    table.index.names = [None]
+    delrec.from_frame(table, ITEMS, tmp_path)
+
+
 def test_a_fit_names_frames_in_its_errors(tmp_path):
     items = pl.DataFrame({"item": [7, 7], "title": ["A", "B"]})
     model = delrec.DELRecModel(workdir=tmp_path / "run")

@@ -149,6 +149,8 @@ def test_dates_read_as_the_standard_library_reads_them(moment, minutes, form):
         ("time", ("2020-01-01", "1577836800"), ("line 3", "'1577836800'", "not a date")),
         ("time", ("2020-01-01", "2020-02-30"), ("line 3", "'2020-02-30'", "not a date")),
         ("time", ("2020-01-01T24:00",), ("line 2", "not a date")),
+        ("time", ("2010", "2013"), ("line 2", "a date without separators")),
+        ("time", ("202401", "202312"), ("line 2", "a date without separators")),
         ("time", ("2020-01-01", "0001-01-01T00:00:00"), ("line 3", "not a time from 1900")),
         ("time", ("9999-12-31", "2020-01-01"), ("line 2", "not a time from 1900 to 2099")),
         ("time", ("2020-01-01T10:00", "2020-01-01T10:00Z"), ("line 3", "time zone")),
@@ -234,6 +236,13 @@ def test_further_names_count_where_no_usual_one_is_there(tmp_path):
     songs = "item_id,title,artist_id\na,Waterloo,abba\n"
     raw = read_csv_pair(*write(tmp_path, "user_id,item_id,time\nu,a,2020-01-01\n", songs))
     assert raw.items.columns == ["item", "title", "artist_id"]  # an attribute there
+
+
+@pytest.mark.parametrize("odd", ["ann\u200b", "\ufeffann", "a\u00adnn", "a\u2060nn"])
+def test_a_character_that_nobody_sees_makes_no_other_user(tmp_path, odd):
+    rows = f"user,item,time\nann,a,1\n{odd},b,2\n"
+    with pytest.raises(UserError, match=r"line 3, column 'user': .*that cannot be seen"):
+        read_csv_pair(*write(tmp_path, rows))
 
 
 def test_two_ids_of_an_item_are_not_chosen_from(tmp_path):

@@ -47,6 +47,15 @@ def test_a_long_title_is_cut_and_told(tmp_path, capsys):
     np.testing.assert_allclose(vectors[2], vectors[5], rtol=1e-5)
 
 
+def test_a_rerank_that_a_test_user_leaves_too_few_items_for(tmp_path, capsys):
+    flags = (CONFIG, f"--workdir={tmp_path}", *TINY, "--config.candidates.rerank=30")
+    delrec("prepare", *flags)
+    data = Inputs(open_workspace(tmp_path)).data
+    left = min(data.num_items - len(set(one)) for one in data.split.histories("test"))
+    said = capsys.readouterr().err
+    assert "`evaluate` will refuse candidates.rerank=30" in said and f"at most {left}" in said
+
+
 def test_lists_that_a_user_leaves_too_few_items_for(tmp_path, capsys):
     delrec("prepare", CONFIG, f"--workdir={tmp_path}", *TINY, "--config.distill.num_candidates=30")
     said = capsys.readouterr().err

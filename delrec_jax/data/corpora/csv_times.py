@@ -70,8 +70,11 @@ def _ambiguous(table: TextTable, column: str, row: int, why: str) -> UserError:
 
 
 def _all_compact(numbers: pl.Series) -> bool:
-    """Whether all numbers are dates of 1900 to 2099 in one of the forms that have no separators."""
-    return not numbers.dtype.is_float() and any(
+    """Whether all numbers are dates, months or years of 1900 to 2099 in one of the forms that have no separators."""
+    if numbers.dtype.is_float():
+        return False
+    months = numbers.is_between(190_001, 209_912) & (numbers % 100).is_between(1, 12)
+    return bool(numbers.is_between(1900, 2099).all() or months.all()) or any(
         _are_dates(numbers.cast(pl.String).str.zfill(digits), form)
         for form, digits in _COMPACT.items()
     )

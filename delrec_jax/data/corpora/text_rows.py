@@ -103,8 +103,21 @@ def split_rows(content: bytes, name: str, form: TextFormat) -> Rows:
     return Rows(name, form, rows.str.split(form.separator), lines)
 
 
+_NOT_TEXT = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"PAR1": "a parquet file",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+"""How files begin that are often taken for text."""
+
+
 def _decode(content: bytes, name: str, form: TextFormat) -> str:
     """The file's text, with line feeds as line ends and without a byte-order mark."""
+    for opening, what in _NOT_TEXT.items():
+        if content.startswith(opening):
+            raise UserError(f"{name}, line 1: {what}; save it as text in {form.encoding.upper()}")
     if (zero := content.find(b"\0")) >= 0:
         raise UserError(
             f"{name}, line {_line(content, zero)}: a NUL byte; the file is damaged or not text, save it again as "
@@ -117,7 +130,12 @@ def _decode(content: bytes, name: str, form: TextFormat) -> str:
             f"{name}, line {_line(content, error.start)}: byte 0x{content[error.start]:02x} is not valid UTF-8; convert "
             "the file, for example with iconv -t UTF-8"
         ) from error
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if "\r" in text and "\n" not in text.rstrip("\n"):
+        raise UserError(
+            f"{name}, line 1: its lines end with a carriage return alone, as on old Macs; save it with usual line ends"
+        )
+    return text
 
 
 def _line(content: bytes, position: int) -> int:

@@ -11,6 +11,8 @@ from delrec_jax.errors import UserError
 
 _LATEST_TIME = 2**53  # in microseconds the year 2255; exact as a float too
 
+_INVISIBLE = "[\u00ad\u200b\u2060\ufeff]"  # the last one is left where files with a byte-order mark were put together
+
 HeaderParser = Callable[[str, list[str]], list[str]]
 
 
@@ -68,6 +70,12 @@ class TextTable:
                 raise UserError(
                     f"{self.place(odd[0], column)}: {shown(ids[odd[0]])} has white space around it, so it would be another id; "
                     "remove it"
+                )
+            unseen = ids.str.contains(_INVISIBLE).arg_true()
+            if len(unseen):
+                raise UserError(
+                    f"{self.place(unseen[0], column)}: {ascii(ids[unseen[0]])[:80]} has a character that cannot be seen, so it "
+                    "would be another id; remove it"
                 )
 
     def numbers(self, column: str) -> pl.Series:
