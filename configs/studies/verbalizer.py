@@ -4,8 +4,8 @@ Question: DELRec by verbalizer: the mean over a title's tokens or its first toke
 Arms: `mean` and `first`. `sequence` and `index` score stated candidates only: `index` is in the arm `llamarec` of `rivals.py`,
 `sequence` in no study.
 Command: delrec study --config=configs/studies/verbalizer.py --workdir=runs/verbalizer      (or NAME.py:BASE)
-Time: 2 arms x 3 seeds, each with its own language model on the storefront: 23 minutes, with --jobs=2 on two cores without AVX-512,
-beside other work (docs/results/study_verbalizer.md).
+Time: 2 arms x 3 seeds, each with its own language model on the storefront: 23 minutes, with --jobs=2 on two cores without
+AVX-512, beside other work (docs/results/study_verbalizer.md).
 """
 
 from ml_collections import ConfigDict
