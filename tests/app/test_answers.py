@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_storefront import open_workspace
 
+from delrec_jax.app import answers as answering
 from delrec_jax.app import render
 from delrec_jax.app.answers import MOST_ITEMS, Answers, Asked, Refused
 from delrec_jax.app.page import FAILED, answered
@@ -116,6 +117,14 @@ def test_an_item_is_added_if_the_catalogue_has_it(answers):
     for history, item in [((1,) * MOST_ITEMS, 1), ((), 36), ((), "Heat"), ((), None)]:
         with pytest.raises(Refused):
             answers.added(history, item)
+
+
+def test_lists_have_a_longest_length_however_large_the_catalogue(recommender, monkeypatch):
+    monkeypatch.setattr(answering, "MOST_LISTED", 5)
+    answers = Answers(recommender, "SASRec")
+    assert len(answers.ask(HISTORY, ["teacher"], 5, None).asked.lists["teacher"]) == 5
+    with pytest.raises(Refused, match="from 1 to 5"):
+        answers.ask(HISTORY, ["teacher"], 6, None)
 
 
 def test_lists_among_the_teachers_best_are_no_longer_than_these(recommender, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from numbered import LAYOUT, Numbered, log, rootless, saved, train
 
 from delrec_jax.errors import UserError
+from delrec_jax.training import loop
 from delrec_jax.training.finiteness import first_bad_leaf, first_bad_metric
 
 pytestmark = pytest.mark.exact
@@ -86,6 +87,23 @@ def test_what_does_not_happen_again_is_said(tmp_path):
     message = ended(tmp_path, Passing(bad={6: np.nan}))
     assert "the loss is not finite at step 8; when the steps since" in message
     assert "were taken again, every number was finite" in message
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_lost_process_is_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch, lost):
+    """While it is looked for where a number began that is not finite."""
+
+    def fails(*asked):
+        raise RuntimeError("Gloo: connection closed by peer")
+
+    monkeypatch.setattr(loop, "origin", fails)
+    monkeypatch.setattr(loop, "lost_another", lambda error: lost)
+    if lost:
+        with pytest.raises(RuntimeError, match="Gloo"):
+            train(tmp_path, Numbered(bad={6: np.nan}))
+    else:
+        message = ended(tmp_path, Numbered(bad={6: np.nan}))
+        assert "where it began could not be found: Gloo" in message
 
 
 def test_after_going_back_too_often_the_skipped_batches_do_not_come_again(tmp_path):
