@@ -32,15 +32,25 @@ _WITHOUT_CONFIG = ("recommend", "rank", "app", "probe", "report", "evaluate", "e
 _READERS = ("recommend", "rank", "app", "prompts", "histories", "export", "push", "probe")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; `endings.reported` says with which status it ends."""
+def console() -> None:
+    """The console script: a process that is this command alone."""
+    main(process=True)
+
+
+def main(argv: Sequence[str] | None = None, *, process: bool = False) -> None:
+    """Runs a command; `endings.reported` says with which status it ends.
+
+    Args:
+      argv: the words after `delrec`; None = those of this process.
+      process: whether nothing follows in this process.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["recommend"]:
         gc.disable()  # one answer leaves little garbage, and looking for it takes an eighth of the time
     if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     try:
-        with reported(process=argv is None):
+        with reported(process=process):
             _dispatch(arguments)
             if sys.stdout is not None:  # it may have been closed
                 sys.stdout.flush()
@@ -249,4 +259,4 @@ def _search(
 
 
 if __name__ == "__main__":
-    main()
+    console()
