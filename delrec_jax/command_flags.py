@@ -24,8 +24,7 @@ class Flag(NamedTuple):
       default: its value unless it is given; None = there is none. Its type is that of the values.
       meaning: in a few words.
       commands: which ones read it; empty = all.
-      least: of a whole number; the most is always the largest of 32 bits, unless `most` is less.
-      most: of a whole number.
+      least, most: of a whole number.
       choices: the words that it may be; empty = any.
       many: whether it may be given several times.
     """

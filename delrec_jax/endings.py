@@ -38,12 +38,12 @@ _PATH_ERRORS = (
 def reported(*, process: bool = False) -> Iterator[None]:
     """Ends the process with one line and a status for errors that are not bugs of this package; bugs keep their traceback.
 
-    Args:
-      process: whether nothing follows in this process, so that whoever is told to end need not wait for threads of libraries.
-
     0: done; 2: a mistake of the user, or too little disk or memory; 69: another process of the run was lost; 75: told to end
     (SIGTERM); 130: interrupted; 141: nobody reads what it prints (`delrec ... | head`). A training that hangs ends with 70
     (`training.watchdog`). After 69, 70, 75 and 130 the same command resumes from the last checkpoint.
+
+    Args:
+      process: whether nothing follows in this process, so that whoever is told to end need not wait for threads of libraries.
     """
     try:
         with _late_callbacks_quiet(), _notices_kept():
@@ -165,11 +165,8 @@ def _end(message: str, status: int, *, at_once: bool = False) -> None:
 def _leave_others(status: int) -> None:
     try:
         from delrec_jax.distributed import leave, wait_for_all
-    except (
-        ImportError,
-        AttributeError,
-    ):  # interrupted while it was being imported: there is nobody yet
-        return
+    except (ImportError, AttributeError):
+        return  # interrupted while it was being imported: there is nobody yet
     # All were told at the same step, and some took longer for the last save.
     if together := status == PREEMPTED:
         bounded(lambda: _quietly(wait_for_all))

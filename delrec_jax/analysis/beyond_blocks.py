@@ -35,7 +35,7 @@ def beyond_blocks(rows: Sequence[Row]) -> list[Block]:
         return []
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        teacher = "" if _shared(row["system"]) else row["teacher"]
+        teacher = "" if is_shared(row["system"]) else row["teacher"]
         found.setdefault((row["system"], teacher), []).append(row)
     several = len({teacher for _, teacher in found if teacher}) > 1
     lines = [
@@ -45,7 +45,7 @@ def beyond_blocks(rows: Sequence[Row]) -> list[Block]:
             if system == _TARGETS
             else system_label(system, teacher, teachers=several),
             cells=tuple(
-                _cell(found[system, teacher], name, shared=_shared(system)) for name in _COLUMNS
+                _cell(found[system, teacher], name, shared=is_shared(system)) for name in _COLUMNS
             ),
         )
         for system, teacher in sorted(found, key=_order)
@@ -71,8 +71,8 @@ def _order(key: tuple[str, str]) -> tuple[int, str, tuple[int, ...]]:
     return int(system == "oracle"), teacher, system_order(system)
 
 
-def _shared(system: str) -> bool:
-    """Whether it is the same for every teacher and seed."""
+def is_shared(system: str) -> bool:
+    """Whether a system's row is the same for every teacher and seed."""
     return system == _TARGETS or untrained(system)
 
 

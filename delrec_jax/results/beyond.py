@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from delrec_jax.analysis.beyond_blocks import is_shared
 from delrec_jax.errors import UserError
 from delrec_jax.evaluation.beyond_accuracy import (
     MEASURES,
@@ -20,7 +21,7 @@ from delrec_jax.evaluation.beyond_accuracy import (
     agreement_of_seeds,
     read_rows,
 )
-from delrec_jax.evaluation.systems import system_order, untrained
+from delrec_jax.evaluation.systems import system_order
 from delrec_jax.evaluation.top_lists import items_of, read_lists
 
 COST = "cost.json"
@@ -62,7 +63,7 @@ def beyond_rows(sources: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
     users: dict[str, np.ndarray] = {}
     for label, folder in sources:
         for row in _rows(folder):
-            shared = _shared(row["system"])
+            shared = is_shared(row["system"])
             group = row["system"], "" if shared else row["teacher"], label
             seeds = found.setdefault(group, {})
             if row["seed"] in seeds and not shared:
@@ -147,7 +148,7 @@ def _lists(folder: Path, label: str) -> Iterator[tuple[_Group, int, pl.DataFrame
     of_run = ("system", "teacher", "seed")
     for key, table in found[0].partition_by(of_run, as_dict=True).items():
         system, teacher, seed = key
-        if not _shared(system):
+        if not is_shared(system):
             yield (system, teacher, label), seed, table.sort("user")
 
 
@@ -156,25 +157,20 @@ def _aggregate(
 ) -> dict[str, Any]:
     rows = [seeds[seed] for seed in sorted(seeds)]
     row: dict[str, Any] = dict(zip(("system", "teacher", "label"), group, strict=True))
-    row["seeds"] = [] if _shared(group[0]) else sorted(seeds)
+    row["seeds"] = [] if is_shared(group[0]) else sorted(seeds)
     users = [one["users"] for one in rows if "users" in one]
     row["users"] = max(users, default=None)
     for name in (*MEASURES, *COSTS):
         values = [one[name] for one in rows if one.get(name) is not None]
         if values:
             # What is the same under every seed was not measured several times.
-            alike = _shared(group[0]) and np.ptp(values) < 1e-12
+            alike = is_shared(group[0]) and np.ptp(values) < 1e-12
             spread = None if len(values) == 1 or alike else float(np.std(values, ddof=1))
             row[name] = {"mean": _short(np.mean(values)), "sd": _short(spread)}
     together = agreement_of_seeds([lists[seed] for seed in sorted(lists)])
     if together is not None:
         row["jaccard_of_seeds"] = _short(together)
     return row
-
-
-def _shared(system: str) -> bool:
-    """Whether it is the same for every teacher and seed."""
-    return system == TARGETS or untrained(system)
 
 
 def _order(group: _Group) -> tuple[str, bool, str, tuple[int, ...]]:
